@@ -1,0 +1,152 @@
+"""What one submission made: the job's fixed record, and its progress.
+
+A job has `size` members, positions 0 to size-1. *A member without a Task record is untouched and in its job's
+`first` state*: so submit, hold, cancel and expiry of ten million untouched members change one Progress record.
+A record is never removed but with its whole job, since a missing record means untouched.
+
+    cursor     untouched members are leased from here upwards; it never moves back
+    ahead      members at or above the cursor that have a record already (cancelled before their start)
+    again      members with a record that are queued: they start before the cursor's, first in first out
+"""
+
+import msgspec
+
+from tq.core.task import STATES, State
+
+
+class Demand(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a task asks of a worker beside its one slot. `cpus_milli` in thousandths of a CPU."""
+
+    cpus_milli: int = 0
+    mem_bytes: int = 0
+
+
+class Lane(msgspec.Struct, array_like=True, tag=1):
+    """Queued tasks that are alike in everything that decides *whether* they may start.
+
+    `ready` counts the lane's READY entries; `floor_rank, floor_job, floor_part` is the exclusive end of what is
+    known to be empty at the lane's head (lowered by whatever comes in below it): a scan starts there, never at the
+    lane's first key, because deleted keys at the head of a queue are slow to pass (measured).
+    """
+
+    queue: str
+    demand: Demand
+    ready: int = 0
+    floor_rank: int = 0
+    floor_job: int = 0
+    floor_part: int = 0
+
+
+class Job(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The fixed record of a job, written once. Times in wall ms.
+
+    `body` is opaque to the server: what only the worker needs (argv, environment, directory, limits). `stdin` is
+    the number of a blob, 0 for none. `is_array` tells a task `42` from the only member of an array, `42.1`.
+    """
+
+    queue: str
+    name: str
+    tags: tuple[str, ...]
+    demand: Demand
+    size: int
+    is_array: bool
+    array_first: int
+    array_step: int
+    retries: int
+    crash_limit: int
+    priority: int
+    submitter: str
+    trace: str
+    submitted_ms: int
+    body: bytes
+    stdin: int = 0
+    key: str = ""
+
+
+class Progress(msgspec.Struct, array_like=True, tag=1):
+    """How far a job is. Mutable only as a working copy inside the engine; put once a command.
+
+    `cancelling` stops every start at once while a sweep works through the members that have a record.
+    """
+
+    lane: int
+    rank: int  # 100 - priority: the order of READY
+    size: int
+    throttle: int = 0  # at most so many running; 0 = no bound
+    hold: bool = False
+    cancelling: bool = False
+    first: State = State.QUEUED
+    untouched: int = 0
+    cursor: int = 0
+    ahead: int = 0
+    again: int = 0
+    ready: bool = False  # whether READY has this job
+    waits: int = 0
+    watched: bool = False
+    ended_ms: int = 0
+    counts: list[int] = msgspec.field(default_factory=lambda: [0] * STATES)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether every member is in a terminal state."""
+        return sum(self.counts[State.SUCCEEDED :]) == self.size
+
+    @property
+    def is_startable(self) -> bool:
+        """Whether something in this job may start now, as far as the job alone decides."""
+        if self.hold or self.cancelling:
+            return False
+        if self.throttle and self.counts[State.RUNNING] >= self.throttle:
+            return False
+        return self.again > 0 or (self.first is State.QUEUED and self.untouched > 0)
+
+
+class Meta(msgspec.Struct, array_like=True, tag=1):
+    """The counters of the store. `sequence` numbers commits; `epoch` grows at each start of the server."""
+
+    lineage: int
+    epoch: int = 0
+    sequence: int = 0
+    steady_ms: int = 0
+    wall_ms: int = 0
+    next_job: int = 1
+    next_lane: int = 1
+    next_blob: int = 1
+    next_sweep: int = 1
+
+
+class Upload(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Pieces that a client sends before its submit. `received` is the next offset in bytes."""
+
+    submitter: str
+    blob: int
+    received: int
+    expires_ms: int  # steady
+
+
+class Key(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """What a client's key was used for: the digest of the request, and the job it made."""
+
+    digest: bytes
+    job: int
+    expires_ms: int  # steady
+
+
+class Sweep(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """Work on many members that goes on in slices by a due-now timer and survives a restart."""
+
+    what: str
+    job: int
+    part: int
+    position: int = 0
+
+
+class Token(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """An access token as stored: never the secret, only its SHA-256. Times in wall ms, 0 = never."""
+
+    digest: bytes
+    role: str
+    name: str
+    created_ms: int
+    expires_ms: int = 0
+    used_ms: int = 0

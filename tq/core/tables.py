@@ -1,0 +1,48 @@
+"""Every table of the store with its key fields (model.md). A job is two integers in a key: job and part.
+
+Widths and families of the keys are the store's business (store/keys.py); the core sees tuples.
+"""
+
+from typing import Any, Final
+
+from tq.core.job import Job, Key, Lane, Meta, Progress, Sweep, Token, Upload
+from tq.core.task import Task
+from tq.core.view import Table
+
+META: Final = Table("meta", Meta)  # one row, at the key ()
+JOB: Final = Table("job", Job, "job", "part")
+PROGRESS: Final = Table("progress", Progress, "job", "part")
+TASK: Final = Table("task", Task, "job", "part", "member")
+RUNNING: Final = Table("running", bool, "worker", "job", "part", "member")
+AGAIN: Final = Table("again", bool, "job", "part", "lane", "since", "member")
+READY: Final = Table("ready", bool, "lane", "rank", "job", "part")
+LANE: Final = Table("lane", Lane, "lane")
+LANE_NAME: Final = Table("lane_name", int, "name")
+TIMER: Final = Table("timer", bool, "clock", "due", "kind", "job", "part", "member")
+KEY: Final = Table("key", Key, "name")
+DEAD: Final = Table("dead", bool, "time", "job", "part", "member")
+ENDED: Final = Table("ended", bool, "time", "job")
+UPLOAD: Final = Table("upload", Upload, "name")
+BODY: Final = Table("body", bytes, "blob", "piece")
+SWEEP: Final = Table("sweep", Sweep, "sweep")
+TOKEN: Final = Table("token", Token, "name")
+
+TABLES: Final[tuple[Table[Any], ...]] = (
+    META,
+    JOB,
+    PROGRESS,
+    TASK,
+    RUNNING,
+    AGAIN,
+    READY,
+    LANE,
+    LANE_NAME,
+    TIMER,
+    KEY,
+    DEAD,
+    ENDED,
+    UPLOAD,
+    BODY,
+    SWEEP,
+    TOKEN,
+)

@@ -1,0 +1,83 @@
+"""Every bound of tq with its default, in one place.
+
+A bound ends in `_max`; a unit stands last (`_bytes`, `_ms`, `_s`). These are constants until somebody
+needs a knob. What exceeds a bound is refused with an error that names the bound; nothing is cut silently.
+"""
+
+from typing import Final
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+
+# The wire (docs/protocol.md).
+frame_hello_bytes_max: Final = 4 * KIB
+frame_bytes_max: Final = 256 * KIB
+output_frame_bytes_max: Final = 64 * KIB
+depth_max: Final = 32
+handshake_s: Final = 5.0
+hello_s: Final = 5.0
+connections_max: Final = 20_000
+unauthenticated_max: Final = 256
+unauthenticated_by_address_max: Final = 64
+send_queue_bytes_max: Final = 4 * MIB
+delivery_s_max: Final = 15.0
+
+# What one submit may carry.
+body_bytes_max: Final = 192 * KIB
+argv_items_max: Final = 4_096
+argument_bytes_max: Final = 128 * KIB - 1  # the kernel's MAX_ARG_STRLEN
+environment_items_max: Final = 4_096
+stdin_bytes_max: Final = 4 * MIB
+stdin_inline_bytes_max: Final = 64 * KIB
+piece_bytes_max: Final = 128 * KIB
+name_chars_max: Final = 128
+tags_max: Final = 32
+key_chars_max: Final = 128
+array_size_max: Final = 100_000_000
+upload_ttl_ms: Final = 10 * 60_000
+key_ttl_ms: Final = 24 * 3_600_000
+
+# The engine: one command, one turn.
+members_per_command_max: Final = 1_000
+leases_per_dispatch_max: Final = 2_000
+turn_ms_max: Final = 5.0
+turn_changes_max: Final = 4_000
+page_items_max: Final = 1_000
+page_keys_max: Final = 1_000
+wait_ids_max: Final = 10_000
+lanes_max: Final = 10_000
+history_max: Final = 10
+result_inline_bytes_max: Final = 1_024
+
+# Workers.
+heartbeat_s: Final = 5.0
+missed_beats_max: Final = 3
+reattach_beats: Final = 12
+reattach_s_min: Final = 5.0
+slots_max: Final = 4_096
+prefetch_max: Final = 512
+prefetch_ms: Final = 150
+prefetch_runs_min: Final = 4
+prefetch_runs_seen: Final = 100
+reconnect_holding_s_max: Final = 2.0
+reconnect_s_max: Final = 10.0
+drain_s: Final = 30.0
+kill_after_ms: Final = 10_000
+unkillable_s: Final = 60.0
+output_drain_ms: Final = 2_000
+
+# Output of an attempt, for each stream: the head once, then a ring of slots that overwrite each other.
+output_slot_bytes: Final = 16 * KIB
+output_head_slots: Final = 4
+output_ring_slots: Final = 65
+output_low_water_bytes: Final = 4 * KIB
+
+# Retries and losses.
+crash_limit: Final = 3
+retries: Final = 3
+priority_max: Final = 100
+
+# The store.
+wal_bytes_max: Final = 256 * MIB
+free_bytes_min: Final = 512 * MIB
+stop_s_max: Final = 10.0

@@ -1,0 +1,1 @@
+"""The trio edge of the network: TLS, listening, dialling."""

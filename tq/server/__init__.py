@@ -1,0 +1,1 @@
+"""The server runs: one commit loop, one session for each peer."""

@@ -1,0 +1,1 @@
+"""The store remembers: ordered tables on disk (RocksDB) or in memory, behind one seam."""

@@ -1,0 +1,1 @@
+"""The wire speaks: bytes in, messages out, and back; no I/O here."""

@@ -1,0 +1,35 @@
+"""The opaque parts of a task: what only its worker, or only its reader, needs.
+
+The server stores and forwards these CBOR byte strings and never looks inside (measured: twice the throughput).
+"""
+
+import msgspec
+
+
+class Body(msgspec.Struct, frozen=True, array_like=True):
+    """What a worker needs to run a task. `environment` are NAME=VALUE pairs that the submitter chose.
+
+    `time_limit_ms` 0 = none. `stdin` is the input when it is small; a large one is a blob (`Start.stdin`).
+    """
+
+    argv: tuple[bytes, ...]
+    cwd: bytes
+    environment: dict[str, bytes] = {}
+    stdin: bytes = b""
+    time_limit_ms: int = 0
+    kill_after_ms: int = 10_000
+    umask: int = 0o022
+    stop_signal: int = 15
+
+
+class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What an attempt used and wrote. Times in us, memory in KiB, output in bytes (written; dropped in the middle)."""
+
+    user_us: int = 0
+    system_us: int = 0
+    peak_kib: int = 0
+    written: tuple[int, int] = (0, 0)
+    dropped: tuple[int, int] = (0, 0)
+    core_dumped: bool = False
+    output_held: bool = False
+    error: str = ""  # for a person: why it could not be started

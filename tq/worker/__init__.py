@@ -1,0 +1,1 @@
+"""The worker executes attempts as processes."""
