@@ -1,0 +1,42 @@
+# make setup once, then check and test. Every target takes PYTHON=… for another interpreter.
+PYTHON ?= .venv/bin/python
+SEED   ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check fmt test test-all sim sim-long bench docs ci clean
+
+help:  ## Show the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup:  ## Make .venv with tq (editable) and what its tests need
+	python3 -m venv .venv
+	.venv/bin/pip install -q -e '.[test]'
+
+check:  ## Style, types, layers, generated files
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest -q tests/tidy
+
+fmt:  ## Format and mend what ruff can mend
+	$(PYTHON) -m ruff check --fix .
+	$(PYTHON) -m ruff format .
+
+test:  ## The quick tests
+	$(PYTHON) -m pytest -q -m 'not slow'
+
+test-all:  ## All tests, as CI runs them
+	$(PYTHON) -m pytest -q
+
+docs:  ## Write the pages that are generated from code
+	$(PYTHON) tools/gen_states.py
+	$(PYTHON) tools/gen_errors.py
+
+bench:  ## Measure this machine; writes bench/RESULTS.md
+	$(PYTHON) bench/run.py
+
+ci:  ## What CI does, in a clean copy of HEAD
+	bash .ci/run
+
+clean:  ## Remove caches and scratch, never .venv
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .scratch build dist

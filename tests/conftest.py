@@ -1,0 +1,26 @@
+"""What every test has: an empty home of its own, and hypothesis without deadlines.
+
+No test may find, or change, what belongs to whoever runs it: their server, tokens, configuration.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Machines are slow at times; a deadline would make that a failure. `print_blob` gives the line that replays one.
+settings.register_profile("tq", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tq")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Make an empty home directory and take every TQ_ and XDG_ variable away; the tests' children inherit that."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("TQ_", "XDG_"))]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(home))
+        yield home
