@@ -1,0 +1,62 @@
+"""Pages that are generated say what the code says, and links lead somewhere."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.tidy import tree
+
+PAGES: Final = sorted(path for path in tree.texts() if path.suffix == ".md")
+GENERATORS: Final = sorted((tree.ROOT / "tools").glob("gen_*.py"))
+LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as code hosts make them."""
+    headings = re.findall(r"^#+ +(.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def broken(page: Path) -> list[str]:
+    """Return the links of a page that lead nowhere in the project."""
+    wrong = []
+    for link in LINK.findall(page.read_text()):
+        place, _, anchor = link.partition("#")
+        if re.match(r"[a-z]+:", link):
+            continue
+        target = (page.parent / place).resolve() if place else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            wrong.append(link)
+    return wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=tree.relative)
+def test_links_lead_somewhere(page: Path) -> None:
+    assert broken(page) == []
+
+
+def test_a_broken_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "a.md"
+    page.write_text("# One, two\n[a](#one-two) [b](#three) [c](b.md) [d](a.md#one-two) [e](https://example.org/x)\n")
+
+    assert broken(page) == ["#three", "b.md"]
+
+
+@pytest.mark.parametrize("generator", GENERATORS, ids=tree.relative)
+def test_a_generated_page_is_what_the_code_says(generator: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, generator, "--check"], cwd=tree.ROOT, capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_room_and_file_has_a_place_in_the_architecture() -> None:
+    page = (tree.ROOT / "docs/architecture.md").read_text()
+    rooms = {path.name for path in (tree.ROOT / "tq").iterdir() if path.is_dir() and path.name != "__pycache__"}
+
+    assert {room for room in rooms if f"{room}/" not in page} == set()
