@@ -1,0 +1,70 @@
+"""What `Slots` wants done, as plain values: the vocabulary between a worker's decisions and its I/O.
+
+`work.py` carries them out with a real launcher, a real connection and a disk; the simulator with its own.
+They are carried out in the order of the list. Pure: no I/O here.
+"""
+
+from typing import NamedTuple
+
+from tq.core.vocabulary import AttemptRef, End
+from tq.wire.messages import Assign, Message
+
+
+class Say(NamedTuple):
+    """Send this message to the server, on the connection of the present session."""
+
+    message: Message
+
+
+class Spawn(NamedTuple):
+    """Give these attempts to the launcher. `stdin` is the large input, complete (b"" = as the body says)."""
+
+    assign: Assign
+    stdin: bytes
+
+
+class Stop(NamedTuple):
+    """The launcher ends these (TERM, later KILL) and reports each once its last process is dead."""
+
+    attempts: tuple[AttemptRef, ...]
+    cause: int
+
+
+class Recall(NamedTuple):
+    """The launcher gives back what of these has not started; it says nothing about the others."""
+
+    attempts: tuple[AttemptRef, ...]
+
+
+class Fetch(NamedTuple):
+    """Get this large input from the server, then call `Slots.fetched`. Asked again in each session until then."""
+
+    blob: int
+
+
+class Keep(NamedTuple):
+    """Write these results to the disk: the server does not hear us. `delivery` names them."""
+
+    delivery: int
+    ends: tuple[End, ...]
+
+
+class Forget(NamedTuple):
+    """The server has what was kept under this delivery: it may go from the disk."""
+
+    delivery: int
+
+
+class Settled(NamedTuple):
+    """Nothing more is owed for these attempts: whatever else was kept for them (output) may go."""
+
+    attempts: tuple[AttemptRef, ...]
+
+
+class Aside(NamedTuple):
+    """These results belong to another lineage, where nobody waits for them: keep them apart, and say so."""
+
+    ends: tuple[End, ...]
+
+
+Instruction = Say | Spawn | Stop | Recall | Fetch | Keep | Forget | Settled | Aside

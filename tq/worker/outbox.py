@@ -1,0 +1,118 @@
+"""What a worker has to tell the server until it is acknowledged: reports and handbacks, each under a number.
+
+Numbers grow over the life of a state directory (what the spool still holds comes first), so that an acknowledgement
+can never name another. While the server does not hear, reports are kept on the disk too. Pure: no I/O, no time.
+"""
+
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
+
+from tq.core.vocabulary import AttemptRef, End
+from tq.wire.messages import Ended, HandedBack
+from tq.worker.instructions import Forget, Instruction, Keep, Say
+
+Delivery = Ended | HandedBack
+
+
+class Outbox:
+    """Reports and handbacks in the order in which they were made.
+
+    `is_connected`: a session has begun. `is_open`: both sides know what is held, so that deliveries may be said.
+    `unsaid`: attempts whose delivery was made in between; they count as held until it is said (wire/held.py).
+    """
+
+    def __init__(self, restored: Mapping[int, tuple[End, ...]]) -> None:
+        """Begin with the results that an earlier worker left on the disk, by delivery."""
+        self.is_connected = False
+        self.is_open = False
+        self.unsaid: set[AttemptRef] = set()
+        self._deliveries: dict[int, Delivery] = {number: Ended(number, ends) for number, ends in restored.items()}
+        self._kept = set(restored)  # the numbers of those that are on the disk
+        self._last = max(restored, default=0)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        return iter(self._deliveries.values())
+
+    def connect(self) -> None:
+        """Begin a session; nothing may be said yet."""
+        self.is_connected, self.is_open = True, False
+        self.unsaid.clear()
+
+    def open(self) -> list[Instruction]:
+        """Say everything that is not acknowledged."""
+        self.is_open = True
+        self.unsaid.clear()
+        return [Say(message) for message in self]
+
+    def disconnect(self) -> list[Instruction]:
+        """End the session: reports without an acknowledgement go to the disk."""
+        self.is_connected = self.is_open = False
+        self.unsaid.clear()
+        return self._keep()
+
+    def report(self, ends: tuple[End, ...]) -> list[Instruction]:
+        """Number a report, hold it until it is acknowledged, and say it as soon as that may be."""
+        self._last += 1
+        return self._deliver(Ended(self._last, ends))
+
+    def hand_back(self, attempts: tuple[AttemptRef, ...], cause: int) -> list[Instruction]:
+        """Number a handback, and treat it like a report; it never goes to the disk."""
+        self._last += 1
+        return self._deliver(HandedBack(self._last, attempts, cause))
+
+    def acknowledged(self, number: int) -> tuple[tuple[AttemptRef, ...], list[Instruction]]:
+        """Drop a delivery. Return its attempts (none when the number is not known), and what follows."""
+        message = self._deliveries.pop(number, None)
+        return (attempts_of(message) if message else ()), self._forget(number)
+
+    def settle(self, attempts: AbstractSet[AttemptRef]) -> list[Instruction]:
+        """Drop these attempts wherever they stand."""
+        done: list[Instruction] = []
+        for number, message in list(self._deliveries.items()):
+            if attempts.isdisjoint(attempts_of(message)):
+                continue
+            rest = _without(message, attempts)
+            if attempts_of(rest):
+                self._deliveries[number] = rest
+            else:
+                del self._deliveries[number]
+                done += self._forget(number)
+        return done
+
+    def abandon(self) -> tuple[tuple[End, ...], list[Instruction]]:
+        """Drop everything. Return the results among it, and what follows."""
+        ends = tuple(end for message in self if isinstance(message, Ended) for end in message.ends)
+        self._deliveries.clear()
+        self.is_connected = self.is_open = False
+        return ends, [gone for number in sorted(self._kept) for gone in self._forget(number)]
+
+    def _deliver(self, message: Delivery) -> list[Instruction]:
+        self._deliveries[message.delivery] = message
+        if self.is_open:
+            return [Say(message)]
+        if self.is_connected:
+            self.unsaid.update(attempts_of(message))
+        return self._keep()
+
+    def _keep(self) -> list[Instruction]:
+        fresh = [message for message in self if isinstance(message, Ended) and message.delivery not in self._kept]
+        self._kept.update(message.delivery for message in fresh)
+        return [Keep(message.delivery, message.ends) for message in fresh]
+
+    def _forget(self, number: int) -> list[Instruction]:
+        if number not in self._kept:
+            return []
+        self._kept.discard(number)
+        return [Forget(number)]
+
+
+def attempts_of(message: Delivery) -> tuple[AttemptRef, ...]:
+    """Return the attempts that a report or a handback names."""
+    return tuple([end.attempt for end in message.ends]) if isinstance(message, Ended) else message.attempts
+
+
+def _without(message: Delivery, attempts: AbstractSet[AttemptRef]) -> Delivery:
+    if isinstance(message, Ended):
+        return Ended(message.delivery, tuple(end for end in message.ends if end.attempt not in attempts))
+    rest = tuple(ref for ref in message.attempts if ref not in attempts)
+    return HandedBack(message.delivery, rest, message.cause)

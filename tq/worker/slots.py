@@ -1,0 +1,262 @@
+"""What a worker holds, and what it does about it: events in, instructions out.
+
+This is the whole of a worker's judgement, without I/O, time or dice: `work.py` feeds it and carries out what it
+returns (worker/instructions.py), and so does the simulator. It must never block, raise on what a peer sent, or
+forget an attempt that the server has not acknowledged.
+
+    event                                   call
+    a session begins (Welcome came)         connected()            the answer begins with Reconcile
+    a message came from the server          receive(message)
+    the connection is gone                  disconnected()         first discard what was read and not handled
+    a large input is here                   fetched(blob, data)
+    the launcher says ...                   started(attempts)  ended(ends)  recalled(attempts, cause)
+    the launcher died, its children too     launcher_died()
+    the worker shall leave                  leave()                when its patience ends: stop_all(Cause.DRAIN)
+    the server speaks for another lineage   abandon()              before the next connected()
+
+An attempt is held from its delivery until its report or handback is acknowledged:
+
+    ASSIGNED -- started --> STARTED -- stop --> STOPPING -- ended --> ENDED -- acknowledged, settled --> forgotten
+       |                       |                                        ^
+       +---- handed back, or ended before anybody said `started` -------+
+
+Nothing but `Reconcile` is said before the server's `Reconciled`; what had to wait is said then. What is handed back
+is listed as ENDED as well, and its handback repeated, so that a lost connection does not lose its cause (0 = never
+ran, DRAIN = stopped because the worker leaves, WORKER_TROUBLE = this machine could not start it).
+"""
+
+from collections.abc import Iterable, Mapping
+
+from msgspec.structs import replace
+
+from tq.core.task import Cause, Phase
+from tq.core.vocabulary import AttemptRef, Capacity, End, Held
+from tq.wire import messages as m
+from tq.wire.held import tally
+from tq.worker.inputs import Inputs
+from tq.worker.instructions import Aside, Instruction, Recall, Say, Settled, Spawn, Stop
+from tq.worker.outbox import Outbox
+
+_LIST_ITEMS = 1_000  # of one Reconcile: well under a frame
+
+
+class Slots:
+    """The attempts of one worker, from delivery to acknowledgement. See the head of this file.
+
+    `capacity` is what it offers; `restored` are the results that an earlier worker left on the disk, by delivery.
+    """
+
+    def __init__(self, capacity: Capacity, restored: Mapping[int, tuple[End, ...]] | None = None) -> None:
+        restored = restored or {}
+        self.capacity = capacity
+        self.held: dict[AttemptRef, Phase] = {end.attempt: Phase.ENDED for ends in restored.values() for end in ends}
+        self.outbox = Outbox(restored)
+        self.inputs = Inputs()
+        self.is_leaving = False  # the worker's own wish, for good
+        self.is_draining = False  # that, or the server's wish until it takes it back
+        self.is_abandoned = False  # what is held belongs to another lineage
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no attempt is running or waiting here; reports may still be on their way."""
+        return all(phase is Phase.ENDED for phase in self.held.values())
+
+    def beat(self) -> m.Beat:
+        """Return the sign of life that is due, with count and digest of what is held (wire/held.py)."""
+        unsaid = self.outbox.unsaid
+        return m.Beat(*tally(ref for ref, phase in self.held.items() if phase is not Phase.ENDED or ref in unsaid))
+
+    # ------------------------------------------------------------ the connection
+
+    def connected(self) -> list[Instruction]:
+        """Begin a session: say what is held, and wait for the answer."""
+        self.outbox.connect()
+        return _lists(self)
+
+    def disconnected(self) -> list[Instruction]:
+        """End the session: results that are not acknowledged go to the disk as well."""
+        return self.outbox.disconnect()
+
+    def receive(self, message: m.Message) -> list[Instruction]:
+        """Take a message of the server. What is no matter of attempts is answered with nothing."""
+        if not self.outbox.is_connected:
+            return []
+        match message:
+            case m.Assign():
+                return self._assign(message)
+            case m.Acknowledged():
+                attempts, done = self.outbox.acknowledged(message.delivery)
+                return self._forget(attempts) + done
+            case m.StopAttempts():
+                return self._stop((ref, message.cause) for ref in message.attempts)
+            case m.RecallAttempts():
+                return self._recall(message.attempts)
+            case m.Reconciled():
+                return self._reconciled(message)
+            case m.ReconcileAgain():
+                return _lists(self)
+            case m.DrainWorker():
+                self.is_draining = message.on or self.is_leaving
+                return self._recall(list(self.held)) if message.on else []
+            case _:
+                return []
+
+    def _reconciled(self, message: m.Reconciled) -> list[Instruction]:
+        settled = tuple(ref for ref in message.settled if self.held.get(ref) is Phase.ENDED)
+        done = self._forget(settled) + self.outbox.settle(set(settled))
+        if not self.outbox.is_open:
+            done += self.outbox.open()
+            done += _starts(self, [ref for ref, phase in self.held.items() if phase is Phase.STARTED])
+            done += self.inputs.ask_again()
+        return done + self._stop(message.stop)
+
+    # ------------------------------------------------------------ the server's words
+
+    def _assign(self, message: m.Assign) -> list[Instruction]:
+        held, attempts = self.held, message.attempts
+        done: list[Instruction] = [Say(m.Assigned(message.delivery))]
+        if any(item.attempt in held for item in attempts):
+            message = replace(message, attempts=tuple(item for item in attempts if item.attempt not in held))
+            attempts = message.attempts
+        for item in attempts:
+            held[item.attempt] = Phase.ASSIGNED
+        if self.is_draining:
+            return done + self._hand_back(tuple(item.attempt for item in attempts))
+        if message.stdin and attempts:
+            return done + self.inputs.wait(message)
+        return [*done, Spawn(message, b"")] if attempts else done
+
+    def fetched(self, blob: int, data: bytes) -> list[Instruction]:
+        """Start what waited for this input, less what was stopped or recalled meanwhile."""
+        return [Spawn(message, data) for message in self.inputs.take(blob)]
+
+    def _forget(self, attempts: tuple[AttemptRef, ...]) -> list[Instruction]:
+        for ref in attempts:
+            self.held.pop(ref, None)
+        return [Settled(attempts)] if attempts else []
+
+    def _stop(self, stops: Iterable[tuple[AttemptRef, int]]) -> list[Instruction]:
+        """Ask the launcher to end what lives; what never came to it ends here."""
+        causes: dict[int, list[AttemptRef]] = {}
+        never: list[End] = []
+        for ref, cause in stops:
+            if self.held.get(ref) not in {Phase.ASSIGNED, Phase.STARTED}:
+                continue  # its report is on its way, or the first cause stands
+            if ref in self.inputs:
+                never.append(End(ref, cause, 0, 0))
+            else:
+                self.held[ref] = Phase.STOPPING
+                causes.setdefault(cause, []).append(ref)
+        self.inputs.discard(end.attempt for end in never)
+        done: list[Instruction] = [Stop(tuple(refs), cause) for cause, refs in causes.items()]
+        return done + self.ended(tuple(never))
+
+    def _recall(self, attempts: Iterable[AttemptRef]) -> list[Instruction]:
+        """Give back at once what never came to the launcher; ask the launcher for the rest."""
+        asked = [ref for ref in attempts if self.held.get(ref) is Phase.ASSIGNED]
+        here = tuple(ref for ref in asked if ref in self.inputs)
+        there = tuple(ref for ref in asked if ref not in self.inputs)
+        self.inputs.discard(here)
+        done: list[Instruction] = [Recall(there)] if there else []
+        return done + self._hand_back(here)
+
+    # ------------------------------------------------------------ the launcher's words
+
+    def started(self, attempts: Iterable[AttemptRef]) -> list[Instruction]:
+        """Take that these have been running for longer than a moment."""
+        fresh = [ref for ref in attempts if self.held.get(ref) is Phase.ASSIGNED]
+        for ref in fresh:
+            self.held[ref] = Phase.STARTED
+        return _starts(self, fresh)
+
+    def ended(self, ends: tuple[End, ...]) -> list[Instruction]:
+        """Take results. Those of another lineage go aside; what leaving stopped goes back uncharged."""
+        held = self.held
+        reports: list[End] = []
+        drained: list[AttemptRef] = []
+        strange: list[End] = []
+        for end in ends:
+            phase = held.get(end.attempt)
+            if phase is None or self.is_abandoned:
+                held.pop(end.attempt, None)
+                strange.append(end)
+            elif end.cause == Cause.DRAIN:
+                drained.append(end.attempt)
+            elif phase is not Phase.ENDED:
+                held[end.attempt] = Phase.ENDED
+                reports.append(end)
+        self.is_abandoned = self.is_abandoned and bool(held)
+        done = self.outbox.report(tuple(reports)) if reports else []
+        done += self._hand_back(tuple(drained), Cause.DRAIN)
+        return [*done, Aside(tuple(strange))] if strange else done
+
+    def recalled(self, attempts: tuple[AttemptRef, ...], cause: int = Cause.NONE) -> list[Instruction]:
+        """Take back what the launcher has not started: recalled, or (with a cause) for trouble of this machine's."""
+        if self.is_abandoned:
+            self._forget(attempts)
+            self.is_abandoned = bool(self.held)
+            return []
+        return self._hand_back(attempts, cause)
+
+    def _hand_back(self, attempts: tuple[AttemptRef, ...], cause: int = Cause.NONE) -> list[Instruction]:
+        live = tuple([ref for ref in attempts if self.held.get(ref, Phase.ENDED) is not Phase.ENDED])
+        for ref in live:
+            self.held[ref] = Phase.ENDED
+        return self.outbox.hand_back(live, cause) if live else []
+
+    def launcher_died(self, cause: int = Cause.LOST) -> list[Instruction]:
+        """Report what may have started with `cause` (DRAIN: hand it back); the rest goes back as it came.
+
+        As at the server: what started, and the oldest assigned ones, as many as there are slots. Call it once no
+        process of the attempts is alive. What waits for its input stays.
+        """
+        there = [ref for ref, phase in self.held.items() if phase is not Phase.ENDED and ref not in self.inputs]
+        assigned = [ref for ref in there if self.held[ref] is Phase.ASSIGNED]
+        untouched = set(assigned[self.capacity.slots :])
+        done = self.ended(tuple(End(ref, cause, 0, 0) for ref in there if ref not in untouched))
+        return done + self.recalled(tuple(ref for ref in assigned if ref in untouched))
+
+    # ------------------------------------------------------------ the worker's own wishes
+
+    def leave(self) -> list[Instruction]:
+        """Want nothing more, for good: say so, and hand back what has not started."""
+        self.is_leaving = self.is_draining = True
+        said: list[Instruction] = [Say(m.Draining())] if self.outbox.is_open else []
+        return said + self._recall(list(self.held))
+
+    def stop_all(self, cause: int) -> list[Instruction]:
+        """End all that lives."""
+        return self._stop([(ref, cause) for ref in self.held])
+
+    def abandon(self) -> list[Instruction]:
+        """Stop everything and keep its results aside: the server's store is not the one that gave it.
+
+        Until the last attempt has ended (`is_abandoned` turns False) no session may begin: the other lineage may
+        use the same names.
+        """
+        ends, done = self.outbox.abandon()
+        for ref in [ref for ref, phase in self.held.items() if phase is Phase.ENDED or ref in self.inputs]:
+            del self.held[ref]
+        self.inputs = Inputs()
+        self.is_draining = self.is_leaving
+        done += self.stop_all(Cause.LOST)
+        self.is_abandoned = bool(self.held)
+        return [*done, Aside(ends)] if ends else done
+
+
+def _lists(slots: Slots) -> list[Instruction]:
+    """Return everything that is held, in as many messages as it takes."""
+    held = [Held(ref, phase) for ref, phase in slots.held.items()]
+    return [
+        Say(m.Reconcile(
+            slots.capacity,
+            tuple(held[first : first + _LIST_ITEMS]),
+            first + _LIST_ITEMS < len(held),
+            slots.is_draining,
+        ))
+        for first in range(0, max(len(held), 1), _LIST_ITEMS)
+    ]
+
+
+def _starts(slots: Slots, attempts: list[AttemptRef]) -> list[Instruction]:
+    return [Say(m.StartedAttempts(tuple(attempts)))] if attempts and slots.outbox.is_open else []
