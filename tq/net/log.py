@@ -1,0 +1,38 @@
+"""What tq says about itself while it runs: one line a record, key=value, on standard error.
+
+    2026-03-01T10:00:00.123Z info worker_connected url=tq://127.0.0.1:7878 session=7
+
+The event comes first, a word that can be searched for; fields follow. A value with anything but plain characters in
+it is quoted and escaped like a JSON string, so a line stays a line and a terminal is safe from it. Never log a
+secret, or bytes of a user's task.
+"""
+
+import json
+import re
+import sys
+import time
+from typing import Final
+
+_PLAIN: Final = re.compile(r"[\w.,:/@%+<>()\[\]{}-]+", re.ASCII)
+
+
+def log(event: str, *, level: str = "info", **fields: object) -> None:
+    """Write one record. `event` is a word with underscores; `level` is debug, info, warning or error."""
+    line = " ".join([_now(), level, event, *(f"{name}={_shown(value)}" for name, value in fields.items())])
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        pass  # nobody reads it any more, and nothing may fail for that
+
+
+def _now() -> str:
+    seconds, ms = divmod(time.time_ns() // 1_000_000, 1_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{ms:03}Z"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
