@@ -28,4 +28,8 @@ def test_two_sets_of_one_size_differ() -> None:
 
 def test_the_formula_is_part_of_the_protocol() -> None:
     assert mix(AttemptRef(42, 0, 6, 1, 1000)) == 17394727907420720668
-    assert tally([AttemptRef(2**40, 1, 10**8, 3, 2**50)])[1] < 2**64
+
+
+def test_the_wire_takes_the_digest() -> None:
+    digests = [tally([AttemptRef(job, 1, 10**8, 3, 2**50)])[1] for job in range(64)]
+    assert max(digests) < 2**63 < 2 * max(digests)

@@ -21,6 +21,7 @@ from typing import Final
 from tq.core.vocabulary import AttemptRef
 
 _MASK: Final = (1 << 64) - 1
+_DIGEST_MASK: Final = (1 << 63) - 1  # what the wire takes for an integer
 _FINISH: Final = 0xFF51AFD7ED558CCD  # of murmur3's finaliser
 # Odd constants, one a field: xxhash's primes.
 _JOB: Final = 0x9E3779B185EBCA87
@@ -40,9 +41,9 @@ def mix(ref: AttemptRef) -> int:
 
 
 def tally(refs: Iterable[AttemptRef]) -> tuple[int, int]:
-    """Return how many there are, and the sum of their `mix` modulo 2**64: the order plays no part."""
+    """Return how many there are, and the sum of their `mix` modulo 2**63: the order plays no part."""
     count = digest = 0
     for ref in refs:
         count += 1
         digest += mix(ref)
-    return count, digest & _MASK
+    return count, digest & _DIGEST_MASK

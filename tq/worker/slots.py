@@ -32,12 +32,11 @@ from msgspec.structs import replace
 from tq.core.task import Cause, Phase
 from tq.core.vocabulary import AttemptRef, Capacity, End, Held
 from tq.wire import messages as m
+from tq.wire.connection import divided
 from tq.wire.held import tally
 from tq.worker.inputs import Inputs
 from tq.worker.instructions import Aside, Instruction, Recall, Say, Settled, Spawn, Stop
 from tq.worker.outbox import Outbox
-
-_LIST_ITEMS = 1_000  # of one Reconcile: well under a frame
 
 
 class Slots:
@@ -246,16 +245,8 @@ class Slots:
 
 def _lists(slots: Slots) -> list[Instruction]:
     """Return everything that is held, in as many messages as it takes."""
-    held = [Held(ref, phase) for ref, phase in slots.held.items()]
-    return [
-        Say(m.Reconcile(
-            slots.capacity,
-            tuple(held[first : first + _LIST_ITEMS]),
-            first + _LIST_ITEMS < len(held),
-            slots.is_draining,
-        ))
-        for first in range(0, max(len(held), 1), _LIST_ITEMS)
-    ]
+    held = tuple([Held(ref, phase) for ref, phase in slots.held.items()])
+    return [Say(part) for part in divided(m.Reconcile(slots.capacity, held, draining=slots.is_draining))]
 
 
 def _starts(slots: Slots, attempts: list[AttemptRef]) -> list[Instruction]:
