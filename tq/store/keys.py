@@ -8,8 +8,7 @@ changed nor used again. This file never opens anything; it knows no database.
 
 from collections.abc import Callable
 from functools import partial
-from struct import Struct
-from struct import error as StructError
+from struct import Struct, error
 from typing import Any, Final
 
 from tq.core.tables import TABLES
@@ -103,7 +102,7 @@ class KeyCodec:
                 return self._prefixes[len(key)](*key)
             if self._string and len(key) == integers + 1:
                 return self.pack(*key)
-        except StructError:
+        except error:
             return self._clamped(key)
         # Longer than a whole key: just behind that key, as (a, b, 0) is behind (a, b).
         whole = integers + self._string

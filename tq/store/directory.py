@@ -1,0 +1,155 @@
+"""The data directory: whose it is, what format is in it, how much room is left.
+
+    server.lock   who has it (lock.py)
+    format        number of the store's format, and the version of tq that wrote it
+    watermark     the last durable turn (turns.py)
+    db/           RocksDB, opened by rocks.py only
+
+Checked before anything in it is opened. What else lies there (identity/, connection.json) has other owners.
+"""
+
+import os
+import re
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+from tq import __version__
+from tq.errors import ConfigurationError, StoreDamaged
+from tq.limits import free_bytes_min, wal_bytes_max
+from tq.store.lock import DataLock, lock_directory
+from tq.store.turns import Watermark
+
+FORMAT: Final = 1
+
+# Recovery writes tables as large as the logs: without that room even a restart fails (measured).
+low_water_bytes: Final = max(free_bytes_min, 2 * wal_bytes_max)
+
+_NETWORK: Final = re.compile(
+    r"(nfs|nfs4|cifs|smb\w*|afs|ncpfs|ceph|lustre|glusterfs|gpfs|beegfs\w*|orangefs|pvfs2|9p|davfs|"
+    r"fuse\.(sshfs|glusterfs|ceph\S*|s3fs|rclone|goofys|juicefs|\w*nfs\S*))"
+)
+
+
+class Room(Enum):
+    """How much room the disk has. LOW: no new work is accepted; CRITICAL: nothing is leased either (storage.md)."""
+
+    NORMAL = "normal"
+    LOW = "low"
+    CRITICAL = "critical"
+
+
+def room(free_bytes: int) -> Room:
+    """Return what `free_bytes` on the store's disk allow."""
+    if free_bytes >= low_water_bytes:
+        return Room.NORMAL
+    return Room.LOW if free_bytes >= low_water_bytes // 2 else Room.CRITICAL
+
+
+def free_bytes(data: Path) -> int:
+    """Return the bytes that an ordinary user may still write on the disk of `data`."""
+    found = os.statvfs(data)
+    return found.f_bavail * found.f_frsize
+
+
+def hold_directory(data: Path, *, allow_network: bool = False, create: bool = True) -> DataLock:
+    """Check the directory (made 0700 when missing) and take its lock: the first act of who uses a store.
+
+    Raises ConfigurationError when it is somebody else's, open to others, on a network file system, or held.
+    """
+    if create:
+        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    elif not (data / "format").exists():
+        raise ConfigurationError(f"there is no store in {data}", hint="name the data directory with --data")
+    check_owner(data)
+    kind = file_system(data)
+    if _NETWORK.fullmatch(kind) and not allow_network:
+        raise ConfigurationError(
+            f"the data directory {data} is on a network file system ({kind}), where locks and fsync may lie",
+            hint="choose a local directory with --data, or insist with --data-on-network-fs",
+        )
+    return lock_directory(data)
+
+
+def check_owner(data: Path) -> None:
+    """Raise ConfigurationError unless the directory is ours and closed to others. An empty one of ours is closed."""
+    if not data.is_dir():
+        raise ConfigurationError(f"{data} is not a directory", hint="choose another one with --data")
+    found = data.stat()
+    if found.st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"the data directory {data} belongs to user {found.st_uid}, not to this user ({os.geteuid()})",
+            hint="choose another one with --data",
+        )
+    if found.st_mode & 0o077:
+        if any(data.iterdir()):
+            raise ConfigurationError(
+                f"the data directory {data} is open to other users (mode {found.st_mode & 0o777:04o})",
+                hint=f"close it: chmod 700 {data}",
+            )
+        data.chmod(0o700)
+
+
+def file_system(data: Path) -> str:
+    """Return the type of the file system that `data` is on (`ext4`), '' when the kernel does not say."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    where, best, kind = data.resolve(), -1, ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        # A blank in a mount point is written as \040.
+        point = Path(before.split()[4].encode().decode("unicode_escape"))
+        # Of two mounts on one point the later one hides the earlier.
+        if where.is_relative_to(point) and len(point.parts) >= best:
+            best, kind = len(point.parts), after.split()[0]
+    return kind
+
+
+def check_format(data: Path) -> None:
+    """Raise ConfigurationError if the store in `data` is newer than this program, or if `db` is none of ours."""
+    path = data / "format"
+    if not path.exists():
+        if (data / "db").exists():
+            raise ConfigurationError(f"{data} holds a database that tq did not make (no file `format`)")
+        return
+    text = path.read_text(errors="replace")
+    found = re.fullmatch(r"format (\d+)\nwritten by tq (\S+)\n", text)
+    if found is None:
+        raise StoreDamaged(f"the file {path} says {text[:80]!r}, which is no format")
+    if int(found[1]) > FORMAT:
+        raise ConfigurationError(
+            f"the store in {data} was written by tq {found[2]} (format {found[1]}); "
+            f"this is tq {__version__}, which knows formats up to {FORMAT}",
+            hint="start it with that version or a newer one",
+        )
+
+
+def prepare(data: Path) -> None:
+    """Make what is missing of a new store's own files, and note this version. The lock must be held."""
+    check_format(data)
+    path, text = data / "format", f"format {FORMAT}\nwritten by tq {__version__}\n"
+    if not path.exists() or path.read_text() != text:
+        new = data / "format.new"
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, text.encode())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        new.rename(path)
+    if not (data / "watermark").exists():
+        if (data / "db").exists():
+            raise StoreDamaged(f"the file {data / 'watermark'} is missing, but there is a database")
+        Watermark.create(data / "watermark")
+    sync_directory(data)
+
+
+def sync_directory(data: Path) -> None:
+    """Make the names in the directory durable."""
+    fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

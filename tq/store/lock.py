@@ -1,0 +1,94 @@
+"""The lock of a data directory: one process at a time, from before the first look at it to the end.
+
+`flock` on a file of our own, whose text tells people who holds it. RocksDB's own LOCK is not enough (any open and
+close of that file in the same process drops it), and nothing of ours ever opens that one. The lock's file is never
+removed: a second process could hold a lock on the removed one.
+"""
+
+import fcntl
+import os
+import socket
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from tq import __version__
+from tq.errors import ConfigurationError
+
+NAME: Final = "server.lock"
+
+# Between taking the lock and writing who has it lies a moment; the loser of a race waits for the text.
+_WAIT_FOR_TEXT_S: Final = 1.0
+
+
+class DataLock:
+    """The held lock of the data directory `data`. A context manager; `release` may be called twice."""
+
+    def __init__(self, data: Path, fd: int) -> None:
+        self.data = data
+        self._fd = fd
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the lock is still held."""
+        return self._fd >= 0
+
+    def release(self) -> None:
+        """Give the directory free. Everything in it must be closed."""
+        if self._fd >= 0:
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()
+
+
+def lock_directory(data: Path) -> DataLock:
+    """Take the lock of an existing directory, or raise ConfigurationError that names the holder."""
+    path = data / NAME
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _holder(fd)
+        os.close(fd)
+        raise ConfigurationError(
+            f"the data directory {data} is held by {holder}",
+            hint="stop that process first, or choose another directory with --data",
+        ) from None
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    text = f"pid {os.getpid()} on {socket.gethostname()} since {started}, tq {__version__}\n"
+    os.ftruncate(fd, 0)
+    os.pwrite(fd, text.encode(), 0)
+    return DataLock(data, fd)
+
+
+def _holder(fd: int) -> str:
+    """Return who holds the lock, from the text of the file."""
+    give_up_s = time.monotonic() + _WAIT_FOR_TEXT_S
+    while True:
+        text = os.pread(fd, 512, 0).decode(errors="replace").strip()
+        if text and _is_alive(text):
+            return text
+        if time.monotonic() > give_up_s:
+            return text or "another process"
+        time.sleep(0.01)
+
+
+def _is_alive(text: str) -> bool:
+    """Whether the process that the text names may live: a text left by a dead one is not the holder's."""
+    words = text.split()
+    if len(words) < 4 or not words[1].isdecimal() or words[3] != socket.gethostname():
+        return True
+    try:
+        os.kill(int(words[1]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
