@@ -1,0 +1,87 @@
+"""Connecting to a server, with trio: TCP, TLS, and the first contact of somebody who has only a join string."""
+
+import socket
+import ssl
+
+import trio
+
+from tq import limits
+from tq.errors import ProtocolError, Unreachable
+from tq.net import tls
+from tq.net.address import Address
+from tq.net.join import Pinning
+
+Stream = trio.SSLStream[trio.SocketStream]
+
+_CONNECT_S = 10.0
+_KEEPALIVE_IDLE_S = 15
+_KEEPALIVE_INTERVAL_S = 5
+_KEEPALIVE_PROBES = 3
+
+
+async def dial(address: Address, context: ssl.SSLContext) -> Stream:
+    """Return a verified TLS stream to the server. Raises Unreachable, or Unauthorised for a certificate of others.
+
+    *Resource handling*: whoever calls owns the stream; on any error nothing is left open.
+    """
+    raw = await _connect(address)
+    set_socket_options(raw)
+    stream = trio.SSLStream(raw, context, server_hostname=tls.SERVER_NAME, https_compatible=True)
+    try:
+        with trio.fail_after(limits.handshake_s):
+            await stream.do_handshake()
+        tls.check_alpn(stream.selected_alpn_protocol())
+    except trio.TooSlowError:
+        await trio.aclose_forcefully(raw)
+        raise Unreachable(f"{address} accepts connections, but does not answer", hint="is it overloaded?") from None
+    except (trio.BrokenResourceError, ssl.CertificateError) as error:
+        await trio.aclose_forcefully(raw)
+        raise tls.explained(error.__cause__ or error, str(address)) from error
+    except BaseException:
+        await trio.aclose_forcefully(raw)
+        raise
+    return stream
+
+
+async def fetch_ca(address: Address, ca_sha256: str) -> str:
+    """Return the PEM of the server's CA, after its hash was compared with the one in the join string."""
+    pinning = Pinning(ca_sha256)
+    stream = await dial(address, tls.pinning_context())
+    try:
+        with trio.fail_after(limits.handshake_s):
+            await stream.send_all(pinning.question)
+            while True:
+                pem = pinning.receive_data(bytes(await stream.receive_some()))
+                if pem is not None:
+                    return pem
+    except trio.TooSlowError:
+        raise ProtocolError(f"{address} does not say its CA", hint="is a tq server at this address?") from None
+    except trio.BrokenResourceError as error:
+        raise Unreachable(f"the connection to {address} broke before its CA came") from error
+    finally:
+        await trio.aclose_forcefully(stream)
+
+
+def set_socket_options(stream: trio.SocketStream) -> None:
+    """Make small frames leave at once (trio's default, kept explicit), and let the kernel notice a dead peer."""
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", _KEEPALIVE_IDLE_S),
+        ("TCP_KEEPINTVL", _KEEPALIVE_INTERVAL_S),
+        ("TCP_KEEPCNT", _KEEPALIVE_PROBES),
+    ):
+        if hasattr(socket, name):
+            stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+async def _connect(address: Address) -> trio.SocketStream:
+    try:
+        with trio.fail_after(_CONNECT_S):
+            return await trio.open_tcp_stream(address.host, address.port)
+    except trio.TooSlowError:
+        raise Unreachable(f"{address} does not answer", hint="is the address right, and no firewall between?") from None
+    except OSError as error:
+        why = error.strerror or str(error)
+        hint = "is it running? `tq server` starts one"
+        raise Unreachable(f"no server answers at {address}: {why}", hint=hint) from error

@@ -1,0 +1,234 @@
+"""A link: messages to and from one peer, over any trio stream. One reader, one writer, bounded queues.
+
+    async with open_link(stream, connection) as link:
+        link.send_nowait(message)
+        async for messages in link:      # all that one read brought, in order
+            ...
+
+Whatever is ready goes out in one frame: a TLS record costs 40 us whatever is in it, so a batch costs no more than
+one message. There are two classes. Control messages never wait behind output: between two output frames of at most
+64 KiB everything of control goes first. Inside a class messages keep their order; so *what must not overtake output*
+(the report of an attempt whose output was sent before) is sent in the class of output.
+
+A link ends by itself when the peer closes, resets, or does not read: then the iteration ends, `ended_because` says
+why, and everything that is sent from then on is dropped without an error, as if it had been lost on the way. What
+must not get lost carries a delivery number and is sent again on the next connection.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import trio
+
+from tq import limits
+from tq.errors import ProtocolError
+from tq.wire.connection import Connection, frames
+from tq.wire.messages import Goodbye, Message
+
+_WRITE_BYTES_MAX: Final = limits.frame_bytes_max  # of control, at once
+_CLOSE_S: Final = 1.0
+
+
+class Link:
+    """One peer. Made by `open_link`. Not for use by several readers; anybody may send."""
+
+    def __init__(self, stream: trio.abc.Stream, connection: Connection, *, queue_bytes_max: int) -> None:
+        self.stream = stream
+        self.connection = connection
+        self.ended_because = ""
+        self.queue_bytes_max = queue_bytes_max
+        self._control: deque[bytes] = deque()
+        self._output: deque[bytes] = deque()
+        self._control_bytes = 0
+        self._output_bytes = 0
+        self._work = trio.Event()
+        self._room = trio.Event()
+        self._reader_ended = trio.Event()
+        self._is_closing = False
+        self._is_broken = False
+
+    # ------------------------------------------------------------ sending
+
+    def send_nowait(self, message: Message, *, output: bool = False) -> bool:
+        """Queue a message; it leaves with the next frame. Returns False if the link has ended, and drops it then.
+
+        A peer for which more than `queue_bytes_max` bytes wait does not read, and the link ends: for output ask
+        `has_room` before, or use `send`. Raises TooLarge for what no frame could carry.
+        """
+        piece = self.connection.encode(message)
+        if self._is_closing:
+            return False
+        if output:
+            self._output.append(piece)
+            self._output_bytes += len(piece)
+        else:
+            self._control.append(piece)
+            self._control_bytes += len(piece)
+        if self._control_bytes + self._output_bytes > self.queue_bytes_max:
+            self._end("it does not read what it is sent")
+            return False
+        self._work.set()
+        return True
+
+    async def send(self, message: Message, *, output: bool = True) -> bool:
+        """Wait until there is room for output, then queue a message. Returns False if the link has ended."""
+        while not (self.has_room or self._is_closing):
+            await self._room.wait()
+        await trio.lowlevel.checkpoint()
+        return self.send_nowait(message, output=output)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether less output waits than goes into four of its frames."""
+        return self._output_bytes < 4 * limits.output_frame_bytes_max
+
+    @property
+    def queued_bytes(self) -> int:
+        """How much waits to be sent."""
+        return self._control_bytes + self._output_bytes
+
+    # ------------------------------------------------------------ receiving
+
+    def __aiter__(self) -> "Link":
+        return self
+
+    async def __anext__(self) -> list[Message]:
+        """Return what came, never an empty list. Raises ProtocolError for what is no message."""
+        while True:
+            try:
+                data = await self.stream.receive_some()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._reader_ended.set()
+                self._end("the connection broke")
+                raise StopAsyncIteration from None
+            if not data:
+                self._reader_ended.set()
+                self._end("it closed" if self.connection.is_between_frames else "it closed in the middle of a frame")
+                raise StopAsyncIteration
+            try:
+                messages = self.connection.receive_data(data)
+            except ProtocolError as error:
+                self._end(str(error), at_once=False)
+                raise
+            if messages:
+                return messages
+
+    # ------------------------------------------------------------ ending
+
+    def close(self, goodbye: Message | None = None) -> None:
+        """End the link: what is queued still goes out, then `goodbye`, for at most a second; then the stream closes."""
+        if goodbye is not None:
+            self.send_nowait(goodbye)
+        self._end("closed here", at_once=False)
+
+    def _end(self, because: str, *, at_once: bool = True) -> None:
+        if at_once:
+            self._is_broken = True
+            self._control.clear()
+            self._output.clear()
+            self._control_bytes = self._output_bytes = 0
+        if not self._is_closing:
+            self._is_closing = True
+            self.ended_because = because
+        self._work.set()
+        self._room.set()
+
+    async def _write(self) -> None:
+        """Send what is queued until the link ends, then close the stream. The only writer of the stream.
+
+        *Resource handling*: closes the stream however it ends, which also ends a reader that waits.
+        *Error handling*: raises nothing but Cancelled; a write that fails, or makes no progress for
+        `delivery_s_max`, ends the link.
+        """
+        try:
+            while not self._is_closing:
+                await self._work.wait()
+                self._work = trio.Event()
+                await self._drain()
+            with trio.move_on_after(_CLOSE_S):
+                await self._drain()
+                await self._linger()
+        finally:
+            self._end("closed here")
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _CLOSE_S):
+                await trio.aclose_forcefully(self.stream)
+
+    async def _linger(self) -> None:
+        """Say that no more comes, and wait until the peer closes too.
+
+        A socket that is closed with unread bytes in it resets the connection, and a reset destroys what the peer has
+        not read yet: the refusal or goodbye that was just sent.
+        """
+        transport = getattr(self.stream, "transport_stream", self.stream)
+        if self._is_broken or not isinstance(transport, trio.abc.HalfCloseableStream):
+            return
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            await transport.send_eof()
+            try:
+                while await transport.receive_some():
+                    pass
+            except trio.BusyResourceError:  # the reader of this link is at it
+                await self._reader_ended.wait()
+
+    async def _drain(self) -> None:
+        while batch := self._take():
+            with trio.move_on_after(limits.delivery_s_max) as slow:
+                try:
+                    await self.stream.send_all(batch)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    self._end("the connection broke")
+            if slow.cancelled_caught:
+                self._end("it does not read what it is sent")
+
+    def _take(self) -> bytes:
+        """Return the next bytes to write: everything of control (bounded), else one frame of output."""
+        if self._control:
+            pieces, taken = _take_up_to(self._control, _WRITE_BYTES_MAX)
+            self._control_bytes -= taken
+            return b"".join(frames(pieces, self.connection.send_bytes_max))
+        if not self._output:
+            return b""
+        pieces, taken = _take_up_to(self._output, limits.output_frame_bytes_max)
+        self._output_bytes -= taken
+        if self.has_room:
+            self._room.set()
+            self._room = trio.Event()
+        return b"".join(frames(pieces, self.connection.send_bytes_max))
+
+
+def _take_up_to(queue: deque[bytes], bytes_max: int) -> tuple[list[bytes], int]:
+    """Remove and return pieces from the left: at least one, and no more than `bytes_max` bytes else."""
+    pieces = [queue.popleft()]
+    taken = len(pieces[0])
+    while queue and taken + len(queue[0]) <= bytes_max:
+        piece = queue.popleft()
+        pieces.append(piece)
+        taken += len(piece)
+    return pieces, taken
+
+
+@asynccontextmanager
+async def open_link(
+    stream: trio.abc.Stream,
+    connection: Connection,
+    *,
+    goodbye: Goodbye | None = None,
+    queue_bytes_max: int = limits.send_queue_bytes_max,
+) -> AsyncIterator[Link]:
+    """Run a link over `stream` while the block lasts; afterwards it is closed, `goodbye` said if the block ended well.
+
+    What the block raises comes out as it is, not in an exception group.
+    """
+    link = Link(stream, connection, queue_bytes_max=queue_bytes_max)
+    failure: Exception | None = None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(link._write)  # noqa: SLF001 - the other half of the class
+        try:
+            yield link
+        except Exception as error:  # noqa: BLE001 - passed on below: a nursery would wrap it in a group
+            failure = error
+        link.close(goodbye if failure is None else None)
+    if failure is not None:
+        raise failure

@@ -1,0 +1,213 @@
+"""The listener: accepts connections, does the TLS handshake, and gives each to `attend`. It never dies of one.
+
+    async def attend(arrival: Arrival) -> None: ...     # a session, from hello to goodbye
+
+    listeners = await open_listeners(host, port)
+    await nursery.start(partial(serve, listeners, context, attend))
+
+An exception that leaves a child of a nursery cancels the whole nursery: one bad certificate alert would stop the
+server. So each connection runs inside `_attend`, which lets nothing out but the server's own cancellation. The
+handshake runs there too, never in the accept loop: a few idle sockets would stall it (pueue before 4.0.5 had that).
+
+Until `Arrival.admit()` a connection is unauthenticated: it has `handshake_s` and then `hello_s`, and counts against
+two bounds, in all and by address (loopback counts in all only). When all places are taken the loop stops accepting,
+and whoever comes waits in the kernel's queue: a fleet that reconnects gets in as fast as handshakes go. Only an
+unauthenticated connection that is older than a second then gives up its place, so that idle sockets cannot keep
+everybody out.
+"""
+
+import errno
+import logging
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Final, NoReturn
+
+import trio
+
+from tq.errors import ConfigurationError, ProtocolError, TqError
+from tq.net import tls
+from tq.net.address import joined
+from tq.net.dial import Stream, set_socket_options
+from tq.net.places import Bounds, Place, Places, within_open_files
+
+_log: Final = logging.getLogger(__name__)
+_PAUSE_S: Final = 0.1  # before the next accept when the system is out of something
+_SAY_AGAIN_S: Final = 60.0
+_BACKLOG: Final = 4_096
+
+
+class Arrival:
+    """A connection after its TLS handshake. `admit()` says that the peer is authenticated."""
+
+    def __init__(self, stream: Stream, host: str, port: int, places: Places, place: Place) -> None:
+        self.stream = stream
+        self.host = host
+        self.peer = joined(host, port)
+        self._places = places
+        self._place = place
+
+    def admit(self) -> None:
+        """Take away the deadline of the hello and the bounds on unauthenticated connections."""
+        self._place.scope.deadline = float("inf")
+        self._places.admit(self._place)
+
+
+Attend = Callable[[Arrival], Awaitable[None]]
+
+
+class _Complaints:
+    """Says each reason at once, then at most once a minute with the number of repeats: a log is no target either."""
+
+    def __init__(self) -> None:
+        self._said: dict[str, tuple[float, int]] = {}
+
+    def say(self, reason: str, peer: str) -> None:
+        now = trio.current_time()
+        last, silent = self._said.get(reason, (-_SAY_AGAIN_S, 0))
+        if now - last < _SAY_AGAIN_S:
+            self._said[reason] = (last, silent + 1)
+            return
+        more = f" ({silent} more like it since)" if silent else ""
+        _log.warning("connection from %s closed: %s%s", peer, reason, more)
+        if len(self._said) > 1_000:  # reasons with a peer's own text in them must not pile up
+            self._said.clear()
+        self._said[reason] = (now, 0)
+
+
+async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
+    """Return listening sockets; port 0 = any free one. ConfigurationError says what to do if that fails."""
+    where = joined(host, port)
+    try:
+        return await trio.open_tcp_listeners(port, host=host, backlog=_BACKLOG)
+    except OSError as error:
+        hints = {
+            errno.EADDRINUSE: "another server listens there: stop it, or choose another --port",
+            errno.EACCES: "ports below 1024 are for root: choose another --port",
+            errno.EADDRNOTAVAIL: "this machine has no such address: choose another --host",
+        }
+        why = error.strerror or str(error)
+        raise ConfigurationError(
+            f"cannot listen on {where}: {why}", hint=hints.get(error.errno or 0, "check --host and --port")
+        ) from error
+
+
+def addresses(listeners: Sequence[trio.SocketListener]) -> list[tuple[str, int]]:
+    """Return host and port of each listener as bound."""
+    return [listener.socket.getsockname()[:2] for listener in listeners]
+
+
+async def serve(
+    listeners: Sequence[trio.SocketListener],
+    context: ssl.SSLContext,
+    attend: Attend,
+    *,
+    bounds: Bounds | None = None,
+    task_status: "trio.TaskStatus[list[tuple[str, int]]]" = trio.TASK_STATUS_IGNORED,
+) -> NoReturn:
+    """Attend to everybody who connects, until cancelled.
+
+    Reports the bound addresses through `task_status` once connections are accepted.
+    *Resource handling*: owns the listeners, and every connection while `attend` runs; closes all of them.
+    *Error handling*: whatever `attend` raises is logged and ends that connection alone.
+    """
+    places = Places(within_open_files(bounds or Bounds()))
+    complaints = _Complaints()
+    try:
+        async with trio.open_nursery() as nursery:
+            for listener in listeners:
+                start = partial(_attend, context=context, attend=attend, places=places, complaints=complaints)
+                nursery.start_soon(_accept_loop, listener, nursery, start, places, complaints)
+            task_status.started(addresses(listeners))
+    finally:
+        for listener in listeners:
+            listener.socket.close()
+    raise AssertionError("the accept loops do not end")
+
+
+async def _accept_loop(
+    listener: trio.SocketListener,
+    nursery: trio.Nursery,
+    start: Callable[..., Awaitable[None]],
+    places: Places,
+    complaints: _Complaints,
+) -> None:
+    while True:
+        await places.wait_free()
+        try:
+            raw = await listener.accept()
+        except OSError as error:
+            # Out of file descriptors or memory, or a network in trouble: what waits in the kernel's queue stays
+            # there. Only time helps, and those who close.
+            _log.warning("cannot accept a connection for now: %s", error.strerror or error)
+            await trio.sleep(_PAUSE_S)
+            continue
+        host, port = _peer_of(raw)
+        place = places.take(host)
+        if place is None:
+            complaints.say("too many connections without a hello from its address", host)
+            raw.socket.close()
+            continue
+        nursery.start_soon(start, raw, host, port, place)
+
+
+async def _attend(
+    raw: trio.SocketStream,
+    host: str,
+    port: int,
+    place: Place,
+    *,
+    context: ssl.SSLContext,
+    attend: Attend,
+    places: Places,
+    complaints: _Complaints,
+) -> None:
+    """Handshake and session of one connection. Lets nothing out but the cancellation of the whole server."""
+    peer = joined(host, port)
+    try:
+        with place.scope:
+            stream = await _shake_hands(raw, context, place, places.bounds)
+            await attend(Arrival(stream, host, port, places, place))
+        if place.scope.cancelled_caught:
+            complaints.say(place.why, peer)
+    except* TqError as group:
+        for error in _leaves(group):
+            complaints.say(str(error), peer)
+    except* (trio.BrokenResourceError, trio.ClosedResourceError):
+        complaints.say("the connection broke", peer)
+    except* Exception:  # noqa: BLE001 - a connection's edge: a bug in its session must not stop the server
+        _log.exception("connection from %s closed after an error inside the server", peer)
+    finally:
+        places.leave(place)
+        raw.socket.close()
+
+
+async def _shake_hands(raw: trio.SocketStream, context: ssl.SSLContext, place: Place, bounds: Bounds) -> Stream:
+    place.why = "no TLS handshake in time"
+    with suppress(OSError):  # a peer that is gone already
+        set_socket_options(raw)
+    stream = trio.SSLStream(raw, context, server_side=True, https_compatible=True)
+    try:
+        await stream.do_handshake()
+        tls.check_alpn(stream.selected_alpn_protocol())
+    except trio.BrokenResourceError as error:
+        raise ProtocolError(tls.refusal(error.__cause__)) from error
+    place.why = "no hello in time"
+    place.scope.deadline = trio.current_time() + bounds.hello_s
+    return stream
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _peer_of(raw: trio.SocketStream) -> tuple[str, int]:
+    try:
+        host, port = raw.socket.getpeername()[:2]
+    except OSError:  # it is gone again
+        return "somebody", 0
+    return str(host), int(port)

@@ -1,0 +1,118 @@
+"""Places for connections: how many there may be, in all, unauthenticated, and from one address.
+
+The listener takes a place for each connection that it accepts, and waits while none is free.
+"""
+
+import ipaddress
+import logging
+import resource
+from collections import Counter
+from typing import Final, NamedTuple
+
+import trio
+
+from tq import limits
+
+_log: Final = logging.getLogger(__name__)
+_RESERVED_FILES: Final = 128  # for the store, the log, the launcher
+
+
+class Bounds(NamedTuple):
+    """What the listener allows; defaults of limits.py."""
+
+    connections_max: int = limits.connections_max
+    unauthenticated_max: int = limits.unauthenticated_max
+    unauthenticated_by_address_max: int = limits.unauthenticated_by_address_max
+    handshake_s: float = limits.handshake_s
+    hello_s: float = limits.hello_s
+    yield_place_s: float = 1.0  # an unauthenticated connection of this age gives up its place when all are taken
+
+
+class Place:
+    """The place of one connection among those allowed."""
+
+    def __init__(self, host: str, since: float, deadline: float) -> None:
+        self.host = host
+        self.since = since
+        self.scope = trio.CancelScope(deadline=deadline)
+        self.why = "no hello in time"  # what to say if the scope is cancelled
+
+
+class Places:
+    """Counts connections: all of them, and the unauthenticated ones, oldest first, in all and by address."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self.taken = 0
+        self._unauthenticated: dict[Place, None] = {}
+        self._by_address: Counter[str] = Counter()
+        self._change = trio.Event()
+
+    @property
+    def _is_free(self) -> bool:
+        bounds = self.bounds
+        return self.taken < bounds.connections_max and len(self._unauthenticated) < bounds.unauthenticated_max
+
+    async def wait_free(self) -> None:
+        """Wait until another connection may be accepted."""
+        while True:
+            if self._is_free:
+                return
+            wait_s = float("inf")
+            if oldest := next(iter(self._unauthenticated), None):
+                wait_s = oldest.since + self.bounds.yield_place_s - trio.current_time()
+                if wait_s <= 0:
+                    oldest.why = "gave up its place to somebody else, without a hello so far"
+                    oldest.scope.cancel()
+                    wait_s = float("inf")
+            with trio.move_on_after(wait_s):
+                await self._change.wait()
+
+    def take(self, host: str) -> Place | None:
+        """Return a place for an unauthenticated connection; None if its address has too many."""
+        is_local = _is_loopback(host)
+        if not is_local and self._by_address[host] >= self.bounds.unauthenticated_by_address_max:
+            return None
+        now = trio.current_time()
+        place = Place(host, now, now + self.bounds.handshake_s)
+        self.taken += 1
+        self._unauthenticated[place] = None
+        self._by_address[host] += 1
+        return place
+
+    def admit(self, place: Place) -> None:
+        """Count the connection as authenticated from now on. Twice is once."""
+        if place not in self._unauthenticated:
+            return
+        del self._unauthenticated[place]
+        self._by_address[place.host] -= 1
+        if not self._by_address[place.host]:
+            del self._by_address[place.host]
+        self._changed()
+
+    def leave(self, place: Place) -> None:
+        """Give the place back."""
+        self.admit(place)
+        self.taken -= 1
+        self._changed()
+
+    def _changed(self) -> None:
+        self._change.set()
+        self._change = trio.Event()
+
+
+def within_open_files(bounds: Bounds) -> Bounds:
+    """Return the bounds with no more connections than this process may have files open."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if allowed == resource.RLIM_INFINITY or allowed - _RESERVED_FILES >= bounds.connections_max:
+        return bounds
+    possible = max(1, allowed - _RESERVED_FILES)
+    _log.info("at most %d connections: this process may have %d files open (ulimit -n)", possible, allowed)
+    return bounds._replace(connections_max=possible)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

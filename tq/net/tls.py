@@ -1,0 +1,88 @@
+"""The TLS contexts of tq: version 1.3 only, ALPN `tq/1`, the server's certificate checked against its own CA.
+
+There is no switch that turns any of it off. The name in the certificate is always `tq`, whatever the address: a
+server that moves keeps its clients. Imports no trio, so that the blocking client may use it.
+"""
+
+import ssl
+from typing import Final
+
+from tq.errors import ConfigurationError, Unauthorised, Unreachable
+
+ALPN: Final = "tq/1"
+SERVER_NAME: Final = "tq"
+
+
+def server_context(certificate: str, key: str) -> ssl.SSLContext:
+    """Return the context of a server with this certificate chain and key (paths of PEM files)."""
+    context = _strict(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+    # Nobody resumes sessions here. And a ticket is data that a server sends before the client reads: a client that
+    # closes without having read turns it into a reset, and over a stream without buffer both would wait for ever
+    # (python-trio/trio#819).
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    try:
+        context.load_cert_chain(certificate, key)
+    except OSError as error:  # ssl.SSLError is one
+        why = error.strerror or getattr(error, "reason", None) or str(error)
+        raise ConfigurationError(
+            f"cannot use the certificate {certificate} with the key {key}: {why}",
+            hint="both must be PEM files, readable, and belong together",
+        ) from error
+    return context
+
+
+def client_context(ca_pem: str) -> ssl.SSLContext:
+    """Return the context of a client that believes this CA and no other. Use with server_hostname=SERVER_NAME."""
+    context = _strict(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # verifies certificate and name by default
+    try:
+        context.load_verify_locations(cadata=ca_pem)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError("the CA is no PEM certificate", hint="set TQ_CA to the server's ca.pem") from error
+    return context
+
+
+def pinning_context() -> ssl.SSLContext:
+    """Return a context that verifies nothing: for `GetCA` alone (net/join.py), whose answer is compared with a hash."""
+    context = _strict(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def check_alpn(chosen: str | None) -> None:
+    """Raise Unreachable unless the two ends agreed on `tq/1`: OpenSSL goes on silently when they did not."""
+    if chosen != ALPN:
+        raise Unreachable("what answers there speaks TLS, but not the protocol of tq", hint="check the port")
+
+
+def explained(error: BaseException, where: str) -> Unauthorised | Unreachable:
+    """Return the error to show when a client's handshake with `where` failed."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = error.verify_message or str(error)
+        hint = "get a new join string from `tq join` on the server"
+        if "not yet valid" in why or "expired" in why:
+            hint = "compare the clocks of both machines; a restart of the server renews its certificate"
+        return Unauthorised(f"the server at {where} is not the one that is expected: {why}", hint=hint)
+    why = getattr(error, "reason", None) or str(error) or type(error).__name__
+    return Unreachable(f"what answers at {where} does not speak TLS as tq does: {why}", hint="check the port")
+
+
+def refusal(error: BaseException | None) -> str:
+    """Return in a few words why a server refused a handshake, for its log."""
+    reason = getattr(error, "reason", None) or ""
+    if reason == "HTTP_REQUEST":
+        return "plain HTTP instead of TLS"
+    if reason in {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "RECORD_TOO_SMALL"}:
+        return "something else than TLS"
+    if reason in {"UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "TLSV1_ALERT_PROTOCOL_VERSION"}:
+        return "a TLS version before 1.3"
+    if isinstance(error, ssl.SSLEOFError) or reason == "UNEXPECTED_EOF_WHILE_READING" or error is None:
+        return "closed during the handshake"
+    return f"TLS handshake: {reason.lower().replace('_', ' ') or type(error).__name__}"
+
+
+def _strict(context: ssl.SSLContext) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols([ALPN])
+    return context
