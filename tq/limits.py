@@ -55,6 +55,7 @@ missed_beats_max: Final = 3
 reattach_beats: Final = 12
 reattach_s_min: Final = 5.0
 slots_max: Final = 4_096
+held_max: Final = 2_000
 prefetch_max: Final = 512
 prefetch_ms: Final = 150
 prefetch_runs_min: Final = 4

@@ -9,6 +9,8 @@ A record is never removed but with its whole job, since a missing record means u
     again      members with a record that are queued: they start before the cursor's, first in first out
 """
 
+from copy import copy
+
 import msgspec
 
 from tq.core.task import STATES, State
@@ -35,6 +37,13 @@ class Lane(msgspec.Struct, array_like=True, tag=1):
     floor_rank: int = 0
     floor_job: int = 0
     floor_part: int = 0
+    counts: list[int] = msgspec.field(default_factory=lambda: [0] * STATES)
+
+    def copy(self) -> "Lane":
+        """Return a working copy, for one command."""
+        mine = copy(self)
+        mine.counts = self.counts[:]
+        return mine
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -85,6 +94,12 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     watched: bool = False
     ended_ms: int = 0
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * STATES)
+
+    def copy(self) -> "Progress":
+        """Return a working copy, for one command."""
+        mine = copy(self)
+        mine.counts = self.counts[:]
+        return mine
 
     @property
     def is_ended(self) -> bool:

@@ -117,7 +117,6 @@ TRANSITIONS: Final[dict[tuple[State, Trigger], State]] = {
     (_S.QUEUED, _T.HOLD): _S.HELD,
     (_S.QUEUED, _T.LEASE): _S.RUNNING,
     (_S.QUEUED, _T.CLAIM): _S.RUNNING,
-    (_S.HELD, _T.CLAIM): _S.RUNNING,
     (_S.RUNNING, _T.ACK): _S.SUCCEEDED,
     (_S.RUNNING, _T.FAIL): _S.RETRYING,
     (_S.RUNNING, _T.GIVE_UP): _S.DEAD,

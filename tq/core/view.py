@@ -6,8 +6,8 @@ and a refused command leaves nothing behind.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 R = TypeVar("R")
 Key = tuple[Any, ...]  # unsigned integers, a string only in the last place
@@ -41,6 +41,20 @@ class View(Protocol):
     def scan(self, table: Table[R], low: Key, high: Key, limit: int) -> Sequence[tuple[Key, R]]:
         """Return at most `limit` rows with low <= key < high, in key order. A key may be a prefix."""
         ...
+
+
+PAGE: Final = 1_000
+
+
+def pages(view: View, table: Table[R]) -> Iterator[Sequence[tuple[Key, R]]]:
+    """Yield all rows of a table in bounded pages. For starts and checks, never inside a turn."""
+    is_text = table.fields[-1:] == ("name",)
+    low: Key = ("",) if is_text else (0,)
+    high: Key = ("\U0010ffff",) if is_text else (1 << 63,)
+    while rows := view.scan(table, low, high, PAGE):
+        yield rows
+        last = rows[-1][0]
+        low = (*last[:-1], last[-1] + ("\0" if is_text else 1))
 
 
 Changes = dict[Table[Any], dict[Key, Any]]

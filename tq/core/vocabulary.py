@@ -312,7 +312,8 @@ class Outcome(_Word, frozen=True, gc=False):
     size: int = 1
     succeeded: int = 0
     ended: int = 0
-    output: tuple[int, int] = (0, 0)  # bytes written by the latest attempt
+    attempt: int = 0
+    usage: bytes = b""  # CBOR of a wire.body.Usage
 
 
 class Waited(_Word, frozen=True, tag=True):
@@ -421,12 +422,18 @@ class Supersede(_Word, frozen=True, tag=True):
 
 
 class TaskChanged(_Word, frozen=True, tag=True):
-    """A task ended or started, or (member -1) a whole job ended: whoever waits for it looks again."""
+    """Something in this job started, ended or was cancelled: whoever waits for it looks again. Once a turn and job."""
 
     job: int
     part: int
-    member: int
-    state: int
+
+
+class DrainAsked(_Word, frozen=True, tag=True):
+    """Somebody asked this worker to drain (or, `on` False, to go on)."""
+
+    worker: int
+    session: int
+    on: bool
 
 
 class TokenRevoked(_Word, frozen=True, tag=True):
@@ -445,4 +452,4 @@ Command = ClientCommand | WorkerCommand | ServerCommand
 Answer = (
     Submitted | Uploaded | Cancelled | Document | Page | Waited | Done | Chunk | LogsEnd | Joined | Recovered
 )
-Effect = Start | Stop | Recall | Acknowledge | Supersede | TaskChanged | TokenRevoked
+Effect = Start | Stop | Recall | Acknowledge | Supersede | TaskChanged | DrainAsked | TokenRevoked

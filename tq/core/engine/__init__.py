@@ -1,0 +1,187 @@
+"""The engine: commands in; answers, changes and effects out. Pure; the times come in with each turn.
+
+    engine = Engine(view)
+    turn = engine.begin(times)
+    answer = turn.apply(command, submitter)      # raises Refused: nothing changed
+    finished = turn.finish()                     # Dispatch, and what to write and do
+
+A turn is several commands and one commit. `apply` runs each command in a layer of its own, so that a refused command, or
+one that raises, leaves nothing behind; only a finished layer is merged and folded into the soft state. The same
+commands with the same times on the same state give the same changes, however they are grouped into turns.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from tq.core import query, tables
+from tq.core.engine import cancel, clock, control, dispatch, join, report, submit
+from tq.core.engine.step import Bounds, Step
+from tq.core.engine.timers import STEADY
+from tq.core.job import Meta
+from tq.core.live import LIVE_TABLES, Live
+from tq.core.view import Changes, Overlay, View
+from tq.core.vocabulary import (
+    Answer,
+    Cancel,
+    Command,
+    CreateToken,
+    Drain,
+    Effect,
+    Get,
+    Handback,
+    Join,
+    List,
+    Recover,
+    Report,
+    RevokeToken,
+    Started,
+    Status,
+    Submit,
+    TaskChanged,
+    Tick,
+    Times,
+    Tokens,
+    Upload,
+    Wait,
+    WorkerDrains,
+    WorkerLost,
+    Workers,
+)
+from tq.limits import prefetch_ms
+
+__all__ = ["Bounds", "Engine", "Finished", "Turn"]
+
+_CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
+    Submit: submit.submit,
+    Upload: submit.upload,
+    Cancel: cancel.cancel,
+    Drain: control.drain,
+    CreateToken: control.create_token,
+    RevokeToken: control.revoke_token,
+    Join: join.join,
+    WorkerDrains: join.worker_drains,
+    Started: report.started,
+    Report: report.report,
+    Handback: report.handback,
+    WorkerLost: report.worker_lost,
+    Recover: control.recover,
+    Tick: lambda step, _: clock.tick(step),
+}
+
+_READS: Final[dict[type, Callable[[View, Live, Any], Answer]]] = {
+    Get: query.get,
+    List: query.list_page,
+    Wait: query.wait,
+    Workers: query.workers,
+    Tokens: query.tokens,
+    Status: query.status,
+}
+
+
+class Finished(NamedTuple):
+    """A finished turn. With no `changes` there is nothing to write, and the sequence is not used up."""
+
+    sequence: int
+    epoch: int
+    wall_ms: int
+    changes: Changes
+    effects: list[Effect]
+
+
+class Engine:
+    """The decider over one store. Not thread-safe; one turn at a time."""
+
+    def __init__(self, view: View, bounds: Bounds = Bounds()) -> None:  # noqa: B008 - frozen
+        self.view = view
+        self.bounds = bounds
+        self.live = Live(view)
+        self._due_ms: int | None = None
+
+    def begin(self, times: Times) -> "Turn":
+        """Begin a turn over the store as written so far."""
+        return Turn(self, times)
+
+    def next_due_ms(self, times: Times) -> int | None:
+        """Return in how many ms a Tick (or only a Dispatch) has something to do; None = nothing is planned."""
+        if self.live.timers_changed:
+            rows = self.view.scan(tables.TIMER, (STEADY,), (STEADY + 1,), 1)
+            self._due_ms = rows[0][0][1] if rows else None
+            self.live.timers_changed = False
+        due = [] if self._due_ms is None else [self._due_ms]
+        for worker in self.live.workers.values():
+            if worker.started and len(worker.held) > worker.slots_used:
+                due.extend(since + prefetch_ms for since in worker.started.values() if since + prefetch_ms > times.steady_ms)
+        return max(min(due) - times.steady_ms, 0) if due else None
+
+
+class Turn:
+    """Several commands that are committed together."""
+
+    def __init__(self, engine: Engine, times: Times) -> None:
+        self._engine = engine
+        self._overlay = Overlay(engine.view)
+        self._effects: list[Effect] = []
+        self._changed_jobs: dict[tuple[int, int], TaskChanged] = {}
+        meta = engine.view.get(tables.META, ())
+        self.sequence = meta.sequence + 1 if meta else 1
+        # Times never go back, whatever the caller's clock does.
+        self.times = Times(max(times.steady_ms, meta.steady_ms), times.wall_ms) if meta else times
+
+    @property
+    def changes_count(self) -> int:
+        """How many keys the turn will write so far: the cap of a turn counts them."""
+        return sum(map(len, self._overlay.changes.values()))
+
+    def apply(self, command: Command, submitter: str = "") -> Answer | None:
+        """Apply one command; return its answer. Raises Refused, or whatever a bug raises: both change nothing."""
+        kind = type(command)
+        read = _READS.get(kind)
+        if read is not None:
+            return read(self._overlay, self._engine.live, command)
+        step = self._step(submitter)
+        answer = _CHANGES[kind](step, command)
+        self._take(step)
+        return answer
+
+    def finish(self, *, may_lease: bool = True) -> Finished:
+        """Dispatch, and return what to write and what to do once it is on disk. An exception here is fatal."""
+        step = self._step("")
+        dispatch.dispatch(step, may_lease=may_lease)
+        self._take(step)
+        changes = {table: rows for table, rows in self._overlay.changes.items() if table not in LIVE_TABLES and rows}
+        meta = self._overlay.get(tables.META, ())
+        epoch = meta.epoch if meta else 0
+        if changes and meta is not None:
+            changes[tables.META] = {(): self._stamped(meta)}
+        return Finished(
+            self.sequence, epoch, self.times.wall_ms, changes, [*self._effects, *self._changed_jobs.values()]
+        )
+
+    def _stamped(self, meta: Meta) -> Meta:
+        return Meta(
+            meta.lineage,
+            meta.epoch,
+            self.sequence,
+            self.times.steady_ms,
+            self.times.wall_ms,
+            meta.next_job,
+            meta.next_lane,
+            meta.next_blob,
+            meta.next_sweep,
+        )
+
+    def _step(self, submitter: str) -> Step:
+        return Step(self._overlay, self._engine.live, self.times, self.sequence, submitter, self._engine.bounds)
+
+    def _take(self, step: Step) -> None:
+        """Merge a finished layer, and fold it into the soft state."""
+        step.settle()
+        self._overlay.merge(step.overlay.changes)
+        self._engine.live.fold(step.overlay.changes)
+        for effect in step.effects:
+            if type(effect) is TaskChanged:
+                self._changed_jobs[effect.job, effect.part] = effect
+            else:
+                self._effects.append(effect)
+
+

@@ -1,0 +1,32 @@
+"""Tick: do what is due. The core has no clock of its own; the times come in with the command.
+
+A tick does a bounded number of timers; what is left is due at once again.
+"""
+
+from tq.core import tables
+from tq.core.engine.step import Step
+from tq.core.engine.sweep import continue_sweep
+from tq.core.engine.timers import STEADY, TimerKind
+from tq.limits import page_keys_max, piece_bytes_max, stdin_bytes_max
+
+DUE_PER_TICK = 100
+
+
+def tick(step: Step) -> None:
+    """Do what is due by now, oldest first."""
+    rows = step.overlay.scan(tables.TIMER, (STEADY,), (STEADY, step.times.steady_ms + 1), DUE_PER_TICK)
+    for key, _ in rows:
+        step.overlay.delete(tables.TIMER, key)
+        if key[2] == TimerKind.SWEEP:
+            continue_sweep(step, key[3])
+        elif key[2] == TimerKind.UPLOADS:
+            _expire_uploads(step)
+
+
+def _expire_uploads(step: Step) -> None:
+    """Forget uploads that no submit took within upload_ttl_ms, with their pieces."""
+    for (name,), upload in step.overlay.scan(tables.UPLOAD, ("",), ("\U0010ffff",), page_keys_max):
+        if upload.expires_ms <= step.times.steady_ms:
+            step.overlay.delete(tables.UPLOAD, (name,))
+            for piece in range(stdin_bytes_max // piece_bytes_max):
+                step.overlay.delete(tables.BODY, (upload.blob, piece))

@@ -1,0 +1,87 @@
+"""The small commands: the server's start, draining a worker, tokens."""
+
+from typing import Final
+
+from msgspec.structs import replace
+
+from tq.core import tables
+from tq.core.engine.step import Step
+from tq.core.job import Meta, Token
+from tq.core.live import LIVE_SESSION, LiveWorker
+from tq.core.vocabulary import (
+    CreateToken,
+    Done,
+    Drain,
+    DrainAsked,
+    Recover,
+    Recovered,
+    RevokeToken,
+    TokenRevoked,
+)
+from tq.errors import BadRequest, TaskNotFound
+from tq.limits import name_chars_max, page_items_max
+
+ROLES: Final = ("read", "submit", "worker", "admin")
+
+
+def recover(step: Step, command: Recover) -> Recovered:
+    """Begin a new epoch; a new store gets its lineage. Who holds attempts is owed the re-attach window."""
+    meta = step.overlay.get(tables.META, ())
+    if meta is None:
+        step.overlay.put(tables.META, (), Meta(command.lineage or 1))
+    mine = step.meta()
+    mine.epoch += 1
+    return Recovered(mine.lineage, mine.epoch, tuple(sorted(step.live.workers)))
+
+
+def drain(step: Step, command: Drain) -> Done:
+    """Lease nothing more to a worker, or go on."""
+    worker = _worker(step, command.worker)
+    session = worker.session
+    if session is None:
+        raise TaskNotFound(f"worker {worker_name(worker.worker)} is not connected")
+    step.overlay.put(LIVE_SESSION, (worker.worker,), replace(session, draining=command.on))
+    step.effects.append(DrainAsked(worker.worker, session.number, command.on))
+    return Done(worker_name(worker.worker))
+
+
+def worker_name(worker: int) -> str:
+    """Return a worker's id as people see it: `w` and 16 hex digits."""
+    return f"w{worker:016x}"
+
+
+def _worker(step: Step, text: str) -> LiveWorker:
+    found = [
+        worker
+        for worker in step.live.workers.values()
+        if worker_name(worker.worker).startswith(text) or worker.capacity.host == text
+    ]
+    if not text or not found:
+        raise TaskNotFound(f"no worker {text[:name_chars_max]!r} is known", hint="tq workers")
+    if len(found) > 1:
+        raise BadRequest(f"{text!r} names {len(found)} workers", hint="use more of the id; tq workers")
+    return found[0]
+
+
+def create_token(step: Step, command: CreateToken) -> Done:
+    """Store a token. Which role may make which is decided where roles are known (server/roles.py)."""
+    if command.role not in ROLES or len(command.digest) != 32 or not 1 <= len(command.id) <= name_chars_max:
+        raise BadRequest("a token has an id, a role (read, submit, worker, admin) and a SHA-256")
+    if step.overlay.get(tables.TOKEN, (command.id,)) is not None:
+        raise BadRequest(f"token {command.id} exists")
+    if command.expires_ms and command.expires_ms <= step.times.wall_ms:
+        raise BadRequest("the token would have expired already")
+    if len(step.overlay.scan(tables.TOKEN, ("",), ("\U0010ffff",), page_items_max)) >= page_items_max:
+        raise BadRequest(f"there are {page_items_max} tokens already (page_items_max)", hint="tq token revoke")
+    token = Token(command.digest, command.role, command.name, step.times.wall_ms, command.expires_ms)
+    step.overlay.put(tables.TOKEN, (command.id,), token)
+    return Done(command.id)
+
+
+def revoke_token(step: Step, command: RevokeToken) -> Done:
+    """Forget a token; its connections are closed."""
+    if step.overlay.get(tables.TOKEN, (command.id,)) is None:
+        raise TaskNotFound(f"there is no token {command.id[:name_chars_max]!r}", hint="tq token ls")
+    step.overlay.delete(tables.TOKEN, (command.id,))
+    step.effects.append(TokenRevoked(command.id))
+    return Done(command.id)

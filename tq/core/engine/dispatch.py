@@ -1,0 +1,241 @@
+"""Dispatch, the last command of every turn: lease what may start, recall what should not wait.
+
+Lanes that have something ready are taken in the order of their heads (priority, then age), and of the queues the one that
+was served longest ago goes first. A lane that finds no room where it could run keeps later lanes from refilling those
+workers: so chains drain, and it gets its slot.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from tq.core import ids, tables
+from tq.core.engine.step import JobKey, Step, TaskKey
+from tq.core.engine.stop import ref_of
+from tq.core.job import Progress
+from tq.core.live import LIVE_GRANTED, LIVE_RECALLED, LIVE_WIDTH, LiveWorker
+from tq.core.placement import chain_room, could_fit, places
+from tq.core.task import Cause, Ending, Phase, State, Task, Trigger
+from tq.core.view import Key
+from tq.core.vocabulary import Assignment, AttemptRef, Recall, Start
+from tq.limits import history_max, prefetch_max
+
+Found = tuple[TaskKey, Task | None]
+
+
+def dispatch(step: Step, *, may_lease: bool = True) -> None:
+    """Lease to every worker with room what may start there; recall what stands behind a long attempt."""
+    _recall(step)
+    workers = [worker for worker in step.live.workers.values() if worker.session and not worker.session.draining]
+    if not may_lease or not workers:
+        return
+    leases = Leases(step)
+    for number in _lanes_in_order(step):
+        lane = step.live.lanes[number]
+        fitting = [worker for worker in workers if could_fit(worker, lane.queue, lane.demand)]
+        is_unmet = leases.fill(number, places(step.live, number, fitting, step.times.steady_ms))
+        if leases.taken >= step.bounds.leases:
+            break
+        if is_unmet:
+            # Nobody behind it in the order may refill where it could run.
+            workers = [worker for worker in workers if worker not in fitting]
+    leases.send()
+
+
+class Leases:
+    """The attempts leased by one dispatch, and the Start effects that they become."""
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+        self.taken = 0
+        self._starts: dict[tuple[int, JobKey], list[Assignment]] = defaultdict(list)
+        self._widths: dict[tuple[int, int], int] = {}
+
+    def fill(self, number: int, room: Iterator[tuple[LiveWorker, int]]) -> bool:
+        """Lease members of a lane, in order, into the places that there are. Return whether some found none."""
+        place = next(room, None)
+        if place is None:
+            return True
+        lane = self._step.live.lanes[number]
+        self._step.overlay.put(LIVE_GRANTED, (lane.queue,), self._step.sequence)
+        jobs = 0
+        for key, progress in _ready_jobs(self._step, number):
+            jobs += 1
+            for task_key, task in _startable(self._step, key, progress, self._step.bounds.leases - self.taken):
+                self._lease(task_key, task, *place)
+                place = next(room, None)
+                if place is None or self.taken >= self._step.bounds.leases:
+                    return progress.is_startable or jobs < lane.ready
+        return False
+
+    def send(self) -> None:
+        """Turn what was leased into effects, grouped by worker and job."""
+        for (worker, lane), width in self._widths.items():
+            self._step.overlay.put(LIVE_WIDTH, (worker, lane), width)
+        for (worker, key), assignments in self._starts.items():
+            live = self._step.live.workers[worker]
+            job = self._step.job(key)
+            lane = self._step.progress(key).lane
+            for start in range(0, len(assignments), prefetch_max):
+                self._step.effects.append(
+                    Start(
+                        worker=worker,
+                        session=live.session_number,
+                        lane=lane,
+                        width=self._widths[worker, lane],
+                        is_array=job.is_array,
+                        queue=job.queue,
+                        trace=job.trace,
+                        body=job.body,
+                        stdin=job.stdin,
+                        attempts=tuple(assignments[start : start + prefetch_max]),
+                    )
+                )
+
+    def _lease(self, key: TaskKey, task: Task | None, worker: LiveWorker, width: int) -> None:
+        step = self._step
+        attempt = task.attempt + 1 if task else 1
+        step.move(
+            key,
+            task,
+            Trigger.LEASE,
+            phase=Phase.ASSIGNED,
+            attempt=attempt,
+            lease=step.sequence,
+            worker=worker.worker,
+            host=worker.capacity.host,
+            leased_ms=step.times.wall_ms,
+            started_ms=0,
+            ended_ms=0,
+            run_us=0,
+            cause=Cause.NONE,
+            code=0,
+            result=b"",
+            history=_history(task),
+        )
+        ref = AttemptRef(*key, attempt, step.sequence)
+        job = step.job(key[:2])
+        self._starts[worker.worker, key[:2]].append(Assignment(ref, ids.value_of(job, key[2])))
+        self._widths[worker.worker, step.progress(key[:2]).lane] = width
+        self.taken += 1
+
+
+def _lanes_in_order(step: Step) -> list[int]:
+    """Return the lanes with something ready: by the order of their heads, queues taking turns."""
+    ready = [number for number, lane in step.live.lanes.items() if lane.ready]
+    if len(ready) <= 1:
+        return ready
+    live = step.live.lanes
+    ready.sort(key=lambda number: (live[number].floor_rank, live[number].floor_job))
+    heads: dict[str, list[tuple[Key, int]]] = defaultdict(list)
+    for number in ready[: step.bounds.lanes]:
+        head = _head(step, number)
+        if head is not None:
+            heads[live[number].queue].append((head, number))
+    granted = step.live.granted
+    rows = [sorted(heads[queue]) for queue in sorted(heads, key=lambda queue: (granted.get(queue, 0), queue))]
+    longest = max(map(len, rows), default=0)
+    return [row[place][1] for place in range(longest) for row in rows if place < len(row)]
+
+
+def _head(step: Step, number: int) -> Key | None:
+    lane = step.live.lanes[number]
+    low = (number, lane.floor_rank, lane.floor_job, lane.floor_part)
+    rows = step.overlay.scan(tables.READY, low, (number + 1,), 1)
+    return rows[0][0][1:] if rows else None
+
+
+def _ready_jobs(step: Step, number: int) -> Iterator[tuple[JobKey, Progress]]:
+    """Walk the lane's ready jobs in order from its floor; raise the floor over those that have nothing left.
+
+    Who takes everything that a job has leaves it not startable; settle() removes its READY entry.
+    """
+    lane = step.lane(number)
+    at_head = True
+    low: Key = (number, lane.floor_rank, lane.floor_job, lane.floor_part)
+    while rows := step.overlay.scan(tables.READY, low, (number + 1,), step.bounds.lanes):
+        for (_, rank, job, part), _ in rows:
+            progress = step.progress((job, part))
+            yield (job, part), progress
+            at_head = at_head and not progress.is_startable
+            if at_head:
+                lane.floor_rank, lane.floor_job, lane.floor_part = rank, job, part + 1
+        low = (number, rank, job, part + 1)
+
+
+def _startable(step: Step, key: JobKey, progress: Progress, want: int) -> Iterator[Found]:
+    """Yield members of a job that may start: first those that came back, then the untouched ones from the cursor.
+
+    Each is leased by the caller before the next is asked for.
+    """
+    page = max(min(want, step.bounds.slice), 1)
+    while progress.again and progress.is_startable:
+        low = (*key, progress.lane)
+        rows = step.overlay.scan(tables.AGAIN, low, (*key, progress.lane + 1), page)
+        if not rows:
+            raise AssertionError(f"job {key} counts {progress.again} that came back, and has none")
+        for row, _ in rows:
+            if not progress.is_startable:
+                return
+            task_key = (*key, row[4])
+            yield task_key, step.task(task_key)
+    while progress.is_startable:
+        member = _next_untouched(step, key, progress)
+        yield (*key, member), None
+
+
+def _next_untouched(step: Step, key: JobKey, progress: Progress) -> int:
+    """Return the first untouched member from the cursor on; step over members that have a record already."""
+    while progress.ahead:
+        high = (*key, progress.cursor + step.bounds.lanes)
+        rows = step.overlay.scan(tables.TASK, (*key, progress.cursor), high, step.bounds.lanes)
+        if not rows or rows[0][0][2] != progress.cursor:
+            break
+        for row, _ in rows:
+            if row[2] != progress.cursor:
+                break
+            progress.cursor += 1
+            progress.ahead -= 1
+    return progress.cursor
+
+
+def _history(task: Task | None) -> tuple[Ending, ...]:
+    """Append how the attempt before ended, unless it was given back without having run."""
+    if task is None or task.phase not in (Phase.ENDED, Phase.LOST):
+        return task.history if task else ()
+    cause = Cause.LOST if task.phase is Phase.LOST else task.cause
+    last = Ending(
+        attempt=task.attempt,
+        worker=task.worker,
+        host=task.host,
+        cause=int(cause),
+        code=task.code,
+        started_ms=task.started_ms or task.leased_ms,
+        ended_ms=task.ended_ms,
+        charged=task.charged if task.phase is Phase.LOST else True,
+    )
+    return (*task.history, last)[-history_max:]
+
+
+def _recall(step: Step) -> None:
+    """Ask for the assigned attempts back that stand behind ones that turned out long."""
+    for worker in step.live.workers.values():
+        if worker.session is None or not worker.started:
+            continue
+        refs: list[AttemptRef] = []
+        for number, load in list(worker.loads.items()):
+            surplus = -chain_room(step.live, worker, number, load.width, step.times.steady_ms)
+            waiting = [key for key, lane in worker.held.items() if lane == number and key not in worker.started]
+            asked = sum(1 for key in waiting if key in worker.recalled)
+            for key in reversed(waiting):
+                if asked >= surplus:
+                    break
+                task = step.task(key)
+                if key in worker.recalled or task is None or task.state is not State.RUNNING:
+                    continue
+                step.overlay.put(LIVE_RECALLED, (worker.worker, *key), True)
+                refs.append(ref_of(key, task))
+                asked += 1
+        if refs:
+            step.effects.append(Recall(worker.worker, worker.session.number, tuple(refs)))
+
+

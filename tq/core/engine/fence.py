@@ -1,0 +1,74 @@
+"""The fence: what a worker's word about an attempt is worth.
+
+A word counts if attempt, lease and worker are those of the task's latest attempt and that attempt is still its own:
+running, or lost and waiting again with no successor leased (then the word claims it back). Everything else is stale and
+changes nothing (semantics.md, Delivery 2 and 4).
+"""
+
+from enum import Enum, auto
+
+from tq.core.engine.step import Step
+from tq.core.live import LIVE_SESSION
+from tq.core.task import Phase, State, Task, Trigger
+from tq.core.vocabulary import AttemptRef
+
+
+class Verdict(Enum):
+    """What a worker's word about an attempt is worth."""
+
+    CURRENT = auto()
+    CLAIM = auto()
+    KNOWN = auto()  # the attempt's end was accepted before
+    STALE = auto()
+
+
+def judge(step: Step, task: Task | None, ref: AttemptRef, worker: int) -> Verdict:
+    """Compare a word with the record. A worker speaks for the one that lived on its state directory before, too."""
+    if task is None or task.attempt != ref.attempt or task.lease != ref.lease:
+        return Verdict.STALE
+    if task.worker != worker and task.worker != predecessor(step, worker):
+        return Verdict.STALE
+    if task.state is State.RUNNING:
+        return Verdict.CURRENT
+    if task.phase is Phase.ENDED:
+        return Verdict.KNOWN
+    if task.state is State.QUEUED and task.phase is Phase.LOST:
+        return Verdict.CLAIM
+    return Verdict.STALE
+
+
+def predecessor(step: Step, worker: int) -> int:
+    """Return the id that lived on this worker's state directory before it, 0 for none."""
+    session = step.overlay.changes.get(LIVE_SESSION, {}).get((worker,))
+    if session is None:
+        live = step.live.workers.get(worker)
+        session = live.session if live else None
+    return session.predecessor if session else 0
+
+
+def claim(step: Step, ref: AttemptRef, task: Task, worker: int, phase: Phase) -> Task:
+    """Give a lost attempt back to its worker, and take back the charge."""
+    losses = task.losses - 1 if task.charged else task.losses
+    step.count("claims")
+    return step.move(ref.task, task, Trigger.CLAIM, worker=worker, phase=phase, losses=losses, charged=False)
+
+
+def current_task(step: Step, ref: AttemptRef, worker: int, phase: Phase) -> Task | None:
+    """Return the record if the word counts (claiming it back if need be), or None and count what it was."""
+    task = step.task(ref.task)
+    verdict = judge(step, task, ref, worker)
+    if task is not None and verdict is Verdict.CURRENT:
+        return task
+    if task is not None and verdict is Verdict.CLAIM and not step.progress(ref.task[:2]).cancelling:
+        return claim(step, ref, task, worker, phase)
+    step.count("known_reports" if verdict is Verdict.KNOWN else "stale_reports")
+    return None
+
+
+def is_current_session(step: Step, worker: int, session: int) -> bool:
+    """Whether a peer's command comes from its current session; if not, it is dropped and counted."""
+    live = step.live.workers.get(worker)
+    if live is not None and live.session_number == session:
+        return True
+    step.count("superseded")
+    return False

@@ -1,0 +1,98 @@
+"""A worker's session begins: reconcile what it holds with what the store says, in one command.
+
+What it holds and is current: keep. What it holds and is not: stop. What the store says and it does not hold: back to
+the queue, uncharged (semantics.md, Delivery 5).
+"""
+
+from collections import Counter
+
+from msgspec.structs import replace
+
+from tq.core.engine.fence import Verdict, claim, is_current_session, judge
+from tq.core.engine.report import give_back, lose_worker, mark_started
+from tq.core.engine.step import Step
+from tq.core.live import LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
+from tq.core.task import Cause, Phase, State, Task
+from tq.core.vocabulary import AttemptRef, Held, Join, Joined, Supersede, WorkerDrains
+
+
+def join(step: Step, command: Join) -> Joined:
+    """Begin a session; answer the worker's whole list."""
+    before = step.live.workers.get(command.worker)
+    if before is not None and before.session_number > command.session:
+        step.count("superseded")
+        return Joined()
+    if before is not None and before.session is not None and before.session.number != command.session:
+        step.effects.append(Supersede(command.worker, before.session.number))
+    if command.predecessor and command.predecessor != command.worker and command.predecessor in step.live.workers:
+        lose_worker(step, command.predecessor)
+    session = Session(command.session, command.capacity, command.draining, command.predecessor)
+    step.overlay.put(LIVE_SESSION, (command.worker,), session)
+    stop: list[tuple[AttemptRef, int]] = []
+    settled: list[AttemptRef] = []
+    kept = set()
+    for held in command.held:
+        if _keep(step, command.worker, held, stop, settled):
+            kept.add(held.attempt.task)
+    if before is not None:
+        _give_back_missing(step, before, kept)
+    _restore_widths(step, command, kept)
+    return Joined(tuple(stop), tuple(settled))
+
+
+def worker_drains(step: Step, command: WorkerDrains) -> None:
+    """The worker wants nothing more."""
+    if is_current_session(step, command.worker, command.session):
+        session = step.live.workers[command.worker].session
+        if session is not None:
+            step.overlay.put(LIVE_SESSION, (command.worker,), replace(session, draining=True))
+
+
+def _keep(
+    step: Step, worker: int, held: Held, stop: list[tuple[AttemptRef, int]], settled: list[AttemptRef]
+) -> bool:
+    """Judge one held attempt; return whether the worker still holds it for us."""
+    ref = held.attempt
+    task = step.task(ref.task)
+    verdict = judge(step, task, ref, worker)
+    has_ended = held.phase == Phase.ENDED
+    if task is not None and verdict is Verdict.CLAIM and not step.progress(ref.task[:2]).cancelling:
+        task = claim(step, ref, task, worker, Phase.ASSIGNED)
+        verdict = Verdict.CURRENT
+    if task is not None and verdict is Verdict.CURRENT:
+        if task.phase is Phase.ASSIGNED and held.phase == Phase.STARTED:
+            task = mark_started(step, ref.task, task)
+        if task.phase is Phase.STOPPING and not has_ended:
+            stop.append((ref, int(task.cause)))
+        return True
+    if verdict is Verdict.KNOWN or has_ended:
+        settled.append(ref)
+    else:
+        stop.append((ref, int(Cause.LOST)))
+    step.count("known_reports" if verdict is Verdict.KNOWN else "stale_reports")
+    return False
+
+
+def _give_back_missing(step: Step, before: LiveWorker, kept: set[tuple[int, int, int]]) -> None:
+    for key in list(before.held):
+        if key not in kept:
+            task = step.task(key)
+            if _is_with(task, before.worker) and task is not None:
+                give_back(step, key, task)
+
+
+def _is_with(task: Task | None, worker: int) -> bool:
+    return task is not None and task.state is State.RUNNING and task.worker == worker
+
+
+def _restore_widths(step: Step, command: Join, kept: set[tuple[int, int, int]]) -> None:
+    """Say anew how many of each lane may run at once: soft state that a restart of the server has lost."""
+    running = Counter(
+        step.progress(held.attempt.task[:2]).lane
+        for held in command.held
+        if held.attempt.task in kept and held.phase in (Phase.STARTED, Phase.STOPPING)
+    )
+    for lane, width in running.items():
+        step.overlay.put(LIVE_WIDTH, (command.worker, lane), width)
+
+

@@ -1,0 +1,113 @@
+"""Reports, handbacks and losses: how an attempt leaves its worker."""
+
+from tq.core import retry
+from tq.core.engine.fence import current_task, is_current_session
+from tq.core.engine.step import Step, TaskKey, ending
+from tq.core.engine.stop import is_cancelled
+from tq.core.live import LIVE_SESSION
+from tq.core.task import Cause, Phase, Task, Trigger
+from tq.core.vocabulary import Acknowledge, End, Handback, Report, Started, TaskChanged, WorkerLost
+
+
+def started(step: Step, command: Started) -> None:
+    """Note that attempts run. It needs no flush of its own: a lost note costs nothing."""
+    if not is_current_session(step, command.worker, command.session):
+        return
+    for ref in command.attempts:
+        task = current_task(step, ref, command.worker, Phase.ASSIGNED)
+        if task is not None and task.phase is Phase.ASSIGNED:
+            mark_started(step, ref.task, task)
+            step.effects.append(TaskChanged(ref.job, ref.part))
+
+
+def mark_started(step: Step, key: TaskKey, task: Task) -> Task:
+    """Set the phase of an assigned attempt that runs."""
+    return step.mark(
+        key, task, phase=Phase.STARTED, started_ms=step.times.wall_ms, since_ms=step.times.steady_ms
+    )
+
+
+def report(step: Step, command: Report) -> None:
+    """Accept what ended, by the fence; acknowledge the delivery whatever it held, so that it is not sent for ever."""
+    if not is_current_session(step, command.worker, command.session):
+        return
+    for end in command.ends:
+        task = current_task(step, end.attempt, command.worker, Phase.STARTED)
+        if task is not None:
+            _end(step, end, task)
+    step.effects.append(Acknowledge(command.worker, command.session, command.delivery))
+
+
+def _end(step: Step, end: End, task: Task) -> None:
+    key = end.attempt.task
+    cause = Cause(end.cause)
+    if is_cancelled(task) or step.progress(key[:2]).cancelling:
+        step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, end.code, end.run_us, end.result))
+    elif cause is Cause.LOST:
+        lose(step, key, task, charged=True)
+    elif retry.is_success(cause, end.code):
+        step.move(key, task, Trigger.ACK, **ending(step, cause, end.code, end.run_us, end.result))
+    else:
+        trigger = retry.after_failure(step.job(key[:2]), task)
+        fields = ending(step, cause, end.code, end.run_us, end.result)
+        step.move(key, task, trigger, failures=task.failures + 1, **fields)
+
+
+def handback(step: Step, command: Handback) -> None:
+    """Take attempts back that have not run, uncharged."""
+    if not is_current_session(step, command.worker, command.session):
+        return
+    for ref in command.attempts:
+        task = current_task(step, ref, command.worker, Phase.ASSIGNED)
+        if task is not None:
+            give_back(step, ref.task, task)
+    step.effects.append(Acknowledge(command.worker, command.session, command.delivery))
+
+
+def give_back(step: Step, key: TaskKey, task: Task) -> None:
+    """Return an attempt to the queue as if it had never been; a cancelled one ends."""
+    if is_cancelled(task) or step.progress(key[:2]).cancelling:
+        step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, 0, 0))
+    else:
+        step.move(key, task, Trigger.HAND_BACK, phase=Phase.NONE, charged=False, cause=Cause.NONE)
+
+
+def worker_lost(step: Step, command: WorkerLost) -> None:
+    """Take everything back from a worker that is gone, unless a newer session has begun."""
+    live = step.live.workers.get(command.worker)
+    if live is None or live.session_number != command.session:
+        step.count("superseded")
+        return
+    lose_worker(step, command.worker)
+
+
+def lose_worker(step: Step, worker: int) -> None:
+    """Lose all attempts of a worker: those that run and the oldest assigned ones, one for each slot, are charged."""
+    live = step.live.workers[worker]
+    may_run = max(live.capacity.slots, 1)
+    charged = set(live.started)
+    for key in live.held:
+        if len(charged) >= may_run:
+            break
+        charged.add(key)
+    for key in list(live.held):
+        task = step.task(key)
+        if task is not None:
+            lose(step, key, task, charged=key in charged)
+    step.overlay.delete(LIVE_SESSION, (worker,))
+    step.count("workers_lost")
+
+
+def lose(step: Step, key: TaskKey, task: Task, *, charged: bool) -> None:
+    """Lose one running attempt: back to the queue, claimable; or the end, at the crash limit or when cancelled."""
+    if is_cancelled(task) or step.progress(key[:2]).cancelling:
+        step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, 0, 0))
+        return
+    losses = task.losses + charged
+    trigger = retry.after_loss(step.job(key[:2]), losses) if charged else Trigger.LOSE
+    step.count("losses")
+    if trigger is Trigger.LOSE:
+        ended_ms = step.times.wall_ms
+        step.move(key, task, trigger, phase=Phase.LOST, losses=losses, charged=charged, ended_ms=ended_ms)
+    else:
+        step.move(key, task, trigger, losses=losses, charged=True, **ending(step, Cause.LOST, 0, 0))

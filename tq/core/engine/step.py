@@ -1,0 +1,233 @@
+"""One command's working set: what it reads, what it changes, and the indexes that follow from it.
+
+`move()` (a member's record, the index entry of its state, the counts), `move_untouched()` and `settle()` (job ready or
+not, job ended) are the only code that writes TASK, PROGRESS, LANE's counts, READY, AGAIN, RUNNING, DEAD and ENDED.
+Handlers say what happens; a handler refuses before its first move. Nothing here outlives the command: its layer is
+merged into the turn, or dropped.
+"""
+
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from tq.core import tables
+from tq.core.live import LIVE_COUNT, Live
+from tq.core.job import Job, Lane, Meta, Progress
+from tq.core.task import Cause, Phase, State, Task, Trigger, transition
+from tq.core.view import Overlay, View
+from tq.core.vocabulary import Effect, TaskChanged, Times
+from tq.limits import leases_per_dispatch_max, members_per_command_max
+
+
+class Bounds(NamedTuple):
+    """How much one command may do. Tests set them tiny, so that slices and pages are walked through."""
+
+    slice: int = members_per_command_max
+    leases: int = leases_per_dispatch_max
+    lanes: int = 64
+
+
+JobKey = tuple[int, int]
+TaskKey = tuple[int, int, int]
+
+
+class Step:
+    """The working set of one command over the turn's overlay."""
+
+    def __init__(self, below: View, live: Live, times: Times, sequence: int, submitter: str, bounds: Bounds) -> None:
+        self.overlay = Overlay(below)
+        self.live = live
+        self.times = times
+        self.sequence = sequence
+        self.submitter = submitter
+        self.bounds = bounds
+        self.effects: list[Effect] = []
+        self._meta: Meta | None = None
+        self._jobs: dict[JobKey, Job] = {}
+        self._progress: dict[JobKey, Progress] = {}
+        self._lanes: dict[int, Lane] = {}
+
+    # ------------------------------------------------------------ reading
+
+    def task(self, key: TaskKey) -> Task | None:
+        """Return the member's record, or None for an untouched one."""
+        return self.overlay.get(tables.TASK, key)
+
+    def job(self, key: JobKey) -> Job:
+        """Return the job's fixed record; the caller knows that it exists."""
+        job = self._jobs.get(key)
+        if job is None:
+            job = self.overlay.get(tables.JOB, key)
+            if job is None:
+                raise KeyError(key)
+            self._jobs[key] = job
+        return job
+
+    def progress(self, key: JobKey) -> Progress:
+        """Return the working copy of the job's progress; it is put at the end of the command."""
+        progress = self._progress.get(key)
+        if progress is None:
+            stored = self.overlay.get(tables.PROGRESS, key)
+            if stored is None:
+                raise KeyError(key)
+            progress = self._progress[key] = stored.copy()
+        return progress
+
+    def lane(self, number: int) -> Lane:
+        """Return the working copy of a lane; it is put at the end of the command."""
+        lane = self._lanes.get(number)
+        if lane is None:
+            stored = self.overlay.get(tables.LANE, (number,))
+            if stored is None:
+                raise KeyError(number)
+            lane = self._lanes[number] = stored.copy()
+        return lane
+
+    def meta(self) -> Meta:
+        """Return the working copy of the store's counters; it is put at the end of the command."""
+        if self._meta is None:
+            stored = self.overlay.get(tables.META, ())
+            if stored is None:
+                raise KeyError("meta")
+            self._meta = replace(stored)
+        return self._meta
+
+    # ------------------------------------------------------------ saying what happened
+
+    def open_job(self, key: JobKey, job: Job, progress: Progress) -> None:
+        """Add a new job with all its members untouched."""
+        self.overlay.put(tables.JOB, key, job)
+        self._jobs[key] = job
+        self._progress[key] = progress
+        progress.counts[progress.first] = progress.untouched = progress.size
+        self.lane(progress.lane).counts[progress.first] += progress.size
+
+    def open_lane(self, number: int, lane: Lane) -> None:
+        """Add a new lane."""
+        self._lanes[number] = lane
+
+    def move(self, key: TaskKey, task: Task | None, trigger: Trigger, **fields: Any) -> Task:
+        """Move one member by the table of moves, set `fields` of its record, and keep every index true."""
+        progress = self.progress(key[:2])
+        before = progress.first if task is None else task.state
+        after = transition(before, trigger)
+        if task is None:
+            task = Task(before)
+            self._touch(progress, key[2], trigger)
+        else:
+            self._unindex(key, task, progress)
+        if after is State.QUEUED:
+            fields["since_ms"] = self.times.steady_ms
+        record = replace(task, state=after, **fields)
+        self._index(key, record, progress)
+        self._count(progress, before, after, 1)
+        self.overlay.put(tables.TASK, key, record)
+        return record
+
+    def move_untouched(self, key: JobKey, trigger: Trigger) -> int:
+        """Move all untouched members of a job at once: one field. Return how many."""
+        progress = self.progress(key)
+        after = transition(progress.first, trigger)
+        self._count(progress, progress.first, after, progress.untouched)
+        progress.first = after
+        return progress.untouched
+
+    def mark(self, key: TaskKey, task: Task, **fields: Any) -> Task:
+        """Set fields of a record that keep its state and so its indexes (phase, cause, start)."""
+        record = replace(task, **fields)
+        self.overlay.put(tables.TASK, key, record)
+        return record
+
+    def count(self, name: str, more: int = 1) -> None:
+        """Add to one of the live counters."""
+        seen = self.overlay.changes.get(LIVE_COUNT, {}).get((name,), 0)
+        self.overlay.put(LIVE_COUNT, (name,), seen + more)
+
+    # ------------------------------------------------------------ what follows from it
+
+    def settle(self) -> None:
+        """Bring READY and ENDED in line with every job touched, and put all working copies."""
+        for key, progress in self._progress.items():
+            self._settle_ready(key, progress)
+            self._settle_ended(key, progress)
+            self.overlay.put(tables.PROGRESS, key, progress)
+            self.effects.append(TaskChanged(*key))
+        for number, lane in self._lanes.items():
+            self.overlay.put(tables.LANE, (number,), lane)
+        if self._meta is not None:
+            self.overlay.put(tables.META, (), self._meta)
+
+    def _settle_ready(self, key: JobKey, progress: Progress) -> None:
+        startable = progress.is_startable
+        if startable is progress.ready:
+            return
+        progress.ready = startable
+        lane = self.lane(progress.lane)
+        entry = (progress.lane, progress.rank, *key)
+        if startable:
+            lane.ready += 1
+            lane.floor_rank, lane.floor_job, lane.floor_part = min(
+                (lane.floor_rank, lane.floor_job, lane.floor_part), (progress.rank, *key)
+            )
+            self.overlay.put(tables.READY, entry, True)
+        else:
+            lane.ready -= 1
+            self.overlay.delete(tables.READY, entry)
+
+    def _settle_ended(self, key: JobKey, progress: Progress) -> None:
+        ended = progress.is_ended
+        if ended is (progress.ended_ms > 0):
+            return
+        if ended:
+            progress.ended_ms = max(self.times.wall_ms, 1)
+            self.overlay.put(tables.ENDED, (progress.ended_ms, key[0]), True)
+        else:
+            self.overlay.delete(tables.ENDED, (progress.ended_ms, key[0]))
+            progress.ended_ms = 0
+
+    def _touch(self, progress: Progress, member: int, trigger: Trigger) -> None:
+        progress.untouched -= 1
+        if trigger is Trigger.LEASE:
+            progress.cursor = member + 1
+        elif member >= progress.cursor:
+            progress.ahead += 1
+
+    def _count(self, progress: Progress, before: State, after: State, more: int) -> None:
+        lane = self.lane(progress.lane)
+        for counts in (progress.counts, lane.counts):
+            counts[before] -= more
+            counts[after] += more
+
+    def _index(self, key: TaskKey, task: Task, progress: Progress) -> None:
+        state = task.state
+        if state is State.RUNNING:
+            self.overlay.put(tables.RUNNING, (task.worker, *key), progress.lane)
+        elif state is State.QUEUED:
+            progress.again += 1
+            self.overlay.put(tables.AGAIN, (*key[:2], progress.lane, task.since_ms, key[2]), True)
+        elif state is State.DEAD:
+            self.overlay.put(tables.DEAD, (task.ended_ms, *key), True)
+
+    def _unindex(self, key: TaskKey, task: Task, progress: Progress) -> None:
+        state = task.state
+        if state is State.RUNNING:
+            self.overlay.delete(tables.RUNNING, (task.worker, *key))
+        elif state is State.QUEUED:
+            progress.again -= 1
+            self.overlay.delete(tables.AGAIN, (*key[:2], progress.lane, task.since_ms, key[2]))
+        elif state is State.DEAD:
+            self.overlay.delete(tables.DEAD, (task.ended_ms, *key))
+
+
+def ending(step: Step, cause: Cause, code: int, run_us: int, result: bytes = b"") -> dict[str, Any]:
+    """Return the fields of a record whose latest attempt ends now. Times are the server's: workers' clocks differ."""
+    ended_ms = step.times.wall_ms
+    return {
+        "phase": Phase.ENDED,
+        "cause": cause,
+        "code": code,
+        "run_us": run_us,
+        "result": result,
+        "ended_ms": ended_ms,
+        "started_ms": max(ended_ms - run_us // 1_000, 0),
+    }

@@ -1,0 +1,225 @@
+"""Soft state: the connected workers, what they hold, which lanes have work. In memory only.
+
+Built from the store at the start and folded from the changes of each finished command by the same function, `fold`:
+handlers never touch it. What a handler wants changed here goes through the `LIVE_*` tables, which are not written.
+"""
+
+from statistics import median_low
+from typing import Any, Final
+
+import msgspec
+
+from tq.core import tables
+from tq.core.job import Lane
+from tq.core.task import Phase, State, Task
+from tq.core.view import Changes, Table, View, pages
+from tq.core.vocabulary import AttemptRef, Capacity
+from tq.limits import prefetch_max, prefetch_ms, prefetch_runs_min, prefetch_runs_seen
+
+TaskKey = tuple[int, int, int]
+
+
+class Session(msgspec.Struct, frozen=True):
+    """A worker's current connection and what it offers."""
+
+    number: int
+    capacity: Capacity
+    draining: bool = False
+    predecessor: int = 0
+
+
+LIVE_SESSION: Final = Table("live_session", Session, "worker")
+LIVE_WIDTH: Final = Table("live_width", int, "worker", "lane")
+LIVE_RECALLED: Final = Table("live_recalled", bool, "worker", "job", "part", "member")
+LIVE_GRANTED: Final = Table("live_granted", int, "name")  # queue -> sequence of the last turn that leased from it
+LIVE_COUNT: Final = Table("live_count", int, "name")
+LIVE_TABLES: Final[frozenset[Table[Any]]] = frozenset(
+    (LIVE_SESSION, LIVE_WIDTH, LIVE_RECALLED, LIVE_GRANTED, LIVE_COUNT)
+)
+
+
+class Load:
+    """What one worker holds of one lane: `held` attempts in `width` chains."""
+
+    __slots__ = ("held", "width")
+
+    def __init__(self) -> None:
+        self.held = 0
+        self.width = 0
+
+
+class LiveWorker:
+    """One worker that is connected, or that holds attempts and is owed its re-attach window (`session` None)."""
+
+    __slots__ = ("held", "loads", "recalled", "session", "slots_used", "started", "worker")
+
+    def __init__(self, worker: int) -> None:
+        self.worker = worker
+        self.session: Session | None = None
+        self.held: dict[TaskKey, int] = {}  # task -> lane, oldest lease first
+        self.loads: dict[int, Load] = {}
+        self.slots_used = 0
+        self.started: dict[TaskKey, int] = {}  # task -> steady ms of the commit that said so
+        self.recalled: set[TaskKey] = set()
+
+    @property
+    def session_number(self) -> int:
+        """The number of its current session, 0 for none."""
+        return self.session.number if self.session else 0
+
+    @property
+    def draining(self) -> bool:
+        """Whether it asked, or was asked, for nothing more."""
+        return self.session is not None and self.session.draining
+
+    @property
+    def capacity(self) -> Capacity:
+        """What it offers; nothing while it is not connected."""
+        return self.session.capacity if self.session else Capacity(slots=0)
+
+    def hold(self, task: TaskKey, lane: int) -> None:
+        """Count an attempt that was leased to it."""
+        self.held[task] = lane
+        load = self.loads.setdefault(lane, Load())
+        load.held += 1
+        if not load.width:
+            self._set_width(load, 1)
+
+    def release(self, task: TaskKey) -> int | None:
+        """Count the end of an attempt; return its lane. A chain ends with its last attempt."""
+        lane = self.held.pop(task, None)
+        if lane is None:
+            return None
+        self.started.pop(task, None)
+        self.recalled.discard(task)
+        load = self.loads[lane]
+        load.held -= 1
+        if load.held < load.width:
+            self._set_width(load, load.held)
+        if not load.held:
+            del self.loads[lane]
+        return lane
+
+    def widen(self, lane: int, width: int) -> None:
+        """Set how many attempts of a lane it may run at once."""
+        load = self.loads.get(lane)
+        if load is not None:
+            self._set_width(load, min(width, load.held))
+
+    def long_running(self, lane: int, steady_ms: int) -> int:
+        """Count the attempts of a lane that have run for longer than a whole chain should take."""
+        return sum(
+            1
+            for task, since_ms in self.started.items()
+            if steady_ms - since_ms >= prefetch_ms and self.held[task] == lane
+        )
+
+    def _set_width(self, load: Load, width: int) -> None:
+        self.slots_used += width - load.width
+        load.width = width
+
+
+class Live:
+    """All soft state of the engine."""
+
+    def __init__(self, view: View) -> None:
+        self.workers: dict[int, LiveWorker] = {}
+        self.jobs: dict[tuple[int, int], dict[int, int]] = {}  # job -> member -> worker
+        self.lanes: dict[int, Lane] = {}
+        self.runs: dict[int, list[int]] = {}  # lane -> us of its last runs
+        self.depths: dict[int, int] = {}  # lane -> how deep a chain may be
+        self.granted: dict[str, int] = {}
+        self.counts: dict[str, int] = {}
+        self.timers_changed = True  # since somebody last looked for the next one
+        for table in (tables.RUNNING, tables.LANE):
+            for page in pages(view, table):
+                self.fold({table: dict(page)})
+
+    def holds(self, worker: int, ref: AttemptRef) -> bool:
+        """Whether that worker holds an attempt of that task."""
+        live = self.workers.get(worker)
+        return live is not None and ref.task in live.held
+
+    def depth(self, lane: int) -> int:
+        """How many attempts of a lane may stand in one chain; 1 while its run times are unknown or long."""
+        return self.depths.get(lane, 1)
+
+    def fold(self, changes: Changes) -> None:
+        """Take over what a finished command changed."""
+        lanes = changes.get(tables.LANE)
+        if lanes:
+            for (number,), lane in lanes.items():
+                self.lanes[number] = lane
+        timers = changes.get(tables.TIMER)
+        if timers:
+            self.timers_changed = True
+        sessions = changes.get(LIVE_SESSION)
+        if sessions:
+            for (worker,), session in sessions.items():
+                self._fold_session(worker, session)
+        running = changes.get(tables.RUNNING)
+        if running:
+            self._fold_running(running, changes.get(tables.TASK, {}))
+        for task, record in changes.get(tables.TASK, {}).items():
+            if record.phase is Phase.STARTED:
+                self._mark_started(task, record)
+        for (worker, lane), width in changes.get(LIVE_WIDTH, {}).items():
+            self.workers[worker].widen(lane, width)
+        for worker, *task in changes.get(LIVE_RECALLED, {}):
+            self.workers[worker].recalled.add((task[0], task[1], task[2]))
+        for (queue,), sequence in changes.get(LIVE_GRANTED, {}).items():
+            self.granted[queue] = sequence
+        for (name,), more in changes.get(LIVE_COUNT, {}).items():
+            self.counts[name] = self.counts.get(name, 0) + more
+
+    def _mark_started(self, task: TaskKey, record: Task) -> None:
+        live = self.workers.get(record.worker)
+        if live is not None and task in live.held:
+            live.started.setdefault(task, record.since_ms)
+
+    def _fold_session(self, worker: int, session: Session | None) -> None:
+        if session is not None:
+            self.workers.setdefault(worker, LiveWorker(worker)).session = session
+        elif worker in self.workers:
+            live = self.workers[worker]
+            live.session = None
+            if not live.held:
+                del self.workers[worker]
+
+    def _fold_running(self, running: dict[Any, int | None], tasks: dict[Any, Task]) -> None:
+        for (worker, job, part, member), lane in running.items():
+            task = (job, part, member)
+            live = self.workers.get(worker)
+            if lane is not None:
+                if live is None:
+                    live = self.workers[worker] = LiveWorker(worker)
+                if task not in live.held:
+                    live.hold(task, lane)
+                self.jobs.setdefault((job, part), {})[member] = worker
+            elif live is not None:
+                self._release(live, task, tasks.get(task))
+
+    def _release(self, live: LiveWorker, task: TaskKey, record: Task | None) -> None:
+        lane = live.release(task)
+        if lane is None:
+            return
+        members = self.jobs[task[0], task[1]]
+        if members.get(task[2]) == live.worker:
+            del members[task[2]]
+            if not members:
+                del self.jobs[task[0], task[1]]
+        if live.session is None and not live.held:
+            del self.workers[live.worker]
+        if record is not None and record.phase is Phase.ENDED and record.state is not State.CANCELLED:
+            self._learn(lane, record.run_us)
+
+    def _learn(self, lane: int, run_us: int) -> None:
+        """Remember a run time, and settle anew how deep the lane's chains may be (every 16th run is enough)."""
+        runs = self.runs.setdefault(lane, [])
+        runs.append(max(run_us, 1))
+        if len(runs) > prefetch_runs_seen + 16:
+            del runs[:16]
+        elif len(runs) > 32 and len(runs) % 16:
+            return
+        if len(runs) >= prefetch_runs_min:
+            self.depths[lane] = max(1, min(prefetch_max, prefetch_ms * 1_000 // median_low(runs)))

@@ -1,0 +1,95 @@
+"""Which worker may take a task, and how much: capacity, demand, chains. Pure arithmetic over the live workers.
+
+A chain is an attempt that runs with others of its lane assigned behind it, on one worker; it reserves one slot and
+the lane's demand once. So short tasks stream, and a long task never has another one stuck behind it.
+"""
+
+from collections.abc import Collection, Iterable, Iterator
+
+from tq.core.live import Live, LiveWorker
+from tq.core.job import Demand, Lane
+from tq.limits import held_max
+
+
+def could_fit(worker: LiveWorker, queue: str, demand: Demand) -> bool:
+    """Whether this worker, were it idle, could run such a task."""
+    if worker.session is None or worker.session.draining:
+        return False
+    offer = worker.session.capacity
+    if offer.queues and queue not in offer.queues:
+        return False
+    return offer.slots > 0 and demand.cpus_milli <= offer.cpus_milli and demand.mem_bytes <= offer.mem_bytes
+
+
+def why_nowhere(workers: Collection[LiveWorker], queue: str, demand: Demand) -> str:
+    """Return why no connected worker can ever run such a task, or '' if one can."""
+    connected = [worker for worker in workers if worker.session is not None]
+    if not connected:
+        return "no worker is connected"
+    if any(could_fit(worker, queue, demand) for worker in connected):
+        return ""
+    if all(worker.draining for worker in connected):
+        return "all workers are draining"
+    return "no connected worker offers what it asks for"
+
+
+def free_chains(live: Live, worker: LiveWorker, demand: Demand) -> int:
+    """How many more chains with this demand the worker has room for."""
+    offer = worker.capacity
+    free = offer.slots - worker.slots_used
+    if free > 0 and demand.cpus_milli:
+        free = min(free, (offer.cpus_milli - _used(live, worker, "cpus_milli")) // demand.cpus_milli)
+    if free > 0 and demand.mem_bytes:
+        free = min(free, (offer.mem_bytes - _used(live, worker, "mem_bytes")) // demand.mem_bytes)
+    return max(free, 0)
+
+
+def _used(live: Live, worker: LiveWorker, what: str) -> int:
+    return sum(getattr(live.lanes[lane].demand, what) * load.width for lane, load in worker.loads.items())
+
+
+def places(live: Live, number: int, workers: Iterable[LiveWorker], steady_ms: int) -> Iterator[tuple[LiveWorker, int]]:
+    """Yield (worker, width) for each attempt of a lane that may be leased now: free slots first, then chains.
+
+    `width` is how many of the lane that worker may run at once if it takes this one.
+    """
+    lane: Lane = live.lanes[number]
+    fitting = [(worker, free_chains(live, worker, lane.demand)) for worker in workers]
+    spread = sorted((pair for pair in fitting if pair[1]), key=lambda pair: _busy(pair[0]))
+    taken = {worker.worker: 0 for worker, _ in fitting}
+    widths = {worker.worker: _width(worker, number) for worker, _ in fitting}
+    turn = 0
+    while spread:
+        for worker, _ in spread:
+            taken[worker.worker] += 1
+            widths[worker.worker] += 1
+            yield worker, widths[worker.worker]
+        turn += 1
+        spread = [pair for pair in spread if pair[1] > turn]
+    depth = live.depth(number)
+    if depth > 1:
+        for worker, _ in fitting:
+            width = widths[worker.worker]
+            for _ in range(chain_room(live, worker, number, width, steady_ms) - taken[worker.worker]):
+                yield worker, width
+
+
+def chain_room(live: Live, worker: LiveWorker, number: int, width: int, steady_ms: int) -> int:
+    """How many more attempts of a lane may stand in `width` chains on this worker; negative = too many stand there.
+
+    Nothing stands behind an attempt that has run for as long as a whole chain should.
+    """
+    load = worker.loads.get(number)
+    held = load.held if load else 0
+    long = min(worker.long_running(number, steady_ms), width) if worker.started else 0
+    room = (width - long) * live.depth(number) + long - held
+    return min(room, held_max - len(worker.held))
+
+
+def _width(worker: LiveWorker, number: int) -> int:
+    load = worker.loads.get(number)
+    return load.width if load else 0
+
+
+def _busy(worker: LiveWorker) -> float:
+    return worker.slots_used / worker.capacity.slots

@@ -1,0 +1,303 @@
+"""Reads: what people look at. Bounded pages over the turn's view; they change nothing.
+
+Documents have str keys and plain values, times in wall ms under names that end in `_ms`; the edge turns them into what
+people read. `body` and `usage` in them are opaque bytes; server/present.py opens them, by the asker's role.
+"""
+
+from typing import Any
+
+from tq.core import ids, tables
+from tq.core.job import Job, Progress
+from tq.core.live import Live
+from tq.core.placement import why_nowhere
+from tq.core.task import Cause, Ending, State, Task
+from tq.core.view import View
+from tq.core.vocabulary import Document, Get, List, Outcome, Page, Status, Tokens, Wait, Waited, Workers
+from tq.errors import BadRequest, TaskNotFound, TooLarge
+from tq.limits import page_items_max, page_keys_max, wait_ids_max
+
+_ALIVE_FIRST = (
+    State.RUNNING,
+    State.QUEUED,
+    State.RETRYING,
+    State.SCHEDULED,
+    State.HELD,
+    State.BLOCKED,
+    State.DEAD,
+    State.EXPIRED,
+    State.CANCELLED,
+    State.SKIPPED,
+    State.SUCCEEDED,
+)
+
+
+def job_state(progress: Progress) -> State:
+    """Return the state of a whole job: the most alive of its tasks' states; of an ended one the worst."""
+    return next(state for state in _ALIVE_FIRST if progress.counts[state])
+
+
+def shown_state(progress: Progress, task: Task | None) -> State:
+    """Return the state of one member as shown: under the job's hold, queued reads held."""
+    state = progress.first if task is None else task.state
+    return State.HELD if progress.hold and state is State.QUEUED else state
+
+
+def get(view: View, live: Live, command: Get) -> Document:
+    """Answer everything about one job or task."""
+    number, value = ids.parse(command.id)
+    job, progress = _job(view, number)
+    document = {
+        "id": command.id,
+        "state": job_state(progress).word,
+        **_job_part(job, progress),
+        "priority": job.priority,
+        "submitter": job.submitter,
+        "trace": job.trace,
+        "crash_limit": job.crash_limit,
+        "cpus_milli": job.demand.cpus_milli,
+        "body": job.body,
+    }
+    if value is None and job.is_array:
+        return Document(document)
+    member = 0 if value is None else ids.position(number, job, value)
+    task = view.get(tables.TASK, (number, 0, member))
+    document["state"] = shown_state(progress, task).word
+    document |= _task_part(task)
+    if task is None and document["state"] == "queued":
+        document["reason"] = why_nowhere(live.workers.values(), job.queue, job.demand)
+    return Document(document)
+
+
+def list_page(view: View, _live: Live, command: List) -> Page:
+    """Answer one page of jobs, newest first; or of the members of one job, in order."""
+    wanted = _states(command.states)
+    limit = min(max(command.limit, 1), page_items_max)
+    if command.job:
+        return _members_page(view, command, wanted, limit)
+    meta = view.get(tables.META, ())
+    top = _page(command.page) if command.page else (meta.next_job if meta else 1)
+    items: list[dict[str, Any]] = []
+    seen = 0
+    while top > 1 and len(items) < limit and seen < page_keys_max:
+        low = max(top - 100, 1)
+        for (number, part), job in reversed(view.scan(tables.JOB, (low, 0), (top, 0), 200)):
+            seen += 1
+            if part == 0:
+                progress = view.get(tables.PROGRESS, (number, 0))
+                if progress is not None and _matches(command, wanted, job, progress):
+                    items.append({"id": str(number), "state": job_state(progress).word, **_job_part(job, progress)})
+                    items[-1]["body"] = job.body
+            if len(items) >= limit:
+                low = number
+                break
+        top = low
+    return Page(tuple(items), str(top) if top > 1 else "")
+
+
+def _members_page(view: View, command: List, wanted: frozenset[State], limit: int) -> Page:
+    number, value = ids.parse(command.job)
+    job, progress = _job(view, number)
+    first, stop = 0, job.size
+    if value is not None:
+        first = ids.position(number, job, value)
+        stop = first + 1
+    first = max(first, _page(command.page) if command.page else 0)
+    high = min(first + page_keys_max, stop)
+    rows = {key[2]: task for key, task in view.scan(tables.TASK, (number, 0, first), (number, 0, high), page_keys_max)}
+    items: list[dict[str, Any]] = []
+    for member in range(first, high):
+        task = rows.get(member)
+        state = shown_state(progress, task)
+        if state in wanted:
+            items.append({"id": ids.task_id(number, job, member), "state": state.word, **_task_part(task)})
+        if len(items) >= limit:
+            high = member + 1
+            break
+    return Page(tuple(items), str(high) if high < stop else "")
+
+
+def wait(view: View, _live: Live, command: Wait) -> Waited:
+    """Answer how these stand, and whether all of them are where the asker waits for."""
+    if command.until not in ("done", "running"):
+        raise BadRequest(f"{command.until!r} is nothing to wait for", hint="done or running")
+    if not 1 <= len(command.ids) <= wait_ids_max:
+        raise TooLarge(f"wait takes 1 to {wait_ids_max} ids (wait_ids_max)")
+    outcomes = tuple(_outcome(view, text) for text in command.ids)
+    return Waited(all(_is_there(outcome, command.until) for outcome in outcomes), outcomes)
+
+
+def _outcome(view: View, text: str) -> Outcome:
+    number, value = ids.parse(text)
+    job, progress = _job(view, number)
+    succeeded = progress.counts[State.SUCCEEDED]
+    ended = sum(progress.counts[State.SUCCEEDED :])
+    if value is None and job.is_array:
+        return Outcome(text, job_state(progress).word, size=job.size, succeeded=succeeded, ended=ended)
+    member = 0 if value is None else ids.position(number, job, value)
+    task = view.get(tables.TASK, (number, 0, member))
+    state = shown_state(progress, task)
+    return Outcome(
+        text,
+        state.word,
+        phase=task.phase.word if task else "",
+        code=task.code if task else 0,
+        cause=task.cause.word if task else "",
+        succeeded=int(state is State.SUCCEEDED),
+        ended=int(state.is_terminal),
+        attempt=task.attempt if task else 0,
+        usage=task.result if task else b"",
+    )
+
+
+def _is_there(outcome: Outcome, until: str) -> bool:
+    if until == "running":
+        return outcome.state == "running" or outcome.ended > 0
+    return outcome.ended == outcome.size
+
+
+def workers(_view: View, live: Live, _command: Workers) -> Page:
+    """Answer the workers that are connected, or are owed their re-attach window."""
+    items = []
+    for worker in live.workers.values():
+        offer = worker.capacity
+        state = "draining" if worker.draining else "up" if worker.session else "suspect"
+        items.append(
+            {
+                "id": f"w{worker.worker:016x}",
+                "state": state,
+                "host": offer.host,
+                "pid": offer.pid,
+                "slots": offer.slots,
+                "slots_used": worker.slots_used,
+                "cpus_milli": offer.cpus_milli,
+                "held": len(worker.held),
+                "started": len(worker.started),
+                "queues": list(offer.queues),
+                "labels": list(offer.labels),
+                "level": offer.level,
+                "software": offer.software,
+            }
+        )
+    return Page(tuple(items[:page_items_max]))
+
+
+def tokens(view: View, _live: Live, _command: Tokens) -> Page:
+    """Answer the tokens that exist, without their digests."""
+    rows = view.scan(tables.TOKEN, ("",), ("\U0010ffff",), page_items_max)
+    return Page(
+        tuple(
+            {
+                "id": key[0],
+                "role": token.role,
+                "name": token.name,
+                "created_ms": token.created_ms,
+                "expires_ms": token.expires_ms,
+            }
+            for key, token in rows
+        )
+    )
+
+
+def status(view: View, live: Live, _command: Status) -> Document:
+    """Answer counts by state, for all and by queue, from the lanes' counters."""
+    total = dict.fromkeys((state.word for state in State), 0)
+    queues: dict[str, dict[str, int]] = {}
+    for lane in live.lanes.values():
+        queue = queues.setdefault(lane.queue, dict.fromkeys(total, 0))
+        for state in State:
+            total[state.word] += lane.counts[state]
+            queue[state.word] += lane.counts[state]
+    meta = view.get(tables.META, ())
+    return Document(
+        {
+            "tasks": total,
+            "queues": queues,
+            "workers": sum(1 for worker in live.workers.values() if worker.session),
+            "slots": sum(worker.capacity.slots for worker in live.workers.values()),
+            "jobs": meta.next_job - 1 if meta else 0,
+            "sequence": meta.sequence if meta else 0,
+            "epoch": meta.epoch if meta else 0,
+            "counters": dict(live.counts),
+        }
+    )
+
+
+def _job(view: View, number: int) -> tuple[Job, Progress]:
+    job = view.get(tables.JOB, (number, 0))
+    progress = view.get(tables.PROGRESS, (number, 0))
+    if job is None or progress is None:
+        raise TaskNotFound(f"there is no job {number}", hint="tq ls")
+    return job, progress
+
+
+def _job_part(job: Job, progress: Progress) -> dict[str, Any]:
+    return {
+        "name": job.name,
+        "queue": job.queue,
+        "tags": list(job.tags),
+        "is_array": job.is_array,
+        "size": job.size,
+        "submitted_ms": job.submitted_ms,
+        "job_ended_ms": progress.ended_ms,
+        "counts": {state.word: progress.counts[state] for state in State if progress.counts[state]},
+    }
+
+
+def _task_part(task: Task | None) -> dict[str, Any]:
+    if task is None:
+        return {"attempt": 0}
+    return {
+        "attempt": task.attempt,
+        "phase": task.phase.word,
+        "worker": f"w{task.worker:016x}" if task.worker else "",
+        "host": task.host,
+        "lease": task.lease,
+        "failures": task.failures,
+        "losses": task.losses,
+        "leased_ms": task.leased_ms,
+        "started_ms": task.started_ms,
+        "ended_ms": task.ended_ms,
+        "run_us": task.run_us,
+        "cause": task.cause.word,
+        "code": task.code,
+        "usage": task.result,
+        "history": [_ending(entry) for entry in task.history],
+    }
+
+
+def _ending(entry: Ending) -> dict[str, Any]:
+    return {
+        "attempt": entry.attempt,
+        "worker": f"w{entry.worker:016x}",
+        "host": entry.host,
+        "cause": Cause(entry.cause).word,
+        "code": entry.code,
+        "started_ms": entry.started_ms,
+        "ended_ms": entry.ended_ms,
+        "charged": entry.charged,
+    }
+
+
+def _matches(command: List, wanted: frozenset[State], job: Job, progress: Progress) -> bool:
+    return (
+        job_state(progress) in wanted
+        and command.queue in ("", job.queue)
+        and command.name in ("", job.name)
+        and (not command.tag or command.tag in job.tags)
+    )
+
+
+def _states(words: tuple[str, ...]) -> frozenset[State]:
+    if not words:
+        return frozenset(State)
+    known = {state.word: {state} for state in State} | {"failed": {State.DEAD, State.EXPIRED}}
+    for word in words:
+        if word not in known:
+            raise BadRequest(f"{word[:40]!r} is not a state", hint="one of " + ", ".join(known))
+    return frozenset(state for word in words for state in known[word])
+
+
+def _page(text: str) -> int:
+    if not text.isdecimal() or len(text) > 18:
+        raise BadRequest("that is not a page of this list")
+    return int(text)
