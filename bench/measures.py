@@ -1,0 +1,203 @@
+"""What is measured, each beside its floor in the same run: machines differ, and the same machine differs by the hour.
+
+A pair is floor, tq, floor; its ratio is tq's rate over the mean of the two floors around it. What is reported is the
+median of the pairs, with the lowest and the highest.
+"""
+
+import json
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from rig import Rig
+
+from tq.client.blocking import Client
+
+HERE: Final = Path(__file__).parent
+TQ: Final = Path(sys.executable).with_name("tq")
+SMALL: Final = 3_000
+LARGE: Final = 10_000_000
+
+
+class Row(NamedTuple):
+    """One line of the report."""
+
+    what: str
+    tq: str
+    floor: str = ""
+    ratio: str = ""
+    wanted: str = ""
+
+
+def pairs(
+    count: int, floor: Callable[[], float], tq: Callable[[], float]
+) -> tuple[list[float], list[float], list[float]]:
+    """Return the floors, tq's rates and the ratios of `count` pairs."""
+    floors, rates, ratios = [floor()], [], []
+    for _ in range(count):
+        rates.append(tq())
+        floors.append(floor())
+        ratios.append(rates[-1] / statistics.mean(floors[-2:]))
+    return floors, rates, ratios
+
+
+def shown(values: list[float], digits: int = 0) -> str:
+    """Return the median of several values, with the lowest and the highest."""
+    middle = statistics.median(values)
+    return f"{middle:,.{digits}f} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
+
+
+def compared(what: str, wanted: str, count: int, floor: Callable[[], float], tq: Callable[[], float]) -> Row:
+    """Return the row of a rate beside its floor."""
+    floors, rates, ratios = pairs(count, floor, tq)
+    return Row(what, f"{shown(rates)} /s", f"{shown(floors)} /s", shown(ratios, 2), wanted)
+
+
+def executor_loop(rig: Rig) -> float:
+    """Return the rate of the bare executor loop."""
+    return float(rig.run(sys.executable, str(HERE / "executor_loop.py"), str(SMALL), "2"))
+
+
+def fdatasync(rig: Rig) -> float:
+    """Return the rate of durable appends on the disk that holds the rig."""
+    return float(rig.run(sys.executable, str(HERE / "fdatasync.py"), str(rig.directory), "0.7"))
+
+
+def load(rig: Rig, connections: int, submits: int) -> dict[str, float]:
+    """Return what load.py measured."""
+    answer: dict[str, float] = json.loads(
+        rig.run(sys.executable, str(HERE / "load.py"), str(connections), str(submits))
+    )
+    return answer
+
+
+# ---------------------------------------------------------------- with a server alone
+
+
+def durable_submits(rig: Rig, count: int) -> Iterator[Row]:
+    """Submits that are each answered when on disk, over one connection and over sixty-four."""
+    for connections, submits, wanted in ((1, 1_000, "at least 0.25"), (64, 12_800, "at least 1.5")):
+        load(rig, connections, submits // 10)
+        seen: list[dict[str, float]] = []
+
+        def rate(connections: int = connections, submits: int = submits, seen: list[dict[str, float]] = seen) -> float:
+            seen.append(load(rig, connections, submits))
+            return seen[-1]["rate"]
+
+        peers = "one open connection" if connections == 1 else f"{connections} connections together"
+        row = compared(f"durable submits, {peers}, against fdatasync", wanted, count, lambda: fdatasync(rig), rate)
+        p50, p99 = (statistics.median(one[key] for one in seen) for key in ("p50_ms", "p99_ms"))
+        yield row._replace(tq=f"{row.tq}; p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+
+
+# ---------------------------------------------------------------- with a worker
+
+
+def short_tasks(rig: Rig, count: int) -> Iterator[Row]:
+    """An array of `true` on two slots, from submit to the last result, against the bare loop that does only that."""
+    with rig.client() as client:
+
+        def rate() -> float:
+            begin = time.perf_counter()
+            outcome = rig.wait(client, rig.submit(client, SMALL, name="small"))
+            took_s = time.perf_counter() - begin
+            assert outcome.succeeded == SMALL, outcome
+            return SMALL / took_s
+
+        rate()
+        yield compared(
+            f"array of {SMALL:,} `true`, 2 slots, captured, durable, against the executor loop",
+            "at least 0.6",
+            count,
+            lambda: executor_loop(rig),
+            rate,
+        )
+
+
+def lone_task(rig: Rig, count: int) -> Iterator[Row]:
+    """Submit one `true`, wait for its result, repeat."""
+    took_ms = []
+    with rig.client() as client:
+        for _ in range(count * 100):
+            begin = time.perf_counter()
+            outcome = rig.wait(client, rig.submit(client))
+            took_ms.append((time.perf_counter() - begin) * 1_000)
+            assert outcome.state == "succeeded", outcome
+    took_ms.sort()
+    p50, p99 = took_ms[len(took_ms) // 2], took_ms[len(took_ms) * 99 // 100]
+    yield Row(
+        "submit of one `true` to its result, one at a time", f"p50 {p50:.2f} ms, p99 {p99:.2f} ms", wanted="p50 < 4 ms"
+    )
+
+
+def command_line(rig: Rig, count: int) -> Iterator[Row]:
+    """Wall time of the program itself."""
+    for what, arguments, wanted in (
+        ("`python -c pass`", (sys.executable, "-c", "pass"), ""),
+        ("`tq --version`", (str(TQ), "--version"), "< 50 ms"),
+        ("`tq submit -- true`, id on disk", (str(TQ), "submit", "--", "true"), "< 100 ms"),
+    ):
+        took_ms = [wall_s(rig, *arguments) * 1_000 for _ in range(count * 4 + 1)][1:]
+        yield Row(what, f"{shown(took_ms)} ms", wanted=wanted)
+
+
+def wall_s(rig: Rig, *arguments: str) -> float:
+    """Return the wall time of a program in seconds."""
+    begin = time.perf_counter()
+    rig.run(*arguments)
+    return time.perf_counter() - begin
+
+
+def large_array(rig: Rig, count: int) -> Iterator[Row]:
+    """Ten million tasks in one job: what the submit costs, the server's memory, its rate, and a restart with it."""
+    size = f"array of {LARGE:,}"
+    start_up_s = statistics.median(wall_s(rig, str(TQ), "--version") for _ in range(5))
+    before_mib = rig.rss_mib("server")
+    begin = time.perf_counter()
+    job = rig.run(str(TQ), "submit", "--array", f"1-{LARGE}", "--", "true").strip()
+    submit_s = time.perf_counter() - begin - start_up_s
+    yield Row(f"{size}: `tq submit`, beyond the program's start-up", f"{submit_s:.3f} s", wanted="< 1 s")
+    grown_mib = rig.rss_mib("server") - before_mib
+    with rig.client() as client:
+        yield drain_rates(rig, client, job, count)
+        drained = rig.outcome(client, job).ended
+    rig.stop("worker")
+    later_mib = rig.rss_mib("server") - before_mib
+    memory = f"{grown_mib:.1f} MiB at the submit, {later_mib:.1f} MiB after {drained:,} of them"
+    yield Row(f"{size}: growth of the server's memory", memory, wanted="< 50 MB")
+    for how, name in ((signal.SIGTERM, "clean stop"), (signal.SIGKILL, "kill -9")):
+        rig.stop("server", how)
+        yield Row(f"{size}: restart after a {name}, to the first answer", f"{rig.start_server():.2f} s", wanted="< 2 s")
+
+
+def drain_rates(rig: Rig, client: Client, job: str, count: int) -> Row:
+    """Return the rate of a large array beside that of small ones, which overtake it by their priority."""
+
+    def rate_of_small() -> float:
+        small = rig.submit(client, SMALL * 3, name="small", priority=100)
+        return rate_between(rig, client, small, SMALL, SMALL * 3)
+
+    def rate_of_large() -> float:
+        start = rig.outcome(client, job).ended + SMALL
+        return rate_between(rig, client, job, start, start + SMALL * 2)
+
+    rate_of_large()
+    floors, rates, ratios = pairs(count, rate_of_small, rate_of_large)
+    what = f"array of {LARGE:,}: its rate, against arrays of {SMALL * 3:,}"
+    return Row(what, f"{shown(rates)} /s", f"{shown(floors)} /s", shown(ratios, 2), "about 1")
+
+
+def rate_between(rig: Rig, client: Client, job: str, first: int, last: int) -> float:
+    """Return how many tasks of a job end in a second, from the time when `first` have ended until `last` have."""
+    begin = ended_at_begin = 0.0
+    while True:
+        ended, now = rig.outcome(client, job).ended, time.perf_counter()
+        if ended < first:
+            begin, ended_at_begin = now, ended
+        elif ended >= last:
+            return (ended - ended_at_begin) / (now - begin)
+        time.sleep(0.02)
