@@ -1,0 +1,132 @@
+"""One attempt as the launcher holds it, and what all attempts of one `Spawn` have in common.
+
+    QUEUED -> RUNNING -> DRAINING -> SWEEPING -> ENDED
+              main is     main is     pipes are   no process
+              alive       reaped      closed      is left
+
+Whoever moves an attempt from one phase to the next is named in launcher.py. No I/O here.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+from tq.core.task import Cause
+from tq.core.vocabulary import AttemptRef, End
+from tq.wire import codec
+from tq.wire.body import Usage
+from tq.worker.frames import Spawn
+from tq.worker.output import Stream, dropped_bytes
+from tq.worker.program import Program, StoredInput
+
+error_chars_max: Final = 400  # a PATH that was searched in vain can be long
+
+
+class Phase(IntEnum):
+    """How far an attempt is."""
+
+    QUEUED = 0
+    RUNNING = 1
+    DRAINING = 2
+    SWEEPING = 3
+    ENDED = 4
+
+
+class Order:
+    """What one `Spawn` says about all of its attempts. `stdin` is its large input, if it has one."""
+
+    __slots__ = ("_environment", "is_array", "lane", "program", "stdin", "worker")
+
+    def __init__(self, spawn: Spawn, program: Program, stdin: StoredInput | None) -> None:
+        self.lane = spawn.lane
+        self.program = program
+        self.stdin = stdin or program.stdin
+        self.is_array = spawn.is_array
+        self.worker = spawn.worker.encode()
+        self._environment = {
+            **program.environment,
+            b"TQ_QUEUE": spawn.queue.encode(),
+            b"TQ_WORKER": self.worker,
+        }
+        if spawn.trace:
+            self._environment[b"TRACEPARENT"] = spawn.trace.encode()
+
+    def environment(self, ref: AttemptRef, value: int) -> dict[bytes, bytes]:
+        """Return the whole environment of one attempt."""
+        environment = self._environment.copy()
+        job = b"%d" % ref.job
+        environment[b"TQ_JOB"] = job
+        if self.is_array:
+            member = b"%d" % value
+            environment[b"TQ_MEMBER"] = member
+            environment[b"TQ_TASK"] = job + b"." + member
+        else:
+            environment[b"TQ_TASK"] = job
+        environment[b"TQ_ATTEMPT"] = b"%d" % ref.attempt
+        environment[b"TQ_FENCE"] = b"%d" % ref.lease
+        return environment
+
+
+class Attempt:
+    """One attempt.
+
+    `pid` is that of the main process, which leads its group and session. `fds` are the reading ends of stdout and
+    stderr, -1 once closed; `streams` what was read from them, None as long as nothing was. `credit` None = not
+    followed. Times are those of time.monotonic().
+    """
+
+    __slots__ = (
+        "begin", "cause", "code", "core_dumped", "credit", "fds", "is_stuck", "is_swept", "is_watched", "order",
+        "output_held", "peak_kib", "phase", "pid", "push_pause", "pushed_at", "ref", "run_us", "streams", "system_us",
+        "user_us", "value",
+    )  # fmt: skip
+
+    def __init__(self, ref: AttemptRef, value: int, order: Order) -> None:
+        self.ref = ref
+        self.value = value
+        self.order = order
+        self.phase = Phase.QUEUED
+        self.pid = 0
+        self.fds = [-1, -1]
+        self.streams: list[Stream | None] = [None, None]
+        self.begin = 0.0
+        self.run_us = 0
+        self.cause: Cause = Cause.NONE  # why it was asked to stop; the first that asked
+        self.code = 0
+        self.core_dumped = False
+        self.user_us = 0
+        self.system_us = 0
+        self.peak_kib = 0
+        self.is_watched = False  # its pipes are in epoll
+        self.output_held = False
+        self.is_swept = False  # its leftovers have been killed once
+        self.is_stuck = False  # something of it does not die
+        self.credit: int | None = None
+        self.pushed_at = 0.0
+        self.push_pause = 0.0
+
+    @property
+    def cookie(self) -> tuple[bytes, bytes, bytes]:
+        """TQ_WORKER, TQ_TASK and TQ_ATTEMPT, as its processes bear them."""
+        task = b"%d.%d" % (self.ref.job, self.value) if self.order.is_array else b"%d" % self.ref.job
+        return self.order.worker, task, b"%d" % self.ref.attempt
+
+    def end(self) -> End:
+        """Return the report of an attempt that has run."""
+        cause = self.cause or (Cause.EXIT if self.code >= 0 else Cause.SIGNAL)
+        out, err = self.streams
+        written = (out.written if out else 0, err.written if err else 0)
+        usage = Usage(
+            self.user_us,
+            self.system_us,
+            self.peak_kib,
+            written,
+            (dropped_bytes(written[0]), dropped_bytes(written[1])),
+            self.core_dumped,
+            self.output_held,
+        )
+        return End(self.ref, cause, self.code, self.run_us, codec.dumps(usage))
+
+
+def end_unstarted(ref: AttemptRef, cause: Cause, code: int = 0, error: str = "") -> End:
+    """Return the report of an attempt that never ran; `error` says why to a person."""
+    return End(ref, cause, code, 0, codec.dumps(Usage(error=error[:error_chars_max])) if error else b"")

@@ -1,0 +1,187 @@
+"""Reads the pipes of attempts, and pushes what came up to the worker.
+
+A pipe is watched by epoll only once its attempt is `watch_s` old: most have ended by then, and their output is read
+when they end (measured: 1.5 % of the rate). What a push sends are whole slots (output.py): so a repeat is harmless.
+Pushed is, at most every `push_s`, what is followed, as long as there is credit; and of everything else what is more
+than `unfollowed_bytes` new, at intervals that double, since a task that writes for hours must not fill the wire.
+"""
+
+import select
+from collections import deque
+from contextlib import suppress
+from os import close, read
+from typing import Final
+
+from tq.worker.attempt import Attempt, Phase
+from tq.worker.frames import Output, Started
+from tq.worker.output import Stream
+from tq.worker.reports import Reports
+
+watch_s: Final = 0.005
+started_s: Final = 0.020
+push_s: Final = 0.1
+unfollowed_bytes: Final = 64 * 1024
+push_pause_s_max: Final = 8.0
+_read_bytes: Final = 64 * 1024
+_reads_at_end_max: Final = 16
+_NEVER: Final = float("inf")
+
+
+class Capture:
+    """All pipes. `poll` is the launcher's epoll; `reports` takes what goes up."""
+
+    def __init__(self, poll: select.epoll, reports: Reports) -> None:
+        self._poll: Final = poll
+        self._reports: Final = reports
+        self._by_fd: Final[dict[int, tuple[Attempt, int]]] = {}
+        self._young: Final[deque[Attempt]] = deque()  # not watched yet, in order of their start
+        self._unnamed: Final[deque[Attempt]] = deque()  # watched, not yet reported as started
+        self._noisy: Final[set[Attempt]] = set()  # with something to push
+        self._pushed_at = 0.0
+
+    def add(self, attempt: Attempt) -> None:
+        """An attempt has just started."""
+        self._young.append(attempt)
+
+    def due(self) -> float:
+        """Return when `tick` has something to do."""
+        young, unnamed = self._young, self._unnamed
+        while young and young[0].phase is not Phase.RUNNING:
+            young.popleft()
+        while unnamed and unnamed[0].phase is not Phase.RUNNING:
+            unnamed.popleft()
+        due = young[0].begin + watch_s if young else _NEVER
+        if unnamed:
+            due = min(due, unnamed[0].begin + started_s)
+        return min(due, self._pushed_at + push_s) if self._noisy else due
+
+    def tick(self, now: float) -> None:
+        """Watch who is old enough, name who has been running for a moment, push what is to be pushed."""
+        young, unnamed = self._young, self._unnamed
+        while young and (young[0].phase is not Phase.RUNNING or young[0].begin + watch_s <= now):
+            attempt = young.popleft()
+            if attempt.phase is Phase.RUNNING:
+                self._watch(attempt)
+                unnamed.append(attempt)
+        named = []
+        while unnamed and (unnamed[0].phase is not Phase.RUNNING or unnamed[0].begin + started_s <= now):
+            attempt = unnamed.popleft()
+            if attempt.phase is Phase.RUNNING:
+                named.append(attempt.ref)
+        if named:
+            self._reports.send(Started(tuple(named)))
+        if self._noisy and self._pushed_at + push_s <= now:
+            self._pushed_at = now
+            for attempt in list(self._noisy):
+                if self._reports.is_full:
+                    break
+                self._push(attempt, now)
+
+    def _watch(self, attempt: Attempt) -> None:
+        if not attempt.is_watched:
+            attempt.is_watched = True
+            for index, fd in enumerate(attempt.fds):
+                if fd >= 0:
+                    self._by_fd[fd] = attempt, index
+                    self._poll.register(fd, select.EPOLLIN)
+
+    def ready(self, fd: int) -> Attempt | None:
+        """Epoll says that `fd` can be read. Return the attempt if this closed its last pipe."""
+        found = self._by_fd.get(fd)
+        if found is None:
+            return None  # closed earlier in this turn
+        attempt, index = found
+        self._read(attempt, index)
+        return attempt if attempt.fds == [-1, -1] else None
+
+    def _read(self, attempt: Attempt, index: int) -> bool:
+        """Read once. Return whether there may be more."""
+        try:
+            data = read(attempt.fds[index], _read_bytes)
+        except BlockingIOError:
+            return False
+        if not data:
+            self._close(attempt, index)
+            return False
+        stream = attempt.streams[index]
+        if stream is None:
+            stream = attempt.streams[index] = Stream()
+        stream.add(data)
+        if attempt.credit is not None or stream.unpushed_bytes > unfollowed_bytes:
+            self._noisy.add(attempt)
+        return True
+
+    def _close(self, attempt: Attempt, index: int) -> None:
+        fd = attempt.fds[index]
+        attempt.fds[index] = -1
+        if attempt.is_watched:
+            self._by_fd.pop(fd, None)
+        close(fd)  # which takes it out of epoll: no other process has this end
+
+    def drain(self, attempt: Attempt) -> bool:
+        """The main process has ended: read what is there. Return whether both pipes are at their end."""
+        for index in (0, 1):
+            if attempt.fds[index] >= 0:
+                for _ in range(_reads_at_end_max):
+                    if not self._read(attempt, index):
+                        break
+        if attempt.fds == [-1, -1]:
+            return True
+        self._watch(attempt)  # somebody else holds them
+        return False
+
+    def cut(self, attempt: Attempt) -> None:
+        """Close the pipes that are still open, whoever holds their other ends."""
+        for index in (0, 1):
+            if attempt.fds[index] >= 0:
+                attempt.output_held = True
+                self._close(attempt, index)
+
+    def take_rest(self, attempt: Attempt) -> list[Output]:
+        """Return what an attempt that has ended has not pushed yet, and forget the attempt."""
+        self._noisy.discard(attempt)
+        return [
+            Output(attempt.ref, index + 1, offset, data)
+            for index, stream in enumerate(attempt.streams)
+            if stream is not None
+            for offset, data in stream.fresh()
+        ]
+
+    def follow(self, attempt: Attempt, credit: int) -> None:
+        """Somebody watches: `credit` more bytes; 0 = nobody does any more."""
+        if credit <= 0:
+            attempt.credit = None
+            return
+        attempt.credit = (attempt.credit or 0) + credit
+        if any(stream is not None and stream.unpushed_bytes for stream in attempt.streams):
+            self._noisy.add(attempt)
+
+    def _push(self, attempt: Attempt, now: float) -> None:
+        """Send the news of one attempt, as far as it may."""
+        if attempt.credit is None:
+            if now < attempt.pushed_at + attempt.push_pause:
+                return
+            attempt.pushed_at = now
+            attempt.push_pause = min(max(2 * attempt.push_pause, push_s), push_pause_s_max)
+        with suppress(_OutOfCreditError):
+            for index, stream in enumerate(attempt.streams):
+                if stream is not None:
+                    self._push_stream(attempt, index, stream)
+        self._noisy.discard(attempt)  # new bytes, or new credit, put it back
+
+    def _push_stream(self, attempt: Attempt, index: int, stream: Stream) -> None:
+        if attempt.credit is None:
+            for offset, data in stream.fresh():
+                self._reports.send(Output(attempt.ref, index + 1, offset, data))
+            return
+        if attempt.credit <= 0:
+            raise _OutOfCreditError
+        for offset, data in stream.fresh():
+            self._reports.send(Output(attempt.ref, index + 1, offset, data))
+            attempt.credit -= len(data)
+            if attempt.credit <= 0:
+                raise _OutOfCreditError
+
+
+class _OutOfCreditError(Exception):
+    """Nothing more may be sent of this attempt until more credit comes."""

@@ -1,0 +1,183 @@
+"""Keeps processes from outliving their attempts: who our children are, whose they were, and how they are killed.
+
+The level here is `group`: process groups, a subreaper, and the cookie (TQ_WORKER, TQ_TASK, TQ_ATTEMPT) in the
+environment of every process. A process whose parent dies becomes a child of the launcher, because the launcher is a
+subreaper: so whatever descends from an attempt's dead main process hangs below one of our own children, and killing
+those, round after round, reaches all of it (what forks faster than it is killed needs a cgroup). A pid is only ever
+signalled while it is our own unreaped child, or held by a pidfd: it cannot belong to somebody else then.
+This module knows processes, not attempts.
+"""
+
+import ctypes
+import os
+import select
+import signal
+import time
+from collections.abc import Collection
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+LEVEL: Final = "group"
+
+_PR_SET_NAME: Final = 15
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_SFD_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
+_SIGSET_BYTES: Final = 128
+_PAGE: Final = 4096
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+# Every signal that a task could have inherited as ignored or handled; 32 and 33 belong to the C library.
+CATCHABLE: Final = tuple(
+    number for number in range(1, signal.NSIG) if number not in {signal.SIGKILL, signal.SIGSTOP, 32, 33}
+)
+# What must not end the launcher: the terminal's Ctrl-C and hang-up, and what a task may send to its parent by mistake.
+_IGNORED: Final = (
+    signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
+    signal.SIGPIPE, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGXFSZ,
+)  # fmt: skip
+
+
+def become_subreaper() -> None:
+    """Make orphaned descendants of this process its children. Launcher and worker both do (executor tests, deaths)."""
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def name_process(name: str) -> None:
+    """Set what `ps` and `top` call this process (15 bytes)."""
+    _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
+
+
+def ignore_signals() -> None:
+    """Ignore what a terminal or a task may send to the launcher; only end of file and KILL end it."""
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def open_child_signals() -> int:
+    """Block SIGCHLD and return a non-blocking descriptor that becomes readable when a child ends.
+
+    Only for a process without other threads: a thread made earlier would get the signal instead.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+    mask = bytearray(_SIGSET_BYTES)
+    mask[(signal.SIGCHLD - 1) // 8] |= 1 << (signal.SIGCHLD - 1) % 8
+    fd: int = _libc.signalfd(-1, bytes(mask), _SFD_FLAGS)
+    if fd < 0:
+        raise OSError(ctypes.get_errno(), "signalfd")
+    return fd
+
+
+class Children:
+    """Lists the children of this (single-threaded) process, ended but unreaped ones included."""
+
+    __slots__ = ("_fd",)
+
+    def __init__(self) -> None:
+        pid = os.getpid()
+        self._fd = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
+
+    def list(self) -> list[int]:
+        """Return their pids. Complete, since only our own wait takes one out of the kernel's list."""
+        text = os.pread(self._fd, _PAGE, 0)
+        if len(text) > _PAGE // 2:  # the kernel fills a page at most; a half-empty one was the last
+            while more := os.pread(self._fd, _PAGE, len(text)):
+                text += more
+        return [int(pid) for pid in text.split()]
+
+    def close(self) -> None:
+        """Close the descriptor."""
+        os.close(self._fd)
+
+
+class Kin(NamedTuple):
+    """Process group and session of a process."""
+
+    group: int
+    session: int
+
+
+def kin(pid: int) -> Kin:
+    """Return the group and session of an unreaped child of ours (a zombie keeps them)."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        # The name of the program stands in brackets and may hold anything, brackets too.
+        fields = file.read().rpartition(b") ")[2].split(b" ", 4)
+    return Kin(int(fields[2]), int(fields[3]))
+
+
+def cookie(pid: int) -> tuple[bytes, bytes, bytes] | None:
+    """Return (TQ_WORKER, TQ_TASK, TQ_ATTEMPT) of a process, or None: erased, unreadable, gone."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            pairs = dict(item.partition(b"=")[::2] for item in file.read().split(b"\0"))
+        return pairs[b"TQ_WORKER"], pairs[b"TQ_TASK"], pairs[b"TQ_ATTEMPT"]
+    except (OSError, KeyError):
+        return None
+
+
+def signal_group(leader: int, number: int) -> None:
+    """Signal the group of an unreaped session leader that is our child."""
+    with suppress(ProcessLookupError, PermissionError):  # all of it may be dead, or have become another user's
+        os.killpg(leader, number)
+
+
+def kill_child(pid: int, spare: Collection[int] = ()) -> None:
+    """KILL an unreaped child of ours, and its process group unless that is one of `spare`."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+        group = kin(pid).group
+        if group not in spare and group != os.getpgrp():
+            os.killpg(group, signal.SIGKILL)
+
+
+def kill_all_children(within_s: float) -> bool:
+    """KILL every child, whatever it leaves to us, and reap it all. Return whether nothing is left after `within_s`."""
+    children = Children()
+    deadline = time.monotonic() + within_s
+    try:
+        while time.monotonic() < deadline:
+            for pid in children.list():
+                kill_child(pid)
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            if not children.list():
+                return True
+            time.sleep(0.001)
+    finally:
+        children.close()
+    return False
+
+
+def kill_bearers(worker: str, within_s: float = 5.0) -> int:
+    """KILL every process on this host that bears the cookie of `worker` (16 hex digits); return how many there were.
+
+    For the next worker after one that died together with its launcher. Each round kills what it finds and waits for
+    it; it goes on until a round finds nothing.
+    """
+    killed = 0
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        found = [fd for name in os.listdir("/proc") if name.isdigit() and (fd := _hold_bearer(int(name), worker)) >= 0]
+        if not found:
+            break
+        for fd in found:
+            with suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            select.select([fd], [], [], 0.1)
+            os.close(fd)
+        killed += len(found)
+    return killed
+
+
+def _hold_bearer(pid: int, worker: str) -> int:
+    """Return a pidfd of `pid` if it bears the cookie of `worker`, else -1. The pidfd comes first: pids are reused."""
+    try:
+        fd = os.pidfd_open(pid)
+    except OSError:
+        return -1
+    found = cookie(pid)
+    if found is not None and found[0] == worker.encode():
+        return fd
+    os.close(fd)
+    return -1

@@ -1,0 +1,91 @@
+"""What waits: one queue for each lane, first in first out, at most `width` of a lane at once.
+
+Among the lanes that may start something, the one whose head has waited longest goes first. A heap holds the lanes that
+may start, by the number of their head, so that a thousand full lanes cost nothing. No I/O here.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from tq.worker.attempt import Attempt, Phase
+
+
+class _Lane:
+    """One lane. `offered`: it stands in the heap."""
+
+    __slots__ = ("offered", "running", "waiting", "width")
+
+    def __init__(self) -> None:
+        self.width = 0
+        self.running = 0
+        self.waiting: deque[tuple[int, Attempt]] = deque()
+        self.offered = False
+
+    def head(self) -> Attempt | None:
+        """Return the first that still waits; those that were dropped meanwhile leave the queue here."""
+        waiting = self.waiting
+        while waiting and waiting[0][1].phase is not Phase.QUEUED:
+            waiting.popleft()
+        return waiting[0][1] if waiting else None
+
+
+class Lanes:
+    """All lanes of a launcher. `queued` counts what waits."""
+
+    def __init__(self) -> None:
+        self.queued = 0
+        self._lanes: Final[dict[int, _Lane]] = {}
+        self._heads: Final[list[tuple[int, int]]] = []
+        self._count = 0
+
+    def add(self, number: int, width: int, attempts: Iterable[Attempt]) -> None:
+        """Queue attempts behind all others of the lane `number`, which has this width from now on."""
+        lane = self._lanes.setdefault(number, _Lane())
+        lane.width = width
+        for attempt in attempts:
+            self._count += 1
+            lane.waiting.append((self._count, attempt))
+            self.queued += 1
+        self._offer(number, lane)
+
+    def take(self) -> Attempt | None:
+        """Return the attempt to start next and count it as running, or None when nothing may start."""
+        while self._heads:
+            number = heapq.heappop(self._heads)[1]
+            lane = self._lanes[number]
+            lane.offered = False
+            attempt = lane.head() if lane.running < lane.width else None
+            if attempt is not None:
+                lane.waiting.popleft()
+                lane.running += 1
+                self.queued -= 1
+            self._offer(number, lane)
+            if attempt is not None:
+                return attempt
+        return None
+
+    def release(self, number: int) -> None:
+        """One of this lane has ended."""
+        lane = self._lanes[number]
+        lane.running -= 1
+        self._offer(number, lane)
+
+    def drop(self, attempt: Attempt) -> None:
+        """Take a waiting attempt out: its phase becomes ENDED, and the queue passes over it when it gets there."""
+        attempt.phase = Phase.ENDED
+        self.queued -= 1
+        number = attempt.order.lane
+        self._offer(number, self._lanes[number])
+
+    def _offer(self, number: int, lane: _Lane) -> None:
+        """Put a lane into the heap if it may start something and is not there; forget it if it has nothing at all."""
+        if lane.offered:
+            return
+        if lane.head() is None:
+            if lane.running == 0:
+                del self._lanes[number]
+        elif lane.running < lane.width:
+            lane.offered = True
+            heapq.heappush(self._heads, (lane.waiting[0][0], number))

@@ -1,0 +1,300 @@
+"""The launcher: one small single-threaded process that runs the attempts of a worker.
+
+    worker (trio)  ── stream socket, frames.py ──  launcher  ──  the processes of the attempts
+
+It exists because per-task work must not cross into trio (measured: half the rate), because a big process forks
+slowly, and because what the kernel ties to a parent (PDEATHSIG, subreaper, SIGCHLD) wants a parent without threads.
+One loop; a turn is
+
+    read      pipes, frames of the worker, which children have ended
+    settle    what has ended: its last output, its leftovers, its report
+    start     the next ones, in the same turn
+    push      output that is due, reports that are due
+
+The parts: lanes.py what waits; spawn.py and program.py how a process is started; lives.py how it ends; capture.py and
+output.py what it writes; reports.py the way up; containment.py the kernel's part. End of file on the socket means that
+the worker is gone: everything is killed, and the launcher exits. It keeps nothing on disk and takes no other orders.
+"""
+
+import gc
+import os
+import select
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from tq.core.task import Cause
+from tq.core.vocabulary import AttemptRef
+from tq.worker import containment, frames
+from tq.worker.attempt import Attempt, Order, Phase, end_unstarted
+from tq.worker.capture import Capture
+from tq.worker.lanes import Lanes
+from tq.worker.lives import Lives
+from tq.worker.program import Programs, SpawnError, StoredInput
+from tq.worker.reports import Reports
+from tq.worker.spawn import CwdMissing, Spawner
+
+_read_bytes: Final = 256 * 1024
+_starts_by_turn_max: Final = 64
+_events_max: Final = 256
+_kill_all_s: Final = 10.0
+_CWD_MISSING_CODE: Final = 125
+_BOOT: Final = "import sys; sys.path[1:1] = sys.argv[2:]; from tq.worker.launcher import main; main(int(sys.argv[1]))"
+
+
+def command(fd: int) -> list[str]:
+    """Return the arguments that start a launcher on the socket `fd`, which it inherits (`pass_fds`).
+
+    The interpreter runs isolated and without `site`: what a user's environment does to Python does not reach it.
+    """
+    modules = (sys.modules[name] for name in ("tq", "msgspec", "cbor2"))
+    places = dict.fromkeys(str(Path(module.__file__ or "").parents[1]) for module in modules)
+    return [sys.executable, "-I", "-S", "-c", _BOOT, str(fd), *places]
+
+
+class Launcher:
+    """The loop. `fd` is the launcher's end of the socket."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd: Final = fd
+        self._signals: Final = containment.open_child_signals()
+        self._poll: Final = select.epoll()
+        self._poll.register(fd, select.EPOLLIN)
+        self._poll.register(self._signals, select.EPOLLIN)
+        self._is_write_watched = False
+        self._reader: Final = frames.DownReader()
+        self._reports: Final = Reports(fd)
+        self._capture: Final = Capture(self._poll, self._reports)
+        self._lives: Final = Lives(self._capture, self._ended)
+        self._lanes: Final = Lanes()
+        self._spawner: Final = Spawner()
+        self._programs: Final = Programs(os.environb)
+        self._inputs: Final[dict[int, StoredInput]] = {}
+        self._held: Final[dict[AttemptRef, Attempt]] = {}
+        self._slots = 0
+        self._is_open = True
+        self._more = False  # there is work left that no event will announce
+
+    def run(self) -> None:
+        """Serve until the worker is gone. Whatever ends the loop, no process is left."""
+        try:
+            while self._is_open:
+                self._turn()
+        finally:
+            containment.kill_all_children(_kill_all_s)
+
+    def _turn(self) -> None:
+        events = self._poll.poll(self._timeout_s(), _events_max)
+        now = time.monotonic()
+        lives, capture, reports = self._lives, self._capture, self._reports
+        if lives.more:
+            lives.reap(now)
+        for fd, _ in events:
+            if fd == self._signals:
+                os.read(fd, 4096)
+                lives.reap(now)
+            elif fd == self._fd:
+                self._receive(now)
+            elif (attempt := capture.ready(fd)) is not None:
+                lives.closed(attempt)
+        lives.tick(now)
+        lives.settle(now)
+        self._start()
+        capture.tick(now)
+        reports.tick(now, lives.live == 0 and self._lanes.queued == 0)
+        if reports.unsent_bytes:
+            self._send()
+
+    def _timeout_s(self) -> float:
+        """Return how long to wait for events: until the next thing is due."""
+        if self._more or self._lives.more:
+            return 0.0
+        due = min(self._capture.due(), self._lives.due(), self._reports.due())
+        return -1.0 if due == float("inf") else max(0.0, due - time.monotonic())
+
+    # ------------------------------------------------------------ the socket
+
+    def _receive(self, now: float) -> None:
+        try:
+            data = os.read(self._fd, _read_bytes)
+        except BlockingIOError:
+            return  # the event said that it can be written
+        except ConnectionError:
+            data = b""
+        if not data:
+            self._is_open = False
+            return
+        for message in self._reader.feed(data):
+            self._obey(message, now)
+
+    def _send(self) -> None:
+        try:
+            is_done = self._reports.write()
+        except OSError:  # the worker is gone
+            self._is_open = False
+            return
+        if is_done == self._is_write_watched:
+            self._is_write_watched = not is_done
+            self._poll.modify(self._fd, select.EPOLLIN if is_done else select.EPOLLIN | select.EPOLLOUT)
+
+    def _obey(self, message: frames.Down, now: float) -> None:
+        match message:
+            case frames.Spawn():
+                self._queue(message, now)
+            case frames.Stop():
+                self._stop(message, now)
+            case frames.Recall():
+                self._recall(message.attempts)
+            case frames.Follow():
+                if attempt := self._held.get(message.attempt):
+                    self._capture.follow(attempt, message.credit)
+            case frames.Slots():
+                self._slots = message.count
+                self._spawner.make_room(message.count)
+            case frames.Input():
+                stored = self._inputs.setdefault(message.blob, StoredInput())
+                if message.offset == stored.size:  # an earlier offset is a repeat
+                    stored.append(message.data)
+            case frames.Forget():
+                self._inputs.pop(message.blob, None)
+            case frames.Ping():
+                self._reports.send(
+                    frames.Pong(self._lives.live, self._lanes.queued, self._reports.unsent_bytes, self._lives.degraded)
+                )
+
+    # ------------------------------------------------------------ orders
+
+    def _queue(self, spawn: frames.Spawn, now: float) -> None:
+        new = [assignment for assignment in spawn.attempts if assignment.attempt not in self._held]
+        refs = tuple(assignment.attempt for assignment in new)
+        try:
+            order = Order(spawn, self._programs.get(spawn.body), self._input(spawn.stdin))
+        except OSError as error:  # no descriptor, no memory, or an input that never came: not the task's fault
+            self._reports.send(frames.Recalled(refs, Cause.WORKER_TROUBLE, str(error)))
+            return
+        except SpawnError as error:
+            for ref in refs:
+                self._reports.add(end_unstarted(ref, Cause.SPAWN_FAILED, error.code, str(error)), now)
+            return
+        attempts = [Attempt(assignment.attempt, assignment.value, order) for assignment in new]
+        self._held.update(zip(refs, attempts, strict=True))
+        self._lanes.add(spawn.lane, spawn.width, attempts)
+
+    def _input(self, blob: int) -> StoredInput | None:
+        if blob == 0:
+            return None
+        if blob not in self._inputs:
+            raise FileNotFoundError(f"the launcher does not have input {blob}")
+        return self._inputs[blob]
+
+    def _stop(self, stop: frames.Stop, now: float) -> None:
+        grace_s = None if stop.kill_after_ms < 0 else stop.kill_after_ms / 1000
+        for ref in stop.attempts:
+            attempt = self._held.get(ref)
+            if attempt is None:
+                continue
+            if attempt.phase is Phase.QUEUED:
+                self._drop(attempt)
+                self._reports.add(end_unstarted(ref, Cause(stop.cause)), now)
+            else:
+                self._lives.stop(attempt, Cause(stop.cause), grace_s, now)
+
+    def _recall(self, refs: Sequence[AttemptRef]) -> None:
+        given_back = []
+        for ref in refs:
+            attempt = self._held.get(ref)
+            if attempt is not None and attempt.phase is Phase.QUEUED:
+                self._drop(attempt)
+                given_back.append(ref)
+        if given_back:
+            self._reports.send(frames.Recalled(tuple(given_back)))
+
+    def _drop(self, attempt: Attempt) -> None:
+        del self._held[attempt.ref]
+        self._lanes.drop(attempt)
+
+    # ------------------------------------------------------------ start and end
+
+    def _start(self) -> None:
+        """Start what may start: slots, widths and a worker that keeps up with what it is sent."""
+        lives, lanes = self._lives, self._lanes
+        self._more = False
+        for _ in range(_starts_by_turn_max):
+            if lives.live >= self._slots or self._reports.is_full:
+                return
+            attempt = lanes.take()
+            if attempt is None:
+                return
+            self._start_one(attempt)
+        self._more = True
+
+    def _start_one(self, attempt: Attempt) -> None:
+        order = attempt.order
+        attempt.begin = time.monotonic()  # a short task has run when posix_spawn returns
+        try:
+            attempt.pid, *attempt.fds = self._spawner.start(
+                order.program, order.environment(attempt.ref, attempt.value), order.stdin
+            )
+        except CwdMissing as error:
+            self._not_started(attempt, Cause.CWD_MISSING, _CWD_MISSING_CODE, str(error))
+        except SpawnError as error:
+            self._not_started(attempt, Cause.SPAWN_FAILED, error.code, str(error))
+        except OSError as error:
+            self._not_started(attempt, Cause.WORKER_TROUBLE, 0, str(error))
+        else:
+            self._lives.add(attempt)
+
+    def _not_started(self, attempt: Attempt, cause: Cause, code: int, error: str) -> None:
+        self._drop_started(attempt)
+        if cause is Cause.WORKER_TROUBLE:
+            self._reports.send(frames.Recalled((attempt.ref,), cause, error))
+        else:
+            self._reports.add(end_unstarted(attempt.ref, cause, code, error), attempt.begin)
+
+    def _ended(self, attempt: Attempt, now: float) -> None:
+        self._drop_started(attempt)
+        self._reports.add(attempt.end(), now, self._capture.take_rest(attempt))
+
+    def _drop_started(self, attempt: Attempt) -> None:
+        attempt.phase = Phase.ENDED
+        del self._held[attempt.ref]
+        self._lanes.release(attempt.order.lane)
+
+
+def main(fd: int) -> None:
+    """Run a launcher on the inherited socket `fd`; returns when the worker is gone."""
+    os.set_inheritable(fd, False)  # else every task holds the socket: no end of file, and tasks that write frames
+    _close_all_but(fd)
+    with suppress(PermissionError):  # it leads its own session already
+        os.setsid()
+    containment.name_process("tq-launcher")
+    containment.ignore_signals()
+    containment.become_subreaper()
+    launcher = Launcher(fd)
+    gc.collect()
+    gc.freeze()
+    try:
+        launcher.run()
+    except frames.FrameError as error:
+        sys.exit(f"tq launcher: {error}")
+
+
+def _close_all_but(fd: int) -> None:
+    """Close what else was inherited; 0 to 2 are open afterwards, so that no pipe gets one of these numbers."""
+    for name in os.listdir("/proc/self/fd"):
+        if (other := int(name)) > 2 and other != fd:
+            with suppress(OSError):  # the listing's own descriptor
+                os.close(other)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    for standard in (1, 2):
+        try:
+            os.fstat(standard)
+        except OSError:
+            os.dup2(null, standard)
+    if null > 2:
+        os.close(null)

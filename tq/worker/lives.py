@@ -1,0 +1,252 @@
+"""The lives of the processes: from a main process's exit, or the wish to stop it, to the last process of its attempt.
+
+Owns every wait and every kill of the launcher. The end of an attempt, step by step:
+
+    main exits      reaped by `reap`; its usage is noted; phase DRAINING
+    pipes at EOF    or 2 s later, when somebody else still holds them; phase SWEEPING
+    sweep           what is left is killed, round after round, each time something was reaped
+    nothing left    phase ENDED; `on_end`
+
+A stop is a signal to the group and CONT, later KILL; then the end goes as above. Killing never comes before draining
+when the main process left by itself: `exec > >(filter)` would lose its output.
+
+Who an orphan belonged to: its session or group says so, else its cookie. With neither (`env -i setsid`) it is a
+*stranger*: one of the attempts that lived when it was first seen must have made it, so it is killed when the last of
+these has ended.
+"""
+
+import heapq
+import os
+import resource
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from enum import IntEnum
+from typing import Final
+
+from tq import limits
+from tq.core.task import Cause
+from tq.worker import containment
+from tq.worker.attempt import Attempt, Phase
+from tq.worker.capture import Capture
+
+_reaps_by_turn_max: Final = 128
+_sweep_again_s: Final = 0.1
+_drain_s: Final = limits.output_drain_ms / 1000
+_peak_margin_kib: Final = 1024
+_timers_spare: Final = 1024
+_NEVER: Final = float("inf")
+
+
+class _Timer(IntEnum):
+    """What is due."""
+
+    TIME_LIMIT = 0
+    KILL = 1
+    CUT = 2  # the pipes
+    STUCK = 3
+
+
+class Lives:
+    """All attempts between their start and their end. `more`: `reap` stopped at its bound."""
+
+    def __init__(self, capture: Capture, on_end: Callable[[Attempt, float], None]) -> None:
+        self.more = False
+        self.degraded = 0
+        self.live = 0
+        self._capture: Final = capture
+        self._on_end: Final = on_end
+        self._mains: Final[dict[int, Attempt]] = {}  # by pid, until reaped
+        self._by_pid: Final[dict[int, Attempt]] = {}  # by the main's pid, until ended: session and group bear it
+        self._sweeping: Final[set[Attempt]] = set()
+        self._orphans: Final[dict[int, frozenset[Attempt]]] = {}  # by pid: who may have made it
+        self._timers: list[tuple[float, int, _Timer, Attempt]] = []
+        self._count = 0
+        self._children: Final = containment.Children()
+        self._swept_at = 0.0
+        self._is_dirty = False
+        self._own_peak_kib = 0
+        self._own_peak_at = 0.0
+
+    # ------------------------------------------------------------ begin and stop
+
+    def add(self, attempt: Attempt) -> None:
+        """`attempt` has just been started: its pid and pipes are set."""
+        self.live += 1
+        self._mains[attempt.pid] = attempt
+        self._by_pid[attempt.pid] = attempt
+        attempt.phase = Phase.RUNNING
+        self._capture.add(attempt)
+        if limit_s := attempt.order.program.time_limit_s:
+            self._set_timer(attempt.begin + limit_s, _Timer.TIME_LIMIT, attempt)
+
+    def stop(self, attempt: Attempt, cause: Cause, grace_s: float | None, now: float) -> None:
+        """Begin to end a started attempt. `grace_s` None = as its body says."""
+        if attempt.phase is Phase.DRAINING:
+            self._cut(attempt)
+        if attempt.phase is not Phase.RUNNING:
+            return
+        program = attempt.order.program
+        grace_s = program.kill_after_s if grace_s is None else grace_s
+        if not attempt.cause:
+            attempt.cause = cause
+            if grace_s > 0:
+                containment.signal_group(attempt.pid, program.stop_signal)
+                containment.signal_group(attempt.pid, signal.SIGCONT)
+        if grace_s > 0:
+            self._set_timer(now + grace_s, _Timer.KILL, attempt)
+        else:
+            self._kill(attempt, now)
+
+    def _kill(self, attempt: Attempt, now: float) -> None:
+        containment.signal_group(attempt.pid, signal.SIGKILL)
+        self._set_timer(now + limits.unkillable_s, _Timer.STUCK, attempt)
+
+    # ------------------------------------------------------------ ends
+
+    def reap(self, now: float) -> None:
+        """Wait for whatever has ended, at most 128 at a time: a fork bomb must not starve the timers."""
+        self.more = False
+        stirred = False
+        for _ in range(_reaps_by_turn_max):
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            stirred = True
+            attempt = self._mains.pop(pid, None)
+            if attempt is None:
+                self._orphans.pop(pid, None)
+            else:
+                self._exited(attempt, status, usage, now)
+        else:
+            self.more = True
+        if stirred and (self._sweeping or self._orphans):
+            self._is_dirty = True
+
+    def _exited(self, attempt: Attempt, status: int, usage: resource.struct_rusage, now: float) -> None:
+        attempt.run_us = int((now - attempt.begin) * 1e6)
+        attempt.code = os.waitstatus_to_exitcode(status)
+        attempt.core_dumped = os.WCOREDUMP(status)
+        attempt.user_us = int(usage.ru_utime * 1e6)
+        attempt.system_us = int(usage.ru_stime * 1e6)
+        attempt.peak_kib = self._peak_kib(usage.ru_maxrss, now)
+        attempt.phase = Phase.DRAINING
+        if self._capture.drain(attempt):
+            self.closed(attempt)
+        else:
+            self._set_timer(now + _drain_s, _Timer.CUT, attempt)
+
+    def _peak_kib(self, seen: int, now: float) -> int:
+        """Return a child's peak memory, 0 = not known.
+
+        The kernel's figure begins at the peak of this process (vfork), so what is not above it says nothing.
+        """
+        if seen > self._own_peak_kib + _peak_margin_kib and now - self._own_peak_at > 0.1:
+            self._own_peak_at = now
+            with open("/proc/self/status", "rb") as file:
+                self._own_peak_kib = int(file.read().partition(b"VmHWM:")[2].split(None, 1)[0])
+        return seen if seen > self._own_peak_kib + _peak_margin_kib else 0
+
+    def _cut(self, attempt: Attempt) -> None:
+        if not self._capture.drain(attempt):
+            self._capture.cut(attempt)
+        self.closed(attempt)
+
+    def closed(self, attempt: Attempt) -> None:
+        """The pipes of an attempt are closed; if its main process is gone too, what is left of it goes now."""
+        if attempt.phase is Phase.DRAINING:
+            attempt.phase = Phase.SWEEPING
+            self._sweeping.add(attempt)
+            self._is_dirty = True
+
+    def settle(self, now: float) -> None:
+        """Sweep if anything has changed that could end an attempt. Once a turn, after all that it brought."""
+        if self._is_dirty:
+            self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        """Kill what is left of attempts whose main process has ended; end those of which nothing is left."""
+        self._swept_at = now
+        self._is_dirty = False
+        pids = self._children.list()
+        waiting: set[Attempt] = set()
+        if len(pids) > len(self._mains):  # a child that is no main process is an orphan
+            for pid in pids:
+                if pid not in self._mains:
+                    waiting |= self._sweep_orphan(pid)
+        for attempt in self._sweeping - waiting if waiting else list(self._sweeping):
+            self._finish(attempt, now)
+        for attempt in waiting:
+            if not attempt.is_swept:
+                attempt.is_swept = True
+                self._set_timer(now + limits.unkillable_s, _Timer.STUCK, attempt)
+
+    def _sweep_orphan(self, pid: int) -> frozenset[Attempt]:
+        """Kill an orphan if none of its possible makers lives any more; return those who must wait for its end."""
+        makers = self._orphans.get(pid)
+        if makers is None:
+            makers = self._orphans[pid] = self._makers(pid)
+        if any(maker.phase is Phase.RUNNING or maker.phase is Phase.DRAINING for maker in makers):
+            return frozenset()
+        containment.kill_child(pid, self._mains)
+        return frozenset(maker for maker in makers if maker.phase is Phase.SWEEPING)
+
+    def _makers(self, pid: int) -> frozenset[Attempt]:
+        with suppress(OSError, ValueError):
+            kin = containment.kin(pid)
+            owner = self._by_pid.get(kin.session) or self._by_pid.get(kin.group)
+            if owner is not None:
+                return frozenset((owner,))
+        found = containment.cookie(pid)
+        attempts = frozenset(self._by_pid.values())
+        if found is None or all(attempt.order.worker != found[0] for attempt in attempts):
+            return attempts
+        return frozenset(attempt for attempt in attempts if attempt.cookie == found)
+
+    def _finish(self, attempt: Attempt, now: float) -> None:
+        attempt.phase = Phase.ENDED
+        self._sweeping.discard(attempt)
+        del self._by_pid[attempt.pid]
+        self.live -= 1
+        if attempt.is_stuck:
+            self.degraded -= 1
+        self._on_end(attempt, now)
+
+    # ------------------------------------------------------------ time
+
+    def due(self) -> float:
+        """Return when `tick` has something to do."""
+        timers = self._timers
+        while timers and timers[0][3].phase is Phase.ENDED:
+            heapq.heappop(timers)
+        due = timers[0][0] if timers else _NEVER
+        return min(due, self._swept_at + _sweep_again_s) if self._sweeping else due
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        while self._timers and self._timers[0][0] <= now:
+            _, _, what, attempt = heapq.heappop(self._timers)
+            if what is _Timer.CUT:
+                if attempt.phase is Phase.DRAINING:
+                    self._cut(attempt)
+            elif what is _Timer.STUCK:
+                if attempt.phase is not Phase.ENDED and not attempt.is_stuck:
+                    attempt.is_stuck = True
+                    self.degraded += 1
+            elif attempt.phase is Phase.RUNNING:
+                if what is _Timer.KILL:
+                    self._kill(attempt, now)
+                else:
+                    self.stop(attempt, Cause.TIME_LIMIT, None, now)
+        if self._sweeping and self._swept_at + _sweep_again_s <= now:
+            self._sweep(now)
+
+    def _set_timer(self, due: float, what: _Timer, attempt: Attempt) -> None:
+        self._count += 1
+        heapq.heappush(self._timers, (due, self._count, what, attempt))
+        if len(self._timers) > 4 * self.live + _timers_spare:  # an hour's limit on tasks of a millisecond
+            self._timers = [timer for timer in self._timers if timer[3].phase is not Phase.ENDED]
+            heapq.heapify(self._timers)

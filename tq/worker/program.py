@@ -1,0 +1,154 @@
+"""A submitted body made ready to run: arguments, environment, where the program is, what it reads.
+
+Making one costs about as much as ten spawns, so launchers keep them by the bytes of the body (`Programs`): all
+members of an array share one. Relative paths are seen from the current directory, which is the task's by then.
+"""
+
+import errno
+import os
+import stat
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from tq.errors import ProtocolError
+from tq.wire import codec
+from tq.wire.body import Body
+
+# Of the worker's own environment a task gets these and nothing else: no loader or interpreter variables, no secrets.
+_ALLOWED: Final = frozenset({b"PATH", b"HOME", b"LANG", b"TZ", b"USER", b"SHELL", b"TMPDIR"})
+_ALLOWED_PREFIX: Final = b"LC_"
+_PATH_DEFAULT: Final = b"/usr/local/bin:/usr/bin:/bin"
+_programs_max: Final = 64
+_found_s_max: Final = 1.0
+
+
+class SpawnError(Exception):
+    """The program cannot be run, and trying again would not help. `code` is what a shell would say: 126 or 127."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class StoredInput:
+    """Stdin that came with the task, in an anonymous file; each attempt reads it from its beginning.
+
+    Shared by all attempts that wait for it: the last one to be forgotten closes it.
+    """
+
+    __slots__ = ("_fd", "size")
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._fd = os.memfd_create("tq-stdin", os.MFD_CLOEXEC)
+        self.size = 0
+        self.append(data)
+
+    def append(self, data: bytes) -> None:
+        """Add a piece at the end."""
+        view = memoryview(data)
+        while view:
+            written = os.write(self._fd, view)
+            self.size += written
+            view = view[written:]
+
+    def open(self) -> int:
+        """Return a new descriptor at byte 0, read-only. The caller closes it."""
+        return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+
+class Program:
+    """One body, decoded. `environment` lacks only what differs from attempt to attempt."""
+
+    __slots__ = ("_found", "_found_at", "argv", "cwd", "environment", "kill_after_s", "stdin", "stop_signal",
+                 "time_limit_s", "umask")  # fmt: skip
+
+    def __init__(self, body: Body, base: Mapping[bytes, bytes]) -> None:
+        self.argv = list(body.argv)
+        self.cwd = body.cwd or b"/"
+        self.environment = {**base, **{os.fsencode(name): value for name, value in body.environment.items()}}
+        self.umask = body.umask
+        self.time_limit_s = body.time_limit_ms / 1000
+        self.kill_after_s = body.kill_after_ms / 1000
+        self.stop_signal = body.stop_signal
+        self.stdin = StoredInput(body.stdin) if body.stdin else None
+        self._found = b""
+        self._found_at = 0.0
+
+    def path(self) -> bytes:
+        """Return the program's path, or raise SpawnError. What the PATH led to is remembered for a second."""
+        if not self.argv:
+            raise SpawnError(127, "no command")
+        name = self.argv[0]
+        if b"/" in name:
+            return name
+        now = time.monotonic()
+        if not self._found or now - self._found_at > _found_s_max:
+            self._found = search(name, self.environment.get(b"PATH", _PATH_DEFAULT))
+            self._found_at = now
+        return self._found
+
+    def explain(self, error: OSError) -> SpawnError:
+        """Return what a failed exec of this program means."""
+        path = self._found or self.argv[0]
+        text = os.fsdecode(path)
+        self._found = b""  # look for it again next time
+        if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+            if os.path.exists(path):
+                return SpawnError(127, f"{text}: its interpreter does not exist")
+            return SpawnError(127, f"{text}: no such file")
+        if error.errno == errno.EACCES and os.path.isdir(path):
+            return SpawnError(126, f"{text}: is a directory")
+        if error.errno == errno.ENOEXEC:
+            return SpawnError(126, f"{text}: neither a binary for this machine nor a script with a #! line")
+        if error.errno == errno.E2BIG:
+            return SpawnError(126, f"{text}: arguments and environment are too long for this machine")
+        return SpawnError(126, f"{text}: {os.strerror(error.errno or 0)}")
+
+
+def search(name: bytes, path: bytes) -> bytes:
+    """Return where `name` is in the directories of `path`, as execvp(3) would find it, or raise SpawnError."""
+    refused = b""
+    for directory in path.split(b":"):
+        candidate = os.path.join(directory or b".", name)
+        try:
+            mode = os.stat(candidate).st_mode
+        except (OSError, ValueError):
+            continue
+        if stat.S_ISREG(mode) and os.access(candidate, os.X_OK):
+            return candidate
+        refused = refused or candidate
+    if refused and name:
+        raise SpawnError(126, f"{os.fsdecode(refused)}: not executable")
+    raise SpawnError(127, f"{os.fsdecode(name)}: not found in PATH ({os.fsdecode(path)})")
+
+
+def base_environment(own: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return what of a worker's own environment its tasks get."""
+    base = {name: value for name, value in own.items() if name in _ALLOWED or name.startswith(_ALLOWED_PREFIX)}
+    base.setdefault(b"PATH", _PATH_DEFAULT)
+    return base
+
+
+class Programs:
+    """The programs used last, by the bytes of their bodies."""
+
+    def __init__(self, own: Mapping[bytes, bytes]) -> None:
+        self._base: Final = base_environment(own)
+        self._kept: Final[dict[bytes, Program]] = {}
+
+    def get(self, body: bytes) -> Program:
+        """Return the program of a body; SpawnError if the body is none."""
+        program = self._kept.pop(body, None)
+        if program is None:
+            try:
+                program = Program(codec.loads(body, Body), self._base)
+            except ProtocolError as error:
+                raise SpawnError(126, f"the task's body cannot be read: {error}") from error
+            if len(self._kept) >= _programs_max:
+                del self._kept[next(iter(self._kept))]
+        self._kept[body] = program
+        return program

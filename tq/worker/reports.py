@@ -1,0 +1,103 @@
+"""What goes up to the worker: frames that wait for the socket, and reports that wait for company.
+
+Reports of ends are collected, because a worker that hears of each by itself does nothing else: sent at once when
+nothing runs, else after an interval that doubles up to 50 ms while many come and halves when few do, at 512, or at
+256 KiB (measured ratio to the bare loop: always 5 ms 0.81, 50 ms 0.91, adaptive 0.92).
+"""
+
+import os
+from collections import deque
+from typing import Final
+
+from tq.core.vocabulary import End
+from tq.worker.frames import Ended, Output, Up, encode
+
+interval_s_min: Final = 0.005
+interval_s_max: Final = 0.050
+many: Final = 16
+few: Final = 6
+ends_max: Final = 512
+bytes_max: Final = 256 * 1024
+unsent_bytes_max: Final = 8 * 1024 * 1024
+_output_inline_bytes_max: Final = 32 * 1024
+_end_bytes: Final = 100  # about what one report takes
+_write_bytes: Final = 256 * 1024
+_NEVER: Final = float("inf")
+
+
+class Reports:
+    """The way up. `fd` is the control socket, non-blocking."""
+
+    def __init__(self, fd: int) -> None:
+        self.unsent_bytes = 0
+        self._fd: Final = fd
+        self._frames: Final[deque[memoryview]] = deque()
+        self._ends: list[End] = []
+        self._outputs: list[Output] = []
+        self._bytes = 0
+        self._interval_s = interval_s_min
+        self._due = _NEVER
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much is unsent that nothing new may be started or pushed."""
+        return self.unsent_bytes > unsent_bytes_max
+
+    def send(self, message: Up) -> None:
+        """Queue one frame; `write` sends it. What must stay behind the reports so far calls `flush` before."""
+        frame = encode(message)
+        self._frames.append(memoryview(frame))
+        self.unsent_bytes += len(frame)
+
+    def add(self, end: End, now: float, rest: list[Output] | None = None) -> None:
+        """Report an end, with the last output of that attempt."""
+        if rest:
+            size = sum(len(output.data) for output in rest)
+            if size > _output_inline_bytes_max:
+                for output in rest:
+                    self.send(output)
+            else:
+                self._outputs += rest
+                self._bytes += size
+        self._bytes += _end_bytes + len(end.result)
+        self._ends.append(end)
+        if len(self._ends) >= ends_max or self._bytes >= bytes_max:
+            self.flush()
+        elif self._due == _NEVER:
+            self._due = now + self._interval_s
+
+    def due(self) -> float:
+        """Return when `tick` has something to do."""
+        return self._due
+
+    def tick(self, now: float, is_idle: bool) -> None:
+        """Send the reports if it is time."""
+        if self._ends and (is_idle or self._due <= now):
+            count = len(self._ends)
+            if count >= many:
+                self._interval_s = min(2 * self._interval_s, interval_s_max)
+            elif count < few:
+                self._interval_s = max(self._interval_s / 2, interval_s_min)
+            self.flush()
+
+    def flush(self) -> None:
+        """Send the reports now."""
+        if self._ends:
+            self.send(Ended(tuple(self._ends), tuple(self._outputs)))
+            self._ends, self._outputs, self._bytes = [], [], 0
+            self._due = _NEVER
+
+    def write(self) -> bool:
+        """Write as much as the socket takes. Return whether all is out; OSError when the worker is gone."""
+        frames = self._frames
+        while frames:
+            view = frames.popleft()
+            try:
+                written = os.write(self._fd, view[:_write_bytes])
+            except BlockingIOError:
+                frames.appendleft(view)
+                return False
+            self.unsent_bytes -= written
+            if written < len(view):
+                frames.appendleft(view[written:])
+        return True

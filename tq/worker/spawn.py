@@ -1,0 +1,106 @@
+"""Starts one process: the only place that calls posix_spawn.
+
+posix_spawn and not fork: a fork copies the page tables, and nothing may run between fork and exec. What
+posix_spawn cannot do (directory, umask, limits) is set in this process before, which is why the launcher is one
+single-threaded process of its own. While the child has not reached its program this process stands still and hears
+no signal (vfork), so nothing here may open a path that a task names.
+"""
+
+import errno
+import os
+import resource
+from contextlib import suppress
+from typing import Final, NamedTuple
+
+from tq.worker.containment import CATCHABLE
+from tq.worker.program import Program, SpawnError, StoredInput
+
+_DUP2: Final = os.POSIX_SPAWN_DUP2
+_files_reserved: Final = 64
+_files_by_attempt: Final = 3
+_TROUBLE: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO})  # not the task's fault
+
+
+class CwdMissing(Exception):
+    """The task's directory does not exist or cannot be entered; the text says which and why."""
+
+
+class Spawned(NamedTuple):
+    """A new process, and the reading ends of its stdout and stderr (non-blocking)."""
+
+    pid: int
+    out: int
+    err: int
+
+
+class Spawner:
+    """Starts processes. Owns the directory, umask and resource limits of this process."""
+
+    def __init__(self) -> None:
+        self._null: Final = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._umask = -1
+        self._files, self._files_hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        self._files_raised = False
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+    def make_room(self, slots: int) -> None:
+        """Raise this process's own limit of open files if so many attempts need it; tasks keep the old one."""
+        if slots * _files_by_attempt + _files_reserved > self._files != resource.RLIM_INFINITY:
+            with suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (self._files_hard, self._files_hard))
+                self._files_raised = self._files_hard != self._files
+
+    def start(self, program: Program, environment: dict[bytes, bytes], stdin: StoredInput | None) -> Spawned:
+        """Start `program` as the leader of a session of its own.
+
+        Raises CwdMissing or SpawnError for what is wrong with the task, OSError for what is wrong with this machine.
+        """
+        try:
+            os.chdir(program.cwd)
+        except (OSError, ValueError) as error:
+            reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+            raise CwdMissing(f"{os.fsdecode(program.cwd)}: {reason}") from error
+        path = program.path()
+        if program.umask != self._umask:
+            os.umask(program.umask)
+            self._umask = program.umask
+        fds: list[int] = []
+        try:
+            source = self._null
+            if stdin is not None:
+                source = stdin.open()
+                fds.append(source)
+            out, out_end = os.pipe2(os.O_CLOEXEC)
+            fds += (out, out_end)
+            err, err_end = os.pipe2(os.O_CLOEXEC)
+            fds += (err, err_end)
+            os.set_blocking(out, False)
+            os.set_blocking(err, False)
+            actions = ((_DUP2, source, 0), (_DUP2, out_end, 1), (_DUP2, err_end, 2))
+            pid = self._spawn(program, path, environment, actions)
+            fds.remove(out)
+            fds.remove(err)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        return Spawned(pid, out, err)
+
+    def _spawn(
+        self, program: Program, path: bytes, environment: dict[bytes, bytes], actions: tuple[tuple[int, int, int], ...]
+    ) -> int:
+        if self._files_raised:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self._files, self._files_hard))
+        try:
+            return os.posix_spawn(
+                path, program.argv, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=CATCHABLE
+            )
+        except ValueError as error:  # a NUL in an argument, a = in a name
+            raise SpawnError(126, f"{os.fsdecode(path)}: {error}") from error
+        except OSError as error:
+            if error.errno in _TROUBLE:
+                raise
+            raise program.explain(error) from error
+        finally:
+            if self._files_raised:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (self._files_hard, self._files_hard))
