@@ -82,6 +82,13 @@ async def _connect(address: Address) -> trio.SocketStream:
     except trio.TooSlowError:
         raise Unreachable(f"{address} does not answer", hint="is the address right, and no firewall between?") from None
     except OSError as error:
-        why = error.strerror or str(error)
+        why = error.strerror or _first_reason(error) or str(error)
         hint = "is it running? `tq server` starts one"
         raise Unreachable(f"no server answers at {address}: {why}", hint=hint) from error
+
+
+def _first_reason(error: OSError) -> str:
+    """Return why the first of several addresses of a host failed."""
+    cause = error.__cause__
+    first = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause
+    return (first.strerror or "") if isinstance(first, OSError) else ""

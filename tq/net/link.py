@@ -47,6 +47,7 @@ class Link:
         self._room = trio.Event()
         self._reader_ended = trio.Event()
         self._is_closing = False
+        self._is_closed_here = False
         self._is_broken = False
 
     # ------------------------------------------------------------ sending
@@ -97,6 +98,9 @@ class Link:
     async def __anext__(self) -> list[Message]:
         """Return what came, never an empty list. Raises ProtocolError for what is no message."""
         while True:
+            if self._is_closed_here:
+                self._reader_ended.set()
+                raise StopAsyncIteration
             try:
                 data = await self.stream.receive_some()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -118,9 +122,13 @@ class Link:
     # ------------------------------------------------------------ ending
 
     def close(self, goodbye: Message | None = None) -> None:
-        """End the link: what is queued still goes out, then `goodbye`, for at most a second; then the stream closes."""
+        """End the link: what is queued still goes out, then `goodbye`, for at most a second; then the stream closes.
+
+        The iteration ends too: what comes after this is not read any more.
+        """
         if goodbye is not None:
             self.send_nowait(goodbye)
+        self._is_closed_here = True
         self._end("closed here", at_once=False)
 
     def _end(self, because: str, *, at_once: bool = True) -> None:

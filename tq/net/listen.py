@@ -26,7 +26,7 @@ from typing import Final, NoReturn
 
 import trio
 
-from tq.errors import ConfigurationError, ProtocolError, TqError
+from tq.errors import ConfigurationError, ProtocolError, TqError, Unreachable
 from tq.net import tls
 from tq.net.address import joined
 from tq.net.dial import Stream, set_socket_options
@@ -35,7 +35,12 @@ from tq.net.places import Bounds, Place, Places, within_open_files
 _log: Final = logging.getLogger(__name__)
 _PAUSE_S: Final = 0.1  # before the next accept when the system is out of something
 _SAY_AGAIN_S: Final = 60.0
+_TEXT_CHARS_MAX: Final = 300
 _BACKLOG: Final = 4_096
+
+
+class HandshakeRefused(ProtocolError):
+    """The peer speaks no TLS, or not as tq does. The text says so without a word of the peer's."""
 
 
 class Arrival:
@@ -58,22 +63,29 @@ Attend = Callable[[Arrival], Awaitable[None]]
 
 
 class _Complaints:
-    """Says each reason at once, then at most once a minute with the number of repeats: a log is no target either."""
+    """Says each kind of trouble at once, then at most once a minute with the number of repeats.
+
+    Whoever can connect can make trouble as fast as the line goes: the log must not be their way to fill the disk, so
+    a kind is never made of what a peer sent.
+    """
 
     def __init__(self) -> None:
         self._said: dict[str, tuple[float, int]] = {}
 
-    def say(self, reason: str, peer: str) -> None:
+    def closed(self, peer: str, reason: str, kind: str = "") -> None:
+        """Say that the connection from `peer` was closed and why; `kind` if the reason itself is none."""
+        self.say(f"connection from {peer} closed: {reason}", kind or reason)
+
+    def say(self, text: str, kind: str) -> None:
+        """Log `text` unless something of this kind was said a moment ago."""
         now = trio.current_time()
-        last, silent = self._said.get(reason, (-_SAY_AGAIN_S, 0))
+        last, silent = self._said.get(kind, (-_SAY_AGAIN_S, 0))
         if now - last < _SAY_AGAIN_S:
-            self._said[reason] = (last, silent + 1)
+            self._said[kind] = (last, silent + 1)
             return
-        more = f" ({silent} more like it since)" if silent else ""
-        _log.warning("connection from %s closed: %s%s", peer, reason, more)
-        if len(self._said) > 1_000:  # reasons with a peer's own text in them must not pile up
-            self._said.clear()
-        self._said[reason] = (now, 0)
+        text = "".join(char if char.isprintable() else "?" for char in text[:_TEXT_CHARS_MAX])
+        _log.warning("%s%s", text, f" ({silent} more like it before)" if silent else "")
+        self._said[kind] = (now, 0)
 
 
 async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
@@ -140,13 +152,13 @@ async def _accept_loop(
         except OSError as error:
             # Out of file descriptors or memory, or a network in trouble: what waits in the kernel's queue stays
             # there. Only time helps, and those who close.
-            _log.warning("cannot accept a connection for now: %s", error.strerror or error)
+            complaints.say(f"cannot accept connections for now: {error.strerror or error}", "accept")
             await trio.sleep(_PAUSE_S)
             continue
         host, port = _peer_of(raw)
         place = places.take(host)
         if place is None:
-            complaints.say("too many connections without a hello from its address", host)
+            complaints.closed(joined(host, port), "too many connections without a hello from its address")
             raw.socket.close()
             continue
         nursery.start_soon(start, raw, host, port, place)
@@ -170,12 +182,14 @@ async def _attend(
             stream = await _shake_hands(raw, context, place, places.bounds)
             await attend(Arrival(stream, host, port, places, place))
         if place.scope.cancelled_caught:
-            complaints.say(place.why, peer)
+            complaints.closed(peer, place.why)
+    except* HandshakeRefused as refused:
+        complaints.closed(peer, str(refused.exceptions[0]))
     except* TqError as group:
         for error in _leaves(group):
-            complaints.say(str(error), peer)
+            complaints.closed(peer, str(error), type(error).__name__)
     except* (trio.BrokenResourceError, trio.ClosedResourceError):
-        complaints.say("the connection broke", peer)
+        complaints.closed(peer, "the connection broke")
     except* Exception:  # noqa: BLE001 - a connection's edge: a bug in its session must not stop the server
         _log.exception("connection from %s closed after an error inside the server", peer)
     finally:
@@ -192,7 +206,9 @@ async def _shake_hands(raw: trio.SocketStream, context: ssl.SSLContext, place: P
         await stream.do_handshake()
         tls.check_alpn(stream.selected_alpn_protocol())
     except trio.BrokenResourceError as error:
-        raise ProtocolError(tls.refusal(error.__cause__)) from error
+        raise HandshakeRefused(tls.refusal(error.__cause__)) from error
+    except Unreachable:
+        raise HandshakeRefused("TLS, but not the protocol of tq (no ALPN tq/1)") from None
     place.why = "no hello in time"
     place.scope.deadline = trio.current_time() + bounds.hello_s
     return stream

@@ -31,8 +31,8 @@ class Bounds(NamedTuple):
 class Place:
     """The place of one connection among those allowed."""
 
-    def __init__(self, host: str, since: float, deadline: float) -> None:
-        self.host = host
+    def __init__(self, origin: str, since: float, deadline: float) -> None:
+        self.origin = origin
         self.since = since
         self.scope = trio.CancelScope(deadline=deadline)
         self.why = "no hello in time"  # what to say if the scope is cancelled
@@ -70,14 +70,14 @@ class Places:
 
     def take(self, host: str) -> Place | None:
         """Return a place for an unauthenticated connection; None if its address has too many."""
-        is_local = _is_loopback(host)
-        if not is_local and self._by_address[host] >= self.bounds.unauthenticated_by_address_max:
+        origin = origin_of(host)
+        if origin and self._by_address[origin] >= self.bounds.unauthenticated_by_address_max:
             return None
         now = trio.current_time()
-        place = Place(host, now, now + self.bounds.handshake_s)
+        place = Place(origin, now, now + self.bounds.handshake_s)
         self.taken += 1
         self._unauthenticated[place] = None
-        self._by_address[host] += 1
+        self._by_address[origin] += 1
         return place
 
     def admit(self, place: Place) -> None:
@@ -85,9 +85,9 @@ class Places:
         if place not in self._unauthenticated:
             return
         del self._unauthenticated[place]
-        self._by_address[place.host] -= 1
-        if not self._by_address[place.host]:
-            del self._by_address[place.host]
+        self._by_address[place.origin] -= 1
+        if not self._by_address[place.origin]:
+            del self._by_address[place.origin]
         self._changed()
 
     def leave(self, place: Place) -> None:
@@ -111,8 +111,17 @@ def within_open_files(bounds: Bounds) -> Bounds:
     return bounds._replace(connections_max=possible)
 
 
-def _is_loopback(host: str) -> bool:
+def origin_of(host: str) -> str:
+    """Return what counts as one address: an IPv4 address, an IPv6 network of 64 bits (one subscriber has no less).
+
+    Empty for loopback, and for whoever has gone already: they count in all only.
+    """
     try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
-        return False
+        return ""
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is None:
+            return "" if address.is_loopback else str(ipaddress.ip_network((address.packed, 64), strict=False))
+        address = address.ipv4_mapped
+    return "" if address.is_loopback else str(address)

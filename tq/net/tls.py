@@ -64,7 +64,10 @@ def explained(error: BaseException, where: str) -> Unauthorised | Unreachable:
         if "not yet valid" in why or "expired" in why:
             hint = "compare the clocks of both machines; a restart of the server renews its certificate"
         return Unauthorised(f"the server at {where} is not the one that is expected: {why}", hint=hint)
-    why = getattr(error, "reason", None) or str(error) or type(error).__name__
+    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError):
+        hint = "another program may listen there, or the server has too many connections just now"
+        return Unreachable(f"what listens at {where} closed the connection during the TLS handshake", hint=hint)
+    why = _reason(error)
     return Unreachable(f"what answers at {where} does not speak TLS as tq does: {why}", hint="check the port")
 
 
@@ -78,8 +81,13 @@ def refusal(error: BaseException | None) -> str:
     if reason in {"UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "TLSV1_ALERT_PROTOCOL_VERSION"}:
         return "a TLS version before 1.3"
     if isinstance(error, ssl.SSLEOFError) or reason == "UNEXPECTED_EOF_WHILE_READING" or error is None:
-        return "closed during the handshake"
-    return f"TLS handshake: {reason.lower().replace('_', ' ') or type(error).__name__}"
+        return "it closed during the TLS handshake (it may not trust this server's certificate)"
+    return f"TLS handshake: {_reason(error)}"
+
+
+def _reason(error: BaseException) -> str:
+    reason = getattr(error, "reason", None) or type(error).__name__
+    return str(reason).lower().replace("_", " ")
 
 
 def _strict(context: ssl.SSLContext) -> ssl.SSLContext:

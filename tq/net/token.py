@@ -15,7 +15,7 @@ import zlib
 from base64 import b32encode, urlsafe_b64encode
 from typing import Final, NamedTuple
 
-from tq.errors import Unauthorised
+from tq.errors import BadRequest, Unauthorised
 
 RANDOM_BYTES: Final = 7 + 32  # for the id, and for the secret
 ID_CHARS: Final = 10
@@ -44,6 +44,8 @@ class Token(NamedTuple):
 
 def make_token(role: str, random: bytes) -> Token:
     """Return a new token of `role` from RANDOM_BYTES bytes of a cryptographic source."""
+    if role not in _LETTERS:
+        raise BadRequest(f"there is no role {role}", hint=f"one of {', '.join(_LETTERS)}")
     if len(random) != RANDOM_BYTES:
         raise ValueError(f"a token is made of {RANDOM_BYTES} random bytes")
     name = b32encode(random[:7]).decode("ascii")[:ID_CHARS].lower()

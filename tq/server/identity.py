@@ -98,18 +98,16 @@ def own_identity(certificate: Path, key: Path, ca: Path | None = None) -> Identi
 def _create(directory: Path, now: dt.datetime) -> None:
     """Make the CA in a directory beside, then rename it: complete or not at all, also after a power cut."""
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = directory.with_name(f"{directory.name}.new-{secrets.token_hex(4)}")
+    fresh = directory.with_name(f"{directory.name}.new")
+    if fresh.exists():  # a start that was cut off here
+        shutil.rmtree(fresh)
     fresh.mkdir(mode=0o700)
-    try:
-        key = ec.generate_private_key(ec.SECP256R1())
-        _write_new(fresh / "ca.key", _key_pem(key))
-        _write_new(fresh / "ca.pem", _pem(_ca(key, now)))
-        _sync(fresh)
-        fresh.rename(directory)
-        _sync(directory.parent)
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
+    key = ec.generate_private_key(ec.SECP256R1())
+    _write_new(fresh / "ca.key", _key_pem(key))
+    _write_new(fresh / "ca.pem", _pem(_ca(key, now)))
+    _sync(fresh)
+    fresh.rename(directory)
+    _sync(directory.parent)
 
 
 def _ca(key: ec.EllipticCurvePrivateKey, now: dt.datetime) -> x509.Certificate:

@@ -34,17 +34,18 @@ _INT_MAX: Final = 2**63 - 1
 _LARGE_POSITIVE: Final = re.compile(rb"\x1b[\x80-\xff]")
 _LARGE_NEGATIVE: Final = re.compile(rb"\x3b[\x80-\xff]")
 
+# The name of a message that this version does not know is the one value that an error may repeat.
+_UNKNOWN_NAME: Final = re.compile(r"Invalid value '[A-Za-z]{1,32}' - at `[^']*`\Z")
+
 # cbor2 calls `tag_hook` only for tags that it does not know; the ones below it would decode by itself (a regular
 # expression from a peer, a cyclic list, a 4,000-digit number). A test looks for tags that are missing here.
 _KNOWN_TAGS: Final = (
     0, 1, 2, 3, 4, 5, 25, 28, 29, 30, 35, 36, 37, 52, 54, 100, 256, 258, 260, 261, 1004, 43000, 55799,
 )  # fmt: skip
 
-_NOT_TAGGED: Final = "tags are not allowed"
-
 
 def _refuse_tag(*_: object) -> Any:
-    raise ProtocolError(_NOT_TAGGED)
+    raise ProtocolError("tags are not allowed")
 
 
 _TAG_DECODERS: Final = dict.fromkeys(_KNOWN_TAGS, _refuse_tag)
@@ -84,7 +85,7 @@ def decode(body: bytes) -> list[Message]:
     try:
         messages = msgspec.convert((items,), _Frame, strict=True, builtin_types=(bytes,)).messages
     except msgspec.ValidationError as error:
-        raise ProtocolError(f"not a message of the protocol: {error}") from error
+        raise ProtocolError(f"not a message of the protocol: {_without_values(error)}") from error
     if not messages:
         raise ProtocolError("a frame without a message")
     for message in messages:
@@ -103,7 +104,7 @@ def loads(data: bytes, kind: type[_Record]) -> _Record:
     try:
         return msgspec.convert(item, kind, strict=True, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
-        raise ProtocolError(f"not a {kind.__name__}: {error}") from error
+        raise ProtocolError(f"not a {kind.__name__}: {_without_values(error)}") from error
 
 
 def _loads(data: bytes) -> Any:
@@ -121,13 +122,18 @@ def _loads(data: bytes) -> Any:
     try:
         item = decoder.decode()
     except cbor2.CBORError as error:
-        why = _NOT_TAGGED if isinstance(error.__cause__, ProtocolError) else str(error)
-        raise ProtocolError(f"not the CBOR that the protocol allows: {why}") from error
+        raise ProtocolError(f"not the CBOR that the protocol allows: {_without_values(error)}") from error
     if source.tell() != len(data):
         raise ProtocolError(f"{len(data) - source.tell()} bytes after the end of the CBOR item")
     if _LARGE_POSITIVE.search(data) or _LARGE_NEGATIVE.search(data):
         _check_integers(item)
     return item
+
+
+def _without_values(error: Exception) -> str:
+    """Return an error's text for a log, without what the peer sent: it may be long, hostile, or a misplaced token."""
+    text = str(error)
+    return text if _UNKNOWN_NAME.match(text) else text.partition("'")[0].strip(" :-")
 
 
 def _check_integers(item: Any) -> None:
