@@ -106,7 +106,6 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
         """Whether every member is in a terminal state."""
         return sum(self.counts[State.SUCCEEDED :]) == self.size
 
-    @property
     def is_startable(self) -> bool:
         """Whether something in this job may start now, as far as the job alone decides."""
         if self.hold or self.cancelling:

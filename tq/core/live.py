@@ -131,7 +131,8 @@ class Live:
         self.granted: dict[str, int] = {}
         self.counts: dict[str, int] = {}
         self.timers_changed = True  # since somebody last looked for the next one
-        for table in (tables.RUNNING, tables.LANE):
+        lasting: tuple[Table[Any], ...] = (tables.RUNNING, tables.LANE)
+        for table in lasting:
             for page in pages(view, table):
                 self.fold({table: dict(page)})
 
@@ -165,8 +166,8 @@ class Live:
                 self._mark_started(task, record)
         for (worker, lane), width in changes.get(LIVE_WIDTH, {}).items():
             self.workers[worker].widen(lane, width)
-        for worker, *task in changes.get(LIVE_RECALLED, {}):
-            self.workers[worker].recalled.add((task[0], task[1], task[2]))
+        for worker, job, part, member in changes.get(LIVE_RECALLED, {}):
+            self.workers[worker].recalled.add((job, part, member))
         for (queue,), sequence in changes.get(LIVE_GRANTED, {}).items():
             self.granted[queue] = sequence
         for (name,), more in changes.get(LIVE_COUNT, {}).items():

@@ -4,10 +4,10 @@ A chain is an attempt that runs with others of its lane assigned behind it, on o
 the lane's demand once. So short tasks stream, and a long task never has another one stuck behind it.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from tq.core.live import Live, LiveWorker
 from tq.core.job import Demand, Lane
+from tq.core.live import Live, LiveWorker
 from tq.limits import held_max
 
 
@@ -33,28 +33,34 @@ def why_nowhere(workers: Collection[LiveWorker], queue: str, demand: Demand) -> 
     return "no connected worker offers what it asks for"
 
 
-def free_chains(live: Live, worker: LiveWorker, demand: Demand) -> int:
+Added = Mapping[int, Mapping[int, int]]  # worker -> lane -> chains given in this dispatch, not yet in the soft state
+
+
+def free_chains(live: Live, worker: LiveWorker, demand: Demand, added: Added) -> int:
     """How many more chains with this demand the worker has room for."""
+    chains = {lane: load.width for lane, load in worker.loads.items()}
+    for lane, more in added.get(worker.worker, {}).items():
+        chains[lane] = chains.get(lane, 0) + more
     offer = worker.capacity
-    free = offer.slots - worker.slots_used
+    free = offer.slots - sum(chains.values())
     if free > 0 and demand.cpus_milli:
-        free = min(free, (offer.cpus_milli - _used(live, worker, "cpus_milli")) // demand.cpus_milli)
+        used = sum(live.lanes[lane].demand.cpus_milli * width for lane, width in chains.items())
+        free = min(free, (offer.cpus_milli - used) // demand.cpus_milli)
     if free > 0 and demand.mem_bytes:
-        free = min(free, (offer.mem_bytes - _used(live, worker, "mem_bytes")) // demand.mem_bytes)
+        used = sum(live.lanes[lane].demand.mem_bytes * width for lane, width in chains.items())
+        free = min(free, (offer.mem_bytes - used) // demand.mem_bytes)
     return max(free, 0)
 
 
-def _used(live: Live, worker: LiveWorker, what: str) -> int:
-    return sum(getattr(live.lanes[lane].demand, what) * load.width for lane, load in worker.loads.items())
-
-
-def places(live: Live, number: int, workers: Iterable[LiveWorker], steady_ms: int) -> Iterator[tuple[LiveWorker, int]]:
+def places(
+    live: Live, number: int, workers: Iterable[LiveWorker], steady_ms: int, added: Added
+) -> Iterator[tuple[LiveWorker, int]]:
     """Yield (worker, width) for each attempt of a lane that may be leased now: free slots first, then chains.
 
     `width` is how many of the lane that worker may run at once if it takes this one.
     """
     lane: Lane = live.lanes[number]
-    fitting = [(worker, free_chains(live, worker, lane.demand)) for worker in workers]
+    fitting = [(worker, free_chains(live, worker, lane.demand, added)) for worker in workers]
     spread = sorted((pair for pair in fitting if pair[1]), key=lambda pair: _busy(pair[0]))
     taken = {worker.worker: 0 for worker, _ in fitting}
     widths = {worker.worker: _width(worker, number) for worker, _ in fitting}
@@ -66,8 +72,7 @@ def places(live: Live, number: int, workers: Iterable[LiveWorker], steady_ms: in
             yield worker, widths[worker.worker]
         turn += 1
         spread = [pair for pair in spread if pair[1] > turn]
-    depth = live.depth(number)
-    if depth > 1:
+    if live.depth(number) > 1:
         for worker, _ in fitting:
             width = widths[worker.worker]
             for _ in range(chain_room(live, worker, number, width, steady_ms) - taken[worker.worker]):

@@ -5,8 +5,8 @@
     answer = turn.apply(command, submitter)      # raises Refused: nothing changed
     finished = turn.finish()                     # Dispatch, and what to write and do
 
-A turn is several commands and one commit. `apply` runs each command in a layer of its own, so that a refused command, or
-one that raises, leaves nothing behind; only a finished layer is merged and folded into the soft state. The same
+A turn is several commands and one commit. `apply` runs each command in a layer of its own, so that a refused command,
+or one that raises, leaves nothing behind; only a finished layer is merged and folded into the soft state. The same
 commands with the same times on the same state give the same changes, however they are grouped into turns.
 """
 
@@ -110,7 +110,8 @@ class Engine:
         due = [] if self._due_ms is None else [self._due_ms]
         for worker in self.live.workers.values():
             if worker.started and len(worker.held) > worker.slots_used:
-                due.extend(since + prefetch_ms for since in worker.started.values() if since + prefetch_ms > times.steady_ms)
+                turned_long = (since_ms + prefetch_ms for since_ms in worker.started.values())
+                due.extend(due_ms for due_ms in turned_long if due_ms > times.steady_ms)
         return max(min(due) - times.steady_ms, 0) if due else None
 
 

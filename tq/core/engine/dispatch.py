@@ -1,8 +1,8 @@
 """Dispatch, the last command of every turn: lease what may start, recall what should not wait.
 
-Lanes that have something ready are taken in the order of their heads (priority, then age), and of the queues the one that
-was served longest ago goes first. A lane that finds no room where it could run keeps later lanes from refilling those
-workers: so chains drain, and it gets its slot.
+Lanes that have something ready are taken in the order of their heads (priority, then age), and of the queues the one
+that was served longest ago goes first. A lane that finds no room where it could run keeps later lanes from refilling
+those workers: so chains drain, and it gets its slot.
 """
 
 from collections import defaultdict
@@ -32,7 +32,7 @@ def dispatch(step: Step, *, may_lease: bool = True) -> None:
     for number in _lanes_in_order(step):
         lane = step.live.lanes[number]
         fitting = [worker for worker in workers if could_fit(worker, lane.queue, lane.demand)]
-        is_unmet = leases.fill(number, places(step.live, number, fitting, step.times.steady_ms))
+        is_unmet = leases.fill(number, places(step.live, number, fitting, step.times.steady_ms, leases.added))
         if leases.taken >= step.bounds.leases:
             break
         if is_unmet:
@@ -49,6 +49,7 @@ class Leases:
         self.taken = 0
         self._starts: dict[tuple[int, JobKey], list[Assignment]] = defaultdict(list)
         self._widths: dict[tuple[int, int], int] = {}
+        self.added: dict[int, dict[int, int]] = defaultdict(dict)
 
     def fill(self, number: int, room: Iterator[tuple[LiveWorker, int]]) -> bool:
         """Lease members of a lane, in order, into the places that there are. Return whether some found none."""
@@ -57,14 +58,12 @@ class Leases:
             return True
         lane = self._step.live.lanes[number]
         self._step.overlay.put(LIVE_GRANTED, (lane.queue,), self._step.sequence)
-        jobs = 0
-        for key, progress in _ready_jobs(self._step, number):
-            jobs += 1
+        for jobs, (key, progress) in enumerate(_ready_jobs(self._step, number), start=1):
             for task_key, task in _startable(self._step, key, progress, self._step.bounds.leases - self.taken):
                 self._lease(task_key, task, *place)
                 place = next(room, None)
                 if place is None or self.taken >= self._step.bounds.leases:
-                    return progress.is_startable or jobs < lane.ready
+                    return progress.is_startable() or jobs < lane.ready
         return False
 
     def send(self) -> None:
@@ -115,7 +114,10 @@ class Leases:
         ref = AttemptRef(*key, attempt, step.sequence)
         job = step.job(key[:2])
         self._starts[worker.worker, key[:2]].append(Assignment(ref, ids.value_of(job, key[2])))
-        self._widths[worker.worker, step.progress(key[:2]).lane] = width
+        lane = step.progress(key[:2]).lane
+        self._widths[worker.worker, lane] = width
+        load = worker.loads.get(lane)
+        self.added[worker.worker][lane] = width - (load.width if load else 0)
         self.taken += 1
 
 
@@ -156,7 +158,7 @@ def _ready_jobs(step: Step, number: int) -> Iterator[tuple[JobKey, Progress]]:
         for (_, rank, job, part), _ in rows:
             progress = step.progress((job, part))
             yield (job, part), progress
-            at_head = at_head and not progress.is_startable
+            at_head = at_head and not progress.is_startable()
             if at_head:
                 lane.floor_rank, lane.floor_job, lane.floor_part = rank, job, part + 1
         low = (number, rank, job, part + 1)
@@ -168,17 +170,17 @@ def _startable(step: Step, key: JobKey, progress: Progress, want: int) -> Iterat
     Each is leased by the caller before the next is asked for.
     """
     page = max(min(want, step.bounds.slice), 1)
-    while progress.again and progress.is_startable:
+    while progress.again and progress.is_startable():
         low = (*key, progress.lane)
         rows = step.overlay.scan(tables.AGAIN, low, (*key, progress.lane + 1), page)
         if not rows:
             raise AssertionError(f"job {key} counts {progress.again} that came back, and has none")
         for row, _ in rows:
-            if not progress.is_startable:
+            if not progress.is_startable():
                 return
             task_key = (*key, row[4])
             yield task_key, step.task(task_key)
-    while progress.is_startable:
+    while progress.is_startable():
         member = _next_untouched(step, key, progress)
         yield (*key, member), None
 

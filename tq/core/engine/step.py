@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from tq.core import tables
-from tq.core.live import LIVE_COUNT, Live
 from tq.core.job import Job, Lane, Meta, Progress
+from tq.core.live import LIVE_COUNT, Live
 from tq.core.task import Cause, Phase, State, Task, Trigger, transition
 from tq.core.view import Overlay, View
 from tq.core.vocabulary import Effect, TaskChanged, Times
@@ -158,7 +158,7 @@ class Step:
             self.overlay.put(tables.META, (), self._meta)
 
     def _settle_ready(self, key: JobKey, progress: Progress) -> None:
-        startable = progress.is_startable
+        startable = progress.is_startable()
         if startable is progress.ready:
             return
         progress.ready = startable

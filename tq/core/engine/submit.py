@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from tq import limits
 from tq.core import tables
-from tq.core.engine.timers import TimerKind, set_timer
 from tq.core.engine.step import Step
+from tq.core.engine.timers import TimerKind, set_timer
 from tq.core.job import Demand, Job, Key, Lane, Progress, Upload
 from tq.core.placement import why_nowhere
 from tq.core.task import State

@@ -1,0 +1,150 @@
+"""Submit: idempotent by key, checked whole before anything is stored."""
+
+import pytest
+
+from tests.support.house import House
+from tq import limits
+from tq.core import tables
+from tq.core.job import Demand
+from tq.core.vocabulary import Submit, Submitted, Tick, Upload
+from tq.errors import BadRequest, KeyConflict, NotDone, Refused, TaskNotFound, TooLarge, TooManyLanes
+
+
+@pytest.fixture
+def house():
+    return House()
+
+
+def test_the_same_key_returns_the_same_job(house):
+    first = house.do(Submit("k", b"body"))
+    house.restart()
+    again = house.do(Submit("k", b"body"))
+
+    assert isinstance(first, Submitted)
+    assert isinstance(again, Submitted)
+    assert (again.id, again.existed) == (first.id, True)
+    assert house.store.get(tables.JOB, (2, 0)) is None
+
+
+def test_the_same_key_with_another_request_is_a_conflict(house):
+    house.do(Submit("k", b"body"))
+    with pytest.raises(KeyConflict):
+        house.do(Submit("k", b"other"))
+
+
+def test_jobs_without_a_key_are_all_different(house):
+    assert [house.submit(), house.submit()] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "a b"},
+        {"name": "x" * 129},
+        {"queue": ""},
+        {"queue": "a/b"},
+        {"tags": ("ok", "\x1b[31m")},
+        {"priority": 101},
+        {"priority": -101},
+        {"size": 0},
+        {"size": 2},
+        {"size": 3, "is_array": True, "array_step": 0},
+        {"size": 3, "is_array": True, "array_first": -1},
+        {"size": 3, "is_array": True, "array_first": (1 << 63) - 2},
+        {"throttle": -1},
+        {"trace": "junk"},
+        {"demand": Demand(cpus_milli=-1)},
+    ],
+)
+def test_a_field_out_of_its_range_is_refused_and_nothing_is_stored(house, fields):
+    with pytest.raises(BadRequest):
+        house.submit(**fields)
+    assert house.submit() == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        Submit("k", b""),
+        Submit("k" * 129, b"x"),
+        Submit("k", b"x" * (limits.body_bytes_max + 1)),
+        Submit("k", b"x", tags=("t",) * (limits.tags_max + 1)),
+        Submit("k", b"x", size=limits.array_size_max + 1, is_array=True),
+        Submit("k", b"x", stdin_key="unknown"),
+    ],
+)
+def test_what_exceeds_a_bound_or_lacks_its_input_is_refused(house, command):
+    with pytest.raises(Refused):
+        house.do(command)
+    assert house.store.get(tables.KEY, ("k",)) is None
+
+
+def test_ten_million_members_are_a_handful_of_keys(house):
+    house.array(10_000_000)
+    assert sum(map(len, house.finished.changes.values())) < 12
+
+
+def test_a_new_combination_of_queue_and_demand_opens_a_lane(house):
+    house.submit()
+    house.submit(queue="other")
+    house.submit(demand=Demand(cpus_milli=2000))
+    house.submit(queue="other")
+    assert len(house.engine.live.lanes) == 3
+
+
+def test_too_many_lanes_are_refused(house, monkeypatch):
+    monkeypatch.setattr(limits, "lanes_max", 1)
+    house.submit()
+    with pytest.raises(TooManyLanes):
+        house.submit(queue="other")
+
+
+def test_a_submit_says_when_no_worker_can_run_it(house):
+    def warning(**fields):
+        return house.do(Submit("", b"x", **fields)).warning
+
+    assert warning() == "no worker is connected"
+    house.join(slots=2)
+    assert warning() == ""
+    assert "asks for" in warning(demand=Demand(cpus_milli=64_000))
+
+
+class TestUpload:
+    """Pieces of a large input before its submit."""
+
+    PIECE = b"x" * limits.piece_bytes_max
+
+    def test_pieces_become_the_input_of_a_job(self, house):
+        assert house.do(Upload("u", 0, self.PIECE)).received == limits.piece_bytes_max
+        assert house.do(Upload("u", limits.piece_bytes_max, b"end")).received == limits.piece_bytes_max + 3
+        number = house.submit(stdin_key="u")
+
+        blob = house.store.get(tables.JOB, (number, 0)).stdin
+        assert house.store.get(tables.BODY, (blob, 1)) == b"end"
+        assert house.store.get(tables.UPLOAD, ("u",)) is None
+
+    def test_a_piece_that_is_known_changes_nothing(self, house):
+        house.do(Upload("u", 0, self.PIECE))
+        assert house.do(Upload("u", 0, self.PIECE)).received == limits.piece_bytes_max
+        assert house.do(Upload("u", 2 * limits.piece_bytes_max, b"x")).received == limits.piece_bytes_max
+
+    def test_an_unknown_upload_begins_at_its_beginning(self, house):
+        assert house.do(Upload("u", limits.piece_bytes_max, b"x")).received == 0
+
+    def test_input_past_its_bound_is_refused(self, house):
+        with pytest.raises(TooLarge):
+            house.do(Upload("u", limits.stdin_bytes_max, b"x"))
+
+    def test_an_upload_of_another_token_cannot_be_taken(self, house):
+        house.do(Upload("u", 0, b"secret"), submitter="owner")
+        with pytest.raises(NotDone):
+            house.do(Submit("", b"x", stdin_key="u"), submitter="thief")
+
+    def test_an_abandoned_upload_ends_by_itself(self, house):
+        house.do(Upload("u", 0, b"data"))
+        house.now_ms += limits.upload_ttl_ms
+        house.do(Tick())
+        assert house.store.get(tables.UPLOAD, ("u",)) is None
+        assert house.store.get(tables.BODY, (1, 0)) is None
+        with pytest.raises(TaskNotFound):
+            house.do(Submit("", b"x", stdin_key="u"))

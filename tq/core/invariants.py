@@ -1,0 +1,179 @@
+"""What must always hold of a store: everything derived is derived anew from the records and compared.
+
+Run by tests and the simulator after each step, and by `tq store check` on real stores: it reads page by page and keeps
+only counts. It says what is wrong in sentences; it mends nothing.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from tq.core import tables
+from tq.core.job import Progress
+from tq.core.live import Live
+from tq.core.placement import could_fit, places
+from tq.core.task import STATES, Phase, State, Task
+from tq.core.view import Table, View, pages
+
+JobKey = tuple[int, int]
+
+
+def check(view: View, live: Live | None = None, *, findings_max: int = 100) -> list[str]:
+    """Return what is wrong, at most `findings_max` findings; an empty list is a clean store."""
+    findings: list[str] = []
+    for finding in _findings(view, live):
+        findings.append(finding)
+        if len(findings) >= findings_max:
+            break
+    return findings
+
+
+def _findings(view: View, live: Live | None) -> Iterator[str]:
+    lanes: dict[int, Counter[int]] = {}
+    ready: Counter[int] = Counter()
+    index_rows: Counter[str] = Counter()
+    for key, progress in _rows(view, tables.PROGRESS):
+        yield from _check_job(view, key, progress, index_rows)
+        counts = lanes.setdefault(progress.lane, Counter())
+        counts.update({state: progress.counts[state] for state in range(STATES)})
+        ready[progress.lane] += progress.ready
+    yield from _check_lanes(view, lanes, ready)
+    yield from _check_index_sizes(view, index_rows)
+    yield from _check_keys(view)
+    if live is not None:
+        yield from _check_live(view, live)
+
+
+def _rows(view: View, table: Table[Any]) -> Iterator[tuple[Any, Any]]:
+    for page in pages(view, table):
+        yield from page
+
+
+def _tasks_of(view: View, key: JobKey) -> Iterator[tuple[Any, Task]]:
+    low = (*key, 0)
+    while rows := view.scan(tables.TASK, low, (key[0], key[1] + 1), 1_000):
+        yield from rows
+        low = (*key, rows[-1][0][2] + 1)
+
+
+def _check_job(view: View, key: JobKey, progress: Progress, index_rows: Counter[str]) -> Iterator[str]:
+    """Check I15 (counts), I3 (attempts), and the index entries of one job's members."""
+    name = f"job {key[0]}.{key[1]}" if key[1] else f"job {key[0]}"
+    job = view.get(tables.JOB, key)
+    if job is None:
+        yield f"{name} has progress and no record"
+        return
+    counts = [0] * STATES
+    records = ahead = again = 0
+    for task_key, task in _tasks_of(view, key):
+        records += 1
+        counts[task.state] += 1
+        ahead += task_key[2] >= progress.cursor
+        again += task.state is State.QUEUED
+        yield from _check_task(view, task_key, task, progress, index_rows)
+        if job.crash_limit and task.losses > job.crash_limit:
+            yield f"{name} member {task_key[2]} has {task.losses} losses, over its crash limit (I6)"
+    counts[progress.first] += progress.size - records
+    if counts != progress.counts:
+        yield f"{name} counts {progress.counts}, and has {counts} (I15)"
+    found = (progress.size - records, ahead, again)
+    if found != (progress.untouched, progress.ahead, progress.again):
+        yield f"{name} says untouched, ahead, again {progress.untouched, progress.ahead, progress.again}, has {found}"
+    if progress.cursor > progress.size or (progress.untouched and progress.cursor + progress.ahead > progress.size):
+        yield f"{name} has its cursor at {progress.cursor} of {progress.size}"
+    if progress.ready is not progress.is_startable():
+        yield f"{name} is {'' if progress.ready else 'not '}marked ready against its counts"
+    if progress.ready and not view.get(tables.READY, (progress.lane, progress.rank, *key)):
+        yield f"{name} is ready and has no READY entry"
+    if progress.is_ended is not (progress.ended_ms > 0):
+        yield f"{name} has ended_ms {progress.ended_ms} against its counts"
+    if progress.ended_ms and not view.get(tables.ENDED, (progress.ended_ms, key[0])):
+        yield f"{name} has ended and has no ENDED entry"
+    index_rows["ready"] += progress.ready
+    index_rows["ended"] += progress.ended_ms > 0
+
+
+def _check_task(
+    view: View, key: tuple[int, int, int], task: Task, progress: Progress, index_rows: Counter[str]
+) -> Iterator[str]:
+    """Check that the one index entry of a member's state is there (that there is no other, sizes show)."""
+    name = f"task {key[0]} member {key[2]}"
+    if task.state is State.RUNNING:
+        index_rows["running"] += 1
+        if view.get(tables.RUNNING, (task.worker, *key)) != progress.lane:
+            yield f"{name} is running and has no RUNNING entry"
+        if task.phase not in (Phase.ASSIGNED, Phase.STARTED, Phase.STOPPING) or not task.attempt or not task.lease:
+            yield f"{name} is running in phase {task.phase.word}, attempt {task.attempt}, lease {task.lease}"
+    elif task.state is State.QUEUED:
+        index_rows["again"] += 1
+        if not view.get(tables.AGAIN, (*key[:2], progress.lane, task.since_ms, key[2])):
+            yield f"{name} came back and has no AGAIN entry"
+    elif task.state is State.DEAD:
+        index_rows["dead"] += 1
+        if not view.get(tables.DEAD, (task.ended_ms, *key)):
+            yield f"{name} is dead and not in the dead letter queue"
+    if task.state.is_terminal and task.phase in (Phase.ASSIGNED, Phase.STARTED, Phase.STOPPING):
+        yield f"{name} has ended in phase {task.phase.word}"
+
+
+def _check_lanes(view: View, lanes: dict[int, Counter[int]], ready: Counter[int]) -> Iterator[str]:
+    for (number,), lane in _rows(view, tables.LANE):
+        counted = lanes.pop(number, Counter())
+        expected = [counted[state] for state in range(STATES)]
+        if lane.counts != expected:
+            yield f"lane {number} counts {lane.counts}, its jobs have {expected} (I15)"
+        if lane.ready != ready[number]:
+            yield f"lane {number} counts {lane.ready} ready jobs, has {ready[number]}"
+        floor = (number, lane.floor_rank, lane.floor_job, lane.floor_part)
+        below = view.scan(tables.READY, (number,), floor, 1)
+        if below:
+            yield f"lane {number} has {below[0][0]} below its floor {floor}: it would never start"
+    for number in lanes:
+        yield f"lane {number} has jobs and no record"
+
+
+def _check_index_sizes(view: View, expected: Counter[str]) -> Iterator[str]:
+    indexes: tuple[Table[Any], ...] = (tables.READY, tables.RUNNING, tables.AGAIN, tables.DEAD, tables.ENDED)
+    for table in indexes:
+        size = sum(map(len, pages(view, table)))
+        if size != expected[table.name]:
+            yield f"index {table.name} has {size} entries, the records want {expected[table.name]}"
+
+
+def _check_keys(view: View) -> Iterator[str]:
+    for (name,), key in _rows(view, tables.KEY):
+        if view.get(tables.JOB, (key.job, 0)) is None:
+            yield f"key {name!r} names job {key.job}, which is not there (I2)"
+
+
+def _check_live(view: View, live: Live) -> Iterator[str]:
+    """Check I8 (reservations), and that memory says what the store says."""
+    held: Counter[int] = Counter()
+    for (worker, *task), lane in _rows(view, tables.RUNNING):
+        held[worker] += 1
+        if worker not in live.workers or live.workers[worker].held.get((task[0], task[1], task[2])) != lane:
+            yield f"worker {worker:x} holds {task} in the store and not in memory"
+    for number, worker in live.workers.items():
+        if len(worker.held) != held[number]:
+            yield f"worker {number:x} holds {len(worker.held)} in memory, {held[number]} in the store"
+        used = sum(load.width for load in worker.loads.values())
+        if used != worker.slots_used or any(not 0 < load.width <= load.held for load in worker.loads.values()):
+            yield f"worker {number:x} counts {worker.slots_used} slots used, its lanes use {used} (I8)"
+        if worker.session is not None and used > max(worker.capacity.slots, len(worker.started)):
+            yield f"worker {number:x} has {used} of {worker.capacity.slots} slots reserved (I8)"
+    for (number,), lane in _rows(view, tables.LANE):
+        if lane != live.lanes.get(number):
+            yield f"lane {number} differs between store and memory"
+
+
+def idle_room(view: View, live: Live, steady_ms: int) -> list[str]:
+    """Return where a worker has room beside ready work that fits: nothing, right after a Dispatch that was not cut."""
+    found = []
+    for number, lane in live.lanes.items():
+        if not view.scan(tables.READY, (number,), (number + 1,), 1):
+            continue
+        fitting = [worker for worker in live.workers.values() if could_fit(worker, lane.queue, lane.demand)]
+        free = [worker for worker in fitting if worker.slots_used < worker.capacity.slots]
+        if free and next(places(live, number, free, steady_ms, {}), None) is not None:
+            found.append(f"lane {number} is ready, and worker {free[0].worker:x} has a free slot")
+    return found
