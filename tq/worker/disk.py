@@ -1,0 +1,55 @@
+"""The child that takes results to the spool and away again, in the order in which that was decided.
+
+Runs in a thread, since each write waits for the disk. A disk that fails costs the safety net, not the worker: the
+results are in memory too, and the failure is said.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import trio
+
+from tq.net.log import log
+from tq.worker import instructions as i
+from tq.worker.hands import Hands, ToDisk
+from tq.worker.spool import Spool
+
+
+async def run_disk(hands: Hands, spool: Spool) -> None:
+    """Carry out what is queued for the disk, for ever."""
+    while True:
+        await hands.disk_work.wait()
+        hands.disk_work = trio.Event()
+        await trio.to_thread.run_sync(write_down, spool, _take(hands))
+
+
+def finish(hands: Hands, spool: Spool) -> None:
+    """Carry out what is left, at the worker's end."""
+    write_down(spool, _take(hands))
+
+
+def write_down(spool: Spool, work: Sequence[tuple[int, ToDisk]]) -> None:
+    """Carry out instructions, each with the lineage that it is about. Blocks."""
+    try:
+        for (lineage, kind), group in groupby(work, key=lambda item: (item[0], type(item[1]))):
+            if kind is i.Keep:
+                kept = [one for _, one in group if isinstance(one, i.Keep)]
+                spool.keep(lineage, [(one.delivery, one.ends) for one in kept])
+            else:
+                for _, one in group:
+                    _write_one(spool, lineage, one)
+    except OSError as error:
+        log("spool_failed", level="error", error=error.strerror, path=spool.path)
+
+
+def _write_one(spool: Spool, lineage: int, instruction: ToDisk) -> None:
+    if isinstance(instruction, i.Forget):
+        spool.forget(instruction.delivery)
+    elif isinstance(instruction, i.Aside):
+        path = spool.orphan(lineage, instruction.ends)
+        log("results_orphaned", level="warning", lineage=f"{lineage:016x}", results=len(instruction.ends), path=path)
+
+
+def _take(hands: Hands) -> list[tuple[int, ToDisk]]:
+    work, hands.to_disk = hands.to_disk, []
+    return work

@@ -1,0 +1,157 @@
+"""Carries out what `Slots` decides: the only place where a decision becomes a message, a frame or a file.
+
+Everything here is done at once and in order, without waiting, so that no other child of the worker can come between
+two instructions; what takes time (sockets, disk) is queued for the loops that do it.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import trio
+
+from tq.core.vocabulary import AttemptRef
+from tq.net.link import Link
+from tq.net.log import log
+from tq.wire import messages as m
+from tq.worker import frames
+from tq.worker import instructions as i
+from tq.worker.kept import KeptOutput
+from tq.worker.launcher_link import LauncherLink
+from tq.worker.outbox import attempts_of
+from tq.worker.slots import Slots
+
+FOLLOW_BYTES: Final = 1024 * 1024
+
+ToDisk = i.Keep | i.Forget | i.Aside
+
+
+class Hands:
+    """One worker's hands. `name` is its id in 16 hex digits; `link` and `launcher` come and go."""
+
+    def __init__(self, slots: Slots, name: str) -> None:
+        self.slots = slots
+        self.name = name
+        self.link: Link | None = None
+        self.launcher: LauncherLink | None = None
+        self.launcher_is_ready = trio.Event()
+        self.output = KeptOutput()
+        self.inputs: dict[int, bytearray] = {}  # large inputs that are being fetched
+        self.lineage = 0  # of the store whose attempts are held
+        self.to_disk: list[tuple[int, ToDisk]] = []  # each with the lineage that it is about
+        self.disk_work = trio.Event()
+        self._followed: set[AttemptRef] = set()
+        self._changed = trio.Event()
+
+    def carry_out(self, instructions: Iterable[i.Instruction]) -> None:
+        """Do what was decided, in order."""
+        for instruction in instructions:
+            match instruction:
+                case i.Say():
+                    self._say(instruction.message)
+                case i.Spawn():
+                    self._spawn(instruction.assign, instruction.stdin)
+                case i.Stop():
+                    self._tell(frames.Stop(instruction.attempts, instruction.cause))
+                case i.Recall():
+                    self._tell(frames.Recall(instruction.attempts))
+                case i.Fetch():
+                    self.inputs[instruction.blob] = bytearray()
+                    self._say(m.GetBlob(instruction.blob, 0))
+                case i.Settled():
+                    self.output.forget(instruction.attempts)
+                    self._followed.difference_update(instruction.attempts)
+                case i.Keep() | i.Forget() | i.Aside():
+                    self.to_disk.append((self.lineage, instruction))
+                    self.disk_work.set()
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds; it is looked at after each round of instructions."""
+        while not condition():
+            self._changed = trio.Event()
+            await self._changed.wait()
+
+    # ------------------------------------------------------------ what others bring
+
+    def take_blob(self, message: m.Blob) -> None:
+        """Take a piece of a large input, and ask for the next; an empty one was the last."""
+        pieces = self.inputs.get(message.blob)
+        if pieces is None:
+            return
+        if message.data:
+            pieces += message.data
+            self._say(m.GetBlob(message.blob, message.piece + 1))
+        else:
+            del self.inputs[message.blob]
+            self.carry_out(self.slots.fetched(message.blob, bytes(pieces)))
+
+    def follow(self, message: m.FollowOutput) -> None:
+        """Let an attempt's output come as it is written, or no longer."""
+        if message.on and message.attempt not in self._followed:
+            self._followed.add(message.attempt)
+            self._tell(frames.Follow(message.attempt, FOLLOW_BYTES))
+        elif not message.on and message.attempt in self._followed:
+            self._followed.discard(message.attempt)
+            self._tell(frames.Follow(message.attempt, 0))
+
+    async def take_frames(self, messages: Iterable[frames.Up]) -> None:
+        """Take what the launcher says. Waits while the connection has no room for output."""
+        for message in messages:
+            match message:
+                case frames.Ended():
+                    for output in message.outputs:
+                        await self._take_output(output)
+                    self.carry_out(self.slots.ended(message.ends))
+                case frames.Output():
+                    await self._take_output(message)
+                case frames.Started():
+                    self.carry_out(self.slots.started(message.attempts))
+                case frames.Recalled():
+                    if message.cause:
+                        log("cannot_start", level="warning", attempts=len(message.attempts), error=message.error)
+                    self.carry_out(self.slots.recalled(message.attempts, message.cause))
+                case _:
+                    pass
+
+    async def _take_output(self, output: frames.Output) -> None:
+        self.output.put(m.Output(output.attempt, output.stream, output.offset, output.data))
+        if self.slots.outbox.is_open:
+            await self.send_output()
+        if output.attempt in self._followed:
+            self._tell(frames.Follow(output.attempt, len(output.data)))
+
+    async def send_output(self, *, heard: Callable[[], None] = lambda: None) -> None:
+        """Send what this connection has not carried; `heard` is called between pieces."""
+        link = self.link
+        while link is not None and link is self.link and (output := self.output.take()):
+            if not await link.send(output):
+                return
+            heard()
+
+    # ------------------------------------------------------------ ways out
+
+    def _say(self, message: m.Message) -> None:
+        """Send to the server. A delivery about attempts with output must not overtake that output."""
+        if self.link is None:
+            return
+        follows_output = isinstance(message, m.Ended | m.HandedBack) and any(
+            ref in self.output for ref in attempts_of(message)
+        )
+        self.link.send_nowait(message, output=follows_output)
+
+    def _tell(self, message: frames.Down) -> None:
+        if self.launcher is not None:
+            self.launcher.send(message)
+
+    def _spawn(self, assign: m.Assign, stdin: bytes) -> None:
+        if assign.stdin:
+            for piece in frames.input_frames(assign.stdin, stdin):
+                self._tell(piece)
+        self._tell(
+            frames.Spawn(
+                assign.lane, assign.width, assign.is_array, assign.queue, assign.trace, assign.body, assign.stdin,
+                self.name, assign.attempts,
+            )
+        )
+        if assign.stdin:
+            self._tell(frames.Forget(assign.stdin))

@@ -1,0 +1,88 @@
+"""Output of attempts on its way to the server: kept until nothing more is owed for its attempt.
+
+The launcher sends the contents of a slot and then knows nothing of them; a connection may lose them. So the latest
+contents of every slot stay here, by their place (the head's slots as they are, later ones in a ring, as at the
+server), and go out again on the next connection, before the report of the end. Over the bound the oldest places
+that are no head go, of whatever attempt: their bytes are then a gap for the reader, if a connection breaks as well.
+Pure: no I/O.
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+from tq import limits
+from tq.core.vocabulary import AttemptRef
+from tq.wire.messages import Output
+
+kept_bytes_max: Final = 64 * limits.MIB
+
+_Place = tuple[AttemptRef, int, int]  # attempt, stream, place
+
+
+class KeptOutput:
+    """The latest contents of slots, and which of them this connection has not carried."""
+
+    def __init__(self, bytes_max: int = kept_bytes_max) -> None:
+        self._bytes_max = bytes_max
+        self._places: dict[AttemptRef, set[_Place]] = {}
+        self._slots: dict[_Place, Output] = {}
+        self._unsent: dict[_Place, None] = {}
+        self.held_bytes = 0
+        self.dropped_bytes = 0
+
+    def __contains__(self, ref: AttemptRef) -> bool:
+        """Whether this attempt has had output that may still be on its way."""
+        return ref in self._places
+
+    def put(self, output: Output) -> None:
+        """Keep the contents so far of one slot."""
+        place = (output.attempt, output.stream, _place(output.offset))
+        before = self._slots.pop(place, None)  # so that the new one stands last
+        if before is not None:
+            self.held_bytes -= len(before.data)
+        self._slots[place] = output
+        self._unsent[place] = None
+        self._places.setdefault(output.attempt, set()).add(place)
+        self.held_bytes += len(output.data)
+        if self.held_bytes > self._bytes_max:
+            self._shrink()
+
+    def take(self) -> Output | None:
+        """Return the next contents that this connection has not carried, and count them as carried."""
+        for place in self._unsent:
+            del self._unsent[place]
+            return self._slots[place]
+        return None
+
+    def new_connection(self) -> None:
+        """Nothing has been carried by the connection that begins."""
+        self._unsent = dict.fromkeys(self._slots)
+
+    def forget(self, attempts: Iterable[AttemptRef]) -> None:
+        """Drop what was kept for these: nothing more is owed."""
+        for ref in attempts:
+            for place in self._places.pop(ref, ()):
+                self._drop(place)
+
+    def _shrink(self) -> None:
+        """Drop the oldest places behind the heads; heads as well when nothing else is left."""
+        for spare_heads in (True, False):
+            for place in list(self._slots):
+                if self.held_bytes <= self._bytes_max:
+                    return
+                if not (spare_heads and place[2] < limits.output_head_slots):
+                    self.dropped_bytes += len(self._slots[place].data)
+                    self._drop(place)
+
+    def _drop(self, place: _Place) -> None:
+        output = self._slots.pop(place, None)
+        if output is not None:
+            self.held_bytes -= len(output.data)
+            self._unsent.pop(place, None)
+
+
+def _place(offset: int) -> int:
+    """Return where the slot at this offset stands: its number in the head, or its place in the ring behind it."""
+    slot = offset // limits.output_slot_bytes
+    head = limits.output_head_slots
+    return slot if slot < head else head + (slot - head) % limits.output_ring_slots

@@ -1,0 +1,171 @@
+"""A worker's end of its launcher: the process, its socket, and the look-out for one that is stuck.
+
+    async with open_launcher() as launcher:
+        launcher.send(frames.Slots(2))
+        async for messages in launcher:      # all that one read brought; ends when the launcher is gone
+            ...
+
+The launcher is started in its own session (a terminal's Ctrl-C must not reach it) with nothing inherited but its
+socket. A launcher that is stuck inside a spawn hears no signal but KILL: one that answers no Ping for `_deaf_ticks`
+ticks is killed. Ticks are counted, times are not subtracted: a frozen machine's launcher is not deaf.
+"""
+
+import os
+import socket
+import subprocess
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+import trio
+
+from tq.worker import frames
+from tq.worker.containment import kill_all_children
+from tq.worker.launcher import command
+
+_READ_BYTES: Final = 256 * 1024
+_TICK_S: Final = 5.0
+_deaf_ticks: Final = 6
+_END_S: Final = 5.0  # for a launcher to kill what it has, once its socket is closed
+_SWEEP_S: Final = 10.0
+
+
+class LauncherLink:
+    """One launcher. Made by `open_launcher`. Frames that are sent after its end are dropped."""
+
+    def __init__(self, process: subprocess.Popen[bytes], stream: trio.SocketStream) -> None:
+        self.process = process
+        self.pong = frames.Pong(0, 0, 0, 0)
+        self._stream = stream
+        self._reader = frames.UpReader()
+        self._queue: deque[bytes] = deque()
+        self._work = trio.Event()
+        self._is_heard = True
+        self._is_reading = False  # else silence is our own doing
+
+    def send(self, message: frames.Down) -> None:
+        """Queue a frame; it leaves as soon as the launcher reads."""
+        self._queue.append(frames.encode(message))
+        self._work.set()
+
+    def kill(self) -> None:
+        """KILL the launcher; what it leaves becomes ours (`sweep`)."""
+        self.process.kill()
+
+    def __aiter__(self) -> "LauncherLink":
+        return self
+
+    async def __anext__(self) -> list[frames.Up]:
+        """Return what came, never an empty list, Pongs left out."""
+        while True:
+            self._is_reading = True
+            try:
+                data = await self._stream.receive_some(_READ_BYTES)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                data = b""
+            finally:
+                self._is_reading = False
+            if not data:
+                raise StopAsyncIteration
+            self._is_heard = True
+            messages: list[frames.Up] = []
+            for message in self._reader.feed(data):
+                if isinstance(message, frames.Pong):
+                    self.pong = message
+                else:
+                    messages.append(message)
+            if messages:
+                return messages
+
+    async def _write(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            while self._queue:
+                batch = b"".join(self._queue)
+                self._queue.clear()
+                try:
+                    await self._stream.send_all(batch)
+                except (trio.BrokenResourceError, trio.ClosedResourceError):
+                    return
+
+    async def _watch(self) -> None:
+        """Ping at each tick, and KILL a launcher that was silent for too many although we listened."""
+        silent = 0
+        while True:
+            self._is_heard = False
+            self.send(frames.Ping())
+            before_s = trio.current_time()
+            await trio.sleep(_TICK_S)
+            was_late = trio.current_time() - before_s > 2 * _TICK_S
+            if self._is_heard or not self._is_reading or was_late:
+                silent = 0
+                continue
+            silent += 1
+            if silent >= _deaf_ticks:
+                self.kill()
+                return
+
+
+@asynccontextmanager
+async def open_launcher() -> AsyncIterator[LauncherLink]:
+    """Run a launcher while the block lasts. Afterwards it is gone, and all that it had (`sweep`).
+
+    *Resource handling*: closing the socket makes the launcher kill everything and exit; one that does not is killed.
+    What the block raises comes out as it is.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        process = subprocess.Popen(  # noqa: ASYNC220 - a vfork; trio's way waits for grandchildren that hold a pipe
+            command(theirs.fileno()), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+        )
+    except BaseException:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+    link = LauncherLink(process, stream)
+    failure: Exception | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(link._write)  # noqa: SLF001 - the other parts of the class
+            nursery.start_soon(link._watch)  # noqa: SLF001
+            try:
+                yield link
+            except Exception as error:  # noqa: BLE001 - passed on below: a nursery would wrap it in a group
+                failure = error
+            nursery.cancel_scope.cancel()
+    finally:
+        with trio.CancelScope(shield=True):
+            await trio.aclose_forcefully(stream)
+            await _wait_for_end(process)
+    if failure is not None:
+        raise failure
+
+
+async def _wait_for_end(process: subprocess.Popen[bytes]) -> None:
+    """Wait until the launcher has ended, KILL it if it takes too long, and leave nothing of its children."""
+    with suppress(OSError), trio.move_on_after(_END_S):
+        await _wait_pidfd(process.pid)
+    process.kill()
+    await trio.to_thread.run_sync(process.wait)
+    await sweep()
+
+
+async def sweep() -> bool:
+    """KILL and reap every child of this process: without a launcher they are what its attempts left.
+
+    Returns whether nothing is left (a process that KILL does not reach may take longer than anybody waits).
+    """
+    return await trio.to_thread.run_sync(kill_all_children, _SWEEP_S)
+
+
+async def _wait_pidfd(pid: int) -> None:
+    fd = os.pidfd_open(pid)
+    try:
+        await trio.lowlevel.wait_readable(fd)
+    finally:
+        trio.lowlevel.notify_closing(fd)
+        os.close(fd)

@@ -1,0 +1,101 @@
+"""What this machine offers: CPUs, memory, name. Owner of psutil: nothing else in tq imports it.
+
+A container's limits count. The kernel shows the whole machine to everybody, so a worker in a cgroup that may use two
+CPUs would start sixty-four tasks on them: quota and memory limit are read along the whole path of our cgroup, since
+each ancestor's binds too, both in version 1 and in version 2. What cannot be read limits nothing.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from math import floor
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import psutil
+
+_PROC: Final = Path("/proc/self")
+_UNLIMITED: Final = 1 << 60  # version 1 says "no limit" with a huge number of bytes
+
+
+class Machine(NamedTuple):
+    """`cpus_milli` in thousandths of a CPU; `mem_bytes` what is there, not what is free."""
+
+    cpus_milli: int
+    mem_bytes: int
+    host: str
+
+    @property
+    def slots(self) -> int:
+        """As many as whole CPUs, at least one."""
+        return max(1, floor(self.cpus_milli / 1_000))
+
+
+def look(proc: Path = _PROC) -> Machine:
+    """Return what this process may use of its machine. `proc` is for tests."""
+    cpus_milli = 1_000 * len(os.sched_getaffinity(0))
+    mem_bytes = psutil.virtual_memory().total
+    for directory in _cgroups(proc):
+        cpus_milli = min(cpus_milli, _quota_milli(directory) or cpus_milli)
+        mem_bytes = min(mem_bytes, _memory_bytes(directory) or mem_bytes)
+    return Machine(max(cpus_milli, 1), mem_bytes, socket.gethostname())
+
+
+def _cgroups(proc: Path) -> Iterator[Path]:
+    """Yield the directory of each cgroup that this process is in, and those above it."""
+    own = _own_paths(proc)
+    for root, mount, controllers in _mounts(proc):
+        for names, path in own:
+            if names != controllers and not names & controllers:
+                continue
+            below = path.removeprefix(root.rstrip("/")) if path.startswith(root) else ""
+            directory = Path(mount + below)
+            while directory.is_relative_to(mount):
+                yield directory
+                directory = directory.parent
+
+
+def _own_paths(proc: Path) -> list[tuple[set[str], str]]:
+    """Return (controllers, path) from /proc/self/cgroup; version 2 has no controllers there."""
+    lines = _text(proc / "cgroup").splitlines()
+    parts = [line.split(":", 2) for line in lines if line.count(":") > 1]
+    return [(set(names.split(",")) - {""}, path) for _, names, path in parts]
+
+
+def _mounts(proc: Path) -> list[tuple[str, str, set[str]]]:
+    """Return (root, mount point, controllers) of each cgroup file system, from /proc/self/mountinfo."""
+    found = []
+    for line in _text(proc / "mountinfo").splitlines():
+        place, _, kind = line.partition(" - ")
+        fields, words = place.split(), kind.split()
+        if len(fields) > 4 and words[:1] == ["cgroup2"]:
+            found.append((fields[3], fields[4], set[str]()))
+        elif len(fields) > 4 and words[:1] == ["cgroup"]:
+            found.append((fields[3], fields[4], set(words[-1].split(",")) & {"cpu", "memory"}))
+    return found
+
+
+def _quota_milli(directory: Path) -> int | None:
+    """Return the CPUs that a cgroup may use, in thousandths; None without a limit."""
+    quota, _, period = _text(directory / "cpu.max").partition(" ")
+    if not quota:
+        quota, period = _text(directory / "cpu.cfs_quota_us"), _text(directory / "cpu.cfs_period_us")
+    quota_us, period_us = _number(quota), _number(period)
+    return quota_us * 1_000 // period_us if quota_us and period_us else None
+
+
+def _memory_bytes(directory: Path) -> int | None:
+    """Return the memory that a cgroup may use; None without a limit."""
+    found = _number(_text(directory / "memory.max") or _text(directory / "memory.limit_in_bytes"))
+    return found if found and found < _UNLIMITED else None
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.strip().isdecimal() else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii", errors="replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,141 @@
+"""One connection of a worker to its server, from Hello to the end.
+
+    Hello, Welcome (or Refused)
+    Reconcile, Reconciled           nothing else before: both sides agree on what is held (semantics.md, Delivery 5)
+    messages both ways, beats       until the server is silent for three beats, or the connection ends
+
+A session that ends has sent and read nothing that the next one relies on: what was read and not handled is dropped
+before `Slots.disconnected` is told.
+"""
+
+from collections.abc import Callable
+
+import trio
+
+from tq import limits
+from tq.errors import ProtocolError, Refused, Unreachable, from_code
+from tq.net.link import Link
+from tq.net.log import log
+from tq.wire import messages as m
+from tq.worker.hands import Hands
+
+
+class OtherLineage(Exception):
+    """The server speaks for another store than the one whose attempts are held here."""
+
+    def __init__(self, welcome: m.Welcome) -> None:
+        super().__init__(f"{welcome.lineage:016x}")
+        self.welcome = welcome
+
+
+class Session:
+    """One connection. `reconciled` is called once, when both sides agree; `leave` ends the session with a goodbye."""
+
+    def __init__(self, hands: Hands, link: Link, reconciled: Callable[[m.Welcome], None]) -> None:
+        self.welcome: m.Welcome | None = None
+        self._hands = hands
+        self._link = link
+        self._reconciled = reconciled
+        self._is_heard = True
+        self._waiting_for = (0, 0)  # the oldest delivery, and for how many beats
+
+    async def begin(self, hello: m.Hello) -> list[m.Message]:
+        """Say hello; return what came behind the welcome. Raises what the server refuses with."""
+        self._link.send_nowait(hello)
+        with trio.move_on_after(limits.hello_s):
+            async for messages in self._link:
+                first, *rest = messages
+                match first:
+                    case m.Welcome():
+                        self.welcome = first
+                        self._link.connection.frame_bytes_max = limits.frame_bytes_max
+                        return rest
+                    case m.Refused():
+                        raise from_code(first.code, first.message, first.hint)
+                    case _:
+                        raise ProtocolError(f"{type(first).__name__} came where the server's welcome was expected")
+            raise Unreachable(f"the server closed the connection: {self._link.ended_because}")
+        raise Unreachable("the server accepted the connection, but does not answer")
+
+    def check(self, lineage: int, epoch: int) -> None:
+        """Raise if the server's store is not the one of `lineage` (0 = any), or an older copy of it."""
+        welcome = self.welcome
+        if welcome is None or lineage == 0:
+            return
+        if welcome.lineage != lineage:
+            raise OtherLineage(welcome)
+        if welcome.epoch < epoch:
+            raise Refused(
+                f"the server's store is older than the one seen before (epoch {welcome.epoch} after {epoch})",
+                hint="is it a copy of the data directory? a restored one gets a name of its own",
+            )
+
+    async def run(self, rest: list[m.Message]) -> str:
+        """Reconcile, then serve until the connection ends; return why it ended."""
+        hands, link = self._hands, self._link
+        hands.link = link
+        hands.output.new_connection()
+        try:
+            hands.carry_out(hands.slots.connected())
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._beat)
+                try:
+                    await self._take(rest)
+                    async for messages in link:
+                        self._is_heard = True
+                        await self._take(messages)
+                except ProtocolError as error:  # said here: out of the nursery it would come in a group
+                    log("protocol_error", level="error", error=error)
+                nursery.cancel_scope.cancel()
+        finally:
+            hands.link = None
+            hands.carry_out(hands.slots.disconnected())
+        return link.ended_because
+
+    async def _take(self, messages: list[m.Message]) -> None:
+        hands = self._hands
+        for message in messages:
+            if not hands.launcher_is_ready.is_set():
+                await hands.launcher_is_ready.wait()  # else what came would be taken for lost with the old one
+            match message:
+                case m.Blob():
+                    hands.take_blob(message)
+                case m.FollowOutput():
+                    hands.follow(message)
+                case m.Reconciled():
+                    # Before the reports go out again, so that no report overtakes its output.
+                    await hands.send_output(heard=self._note_life)
+                    hands.carry_out(hands.slots.receive(message))
+                    if self.welcome is not None:
+                        self._reconciled(self.welcome)
+                case _:
+                    hands.carry_out(hands.slots.receive(message))
+
+    def _note_life(self) -> None:
+        self._is_heard = True
+
+    async def _beat(self) -> None:
+        """Say at each beat that we live, and end the connection when the server does not.
+
+        Counts beats, subtracts no times: a laptop that slept has not missed anything (semantics.md, Delivery 3).
+        """
+        beat_s = (self.welcome.beat_ms if self.welcome else 1_000 * limits.heartbeat_s) / 1_000
+        silent = 0
+        while True:
+            before_s = trio.current_time()
+            await trio.sleep(beat_s)
+            self._link.send_nowait(self._hands.slots.beat())
+            is_late = trio.current_time() - before_s > 2 * beat_s
+            silent = 0 if self._is_heard or is_late else silent + 1
+            self._is_heard = False
+            if silent >= limits.missed_beats_max or self._is_unacknowledged(beat_s, is_late=is_late):
+                self._link.close()
+                return
+
+    def _is_unacknowledged(self, beat_s: float, *, is_late: bool) -> bool:
+        """Whether the oldest delivery has waited for its acknowledgement longer than anybody should."""
+        oldest = next((delivery.delivery for delivery in self._hands.slots.outbox), 0)
+        number, beats = self._waiting_for
+        beats = beats + 1 if oldest == number and oldest and not is_late else 0
+        self._waiting_for = (oldest, beats)
+        return beats * beat_s > limits.delivery_s_max
