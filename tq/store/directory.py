@@ -29,6 +29,7 @@ _NETWORK: Final = re.compile(
     r"(nfs|nfs4|cifs|smb\w*|afs|ncpfs|ceph|lustre|glusterfs|gpfs|beegfs\w*|orangefs|pvfs2|9p|davfs|"
     r"fuse\.(sshfs|glusterfs|ceph\S*|s3fs|rclone|goofys|juicefs|\w*nfs\S*))"
 )
+_MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 class Room(Enum):
@@ -58,7 +59,12 @@ def hold_directory(data: Path, *, allow_network: bool = False, create: bool = Tr
     Raises ConfigurationError when it is somebody else's, open to others, on a network file system, or held.
     """
     if create:
-        data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the data directory {data} cannot be made: {error.strerror}", hint="choose another one with --data"
+            ) from error
     elif not (data / "format").exists():
         raise ConfigurationError(f"there is no store in {data}", hint="name the data directory with --data")
     check_owner(data)
@@ -73,8 +79,6 @@ def hold_directory(data: Path, *, allow_network: bool = False, create: bool = Tr
 
 def check_owner(data: Path) -> None:
     """Raise ConfigurationError unless the directory is ours and closed to others. An empty one of ours is closed."""
-    if not data.is_dir():
-        raise ConfigurationError(f"{data} is not a directory", hint="choose another one with --data")
     found = data.stat()
     if found.st_uid != os.geteuid():
         raise ConfigurationError(
@@ -93,7 +97,7 @@ def check_owner(data: Path) -> None:
 def file_system(data: Path) -> str:
     """Return the type of the file system that `data` is on (`ext4`), '' when the kernel does not say."""
     try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
+        lines = _MOUNTS.read_text().splitlines()
     except OSError:
         return ""
     where, best, kind = data.resolve(), -1, ""

@@ -76,7 +76,7 @@ def _holder(fd: int) -> str:
         if text and _is_alive(text):
             return text
         if time.monotonic() > give_up_s:
-            return text or "another process"
+            return "another process"
         time.sleep(0.01)
 
 

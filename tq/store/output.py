@@ -29,9 +29,7 @@ def place(offset: int) -> int:
     return output_head_slots + (slot - output_head_slots) % output_ring_slots
 
 
-def pack_slot(
-    task: tuple[int, int, int], attempt: int, stream: int, offset: int, data: bytes
-) -> tuple[bytes, bytes]:
+def pack_slot(task: tuple[int, int, int], attempt: int, stream: int, offset: int, data: bytes) -> tuple[bytes, bytes]:
     """Return key and value of one slot's contents.
 
     Raises TooLarge past `output_slot_bytes`, BadRequest for an offset that begins no slot or an unknown stream.

@@ -1,0 +1,94 @@
+"""Every row of a store, with bounded memory: what `tq store check` walks before it asks the core's invariants.
+
+Reads only. What is wrong is told as text, one line each, at most `PROBLEMS_MAX`; a damaged block ends the walk of its family only.
+"""
+
+import struct
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple, TypeVar
+
+from tq.core.view import Key, Table, View
+from tq.errors import StoreError
+from tq.store.disk import DiskStore
+from tq.store.keys import FAMILIES, KEYS, OUTPUT, TRIMMED_TAG, TURN_TAG, KeyCodec
+from tq.store.output import unpack_slots
+from tq.store.records import RECORDS
+from tq.store.rocks import Raw
+
+R = TypeVar("R")
+
+PROBLEMS_MAX: Final = 100
+_PAGE: Final = 1_000
+_BY_TAG: Final[dict[int, Table[Any]]] = {codec.tag: table for table, codec in KEYS.items()}
+_IN_ALL: Final = (TURN_TAG, TRIMMED_TAG)
+
+
+class Checked(NamedTuple):
+    """Rows by table name (output slots as `output`), and what is wrong, in words."""
+
+    rows: dict[str, int]
+    problems: list[str]
+
+
+def beyond(table: Table[Any]) -> Key:
+    """Return a key behind every key of the table, for the high end of a scan."""
+    return ("\U0010ffff" * 128,) if table.fields == ("name",) else (1 << 64,)
+
+
+def all_rows(view: View, table: Table[R], page: int = _PAGE) -> Iterator[tuple[Key, R]]:
+    """Yield all rows of a table in key order, `page` at a time. What changes meanwhile may be seen or not."""
+    low: Key = ()
+    while rows := view.scan(table, low, beyond(table), page):
+        yield from rows
+        low = (*rows[-1][0], 0)
+
+
+def check_bytes(store: DiskStore) -> Checked:
+    """Read every key and record of every family, and check that each is what its table has there."""
+    counts: Counter[str] = Counter()
+    problems: list[str] = []
+    for family in FAMILIES:
+        try:
+            for row in _raw_rows(store, family):
+                name, problem = _check_row(family, row)
+                counts[name] += 1
+                if problem and len(problems) < PROBLEMS_MAX:
+                    problems.append(problem)
+        except StoreError as error:
+            problems.append(f"family {family}: {error}")
+    return Checked(dict(counts), problems)
+
+
+def _raw_rows(store: DiskStore, family: str) -> Iterator[Raw]:
+    low = b""
+    while rows := store.raw_rows(family, low, _PAGE):
+        yield from rows
+        low = rows[-1][0] + b"\0"
+
+
+def _check_row(family: str, row: Raw) -> tuple[str, str]:
+    """Return the name of the row's table, and what is wrong with it ('' = nothing)."""
+    key, value = row
+    tag = key[0] if key else -1
+    if tag in _IN_ALL:
+        return "turn", ""
+    if tag == OUTPUT.tag:
+        return "output", _try(family, OUTPUT, "output", row, lambda: unpack_slots([row]))
+    table = _BY_TAG.get(tag)
+    if table is None:
+        return "unknown", f"family {family}: the key {key.hex()} belongs to no table"
+    return table.name, _try(family, KEYS[table], table.name, row, lambda: RECORDS[table].decode(value))
+
+
+def _try(family: str, codec: KeyCodec, name: str, row: Raw, decode: Callable[[], object]) -> str:
+    where = f"table {name}, key {row[0].hex()}"
+    if codec.family != family:
+        return f"{where}: stands in family {family} instead of {codec.family}"
+    try:
+        if codec.pack(*codec.unpack(row[0])) != row[0]:
+            return f"{where}: is not a key of this table"
+        decode()
+    except (ValueError, struct.error) as error:
+        return f"{where}: {error}"
+    return ""
