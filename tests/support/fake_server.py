@@ -1,0 +1,248 @@
+"""A server for tests of a real worker: real TLS on loopback, and a test that plays the other end message by message.
+
+    async with open_fake_server(tmp_path) as server:
+        with running_worker(server, tmp_path) as worker:
+            peer = await server.reconciled()
+            peer.send(assign(1, ["true"]))
+            ended = await peer.receive(m.Ended)
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import trio
+
+from tq import limits
+from tq.core.vocabulary import Assignment, AttemptRef
+from tq.net.link import Link, open_link
+from tq.server.identity import open_identity
+from tq.wire import messages as m
+from tq.wire.body import Body
+from tq.wire.codec import dumps
+from tq.wire.connection import Connection
+
+PATIENCE_S = 20.0
+M = TypeVar("M", bound=msgspec.Struct)
+
+
+class Peer:
+    """One session of a worker, as its server sees it. Deliveries of the worker are acknowledged unless told not to."""
+
+    def __init__(self, link: Link, hello: m.Hello, rest: list[m.Message]) -> None:
+        self.link = link
+        self.hello = hello
+        self.acknowledges = True
+        self.is_mute = False
+        self.seen: list[m.Message] = []  # everything but beats, in order
+        self.beats: list[m.Beat] = []
+        self.has_ended = trio.Event()
+        self._unread: list[m.Message] = []
+        self._news = trio.Event()
+        self._take(rest)
+
+    def send(self, message: m.Message) -> None:
+        self.link.send_nowait(message)
+
+    async def receive(self, kind: type[M]) -> M:
+        """Return the next message of this kind that the test has not had yet."""
+        with trio.fail_after(PATIENCE_S):
+            while True:
+                for message in self._unread:
+                    if isinstance(message, kind):
+                        self._unread.remove(message)
+                        return message
+                if self.has_ended.is_set():
+                    raise AssertionError(f"the session ended without {kind.__name__}: {self.link.ended_because}")
+                await self._news.wait()
+
+    async def ended(self) -> None:
+        with trio.fail_after(PATIENCE_S):
+            await self.has_ended.wait()
+
+    async def next_beat(self) -> m.Beat:
+        count = len(self.beats)
+        with trio.fail_after(PATIENCE_S):
+            while len(self.beats) <= count:
+                await self._news.wait()
+        return self.beats[-1]
+
+    def cut(self) -> None:
+        """End the connection without a word."""
+        self.link._end("cut by the test")
+
+    async def run(self) -> None:
+        async for messages in self.link:
+            self._take(messages)
+        self.has_ended.set()
+        self._wake()
+
+    async def beat(self, beat_s: float) -> None:
+        while True:
+            await trio.sleep(beat_s)
+            if not self.is_mute:
+                self.send(m.Beat())
+
+    def _take(self, messages: list[m.Message]) -> None:
+        for message in messages:
+            if isinstance(message, m.Beat):
+                self.beats.append(message)
+                continue
+            self.seen.append(message)
+            self._unread.append(message)
+            if isinstance(message, m.Ended | m.HandedBack) and self.acknowledges:
+                self.send(m.Acknowledged(message.delivery))
+        self._wake()
+
+    def _wake(self) -> None:
+        self._news.set()
+        self._news = trio.Event()
+
+
+class FakeServer:
+    """Where workers come to. `refusal` answers their hello, if set."""
+
+    def __init__(self, directory: Path) -> None:
+        self.identity = open_identity(directory / "identity", datetime.now(UTC))
+        self.port = 0
+        self.lineage, self.epoch, self.beat_ms = 77, 1, 1_000
+        self.refusal: m.Refused | None = None
+        self._arrive, self._arrivals = trio.open_memory_channel[Peer](100)
+
+    async def peer(self) -> Peer:
+        """Return the next session that begins."""
+        with trio.fail_after(PATIENCE_S):
+            return await self._arrivals.receive()
+
+    async def reconciled(self, **answer: Any) -> Peer:
+        """Return the next session, with the worker's list answered."""
+        peer = await self.peer()
+        while (await peer.receive(m.Reconcile)).more:
+            pass
+        peer.send(m.Reconciled(answer.get("stop", ()), answer.get("settled", ())))
+        return peer
+
+    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        listeners = await trio.open_tcp_listeners(self.port, host="127.0.0.1")
+        self.port = listeners[0].socket.getsockname()[1]
+        await trio.serve_listeners(self._attend, listeners, task_status=task_status)
+
+    async def _attend(self, raw: trio.SocketStream) -> None:
+        stream = trio.SSLStream(raw, self.identity.context, server_side=True, https_compatible=True)
+        try:
+            await stream.do_handshake()
+        except trio.BrokenResourceError:
+            return
+        async with open_link(stream, Connection(limits.frame_bytes_max)) as link:
+            hello, *rest = await anext(link)
+            if self.refusal is not None:
+                link.send_nowait(self.refusal)
+                return
+            link.send_nowait(m.Welcome(1, "fake", self.lineage, self.epoch, 1, self.beat_ms, "worker"))
+            peer = Peer(link, hello, rest)
+            await self._arrive.send(peer)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(peer.beat, self.beat_ms / 1_000)
+                await peer.run()
+                nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def open_fake_server(directory: Path) -> AsyncIterator[FakeServer]:
+    """Run a fake server on any free port while the block lasts."""
+    server = FakeServer(directory)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.serve)
+        yield server
+        nursery.cancel_scope.cancel()
+
+
+_RUN = """
+import json, sys
+from pathlib import Path
+from tq.errors import TqError
+from tq.net.address import Address
+from tq.worker.settings import Settings
+from tq.worker.work import main
+given = json.loads(sys.argv[1])
+given["state"] = Path(given["state"])
+given["address"] = Address(*given["address"])
+try:
+    sys.exit(main(Settings(**given)))
+except TqError as error:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_status)
+"""
+
+
+class WorkerProcess:
+    """A real worker. `log()` is what it has written to stderr so far."""
+
+    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+        self.process = process
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def launcher_pid(self) -> int:
+        """Return the pid of its launcher, its only child."""
+        return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
+
+    async def exit_status(self) -> int:
+        with trio.fail_after(PATIENCE_S):
+            while self.process.poll() is None:
+                await trio.sleep(0.01)
+        return self.process.returncode
+
+
+@contextmanager
+def running_worker(server: FakeServer, tmp_path: Path, **settings: Any) -> Iterator[WorkerProcess]:
+    """Run a worker process while the block lasts; afterwards it is gone."""
+    given = {
+        "address": ("127.0.0.1", server.port),
+        "token": "tqw_test",
+        "state": str(tmp_path / "state"),
+        "ca_pem": server.identity.ca_pem,
+        "slots": 2,
+        **settings,
+    }
+    log = tmp_path / f"worker-{len(list(tmp_path.iterdir()))}.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen([sys.executable, "-c", _RUN, json.dumps(given)], stderr=stderr, cwd=Path.cwd())
+    try:
+        yield WorkerProcess(process, log)
+    finally:
+        process.send_signal(signal.SIGCONT)
+        process.kill()  # its launcher sees the end of the socket, kills all it has, and exits
+        process.wait()
+        print(log.read_text())
+
+
+def body(*argv: str | bytes, **fields: Any) -> bytes:
+    words = tuple(word if isinstance(word, bytes) else word.encode() for word in argv)
+    return dumps(Body(words, os.fsencode("/"), **fields))
+
+
+def ref(job: int, member: int = 0, attempt: int = 1, lease: int = 10) -> AttemptRef:
+    return AttemptRef(job, 0, member, attempt, lease)
+
+
+def assign(job: int, *argv: str | bytes, members: int = 1, width: int = 2, stdin: int = 0, **fields: Any) -> m.Assign:
+    attempts = tuple(Assignment(ref(job, member), member + 1) for member in range(members))
+    return m.Assign(job, 1, width, members > 1, "default", "", body(*argv, **fields), stdin, attempts)
