@@ -6,12 +6,16 @@ can never name another. While the server does not hear, reports are kept on the 
 
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
+from typing import Final
 
 from tq.core.vocabulary import AttemptRef, End
+from tq.limits import frame_bytes_max, members_per_command_max
 from tq.wire.messages import Ended, HandedBack
 from tq.worker.instructions import Forget, Instruction, Keep, Say
 
 Delivery = Ended | HandedBack
+
+_RESULT_BYTES_MAX: Final = frame_bytes_max // 2  # the rest is for what else an end carries, under 100 bytes each
 
 
 class Outbox:
@@ -51,14 +55,20 @@ class Outbox:
         return self._keep()
 
     def report(self, ends: tuple[End, ...]) -> list[Instruction]:
-        """Number a report, hold it until it is acknowledged, and say it as soon as that may be."""
-        self._last += 1
-        return self._deliver(Ended(self._last, ends))
+        """Number a report, hold it until it is acknowledged, and say it as soon as that may be. Many make several."""
+        done: list[Instruction] = []
+        for part in _parts(ends):
+            self._last += 1
+            done += self._deliver(Ended(self._last, part))
+        return done
 
     def hand_back(self, attempts: tuple[AttemptRef, ...], cause: int) -> list[Instruction]:
         """Number a handback, and treat it like a report; it never goes to the disk."""
-        self._last += 1
-        return self._deliver(HandedBack(self._last, attempts, cause))
+        done: list[Instruction] = []
+        for first in range(0, len(attempts), members_per_command_max):
+            self._last += 1
+            done += self._deliver(HandedBack(self._last, attempts[first : first + members_per_command_max], cause))
+        return done
 
     def acknowledged(self, number: int) -> tuple[tuple[AttemptRef, ...], list[Instruction]]:
         """Drop a delivery. Return its attempts (none when the number is not known), and what follows."""
@@ -104,6 +114,18 @@ class Outbox:
             return []
         self._kept.discard(number)
         return [Forget(number)]
+
+
+def _parts(ends: tuple[End, ...]) -> list[tuple[End, ...]]:
+    """Divide ends so that each part fits into a frame and into one command of the server."""
+    parts: list[tuple[End, ...]] = []
+    first = result_bytes = 0
+    for at, end in enumerate(ends):
+        result_bytes += len(end.result)
+        if at > first and (result_bytes > _RESULT_BYTES_MAX or at - first == members_per_command_max):
+            parts.append(ends[first:at])
+            first, result_bytes = at, len(end.result)
+    return [*parts, ends[first:]] if parts else [ends]
 
 
 def attempts_of(message: Delivery) -> tuple[AttemptRef, ...]:

@@ -1,0 +1,556 @@
+"""What a worker holds and what it does about it: every event, in the orders that cost others their tasks."""
+
+from typing import Any
+
+import pytest
+
+from tq.core.task import Cause, Phase
+from tq.core.vocabulary import Assignment, AttemptRef, Capacity, End, Held
+from tq.wire import messages as m
+from tq.wire.held import tally
+from tq.worker.instructions import Aside, Fetch, Forget, Instruction, Keep, Recall, Say, Settled, Spawn, Stop
+from tq.worker.slots import Slots
+
+CAPACITY = Capacity(slots=2)
+
+
+def ref(job: int, member: int = 0, attempt: int = 1, lease: int = 5) -> AttemptRef:
+    return AttemptRef(job, 0, member, attempt, lease)
+
+
+def assign(*refs: AttemptRef, delivery: int = 1, stdin: int = 0) -> m.Assign:
+    return m.Assign(delivery, 1, 2, False, "default", "", b"body", stdin, tuple(Assignment(one, 1) for one in refs))
+
+
+def end(one: AttemptRef, cause: int = Cause.EXIT, code: int = 0) -> End:
+    return End(one, cause, code, 10)
+
+
+def said(instructions: list[Instruction]) -> list[m.Message]:
+    return [one.message for one in instructions if isinstance(one, Say)]
+
+
+def joined(slots: Slots | None = None, **answer: Any) -> Slots:
+    """Return slots with a session in which both sides agree."""
+    slots = slots or Slots(CAPACITY)
+    slots.connected()
+    slots.receive(m.Reconciled(answer.get("stop", ()), answer.get("settled", ())))
+    return slots
+
+
+def holding(*refs: AttemptRef) -> Slots:
+    slots = joined()
+    slots.receive(assign(*refs))
+    return slots
+
+
+# ---------------------------------------------------------------- the usual life
+
+
+def test_an_assignment_is_acknowledged_and_goes_to_the_launcher_as_it_came() -> None:
+    slots = joined()
+    message = assign(ref(1), ref(2), delivery=9)
+    assert slots.receive(message) == [Say(m.Assigned(9)), Spawn(message, b"")]
+    assert slots.held == {ref(1): Phase.ASSIGNED, ref(2): Phase.ASSIGNED}
+
+
+def test_ends_of_one_batch_are_one_report_of_the_same_values() -> None:
+    slots = holding(ref(1), ref(2))
+    ends = (end(ref(1)), end(ref(2), code=3))
+    (message,) = said(slots.ended(ends))
+    assert isinstance(message, m.Ended)
+    assert message.ends == ends
+
+
+def test_an_ended_attempt_is_held_until_its_report_is_acknowledged() -> None:
+    slots = holding(ref(1))
+    (report,) = said(slots.ended((end(ref(1)),)))
+    assert slots.held == {ref(1): Phase.ENDED}
+    assert slots.receive(m.Acknowledged(report.delivery)) == [Settled((ref(1),))]
+    assert slots.held == {}
+
+
+def test_deliveries_have_numbers_of_their_own() -> None:
+    slots = holding(ref(1), ref(2), ref(3))
+    numbers = [said(slots.ended((end(one),)))[0].delivery for one in (ref(1), ref(2))]
+    numbers.append(said(slots.recalled((ref(3),)))[0].delivery)
+    assert numbers == sorted(set(numbers))
+
+
+def test_an_acknowledgement_of_another_number_settles_nothing() -> None:
+    slots = holding(ref(1))
+    (report,) = said(slots.ended((end(ref(1)),)))
+    assert slots.receive(m.Acknowledged(report.delivery + 1)) == []
+    assert slots.held == {ref(1): Phase.ENDED}
+
+
+def test_started_is_said_once_and_only_of_what_had_not_ended() -> None:
+    slots = holding(ref(1), ref(2))
+    slots.ended((end(ref(2)),))
+    assert said(slots.started((ref(1), ref(2), ref(9)))) == [m.StartedAttempts((ref(1),))]
+    assert slots.started((ref(1),)) == []
+    assert slots.held[ref(1)] is Phase.STARTED
+
+
+def test_the_same_assignment_twice_starts_once() -> None:
+    slots = holding(ref(1))
+    done = slots.receive(assign(ref(1), ref(2), delivery=2))
+    assert done == [Say(m.Assigned(2)), Spawn(assign(ref(2), delivery=2), b"")]
+    assert slots.receive(assign(ref(1), ref(2), delivery=3)) == [Say(m.Assigned(3))]
+
+
+def test_an_assignment_of_an_ended_attempt_does_not_start_it_again() -> None:
+    slots = holding(ref(1))
+    slots.ended((end(ref(1)),))
+    assert slots.receive(assign(ref(1), delivery=2)) == [Say(m.Assigned(2))]
+    assert slots.held == {ref(1): Phase.ENDED}
+
+
+def test_a_second_end_of_an_attempt_changes_nothing() -> None:
+    slots = holding(ref(1))
+    slots.ended((end(ref(1)),))
+    assert slots.ended((end(ref(1), code=1),)) == []
+    assert slots.ended((end(ref(1), Cause.DRAIN),)) == []
+
+
+# ---------------------------------------------------------------- stop and recall
+
+
+def test_a_stop_goes_to_the_launcher_for_what_is_assigned_or_runs() -> None:
+    slots = holding(ref(1), ref(2), ref(3))
+    slots.started((ref(1),))
+    slots.ended((end(ref(3)),))
+    done = slots.receive(m.StopAttempts((ref(1), ref(2), ref(3), ref(9)), Cause.CANCELLED))
+    assert done == [Stop((ref(1), ref(2)), Cause.CANCELLED)]
+    assert slots.held[ref(1)] is slots.held[ref(2)] is Phase.STOPPING
+
+
+def test_the_first_cause_of_a_stop_stands() -> None:
+    slots = holding(ref(1))
+    slots.receive(m.StopAttempts((ref(1),), Cause.TIME_LIMIT))
+    assert slots.receive(m.StopAttempts((ref(1),), Cause.CANCELLED)) == []
+
+
+def test_a_recall_asks_the_launcher_for_what_has_not_started() -> None:
+    slots = holding(ref(1), ref(2))
+    slots.started((ref(1),))
+    assert slots.receive(m.RecallAttempts((ref(1), ref(2), ref(9)))) == [Recall((ref(2),))]
+    assert slots.receive(m.RecallAttempts((ref(1),))) == []
+
+
+def test_what_the_launcher_gives_back_is_handed_back_until_acknowledged() -> None:
+    slots = holding(ref(1))
+    (handback,) = said(slots.recalled((ref(1),)))
+    assert (handback.attempts, handback.cause) == ((ref(1),), Cause.NONE)
+    assert slots.held == {ref(1): Phase.ENDED}
+    slots.receive(m.Acknowledged(handback.delivery))
+    assert slots.held == {}
+
+
+def test_trouble_of_this_machine_is_said_with_the_handback() -> None:
+    slots = holding(ref(1))
+    (handback,) = said(slots.recalled((ref(1),), Cause.WORKER_TROUBLE))
+    assert handback.cause == Cause.WORKER_TROUBLE
+
+
+def test_what_started_before_the_recall_came_ends_with_a_report() -> None:
+    slots = holding(ref(1))
+    slots.receive(m.RecallAttempts((ref(1),)))
+    (message,) = said(slots.ended((end(ref(1)),)))
+    assert isinstance(message, m.Ended)
+    assert slots.recalled((ref(1),)) == []
+
+
+# ---------------------------------------------------------------- reconciling
+
+
+def reconcile(slots: Slots) -> m.Reconcile:
+    (message,) = said(slots.connected())
+    assert isinstance(message, m.Reconcile)
+    return message
+
+
+def test_a_session_begins_with_all_that_is_held_and_nothing_else() -> None:
+    slots = holding(ref(1), ref(2), ref(3), ref(4))
+    slots.started((ref(2),))
+    slots.receive(m.StopAttempts((ref(3),), Cause.CANCELLED))
+    slots.ended((end(ref(4)),))
+    slots.disconnected()
+    message = reconcile(slots)
+    assert message.capacity is CAPACITY
+    assert dict((held.attempt, held.phase) for held in message.held) == {
+        ref(1): Phase.ASSIGNED,
+        ref(2): Phase.STARTED,
+        ref(3): Phase.STOPPING,
+        ref(4): Phase.ENDED,
+    }
+
+
+def test_an_empty_list_is_said_too() -> None:
+    assert reconcile(Slots(CAPACITY)) == m.Reconcile(CAPACITY, ())
+
+
+def test_a_long_list_comes_in_parts_and_the_last_one_says_so() -> None:
+    slots = holding(*(ref(1, member) for member in range(2_500)))
+    slots.disconnected()
+    parts = said(slots.connected())
+    assert [(len(part.held), part.more) for part in parts] == [(1_000, True), (1_000, True), (500, False)]
+    assert len({held.attempt for part in parts for held in part.held}) == 2_500
+
+
+def test_nothing_but_the_list_is_said_before_the_answer() -> None:
+    slots = holding(ref(1), ref(2), ref(3))
+    slots.disconnected()
+    slots.connected()
+    assert said(slots.started((ref(1),))) == []
+    assert said(slots.ended((end(ref(2)),))) == []
+    assert said(slots.recalled((ref(3),))) == []
+    later = said(slots.receive(m.Reconciled((), ())))
+    assert [type(message) for message in later] == [m.Ended, m.HandedBack, m.StartedAttempts]
+    assert later[2] == m.StartedAttempts((ref(1),))
+
+
+def test_a_report_whose_acknowledgement_was_lost_is_said_again_with_its_number() -> None:
+    slots = holding(ref(1))
+    (report,) = said(slots.ended((end(ref(1)),)))
+    slots.disconnected()
+    assert reconcile(slots).held == (Held(ref(1), Phase.ENDED),)
+    assert said(slots.receive(m.Reconciled((), ()))) == [report]
+
+
+def test_a_handback_whose_acknowledgement_was_lost_is_said_again_with_its_cause() -> None:
+    slots = holding(ref(1))
+    (handback,) = said(slots.recalled((ref(1),), Cause.WORKER_TROUBLE))
+    slots.disconnected()
+    assert reconcile(slots).held == (Held(ref(1), Phase.ENDED),)
+    assert said(slots.receive(m.Reconciled((), ()))) == [handback]
+
+
+def test_what_the_server_calls_settled_is_forgotten_and_the_rest_of_its_report_said_again() -> None:
+    slots = holding(ref(1), ref(2))
+    (report,) = said(slots.ended((end(ref(1)), end(ref(2)))))
+    slots.disconnected()
+    slots.connected()
+    done = slots.receive(m.Reconciled((), (ref(1),)))
+    assert Settled((ref(1),)) in done
+    assert said(done) == [m.Ended(report.delivery, (end(ref(2)),))]
+    assert slots.held == {ref(2): Phase.ENDED}
+
+
+def test_what_lives_is_never_forgotten_by_a_settled() -> None:
+    slots = holding(ref(1))
+    slots.disconnected()
+    joined(slots, settled=(ref(1),))
+    assert slots.held == {ref(1): Phase.ASSIGNED}
+
+
+def test_what_the_server_does_not_want_is_stopped_with_its_cause_and_the_rest_kept() -> None:
+    slots = holding(ref(1), ref(2), ref(3))
+    slots.started((ref(1), ref(2)))
+    slots.disconnected()
+    slots.connected()
+    done = slots.receive(m.Reconciled(((ref(1), Cause.LOST), (ref(3), Cause.CANCELLED)), ()))
+    assert done[-2:] == [Stop((ref(1),), Cause.LOST), Stop((ref(3),), Cause.CANCELLED)]
+    assert slots.held[ref(2)] is Phase.STARTED
+
+
+def test_a_stop_of_what_ended_meanwhile_leaves_its_report_alone() -> None:
+    slots = holding(ref(1))
+    slots.disconnected()
+    slots.connected()
+    slots.ended((end(ref(1)),))
+    done = slots.receive(m.Reconciled(((ref(1), Cause.CANCELLED),), ()))
+    assert [type(one) for one in done] == [Say]
+    assert said(done)[0].ends == (end(ref(1)),)
+
+
+def test_the_list_can_be_asked_for_again_without_repeating_reports() -> None:
+    slots = holding(ref(1), ref(2))
+    slots.ended((end(ref(1)),))
+    (again,) = said(slots.receive(m.ReconcileAgain()))
+    assert {held.attempt for held in again.held} == {ref(1), ref(2)}
+    assert said(slots.ended((end(ref(2)),))) != []  # the session goes on meanwhile
+    assert slots.receive(m.Reconciled((), ())) == []
+
+
+def test_messages_that_come_without_a_session_are_dropped() -> None:
+    slots = holding(ref(1))
+    slots.disconnected()
+    assert slots.receive(assign(ref(2))) == []
+    assert slots.receive(m.StopAttempts((ref(1),), Cause.CANCELLED)) == []
+    assert slots.held == {ref(1): Phase.ASSIGNED}
+
+
+# ---------------------------------------------------------------- the server is away
+
+
+def test_results_go_to_the_disk_while_the_server_is_away_and_from_it_once_acknowledged() -> None:
+    slots = holding(ref(1))
+    slots.disconnected()
+    (keep,) = slots.ended((end(ref(1)),))
+    assert keep == Keep(keep.delivery, (end(ref(1)),))
+    joined(slots)
+    assert slots.receive(m.Acknowledged(keep.delivery)) == [Settled((ref(1),)), Forget(keep.delivery)]
+
+
+def test_results_without_an_acknowledgement_go_to_the_disk_when_the_connection_breaks_and_only_once() -> None:
+    slots = holding(ref(1))
+    (report,) = said(slots.ended((end(ref(1)),)))
+    assert slots.disconnected() == [Keep(report.delivery, report.ends)]
+    slots.connected()
+    assert slots.disconnected() == []
+
+
+def test_results_that_end_while_the_answer_is_awaited_go_to_the_disk_too() -> None:
+    slots = holding(ref(1))
+    slots.disconnected()
+    slots.connected()
+    assert [type(one) for one in slots.ended((end(ref(1)),))] == [Keep]
+
+
+def test_a_settled_result_goes_from_the_disk() -> None:
+    slots = holding(ref(1))
+    slots.disconnected()
+    (keep,) = slots.ended((end(ref(1)),))
+    slots.connected()
+    assert Forget(keep.delivery) in slots.receive(m.Reconciled((), (ref(1),)))
+
+
+def test_a_handback_never_goes_to_the_disk() -> None:
+    slots = holding(ref(1))
+    slots.recalled((ref(1),))
+    assert slots.disconnected() == []
+
+
+def test_a_new_worker_presents_what_the_last_one_left_and_numbers_on() -> None:
+    slots = Slots(CAPACITY, {7: (end(ref(1)),), 9: (end(ref(2)), end(ref(3)))})
+    assert {held.attempt for held in reconcile(slots).held} == {ref(1), ref(2), ref(3)}
+    assert said(slots.receive(m.Reconciled((), ()))) == [
+        m.Ended(7, (end(ref(1)),)),
+        m.Ended(9, (end(ref(2)), end(ref(3)))),
+    ]
+    slots.receive(assign(ref(4)))
+    assert said(slots.ended((end(ref(4)),)))[0].delivery == 10
+    assert slots.receive(m.Acknowledged(7)) == [Settled((ref(1),)), Forget(7)]
+
+
+# ---------------------------------------------------------------- the tally of beats
+
+
+def test_beats_count_from_the_acknowledged_delivery_to_the_report() -> None:
+    slots = joined()
+    assert slots.beat() == m.Beat(0, 0)
+    slots.receive(assign(ref(1), ref(2)))
+    assert slots.beat() == m.Beat(*tally([ref(1), ref(2)]))
+    slots.ended((end(ref(1)),))
+    assert slots.beat() == m.Beat(*tally([ref(2)]))
+    slots.recalled((ref(2),))
+    assert slots.beat() == m.Beat(0, 0)
+
+
+def test_what_ended_before_the_answer_counts_until_its_report_is_said() -> None:
+    slots = holding(ref(1), ref(2))
+    slots.ended((end(ref(1)),))
+    slots.disconnected()
+    slots.connected()
+    assert slots.beat() == m.Beat(*tally([ref(2)]))  # as listed
+    slots.ended((end(ref(2)),))
+    assert slots.beat() == m.Beat(*tally([ref(2)]))
+    slots.receive(m.Reconciled((), ()))
+    assert slots.beat() == m.Beat(0, 0)
+
+
+# ---------------------------------------------------------------- large inputs
+
+
+def test_an_attempt_with_a_large_input_waits_for_it() -> None:
+    slots = joined()
+    message = assign(ref(1), stdin=4)
+    assert slots.receive(message) == [Say(m.Assigned(1)), Fetch(4)]
+    assert slots.fetched(4, b"data") == [Spawn(message, b"data")]
+    assert slots.fetched(4, b"data") == []
+
+
+def test_an_input_is_fetched_once_for_all_that_wait_for_it() -> None:
+    slots = joined()
+    slots.receive(assign(ref(1), stdin=4))
+    assert slots.receive(assign(ref(2), delivery=2, stdin=4)) == [Say(m.Assigned(2))]
+    assert [type(one) for one in slots.fetched(4, b"")] == [Spawn, Spawn]
+
+
+def test_an_input_is_asked_for_again_in_the_next_session() -> None:
+    slots = joined()
+    slots.receive(assign(ref(1), stdin=4))
+    slots.disconnected()
+    slots.connected()
+    assert Fetch(4) in slots.receive(m.Reconciled((), ()))
+
+
+def test_what_waits_for_its_input_is_recalled_without_the_launcher() -> None:
+    slots = joined()
+    slots.receive(assign(ref(1), ref(2), stdin=4))
+    (handback,) = said(slots.receive(m.RecallAttempts((ref(1),))))
+    assert handback.attempts == (ref(1),)
+    assert slots.fetched(4, b"") == [Spawn(assign(ref(2), stdin=4), b"")]
+
+
+def test_what_waits_for_its_input_is_stopped_without_the_launcher() -> None:
+    slots = joined()
+    slots.receive(assign(ref(1), stdin=4))
+    done = slots.receive(m.StopAttempts((ref(1),), Cause.CANCELLED))
+    assert said(done)[0].ends == (End(ref(1), Cause.CANCELLED, 0, 0),)
+    assert slots.fetched(4, b"") == []
+    assert slots.receive(assign(ref(2), delivery=2, stdin=4))[1] == Fetch(4)
+
+
+# ---------------------------------------------------------------- the launcher dies
+
+
+def test_a_dead_launcher_loses_what_started_and_the_oldest_assigned_one_for_each_slot() -> None:
+    slots = holding(*(ref(1, member) for member in range(5)))
+    slots.started((ref(1, 0),))
+    slots.receive(m.StopAttempts((ref(1, 1),), Cause.CANCELLED))
+    report, handback = said(slots.launcher_died())
+    assert {(one.attempt.member, one.cause) for one in report.ends} == {(member, Cause.LOST) for member in range(4)}
+    assert handback == m.HandedBack(handback.delivery, (ref(1, 4),), Cause.NONE)
+
+
+def test_a_dead_launcher_changes_nothing_about_what_it_had_not_got() -> None:
+    slots = joined()
+    slots.receive(assign(ref(1), stdin=4))
+    slots.receive(assign(ref(2), delivery=2))
+    slots.ended((end(ref(2)),))
+    assert slots.launcher_died() == []
+    assert [type(one) for one in slots.fetched(4, b"")] == [Spawn]
+
+
+def test_a_launcher_that_the_worker_kills_to_leave_hands_everything_back() -> None:
+    slots = holding(ref(1), ref(2), ref(3))
+    slots.started((ref(1),))
+    messages = said(slots.launcher_died(Cause.DRAIN))
+    assert {one for message in messages for one in message.attempts} == {ref(1), ref(2), ref(3)}
+
+
+# ---------------------------------------------------------------- draining
+
+
+def test_leaving_is_said_and_hands_back_what_has_not_started() -> None:
+    slots = holding(ref(1), ref(2))
+    slots.started((ref(1),))
+    assert slots.leave() == [Say(m.Draining()), Recall((ref(2),))]
+    assert not slots.is_idle
+    slots.recalled((ref(2),))
+    slots.ended((end(ref(1)),))
+    assert slots.is_idle
+
+
+def test_what_is_assigned_to_a_draining_worker_goes_back_at_once() -> None:
+    slots = joined()
+    slots.leave()
+    acknowledgement, handback = said(slots.receive(assign(ref(1), delivery=3)))
+    assert acknowledgement == m.Assigned(3)
+    assert handback.attempts == (ref(1),)
+
+
+def test_what_leaving_stops_is_handed_back_and_not_reported() -> None:
+    slots = holding(ref(1), ref(2))
+    slots.leave()
+    slots.started((ref(1), ref(2)))
+    assert slots.stop_all(Cause.DRAIN) == [Stop((ref(1), ref(2)), Cause.DRAIN)]
+    report, handback = said(slots.ended((end(ref(1), Cause.DRAIN, -15), end(ref(2)))))
+    assert report.ends == (end(ref(2)),)
+    assert (handback.attempts, handback.cause) == ((ref(1),), Cause.DRAIN)
+
+
+def test_a_worker_that_leaves_says_so_in_its_next_list() -> None:
+    slots = Slots(CAPACITY)
+    assert slots.leave() == []
+    assert reconcile(slots).draining
+
+
+def test_the_server_drains_a_worker_and_takes_it_back() -> None:
+    slots = holding(ref(1))
+    assert slots.receive(m.DrainWorker(on=True)) == [Recall((ref(1),))]
+    assert slots.is_draining
+    assert slots.receive(m.DrainWorker(on=False)) == []
+    assert said(slots.receive(assign(ref(2), delivery=2))) == [m.Assigned(2)]
+
+
+def test_the_server_cannot_keep_a_worker_that_leaves() -> None:
+    slots = joined()
+    slots.leave()
+    slots.receive(m.DrainWorker(on=False))
+    assert slots.is_draining
+
+
+# ---------------------------------------------------------------- another lineage
+
+
+def abandoned() -> tuple[Slots, list[Instruction]]:
+    slots = joined()
+    slots.receive(assign(ref(1), ref(2)))
+    slots.receive(assign(ref(3), delivery=2, stdin=4))
+    slots.ended((end(ref(1)),))
+    slots.disconnected()
+    return slots, slots.abandon()
+
+
+def test_another_lineage_stops_everything_and_puts_results_aside() -> None:
+    slots, done = abandoned()
+    assert Stop((ref(2),), Cause.LOST) in done
+    assert Aside((end(ref(1)),)) in done
+    assert [type(one) for one in done].count(Forget) == 1
+    assert slots.is_abandoned
+
+
+def test_what_ends_for_another_lineage_goes_aside_and_nothing_is_owed_any_more() -> None:
+    slots, _ = abandoned()
+    assert slots.ended((end(ref(2)),)) == [Aside((end(ref(2)),))]
+    assert not slots.is_abandoned
+    assert reconcile(slots).held == ()
+    assert slots.receive(m.Reconciled((), ())) == []
+
+
+@pytest.mark.parametrize("how", ["recalled", "launcher_died"])
+def test_abandoning_ends_however_the_launcher_lets_go(how: str) -> None:
+    slots, _ = abandoned()
+    done = slots.recalled((ref(2),)) if how == "recalled" else slots.launcher_died()
+    assert said(done) == []
+    assert not slots.is_abandoned
+
+
+def test_an_input_for_another_lineage_starts_nothing() -> None:
+    slots, _ = abandoned()
+    assert slots.fetched(4, b"data") == []
+
+
+def test_an_idle_worker_goes_over_to_another_lineage_at_once() -> None:
+    slots = joined()
+    assert slots.abandon() == []
+    assert not slots.is_abandoned
+
+
+def test_the_same_names_in_another_lineage_are_new_attempts() -> None:
+    slots, _ = abandoned()
+    slots.ended((end(ref(2)),))
+    joined(slots)
+    assert [type(one) for one in slots.receive(assign(ref(1), ref(2)))] == [Say, Spawn]
+
+
+# ---------------------------------------------------------------- bounds
+
+
+def test_many_ends_at_once_are_several_reports_that_each_fit_a_frame() -> None:
+    refs = [ref(1, member) for member in range(3_000)]
+    slots = holding(*refs)
+    reports = said(slots.ended(tuple(End(one, Cause.EXIT, 0, 1, b"x" * 1_000) for one in refs)))
+    assert [one.attempt for report in reports for one in report.ends] == refs
+    assert all(len(report.ends) <= 1_000 for report in reports)
+    assert all(sum(len(one.result) for one in report.ends) < 200_000 for report in reports)
+
+
+def test_many_handbacks_at_once_are_several_messages() -> None:
+    refs = [ref(1, member) for member in range(2_500)]
+    slots = holding(*refs)
+    messages = said(slots.recalled(tuple(refs)))
+    assert [len(message.attempts) for message in messages] == [1_000, 1_000, 500]
