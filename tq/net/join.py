@@ -79,13 +79,14 @@ class Pinning:
 
     def _checked(self, pem: bytes) -> str:
         try:
-            text = pem.decode("ascii")
-            found = ca_sha256(text)
+            der = ssl.PEM_cert_to_DER_cert(pem.decode("ascii").strip())
         except ValueError:
             raise ProtocolError("what the server sent as its CA is no certificate") from None
-        if found != self._wanted:
+        if hashlib.sha256(der).hexdigest() != self._wanted:
             raise Unauthorised(
                 "the server's CA is not the one that the join string names: another server, or someone between",
                 hint="get a new join string from `tq join` on the server",
             )
-        return text
+        # Never the text that came: base64 ends at its padding, so a second certificate could stand behind the one that
+        # was hashed, and OpenSSL would trust both.
+        return ssl.DER_cert_to_PEM_cert(der)

@@ -46,6 +46,7 @@ class Link:
         self._work = trio.Event()
         self._room = trio.Event()
         self._reader_ended = trio.Event()
+        self._writing = trio.CancelScope()  # of the write under way
         self._is_closing = False
         self._is_closed_here = False
         self._is_broken = False
@@ -137,9 +138,11 @@ class Link:
             self._control.clear()
             self._output.clear()
             self._control_bytes = self._output_bytes = 0
+            self._writing.cancel()
         if not self._is_closing:
             self._is_closing = True
             self.ended_because = because
+            self._writing.deadline = min(self._writing.deadline, trio.current_time() + _CLOSE_S)
         self._work.set()
         self._room.set()
 
@@ -182,12 +185,12 @@ class Link:
 
     async def _drain(self) -> None:
         while batch := self._take():
-            with trio.move_on_after(limits.delivery_s_max) as slow:
+            with trio.move_on_after(limits.delivery_s_max) as self._writing:
                 try:
                     await self.stream.send_all(batch)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     self._end("the connection broke")
-            if slow.cancelled_caught:
+            if self._writing.cancelled_caught:  # a frame is cut in two: nothing can follow it
                 self._end("it does not read what it is sent")
 
     def _take(self) -> bytes:
