@@ -1,0 +1,67 @@
+"""What a client's request must fulfil before it goes to the engine: bounds of what the core does not look into.
+
+The core checks what it understands (names, sizes, priorities). Bodies and pieces of input are opaque to it, so they
+are checked here, once, at the door. Pure: raises BadRequest or TooLarge, and names the bound.
+"""
+
+from tq import limits
+from tq.core.vocabulary import CreateToken, Submit, Upload, Wait
+from tq.errors import BadRequest, NotDone, ProtocolError, TooLarge
+from tq.server.roles import ROLES
+from tq.wire.body import Body
+from tq.wire.codec import loads
+
+LOW_DISK = NotDone("the server's disk is nearly full, so it takes no new work", hint="free some space and try again")
+SHA256_BYTES = 32
+
+
+def check(command: object) -> None:
+    """Raise BadRequest or TooLarge if the opaque parts of a client's command are not in order."""
+    match command:
+        case Submit():
+            check_submit(command)
+        case Upload():
+            check_upload(command)
+        case Wait() if len(command.ids) > limits.wait_ids_max:
+            raise TooLarge(f"{len(command.ids)} ids exceed wait_ids_max ({limits.wait_ids_max})")
+        case Wait() if command.until not in ("done", "running"):
+            raise BadRequest("one waits until `done` or `running`")
+        case CreateToken() if command.role not in ROLES or len(command.digest) != SHA256_BYTES:
+            raise BadRequest(f"a token's role is one of {', '.join(ROLES)}")
+
+
+def check_submit(submit: Submit) -> None:
+    """Raise unless the body is a `Body` that some worker can run."""
+    _bound(len(submit.body), limits.body_bytes_max, "body_bytes_max", "command and environment")
+    try:
+        body = loads(submit.body, Body)
+    except ProtocolError as error:
+        raise BadRequest(f"the body of the submit is malformed: {error}") from None
+    if not body.argv or not body.argv[0]:
+        raise BadRequest("the command is empty", hint="tq submit -- COMMAND ARGUMENT…")
+    _bound(len(body.argv), limits.argv_items_max, "argv_items_max", "arguments")
+    _bound(len(body.environment), limits.environment_items_max, "environment_items_max", "variables")
+    _bound(len(body.stdin), limits.stdin_inline_bytes_max, "stdin_inline_bytes_max", "inline input")
+    for argument in body.argv:
+        _bound(len(argument), limits.argument_bytes_max, "argument_bytes_max", "an argument")
+    if any(b"\0" in argument for argument in body.argv) or b"\0" in body.cwd:
+        raise BadRequest("a command cannot have NUL bytes")
+    if not body.cwd.startswith(b"/"):
+        raise BadRequest("the working directory must be an absolute path")
+    for name, value in body.environment.items():
+        if not name or "=" in name or "\0" in name or b"\0" in value:
+            raise BadRequest("an environment variable is malformed")
+        _bound(len(name) + len(value) + 2, limits.argument_bytes_max, "argument_bytes_max", "a variable")
+
+
+def check_upload(upload: Upload) -> None:
+    """Raise unless the piece lies within the bounds of an input."""
+    _bound(len(upload.data), limits.piece_bytes_max, "piece_bytes_max", "a piece")
+    if upload.offset < 0 or upload.offset % limits.piece_bytes_max:
+        raise BadRequest(f"an upload's offset is a multiple of {limits.piece_bytes_max}")
+    _bound(upload.offset + len(upload.data), limits.stdin_bytes_max, "stdin_bytes_max", "the input")
+
+
+def _bound(value: int, bound: int, name: str, what: str) -> None:
+    if value > bound:
+        raise TooLarge(f"{what}: {value} exceeds {name} ({bound})")

@@ -1,0 +1,243 @@
+"""The session of a client: requests in, answers out, subscriptions (`wait`, `logs`) while it stays.
+
+The role is checked here before a request goes anywhere, then the bounds of what the core does not look into
+(admission.py). Most requests go through the commit loop, reads among them. What nobody decides, the store's figures, is
+answered here.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+import trio
+
+from tq import errors, limits
+from tq.core import vocabulary as v
+from tq.errors import BadRequest, NotDone, ProtocolError
+from tq.net.link import Link
+from tq.server import admission, watch
+from tq.server.desk import Desk
+from tq.server.intake import Reply, Request
+from tq.server.log_reader import LogReader
+from tq.server.peers import reply
+from tq.server.present import present, present_page
+from tq.server.roles import check_allowed, sees_secrets
+from tq.wire import messages as m
+
+waits_max: Final = 256
+log_readers_max: Final = 64
+list_items_max: Final = 250  # so that a page of ordinary jobs fits a frame
+_NEWS_S: Final = 0.1  # intermediate answers of one `wait` are at least so far apart
+
+
+class ClientSession:
+    """One connection of one client."""
+
+    def __init__(self, desk: Desk, link: Link, role: str, submitter: str) -> None:
+        self._desk = desk
+        self._link = link
+        self._role = role
+        self._submitter = submitter
+        self._room = trio.Event()
+        self._inlet = desk.intake.inlet(self._room_again)
+        self._waits: dict[int, watch.Waiting] = {}
+        self._told_s: dict[int, float] = {}  # by request: when its last intermediate answer left
+        self._readers: dict[int, trio.CancelScope] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, rest: Sequence[m.Message]) -> None:
+        """Serve the client until its connection ends. Raises ProtocolError for what it may not send."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                if await self._receive(rest):
+                    async for messages in self._link:
+                        if not await self._receive(messages):
+                            break
+                nursery.cancel_scope.cancel()
+        finally:
+            for request in tuple(self._waits):
+                self._unsubscribe(request)
+
+    def beat(self) -> None:
+        """Send a sign of life."""
+        self._link.send_nowait(m.Beat())
+
+    def close(self, reason: str) -> None:
+        """Say goodbye and close."""
+        self._link.close(m.Goodbye(reason))
+
+    # ------------------------------------------------------------ receiving
+
+    async def _receive(self, messages: Sequence[m.Message]) -> bool:
+        """Take one frame; return False after a goodbye."""
+        requests: list[Request] = []
+        for message in messages:
+            match message:
+                case m.Ask():
+                    self._ask(message, requests)
+                case m.Unsubscribe():
+                    self._unsubscribe(message.request)
+                case m.Beat():
+                    pass
+                case m.Goodbye():
+                    return False
+                case _:
+                    raise ProtocolError(f"a client may not send {type(message).__name__}")
+        self._inlet.put(requests)
+        await self._wait_room()
+        return True
+
+    async def _wait_room(self) -> None:
+        """Wait until the commit loop has taken enough, and the client has read enough of its answers."""
+        while self._inlet.is_full:
+            self._room = trio.Event()
+            await self._room.wait()
+        # A link tells when there is room for output, not for answers; who gets here has a megabyte unread.
+        while self._link.queued_bytes > limits.send_queue_bytes_max // 4 and not self._link.ended_because:  # noqa: ASYNC110
+            await trio.sleep(0.02)
+
+    def _ask(self, ask: m.Ask, requests: list[Request]) -> None:
+        command = ask.command
+        try:
+            check_allowed(self._role, type(command))
+            admission.check(command)
+            self._desk.gate.check(command)
+            request = self._request(ask.request, command)
+        except errors.Refused as refusal:
+            self._answer(ask.request, refusal)
+            return
+        if request is not None:
+            requests.append(request)
+
+    def _request(self, number: int, command: v.ClientCommand) -> Request | None:
+        """Return what goes to the commit loop for this; None for what is answered here."""
+        answer: Reply = partial(self._answer, number)
+        match command:
+            case v.Wait():
+                return self._wait(number, command)
+            case v.Logs():
+                self._read_logs(number, command)
+                return None
+            case v.StoreStatistics():
+                self._answer(number, v.Document(self._desk.store.statistics()))
+                return None
+            case v.Get():
+                answer = partial(self._answer_document, number)
+            case v.Status():
+                answer = partial(self._answer_status, number)
+            case v.List():
+                answer = partial(self._answer_list, number)
+                command = v.List(
+                    command.job,
+                    command.states,
+                    command.queue,
+                    command.tag,
+                    command.name,
+                    min(command.limit, list_items_max),
+                    command.page,
+                )
+            case v.Workers():
+                answer = partial(self._answer_workers, number)
+        return Request(command, self._submitter, answer)
+
+    # ------------------------------------------------------------ answering
+
+    def _answer(self, number: int, answer: v.Answer | errors.TqError, *, more: bool = False) -> None:
+        try:
+            self._link.send_nowait(reply(number, answer, more=more))
+        except errors.TooLarge as error:
+            self._link.send_nowait(reply(number, error))
+
+    def _answer_document(self, number: int, answer: v.Answer | errors.TqError) -> None:
+        if isinstance(answer, v.Document):
+            answer = present(answer, with_secrets=sees_secrets(self._role))
+        self._answer(number, answer)
+
+    def _answer_list(self, number: int, answer: v.Answer | errors.TqError) -> None:
+        self._answer(number, present_page(answer) if isinstance(answer, v.Page) else answer)
+
+    def _answer_status(self, number: int, answer: v.Answer | errors.TqError) -> None:
+        if isinstance(answer, v.Document):
+            answer = v.Document({**answer.value, "server": self._desk.story()})
+        self._answer(number, answer)
+
+    def _answer_workers(self, number: int, answer: v.Answer | errors.TqError) -> None:
+        """Add what only the lease clock knows: who has missed a beat."""
+        if isinstance(answer, v.Page):
+            items = []
+            for item in answer.items:
+                missed = self._desk.lease_clock.missed(int(str(item["id"])[1:], 16))
+                is_suspect = missed > 0 and item["state"] == "up"
+                items.append({**item, "missed_beats": missed, "state": "suspect" if is_suspect else item["state"]})
+            answer = v.Page(tuple(items), answer.next)
+        self._answer(number, answer)
+
+    # ------------------------------------------------------------ subscriptions
+
+    def _wait(self, number: int, wait: v.Wait) -> Request:
+        if len(self._waits) >= waits_max:
+            raise NotDone(f"{waits_max} waits on one connection are enough", hint="wait for several ids at once")
+        if number in self._waits:
+            raise BadRequest(f"request {number} waits already")
+
+        def ask(again: v.Wait) -> None:
+            self._inlet.put([Request(again, self._submitter, partial(self._waited, number, again))])
+
+        self._waits[number] = watch.Waiting(wait, ask)
+        self._told_s[number] = float("-inf")
+        return Request(wait, self._submitter, partial(self._waited, number, wait))
+
+    def _waited(self, number: int, asked: v.Wait, answer: v.Answer | errors.TqError) -> None:
+        waiting = self._waits.get(number)
+        if waiting is None:
+            return  # unsubscribed meanwhile
+        if not isinstance(answer, v.Waited):
+            self._unsubscribe(number)
+            self._answer(number, answer)
+            return
+        # Subscribed before the effects of this turn are released: nothing can fall between read and subscription.
+        self._desk.registry.watch.subscribe(waiting)
+        done, outcomes = waiting.read(asked, answer)
+        now_s = trio.current_time()
+        if done:
+            self._unsubscribe(number)
+        elif not outcomes or now_s - self._told_s[number] < _NEWS_S:
+            return
+        else:
+            self._told_s[number] = now_s
+        for part, more in watch.replies(done, outcomes):
+            self._answer(number, part, more=more)
+
+    def _unsubscribe(self, number: int) -> None:
+        waiting = self._waits.pop(number, None)
+        if waiting is not None:
+            del self._told_s[number]
+            self._desk.registry.watch.unsubscribe(waiting)
+        reader = self._readers.pop(number, None)
+        if reader is not None:
+            reader.cancel()
+
+    def _read_logs(self, number: int, logs: v.Logs) -> None:
+        if len(self._readers) >= log_readers_max:
+            raise NotDone(f"{log_readers_max} logs on one connection are enough", hint="open another one")
+        if number in self._readers:
+            raise BadRequest(f"request {number} reads logs already")
+        if self._nursery is None:
+            raise RuntimeError("the session does not run")
+        scope = self._readers[number] = trio.CancelScope()
+        self._nursery.start_soon(self._read_logs_loop, number, logs, scope)
+
+    async def _read_logs_loop(self, number: int, logs: v.Logs, scope: trio.CancelScope) -> None:
+        async def send(answer: v.Answer, *, more: bool) -> None:
+            await self._link.send(reply(number, answer, more=more))
+
+        with scope:
+            try:
+                await LogReader(self._desk, logs, send).run()
+            except errors.Refused as refusal:
+                self._answer(number, refusal)
+        self._readers.pop(number, None)
+
+    def _room_again(self) -> None:
+        self._room.set()

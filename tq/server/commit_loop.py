@@ -1,0 +1,331 @@
+"""The only loop with side effects on state: commands in, one commit for all, then answers, then effects.
+
+`Pipeline.steps()` is a generator without I/O, threads or clocks: it yields where it stands, and whoever drives it waits
+there (trio_loop.py for the server; the simulator, which also crashes it at every yield). Turn N+1 is applied while N is
+being flushed, one flush at a time. It is closed (Dispatch, write) only when N is on disk. So nothing of a turn leaves
+before its own flush, and no read leaves before the flush of what it could have seen.
+
+    IDLE      nothing to do: wait for work, or for `idle_ms`
+    APPLIED   a turn's commands are applied; nothing is written
+    WRITTEN   its batch is in the store, not yet durable
+    FLUSHING  the committer flushes: wait for it, or for more work for the next turn
+    FLUSHED   on disk; nothing has been answered
+    REPLIED   the answers are out, the effects not yet
+    RELEASED  the turn is over
+
+A command that raises `Refused` is answered with it. One that raises anything else is a bug: it is dropped, answered
+`internal_error` and handed to `on_bug`, and the turn goes on. An exception in Recover, Tick, Dispatch or the fold
+leaves the generator and stops the server. A StoreError answers everything pending with `unknown` and leaves it too.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum
+from typing import Final, Protocol
+
+from tq import errors, limits
+from tq.core.view import Changes
+from tq.core.vocabulary import Answer, Command, Effect, Recover, Recovered, Start, Tick, Times
+from tq.server.intake import Intake, Look, Reply, Request
+from tq.store.seam import Store
+
+UNKNOWN: Final = errors.Unknown(
+    "the disk failed, so it is not known whether this took effect", hint="repeat it with the same key"
+)
+STOPPING: Final = errors.NotDone("the server is stopping", hint="try again in a moment")
+
+
+class Point(Enum):
+    """Where the generator stands (see above)."""
+
+    IDLE = "idle"
+    APPLIED = "applied"
+    WRITTEN = "written"
+    FLUSHING = "flushing"
+    FLUSHED = "flushed"
+    REPLIED = "replied"
+    RELEASED = "released"
+
+
+class Finished(Protocol):
+    """What a finished turn of the engine brings."""
+
+    @property
+    def sequence(self) -> int: ...  # noqa: D102 - fields of a named tuple
+    @property
+    def epoch(self) -> int: ...  # noqa: D102
+    @property
+    def wall_ms(self) -> int: ...  # noqa: D102
+    @property
+    def changes(self) -> Changes: ...  # noqa: D102
+    @property
+    def effects(self) -> Sequence[Effect]: ...  # noqa: D102
+
+
+class Turn(Protocol):
+    """A turn of the engine, while commands are applied."""
+
+    @property
+    def changes_count(self) -> int:
+        """How many keys it will write so far."""
+        ...
+
+    def apply(self, command: Command, submitter: str = "") -> Answer | None:
+        """Apply one command, or raise Refused."""
+        ...
+
+    def finish(self, *, may_lease: bool = True) -> Finished:
+        """Run Dispatch, and return what to write and to do."""
+        ...
+
+
+class Engine(Protocol):
+    """What the loop needs of tq.core.engine.Engine."""
+
+    def begin(self, times: Times) -> Turn:
+        """Open a turn."""
+        ...
+
+    def next_due_ms(self, times: Times) -> int | None:
+        """Return the ms from now until Tick or Dispatch has something to do."""
+        ...
+
+
+class Counters:
+    """What the loop has done since its start, for `status`. Times in ms, of the loop's own lap clock."""
+
+    __slots__ = ("bugs", "changes", "commands", "flushes", "refused", "turns")
+
+    def __init__(self) -> None:
+        self.turns = self.flushes = self.commands = self.changes = self.refused = self.bugs = 0
+
+
+class _Answers:
+    """Answers of a turn that wait for their flush, and the effects that follow them."""
+
+    __slots__ = ("effects", "replies", "sequence")
+
+    def __init__(self) -> None:
+        self.sequence = 0
+        self.replies: list[tuple[Reply, Answer | errors.TqError]] = []
+        self.effects: Sequence[Effect] = ()
+
+    def refuse(self, error: errors.TqError) -> None:
+        """Answer everything with an error instead."""
+        for reply, _ in self.replies:
+            reply(error)
+
+
+class Pipeline:
+    """The turns of one server. `times` gives both clocks, `lap_ms` a fine one for the turn's cap; `flush` asks the
+    committer to flush a sequence, which calls `flushed` or `fail` later; `release` carries out effects.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        intake: Intake,
+        *,
+        times: Callable[[], Times],
+        lap_ms: Callable[[], float],
+        flush: Callable[[int], None],
+        release: Callable[[Sequence[Effect]], None],
+        on_bug: Callable[[Command | Look, Times, Exception], None],
+    ) -> None:
+        self.engine = engine
+        self.store = store
+        self.intake = intake
+        self.counters = Counters()
+        self.on_wake: Callable[[], None] = lambda: None
+        self.may_lease = True  # False while the disk is nearly full
+        self._times = times
+        self._lap_ms = lap_ms
+        self._flush = flush
+        self._release = release
+        self._on_bug = on_bug
+        self._turn: Turn | None = None
+        self._turn_times = Times(0, 0)
+        self._answers = _Answers()  # of the open turn
+        self._spent_ms = 0.0  # applying, in the open turn
+        self._flight: _Answers | None = None  # the turn that is being flushed
+        self._durable = 0
+        self._is_cut = False  # Dispatch stopped at its bound: it goes on in a turn of its own
+        self._stopping = False
+        self._error: errors.StoreError | None = None
+        intake.on_work = self._wake
+
+    # ------------------------------------------------------------ from outside
+
+    def flushed(self, sequence: int) -> None:
+        """Tell that everything up to this sequence is on disk."""
+        self._durable = sequence
+        self.on_wake()
+
+    def fail(self, error: errors.StoreError) -> None:
+        """Tell that the disk failed: nothing more is acknowledged, and the generator ends with this error."""
+        if self._error is None:
+            self._error = error
+        self.on_wake()
+
+    def dispatch_again(self) -> None:
+        """Tell that more may be leased than before: run a turn even if nobody asks for anything."""
+        self._is_cut = True
+        self.on_wake()
+
+    def stop(self) -> None:
+        """Refuse what comes from now on, finish what was taken, flush, and end the generator."""
+        self._stopping = True
+        self.intake.close(STOPPING)
+        self.on_wake()
+
+    @property
+    def has_work(self) -> bool:
+        """Whether the generator could go on from IDLE."""
+        return not self.intake.is_empty or self._error is not None or self._stopping or self.idle_ms() == 0
+
+    @property
+    def is_flushed(self) -> bool:
+        """Whether the turn in flight is on disk, or never will be."""
+        return self._flight is None or self._flight.sequence <= self._durable or self._error is not None
+
+    def idle_ms(self) -> int | None:
+        """Return after how many ms Tick has something to do, None for never."""
+        if self._is_cut:
+            return 0
+        return self.engine.next_due_ms(self._times())
+
+    # ------------------------------------------------------------ the loop
+
+    def steps(self, lineage: int, on_recovered: Callable[[Recovered], None]) -> Iterator[Point]:
+        """Yield where the loop stands, from Recover to the stop. Ends after `stop()`; raises StoreError.
+
+        `lineage` names a new store. `on_recovered` is called once Recover is on disk.
+        """
+        try:
+            self._recover(lineage, on_recovered)
+            while True:
+                yield from self._round()
+                if self._error is not None:
+                    raise self._error
+                if self._stopping and self._turn is None and self._flight is None and self.intake.is_empty:
+                    return
+        except errors.StoreError as error:
+            self._give_up(error)
+            raise
+
+    def _round(self) -> Iterator[Point]:
+        if self._flight is not None and self._flight.sequence <= self._durable:
+            flown, self._flight = self._flight, None
+            yield Point.FLUSHED
+            yield from self._let_go(flown)
+        self._take()
+        if self._flight is not None:
+            yield Point.FLUSHING
+        elif self._turn is not None:
+            yield Point.APPLIED
+            yield from self._close(self._turn)
+        elif not self._stopping:
+            yield Point.IDLE
+
+    def _recover(self, lineage: int, on_recovered: Callable[[Recovered], None]) -> None:
+        def reply(answer: Answer | errors.TqError) -> None:
+            if isinstance(answer, Recovered):
+                on_recovered(answer)
+
+        turn = self._open()
+        answer = turn.apply(Recover(lineage))
+        if answer is not None:
+            self._answers.replies.append((reply, answer))
+
+    def _open(self) -> Turn:
+        self._turn_times = self._times()
+        self._turn = self.engine.begin(self._turn_times)
+        self._answers = _Answers()
+        self._spent_ms = 0.0
+        self.intake.rotate()
+        return self._turn
+
+    def _take(self) -> None:
+        """Apply what waits to the open turn (opening one if need be), up to the turn's cap."""
+        turn = self._turn
+        if turn is None:
+            is_due = self.idle_ms() == 0
+            if self.intake.is_empty and not is_due:
+                return
+            turn = self._open()
+            if is_due:
+                turn.apply(Tick())
+        began_ms = self._lap_ms()
+        spent_ms = self._spent_ms
+        while spent_ms < limits.turn_ms_max and turn.changes_count < limits.turn_changes_max:
+            request = self.intake.take()
+            if request is None:
+                break
+            self._apply(turn, request)
+            spent_ms = self._spent_ms + self._lap_ms() - began_ms
+        self._spent_ms = spent_ms
+
+    def _apply(self, turn: Turn, request: Request) -> None:
+        self.counters.commands += 1
+        command = request.command
+        answer: Answer | errors.TqError | None
+        try:
+            answer = command.read(self.store) if isinstance(command, Look) else turn.apply(command, request.submitter)
+        except errors.Refused as refusal:
+            self.counters.refused += 1
+            answer = refusal
+        except errors.StoreError:
+            if request.reply is not None:
+                request.reply(UNKNOWN)
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug must cost its command, never the server (I12)
+            self.counters.bugs += 1
+            self._on_bug(command, self._turn_times, error)
+            answer = errors.InternalError(
+                f"the server failed at this {type(command).__name__}, and dropped it", hint="its log says where"
+            )
+        if request.reply is not None and answer is not None:
+            self._answers.replies.append((request.reply, answer))
+
+    def _close(self, turn: Turn) -> Iterator[Point]:
+        finished = turn.finish(may_lease=self.may_lease)
+        answers, self._turn = self._answers, None
+        self._is_cut = _leases(finished.effects) >= limits.leases_per_dispatch_max
+        answers.effects = finished.effects
+        self.counters.turns += 1
+        if not finished.changes:
+            yield from self._let_go(answers)
+            return
+        self.counters.flushes += 1
+        self.counters.changes += sum(map(len, finished.changes.values()))
+        answers.sequence = finished.sequence
+        self._flight = answers  # from here on a failure leaves the outcome of these unknown
+        self.store.write(finished.changes, sequence=finished.sequence, epoch=finished.epoch, wall_ms=finished.wall_ms)
+        yield Point.WRITTEN
+        self._flush(finished.sequence)
+
+    def _let_go(self, answers: _Answers) -> Iterator[Point]:
+        for reply, answer in answers.replies:
+            reply(answer)
+        yield Point.REPLIED
+        if answers.effects:
+            self._release(answers.effects)
+        yield Point.RELEASED
+
+    def _give_up(self, error: errors.StoreError) -> None:
+        self._error = error
+        if self._flight is not None:
+            self._flight.refuse(UNKNOWN)
+            self._flight = None
+        if self._turn is not None:
+            self._answers.refuse(UNKNOWN)
+            self._turn = None
+        self.intake.refuse_all(UNKNOWN)
+
+    def _wake(self) -> None:
+        self.on_wake()
+
+
+def _leases(effects: Sequence[Effect]) -> int:
+    """Return how many attempts these effects start."""
+    return sum(len(effect.attempts) for effect in effects if isinstance(effect, Start))

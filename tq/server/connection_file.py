@@ -1,0 +1,88 @@
+"""The connection file: how the programs of the same user on this machine find the server, and prove who asks.
+
+    DATA/connection.json     url, ca (PEM), token (an admin's), pid
+    STATE/connection.json    the same, and where DATA is
+
+Mode 0600, written when the server accepts connections, removed at a clean stop. The token in it is the data directory's
+own: kept in DATA/identity/admin.token, so that it survives restarts and a worker can go on with what it has.
+"""
+
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tq.errors import ConfigurationError, Unauthorised
+from tq.net.address import joined
+from tq.net.token import Token, parse_token
+
+NAME: Final = "connection.json"
+TOKEN_NAME: Final = "admin.token"  # noqa: S105 - a file's name
+_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what was bound, not what to bind
+
+
+class Connection(NamedTuple):
+    """What the file says."""
+
+    url: str
+    ca_pem: str
+    token: Token
+
+    def written(self, data: str = "") -> bytes:
+        """Return the contents of the file."""
+        fields = {"url": self.url, "ca": self.ca_pem, "token": self.token.text, "pid": os.getpid()}
+        if data:
+            fields["data"] = data
+        return json.dumps(fields, indent=1).encode() + b"\n"
+
+
+def local_url(host: str, port: int) -> str:
+    """Return the address at which a program on this machine reaches what is bound to `host`."""
+    return f"tq://{joined(_ANY_ADDRESS.get(host, host), port)}"
+
+
+def write_files(connection: Connection, data: Path, state: Path) -> None:
+    """Write both files, each at once or not at all."""
+    _replace(data / NAME, connection.written())
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _replace(state / NAME, connection.written(str(data)))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot write {state / NAME}: {error.strerror}", hint="set XDG_STATE_HOME to a directory of yours"
+        ) from error
+
+
+def remove_files(data: Path, state: Path) -> None:
+    """Remove what this process has written."""
+    for path in (data / NAME, state / NAME):
+        with suppress(OSError, ValueError):
+            if json.loads(path.read_bytes()).get("pid") == os.getpid():
+                path.unlink()
+
+
+def read_token(data: Path) -> Token | None:
+    """Return the data directory's own admin token, None if it has none (yet, or not any more)."""
+    try:
+        return parse_token((data / "identity" / TOKEN_NAME).read_text().strip())
+    except (OSError, UnicodeDecodeError, Unauthorised):
+        return None
+
+
+def keep_token(data: Path, token: Token) -> None:
+    """Keep the token as the data directory's own."""
+    _replace(data / "identity" / TOKEN_NAME, token.text.encode() + b"\n")
+
+
+def _replace(path: Path, contents: bytes) -> None:
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    with suppress(FileNotFoundError):
+        new.unlink()
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(fd, contents)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    new.rename(path)

@@ -1,0 +1,52 @@
+"""What every session of one server shares, wired once in serve.py. Holds references, decides nothing."""
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from tq.core.engine import Engine
+from tq.core.vocabulary import Submit, Times, Upload
+from tq.errors import NotDone
+from tq.server.commit_loop import STOPPING, Pipeline
+from tq.server.intake import Intake
+from tq.server.lease_clock import LeaseClock
+from tq.server.registry import Registry
+from tq.store.directory import Room
+from tq.store.seam import Store
+
+LOW_DISK: Final = NotDone(
+    "the server's disk is nearly full, so it takes no new work", hint="free some space there and try again"
+)
+low_output_bytes_max: Final = 4_096  # of each stream of an attempt, while the disk is nearly full
+
+
+class Gate:
+    """Whether new work may come in at all."""
+
+    def __init__(self) -> None:
+        self.room = Room.NORMAL
+        self.is_stopping = False
+
+    def check(self, command: object) -> None:
+        """Raise NotDone for new work that the server cannot take now; everything else always goes on."""
+        if self.is_stopping:
+            raise STOPPING
+        if self.room is not Room.NORMAL and isinstance(command, Submit | Upload):
+            raise LOW_DISK
+
+
+class Desk(NamedTuple):
+    """The parts of a running server that sessions use. `story` gives the server's own part of `status`."""
+
+    engine: Engine
+    store: Store
+    pipeline: Pipeline
+    intake: Intake
+    registry: Registry
+    lease_clock: LeaseClock
+    gate: Gate
+    times: Callable[[], Times]
+    story: Callable[[], dict[str, Any]]
+    ca_pem: bytes
+    lineage: int
+    epoch: int
+    beat_ms: int

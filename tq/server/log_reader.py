@@ -1,0 +1,154 @@
+"""One `logs`: stored output, then with `follow` what comes, until the task has ended; then LogsEnd.
+
+How the task stands is read through the commit loop like everything else, so that nobody hears of an end before it is
+on disk; and whatever an attempt printed was written before its report, so after the end the store has all of it.
+"""
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import trio
+
+from tq import errors
+from tq.core import vocabulary as v
+from tq.core.view import View
+from tq.errors import BadRequest, TaskNotFound
+from tq.server.desk import Desk
+from tq.server.follow import Reader, Sight, TaskKey, find, look
+from tq.server.intake import Look, Request
+
+
+class Send(Protocol):
+    """Sends one answer; waits while the client does not read."""
+
+    async def __call__(self, answer: v.Answer, *, more: bool) -> None:
+        """Send."""
+        ...
+
+
+class LogReader:
+    """Reads the output of one task for one client."""
+
+    def __init__(self, desk: Desk, logs: v.Logs, send: Send) -> None:
+        if logs.attempt < 0 or min(logs.position) < 0 or logs.tail_bytes < 0:
+            raise BadRequest("attempt, position and tail are not negative")
+        self._desk = desk
+        self._logs = logs
+        self._send = send
+        self._inlet = desk.intake.inlet()
+        self._news = trio.Event()
+        self._has_changed = False
+
+    async def run(self) -> None:
+        """Send everything. Raises Refused, where that ends it."""
+        task = await self._find()
+        job = task[0]
+        self._desk.registry.follow.on_change(job, self._changed)
+        try:
+            sight = await self._look(task)
+            if self._logs.attempt > sight.attempt:
+                raise TaskNotFound(f"task {self._logs.id} has had no attempt {self._logs.attempt}")
+            await self._read(sight)
+        finally:
+            self._desk.registry.follow.off_change(job, self._changed)
+
+    async def _read(self, sight: Sight) -> None:
+        attempt = self._logs.attempt or sight.attempt
+        position = self._logs.position
+        while True:
+            reader = Reader(attempt, position, self._wake)
+            if attempt:
+                sight = await self._read_attempt(sight, reader)
+            is_over = not self._logs.follow or sight.state.is_terminal or self._logs.attempt > 0
+            while not is_over and sight.attempt == attempt:
+                await self._wait_change()
+                sight = await self._look(sight.task)
+                is_over = sight.state.is_terminal and sight.attempt == attempt
+            if is_over:
+                await self._send(reader.end(sight), more=False)
+                return
+            attempt, position = sight.attempt, (0, 0)
+
+    async def _read_attempt(self, sight: Sight, reader: Reader) -> Sight:
+        """Send one attempt's output, with `follow` until it is over; return how the task stands then."""
+        follow = self._desk.registry.follow
+        if self._logs.tail_bytes:
+            reader.skip_to_tail(self._desk.store.output(sight.task, reader.attempt), self._logs.tail_bytes)
+        if not (self._logs.follow and _is_out(sight, reader)):
+            await self._send_stored(sight.task, reader)
+            return sight
+        if follow.add(sight.task, reader):
+            self._tell_worker(sight, on=True)
+        try:
+            await self._send_stored(sight.task, reader)
+            while _is_out(sight, reader):
+                await self._news.wait()
+                self._news = trio.Event()
+                await self._send_chunks(reader.take_live())
+                if self._has_changed:
+                    self._has_changed = False
+                    sight = await self._look(sight.task)
+        finally:
+            if follow.remove(sight.task, reader):
+                self._tell_worker(sight, on=False)
+        await self._send_stored(sight.task, reader)
+        return sight
+
+    async def _send_stored(self, task: TaskKey, reader: Reader) -> None:
+        await self._send_chunks(reader.take(self._desk.store.output(task, reader.attempt)))
+
+    async def _send_chunks(self, chunks: list[v.Chunk]) -> None:
+        for chunk in chunks:
+            await self._send(chunk, more=True)
+
+    def _tell_worker(self, sight: Sight, *, on: bool) -> None:
+        session = self._desk.registry.worker(sight.worker) if sight.worker else None
+        if session is not None:
+            session.follow_output(sight.ref, on=on)
+
+    # ------------------------------------------------------------ how the task stands
+
+    async def _find(self) -> TaskKey:
+        answer = await self._ask(lambda view: v.Document({"task": find(view, self._logs.id)}))
+        task: TaskKey = answer["task"]
+        return task
+
+    async def _look(self, task: TaskKey) -> Sight:
+        answer = await self._ask(lambda view: v.Document({"sight": look(view, task)}))
+        sight: Sight = answer["sight"]
+        return sight
+
+    async def _ask(self, read: Callable[[View], v.Answer]) -> dict[str, Any]:
+        """Read in a turn, and return what was read once everything that it could have seen is on disk."""
+        got = trio.Event()
+        answers: list[v.Answer | errors.TqError] = []
+
+        def reply(answer: v.Answer | errors.TqError) -> None:
+            answers.append(answer)
+            got.set()
+
+        self._inlet.put([Request(Look(read), reply=reply)])
+        await got.wait()
+        if isinstance(answers[0], errors.TqError):
+            raise answers[0]
+        if not isinstance(answers[0], v.Document):
+            raise TypeError("a look answers with a document")
+        return answers[0].value
+
+    async def _wait_change(self) -> None:
+        while not self._has_changed:
+            await self._news.wait()
+            self._news = trio.Event()
+        self._has_changed = False
+
+    def _changed(self) -> None:
+        self._has_changed = True
+        self._news.set()
+
+    def _wake(self) -> None:
+        self._news.set()
+
+
+def _is_out(sight: Sight, reader: Reader) -> bool:
+    """Whether the reader's attempt may still print."""
+    return sight.is_out and sight.attempt == reader.attempt

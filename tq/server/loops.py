@@ -1,0 +1,79 @@
+"""The background loops of a server beside the commit loop: one noun each, all children of the nursery in serve.py.
+
+Beats: a sign of life to every peer. The lease clock: counts beats that workers miss, and tells the core who is lost.
+Deliveries: closes connections of workers that do not acknowledge. The disk: watches the room that is left.
+"""
+
+from typing import Final, Protocol
+
+import trio
+
+from tq.net.log import log
+from tq.server.desk import Desk
+from tq.server.intake import Request
+from tq.store.directory import Room, room
+
+_CHECK_DELIVERIES_S: Final = 1.0
+_CHECK_DISK_S: Final = 1.0
+_READERS_TURNS: Final = 10
+
+
+class Disk(Protocol):
+    """A store that is on a disk."""
+
+    def free_bytes(self) -> int:
+        """Return the room left."""
+        ...
+
+
+async def beats_loop(desk: Desk) -> None:
+    """Send everybody a sign of life, once a beat."""
+    while True:
+        await trio.sleep(desk.beat_ms / 1_000)
+        for peer in desk.registry.peers:
+            peer.beat()
+
+
+async def lease_clock_loop(desk: Desk) -> None:
+    """Tick once a beat. A tick first lets the readers take what lies in the sockets; a late one counts as none."""
+    inlet = desk.intake.inlet()
+    beat_s = desk.lease_clock.beat_s
+    due_s = trio.current_time()
+    while True:
+        due_s += beat_s
+        await trio.sleep_until(due_s)
+        late_s = trio.current_time() - due_s
+        for _ in range(_READERS_TURNS):
+            await trio.lowlevel.checkpoint()
+        if late_s > beat_s:
+            log("tick_late", level="warning", late_s=late_s)
+            due_s = trio.current_time()
+        for lost in desk.lease_clock.tick(late_s):
+            log("worker_lost", level="warning", worker=f"w{lost.worker:016x}", session=lost.session)
+            inlet.put([Request(lost)])
+            session = desk.registry.worker(lost.worker)
+            if session is not None:
+                session.close_session(lost.session, "nothing was heard of the worker for too long")
+
+
+async def deliveries_loop(desk: Desk) -> None:
+    """Close the connections of workers that have not acknowledged in time what they were sent."""
+    while True:
+        await trio.sleep(_CHECK_DELIVERIES_S)
+        now_s = trio.current_time()
+        for session in desk.registry.workers:
+            session.check_deliveries(now_s)
+
+
+async def disk_loop(desk: Desk, disk: Disk) -> None:
+    """Watch the room on the disk: LOW takes no new work, CRITICAL leases nothing; reports and reads always go on."""
+    while True:
+        left_bytes = disk.free_bytes()
+        now = room(left_bytes)
+        if now is not desk.gate.room:
+            level = "info" if now is Room.NORMAL else "warning"
+            log("disk_room", level=level, room=now.value, free_bytes=left_bytes)
+            desk.gate.room = now
+            desk.pipeline.may_lease = now is not Room.CRITICAL
+            desk.pipeline.dispatch_again()
+        await trio.sleep(_CHECK_DISK_S)

@@ -1,0 +1,110 @@
+"""What a reader may see of the opaque parts of a task: the document of `show`, with its body and usage opened.
+
+The core forwards bodies and never looks inside; here, at the edge, they become text. Pure. Whoever holds a token that
+may not see secrets gets neither environment nor input. Bytes that are no UTF-8 are shown with backslash escapes.
+"""
+
+from typing import Any, Final
+
+from tq.core.vocabulary import Document, Page
+from tq.errors import ProtocolError
+from tq.wire.body import Body, Usage
+from tq.wire.codec import loads
+
+list_command_chars_max: Final = 200
+
+
+def present(document: Document, *, with_secrets: bool) -> Document:
+    """Return the document of one job or task with `body` and `usage` (raw CBOR from the core) opened."""
+    value = _with_usage(document.value)
+    body = value.pop("body", None)
+    if isinstance(body, bytes) and body:
+        value.update(_body(body, with_secrets=with_secrets))
+    return Document(value)
+
+
+def present_page(page: Page) -> Page:
+    """Return a page of a list; of each body only the beginning of the command is shown."""
+    return Page(tuple(_line(item) for item in page.items), page.next)
+
+
+def _line(item: dict[str, Any]) -> dict[str, Any]:
+    line = _with_usage(item)
+    body = line.pop("body", None)
+    if isinstance(body, bytes) and body:
+        command = _body(body, with_secrets=False)["command"] or []
+        line["command"] = _beginning(command)
+    return line
+
+
+def _beginning(command: list[str]) -> list[str]:
+    """Return the first arguments, up to `list_command_chars_max` characters; a cut is marked by an ellipsis."""
+    shown, left = [], list_command_chars_max
+    for argument in command:
+        if len(argument) > left:
+            shown.append(argument[:left] + "…")
+            break
+        shown.append(argument)
+        left -= len(argument) + 1
+    return shown
+
+
+def _with_usage(value: dict[str, Any]) -> dict[str, Any]:
+    value = dict(value)
+    raw = value.pop("usage", None)
+    if isinstance(raw, bytes) and raw:
+        value["usage"] = usage(raw)
+    return value
+
+
+def usage(result: bytes) -> dict[str, Any] | None:
+    """Return what an attempt used as plain values: seconds, bytes. None for what cannot be read."""
+    try:
+        used = loads(result, Usage)
+    except ProtocolError:
+        return None
+    fields: dict[str, Any] = {
+        "user_s": used.user_us / 1e6,
+        "system_s": used.system_us / 1e6,
+        "peak_bytes": used.peak_kib * 1024,
+        "stdout_bytes": used.written[0],
+        "stderr_bytes": used.written[1],
+        "stdout_dropped_bytes": used.dropped[0],
+        "stderr_dropped_bytes": used.dropped[1],
+        "core_dumped": used.core_dumped,
+    }
+    if used.output_held:
+        fields["output_held"] = True
+    if used.error:
+        fields["error"] = used.error
+    return fields
+
+
+def written(result: bytes) -> tuple[int, int] | None:
+    """Return how many bytes an attempt wrote to (stdout, stderr); None if its result does not say."""
+    try:
+        return loads(result, Usage).written if result else None
+    except ProtocolError:
+        return None
+
+
+def _body(raw: bytes, *, with_secrets: bool) -> dict[str, Any]:
+    try:
+        body = loads(raw, Body)
+    except ProtocolError:
+        return {"command": None}
+    fields: dict[str, Any] = {
+        "command": [text(argument) for argument in body.argv],
+        "cwd": text(body.cwd),
+        "time_limit_s": body.time_limit_ms / 1_000 if body.time_limit_ms else None,
+        "kill_after_s": body.kill_after_ms / 1_000,
+        "stdin_bytes": len(body.stdin),
+    }
+    if with_secrets:
+        fields["environment"] = {name: text(value) for name, value in sorted(body.environment.items())}
+    return fields
+
+
+def text(data: bytes) -> str:
+    """Return bytes as text; what is no UTF-8 as backslash escapes."""
+    return data.decode("utf-8", "backslashreplace")

@@ -1,0 +1,118 @@
+"""Who is connected, and how effects find them. No business logic: it only looks up and passes on.
+
+Effects come here once the commit that decided them is on disk. A session that is gone gets nothing: what must not get
+lost is found again when its worker reconciles.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Protocol
+
+from tq.core import vocabulary as v
+from tq.server.follow import Follow
+from tq.server.watch import Watch
+
+
+class Peer(Protocol):
+    """An authenticated connection."""
+
+    def beat(self) -> None:
+        """Send a sign of life."""
+        ...
+
+    def close(self, reason: str) -> None:
+        """Say goodbye and close."""
+        ...
+
+
+class WorkerSession(Peer, Protocol):
+    """The connection of a worker."""
+
+    def follow_output(self, attempt: v.AttemptRef, *, on: bool) -> None:
+        """Ask for the output of an attempt as it comes, or no longer."""
+        ...
+
+    def check_deliveries(self, now_s: float) -> None:
+        """Close if something that was sent is not acknowledged in time."""
+        ...
+
+    def close_session(self, session: int, reason: str) -> None:
+        """Close if this is still its session's number."""
+        ...
+
+    def carry_out(self, effect: v.Effect) -> None:
+        """Do what the core decided for this worker."""
+        ...
+
+
+class Registry:
+    """All authenticated connections of one server."""
+
+    def __init__(self) -> None:
+        self.watch = Watch()
+        self.follow = Follow()
+        self.connections: Counter[str] = Counter()  # by role of the token
+        self.output_dropped = 0  # slots of attempts that their sender did not hold
+        self._workers: dict[int, WorkerSession] = {}
+        self._by_token: defaultdict[str, dict[Peer, None]] = defaultdict(dict)  # in order of arrival
+        self._last_session = 0
+
+    def next_session(self) -> int:
+        """Return a session number: they only grow in one life of the server."""
+        self._last_session += 1
+        return self._last_session
+
+    def enter(self, peer: Peer, token: str) -> None:
+        """Add a connection of a token."""
+        self._by_token[token][peer] = None
+
+    def leave(self, peer: Peer, token: str) -> None:
+        """Remove it."""
+        self._by_token[token].pop(peer, None)
+        if not self._by_token[token]:
+            del self._by_token[token]
+
+    def worker_enters(self, worker: int, session: WorkerSession) -> None:
+        """Make this the connection of a worker; an older one is closed."""
+        older = self._workers.get(worker)
+        self._workers[worker] = session
+        if older is not None:
+            older.close("superseded by a newer connection of this worker")
+
+    def worker_leaves(self, worker: int, session: WorkerSession) -> None:
+        """Forget the connection, if it is still the worker's own."""
+        if self._workers.get(worker) is session:
+            del self._workers[worker]
+
+    def worker(self, worker: int) -> WorkerSession | None:
+        """Return the connection of a worker."""
+        return self._workers.get(worker)
+
+    @property
+    def workers(self) -> tuple[WorkerSession, ...]:
+        """The connections of all workers."""
+        return tuple(self._workers.values())
+
+    @property
+    def peers(self) -> tuple[Peer, ...]:
+        """Everybody."""
+        return tuple(peer for peers in self._by_token.values() for peer in peers)
+
+    def close_all(self, reason: str) -> None:
+        """Say goodbye to everybody."""
+        for peer in self.peers:
+            peer.close(reason)
+
+    def release(self, effects: Sequence[v.Effect]) -> None:
+        """Carry out the effects of a turn that is on disk, in order."""
+        for effect in effects:
+            if isinstance(effect, v.TaskChanged):
+                self.watch.changed(effect.job)
+                self.follow.changed(effect.job)
+            elif isinstance(effect, v.TokenRevoked):
+                for peer in tuple(self._by_token.get(effect.id, ())):
+                    peer.close("its token was revoked")
+            elif not isinstance(effect, v.Supersede):  # whoever superseded it has closed it: worker_enters
+                session = self._workers.get(effect.worker)
+                if session is not None:
+                    session.carry_out(effect)

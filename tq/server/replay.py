@@ -1,0 +1,43 @@
+"""Keeps commands that broke the engine, so that the bug can be replayed: DATA/failed/, 0600, a bounded number.
+
+A command may carry a user's environment, so it goes into the data directory and never into a log.
+"""
+
+import os
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from tq.core.vocabulary import Command, Times
+from tq.net.log import log
+from tq.server.intake import Look
+
+files_max: Final = 20
+
+
+class FailedCommands:
+    """Writes one file for each command that raised something else than Refused."""
+
+    def __init__(self, data: Path) -> None:
+        self._directory = data / "failed"
+        self._count = 0
+
+    def keep(self, command: Command | Look, times: Times, error: Exception) -> None:
+        """Log what happened, and keep the command with its times."""
+        name = type(command).__name__
+        where = "".join(traceback.format_exception(error))
+        path = self._directory / f"{times.wall_ms}-{name}-{self._count}"
+        log("internal_error", level="error", command=name, kept=path.name, error=where[-4_000:])
+        if isinstance(command, Look) or self._count >= files_max:
+            return
+        self._count += 1
+        with suppress(OSError):
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, msgspec.msgpack.encode((times.steady_ms, times.wall_ms, command)))
+            finally:
+                os.close(fd)

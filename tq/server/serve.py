@@ -1,0 +1,355 @@
+"""The composition root of the server: everything is made, wired and started here, and ends here.
+
+    main(settings) -> exit status
+      the directory's lock -> identity -> store -> listeners bound -> Recover -> first token -> accept -> READY
+
+The order matters: the lock before anything in the directory is read or made; the sockets before Recover, so that a
+port in use changes nothing; the connection file last, when somebody answers. At the end the other way round: refuse
+what comes, finish the turn, flush, say goodbye, join the committer, close the store. Workers keep what they run.
+"""
+
+import datetime as dt
+import gc
+import logging
+import os
+import resource
+import secrets
+import signal
+import sys
+import time
+import traceback
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from tq import __version__, errors, limits
+from tq.core import tables
+from tq.core.engine import Engine
+from tq.core.vocabulary import Answer, CreateToken, Recovered
+from tq.net import listen
+from tq.net.log import log
+from tq.net.token import Token, is_token
+from tq.server import connection_file, loops
+from tq.server.clock import Clock
+from tq.server.commit_loop import Pipeline
+from tq.server.committer import Committer, run_pipeline
+from tq.server.desk import Desk, Gate
+from tq.server.identity import Identity, new_token, open_identity, own_identity
+from tq.server.intake import Intake, Reply, Request
+from tq.server.lease_clock import LeaseClock
+from tq.server.registry import Registry
+from tq.server.replay import FailedCommands
+from tq.server.session import attend
+from tq.server.settings import Settings, check_settings
+from tq.store.directory import check_format, hold_directory
+from tq.store.disk import DiskStore, open_for_reading, open_store
+
+_GOODBYE_S: Final = 1.5
+_FILES_BESIDE: Final = 256  # of the store, the log and the listener
+
+
+def main(settings: Settings) -> int:
+    """Run a server until it is asked to stop; return the exit status.
+
+    Raises ConfigurationError and StoreDamaged, for what is wrong before it serves.
+    """
+    check_settings(settings)
+    if settings.is_check:
+        return check(settings)
+    _raise_open_files(settings)
+    with hold_directory(settings.data, allow_network=settings.data_on_network) as lock, _logging():
+        check_format(settings.data)
+        identity = _identity(settings)
+        store = open_store(lock)
+        status = trio.run(_run, settings, store, identity)
+        try:
+            _close(store, is_failed=status == errors.StoreError.exit_status)
+        except errors.StoreError as error:
+            log("store_failed", level="error", error=error.message)
+            status = error.exit_status
+        log("server_stopped", status=status)
+        return status
+
+
+def check(settings: Settings) -> int:
+    """Say whether a server could start on this directory, without changing it; return the exit status."""
+    if not settings.data.exists():
+        sys.stdout.write(f"{settings.data}: not there yet; a server would make it\n")
+        return 0
+    with hold_directory(settings.data, allow_network=settings.data_on_network, create=False) as lock:
+        store = open_for_reading(lock)
+        try:
+            meta = store.get(tables.META, ())
+        finally:
+            store.close()
+    sequence, epoch = (meta.sequence, meta.epoch) if meta is not None else (0, 0)
+    sys.stdout.write(f"{settings.data}: in order, {sequence} turns, {epoch} starts\n")
+    return 0
+
+
+class Server:
+    """A running server, as its loops and tests see it. Made by `open_server`."""
+
+    def __init__(self, settings: Settings, store: DiskStore, identity: Identity) -> None:
+        self.settings = settings
+        self.store = store
+        self.identity = identity
+        self.url = ""
+        self.started_ms = 0
+        self.ended = trio.Event()  # the commit loop has ended
+        self.clock = Clock(store.get(tables.META, ()))
+        self.engine = Engine(store)
+        self.intake = Intake()
+        self.registry = Registry()
+        self.gate = Gate()
+        self.lease_clock = LeaseClock(settings.heartbeat_s)
+        self.committer = Committer(store, self._flushed, self._failed)
+        self.pipeline = Pipeline(
+            self.engine,
+            store,
+            self.intake,
+            times=self.clock.times,
+            lap_ms=lambda: time.perf_counter() * 1_000,
+            flush=self.committer.flush,
+            release=self.registry.release,
+            on_bug=FailedCommands(settings.data).keep,
+        )
+
+    def _flushed(self, sequence: int) -> None:
+        self.pipeline.flushed(sequence)
+
+    def _failed(self, error: errors.StoreError) -> None:
+        self.pipeline.fail(error)
+
+    def desk(self, recovered: Recovered) -> Desk:
+        """Return what sessions share."""
+        return Desk(
+            engine=self.engine,
+            store=self.store,
+            pipeline=self.pipeline,
+            intake=self.intake,
+            registry=self.registry,
+            lease_clock=self.lease_clock,
+            gate=self.gate,
+            times=self.clock.times,
+            story=self.story,
+            ca_pem=self.identity.ca_pem.encode(),
+            lineage=recovered.lineage,
+            epoch=recovered.epoch,
+            beat_ms=self.settings.beat_ms,
+        )
+
+    def story(self) -> dict[str, Any]:
+        """Return the server's own part of `status`: plain figures, no secrets."""
+        counters = self.pipeline.counters
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "url": self.url,
+            "data": str(self.settings.data),
+            "started_ms": self.started_ms,
+            "uptime_s": max(0, self.clock.times().wall_ms - self.started_ms) / 1_000,
+            "heartbeat_s": self.settings.heartbeat_s,
+            "certificate_expires": self.identity.expires.isoformat(),
+            "room": self.gate.room.value,
+            "connections": {role: count for role, count in sorted(self.registry.connections.items()) if count},
+            "turns": counters.turns,
+            "flushes": counters.flushes,
+            "commands": counters.commands,
+            "refused": counters.refused,
+            "internal_errors": counters.bugs,
+            "output_dropped": self.registry.output_dropped,
+        }
+
+    async def ask(self, request: Request) -> Answer:
+        """Put one request of the server's own, and return its answer once it is on disk."""
+        answers: list[Answer | errors.TqError] = []
+        got = trio.Event()
+
+        def reply(answer: Answer | errors.TqError) -> None:
+            answers.append(answer)
+            got.set()
+
+        own_reply: Reply = reply
+        self.intake.inlet().put([request._replace(reply=own_reply)])
+        await got.wait()
+        if isinstance(answers[0], errors.TqError):
+            raise answers[0]
+        return answers[0]
+
+    async def stop(self) -> None:
+        """Refuse what comes, finish the turn, flush, say goodbye to everybody. Workers keep what they run."""
+        self.gate.is_stopping = True
+        self.pipeline.stop()
+        await self.ended.wait()
+        await self.goodbye("the server is stopping")
+
+    async def goodbye(self, reason: str) -> None:
+        """Close all connections once what is queued has gone out, for a moment at most."""
+        self.registry.close_all(reason)
+        with trio.move_on_after(_GOODBYE_S):
+            while self.registry.peers:  # noqa: ASYNC110 - the registry knows no trio
+                await trio.sleep(0.01)
+
+
+@asynccontextmanager
+async def open_server(settings: Settings, store: DiskStore, identity: Identity) -> AsyncIterator[Server]:
+    """Serve while the block lasts; stop cleanly at its end.
+
+    *Resource handling*: owns sockets, sessions and the committer's thread; the store is the caller's.
+    *Error handling*: raises StoreError when the disk failed, ConfigurationError for a port in use, and what the core's
+    own commands raised; all else is a connection's, and ends with it.
+    """
+    server = Server(settings, store, identity)
+    listeners = await listen.open_listeners(settings.host, settings.port)
+    server.committer.start()
+    try:
+        async with trio.open_nursery() as nursery:
+            recovered = await nursery.start(_commit_loop, server)
+            token = await _admin_token(server)
+            desk = server.desk(recovered)
+            bound = await nursery.start(listen.serve, listeners, identity.context, partial(attend, desk=desk))
+            server.lease_clock.owe(recovered.workers)  # from now on: the listener accepts
+            for loop in (loops.beats_loop, loops.lease_clock_loop, loops.deliveries_loop):
+                nursery.start_soon(loop, desk)
+            nursery.start_soon(loops.disk_loop, desk, store)
+            server.started_ms = server.clock.times().wall_ms
+            server.url = connection_file.local_url(*bound[0])
+            connection = connection_file.Connection(server.url, identity.ca_pem, token)
+            connection_file.write_files(connection, settings.data, settings.state)
+            try:
+                yield server
+                await server.stop()
+            finally:
+                connection_file.remove_files(settings.data, settings.state)
+            nursery.cancel_scope.cancel()
+    finally:
+        if not server.committer.close():
+            log("flush_stuck", level="error")
+
+
+async def _run(settings: Settings, store: DiskStore, identity: Identity) -> int:
+    """Serve until a signal; return the exit status."""
+    status = 0
+    try:
+        async with open_server(settings, store, identity) as server:
+            _tune_collector()
+            _notify("READY=1")
+            log("server_ready", url=server.url, data=settings.data, version=__version__, pid=os.getpid())
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async for number in signals:
+                    log("server_stops", signal=signal.Signals(number).name)
+                    break
+            _notify("STOPPING=1")
+            with trio.fail_after(limits.stop_s_max - _GOODBYE_S):
+                await server.stop()
+    except* errors.StoreError as group:
+        error = _leaf(group)
+        log("store_failed", level="error", error=error)
+        status = errors.StoreError.exit_status
+    except* errors.ConfigurationError as group:
+        raise _leaf(group) from None
+    except* Exception as group:  # noqa: BLE001 - a bug in the core's own commands: what it would do next is not to be trusted
+        log("server_failed", level="error", error="".join(traceback.format_exception(group))[-8_000:])
+        status = errors.InternalError.exit_status
+    return status
+
+
+async def _commit_loop(server: Server, *, task_status: "trio.TaskStatus[Recovered]" = trio.TASK_STATUS_IGNORED) -> None:
+    """Run the pipeline; if the disk fails, let what was answered with `unknown` go out before everything ends."""
+    lineage = secrets.randbits(63) | 1
+    try:
+        await run_pipeline(server.pipeline, lineage, task_status.started)
+    except errors.StoreError:
+        await server.goodbye("the server's disk failed")
+        raise
+    finally:
+        server.ended.set()
+
+
+async def _admin_token(server: Server) -> Token:
+    """Return the data directory's own admin token; a new one if there is none, or it was revoked."""
+    token = connection_file.read_token(server.settings.data)
+    record = server.store.get(tables.TOKEN, (token.id,)) if token is not None else None
+    if token is not None and record is not None and is_token(token.text, record.digest):
+        return token
+    token = new_token("admin")
+    connection_file.keep_token(server.settings.data, token)
+    await server.ask(Request(CreateToken(token.id, token.digest, "admin", "local"), "server"))
+    return token
+
+
+def _identity(settings: Settings) -> Identity:
+    if settings.cert is not None and settings.key is not None:
+        (settings.data / "identity").mkdir(mode=0o700, exist_ok=True)
+        return own_identity(settings.cert, settings.key)
+    return open_identity(settings.data / "identity", dt.datetime.now(dt.UTC))
+
+
+def _close(store: DiskStore, *, is_failed: bool) -> None:
+    if is_failed:
+        store.abandon()
+    else:
+        store.close()
+
+
+def _tune_collector() -> None:
+    """Let the collector look at young objects only: what is made at the start stays (measured: 1.5 us a task)."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def _raise_open_files(settings: Settings) -> None:
+    """Raise the soft limit on open files to the hard one, and say so if it is too low for the peers expected."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.connections_max + _FILES_BESIDE
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft < settings.connections + _FILES_BESIDE:
+        log("few_open_files", level="warning", open_files=soft, connections=settings.connections)
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, where it asked to be told."""
+    if os.environ.get("NOTIFY_SOCKET"):
+        import sdnotify
+
+        sdnotify.SystemdNotifier().notify(state)
+
+
+def _leaf(group: BaseExceptionGroup[Any]) -> Any:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+class _Lines(logging.Handler):
+    """Writes records of the logging module as lines of ours."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        where = f" {traceback.format_exception(record.exc_info[1])[-1]}" if record.exc_info else ""
+        detail = "".join(traceback.format_exception(record.exc_info[1]))[-4_000:] if record.exc_info else ""
+        fields = {"text": record.getMessage() + where.rstrip()}
+        if detail:
+            fields["detail"] = detail
+        log("net", level=record.levelname.lower(), **fields)
+
+
+@contextmanager
+def _logging() -> Iterator[None]:
+    """Bring records of the logging module to our log while the server runs."""
+    lines = _Lines()
+    logger = logging.getLogger("tq")
+    logger.addHandler(lines)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(lines)

@@ -1,0 +1,128 @@
+"""One peer from Hello to Goodbye: who it is, what it may, and which kind of session serves it. No business logic.
+
+Until the token is known to be good, frames are bounded by 4 KiB, and only `GetCA` (once) and `Hello` are understood.
+The listener gives a deadline and bounds the number of those who have not said hello. A refusal says why in one
+message, never what was wrong with a token.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from tq import __version__, errors, limits
+from tq.core import tables
+from tq.errors import ProtocolError, Unauthorised
+from tq.net.link import Link, open_link
+from tq.net.listen import Arrival
+from tq.net.log import log
+from tq.net.token import is_token, parse_token
+from tq.server.client_session import ClientSession
+from tq.server.desk import Desk
+from tq.server.heard import HeardStream
+from tq.server.peers import WorkerPeer, agree, check_required
+from tq.server.roles import check_peer
+from tq.server.worker_session import WorkerSession
+from tq.wire import messages as m
+from tq.wire.connection import Connection
+
+_WRONG: Final = "the token is wrong, expired or revoked"
+_HINT: Final = "get a token from the server's administrator: tq token create, or tq join"
+_NO_DIGEST: Final = bytes(32)
+
+
+class Guest(NamedTuple):
+    """An authenticated peer: its hello, the version chosen, its token, and what came behind the hello."""
+
+    hello: m.Hello
+    version: int
+    token: str
+    role: str
+    name: str
+    rest: Sequence[m.Message]
+
+
+async def attend(arrival: Arrival, desk: Desk) -> None:
+    """Serve one connection until it ends.
+
+    *Resource handling*: closes the connection however it ends.
+    *Error handling*: raises what the peer did wrong (TqError), for the listener to log; never a peer's fault as
+    anything else.
+    """
+    stream = HeardStream(arrival.stream)
+    async with open_link(stream, Connection()) as link:
+        try:
+            guest = await _greet(link, desk)
+        except (errors.Refused, ProtocolError) as error:
+            link.close(m.Refused(error.code, error.message, error.hint))
+            raise
+        if guest is None:
+            return
+        arrival.admit()
+        link.connection.frame_bytes_max = limits.frame_bytes_max
+        desk.registry.connections[guest.role] += 1
+        try:
+            await _serve(link, stream, guest, desk, arrival.peer)
+        except ProtocolError as error:
+            link.close(m.Refused(error.code, error.message, error.hint))
+            raise
+        finally:
+            desk.registry.connections[guest.role] -= 1
+
+
+async def _greet(link: Link, desk: Desk) -> Guest | None:
+    """Return who the peer is, None if it closed. Raises Refused or ProtocolError."""
+    has_asked = False
+    async for messages in link:
+        for place, message in enumerate(messages):
+            if isinstance(message, m.GetCA) and not has_asked:
+                has_asked = True
+                link.send_nowait(m.CA(desk.ca_pem))
+            elif isinstance(message, m.Hello):
+                return authenticate(message, messages[place + 1 :], desk)
+            elif isinstance(message, m.Goodbye):
+                return None
+            else:
+                raise ProtocolError(f"{type(message).__name__} came before the hello")
+    return None
+
+
+def authenticate(hello: m.Hello, rest: Sequence[m.Message], desk: Desk) -> Guest:
+    """Return the guest that a hello makes, or raise Refused."""
+    version = agree(hello.versions)
+    check_required(hello.required)
+    if hello.role not in ("client", "worker"):
+        raise ProtocolError("a peer is a client or a worker")
+    if (hello.role == "worker") != (hello.worker > 0):
+        raise ProtocolError("a worker, and only a worker, has an id")
+    if desk.gate.is_stopping:
+        desk.gate.check(None)
+    if not hello.token:
+        raise Unauthorised("there is no token", hint=_HINT)
+    said = parse_token(hello.token)
+    record = desk.store.get(tables.TOKEN, (said.id,))
+    is_good = is_token(hello.token, record.digest if record is not None else _NO_DIGEST)
+    if record is None or not is_good or 0 < record.expires_ms <= desk.times().wall_ms:
+        raise Unauthorised(_WRONG, hint=_HINT)
+    check_peer(record.role, hello.role)
+    return Guest(hello, version, said.id, record.role, record.name or said.id, rest)
+
+
+async def _serve(link: Link, stream: HeardStream, guest: Guest, desk: Desk, where: str) -> None:
+    hello = guest.hello
+    session: WorkerSession | ClientSession
+    if hello.role == "worker":
+        peer = WorkerPeer(hello.worker, hello.predecessor, desk.registry.next_session)
+        session = WorkerSession(desk, link, stream, peer, guest.name)
+        number = peer.session
+    else:
+        number = desk.registry.next_session()
+        session = ClientSession(desk, link, guest.role, guest.name)
+    link.send_nowait(m.Welcome(guest.version, __version__, desk.lineage, desk.epoch, number, desk.beat_ms, guest.role))
+    desk.registry.enter(session, guest.token)
+    if hello.role == "worker":
+        log("worker_connected", worker=f"w{hello.worker:016x}", session=number, peer=where, token=guest.token)
+    try:
+        await session.run(guest.rest)
+    finally:
+        desk.registry.leave(session, guest.token)
+        if hello.role == "worker":
+            log("worker_disconnected", worker=f"w{hello.worker:016x}", session=number, reason=link.ended_because)

@@ -1,0 +1,49 @@
+"""The settings of one server: frozen, checked once, made by the command line.
+
+Directories are absolute paths; nothing here is read from the environment.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tq import limits
+from tq.errors import ConfigurationError
+
+PORT: int = 7878
+HEARTBEAT_S_MIN: float = 0.05
+HEARTBEAT_S_MAX: float = 3_600.0
+
+
+class Settings(NamedTuple):
+    """What `tq server` was asked for. `port` 0 = any free one; `state` is where the local user's copy of the
+    connection file goes; `connections` is how many peers are expected (compared with `ulimit -n`).
+    """
+
+    data: Path
+    state: Path
+    host: str = "127.0.0.1"
+    port: int = PORT
+    heartbeat_s: float = limits.heartbeat_s
+    is_check: bool = False
+    data_on_network: bool = False
+    cert: Path | None = None
+    key: Path | None = None
+    connections: int = 100
+    log_level: str = "info"
+
+    @property
+    def beat_ms(self) -> int:
+        """One heartbeat in milliseconds, as Welcome carries it."""
+        return max(1, round(self.heartbeat_s * 1_000))
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise ConfigurationError for a value that makes no sense."""
+    if not 0 <= settings.port <= 65_535:
+        raise ConfigurationError(f"port {settings.port} is out of range")
+    if not HEARTBEAT_S_MIN <= settings.heartbeat_s <= HEARTBEAT_S_MAX:
+        raise ConfigurationError(f"a heartbeat of {settings.heartbeat_s:g} s is out of range", hint="try 5s")
+    if not settings.data.is_absolute() or not settings.state.is_absolute():
+        raise ConfigurationError("data and state directory must be absolute paths")
+    if (settings.cert is None) != (settings.key is None):
+        raise ConfigurationError("--cert and --key belong together")

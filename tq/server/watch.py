@@ -1,0 +1,111 @@
+"""Who waits for which jobs: the subscriptions of `wait`. Pure, in memory, gone with the connection.
+
+A subscription is made when its first answer leaves, which is before the effects of that turn: so no change can fall
+between. A change of a job only marks it; the session then reads those ids again, one read at a time, and merges. What
+is `done` is decided by the core; here only from which ids the answer is still owed.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from tq.core import ids
+from tq.core.task import State
+from tq.core.vocabulary import Outcome, Wait, Waited
+
+outcomes_per_reply: int = 1_000
+
+
+class Waiting:
+    """One `wait`. `ask` is called when ids should be read again; it ends in `read` with the answer."""
+
+    __slots__ = ("_changed", "_is_asking", "_jobs", "_outcomes", "_pending", "ask", "wait")
+
+    def __init__(self, wait: Wait, ask: Callable[[Wait], None]) -> None:
+        self.wait = wait
+        self.ask = ask
+        self._jobs = {text: ids.parse(text).job for text in wait.ids}
+        self._outcomes: dict[str, Outcome] = {}
+        self._pending: set[str] = set(wait.ids)
+        self._changed: set[str] = set()
+        self._is_asking = False
+
+    @property
+    def jobs(self) -> set[int]:
+        """The numbers of the jobs that it waits for."""
+        return set(self._jobs.values())
+
+    def changed(self, job: int) -> None:
+        """Note that something in a job changed, and ask for what is pending of it."""
+        self._changed.update(text for text in self._pending if self._jobs[text] == job)
+        self._ask_again()
+
+    def read(self, asked: Wait, answer: Waited) -> tuple[bool, list[Outcome]]:
+        """Take an answer to `asked`; return whether all is done, and which outcomes are new or changed."""
+        self._is_asking = False
+        news = []
+        for text, outcome in zip(asked.ids, answer.outcomes, strict=True):
+            if self._outcomes.get(text) != outcome:
+                self._outcomes[text] = outcome
+                news.append(outcome)
+            if answer.done or _is_met(outcome, asked.until):
+                self._pending.discard(text)
+        if self._pending:
+            self._ask_again()
+            return False, news
+        if len(asked.ids) == len(self.wait.ids):
+            return True, list(self._outcomes.values())
+        # Piece by piece everything was done; somebody may have retried a piece since: look at all of it once more.
+        self._pending = set(self.wait.ids)
+        self._changed = set(self.wait.ids)
+        self._ask_again()
+        return False, news
+
+    def _ask_again(self) -> None:
+        if self._is_asking or not self._changed:
+            return
+        self._is_asking = True
+        again = tuple(text for text in self.wait.ids if text in self._changed)
+        self._changed.clear()
+        self.ask(Wait(again, self.wait.until))
+
+
+class Watch:
+    """All subscriptions by job."""
+
+    def __init__(self) -> None:
+        self._by_job: defaultdict[int, set[Waiting]] = defaultdict(set)
+
+    def __len__(self) -> int:
+        return len(self._by_job)
+
+    def subscribe(self, waiting: Waiting) -> None:
+        """Tell this one of changes from now on."""
+        for job in waiting.jobs:
+            self._by_job[job].add(waiting)
+
+    def unsubscribe(self, waiting: Waiting) -> None:
+        """Tell it no more. Twice is once."""
+        for job in waiting.jobs:
+            there = self._by_job.get(job)
+            if there is not None:
+                there.discard(waiting)
+                if not there:
+                    del self._by_job[job]
+
+    def changed(self, job: int) -> None:
+        """Tell everybody who waits for this job."""
+        for waiting in sorted(self._by_job.get(job, ()), key=id):
+            waiting.changed(job)
+
+
+def replies(done: bool, outcomes: Iterable[Outcome]) -> list[tuple[Waited, bool]]:
+    """Return the answers that carry these outcomes in pieces that fit a frame, each with whether more follows."""
+    rest = list(outcomes)
+    pieces = [tuple(rest[at : at + outcomes_per_reply]) for at in range(0, len(rest), outcomes_per_reply)] or [()]
+    return [(Waited(done, piece), not done or piece is not pieces[-1]) for piece in pieces]
+
+
+def _is_met(outcome: Outcome, until: str) -> bool:
+    if outcome.ended >= outcome.size:
+        return True
+    return until == "running" and outcome.state == State.RUNNING.word

@@ -1,0 +1,210 @@
+"""The session of a worker: reconcile first, then work and reports, output by the second door, beats both ways.
+
+What it decides is nothing: messages become commands and effects become messages in peers.py. All that must keep its
+order (assignments, stops, acknowledgements) leaves in one queue; when the worker does not read fast enough, the rest
+waits here as effects, untranslated, so that a new session number makes it void.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+import trio
+
+from tq import errors
+from tq.core import tables
+from tq.core import vocabulary as v
+from tq.errors import ProtocolError
+from tq.net.link import Link
+from tq.net.log import log
+from tq.server.desk import Desk, low_output_bytes_max
+from tq.server.heard import HeardStream
+from tq.server.intake import Request
+from tq.server.peers import WorkerPeer
+from tq.store.directory import Room
+from tq.store.seam import OutputSlot
+from tq.wire import messages as m
+
+
+class WorkerSession:
+    """One connection of one worker."""
+
+    def __init__(self, desk: Desk, link: Link, stream: HeardStream, peer: WorkerPeer, submitter: str) -> None:
+        self.peer = peer
+        self._desk = desk
+        self._link = link
+        self._submitter = submitter
+        self._room = trio.Event()
+        self._inlet = desk.intake.inlet(self._room_again)
+        self._joined = trio.Event()
+        self._outbox: deque[v.Effect | v.Joined] = deque()
+        self._outbox_filled = trio.Event()
+        self._blobs: set[int] = set()  # inputs that this worker has shown to need
+        stream.on_bytes = self._heard
+
+    async def run(self, rest: Sequence[m.Message]) -> None:
+        """Serve the worker until its connection ends. Raises ProtocolError for what it may not send."""
+        worker = self.peer.worker
+        self._desk.registry.worker_enters(worker, self)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._outbox_loop)
+                if await self._receive(rest):
+                    async for messages in self._link:
+                        if not await self._receive(messages):
+                            break
+                nursery.cancel_scope.cancel()
+        finally:
+            self._desk.registry.worker_leaves(worker, self)
+
+    # ------------------------------------------------------------ what others ask of it
+
+    def beat(self) -> None:
+        """Send a sign of life."""
+        self._link.send_nowait(m.Beat())
+
+    def close(self, reason: str) -> None:
+        """Say goodbye and close."""
+        self._link.close(m.Goodbye(reason))
+
+    def close_session(self, session: int, reason: str) -> None:
+        """Close if this is still its session's number."""
+        if self.peer.session == session:
+            self.close(reason)
+
+    def check_deliveries(self, now_s: float) -> None:
+        """Close if something that was sent is not acknowledged in time."""
+        if self.peer.is_overdue(now_s):
+            log("delivery_overdue", level="warning", worker=f"w{self.peer.worker:016x}", session=self.peer.session)
+            self.close("an assignment was not acknowledged in time")
+
+    def follow_output(self, attempt: v.AttemptRef, *, on: bool) -> None:
+        """Ask for the output of an attempt as it comes, or no longer."""
+        self._link.send_nowait(m.FollowOutput(attempt, on), output=True)
+
+    def carry_out(self, effect: v.Effect | v.Joined) -> None:
+        """Send what the core decided for this worker, behind what waits already."""
+        if self._outbox or not self._link.has_room:
+            self._outbox.append(effect)
+            self._outbox_filled.set()
+        else:
+            self._send(effect)
+
+    # ------------------------------------------------------------ receiving
+
+    async def _receive(self, messages: Sequence[m.Message]) -> bool:
+        """Take one frame; return False after a goodbye."""
+        requests: list[Request] = []
+        for message in messages:
+            match message:
+                case m.Beat():
+                    for answer in self.peer.beat(message):
+                        self._link.send_nowait(answer)
+                case m.Output():
+                    self._output(message)
+                case m.GetBlob():
+                    await self._send_blob(message)
+                case m.Goodbye():
+                    self._inlet.put([*requests, *self._goodbye()])
+                    return False
+                case m.Reconcile():
+                    await self._join(message, requests)
+                    requests = []
+                case _:
+                    command = self.peer.receive(message)
+                    if command is not None:
+                        requests.append(Request(command, self._submitter))
+        self._inlet.put(requests)
+        while self._inlet.is_full:
+            self._room = trio.Event()
+            await self._room.wait()
+        return True
+
+    async def _join(self, message: m.Reconcile, before: list[Request]) -> None:
+        """Reconcile, and take nothing else before it is on disk: until then nobody knows what counts."""
+        command = self.peer.receive(message)
+        if command is None:
+            return
+        self._joined = trio.Event()
+        self._desk.lease_clock.joined(self.peer.worker, self.peer.session)
+        self._inlet.put([*before, Request(command, self._submitter, self._on_joined)])
+        await self._joined.wait()
+
+    def _on_joined(self, answer: v.Answer | errors.TqError) -> None:
+        self._joined.set()
+        if isinstance(answer, v.Joined):
+            self.carry_out(answer)
+            for ref in self.peer.held:
+                if self._desk.registry.follow.has(ref):
+                    self.follow_output(ref, on=True)
+        elif isinstance(answer, errors.TqError):
+            self._link.close(m.Refused(answer.code, answer.message, answer.hint))
+
+    def _goodbye(self) -> list[Request]:
+        """The worker ends on purpose: what it still held is lost at once."""
+        if not self.peer.is_joined:
+            return []
+        self._desk.lease_clock.left(self.peer.worker, self.peer.session)
+        return [Request(v.WorkerLost(self.peer.worker, self.peer.session), self._submitter)]
+
+    def _output(self, message: m.Output) -> None:
+        ref = message.attempt
+        if not (self.peer.knows(ref) and self._desk.engine.live.holds(self.peer.worker, ref)):
+            self._desk.registry.output_dropped += 1
+            return
+        data = message.data
+        if self._desk.gate.room is not Room.NORMAL:
+            data = data[: max(0, low_output_bytes_max - message.offset)]
+            if not data:
+                return
+        try:
+            self._desk.store.put_output(ref.task, ref.attempt, message.stream, message.offset, data)
+        except errors.StoreError as error:
+            self._desk.pipeline.fail(error)
+            return
+        except errors.Refused as error:
+            raise ProtocolError(f"output that cannot be stored: {error}") from error
+        self._desk.registry.follow.feed(ref, OutputSlot(message.stream, message.offset, data))
+
+    async def _send_blob(self, message: m.GetBlob) -> None:
+        data = None
+        if self._may_read(message.blob):
+            data = self._desk.store.get(tables.BODY, (message.blob, message.piece))
+        await self._link.send(m.Blob(message.blob, message.piece, data or b""))
+
+    def _may_read(self, blob: int) -> bool:
+        """Whether some attempt that the worker holds has this input."""
+        if blob not in self._blobs:
+            live = self._desk.engine.live.workers.get(self.peer.worker)
+            jobs = {task[:2] for task in live.held} if live is not None else set()
+            records = (self._desk.store.get(tables.JOB, key) for key in jobs)
+            if not any(record is not None and record.stdin == blob for record in records):
+                return False
+            self._blobs.add(blob)
+        return True
+
+    # ------------------------------------------------------------ sending
+
+    def _send(self, effect: v.Effect | v.Joined) -> None:
+        for message in self._translated(effect):
+            self._link.send_nowait(message, output=True)
+
+    def _translated(self, effect: v.Effect | v.Joined) -> list[m.Message]:
+        if isinstance(effect, v.Joined):
+            return self.peer.joined(effect)
+        return self.peer.carry_out(effect, trio.current_time())
+
+    async def _outbox_loop(self) -> None:
+        """Send what had to wait, as the worker reads."""
+        while True:
+            await self._outbox_filled.wait()
+            self._outbox_filled = trio.Event()
+            while self._outbox:
+                for message in self._translated(self._outbox[0]):
+                    await self._link.send(message, output=True)
+                self._outbox.popleft()  # only now: what comes meanwhile must not overtake it
+
+    def _heard(self) -> None:
+        self._desk.lease_clock.heard(self.peer.worker, self.peer.session)
+
+    def _room_again(self) -> None:
+        self._room.set()
