@@ -14,7 +14,7 @@ for name in $(compgen -e); do [[ $name != TQ_* && $name != XDG_* ]] || unset "$n
 
 up=
 finish() {
-    if [ -n "$up" ]; then kill -INT "$up" 2>/dev/null; wait "$up" 2>/dev/null; fi
+    if [ -n "$up" ]; then kill -TERM "$up" 2>/dev/null; wait "$up" 2>/dev/null; fi
     rm -rf "$scratch"
 }
 trap finish EXIT
@@ -34,7 +34,7 @@ up=$!
 exec {log}<"$scratch/log"
 while read -r line <&$log; do
     echo "$line"
-    [[ $line != *ready* ]] || break
+    [[ $line != *worker_connected* ]] || break
 done
 cat <&$log >"$scratch/up.log" &
 show tq workers
@@ -44,12 +44,9 @@ library=$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
 ls "$library"/*.py >"$scratch/modules"
 count=$(wc -l <"$scratch/modules")
 mkdir "$scratch/compressed"
-# shellcheck disable=SC2016  # the task's shell expands this, not ours
-compress='module=$(sed -n "${TQ_MEMBER}p" modules)
-gzip -9 -c "$module" >"compressed/${module##*/}.gz"
-echo "${module##*/}: $(wc -c <"$module") bytes, compressed $(wc -c <"compressed/${module##*/}.gz")"'
-printf '\n$ tq submit --name compress --array 1-%s --shell -- …\n' "$count"
-job=$(tq submit --name compress --array "1-$count" --cwd "$scratch" --shell -- "$compress")
+submit=(tq submit --name compress --array "1-$count" --cwd "$scratch" -- "$PWD/examples/compress.sh" modules)
+printf '\n$ %s\n' "${submit[*]}"
+job=$("${submit[@]}")
 echo "$job"
 show tq wait "$job"
 show tq ls
@@ -66,14 +63,15 @@ echo "exit code $status"
 expect "exit code of the failed task" 7 "$status"
 
 title "The server is killed under a running task, which is followed meanwhile"
-# shellcheck disable=SC2016
-steps='for step in 1 2 3 4 5 6; do echo "step $step of process $$"; sleep 0.5; done'
-job=$(tq submit --name steps -- sh -c "$steps")
-tq wait --for running "$job"
+job=$(tq submit --name steps -- "$PWD/examples/steps.sh")
+printf '\n$ tq logs -f %s\n' "$job"
+exec {output}< <(tq logs -f "$job")
+read -r line <&$output
+echo "$line"
 server=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["pid"])' "$HOME/.local/state/tq/connection.json")
-echo "\$ kill -9 $server    # the server"
 kill -9 "$server"
-show tq logs -f "$job"
+echo "                       (kill -9 $server, the server)"
+cat <&$output
 show tq wait "$job"
 show tq show "$job"
 attempts=$(tq -o json show "$job" | python -c 'import json, sys; print(json.load(sys.stdin)["attempt"])')
