@@ -7,6 +7,7 @@
 Whoever moves an attempt from one phase to the next is named in launcher.py. No I/O here.
 """
 
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import Final
 
@@ -14,11 +15,12 @@ from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef, End
 from tq.wire import codec
 from tq.wire.body import Usage
-from tq.worker.frames import Spawn
+from tq.worker.frames import Output, Spawn
 from tq.worker.output import Stream, dropped_bytes
 from tq.worker.program import Program, StoredInput
 
 error_chars_max: Final = 400  # a PATH that was searched in vain can be long
+_NOTHING: Final = (0, 0)
 
 
 class Phase(IntEnum):
@@ -75,9 +77,9 @@ class Attempt:
     """
 
     __slots__ = (
-        "begin", "cause", "code", "core_dumped", "credit", "fds", "is_stuck", "is_swept", "is_watched", "order",
-        "output_held", "peak_kib", "phase", "pid", "push_pause", "pushed_at", "ref", "run_us", "streams", "system_us",
-        "user_us", "value",
+        "begin", "cause", "code", "core_dumped", "credit", "error", "fds", "is_stuck", "is_swept", "is_watched",
+        "order", "output_held", "peak_kib", "phase", "pid", "push_pause", "pushed_at", "ref", "run_us", "streams",
+        "system_us", "user_us", "value",
     )  # fmt: skip
 
     def __init__(self, ref: AttemptRef, value: int, order: Order) -> None:
@@ -87,11 +89,12 @@ class Attempt:
         self.phase = Phase.QUEUED
         self.pid = 0
         self.fds = [-1, -1]
-        self.streams: list[Stream | None] = [None, None]
+        self.streams: tuple[Stream, Stream] | None = None
         self.begin = 0.0
         self.run_us = 0
         self.cause: Cause = Cause.NONE  # why it was asked to stop; the first that asked
         self.code = 0
+        self.error = ""
         self.core_dumped = False
         self.user_us = 0
         self.system_us = 0
@@ -110,23 +113,40 @@ class Attempt:
         task = b"%d.%d" % (self.ref.job, self.value) if self.order.is_array else b"%d" % self.ref.job
         return self.order.worker, task, b"%d" % self.ref.attempt
 
+    def stream(self, index: int) -> Stream:
+        """Return what was read of stdout (0) or stderr (1)."""
+        if self.streams is None:
+            self.streams = Stream(), Stream()
+        return self.streams[index]
+
+    def fresh_output(self) -> Iterator[Output]:
+        """Take the slots with news, of both streams; each counts as pushed once taken."""
+        for number, stream in enumerate(self.streams or (), 1):
+            for offset, data in stream.fresh():
+                yield Output(self.ref, number, offset, data)
+
+    def fail(self, cause: Cause, code: int = 0, error: str = "") -> None:
+        """It ended without having run, and this is why."""
+        self.phase = Phase.ENDED
+        self.cause = cause
+        self.code = code
+        self.error = error[:error_chars_max]
+
     def end(self) -> End:
-        """Return the report of an attempt that has run."""
+        """Return the report."""
         cause = self.cause or (Cause.EXIT if self.code >= 0 else Cause.SIGNAL)
-        out, err = self.streams
-        written = (out.written if out else 0, err.written if err else 0)
+        written, dropped = _NOTHING, _NOTHING
+        if self.streams is not None:
+            out, err = (stream.written for stream in self.streams)
+            written, dropped = (out, err), (dropped_bytes(out), dropped_bytes(err))
         usage = Usage(
             self.user_us,
             self.system_us,
             self.peak_kib,
             written,
-            (dropped_bytes(written[0]), dropped_bytes(written[1])),
+            dropped,
             self.core_dumped,
             self.output_held,
+            self.error,
         )
         return End(self.ref, cause, self.code, self.run_us, codec.dumps(usage))
-
-
-def end_unstarted(ref: AttemptRef, cause: Cause, code: int = 0, error: str = "") -> End:
-    """Return the report of an attempt that never ran; `error` says why to a person."""
-    return End(ref, cause, code, 0, codec.dumps(Usage(error=error[:error_chars_max])) if error else b"")

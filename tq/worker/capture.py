@@ -8,13 +8,11 @@ than `unfollowed_bytes` new, at intervals that double, since a task that writes 
 
 import select
 from collections import deque
-from contextlib import suppress
 from os import close, read
 from typing import Final
 
 from tq.worker.attempt import Attempt, Phase
-from tq.worker.frames import Output, Started
-from tq.worker.output import Stream
+from tq.worker.frames import Started
 from tq.worker.reports import Reports
 
 watch_s: Final = 0.005
@@ -103,9 +101,7 @@ class Capture:
         if not data:
             self._close(attempt, index)
             return False
-        stream = attempt.streams[index]
-        if stream is None:
-            stream = attempt.streams[index] = Stream()
+        stream = attempt.stream(index)
         stream.add(data)
         if attempt.credit is not None or stream.unpushed_bytes > unfollowed_bytes:
             self._noisy.add(attempt)
@@ -137,15 +133,9 @@ class Capture:
                 attempt.output_held = True
                 self._close(attempt, index)
 
-    def take_rest(self, attempt: Attempt) -> list[Output]:
-        """Return what an attempt that has ended has not pushed yet, and forget the attempt."""
+    def forget(self, attempt: Attempt) -> None:
+        """It has ended: the rest of its output goes with its report."""
         self._noisy.discard(attempt)
-        return [
-            Output(attempt.ref, index + 1, offset, data)
-            for index, stream in enumerate(attempt.streams)
-            if stream is not None
-            for offset, data in stream.fresh()
-        ]
 
     def follow(self, attempt: Attempt, credit: int) -> None:
         """Somebody watches: `credit` more bytes; 0 = nobody does any more."""
@@ -153,7 +143,7 @@ class Capture:
             attempt.credit = None
             return
         attempt.credit = (attempt.credit or 0) + credit
-        if any(stream is not None and stream.unpushed_bytes for stream in attempt.streams):
+        if any(stream.unpushed_bytes for stream in attempt.streams or ()):
             self._noisy.add(attempt)
 
     def _push(self, attempt: Attempt, now: float) -> None:
@@ -163,25 +153,11 @@ class Capture:
                 return
             attempt.pushed_at = now
             attempt.push_pause = min(max(2 * attempt.push_pause, push_s), push_pause_s_max)
-        with suppress(_OutOfCreditError):
-            for index, stream in enumerate(attempt.streams):
-                if stream is not None:
-                    self._push_stream(attempt, index, stream)
+            for output in attempt.fresh_output():
+                self._reports.send(output)
+        else:
+            news = attempt.fresh_output()
+            while attempt.credit > 0 and (output := next(news, None)) is not None:
+                self._reports.send(output)
+                attempt.credit -= len(output.data)
         self._noisy.discard(attempt)  # new bytes, or new credit, put it back
-
-    def _push_stream(self, attempt: Attempt, index: int, stream: Stream) -> None:
-        if attempt.credit is None:
-            for offset, data in stream.fresh():
-                self._reports.send(Output(attempt.ref, index + 1, offset, data))
-            return
-        if attempt.credit <= 0:
-            raise _OutOfCreditError
-        for offset, data in stream.fresh():
-            self._reports.send(Output(attempt.ref, index + 1, offset, data))
-            attempt.credit -= len(data)
-            if attempt.credit <= 0:
-                raise _OutOfCreditError
-
-
-class _OutOfCreditError(Exception):
-    """Nothing more may be sent of this attempt until more credit comes."""

@@ -26,12 +26,8 @@ _SIGSET_BYTES: Final = 128
 _PAGE: Final = 4096
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
-# Every signal that a task could have inherited as ignored or handled; 32 and 33 belong to the C library.
-CATCHABLE: Final = tuple(
-    number for number in range(1, signal.NSIG) if number not in {signal.SIGKILL, signal.SIGSTOP, 32, 33}
-)
 # What must not end the launcher: the terminal's Ctrl-C and hang-up, and what a task may send to its parent by mistake.
-_IGNORED: Final = (
+IGNORED: Final = (
     signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
     signal.SIGPIPE, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGXFSZ,
 )  # fmt: skip
@@ -49,9 +45,12 @@ def name_process(name: str) -> None:
 
 
 def ignore_signals() -> None:
-    """Ignore what a terminal or a task may send to the launcher; only end of file and KILL end it."""
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    """Ignore what a terminal or a task may send to the launcher; only end of file and KILL end it.
+
+    All else is set to its default, whatever was inherited: so IGNORED is all that a task's spawn has to set back.
+    """
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        signal.signal(number, signal.SIG_IGN if number in IGNORED else signal.SIG_DFL)
 
 
 def open_child_signals() -> int:
@@ -77,13 +76,20 @@ class Children:
         pid = os.getpid()
         self._fd = os.open(f"/proc/{pid}/task/{pid}/children", os.O_RDONLY | os.O_CLOEXEC)
 
-    def list(self) -> list[int]:
-        """Return their pids. Complete, since only our own wait takes one out of the kernel's list."""
+    def read(self) -> bytes:
+        """Return their pids as text, with a blank after each.
+
+        Complete, since only our own wait takes one out of the kernel's list.
+        """
         text = os.pread(self._fd, _PAGE, 0)
         if len(text) > _PAGE // 2:  # the kernel fills a page at most; a half-empty one was the last
             while more := os.pread(self._fd, _PAGE, len(text)):
                 text += more
-        return [int(pid) for pid in text.split()]
+        return text
+
+    def list(self) -> list[int]:
+        """Return their pids."""
+        return [int(pid) for pid in self.read().split()]
 
     def close(self) -> None:
         """Close the descriptor."""

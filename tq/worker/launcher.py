@@ -29,7 +29,7 @@ from typing import Final
 from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef
 from tq.worker import containment, frames
-from tq.worker.attempt import Attempt, Order, Phase, end_unstarted
+from tq.worker.attempt import Attempt, Order, Phase
 from tq.worker.capture import Capture
 from tq.worker.lanes import Lanes
 from tq.worker.lives import Lives
@@ -144,7 +144,7 @@ class Launcher:
     def _obey(self, message: frames.Down, now: float) -> None:
         match message:
             case frames.Spawn():
-                self._queue(message, now)
+                self._queue(message)
             case frames.Stop():
                 self._stop(message, now)
             case frames.Recall():
@@ -168,17 +168,13 @@ class Launcher:
 
     # ------------------------------------------------------------ orders
 
-    def _queue(self, spawn: frames.Spawn, now: float) -> None:
+    def _queue(self, spawn: frames.Spawn) -> None:
         new = [assignment for assignment in spawn.attempts if assignment.attempt not in self._held]
         refs = tuple(assignment.attempt for assignment in new)
         try:
             order = Order(spawn, self._programs.get(spawn.body), self._input(spawn.stdin))
         except OSError as error:  # no descriptor, no memory, or an input that never came: not the task's fault
             self._reports.send(frames.Recalled(refs, Cause.WORKER_TROUBLE, str(error)))
-            return
-        except SpawnError as error:
-            for ref in refs:
-                self._reports.add(end_unstarted(ref, Cause.SPAWN_FAILED, error.code, str(error)), now)
             return
         attempts = [Attempt(assignment.attempt, assignment.value, order) for assignment in new]
         self._held.update(zip(refs, attempts, strict=True))
@@ -199,7 +195,8 @@ class Launcher:
                 continue
             if attempt.phase is Phase.QUEUED:
                 self._drop(attempt)
-                self._reports.add(end_unstarted(ref, Cause(stop.cause)), now)
+                attempt.fail(Cause(stop.cause))
+                self._reports.add(attempt, now)
             else:
                 self._lives.stop(attempt, Cause(stop.cause), grace_s, now)
 
@@ -253,11 +250,13 @@ class Launcher:
         if cause is Cause.WORKER_TROUBLE:
             self._reports.send(frames.Recalled((attempt.ref,), cause, error))
         else:
-            self._reports.add(end_unstarted(attempt.ref, cause, code, error), attempt.begin)
+            attempt.fail(cause, code, error)
+            self._reports.add(attempt, attempt.begin)
 
     def _ended(self, attempt: Attempt, now: float) -> None:
         self._drop_started(attempt)
-        self._reports.add(attempt.end(), now, self._capture.take_rest(attempt))
+        self._capture.forget(attempt)
+        self._reports.add(attempt, now)
 
     def _drop_started(self, attempt: Attempt) -> None:
         attempt.phase = Phase.ENDED

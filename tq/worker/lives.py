@@ -171,10 +171,10 @@ class Lives:
         """Kill what is left of attempts whose main process has ended; end those of which nothing is left."""
         self._swept_at = now
         self._is_dirty = False
-        pids = self._children.list()
         waiting: set[Attempt] = set()
-        if len(pids) > len(self._mains):  # a child that is no main process is an orphan
-            for pid in pids:
+        children = self._children.read()
+        if children.count(b" ") > len(self._mains):  # a child that is no main process is an orphan
+            for pid in map(int, children.split()):
                 if pid not in self._mains:
                     waiting |= self._sweep_orphan(pid)
         for attempt in self._sweeping - waiting if waiting else list(self._sweeping):

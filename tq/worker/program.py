@@ -63,7 +63,7 @@ class StoredInput:
 class Program:
     """One body, decoded. `environment` lacks only what differs from attempt to attempt."""
 
-    __slots__ = ("_found", "_found_at", "argv", "cwd", "environment", "kill_after_s", "stdin", "stop_signal",
+    __slots__ = ("_found", "_found_at", "argv", "cwd", "environment", "flaw", "kill_after_s", "stdin", "stop_signal",
                  "time_limit_s", "umask")  # fmt: skip
 
     def __init__(self, body: Body, base: Mapping[bytes, bytes]) -> None:
@@ -75,13 +75,14 @@ class Program:
         self.kill_after_s = body.kill_after_ms / 1000
         self.stop_signal = body.stop_signal
         self.stdin = StoredInput(body.stdin) if body.stdin else None
+        self.flaw = "no command"  # why it cannot be run, when there are no arguments
         self._found = b""
         self._found_at = 0.0
 
     def path(self) -> bytes:
         """Return the program's path, or raise SpawnError. What the PATH led to is remembered for a second."""
         if not self.argv:
-            raise SpawnError(127, "no command")
+            raise SpawnError(126, self.flaw)
         name = self.argv[0]
         if b"/" in name:
             return name
@@ -141,13 +142,14 @@ class Programs:
         self._kept: Final[dict[bytes, Program]] = {}
 
     def get(self, body: bytes) -> Program:
-        """Return the program of a body; SpawnError if the body is none."""
+        """Return the program of a body. If the body is none, running it raises SpawnError."""
         program = self._kept.pop(body, None)
         if program is None:
             try:
                 program = Program(codec.loads(body, Body), self._base)
             except ProtocolError as error:
-                raise SpawnError(126, f"the task's body cannot be read: {error}") from error
+                program = Program(Body((), b"/"), self._base)
+                program.flaw = f"the task's body cannot be read: {error}"
             if len(self._kept) >= _programs_max:
                 del self._kept[next(iter(self._kept))]
         self._kept[body] = program

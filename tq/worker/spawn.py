@@ -12,7 +12,7 @@ import resource
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-from tq.worker.containment import CATCHABLE
+from tq.worker.containment import IGNORED
 from tq.worker.program import Program, SpawnError, StoredInput
 
 _DUP2: Final = os.POSIX_SPAWN_DUP2
@@ -65,25 +65,36 @@ class Spawner:
         if program.umask != self._umask:
             os.umask(program.umask)
             self._umask = program.umask
-        fds: list[int] = []
+        if stdin is None:
+            return self._start(program, path, environment, self._null)
+        source = stdin.open()
         try:
-            source = self._null
-            if stdin is not None:
-                source = stdin.open()
-                fds.append(source)
-            out, out_end = os.pipe2(os.O_CLOEXEC)
-            fds += (out, out_end)
+            return self._start(program, path, environment, source)
+        finally:
+            os.close(source)
+
+    def _start(self, program: Program, path: bytes, environment: dict[bytes, bytes], source: int) -> Spawned:
+        out, out_end = os.pipe2(os.O_CLOEXEC)
+        try:
             err, err_end = os.pipe2(os.O_CLOEXEC)
-            fds += (err, err_end)
+        except OSError:
+            os.close(out)
+            os.close(out_end)
+            raise
+        is_started = False
+        try:
             os.set_blocking(out, False)
             os.set_blocking(err, False)
-            actions = ((_DUP2, source, 0), (_DUP2, out_end, 1), (_DUP2, err_end, 2))
-            pid = self._spawn(program, path, environment, actions)
-            fds.remove(out)
-            fds.remove(err)
+            pid = self._spawn(
+                program, path, environment, ((_DUP2, source, 0), (_DUP2, out_end, 1), (_DUP2, err_end, 2))
+            )
+            is_started = True
         finally:
-            for fd in fds:
-                os.close(fd)
+            os.close(out_end)
+            os.close(err_end)
+            if not is_started:
+                os.close(out)
+                os.close(err)
         return Spawned(pid, out, err)
 
     def _spawn(
@@ -93,7 +104,7 @@ class Spawner:
             resource.setrlimit(resource.RLIMIT_NOFILE, (self._files, self._files_hard))
         try:
             return os.posix_spawn(
-                path, program.argv, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=CATCHABLE
+                path, program.argv, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=IGNORED
             )
         except ValueError as error:  # a NUL in an argument, a = in a name
             raise SpawnError(126, f"{os.fsdecode(path)}: {error}") from error
