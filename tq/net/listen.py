@@ -55,7 +55,6 @@ class Arrival:
 
     def admit(self) -> None:
         """Take away the deadline of the hello and the bounds on unauthenticated connections."""
-        self._place.scope.deadline = float("inf")
         self._places.admit(self._place)
 
 
@@ -146,6 +145,7 @@ async def _accept_loop(
     complaints: _Complaints,
 ) -> None:
     while True:
+        await trio.lowlevel.wait_readable(listener.socket)  # somebody is there: only then need a place be free
         await places.wait_free()
         try:
             raw = await listener.accept()
@@ -198,7 +198,6 @@ async def _attend(
 
 
 async def _shake_hands(raw: trio.SocketStream, context: ssl.SSLContext, place: Place, bounds: Bounds) -> Stream:
-    place.why = "no TLS handshake in time"
     with suppress(OSError):  # a peer that is gone already
         set_socket_options(raw)
     stream = trio.SSLStream(raw, context, server_side=True, https_compatible=True)
@@ -209,8 +208,7 @@ async def _shake_hands(raw: trio.SocketStream, context: ssl.SSLContext, place: P
         raise HandshakeRefused(tls.refusal(error.__cause__)) from error
     except Unreachable:
         raise HandshakeRefused("TLS, but not the protocol of tq (no ALPN tq/1)") from None
-    place.why = "no hello in time"
-    place.scope.deadline = trio.current_time() + bounds.hello_s
+    place.extend("no hello in time", bounds.hello_s)
     return stream
 
 

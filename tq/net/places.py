@@ -35,7 +35,13 @@ class Place:
         self.origin = origin
         self.since = since
         self.scope = trio.CancelScope(deadline=deadline)
-        self.why = "no hello in time"  # what to say if the scope is cancelled
+        self.why = "no TLS handshake in time"  # what to say if the scope is cancelled
+
+    def extend(self, why: str, seconds: float) -> None:
+        """Go on to the next step, which has this long, and this to say when it takes longer."""
+        if not self.scope.cancel_called:
+            self.why = why
+            self.scope.deadline = trio.current_time() + seconds
 
 
 class Places:
@@ -84,6 +90,7 @@ class Places:
         """Count the connection as authenticated from now on. Twice is once."""
         if place not in self._unauthenticated:
             return
+        place.scope.deadline = float("inf")
         del self._unauthenticated[place]
         self._by_address[place.origin] -= 1
         if not self._by_address[place.origin]:
