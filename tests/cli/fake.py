@@ -1,0 +1,140 @@
+"""A server that says what a test tells it to: real TLS on loopback, in a thread, no trio and no store."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tq.core import vocabulary as v
+from tq.errors import TqError
+from tq.server.identity import Identity
+from tq.wire import messages as m
+from tq.wire.connection import Connection
+
+Say = Callable[[Any], Iterable[v.Answer] | v.Answer]
+TOKEN = "tqa_test"
+
+
+class FakeServer:
+    """`says[Command]` answers a command: one answer, or several of which the last is final; or it raises a TqError.
+
+    `cuts` counts connections that are closed when the next command comes, without an answer.
+    """
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.says: dict[type[Any], Say] = {}
+        self.asked: list[Any] = []
+        self.hellos: list[m.Hello] = []
+        self.beats = 0
+        self.cuts = 0
+        self.beat_ms = 5_000
+        self.lineage, self.epoch = 7, 1
+        self.token = TOKEN
+        self.refuses: TqError | None = None
+        self.is_mute = False
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._threads: list[threading.Thread] = []
+        self._streams: list[socket.socket] = []
+        self._spawn(self._accept)
+
+    @property
+    def url(self) -> str:
+        return f"tq://127.0.0.1:{self.port}"
+
+    def write_connection(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "connection.json").write_bytes(
+            msgspec.json.encode({"url": self.url, "ca": self.identity.ca_pem, "token": self.token, "pid": 1})
+        )
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for stream in self._streams:
+            with suppress(OSError):
+                stream.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+
+    def _spawn(self, work: Callable[..., None], *arguments: Any) -> None:
+        thread = threading.Thread(target=work, args=arguments)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                plain, _ = self._listener.accept()
+            except OSError:
+                return
+            self._spawn(self._handshake, plain)
+
+    def _handshake(self, plain: socket.socket) -> None:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._streams.append(plain)
+        try:
+            stream = self.identity.context.wrap_socket(plain, server_side=True)
+        except (OSError, ValueError):
+            plain.close()
+            return
+        self._streams.append(stream)
+        with suppress(OSError, ValueError), stream:  # ValueError: `close` was quicker
+            self._serve(stream)
+
+    def _serve(self, stream: ssl.SSLSocket) -> None:
+        wire = Connection(1 << 20)
+        while data := stream.recv(1 << 16):
+            for message in wire.receive_data(data):
+                if not self._take(stream, wire, message):
+                    return
+
+    def _take(self, stream: ssl.SSLSocket, wire: Connection, message: m.Message) -> bool:
+        def send(*messages: m.Message) -> None:
+            stream.sendall(wire.send(messages))
+
+        match message:
+            case m.GetCA():
+                send(m.CA(self.identity.ca_pem.encode()))
+            case m.Hello():
+                self.hellos.append(message)
+                if message.token != self.token:
+                    send(m.Refused("unauthorised", "the token is wrong, missing, expired or revoked"))
+                    return False
+                if self.refuses is not None:
+                    send(m.Refused(self.refuses.code, self.refuses.message, self.refuses.hint))
+                    return False
+                send(m.Welcome(1, "fake", self.lineage, self.epoch, 1, self.beat_ms, "admin"))
+            case m.Beat():
+                self.beats += 1
+                if not self.is_mute:
+                    send(m.Beat())
+            case m.Ask():
+                return self._answer(send, message)
+        return True
+
+    def _answer(self, send: Callable[..., None], ask: m.Ask) -> bool:
+        self.asked.append(ask.command)
+        if self.cuts:
+            self.cuts -= 1
+            return False
+        if self.is_mute:
+            return True
+        try:
+            said = self.says[type(ask.command)](ask.command)
+        except TqError as error:
+            send(m.Failed(ask.request, error.code, error.message, error.hint))
+            return True
+        answers = [said] if isinstance(said, msgspec.Struct) else list(said)
+        for position, answer in enumerate(answers):
+            if answer is ...:  # the connection is cut in the middle
+                return False
+            send(m.Reply(ask.request, answer, more=position < len(answers) - 1))
+        return True

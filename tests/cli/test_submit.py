@@ -1,0 +1,227 @@
+"""`tq submit`: what is sent, what is printed, and what is refused before anything is sent."""
+
+import os
+
+import msgspec
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.fake import FakeServer
+from tq import limits
+from tq.core import vocabulary as v
+from tq.errors import KeyConflict
+from tq.wire.body import Body
+from tq.wire.codec import loads
+
+
+@pytest.fixture(autouse=True)
+def accepts(server: FakeServer) -> None:
+    server.says[v.Submit] = lambda _: v.Submitted("42")
+    server.says[v.Upload] = lambda piece: v.Uploaded(piece.offset + len(piece.data))
+
+
+def body_of(server: FakeServer) -> Body:
+    return loads(server.asked[-1].body, Body)
+
+
+def test_the_id_stands_alone_on_stdout(run: Run) -> None:
+    assert run("submit", "--", "echo", "hello") == (0, "42\n", "")
+
+
+def test_json_has_a_version(run: Run) -> None:
+    ran = run("submit", "-o", "json", "--", "true")
+    assert msgspec.json.decode(ran.out) == {"v": 1, "id": "42", "existed": False, "warning": None}
+    assert ran.out.startswith('{"v":1,')
+
+
+def test_every_option_reaches_the_server(run: Run, server: FakeServer) -> None:
+    ran = run(
+        "submit", "--name", "n", "--tag", "a", "--tag", "b,c", "--queue", "q", "--priority", "7", "--cwd", "/somewhere",
+        "--env", "X=1", "--time-limit", "1h", "--kill-after", "10ms", "--key", "k1", "--array", "1-10:3%2",
+        "--cpus", "0.5", "--", "cmd", "-o", "--wait",
+    )  # fmt: skip
+    assert ran.status == 0
+    sent = server.asked[-1]
+    assert (sent.name, sent.tags, sent.queue, sent.priority, sent.key) == ("n", ("a", "b", "c"), "q", 7, "k1")
+    assert (sent.is_array, sent.array_first, sent.array_step, sent.size, sent.throttle) == (True, 1, 3, 4, 2)
+    assert sent.demand.cpus_milli == 500
+    body = body_of(server)
+    assert body.argv == (b"cmd", b"-o", b"--wait")
+    assert (body.cwd, body.environment) == (b"/somewhere", {"X": b"1"})
+    assert (body.time_limit_ms, body.kill_after_ms) == (3_600_000, 10)
+
+
+def test_options_end_at_the_command(run: Run, server: FakeServer) -> None:
+    run("submit", "ls", "-l", "--name", "x")
+    assert body_of(server).argv == (b"ls", b"-l", b"--name", b"x")
+    assert server.asked[-1].name == ""
+
+
+def test_it_runs_in_the_directory_of_the_submitter(run: Run, server: FakeServer) -> None:
+    run("submit", "pwd")
+    assert body_of(server).cwd == os.fsencode(os.getcwd())
+
+
+def test_only_chosen_variables_are_passed_on(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHOSEN", "yes")
+    monkeypatch.setenv("OTHER", "no")
+    run("submit", "--env", "CHOSEN", "--", "true")
+    assert body_of(server).environment == {"CHOSEN": b"yes"}
+
+
+def test_env_all_keeps_the_credentials_back(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHOSEN", "yes")
+    monkeypatch.setenv("TQ_TOKEN", "tqa_test")
+    run("submit", "--env-all", "--", "true")
+    environment = body_of(server).environment
+    assert environment["CHOSEN"] == b"yes"
+    assert "TQ_TOKEN" not in environment
+
+
+def test_shell_reads_the_command_as_one_line(run: Run, server: FakeServer) -> None:
+    run("submit", "--shell", "--", "echo $HOME |", "wc")
+    assert body_of(server).argv == (b"/bin/sh", b"-c", b"echo $HOME | wc")
+
+
+def test_one_word_with_spaces_gets_a_hint_and_is_submitted(run: Run) -> None:
+    ran = run("submit", "--", "echo hello")
+    assert ran.status == 0
+    assert "one word with spaces" in ran.err
+
+
+def test_each_submit_has_a_key_of_its_own(run: Run, server: FakeServer) -> None:
+    run("submit", "true")
+    run("submit", "true")
+    keys = [sent.key for sent in server.asked]
+    assert len(set(keys)) == 2
+    assert all(len(key) == 32 for key in keys)
+
+
+def test_a_cut_connection_is_made_again_with_the_same_key(run: Run, server: FakeServer) -> None:
+    server.cuts = 2
+    assert run("submit", "true") == (0, "42\n", "")
+    assert len(server.asked) == 3
+    assert len({sent.key for sent in server.asked}) == 1
+
+
+def test_an_unknown_outcome_is_said_with_its_key(run: Run, server: FakeServer) -> None:
+    server.cuts = 1_000
+    ran = run("submit", "--connect-timeout", "100ms", "--key", "mine", "--", "true")
+    assert (ran.status, ran.out) == (74, "")
+    assert "--key mine" in ran.err
+
+
+def test_another_store_behind_the_address_is_an_unknown_outcome(run: Run, server: FakeServer) -> None:
+    def restored(_: v.Submit) -> list[object]:
+        server.lineage = 8
+        return [...]
+
+    server.says[v.Submit] = restored
+    ran = run("submit", "true")
+    assert ran.status == 74
+    assert len(server.asked) == 1
+
+
+def test_a_refusal_has_its_status_and_hint(run: Run, server: FakeServer) -> None:
+    def refuse(_: v.Submit) -> v.Submitted:
+        raise KeyConflict("key 'k' was used for another request (job 3)", hint="use another --key")
+
+    server.says[v.Submit] = refuse
+    ran = run("submit", "--key", "k", "--", "true")
+    assert ran == (1, "", "tq: key 'k' was used for another request (job 3)\nhint: use another --key\n")
+
+
+def test_a_warning_goes_to_stderr(run: Run, server: FakeServer) -> None:
+    server.says[v.Submit] = lambda _: v.Submitted("42", warning="no worker has 64 CPUs")
+    assert run("submit", "true") == (0, "42\n", "tq: no worker has 64 CPUs\n")
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ([], "the command is empty"),
+        (["--"], "the command is empty"),
+        (["--", ""], "the command is empty"),
+        (["--name", "a b", "--", "true"], "'a b' is no name"),
+        (["--name", "x" * 129, "--", "true"], "name_chars_max"),
+        (["--tag", "", "--", "true"], "'' is no tag"),
+        (["--queue", "a/b", "--", "true"], "is no queue"),
+        (["--key", "é", "--", "true"], "is no key"),
+        (["--priority", "101", "--", "true"], "the priority 101"),
+        (["--priority", "x", "--", "true"], "--priority"),
+        (["--array", "10-1", "--", "true"], "runs backwards"),
+        (["--array", "1-100000001", "--", "true"], "array_size_max"),
+        (["--array", "1-99999999999999999999", "--", "true"], "must lie between"),
+        (["--array", "1-10:0", "--", "true"], "step"),
+        (["--array", "ten", "--", "true"], "no array range"),
+        (["--time-limit", "soon", "--", "true"], "no duration"),
+        (["--time-limit", "0", "--", "true"], "longer than nothing"),
+        (["--env", "=x", "--", "true"], "no name of an environment variable"),
+        (["--env", "NOT_SET_ANYWHERE", "--", "true"], "no NOT_SET_ANYWHERE to pass on"),
+        (["--cpus", "many", "--", "true"], "no number of CPUs"),
+        (["--", *["x"] * 4_097], "argv_items_max"),
+        (["--", "x" * (128 * 1024)], "argument_bytes_max"),
+        (["--", "a\0b"], "NUL"),
+        (["--follow", "--array", "1-3", "--", "true"], "--follow shows one task"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_and_never_sent(run: Run, server: FakeServer, words: list[str], said: str) -> None:
+    ran = run("submit", *words)
+    assert (ran.status, ran.out) == (2, "")
+    assert said in ran.err
+    assert ran.err.startswith("tq: ")
+    assert server.asked == []
+
+
+def test_an_environment_of_1_mib_is_refused(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(16):
+        monkeypatch.setenv(f"LARGE{number}", "x" * 65_536)
+    ran = run("submit", "--env-all", "--", "true")
+    assert ran.status == 2
+    assert "the environment has 10" in ran.err
+    assert "body_bytes_max" in ran.err
+    assert server.asked == []
+
+
+def test_dry_run_needs_no_server(run: Run, server: FakeServer) -> None:
+    server.close()
+    ran = run("submit", "--dry-run", "-o", "json", "--array", "1-5", "--", "echo", "a b")
+    plan = msgspec.json.decode(ran.out)
+    assert (ran.status, plan["v"], plan["command"], plan["tasks"]) == (0, 1, ["echo", "a b"], 5)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("size", [0, 1, limits.stdin_inline_bytes_max])
+def test_a_small_input_is_part_of_the_request(run: Run, server: FakeServer, give_input, size: int) -> None:
+    give_input(b"x" * size)
+    assert run("submit", "--stdin", "--", "wc").status == 0
+    assert body_of(server).stdin == b"x" * size
+    assert server.asked[-1].stdin_key == ""
+
+
+@pytest.mark.parametrize("size", [limits.stdin_inline_bytes_max + 1, limits.piece_bytes_max * 2 + 5, limits.stdin_bytes_max])
+def test_a_large_input_goes_first_in_pieces(run: Run, server: FakeServer, give_input, size: int) -> None:
+    data = os.urandom(size)
+    give_input(data)
+    assert run("submit", "--stdin", "--", "wc").status == 0
+    *pieces, submit = server.asked
+    assert b"".join(piece.data for piece in pieces) == data
+    assert [piece.offset for piece in pieces] == list(range(0, size, limits.piece_bytes_max))
+    assert {piece.key for piece in pieces} == {submit.stdin_key}
+    assert body_of(server).stdin == b""
+
+
+def test_the_same_input_and_key_are_the_same_request(run: Run, server: FakeServer, give_input) -> None:
+    for _ in range(2):
+        give_input(b"x" * 200_000)
+        run("submit", "--stdin", "--key", "k", "--", "wc")
+    first, second = (sent for sent in server.asked if isinstance(sent, v.Submit))
+    assert first == second
+
+
+def test_an_input_past_its_bound_is_refused(run: Run, server: FakeServer, give_input) -> None:
+    give_input(b"x" * (limits.stdin_bytes_max + 1))
+    ran = run("submit", "--stdin", "--", "wc")
+    assert ran.status == 2
+    assert "stdin_bytes_max" in ran.err
+    assert server.asked == []

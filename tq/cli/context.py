@@ -1,0 +1,96 @@
+"""What every verb is given: the global options, the way to the server, and how to print.
+
+One object, made by `app` for each run of the program and passed as Typer's `ctx.obj`.
+"""
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tq.errors import BadRequest
+
+if TYPE_CHECKING:
+    from tq.client.blocking import Client
+
+FORMATS = ("table", "json", "jsonl", "id")
+COLORS = ("auto", "always", "never")
+
+
+@dataclass
+class Context:
+    """The global options; each may stand before the verb or after it."""
+
+    url: str = ""
+    output: str = ""
+    quiet: bool = False
+    color: str = "auto"
+    connect_timeout: str = ""
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+    @property
+    def format(self) -> str:
+        """The format asked for: `id` with -q, else -o, else `table`."""
+        return self.output or ("id" if self.quiet else "table")
+
+    @property
+    def patience_s(self) -> float:
+        """For how long a lost connection is re-made."""
+        from tq.cli.values import duration_ms
+
+        return duration_ms(self.connect_timeout or self.environ.get("TQ_CONNECT_TIMEOUT") or "60") / 1_000
+
+    @property
+    def is_colored(self) -> bool:
+        """Whether colour goes to stdout: --color > NO_COLOR > FORCE_COLOR > is it a terminal."""
+        if self.color != "auto":
+            return self.color == "always"
+        if self.environ.get("NO_COLOR"):
+            return False
+        if self.environ.get("FORCE_COLOR"):
+            return True
+        return is_terminal(sys.stdout) and self.environ.get("TERM") != "dumb"
+
+    def client(self) -> "Client":
+        """Return a client, not yet connected, of the server that these options name."""
+        from tq.client import target
+        from tq.client.blocking import Client
+
+        flags = {"url": self.url}
+        return Client(lambda: target.find(flags, self.environ), patience_s=self.patience_s)
+
+    def talk(self, text: str) -> None:
+        """Say something to the person, on stderr, unless --quiet."""
+        if not self.quiet:
+            say(text)
+
+
+def say(text: str) -> None:
+    """Print one line of talk on stderr; a closed stderr is no reason to fail."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+def is_terminal(stream: object) -> bool:
+    """Whether a stream is a terminal; a closed or replaced one is none."""
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    except (AttributeError, ValueError):
+        return False
+
+
+def check_format(value: str) -> str:
+    """Check -o."""
+    if value and value not in FORMATS:
+        raise BadRequest(f"{value!r} is no output format", hint=f"one of {', '.join(FORMATS)}")
+    return value
+
+
+def check_color(value: str) -> str:
+    """Check --color."""
+    if value not in COLORS:
+        raise BadRequest(f"{value!r} is no choice for --color", hint=f"one of {', '.join(COLORS)}")
+    return value

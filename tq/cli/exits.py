@@ -1,0 +1,90 @@
+"""The exit status that stands for how tasks ended (the contract for scripts, docs/cli.md).
+
+On one task: its own code, 128 + N for a signal, 124 for its time limit, 130 when it was cancelled, 125 when it ended
+without a code of its own. On several: 0 if all succeeded, else 1, or as `--exit-code` says. Never 0 for a failure.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from tq.core.vocabulary import Outcome
+from tq.errors import BadRequest
+
+WAYS: Final = ("any", "max", "count")
+TIME_LIMIT: Final = 124
+NO_CODE: Final = 125
+CANCELLED: Final = 130
+_COUNT_MAX: Final = 100
+_TERMINAL: Final = frozenset({"succeeded", "dead", "cancelled", "skipped", "expired", "forgotten", "ended"})
+
+
+def is_ended(outcome: Outcome) -> bool:
+    """Whether a job or task has ended."""
+    return outcome.state in _TERMINAL or (outcome.size > 1 and outcome.ended >= outcome.size)
+
+
+def is_failed(outcome: Outcome) -> bool:
+    """Whether something in a job or task has ended without success, whatever becomes of the rest."""
+    if outcome.size > 1 or outcome.state == "ended":
+        return outcome.ended > outcome.succeeded
+    return is_ended(outcome) and outcome.state != "succeeded"
+
+
+def of_one(outcome: Outcome) -> tuple[int, str]:
+    """Return the exit status for one ended job, and what to tell the person ("" when the status says it all)."""
+    if outcome.size > 1 or outcome.state == "ended":
+        failed = outcome.size - outcome.succeeded
+        return (0, "") if not failed else (1, f"{failed} of {outcome.size} tasks of {outcome.id} did not succeed")
+    if outcome.state == "succeeded":
+        return 0, ""
+    if outcome.state == "cancelled":
+        return CANCELLED, f"{outcome.id} was cancelled"
+    if outcome.state != "dead":
+        return NO_CODE, f"{outcome.id} ended as {outcome.state} without a code of its own"
+    return _of_dead(outcome)
+
+
+def _of_dead(outcome: Outcome) -> tuple[int, str]:
+    cause, code = outcome.cause, outcome.code
+    if cause == "time_limit":
+        return TIME_LIMIT, f"{outcome.id} reached its time limit"
+    if cause == "cancelled":
+        return CANCELLED, f"{outcome.id} was cancelled"
+    if cause == "spawn_failed":
+        return (
+            (code, f"{outcome.id} could not be started")
+            if code > 0
+            else (NO_CODE, f"{outcome.id} could not be started")
+        )
+    if cause == "cwd_missing":
+        return NO_CODE, f"{outcome.id} could not be started: its working directory is missing on the worker"
+    if cause == "lost":
+        return NO_CODE, f"{outcome.id} was lost with its worker too often"
+    if cause == "oom":
+        return 128 - code if code < 0 else code or NO_CODE, f"{outcome.id} ran out of memory"
+    if code < 0:
+        return 128 - code, ""
+    return (code, "") if code > 0 else (NO_CODE, f"{outcome.id} failed: {cause or 'no cause is known'}")
+
+
+def of_all(outcomes: Sequence[Outcome], way: str = "any") -> tuple[int, list[str]]:
+    """Return the exit status for all of `outcomes`, and what to tell the person."""
+    if len(outcomes) == 1 and outcomes[0].size == 1 and outcomes[0].state != "ended":
+        status, why = of_one(outcomes[0])
+        return status, [why] if why else []
+    ends = [of_one(outcome) for outcome in outcomes]
+    says = [why for status, why in ends if status and why]
+    failed = sum(outcome.size - outcome.succeeded if outcome.size > 1 else status != 0
+                 for outcome, (status, _) in zip(outcomes, ends, strict=True))  # fmt: skip
+    if way == "max":
+        return max((status for status, _ in ends), default=0), says
+    if way == "count":
+        return min(failed, _COUNT_MAX), says
+    return min(failed, 1), says
+
+
+def check_way(way: str) -> str:
+    """Check --exit-code."""
+    if way not in WAYS:
+        raise BadRequest(f"{way!r} is no choice for --exit-code", hint=f"one of {', '.join(WAYS)}")
+    return way

@@ -1,0 +1,49 @@
+"""`tq join`: what another machine needs to join, in one string: the CA's hash and a new token."""
+
+from typing import Annotated
+
+import typer
+
+from tq.cli.context import Context
+from tq.cli.verb import Verb
+
+
+def join(
+    ctx: typer.Context,
+    role: Annotated[str, typer.Option("--role", metavar="ROLE", help="worker, submit, read or admin")] = "worker",
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="A name to tell the token by", show_default=False)
+    ] = "",
+    expires: Annotated[
+        str, typer.Option("--expires", metavar="DURATION", help="Valid for so long, as in 30d", show_default=False)
+    ] = "",
+) -> None:
+    """Print a join string for another machine, and the line that uses it.
+
+    The string holds a new token: treat it as a password. It is read from TQ_JOIN, never from the command line.
+    """
+    from tq.cli import output
+    from tq.cli.token import make
+    from tq.client import target
+    from tq.net.join import Join, ca_sha256
+
+    context: Context = ctx.obj
+    found = target.find({"url": context.url}, context.environ)
+    with context.client() as client:
+        text, token_id = make(client, role, name, expires)
+    string = str(Join(found.ca_sha256 or ca_sha256(found.ca_pem), text))
+    verb = {"worker": "tq worker", "read": "tq ls"}.get(role, "tq submit -- echo hello")
+    line = f"TQ_URL={found.url} TQ_JOIN={string} {verb}"
+    if context.format in {"json", "jsonl"}:
+        output.print_json({"id": token_id, "role": role, "url": found.url, "join": string, "line": line})
+        return
+    if context.format == "id":
+        output.print_line(string)
+        return
+    output.print_line(string)
+    context.talk(f"tq: on the other machine, run\n\n    {line}\n")
+    if found.host in {"127.0.0.1", "::1", "localhost"}:
+        context.talk("hint: this server listens on this machine only; start it with --listen 0.0.0.0:7878 for others")
+
+
+VERBS = {"join": Verb(join, ("tq join", "tq join --role submit --name laptop --expires 7d"))}

@@ -1,0 +1,43 @@
+"""The options that several verbs share, each written once with its help."""
+
+from typing import Annotated
+
+import typer
+
+Command = Annotated[
+    list[str] | None, typer.Argument(metavar="-- COMMAND [ARGUMENT]...", help="What to run", show_default=False)
+]
+Name = Annotated[str, typer.Option("--name", metavar="NAME", help="A name to find it by", show_default=False)]
+Tags = Annotated[
+    list[str] | None, typer.Option("--tag", metavar="TAG", help="A word to find it by; repeatable", show_default=False)
+]
+Queue = Annotated[str, typer.Option("--queue", metavar="QUEUE", help="The queue it waits in")]
+Priority = Annotated[int, typer.Option("--priority", metavar="N", help="-100 (last) to 100 (first)")]
+Cwd = Annotated[
+    str, typer.Option("--cwd", metavar="DIR", help="Run there, instead of in this directory", show_default=False)
+]
+Env = Annotated[
+    list[str] | None,
+    typer.Option("--env", metavar="NAME[=VALUE]", help="Set or pass on a variable; repeatable", show_default=False),
+]
+EnvAll = Annotated[bool, typer.Option("--env-all", help="Pass on the whole environment, but tq's own credentials")]
+Shell = Annotated[bool, typer.Option("--shell", help="Let /bin/sh read the command as one line")]
+TimeLimit = Annotated[
+    str,
+    typer.Option(
+        "--time-limit", metavar="DURATION", help="Stop it after so long: 90, 10ms, 5m, 1h, 7d", show_default=False
+    ),
+]
+KillAfter = Annotated[
+    str,
+    typer.Option(
+        "--kill-after", metavar="DURATION", help="From TERM to KILL when it is stopped (10s)", show_default=False
+    ),
+]
+Cpus = Annotated[str, typer.Option("--cpus", metavar="N", help="CPUs it needs, as in 2 or 0.5", show_default=False)]
+Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="42, 43.7, 43.1-5 or last", show_default=False)]
+Id = Annotated[str, typer.Argument(metavar="ID", help="42, 43.7 or last", show_default=False)]
+Raw = Annotated[bool, typer.Option("--raw", help="Write the bytes as they are, on a terminal too")]
+ExitCode = Annotated[
+    str, typer.Option("--exit-code", metavar="HOW", help="For several tasks: any (0 or 1), max, or count of failures")
+]

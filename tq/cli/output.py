@@ -1,0 +1,127 @@
+"""How results are printed: table, json, jsonl or ids. stdout is data; talk goes to stderr (context.say).
+
+Every JSON object has `"v": 1` and may only grow. A table on a terminal is cut to its width and everything in it is
+escaped; elsewhere nothing is cut.
+"""
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from tq.cli import escape
+from tq.cli.context import Context, is_terminal
+
+VERSION: Final = 1
+_COLORS: Final = {
+    "succeeded": "32",
+    "running": "36",
+    "dead": "31",
+    "expired": "31",
+    "retrying": "33",
+    "cancelled": "35",
+    "held": "33",
+    "up": "32",
+    "lost": "31",
+    "suspect": "33",
+    "draining": "33",
+}
+_WIDTH_MIN: Final = 40
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one object, with its version first."""
+    _write(_json({"v": VERSION} | value))
+
+
+def print_items(
+    context: Context, items: Sequence[dict[str, Any]], next_page: str, rows: Iterable[Sequence[str]]
+) -> None:
+    """Print many objects in the format asked for. `rows` is the table, its first row the head."""
+    if context.format == "json":
+        print_json({"items": items, "next": next_page or None})
+    elif context.format == "jsonl":
+        for item in items:
+            print_json(item)
+    elif context.format == "id":
+        for item in items:
+            _write(escape.line(str(item.get("id", ""))))
+    else:
+        print_table(context, list(rows))
+
+
+def print_one(context: Context, item: dict[str, Any], lines: Iterable[tuple[str, str]]) -> None:
+    """Print one object in the format asked for. `lines` are the pairs of the table."""
+    if context.format in {"json", "jsonl"}:
+        print_json(item)
+    elif context.format == "id":
+        _write(escape.line(str(item.get("id", ""))))
+    else:
+        print_pairs(context, list(lines))
+
+
+def print_table(context: Context, rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns, the first as their head. Cells are escaped here: pass them as they came."""
+    cells = [[escape.line(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    width = _terminal_width()
+    for number, row in enumerate(cells):
+        padded = [cell.ljust(size) for cell, size in zip(row, widths, strict=True)]
+        line = "  ".join(padded).rstrip()
+        if width and len(line) > width:
+            line = line[: width - 1] + "…"
+        _write(_painted(context, line, row, is_head=number == 0))
+
+
+def print_pairs(context: Context, pairs: Sequence[tuple[str, str]]) -> None:
+    """Print `name  value` lines; a value of several lines is indented under its name."""
+    wide = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        shown = escape.block(value).replace("\n", "\n" + " " * (wide + 2))
+        label = name.ljust(wide)
+        _write(f"{_paint(context, '1', label)}  {_paint(context, _COLORS.get(value, ''), shown)}".rstrip())
+
+
+def print_line(text: str) -> None:
+    """Print one line of data, escaped when it goes to a terminal, at once."""
+    _write(escape.line(text))
+    sys.stdout.flush()
+
+
+def _painted(context: Context, line: str, row: Sequence[str], *, is_head: bool) -> str:
+    if is_head:
+        return _paint(context, "1", line)
+    for cell in row:
+        if cell in _COLORS and context.is_colored:
+            return line.replace(f" {cell}", " " + _paint(context, _COLORS[cell], cell), 1)
+    return line
+
+
+def _paint(context: Context, color: str, text: str) -> str:
+    return f"\x1b[{color}m{text}\x1b[0m" if color and context.is_colored else text
+
+
+def _json(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except (UnicodeEncodeError, TypeError):
+        import json  # lone surrogates in names of files: `\udcff` is what JSON has for them
+
+        return json.dumps(value, separators=(",", ":"), default=str)
+
+
+def _write(line: str) -> None:
+    try:
+        sys.stdout.write(line + "\n")
+    except UnicodeEncodeError:
+        sys.stdout.write(line.encode("ascii", "backslashreplace").decode("ascii") + "\n")
+
+
+def _terminal_width() -> int:
+    """The width of the terminal on stdout, 0 when there is none."""
+    if not is_terminal(sys.stdout):
+        return 0
+    from shutil import get_terminal_size
+
+    return max(_WIDTH_MIN, get_terminal_size().columns)

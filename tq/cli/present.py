@@ -1,0 +1,145 @@
+"""Documents of the server as JSON and people see them: ISO times, seconds, text, exit codes and signals.
+
+Pure. On the wire an instant is `started_ms` and a duration `run_us` or `time_limit_ms`; here they become `started_at`
+("2026-01-31T12:00:00.123Z", null when it has not come) and `run_s` (seconds). `code` becomes `exit_code` and `signal`.
+Keys that are not known pass through, so that a newer server says more.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+_INSTANTS: Final = frozenset(
+    {"submitted", "job_ended", "leased", "started", "ended", "due", "created", "expires", "used", "since", "seen", "at", "beat"}
+)
+_EXIT_CODE_MAX: Final = 255
+TERMINAL: Final = ("succeeded", "dead", "cancelled", "skipped", "expired")
+
+
+def document(value: Any) -> Any:
+    """Return `value` with every key and value in the form of the contract. Dicts and lists are new ones."""
+    if isinstance(value, dict):
+        fields: dict[str, Any] = {}
+        for key, item in value.items():
+            if key == "code" and isinstance(item, int):
+                fields.update(_ending(value))
+            elif isinstance(item, bytes) and key in {"body", "usage", "result"}:
+                continue  # opaque: the server opens what this reader may see
+            else:
+                name, shown = _field(key, item)
+                fields[name] = shown
+        return fields
+    if isinstance(value, (list, tuple)):
+        return [document(item) for item in value]
+    if isinstance(value, bytes):
+        return text(value)
+    return value
+
+
+def instant(ms: int) -> str | None:
+    """Return wall ms as ISO 8601 in UTC, None for 0 (it has not come)."""
+    if not ms:
+        return None
+    try:
+        moment = datetime.fromtimestamp(ms / 1_000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def text(value: bytes) -> str:
+    """Return bytes as text; what is no UTF-8 is shown as `\\xNN`."""
+    return value.decode("utf-8", "backslashreplace")
+
+
+def _field(key: str, item: Any) -> tuple[str, Any]:
+    if isinstance(item, int) and not isinstance(item, bool):
+        stem, _, unit = key.rpartition("_")
+        if unit == "ms" and stem in _INSTANTS:
+            return f"{stem}_at", instant(item)
+        if unit == "ms" and stem:
+            return f"{stem}_s", item / 1_000
+        if unit == "us" and stem:
+            return f"{stem}_s", item / 1_000_000
+        if key == "id":
+            return key, str(item)
+    return key, document(item)
+
+
+def _ending(value: dict[str, Any]) -> dict[str, int | None]:
+    """Exit code and signal of an attempt; both null as long as it has not ended by itself."""
+    code, cause = value["code"], value.get("cause") or "none"
+    if not value.get("ended_ms") or cause in {"none", "lost", "cwd_missing"}:
+        return {"exit_code": None, "signal": None}
+    if code < 0:
+        return {"exit_code": None, "signal": -code}
+    return {"exit_code": code if code <= _EXIT_CODE_MAX else None, "signal": None}
+
+
+def ago(ms: int, now_ms: int) -> str:
+    """Return how long ago an instant was, for a table: `12s`, `5m`, `3h`, `2d`."""
+    return seconds(max(0, now_ms - ms) / 1_000) if ms else "-"
+
+
+def seconds(value: float) -> str:
+    """Return a duration for a table: `0.12s`, `12s`, `5m 10s`, `3h 5m`, `2d 4h`."""
+    if value < 10:
+        return f"{value:.3g}s"
+    whole = round(value)
+    for size, unit, below, small in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            rest = whole % size // below
+            return f"{whole // size}{unit}" + (f" {rest}{small}" if rest else "")
+    return f"{whole}s"
+
+
+def size(value: int) -> str:
+    """Return bytes for a table: `512 B`, `1.5 MiB`."""
+    if value < 1024:
+        return f"{value} B"
+    amount = float(value)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1024:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"
+
+
+def command_line(command: Any) -> str:
+    """Return an argv as a shell would read it."""
+    from shlex import join
+
+    return join(str(word) for word in command) if isinstance(command, list) else ""
+
+
+def blank(value: Any) -> str:
+    """Return a cell of a table, `-` for what is not there."""
+    return str(value) if value and value != "none" else "-"
+
+
+def code_text(item: dict[str, Any]) -> str:
+    """Return how an attempt ended, for a table: its exit code, or its signal."""
+    if item.get("signal"):
+        return f"signal {item['signal']}"
+    return str(item["exit_code"]) if item.get("exit_code") is not None else "-"
+
+
+def value_text(key: str, value: Any) -> str:
+    """Return one value of a document for a person, "" for what is empty."""
+    if value is None or value in ("", [], {}, False, "none"):
+        return ""
+    if key == "command":
+        return command_line(value)
+    if isinstance(value, dict):
+        if key == "environment":
+            return "\n".join(f"{name}={item}" for name, item in value.items())
+        parts = ((name, value_text(name, item)) for name, item in value.items())
+        return ", ".join(f"{part} {name}" if key == "counts" else f"{name.removesuffix('_s')} {part}"
+                         for name, part in parts if part)  # fmt: skip
+    if isinstance(value, list):
+        return ", ".join(value_text("", item) for item in value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if key.endswith("_s"):
+            return seconds(value)
+        if key.endswith("_bytes"):
+            return size(int(value))
+    return str(value) if value is not True else "yes"

@@ -1,0 +1,204 @@
+"""From options to the command `Submit`: what is checked here is never sent, so a wrong request stores nothing.
+
+`run` and `submit` share it. Bounds are those of limits.py. The body is opaque to the server (wire/body.py), so only
+the client can refuse an empty command or an environment of 1 MiB with a sentence that says which part is too large.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from tq import limits
+from tq.cli import values
+from tq.core import vocabulary as v
+from tq.core.job import Demand
+from tq.errors import BadRequest, TooLarge
+from tq.wire import codec
+from tq.wire.body import Body
+
+_TRACE: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+# --env-all passes on everything but what would hand the task the submitter's own rights.
+_SECRETS: Final = frozenset({"TQ_TOKEN", "TQ_TOKEN_FILE", "TQ_JOIN"})
+_SHELL: Final = "/bin/sh"
+
+
+@dataclass
+class Wish:
+    """What the options of `submit` and `run` say, as text, unchecked."""
+
+    command: Sequence[str]
+    name: str = ""
+    tags: list[str] = field(default_factory=list)
+    queue: str = "default"
+    priority: int = 0
+    cwd: str = ""
+    env: list[str] = field(default_factory=list)
+    env_all: bool = False
+    shell: bool = False
+    time_limit: str = ""
+    kill_after: str = ""
+    key: str = ""
+    array: str = ""
+    cpus: str = ""
+    stdin: bytes = b""
+
+
+def build(wish: Wish, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Upload]]:
+    """Return the command, and the pieces of its input that must be sent before it (none when it is small).
+
+    Raises BadRequest or TooLarge.
+    """
+    key = values.name(wish.key, "key") if wish.key else os.urandom(16).hex()
+    pieces = _pieces(key, wish.stdin)
+    span = values.array_range(wish.array) if wish.array else values.ArrayRange(1, 1, 1, 0)
+    trace = environ.get("TRACEPARENT", "")
+    command = v.Submit(
+        key=key,
+        body=_body(wish, environ, b"" if pieces else wish.stdin),
+        name=values.name(wish.name) if wish.name else "",
+        tags=values.tags(wish.tags),
+        queue=values.name(wish.queue, "queue"),
+        priority=values.priority(wish.priority),
+        demand=Demand(cpus_milli=values.cpus_milli(wish.cpus) if wish.cpus else 0),
+        size=span.size,
+        is_array=bool(wish.array),
+        array_first=span.first,
+        array_step=span.step,
+        throttle=span.throttle,
+        trace=trace if _TRACE.fullmatch(trace) else "",
+        stdin_key=pieces[0].key if pieces else "",
+    )
+    return command, pieces
+
+
+def hint_for(wish: Wish) -> str:
+    """Return a hint about a command that is probably not meant as it stands, "" else."""
+    if not wish.shell and len(wish.command) == 1 and " " in wish.command[0].strip():
+        return "hint: the command is one word with spaces; leave out the quotes, or add --shell to let a shell read it"
+    return ""
+
+
+def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
+    body = Body(
+        argv=_argv(wish),
+        cwd=_cwd(wish.cwd),
+        environment=_environment(wish, environ),
+        stdin=stdin,
+        time_limit_ms=_time_limit_ms(wish.time_limit),
+        kill_after_ms=values.duration_ms(wish.kill_after) if wish.kill_after else limits.kill_after_ms,
+        umask=_umask(),
+    )
+    packed = codec.dumps(body)
+    if len(packed) > limits.body_bytes_max:
+        raise _too_large(body, len(packed))
+    return packed
+
+
+def _argv(wish: Wish) -> tuple[bytes, ...]:
+    words = list(wish.command)
+    if not words or not words[0].strip():
+        raise BadRequest("the command is empty", hint="write it after --, as in `tq submit -- echo hello`")
+    if wish.shell:
+        words = [_SHELL, "-c", " ".join(words)]
+    if len(words) > limits.argv_items_max:
+        raise TooLarge(
+            f"the command has {len(words)} arguments; argv_items_max is {limits.argv_items_max}",
+            hint="pass them by --stdin or in a file",
+        )
+    argv = tuple(os.fsencode(word) for word in words)
+    for position, word in enumerate(argv):
+        if b"\0" in word:
+            raise BadRequest(f"argument {position} contains a NUL byte")
+        if len(word) > limits.argument_bytes_max:
+            raise TooLarge(
+                f"argument {position} has {len(word)} bytes; argument_bytes_max is {limits.argument_bytes_max}",
+                hint="pass it by --stdin or in a file",
+            )
+    return argv
+
+
+def _environment(wish: Wish, environ: Mapping[str, str]) -> dict[str, bytes]:
+    chosen = {name: value for name, value in environ.items() if name not in _SECRETS} if wish.env_all else {}
+    for text in wish.env:
+        name, equals, value = text.partition("=")
+        values.variable(name)
+        if not equals and name not in environ:
+            raise BadRequest(f"the environment has no {name} to pass on", hint=f"write --env {name}=VALUE")
+        chosen[name] = value if equals else environ[name]
+    if len(chosen) > limits.environment_items_max:
+        raise TooLarge(
+            f"the environment has {len(chosen)} variables; environment_items_max is {limits.environment_items_max}",
+            hint="choose some with --env NAME",
+        )
+    for name, value in chosen.items():
+        if "\0" in value:
+            raise BadRequest(f"the environment variable {name} contains a NUL byte")
+        if len(name) + len(os.fsencode(value)) + 1 > limits.argument_bytes_max:
+            raise TooLarge(
+                f"the environment variable {name} has {len(value)} characters; "
+                f"argument_bytes_max is {limits.argument_bytes_max}",
+                hint="pass it by --stdin or in a file",
+            )
+    return {_plain(name): os.fsencode(value) for name, value in chosen.items()}
+
+
+def _plain(name: str) -> str:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise BadRequest(f"the name {name!r} of an environment variable is no UTF-8") from None
+    return name
+
+
+def _cwd(text: str) -> bytes:
+    try:
+        path = os.path.abspath(os.path.expanduser(text or "."))  # noqa: PTH100, PTH111 - bytes that are no UTF-8 stay
+    except FileNotFoundError:
+        raise BadRequest("the current directory no longer exists", hint="choose another with --cwd") from None
+    if "\0" in path:
+        raise BadRequest("the working directory contains a NUL byte")
+    return os.fsencode(path)
+
+
+def _time_limit_ms(text: str) -> int:
+    if not text:
+        return 0
+    limit_ms = values.duration_ms(text)
+    if limit_ms < 1:
+        raise BadRequest(f"the time limit {text!r} must be longer than nothing", hint="leave it out for no limit")
+    return limit_ms
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+def _pieces(key: str, stdin: bytes) -> list[v.Upload]:
+    """Cut a large input into uploads. Their key follows from the request, so that a repeat is the same request."""
+    if len(stdin) > limits.stdin_bytes_max:
+        raise TooLarge(
+            f"the input has more than stdin_bytes_max, {limits.stdin_bytes_max} bytes",
+            hint="put it in a file that the worker can read",
+        )
+    if len(stdin) <= limits.stdin_inline_bytes_max:
+        return []
+    from hashlib import sha256
+
+    upload = "in." + sha256(key.encode() + b"\0" + stdin).hexdigest()[:32]
+    step = limits.piece_bytes_max
+    return [v.Upload(upload, offset, stdin[offset : offset + step]) for offset in range(0, len(stdin), step)]
+
+
+def _too_large(body: Body, size: int) -> TooLarge:
+    argv = sum(map(len, body.argv))
+    environment = sum(len(name) + len(value) for name, value in body.environment.items())
+    what, hint = "the command and its environment have", "pass some of it by --stdin or in a file"
+    if environment > argv:
+        what, hint = f"the environment has {environment} bytes; with the command", "choose variables with --env NAME"
+    elif argv > environment:
+        what = f"the command has {argv} bytes; with the environment"
+    return TooLarge(f"{what} {size} bytes, and body_bytes_max is {limits.body_bytes_max}", hint=hint)

@@ -1,0 +1,145 @@
+"""The word `tq` itself: the table of verbs, the global options, and what bare `tq` does.
+
+A verb's module is imported when the verb is called for, and not before (a start of `tq` has 50 ms). Whoever adds a
+verb writes its module and adds one line here.
+"""
+
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from tq import __version__
+from tq.cli.context import Context, check_color, check_format
+from tq.cli.verb import HELP_NAMES, Noun, Verb, build, build_noun
+
+# In the order of `tq --help`; each is tq/cli/<module>.py and has VERBS[word], a Verb or a Noun.
+WORDS: dict[str, str] = {
+    "up": "up",
+    "server": "server",
+    "worker": "worker",
+    "submit": "submit",
+    "run": "run",
+    "ls": "ls",
+    "show": "show",
+    "logs": "logs",
+    "wait": "wait",
+    "cancel": "cancel",
+    "workers": "workers",
+    "drain": "drain",
+    "undrain": "drain",
+    "token": "token",
+    "join": "join",
+    "store": "store",
+    "config": "config",
+    "completion": "completion",
+}
+# What people type who come from elsewhere.
+FAMILIAR = {
+    "list": "ls",
+    "ps": "ls",
+    "queue": "ls",
+    "squeue": "ls",
+    "info": "show",
+    "status": "show",
+    "kill": "cancel",
+    "rm": "cancel",
+    "stop": "cancel",
+    "scancel": "cancel",
+    "sbatch": "submit",
+    "add": "submit",
+    "log": "logs",
+    "start": "up",
+    "exec": "run",
+    "nodes": "workers",
+    "tokens": "token",
+}
+EXAMPLES = ("tq up", "tq run -- make test", "tq submit --name nightly -- ./build.sh", "tq ls", "tq logs -f last")
+
+
+class Root(TyperGroup):
+    """The group of all verbs, imported one by one."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the words in the order of the table."""
+        return list(WORDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """Import and return one verb; None when there is no such word."""
+        return load(cmd_name) if cmd_name in WORDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the verb, or say which one may have been meant."""
+        if args and args[0] not in WORDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            word = args[0]
+            close = [FAMILIAR[word]] if word in FAMILIAR else get_close_matches(word, WORDS, n=2)
+            error = typer.BadParameter(f"no such verb: {word}", ctx=ctx)
+            error.format_message = lambda: f"no such verb: {word}"  # type: ignore[method-assign]
+            if close:
+                error.hint = f"did you mean {' or '.join(f'`tq {match}`' for match in close)}?"  # type: ignore[attr-defined]
+            raise error
+        return super().resolve_command(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples first."""
+        from tq.cli.verb import _write_examples
+
+        _write_examples(EXAMPLES, formatter)
+        super().format_help(ctx, formatter)
+
+
+def load(word: str) -> Any:
+    """Import the module of a word and return its Typer command."""
+    found = import_module(f"tq.cli.{WORDS[word]}").VERBS[word]
+    if isinstance(found, Noun):
+        return build_noun(word, found)
+    assert isinstance(found, Verb)
+    return build(word, found)
+
+
+def group() -> Any:
+    """Return the Typer group of the whole program."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.callback(
+        cls=Root,
+        invoke_without_command=True,
+        context_settings=HELP_NAMES,
+        options_metavar="[OPTIONS]",
+        subcommand_metavar="VERB ...",
+    )(_root)
+    root = typer.main.get_group(app)
+    root.name = "tq"
+    return root
+
+
+def _print_version(value: bool) -> None:
+    if value:
+        print(f"tq {__version__}")
+        raise typer.Exit
+
+
+def _root(
+    ctx: typer.Context,
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="Ask the server at this address")] = "",
+    output: Annotated[str, typer.Option("-o", "--output", metavar="FORMAT", help="table, json, jsonl or id")] = "",
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print ids only, and say nothing on stderr")] = False,
+    color: Annotated[str, typer.Option("--color", metavar="WHEN", help="auto, always or never")] = "auto",
+    connect_timeout: Annotated[
+        str, typer.Option("--connect-timeout", metavar="DURATION", help="Re-make a lost connection for so long (60)")
+    ] = "",
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version")
+    ] = False,
+) -> None:
+    """A durable, distributed task queue that lives in the shell.
+
+    Without a verb: how the server is doing. `tq VERB --help` explains each verb.
+    """
+    ctx.obj = Context(url, check_format(output), quiet, check_color(color), connect_timeout)
+    if ctx.invoked_subcommand is None:
+        from tq.cli.status import status
+
+        status(ctx.obj)

@@ -1,0 +1,73 @@
+"""`tq run`: submit, show both streams each on its own, and exit as the task did."""
+
+from typing import Annotated
+
+import typer
+
+from tq.cli import options
+from tq.cli.context import Context
+from tq.cli.verb import Verb
+
+
+def run(
+    ctx: typer.Context,
+    command: options.Command = None,
+    name: options.Name = "",
+    tag: options.Tags = None,
+    queue: options.Queue = "default",
+    priority: options.Priority = 0,
+    cwd: options.Cwd = "",
+    env: options.Env = None,
+    env_all: options.EnvAll = False,
+    shell: options.Shell = False,
+    time_limit: options.TimeLimit = "",
+    kill_after: options.KillAfter = "",
+    cpus: options.Cpus = "",
+    stdin: Annotated[
+        bool | None,
+        typer.Option(
+            "--stdin/--no-stdin",
+            help="Pass this program's input on; by default when it is no terminal",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Run a command on a worker as if it ran here.
+
+    Its stdout and stderr come out of this program's, and this program exits with its code: 128+N for a signal, 124 for
+    its time limit, 130 when it was cancelled, 125 when it ended without a code of its own. Ctrl-C detaches: the task
+    goes on. Input that is no terminal is read to its end first, then passed on.
+    """
+    from tq.cli import inputs
+    from tq.cli.request import Wish
+    from tq.cli.submit import finish, send
+
+    context: Context = ctx.obj
+    takes_input = inputs.has_input() if stdin is None else stdin
+    wish = Wish(
+        command or [], name, tag or [], queue, priority, cwd, env or [], env_all, shell, time_limit, kill_after,
+        cpus=cpus,
+    )  # fmt: skip
+    with context.client() as client:
+        check(context, wish)
+        client.connect()  # nobody types an input for a server that is not there
+        wish.stdin = inputs.read() if takes_input else b""
+        submitted = send(context, client, wish)
+        raise typer.Exit(finish(context, client, submitted.id, is_followed=True))
+
+
+def check(context: Context, wish: object) -> None:
+    """Refuse a wrong request before its input is read."""
+    from tq.cli.request import Wish, build
+
+    assert isinstance(wish, Wish)
+    build(wish, context.environ)
+
+
+VERBS = {
+    "run": Verb(
+        run,
+        ("tq run -- make test", "tq run --time-limit 10m -- ./simulate --seed 7", "tq run -- sort < words > sorted"),
+        is_wrapper=True,
+    )
+}

@@ -1,0 +1,46 @@
+"""Bare `tq`: how the server is doing, in a few lines."""
+
+from typing import Any
+
+from tq.cli.context import Context
+
+
+def status(context: Context) -> None:
+    """Print where the server is, who works, and how many tasks are in which state."""
+    from tq.cli import output, present
+    from tq.client import target
+    from tq.core import vocabulary as v
+
+    with context.client() as client:
+        answer = client.ask(v.Status())
+        role = client.role
+    assert isinstance(answer, v.Document)
+    item = {"url": target.find({"url": context.url}, context.environ).url, "role": role} | present.document(
+        answer.value
+    )
+    if context.format != "table":
+        output.print_one(context, {"id": item["url"], **item}, [])
+        return
+    output.print_pairs(context, lines(item))
+    if not any(_numbers(item.get("tasks"))):
+        context.talk("hint: run something with `tq run -- echo hello`; `tq --help` lists the verbs")
+
+
+def lines(item: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the short status as pairs."""
+    tasks = item.get("tasks") or {}
+    alive = {state: count for state, count in tasks.items() if count}
+    pairs = [
+        ("server", f"{item['url']} ({item.get('role') or '?'})"),
+        ("workers", f"{item.get('workers', 0)} with {item.get('slots', 0)} slots"),
+        ("tasks", ", ".join(f"{count} {state}" for state, count in alive.items()) or "none"),
+    ]
+    for queue, counts in (item.get("queues") or {}).items():
+        waiting = {state: count for state, count in counts.items() if count and state in {"queued", "running", "held"}}
+        if waiting and len(item.get("queues") or {}) > 1:
+            pairs.append((f"queue {queue}", ", ".join(f"{count} {state}" for state, count in waiting.items())))
+    return pairs
+
+
+def _numbers(counts: Any) -> list[int]:
+    return [count for count in (counts or {}).values() if isinstance(count, int)]

@@ -1,0 +1,118 @@
+"""`tq store`: is what is on disk whole, and how large is it."""
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tq.cli.context import Context
+from tq.cli.server import places
+from tq.cli.verb import Noun, Verb
+from tq.errors import ConfigurationError, Unauthorised, Unreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tq.store.disk import DiskStore
+
+Data = Annotated[
+    str,
+    typer.Option("--data", metavar="DIR", help="The data directory; TQ_DATA, or ~/.local/share/tq", show_default=False),
+]
+
+
+def stats(ctx: typer.Context, data: Data = "") -> None:
+    """Show sizes, memory and settings of the store, asked of the server, or read when none runs."""
+    from tq.cli import output, present
+    from tq.core import vocabulary as v
+
+    context: Context = ctx.obj
+    found = _offline(context, data)
+    if found is None:
+        with context.client() as client:
+            answer = client.ask(v.StoreStatistics())
+        assert isinstance(answer, v.Document)
+        found = answer.value
+    item = present.document(found)
+    output.print_one(
+        context, item, ((key.replace("_", " "), present.value_text(key, value)) for key, value in item.items())
+    )
+
+
+def check(ctx: typer.Context, data: Data = "") -> None:
+    """Check every rule of the store; exits with 1 when one is broken. The server must not be running."""
+    from tq.cli import output
+
+    context: Context = ctx.obj
+    directory = places(context.environ, data).data
+    problems, summary = _check(directory)
+    if context.format in {"json", "jsonl"}:
+        output.print_json({"ok": not problems, "problems": problems, **summary})
+    else:
+        for problem in problems:
+            output.print_line(problem)
+        if not problems:
+            context.talk(f"tq: {directory} is whole: {', '.join(f'{value} {key}' for key, value in summary.items())}")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _offline(context: Context, data: str) -> dict[str, Any] | None:
+    """Return the statistics of a store that no server has open; None when a server is to be asked."""
+    if context.url or (not data and not context.environ.get("TQ_DATA") and _is_somebody_known(context)):
+        return None
+    try:
+        with _opened(places(context.environ, data).data) as store:
+            return {"served": False, **store.statistics()}
+    except ConfigurationError:
+        if _is_somebody_known(context):
+            return None
+        raise
+
+
+def _is_somebody_known(context: Context) -> bool:
+    from tq.client import target
+
+    try:
+        target.find({"url": context.url}, context.environ)
+    except (Unreachable, Unauthorised, ConfigurationError):
+        return False
+    return True
+
+
+@contextmanager
+def _opened(data: "Path") -> "Iterator[DiskStore]":
+    """Open the store of a directory for reading, under its lock. Raises ConfigurationError when it is served."""
+    from tq.store.directory import hold_directory
+    from tq.store.disk import open_for_reading
+
+    with hold_directory(data, create=False) as lock:
+        store = open_for_reading(lock)
+        try:
+            yield store
+        finally:
+            store.close()
+
+
+def _check(data: "Path") -> tuple[list[str], dict[str, Any]]:
+    """Return what is wrong with a store, in words, and how much was looked at."""
+    from tq.core import invariants
+    from tq.store.check import check_bytes
+
+    with _opened(data) as store:
+        checked = check_bytes(store)
+        problems = checked.problems or invariants.check(store)
+        return problems, {"rows": sum(checked.rows.values()), "sequence": store.statistics()["sequence"]}
+
+
+VERBS = {
+    "store": Noun(
+        "Look at the store on disk.",
+        {
+            "check": Verb(check, ("tq store check", "tq store check --data /srv/tq -o json")),
+            "stats": Verb(stats, ("tq store stats",)),
+        },
+        ("tq store check", "tq store stats -o json"),
+    )
+}

@@ -1,0 +1,104 @@
+"""`tq token`: make, list and revoke access tokens. A token is shown once, alone on stdout, and never stored."""
+
+import os
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tq.cli.context import Context
+from tq.cli.verb import Noun, Verb
+from tq.errors import BadRequest
+
+if TYPE_CHECKING:
+    from tq.client.blocking import Client
+
+ROLES = ("read", "submit", "worker", "admin")
+
+
+def create(
+    ctx: typer.Context,
+    role: Annotated[str, typer.Option("--role", metavar="ROLE", help="read, submit, worker or admin")],
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="A name to tell it by", show_default=False)] = "",
+    expires: Annotated[
+        str, typer.Option("--expires", metavar="DURATION", help="Valid for so long, as in 30d", show_default=False)
+    ] = "",
+) -> None:
+    """Make a token and print it, alone, once: only its SHA-256 is stored."""
+    from tq.cli import output
+
+    context: Context = ctx.obj
+    with context.client() as client:
+        text, token_id = make(client, role, name, expires)
+    if context.format in {"json", "jsonl"}:
+        output.print_json({"id": token_id, "role": role, "token": text})
+    else:
+        output.print_line(text)
+    context.talk(f"tq: this is token {token_id}; it is not shown again. To revoke it: tq token revoke {token_id}")
+
+
+def make(client: "Client", role: str, name: str, expires: str) -> tuple[str, str]:
+    """Have the server store a new token; return its text, the secret, and its id."""
+    from tq.cli import values
+    from tq.core import vocabulary as v
+    from tq.net.token import RANDOM_BYTES, make_token
+
+    if role not in ROLES:
+        raise BadRequest(f"{role!r} is no role", hint=f"one of {', '.join(ROLES)}")
+    life_ms = values.duration_ms(expires) if expires else 0
+    if expires and life_ms < 1:
+        raise BadRequest("a token that expires at once is of no use")
+    token = make_token(role, os.urandom(RANDOM_BYTES))
+    expires_ms = round(time.time() * 1_000) + life_ms if life_ms else 0
+    client.ask(v.CreateToken(token.id, token.digest, role, values.name(name) if name else "", expires_ms))
+    return token.text, token.id
+
+
+def ls(ctx: typer.Context) -> None:
+    """List the tokens that exist, without their secrets."""
+    from tq.cli import output, present
+    from tq.core import vocabulary as v
+
+    context: Context = ctx.obj
+    with context.client() as client:
+        answer = client.ask(v.Tokens())
+    assert isinstance(answer, v.Page)
+    items = [present.document(item) for item in answer.items]
+    rows = [["ID", "ROLE", "NAME", "CREATED", "EXPIRES"]]
+    rows.extend(
+        [str(item.get("id", "")), str(item.get("role", "")), present.blank(item.get("name")),
+         present.blank(item.get("created_at")), str(item.get("expires_at") or "never")]
+        for item in items
+    )  # fmt: skip
+    output.print_items(context, items, answer.next, rows)
+
+
+def revoke(
+    ctx: typer.Context,
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="As `tq token ls` shows them", show_default=False)],
+) -> None:
+    """Revoke tokens; their connections are closed at once."""
+    from tq.cli import output
+    from tq.core import vocabulary as v
+
+    context: Context = ctx.obj
+    with context.client() as client:
+        for token_id in ids:
+            client.ask(v.RevokeToken(token_id))
+            if context.format in {"json", "jsonl"}:
+                output.print_json({"id": token_id, "revoked": True})
+            else:
+                context.talk(f"tq: token {token_id} is revoked")
+
+
+VERBS = {
+    "token": Noun(
+        "Make, list and revoke access tokens.",
+        {
+            "create": Verb(create, ("tq token create --role worker --name rack-7 --expires 30d",)),
+            "ls": Verb(ls, ("tq token ls", "tq token ls -o json")),
+            "revoke": Verb(revoke, ("tq token revoke k3xw7a2m9q",)),
+        },
+        ("tq token create --role submit --name ci", "tq token ls"),
+    )
+}

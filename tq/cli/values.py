@@ -1,0 +1,127 @@
+"""Words on the command line to values: durations, array ranges, names, tags, memory and CPUs.
+
+Pure: text in, value out, or `BadRequest` with a sentence for the person. The bounds are those of limits.py; what the
+client refuses here is never sent, so that a wrong value stores nothing.
+"""
+
+import re
+from typing import NamedTuple
+
+from tq import limits
+from tq.errors import BadRequest
+
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(ms|s|m|h|d|w)?")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_ARRAY = re.compile(r"(-?\d{1,20})-(-?\d{1,20})(?::(-?\d{1,20}))?(?:%(\d{1,20}))?")
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([KMGT]?)i?B?", re.IGNORECASE)
+_DURATION_MS_MAX = 100 * 365 * 86_400_000
+_VALUE_MAX = 2**53  # every array value fits a number of JSON and of a shell
+
+
+class ArrayRange(NamedTuple):
+    """`first`, `first + step`, …: `size` members, at most `throttle` of them running at once (0 = no bound)."""
+
+    first: int
+    step: int
+    size: int
+    throttle: int
+
+
+def duration_ms(text: str) -> int:
+    """Parse `10ms`, `5m`, `1h`, `7d`, `1.5h` or plain seconds into ms. Several parts add up: `1h30m`."""
+    total, position = 0.0, 0
+    word = text.strip().lower()
+    while position < len(word):
+        part = _DURATION.match(word, position)
+        if part is None or (position and part[2] is None):
+            break
+        total += float(part[1]) * _UNIT_MS[part[2] or "s"]
+        position = part.end()
+    if not word or position != len(word):
+        raise BadRequest(f"{text!r} is no duration", hint="write seconds, or 10ms, 5m, 1h, 7d")
+    if total > _DURATION_MS_MAX:
+        raise BadRequest(f"{text!r} is longer than a hundred years")
+    return round(total)
+
+
+def array_range(text: str) -> ArrayRange:
+    """Parse `A-B`, `A-B:STEP` and `A-B%THROTTLE` (both together too)."""
+    match = _ARRAY.fullmatch(text.strip())
+    if match is None:
+        raise BadRequest(f"{text!r} is no array range", hint="write FIRST-LAST, as in 1-100, 0-99:3 or 1-100%4")
+    first, last = int(match[1]), int(match[2])
+    step, throttle = int(match[3] or 1), int(match[4] or 0)
+    if last < first:
+        raise BadRequest(f"the array range {text!r} runs backwards", hint=f"write {last}-{first}")
+    if step < 1:
+        raise BadRequest(f"the step of the array range {text!r} must be at least 1")
+    if match[4] is not None and throttle < 1:
+        raise BadRequest(f"the throttle of the array range {text!r} must be at least 1")
+    if first < 0 or last > _VALUE_MAX:
+        raise BadRequest(f"the array range {text!r} must lie between 0 and {_VALUE_MAX}")
+    size = (last - first) // step + 1
+    if size > limits.array_size_max:
+        raise BadRequest(
+            f"the array range {text!r} has {size} members; array_size_max is {limits.array_size_max}",
+            hint="submit several arrays",
+        )
+    return ArrayRange(first, step, size, min(throttle, size))
+
+
+def name(text: str, what: str = "name") -> str:
+    """Check a name, tag, queue or key: `[A-Za-z0-9._-]`, 1 to 128 characters."""
+    if not _NAME.fullmatch(text):
+        raise BadRequest(f"{text!r} is no {what}", hint="letters, digits, '.', '_' and '-' only")
+    if len(text) > limits.name_chars_max:
+        raise BadRequest(f"the {what} has {len(text)} characters; name_chars_max is {limits.name_chars_max}")
+    return text
+
+
+def tags(texts: list[str]) -> tuple[str, ...]:
+    """Check tags; `a,b` counts as two. Repeats are dropped, order is kept."""
+    words = [word for text in texts for word in text.split(",") if word or text == ""]
+    found = tuple(dict.fromkeys(name(word, "tag") for word in words))
+    if len(found) > limits.tags_max:
+        raise BadRequest(f"{len(found)} tags; tags_max is {limits.tags_max}")
+    return found
+
+
+def priority(value: int) -> int:
+    """Check a priority: -100 (last) to 100 (first)."""
+    bound = limits.priority_max
+    if not -bound <= value <= bound:
+        raise BadRequest(f"the priority {value} must lie between {-bound} and {bound}")
+    return value
+
+
+def cpus_milli(text: str) -> int:
+    """Parse a number of CPUs, such as `2` or `0.5`, into thousandths."""
+    match = re.fullmatch(r"\d{1,6}(?:\.\d{1,3})?", text.strip())
+    if match is None:
+        raise BadRequest(f"{text!r} is no number of CPUs", hint="write 1, 2 or 0.5")
+    return round(float(text) * 1_000)
+
+
+def size_bytes(text: str) -> int:
+    """Parse `8G`, `512M` or plain bytes. Units are powers of 1024."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise BadRequest(f"{text!r} is no size", hint="write bytes, or 512M, 8G")
+    return round(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+
+
+def variable(text: str) -> str:
+    """Check the name of an environment variable."""
+    if not text or "=" in text or "\0" in text:
+        raise BadRequest(f"{text!r} is no name of an environment variable", hint="write NAME=VALUE, or NAME to pass on")
+    return text
+
+
+def listen_address(text: str) -> tuple[str, int]:
+    """Parse `HOST:PORT` or `[::1]:PORT`."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+        raise BadRequest(f"{text!r} is no address", hint="write HOST:PORT, as in 127.0.0.1:7878")
+    return host, int(port)

@@ -1,0 +1,123 @@
+"""How a function becomes a verb: its examples, its help, and the global options that may also follow it.
+
+One parser, Typer's. A verb's module has `VERB = Verb(function, examples)`, or for a noun `NOUN = Noun(help, verbs)`;
+`app` imports it only when it is called for.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from tq.cli.context import Context, check_color, check_format
+
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+
+
+class Verb(NamedTuple):
+    """A verb before Typer has seen it. `is_wrapper`: options end at the first argument, the rest is a command."""
+
+    function: Callable[..., None]
+    examples: tuple[str, ...]
+    is_wrapper: bool = False
+    asks_server: bool = True
+
+
+class Noun(NamedTuple):
+    """A word with verbs of its own, `tq token ls`."""
+
+    help: str
+    verbs: dict[str, Verb]
+    examples: tuple[str, ...]
+
+
+def _write_examples(examples: tuple[str, ...], formatter: Any) -> None:
+    head = "Example: " if len(examples) == 1 else "Examples: "
+    for number, example in enumerate(examples):
+        formatter.write(f"{head if number == 0 else ' ' * len(head)}{example}\n")
+    formatter.write_paragraph()
+
+
+class VerbCommand(TyperCommand):
+    """A command whose help begins with its examples."""
+
+    examples: tuple[str, ...] = ()
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, then what Typer writes."""
+        _write_examples(self.examples, formatter)
+        super().format_help(ctx, formatter)
+
+
+class NounGroup(TyperGroup):
+    """A group whose help begins with its examples."""
+
+    examples: tuple[str, ...] = ()
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, then what Typer writes."""
+        _write_examples(self.examples, formatter)
+        super().format_help(ctx, formatter)
+
+
+def _sets(field: str, check: Callable[[Any], Any] = lambda value: value) -> Callable[..., Any]:
+    """Return the callback of a global option that stands after the verb: it overrules the one before it."""
+
+    def set_option(ctx: Any, _param: Any, value: Any) -> Any:
+        if value is not None and isinstance(ctx.obj, Context):
+            setattr(ctx.obj, field, check(value))
+        return value
+
+    return set_option
+
+
+def shared_options() -> list[Any]:
+    """Return the global options, for a verb that asks a server."""
+
+    def option(*names: str, field: str, check: Any = lambda value: value, **more: Any) -> TyperOption:
+        return TyperOption(
+            param_decls=list(names), callback=_sets(field, check), expose_value=False, default=None, **more
+        )
+
+    return [
+        option("--url", field="url", metavar="URL", help="Ask the server at this address"),
+        option("-o", "--output", field="output", check=check_format, metavar="FORMAT", help="table, json, jsonl or id"),
+        option("-q", "--quiet", field="quiet", is_flag=True, help="Print ids only, and say nothing on stderr"),
+        option("--color", field="color", check=check_color, metavar="WHEN", help="auto, always or never"),
+        option(
+            "--connect-timeout",
+            field="connect_timeout",
+            metavar="DURATION",
+            help="Re-make a lost connection for so long (60)",
+        ),
+    ]
+
+
+def build(name: str, verb: Verb) -> VerbCommand:
+    """Return the Typer command of a verb."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    settings = HELP_NAMES | ({"allow_interspersed_args": False} if verb.is_wrapper else {})
+    app.command(name, cls=VerbCommand, context_settings=settings, options_metavar="[OPTIONS]")(verb.function)
+    command = typer.main.get_command(app)
+    assert isinstance(command, VerbCommand)
+    command.examples = verb.examples
+    if verb.asks_server:
+        command.params.extend(shared_options())
+    return command
+
+
+def build_noun(name: str, noun: Noun) -> NounGroup:
+    """Return the Typer group of a noun."""
+    app = typer.Typer(add_completion=False, rich_markup_mode=None)
+    app.callback(cls=NounGroup, help=noun.help, context_settings=HELP_NAMES, subcommand_metavar="VERB ...")(_nothing)
+    group = typer.main.get_group(app)
+    assert isinstance(group, NounGroup)
+    group.name = name
+    group.examples = noun.examples
+    group.commands = {word: build(word, verb) for word, verb in noun.verbs.items()}
+    return group
+
+
+def _nothing() -> None:
+    """A noun by itself does nothing."""

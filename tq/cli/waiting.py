@@ -1,0 +1,79 @@
+"""Waiting for tasks: `wait`, `submit --wait` and the end of `run` share it. A lost connection is re-made without end."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tq.cli import context, exits
+from tq.core import vocabulary as v
+from tq.errors import Unreachable
+
+if TYPE_CHECKING:
+    from tq.client.blocking import Client
+
+TIMED_OUT = 124
+
+
+class WaitTimedOut(Exception):
+    """The wait's own time ran out; `outcomes` are how things stood."""
+
+    def __init__(self, outcomes: Sequence[v.Outcome]) -> None:
+        super().__init__()
+        self.outcomes = outcomes
+
+
+def until(
+    client: "Client",
+    ids: Sequence[str],
+    is_enough: Callable[[v.Waited], bool] = lambda waited: waited.done,
+    *,
+    for_running: bool = False,
+    timeout_s: float | None = None,
+    is_quiet: bool = False,
+) -> v.Waited:
+    """Wait until `is_enough` of an answer is true, and return that answer. Raises WaitTimedOut."""
+    command = v.Wait(tuple(ids), "running" if for_running else "done")
+    bar = _Bar(is_quiet=is_quiet)
+    last = v.Waited(False, ())
+    client.deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+    try:
+        for answer in client.subscribe(lambda: command, patience_s=None):
+            if isinstance(answer, v.Waited):
+                last = answer
+                bar.show(answer.outcomes)
+                if is_enough(answer):
+                    return answer
+    except TimeoutError:
+        raise WaitTimedOut(last.outcomes) from None
+    finally:
+        client.deadline_s = None
+        bar.clear()
+    if last.done:
+        return last
+    raise Unreachable("the server stopped answering before the end", hint="wait again")
+
+
+class _Bar:
+    """One line on stderr that says how far things are, when several tasks are waited for on a terminal."""
+
+    def __init__(self, *, is_quiet: bool) -> None:
+        self._is_shown = not is_quiet and context.is_terminal(sys.stderr)
+        self._is_drawn = False
+
+    def show(self, outcomes: Sequence[v.Outcome]) -> None:
+        size = sum(outcome.size for outcome in outcomes)
+        if not self._is_shown or size < 2:
+            return
+        ended = sum(outcome.ended if outcome.size > 1 else exits.is_ended(outcome) for outcome in outcomes)
+        failed = sum(outcome.ended - outcome.succeeded for outcome in outcomes if outcome.size > 1)
+        filled = 24 * ended // size
+        note = f", {failed} failed" if failed else ""
+        sys.stderr.write(f"\r\x1b[K[{'#' * filled}{'.' * (24 - filled)}] {ended}/{size}{note}")
+        sys.stderr.flush()
+        self._is_drawn = True
+
+    def clear(self) -> None:
+        if self._is_drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()

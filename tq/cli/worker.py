@@ -1,0 +1,114 @@
+"""`tq worker`: options to settings; the worker itself is tq.worker."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tq.cli.verb import Verb
+from tq.errors import BadRequest
+
+if TYPE_CHECKING:
+    from tq.cli.context import Context
+    from tq.client.target import Target
+
+Slots = Annotated[int, typer.Option("--slots", metavar="N", help="Tasks at once; 0 = as many as there are CPUs")]
+DrainTime = Annotated[
+    str, typer.Option("--drain-time", metavar="DURATION", help="At SIGTERM, how long running tasks may take to end")
+]
+Queues = Annotated[
+    list[str] | None,
+    typer.Option("--queue", metavar="QUEUE", help="Take tasks of this queue only; repeatable", show_default=False),
+]
+
+
+def worker(
+    ctx: typer.Context,
+    url: Annotated[
+        str,
+        typer.Option("--url", metavar="URL", help="The server; TQ_URL, or the one of this user", show_default=False),
+    ] = "",
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", metavar="DIR", help="The server that runs on this data directory here", show_default=False
+        ),
+    ] = "",
+    slots: Slots = 0,
+    cpus: Annotated[
+        str, typer.Option("--cpus", metavar="N", help="CPUs to offer; as the machine has", show_default=False)
+    ] = "",
+    mem: Annotated[
+        str,
+        typer.Option("--mem", metavar="SIZE", help="Memory to offer, as in 8G; as the machine has", show_default=False),
+    ] = "",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--label", metavar="KEY=VALUE", help="A word that tasks may demand; repeatable", show_default=False
+        ),
+    ] = None,
+    queue: Queues = None,
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="What to be called; the machine's name", show_default=False)
+    ] = "",
+    drain_time: DrainTime = "30s",
+) -> None:
+    """Run tasks until SIGTERM or Ctrl-C: the first drains, the second stops now.
+
+    On another machine give it TQ_URL and TQ_JOIN from `tq join`. Whoever may submit runs code as this user.
+    """
+    import gc
+
+    from tq.cli import values
+    from tq.net.address import Address
+    from tq.worker import work
+    from tq.worker.settings import Settings, check_settings
+
+    context: Context = ctx.obj
+    found = find(context, url, data)
+    settings = Settings(
+        address=Address(found.host, found.port),
+        token=found.token,
+        state=found.state_directory,
+        ca_pem=found.ca_pem,
+        ca_sha256=found.ca_sha256,
+        slots=slots,
+        cpus=values.cpus_milli(cpus) / 1_000 if cpus else 0.0,
+        mem_bytes=values.size_bytes(mem) if mem else 0,
+        queues=tuple(queue or ()),
+        labels=tuple(label or ()),
+        name=name,
+        drain_s=values.duration_ms(drain_time) / 1_000,
+    )
+    check_settings(settings)
+    gc.enable()
+    raise typer.Exit(work.main(settings) or 0)
+
+
+def find(context: "Context", url: str, data: str) -> "Target":
+    """Return the server to work for: that of a data directory on this machine, or as every verb finds it."""
+    import os
+
+    from tq.client import target
+
+    if url and data:
+        raise BadRequest("--url and --data name a server each", hint="give one of them")
+    if not data:
+        return target.find({"url": url or context.url}, context.environ)
+    # Settings of the user that name another server (TQ_*, config.toml) do not count: the directory says it all.
+    path = Path(os.path.expanduser(data)).absolute()  # noqa: PTH111
+    return target.of_directory(path, context.environ)
+
+
+VERBS = {
+    "worker": Verb(
+        worker,
+        (
+            "tq worker",
+            "tq worker --slots 8 --queue builds --label zone=a",
+            "TQ_URL=tq://queue:7878 TQ_JOIN=tq1.… tq worker",
+        ),
+        asks_server=False,
+    )
+}

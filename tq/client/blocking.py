@@ -1,0 +1,193 @@
+"""Ask a server, one question at a time, over one blocking connection that is re-made silently.
+
+A lost connection is re-made for `patience_s` (None: for ever) and the question asked again: every question is safe to
+repeat (reads change nothing, a submit carries its key, cancel and drain say how it shall be). Only the very first
+connection is not retried: nobody listening is said at once.
+"""
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Self
+
+from tq import limits
+from tq.client.target import Target
+from tq.client.transport import ConnectionLost, Transport, dial
+from tq.core import vocabulary as v
+from tq.errors import ConfigurationError, NotDone, ProtocolError, TqError, Unknown, Unreachable, from_code
+from tq.wire import messages as m
+
+_READS = (v.Get, v.List, v.Wait, v.Workers, v.Tokens, v.Status, v.StoreStatistics, v.Logs)
+_FIRST_PAUSE_S = 0.02
+
+
+class Client:
+    """A server to ask. Not for several threads. `find` is called again before each connection.
+
+    After a restart the server may listen elsewhere, so an address is never remembered for longer than a connection.
+    """
+
+    def __init__(self, find: Callable[[], Target], *, patience_s: float | None = 60.0) -> None:
+        self._find = find
+        self.patience_s = patience_s
+        self._transport: Transport | None = None
+        self._requests = 0
+        self._lineage = 0
+        self._epoch = 0
+        self.role = ""  # of the token, known once connected
+        self.deadline_s: float | None = None  # on time.monotonic(): answers are waited for until then (TimeoutError)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connect(self) -> None:
+        """Connect now, unless connected. Raises Unreachable, ConfigurationError, Unauthorised or NotDone."""
+        if self._transport is not None:
+            return
+        try:
+            self._open()
+        except ConnectionLost as lost:
+            raise Unreachable(f"the server went away before it said welcome: {lost}", hint="try again") from None
+
+    def ask(self, command: v.ClientCommand) -> v.Answer:
+        """Ask, and return the one answer. A refusal raises its error (tq.errors)."""
+        for answer in self.subscribe(lambda: command):
+            return answer
+        raise ProtocolError("the server gave no answer")
+
+    def subscribe(self, make: Callable[[], v.ClientCommand], *, patience_s: float | None = -1.0) -> Iterator[v.Answer]:
+        """Ask and yield every answer until the last. `make` gives the command, anew after each reconnection.
+
+        `patience_s` None: a lost connection is re-made without end; -1: as this client does.
+        """
+        if patience_s is not None and patience_s < 0:
+            patience_s = self.patience_s
+        self.connect()
+        losses = _Losses(patience_s)
+        command = make()
+        while True:
+            try:
+                for answer in self._exchange(command):
+                    losses = _Losses(patience_s)
+                    yield answer
+                return
+            except (ConnectionLost, NotDone) as lost:
+                if isinstance(lost, NotDone) and patience_s is not None:
+                    raise  # nothing happened, and the person decides
+                self._reopen(command, losses, lost)
+                command = make()
+
+    def close(self) -> None:
+        """Close the connection politely. The client may be used again."""
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+    def _exchange(self, command: v.ClientCommand) -> Iterator[v.Answer]:
+        transport = self._transport
+        if transport is None:
+            raise ConnectionLost("not connected")
+        self._requests += 1
+        number = self._requests
+        is_finished = False
+        transport.send([m.Ask(number, command)])
+        try:
+            while True:
+                message = transport.receive(self.deadline_s)
+                if isinstance(message, m.Failed) and message.request == number:
+                    is_finished = True
+                    raise from_code(message.code, message.message, message.hint)
+                if isinstance(message, m.Reply) and message.request == number:
+                    is_finished = not message.more
+                    yield message.answer
+                    if is_finished:
+                        return
+        finally:
+            if not is_finished:
+                self._unsubscribe(number)
+
+    def _unsubscribe(self, number: int) -> None:
+        """Say that nobody listens any more; without a connection there is nobody to tell."""
+        try:
+            if self._transport is not None:
+                self._transport.send([m.Unsubscribe(number)])
+        except ConnectionLost:
+            self._drop()
+
+    def _open(self) -> None:
+        transport = dial(self._find_target())
+        try:
+            welcome = transport.greet(self._target.token, self._lineage, self._epoch)
+        except BaseException:
+            transport.close(politely=False)
+            raise
+        if welcome.lineage == self._lineage and welcome.epoch < self._epoch:
+            transport.close()
+            raise ConfigurationError(
+                f"the server is at epoch {welcome.epoch} and was at {self._epoch}: an old copy of its store runs",
+                hint="do not submit there: look at the server's directory first",
+            )
+        self._lineage, self._epoch, self.role = welcome.lineage, welcome.epoch, welcome.role
+        self._transport = transport
+
+    def _find_target(self) -> Target:
+        self._target = self._find()
+        return self._target
+
+    def _drop(self) -> None:
+        if self._transport is not None:
+            self._transport.close(politely=False)
+            self._transport = None
+
+    def _reopen(self, command: v.ClientCommand, losses: "_Losses", error: Exception) -> None:
+        """Connect again, or say after the patience's end what is known of the command."""
+        self._drop()
+        lineage = self._lineage
+        while True:
+            if losses.is_over():
+                raise _given_up(command, error) from None
+            if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
+                raise TimeoutError from None
+            losses.pause()
+            try:
+                self._open()
+            except (ConnectionLost, Unreachable, NotDone) as again:
+                error = again
+                continue
+            if lineage not in (0, self._lineage) and not isinstance(command, _READS):
+                raise Unknown("the server came back with another store: it is not known what became of the request")
+            return
+
+
+class _Losses:
+    """Connections lost one after the other without an answer: how long that may go on, and how long to pause."""
+
+    def __init__(self, patience_s: float | None) -> None:
+        self._patience_s = patience_s
+        self._until_s: float | None = None
+        self._pause_s = 0.0
+
+    def is_over(self) -> bool:
+        """Whether the patience has run out; it begins with the first call."""
+        if self._patience_s is None:
+            return False
+        now_s = time.monotonic()
+        if self._until_s is None:
+            self._until_s = now_s + self._patience_s
+        return now_s >= self._until_s and self._pause_s > 0
+
+    def pause(self) -> None:
+        """Sleep, with full jitter; not at all before the first attempt."""
+        if self._pause_s:
+            time.sleep(random.uniform(0, self._pause_s))
+        self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), limits.reconnect_holding_s_max)
+
+
+def _given_up(command: v.ClientCommand, error: Exception) -> TqError:
+    if isinstance(command, _READS):
+        return Unreachable(f"the connection was lost and could not be made again: {error}")
+    hint = f"repeat it with --key {command.key}: it will not be done twice" if isinstance(command, v.Submit) else ""
+    return Unknown(f"the connection was lost and it is not known whether the request was done: {error}", hint=hint)

@@ -1,0 +1,39 @@
+"""CAs known by their SHA-256, kept in the state directory: the first join trusts a hash, later ones the file.
+
+A CA that does not have the expected hash is never kept and never used.
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from tq.net.join import ca_sha256
+
+
+def load(state_directory: Path, digest: str) -> str:
+    """Return the kept CA with this hash, "" when there is none (or the file is damaged)."""
+    try:
+        ca_pem = _path(state_directory, digest).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    try:
+        return ca_pem if ca_sha256(ca_pem) == digest else ""
+    except ValueError:
+        return ""
+
+
+def keep(state_directory: Path, digest: str, ca_pem: str) -> None:
+    """Keep a CA whose hash was compared already. A directory that cannot be written only costs asking again."""
+    path = _path(state_directory, digest)
+    scratch = path.with_suffix(f".{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        scratch.write_text(ca_pem, encoding="ascii")
+        scratch.replace(path)
+    except OSError:
+        with suppress(OSError):
+            scratch.unlink()
+
+
+def _path(state_directory: Path, digest: str) -> Path:
+    return state_directory / "cas" / f"{digest}.pem"

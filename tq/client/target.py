@@ -1,0 +1,200 @@
+"""Where the server is and how to prove who asks: flag > TQ_* > config.toml > connection file.
+
+A server on this machine and of this user is found by itself, by the connection file that it writes while it listens.
+This module only reads; it never talks to anybody, and never prints a token.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tq.errors import ConfigurationError, Unauthorised, Unreachable
+from tq.net.address import DEFAULT_URL, joined, parse_address
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Setting(NamedTuple):
+    """A value and the place it came from, as `tq config` shows it."""
+
+    value: str
+    source: str
+
+
+class Target(NamedTuple):
+    """A server to talk to. Exactly one of `ca_pem` and `ca_sha256` is set; `sources` tells where each part came from.
+
+    The token is a secret: it goes into Hello and nowhere else.
+    """
+
+    host: str
+    port: int
+    token: str
+    ca_pem: str
+    ca_sha256: str
+    state_directory: Path
+    sources: Mapping[str, str]
+
+    @property
+    def url(self) -> str:
+        """The address as people write it."""
+        return f"tq://{joined(self.host, self.port)}"
+
+    def __repr__(self) -> str:
+        return f"<Target {self.url}>"
+
+
+class Places(NamedTuple):
+    """The directories of tq for one environment."""
+
+    data: Path
+    state: Path
+    config: Path
+
+
+def places(environ: Mapping[str, str]) -> Places:
+    """Return the data, state and configuration directories, by the XDG rules."""
+    home = Path(environ.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111 - where HOME is unset, as in cron
+
+    def base(variable: str, default: str) -> Path:
+        value = environ.get(variable, "")
+        return (Path(value) if value.startswith("/") else home / default) / "tq"
+
+    data = environ.get("TQ_DATA", "")
+    return Places(
+        data=Path(data).absolute() if data else base("XDG_DATA_HOME", ".local/share"),
+        state=base("XDG_STATE_HOME", ".local/state"),
+        config=base("XDG_CONFIG_HOME", ".config"),
+    )
+
+
+def read_config(config_directory: Path) -> dict[str, Any]:
+    """Return the contents of config.toml, {} when there is none."""
+    path = config_directory / "config.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read {path}: {error}") from None
+    import tomllib  # only who has a file pays for its parser
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: {error}") from None
+
+
+def connection_file(where: Places, environ: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+    """Return what a running server of this user wrote, and where; ({}, "") when there is none.
+
+    With TQ_DATA set the copy in the state directory counts only if it speaks of that directory: two servers of one
+    user must not be taken for one another.
+    """
+    found = _read_connection(where.data / "connection.json")
+    if found:
+        return found, str(where.data / "connection.json")
+    found = _read_connection(where.state / "connection.json")
+    if environ.get("TQ_DATA") and found.get("data") != str(where.data):
+        return {}, ""
+    return found, str(where.state / "connection.json") if found else ""
+
+
+def _read_connection(path: Path) -> dict[str, Any]:
+    try:
+        raw = path.read_bytes()
+    except OSError:
+        return {}
+    import msgspec
+
+    try:
+        found = msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return {}
+    return found if isinstance(found, dict) and isinstance(found.get("url"), str) else {}
+
+
+def settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, Setting]:
+    """Return every setting that decides where the server is, with its source. Empty ones are left out.
+
+    `flags` has the values of options given (`url`). Tokens are included: whoever prints must mask them.
+    """
+    where = places(environ)
+    config = read_config(where.config)
+    found: dict[str, Setting] = {}
+    variables = {"url": "TQ_URL", "token": "TQ_TOKEN", "token_file": "TQ_TOKEN_FILE", "ca": "TQ_CA", "join": "TQ_JOIN"}
+    for key, variable in variables.items():
+        if flags.get(key):
+            found[key] = Setting(flags[key], f"--{key}")
+        elif environ.get(variable):
+            found[key] = Setting(environ[variable], variable)
+        elif config.get(key):
+            found[key] = Setting(str(config[key]), str(where.config / "config.toml"))
+    if "token" not in found and "token_file" in found:
+        path, source = found["token_file"]
+        found["token"] = Setting(_read_text(path, "token file"), source)
+    if "join" in found:
+        from tq.net.join import parse_join  # only who was given one pays for its parser
+
+        join = parse_join(found["join"].value)
+        found.setdefault("token", Setting(join.token, found["join"].source))
+        found.setdefault("ca", Setting(join.ca_sha256, found["join"].source))
+    connection, path = connection_file(where, environ)
+    if connection and ("url" not in found or parse_address(found["url"].value) == parse_address(connection["url"])):
+        for key in ("url", "token", "ca"):
+            found.setdefault(key, Setting(str(connection.get(key, "")), path))
+    return found
+
+
+def find(flags: Mapping[str, str], environ: Mapping[str, str]) -> Target:
+    """Return the server to talk to, or raise Unreachable (none is known), Unauthorised or ConfigurationError."""
+    found = settings(flags, environ)
+    if "token" not in found and "url" not in found:
+        raise Unreachable("no server is running here", hint="start one with `tq up`, or set TQ_URL and TQ_JOIN")
+    url = found.get("url", Setting(DEFAULT_URL, "default"))
+    host, port = parse_address(url.value)
+    if "token" not in found:
+        raise Unauthorised(f"no token is known for {url.value}", hint="set TQ_JOIN, or TQ_TOKEN_FILE and TQ_CA")
+    if "ca" not in found:
+        raise ConfigurationError(f"no CA is known for {url.value}", hint="set TQ_JOIN, or TQ_CA to a file or a SHA-256")
+    ca = found["ca"].value.strip()
+    is_digest = _SHA256.fullmatch(ca.lower()) is not None
+    if not is_digest and "-----BEGIN" not in ca:
+        ca = _read_text(ca, "CA")
+    return Target(
+        host=host,
+        port=port,
+        token=found["token"].value.strip(),
+        ca_pem="" if is_digest else ca,
+        ca_sha256=ca.lower() if is_digest else "",
+        state_directory=places(environ).state,
+        sources={"url": url.source, "token": found["token"].source, "ca": found["ca"].source},
+    )
+
+
+def of_directory(data: Path, environ: Mapping[str, str]) -> Target:
+    """Return the server that runs on a data directory of this machine, whatever else is set. Raises Unreachable."""
+    path = data / "connection.json"
+    found = _read_connection(path)
+    if not found:
+        raise Unreachable(f"no server runs on {data}", hint=f"start one: tq server --data {data}")
+    host, port = parse_address(found["url"])
+    return Target(
+        host=host,
+        port=port,
+        token=str(found.get("token", "")),
+        ca_pem=str(found.get("ca", "")),
+        ca_sha256="",
+        state_directory=places(environ).state,
+        sources=dict.fromkeys(("url", "token", "ca"), str(path)),
+    )
+
+
+def _read_text(path: str, what: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigurationError(f"cannot read the {what} {path}: {reason}") from None
