@@ -36,10 +36,12 @@ def killed_store(data: Path) -> Iterator[DiskStore]:
         store = open_store(lock)
         try:
             yield store
+            store._trimmer.join()
+            store._db._db.cancel_all_background(True)  # else a file may go while it is copied
             shutil.copytree(data / "db", data / "killed", ignore=shutil.ignore_patterns("LOCK"))
             mark = (data / "watermark").read_bytes()
         finally:
-            store.close()
+            store.abandon()
         shutil.rmtree(data / "db")
         (data / "killed").rename(data / "db")
         (data / "watermark").write_bytes(mark)

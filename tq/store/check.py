@@ -1,6 +1,7 @@
 """Every row of a store, with bounded memory: what `tq store check` walks before it asks the core's invariants.
 
-Reads only. What is wrong is told as text, one line each, at most `PROBLEMS_MAX`; a damaged block ends the walk of its family only.
+Reads only. What is wrong is told as text, one line each, at most `PROBLEMS_MAX`; a damaged block ends the walk of its
+family only.
 """
 
 import struct

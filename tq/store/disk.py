@@ -30,13 +30,17 @@ R = TypeVar("R")
 class DiskStore:
     """Implements `tq.store.seam.Store` on the database in a locked data directory.
 
-    Made by `open_store` and `open_for_reading`. `sequence` is the last turn written, `flushed` the last made durable.
+    Made by `open_store` and `open_for_reading`. `sequence` is the last turn written, `flushed` the last made durable;
+    `note` is what opening it has to tell, if anything, for the log.
     """
 
-    def __init__(self, lock: DataLock, db: Database, watermark: Watermark, *, read_only: bool) -> None:
+    def __init__(self, lock: DataLock, db: Database, watermark: Watermark, *, read_only: bool, note: str = "") -> None:
         """Raises StoreDamaged if turns are missing."""
+        runs = _turn_runs(db)
+        self.sequence = self.flushed = check_runs(runs, watermark.read())
         self.data = lock.data
         self.read_only = read_only
+        self.note = note
         self._lock = lock  # held on to: nobody else may have the directory
         self._db = db
         self._watermark = watermark
@@ -46,8 +50,6 @@ class DiskStore:
             for table, keys in KEYS.items()
         }
         self._failure = ""
-        runs = {name: _turn_run(family) for name, family in db.families.items()}
-        self.sequence = self.flushed = check_runs(runs, watermark.read())
         self._trimmer = Trimmer(self._flush_memtables, runs["state"].trimmed)
 
     # ---------------------------------------------------------------- reads
@@ -171,7 +173,7 @@ class DiskStore:
             self.abandon()
 
     def abandon(self) -> None:
-        """Let go of all files as they are, and write nothing more. May be called twice."""
+        """Close without trimming the turn keys: the store is opened by its logs again. May be called twice."""
         self._trimmer.join()
         self._failure = self._failure or "the store is closed"
         if self._tables:
@@ -229,6 +231,10 @@ class DiskStore:
         return StoreError(self._failure, hint=rocks.RESTART)
 
 
+def _turn_runs(db: Database) -> dict[str, Run]:
+    return {name: _turn_run(family) for name, family in db.families.items()}
+
+
 def _turn_run(family: Family) -> Run:
     keys = family.scan_keys(turn_key(0), TRIMMED_KEY)
     return read_run(family.get(TRIMMED_KEY), (turn_sequence(key)[0] for key in keys))
@@ -267,16 +273,38 @@ def _open(lock: DataLock, *, read_only: bool) -> DiskStore:
     path = lock.data / "db"
     watermark = Watermark(lock.data / "watermark")
     try:
-        _check_present(path, watermark.read())
-        db = rocks.open_database(path, read_only=read_only)
+        mark = watermark.read()
+        _check_present(path, mark)
         try:
-            return DiskStore(lock, db, watermark, read_only=read_only)
+            db, note = rocks.open_database(path, read_only=read_only), ""
+        except StoreDamaged as damage:
+            db, note = _open_garbled(path, mark, damage, read_only=read_only)
+        try:
+            return DiskStore(lock, db, watermark, read_only=read_only, note=note)
         except BaseException:
             db.close()
             raise
     except BaseException:
         watermark.close()
         raise
+
+
+def _open_garbled(path: Path, mark: int, damage: StoreDamaged, *, read_only: bool) -> tuple[Database, str]:
+    """Open a database with damage inside a log, if nothing behind the damage was acknowledged; else raise.
+
+    A power cut may leave bytes of the last, never acknowledged turns on the disk in any order. It is tried for reading
+    first, since opening it for writing would remove the logs.
+    """
+    try:
+        probe = rocks.open_database(path, read_only=True, until_damage=True)
+    except StoreDamaged:
+        raise damage from None
+    try:
+        last = check_runs(_turn_runs(probe), mark)
+    finally:
+        probe.close()
+    note = f"the log's end was garbled and is dropped; every acknowledged turn is there, up to {last} ({damage})"
+    return rocks.open_database(path, read_only=read_only, until_damage=True), note
 
 
 def _check_present(path: Path, mark: int) -> None:

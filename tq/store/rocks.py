@@ -95,6 +95,10 @@ class Family:
         """Write the memtable to a table file, and wait for it."""
         self._rows.flush()
 
+    def let_go(self) -> None:
+        """Drop what would keep the database open, whoever still holds this object (a traceback does)."""
+        del self.handle, self._rows, self.get
+
     def figure(self, name: str) -> int:
         """Return one of RocksDB's integer properties, by its name without `rocksdb.`."""
         return self._rows.property_int_value(f"rocksdb.{name}") or 0
@@ -127,8 +131,9 @@ class Database:
         return self._cache.get_usage()
 
     def close(self) -> None:
-        """Close, as it is. No other thread may be in a call; the families are gone."""
-        self.families.clear()
+        """Close (RocksDB flushes its memtables, if it still can). No other thread may be in a call."""
+        for name in FAMILIES:
+            self.families.pop(name).let_go()
         with contextlib.suppress(RocksError):
             self._db.close()
 
@@ -138,13 +143,16 @@ def batch() -> WriteBatch:
     return WriteBatch(raw_mode=True)
 
 
-def open_database(path: Path, *, read_only: bool) -> Database:
-    """Open the database in `path`, made when missing. Raises StoreDamaged, StoreError, ConfigurationError."""
+def open_database(path: Path, *, read_only: bool, until_damage: bool = False) -> Database:
+    """Open the database in `path`, made when missing. Raises StoreDamaged, StoreError, ConfigurationError.
+
+    Damage inside a log is an error, but with `until_damage`: then everything behind it is dropped, in all logs.
+    """
     cache = Cache(block_cache_bytes)
     families = {name: _family_options(name, cache) for name in FAMILIES}
     access = AccessType.read_only(False) if read_only else AccessType.read_write()
     try:
-        return Database(Rdict(str(path), _database_options(cache), families, access), cache)
+        return Database(Rdict(str(path), _database_options(cache, until_damage), families, access), cache)
     except RocksError as error:
         raise _open_error(path, error) from None
 
@@ -179,12 +187,14 @@ def _family_options(name: str, cache: Cache) -> Options:
     return options
 
 
-def _database_options(cache: Cache) -> Options:
+def _database_options(cache: Cache, until_damage: bool) -> Options:
     options = _options(cache)
     options.create_if_missing(True)
     options.create_missing_column_families(True)
-    # The default mode drops everything behind one damaged byte, silently.
-    options.set_wal_recovery_mode(DBRecoveryMode.tolerate_corrupted_tail_records())
+    # RocksDB's default is the second, which drops everything behind one damaged byte, silently.
+    options.set_wal_recovery_mode(
+        DBRecoveryMode.point_in_time() if until_damage else DBRecoveryMode.tolerate_corrupted_tail_records()
+    )
     options.set_max_total_wal_size(wal_bytes_max)
     options.set_max_open_files(_OPEN_FILES_MAX)
     options.set_max_background_jobs(2)
