@@ -46,6 +46,17 @@ def test_a_broken_link_is_found(tmp_path: Path) -> None:
     assert broken(page) == ["#three", "b.md"]
 
 
+def test_a_page_that_the_code_names_exists() -> None:
+    wrong = [
+        f"{tree.relative(path)}: {page}"
+        for path in tree.python("tq", "bench", "tools")
+        for page in re.findall(r"[\w/-]+\.md\b", path.read_text())
+        if not any((place / page).exists() for place in (tree.ROOT, tree.ROOT / "docs", path.parent))
+    ]
+
+    assert wrong == []
+
+
 @pytest.mark.parametrize("generator", GENERATORS, ids=tree.relative)
 def test_a_generated_page_is_what_the_code_says(generator: Path) -> None:
     done = subprocess.run(
