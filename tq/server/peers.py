@@ -43,6 +43,7 @@ class WorkerPeer:
         self._number = number
         self._list: list[v.Held] = []  # of a Reconcile that is not complete
         self._held: set[v.AttemptRef] = set()
+        self._owed: set[v.AttemptRef] = set()  # listed as ended: their output, then their report comes again
         self._deliveries: dict[int, _Delivery] = {}  # in order
         self._last_delivery = 0
         self._is_asked_again = False
@@ -60,6 +61,7 @@ class WorkerPeer:
                 return v.Started(self.worker, self.session, message.attempts)
             case m.Ended():
                 self._held.difference_update(end.attempt for end in message.ends)
+                self._owed.difference_update(end.attempt for end in message.ends)
                 return v.Report(self.worker, self.session, message.delivery, message.ends)
             case m.HandedBack():
                 self._held.difference_update(message.attempts)
@@ -87,7 +89,9 @@ class WorkerPeer:
 
     def knows(self, ref: v.AttemptRef) -> bool:
         """Whether this very attempt was given to the worker and has not been reported: its output may be stored."""
-        return ref in self._held or any(ref in delivery.attempts for delivery in self._deliveries.values())
+        if ref in self._held or ref in self._owed:
+            return True
+        return any(ref in delivery.attempts for delivery in self._deliveries.values())
 
     def _reconcile(self, message: m.Reconcile) -> v.Join | None:
         if self.is_joined and not self._is_asked_again:
@@ -101,6 +105,7 @@ class WorkerPeer:
             self._renumber()
         held, self._list = tuple(self._list), []
         self._held = {one.attempt for one in held if one.phase != Phase.ENDED}
+        self._owed = {one.attempt for one in held if one.phase == Phase.ENDED}
         self.is_joined = True
         return v.Join(self.worker, self.session, message.capacity, held, self._predecessor, message.draining)
 
