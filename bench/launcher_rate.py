@@ -1,4 +1,4 @@
-"""How near the launcher comes to the bare loop that it cannot beat (executor_loop.py): the ratio, not the rates, counts.
+"""How near the launcher comes to the bare loop that it cannot beat (executor_loop.py): only the ratio counts.
 
     python bench/launcher_rate.py [N] [K] [ROUNDS]
 

@@ -1,19 +1,22 @@
 """A launcher to talk to: a real one, over a socketpair, without trio."""
 
 import os
+import secrets
 import select
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, Self
 
+from tq.core.task import Cause
 from tq.core.vocabulary import Assignment, AttemptRef, End
 from tq.wire import codec
 from tq.wire.body import Body, Usage
 from tq.worker import frames, launcher
 
-WORKER: Final = "00c0ffee00c0ffee"
 PATIENCE_S: Final = 30.0
 
 
@@ -31,12 +34,47 @@ def usage(end: End) -> Usage:
     return codec.loads(end.result, Usage) if end.result else Usage()
 
 
+def processes(marker: str) -> list[int]:
+    """Return the pids of the living whose arguments contain `marker`."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if marker.encode() in (place / "cmdline").read_bytes() and state_of(int(place.name)) not in "ZX":
+                found.append(int(place.name))
+    return found
+
+
+def state_of(pid: int) -> str:
+    """Return the letter of a process's state."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+
+
+def wait_count(marker: str, count: int) -> None:
+    """Wait until so many such processes live."""
+    while len(processes(marker)) < count:
+        os.sched_yield()
+
+
+def wait_gone(marker: str) -> None:
+    """Wait until no such process is left."""
+    deadline = time.monotonic() + PATIENCE_S
+    while processes(marker):
+        assert time.monotonic() < deadline, f"{marker} lives on"
+        os.sched_yield()
+
+
+def marker() -> str:
+    """Return an argument for `sleep` that no other test uses."""
+    return f"987.{secrets.randbelow(10**12):012}"
+
+
 class Link:
     """One launcher. Collects what it says; `ends` by ref, `outputs` as (ref, stream) -> {offset: data}."""
 
     def __init__(self, slots: int = 2, environment: dict[str, str] | None = None) -> None:
         ours, theirs = socket.socketpair()
         self.socket = ours
+        self.worker = secrets.token_hex(8)
         self.process = subprocess.Popen(
             launcher.command(theirs.fileno()), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
             env=environment, start_new_session=True,
@@ -76,7 +114,7 @@ class Link:
         queue: str = "default", trace: str = "", stdin: int = 0,
     ) -> None:  # fmt: skip
         attempts = tuple(Assignment(one, one.member + 1) for one in refs)
-        self.say(frames.Spawn(lane, width, is_array, queue, trace, data, stdin, WORKER, attempts))
+        self.say(frames.Spawn(lane, width, is_array, queue, trace, data, stdin, self.worker, attempts))
 
     def hear(self, timeout_s: float = PATIENCE_S) -> bool:
         """Receive once. Return whether anything came."""
@@ -128,6 +166,29 @@ class Link:
         self.spawn(data, [one], **options)
         self.until(lambda: one in self.ends)
         return self.ends[one]
+
+    def begin(self, data: bytes, job: int = 1, word: bytes = b"ready", **options: Any) -> AttemptRef:
+        """Start one attempt, followed, and return once it has written `word` to stdout."""
+        one = ref(job)
+        self.spawn(data, [one], **options)
+        self.say(frames.Follow(one, 1 << 20))
+        self.until(lambda: word in b"".join(self.outputs.get((one, 1), {}).values()))
+        return one
+
+    def stop(self, attempt: AttemptRef, cause: Cause = Cause.CANCELLED, kill_after_ms: int = -1) -> End:
+        """Stop an attempt and return its end."""
+        self.say(frames.Stop((attempt,), cause, kill_after_ms))
+        self.until(lambda: attempt in self.ends)
+        return self.ends[attempt]
+
+    def children(self) -> list[int]:
+        """Return the pids of the launcher's children."""
+        pid = self.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def memory_kib(self, field: str) -> int:
+        """Return VmRSS or VmHWM of the launcher."""
+        return int(Path(f"/proc/{self.process.pid}/status").read_text().partition(f"{field}:")[2].split()[0])
 
     def ping(self) -> frames.Pong:
         count = len(self.pongs)

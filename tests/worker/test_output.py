@@ -1,0 +1,201 @@
+"""What a task writes: kept within bounds, counted exactly, sent as slots; whatever it does with its streams."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.support.launcher import Link, body, ref, usage
+from tq.worker import frames
+from tq.worker.output import HEAD, RING, SLOT, Stream, dropped_bytes
+
+KEPT = (HEAD + RING) * SLOT
+
+
+@pytest.fixture
+def link() -> Iterator[Link]:
+    with Link() as one:
+        yield one
+
+
+def pattern(offset: int, size: int) -> bytes:
+    """Return bytes of a text in which every offset can be told from every other."""
+    first = offset // 8
+    return b"".join(b"%08d" % number for number in range(first, (offset + size) // 8 + 1))[offset % 8 :][:size]
+
+
+def kept(written: int) -> list[tuple[int, int]]:
+    """Return (offset, size) of the slots that a reader must find after `written` bytes."""
+    slots = -(-written // SLOT)
+    numbers = [slot for slot in range(slots) if slot < HEAD or slot >= slots - RING]
+    return [(slot * SLOT, min(SLOT, written - slot * SLOT)) for slot in numbers]
+
+
+# ---------------------------------------------------------------- one stream
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 70_000), max_size=60), st.sets(st.integers(0, 60)))
+def test_whatever_is_pushed_when_a_reader_ends_up_with_head_and_ring(sizes, pushes):
+    stream = Stream()
+    reader: dict[int, bytes] = {}
+    for turn, size in enumerate(sizes):
+        stream.add(pattern(stream.written, size))
+        if turn in pushes:
+            reader.update(stream.fresh())
+    reader.update(stream.fresh())
+
+    for offset, size in kept(stream.written):
+        assert reader[offset] == pattern(offset, size)
+    assert stream.unpushed_bytes == 0
+    assert dropped_bytes(stream.written) == stream.written - sum(size for _, size in kept(stream.written))
+
+
+def test_nothing_is_dropped_until_the_ring_is_full():
+    assert dropped_bytes(0) == 0
+    assert dropped_bytes(KEPT) == 0
+    assert dropped_bytes(KEPT + 1) == SLOT
+    assert dropped_bytes(KEPT + SLOT) == SLOT
+    assert dropped_bytes(KEPT + SLOT + 1) == 2 * SLOT
+
+
+def test_a_slot_with_news_comes_whole_and_again():
+    stream = Stream()
+    stream.add(b"abc")
+    assert list(stream.fresh()) == [(0, b"abc")]
+    stream.add(b"def")
+    assert list(stream.fresh()) == [(0, b"abcdef")]
+    assert list(stream.fresh()) == []
+
+
+def test_a_full_slot_does_not_come_again():
+    stream = Stream()
+    stream.add(bytes(SLOT))
+    assert [offset for offset, _ in stream.fresh()] == [0]
+    stream.add(b"x")
+    assert list(stream.fresh()) == [(SLOT, b"x")]
+
+
+def test_what_was_not_taken_stays_for_the_next_time():
+    stream = Stream()
+    stream.add(bytes(3 * SLOT))
+    assert next(stream.fresh())[0] == 0
+    assert [offset for offset, _ in stream.fresh()] == [SLOT, 2 * SLOT]
+
+
+# ---------------------------------------------------------------- real tasks
+
+
+def test_binary_output_arrives_as_it_was_written(link):
+    end = link.run(body("python3", "-c", "import sys; sys.stdout.buffer.write(bytes(range(256)) * 300)"))
+
+    assert link.text(ref(1)) == bytes(range(256)) * 300
+    assert usage(end).written == (76_800, 0)
+
+
+def test_the_two_streams_are_kept_apart(link):
+    link.run(body("sh", "-c", "printf out; printf err >&2"))
+
+    assert (link.text(ref(1), 1), link.text(ref(1), 2)) == (b"out", b"err")
+
+
+def test_a_task_may_reopen_its_streams(link):
+    link.run(body("sh", "-c", "echo one >/dev/stdout; echo two >/dev/stderr"))
+
+    assert (link.text(ref(1), 1), link.text(ref(1), 2)) == (b"one\n", b"two\n")
+
+
+def test_a_task_that_closes_its_streams_runs_on(link, tmp_path):
+    end = link.run(body("sh", "-c", "echo x; exec >&- 2>&-; sleep 0.05; : >made; exit 9", cwd=str(tmp_path)))
+
+    assert end.code == 9
+    assert (tmp_path / "made").exists()
+    assert link.text(ref(1)) == b"x\n"
+    assert not usage(end).output_held
+
+
+def test_two_hundred_megabytes_cost_bounded_memory_and_are_counted_exactly(link):
+    size = 200_000_003
+    code = (
+        "import os\n"
+        "chunk, left = b'%08d' * 8192, 200_000_003\n"
+        "number = 0\n"
+        "while left:\n"
+        "    data = (chunk % tuple(range(number, number + 8192)))[:left]\n"
+        "    number += 8192\n"
+        "    left -= len(data)\n"
+        "    while data: data = data[os.write(1, data):]\n"
+    )
+    end = link.run(body("python3", "-c", code))
+
+    used = usage(end)
+    assert used.written == (size, 0)
+    assert used.dropped == (dropped_bytes(size), 0)
+    slots = link.outputs[ref(1), 1]
+    for offset, length in kept(size):
+        assert slots[offset] == pattern(offset, length)
+    assert link.memory_kib("VmHWM") < 40_000
+
+
+def test_unfollowed_output_is_not_sent_without_end(link):
+    size = 300_000_000
+    link.run(body("head", "-c", str(size), "/dev/zero"))
+
+    sent = sum(len(message.data) for message in link.messages if isinstance(message, frames.Output))
+    assert sent < size / 10
+
+
+def test_little_output_comes_with_the_end(link):
+    link.run(body("echo", "hi"))
+
+    assert not any(isinstance(message, frames.Output) for message in link.messages)
+    assert link.text(ref(1)) == b"hi\n"
+
+
+def test_unfollowed_output_is_sent_while_the_task_runs_once_it_is_much(link):
+    link.spawn(body("sh", "-c", f"head -c {200 * 1024} /dev/zero; exec sleep 1000"), [ref(1)])
+    link.until(lambda: sum(map(len, link.outputs.get((ref(1), 1), {}).values())) >= 64 * 1024)
+
+    assert not link.ends
+
+
+def test_followed_output_comes_as_it_is_written(link):
+    text = "echo 1; read x; echo 2; exec sleep 1000"
+    one = link.begin(body("sh", "-c", text, stdin=b"\n"), word=b"1\n2\n")
+
+    assert one not in link.ends
+
+
+def test_followed_output_stops_at_its_credit_and_goes_on_with_more(link):
+    link.spawn(body("sh", "-c", "head -c 1000000 /dev/zero; exec sleep 1000"), [ref(1)])
+    link.say(frames.Follow(ref(1), 20_000))
+    received = link.outputs.setdefault((ref(1), 1), {})
+    link.until(lambda: received)
+    while link.hear(0.5):
+        pass
+    assert sum(map(len, received.values())) <= 20_000 + SLOT
+
+    link.say(frames.Follow(ref(1), 2_000_000))
+    link.until(lambda: sum(map(len, received.values())) >= 1_000_000)
+
+
+def test_a_follow_without_credit_ends_it(link):
+    one = link.begin(body("sh", "-c", "echo ready; read x </dev/zero; exec sleep 1000"))
+    link.say(frames.Follow(one, 0))
+
+    assert link.ping().live == 1
+
+
+def test_while_the_worker_does_not_read_nothing_new_is_started(link):
+    code = body("python3", "-S", "-c", "import os; [os.write(1, b'x' * 65536) for _ in range(40)]")
+    link.spawn(code, [ref(1, m) for m in range(40)], is_array=True)
+    link.until(lambda: link.outputs)
+    while link.children():  # the next is started in the turn in which one ends
+        os.sched_yield()
+    assert link.memory_kib("VmHWM") < 60_000
+    assert len(link.ends) < 20
+
+    link.until(lambda: len(link.ends) == 40)
+    assert {usage(end).written for end in link.ends.values()} == {(40 * 65536, 0)}
