@@ -32,10 +32,11 @@ mkfifo "$scratch/log"
 tq up --listen 127.0.0.1:0 --slots 2 >"$scratch/log" 2>&1 &
 up=$!
 exec {log}<"$scratch/log"
-while read -r line <&$log; do
+while read -t 60 -r line <&$log; do
     echo "$line"
     [[ $line != *worker_connected* ]] || break
 done
+[[ ${line-} == *worker_connected* ]] || { echo "first.sh: tq up did not start" >&2; exit 1; }
 cat <&$log >"$scratch/up.log" &
 show tq workers
 
