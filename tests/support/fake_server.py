@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +34,13 @@ PATIENCE_S = 20.0
 M = TypeVar("M", bound=msgspec.Struct)
 
 
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait until something outside of this process has happened, which no event here can tell."""
+    with trio.fail_after(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
 class Peer:
     """One session of a worker, as its server sees it. Deliveries of the worker are acknowledged unless told not to."""
 
@@ -44,6 +51,7 @@ class Peer:
         self.is_mute = False
         self.seen: list[m.Message] = []  # everything but beats, in order
         self.beats: list[m.Beat] = []
+        self.beats_sent = 0
         self.has_ended = trio.Event()
         self._unread: list[m.Message] = []
         self._news = trio.Event()
@@ -75,6 +83,12 @@ class Peer:
                 await self._news.wait()
         return self.beats[-1]
 
+    async def beats_pass(self, count: int) -> None:
+        """Wait while the server sends this many beats (or, mute, would send them)."""
+        until = self.beats_sent + count
+        while self.beats_sent < until:
+            await self._news.wait()
+
     def cut(self) -> None:
         """End the connection without a word."""
         self.link._end("cut by the test")
@@ -90,6 +104,8 @@ class Peer:
             await trio.sleep(beat_s)
             if not self.is_mute:
                 self.send(m.Beat())
+            self.beats_sent += 1
+            self._wake()
 
     def _take(self, messages: list[m.Message]) -> None:
         for message in messages:
@@ -115,6 +131,7 @@ class FakeServer:
         self.port = 0
         self.lineage, self.epoch, self.beat_ms = 77, 1, 1_000
         self.refusal: m.Refused | None = None
+        self.peers: list[Peer] = []
         self._arrive, self._arrivals = trio.open_memory_channel[Peer](100)
 
     async def peer(self) -> Peer:
@@ -148,6 +165,7 @@ class FakeServer:
                 return
             link.send_nowait(m.Welcome(1, "fake", self.lineage, self.epoch, 1, self.beat_ms, "worker"))
             peer = Peer(link, hello, rest)
+            self.peers.append(peer)
             await self._arrive.send(peer)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(peer.beat, self.beat_ms / 1_000)
@@ -200,14 +218,16 @@ class WorkerProcess:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
+    async def logged(self, word: str) -> None:
+        """Wait until the worker has logged this."""
+        await eventually(lambda: word in self.log())
+
     def launcher_pid(self) -> int:
         """Return the pid of its launcher, its only child."""
         return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
 
     async def exit_status(self) -> int:
-        with trio.fail_after(PATIENCE_S):
-            while self.process.poll() is None:
-                await trio.sleep(0.01)
+        await eventually(lambda: self.process.poll() is not None)
         return self.process.returncode
 
 

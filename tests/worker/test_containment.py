@@ -323,12 +323,10 @@ def test_a_process_without_cookie_has_none():
 
 
 def test_all_children_are_listed_however_many():
-    lister = containment.Children()
-    many = [subprocess.Popen(["sleep", "1000"]) for _ in range(3)]
-    try:
-        assert {process.pid for process in many} <= set(lister.list())
-    finally:
-        lister.close()
-        for process in many:
-            process.kill()
-            process.wait()
+    with Link(slots=700) as link:  # more than a page of pids
+        link.spawn(body("sleep", "1000"), [ref(1, m) for m in range(700)], is_array=True, width=700)
+        link.until(lambda: link.ping().live == 700)
+        link.run(body("true"), 2)
+        link.run(sh("sleep 1000 >/dev/null 2>&1 & exit 0"), 3)
+
+        assert link.ping().live == 700

@@ -178,7 +178,7 @@ def test_a_session_begins_with_all_that_is_held_and_nothing_else() -> None:
     slots.disconnected()
     message = reconcile(slots)
     assert message.capacity is CAPACITY
-    assert dict((held.attempt, held.phase) for held in message.held) == {
+    assert {held.attempt: held.phase for held in message.held} == {
         ref(1): Phase.ASSIGNED,
         ref(2): Phase.STARTED,
         ref(3): Phase.STOPPING,

@@ -1,5 +1,6 @@
 """A real worker with a real launcher against a server played by the test, over TLS on loopback."""
 
+import hashlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -8,9 +9,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.fake_server import FakeServer, assign, open_fake_server, ref, running_worker
+from tests.support.fake_server import FakeServer, assign, eventually, open_fake_server, ref, running_worker
 from tq.core.task import Cause, Phase
-from tq.core.vocabulary import End, Held
+from tq.core.vocabulary import Held
 from tq.wire import messages as m
 from tq.wire.held import tally
 
@@ -30,3 +31,331 @@ async def test_it_runs_what_it_is_assigned_and_reports_it(server: FakeServer, tm
         (end,) = (await peer.receive(m.Ended)).ends
         assert (end.attempt, end.cause, end.code) == (ref(1), Cause.EXIT, 3)
         assert (output.attempt, output.stream, output.offset, output.data) == (ref(1), 1, 0, b"out\n")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
+
+
+async def written_pid(path: Path) -> int:
+    """Return the pid that a task writes into a file."""
+    await eventually(lambda: text(path).endswith("\n"))
+    return int(text(path))
+
+
+SLEEPER = "echo $$ > {}; trap '' TERM; exec sleep 60"
+
+
+async def test_a_stop_ends_what_runs_and_its_report_has_the_cause(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path):
+        peer = await server.reconciled()
+        peer.send(assign(1, "sleep", "60"))
+        assert await peer.receive(m.StartedAttempts) == m.StartedAttempts((ref(1),))
+        peer.send(m.StopAttempts((ref(1),), Cause.CANCELLED))
+        (end,) = (await peer.receive(m.Ended)).ends
+        assert (end.cause, end.code) == (Cause.CANCELLED, -signal.SIGTERM)
+
+
+async def test_what_has_not_started_is_handed_back_when_recalled(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path, slots=1):
+        peer = await server.reconciled()
+        peer.send(assign(1, "sleep", "60", members=3))
+        await peer.receive(m.StartedAttempts)
+        peer.send(m.RecallAttempts(tuple(ref(1, member) for member in range(3))))
+        assert (await peer.receive(m.HandedBack)).attempts == (ref(1, 1), ref(1, 2))
+
+
+async def test_its_beats_tell_what_it_holds(server: FakeServer, tmp_path: Path) -> None:
+    server.beat_ms = 50
+    with running_worker(server, tmp_path):
+        peer = await server.reconciled()
+        assert await peer.next_beat() == m.Beat(0, 0)
+        peer.send(assign(1, "sleep", "60", members=2))
+        await peer.receive(m.Assigned)
+        assert await peer.next_beat() == m.Beat(*tally([ref(1, 0), ref(1, 1)]))
+
+
+async def test_a_large_input_is_fetched_before_the_attempt_starts(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path):
+        peer = await server.reconciled()
+        peer.send(assign(1, "md5sum", stdin=5))
+        for piece, data in enumerate([b"a" * 100_000, b"b" * 100_000, b""]):
+            assert await peer.receive(m.GetBlob) == m.GetBlob(5, piece)
+            peer.send(m.Blob(5, piece, data))
+        output = await peer.receive(m.Output)
+        assert output.data.split()[0].decode() == hashlib.md5(b"a" * 100_000 + b"b" * 100_000).hexdigest()
+        assert (await peer.receive(m.Ended)).ends[0].code == 0
+
+
+async def test_output_that_somebody_watches_comes_while_the_attempt_runs(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path):
+        peer = await server.reconciled()
+        go = tmp_path / "go"
+        os.mkfifo(go)
+        peer.send(assign(1, "sh", "-c", f"read x < {go}; echo seen; read x < {go}; echo done"))
+        await peer.receive(m.StartedAttempts)
+        peer.send(m.FollowOutput(ref(1), on=True))
+        await trio.to_thread.run_sync(go.write_text, "x\n")
+        assert (await peer.receive(m.Output)).data == b"seen\n"
+        assert not any(isinstance(message, m.Ended) for message in peer.seen)
+        await trio.to_thread.run_sync(go.write_text, "x\n")
+        assert (await peer.receive(m.Output)).data == b"seen\ndone\n"
+
+
+# ---------------------------------------------------------------- deaths
+
+
+async def test_a_killed_launcher_loses_its_attempts_kills_their_processes_and_is_replaced(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    with running_worker(server, tmp_path) as worker:
+        peer = await server.reconciled()
+        peer.send(assign(1, "sh", "-c", SLEEPER.format(tmp_path / "pid")))
+        pid = await written_pid(tmp_path / "pid")
+        await peer.receive(m.StartedAttempts)
+        os.kill(worker.launcher_pid(), signal.SIGKILL)
+        (end,) = (await peer.receive(m.Ended)).ends
+        assert (end.attempt, end.cause) == (ref(1), Cause.LOST)
+        assert not is_alive(pid)
+        peer.send(assign(2, "true"))
+        assert (await peer.receive(m.Ended)).ends[0].code == 0
+
+
+async def test_nothing_of_a_killed_worker_survives(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path) as worker:
+        peer = await server.reconciled()
+        peer.send(assign(1, "sh", "-c", SLEEPER.format(tmp_path / "pid")))
+        pid = await written_pid(tmp_path / "pid")
+        worker.signal(signal.SIGKILL)
+        await eventually(lambda: not is_alive(pid))
+
+
+async def test_the_next_worker_kills_what_a_worker_and_launcher_that_died_at_once_left(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    with running_worker(server, tmp_path) as worker:
+        peer = await server.reconciled()
+        peer.send(assign(1, "sh", "-c", SLEEPER.format(tmp_path / "pid")))
+        pid = await written_pid(tmp_path / "pid")
+        await worker.logged(" connected ")
+        launcher = worker.launcher_pid()
+        os.kill(launcher, signal.SIGSTOP)  # so that it does not see its worker's end
+        worker.signal(signal.SIGKILL)
+        os.kill(launcher, signal.SIGKILL)
+        await worker.exit_status()
+        assert is_alive(pid)
+    with running_worker(server, tmp_path):
+        await server.reconciled()
+        assert not is_alive(pid)
+
+
+async def test_the_next_worker_names_its_predecessor(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path) as worker:
+        first = (await server.reconciled()).hello
+        await worker.logged(" connected ")
+    with running_worker(server, tmp_path):
+        second = (await server.reconciled()).hello
+    assert first.predecessor == 0
+    assert second.predecessor == first.worker != second.worker
+    assert (second.lineage, second.epoch) == (server.lineage, server.epoch)
+
+
+async def test_two_workers_on_one_state_directory_live_apart(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path), running_worker(server, tmp_path):
+        hellos = [(await server.reconciled()).hello for _ in range(2)]
+        assert hellos[0].worker != hellos[1].worker
+        assert {hello.predecessor for hello in hellos} == {0}
+        assert (tmp_path / "state" / "worker-2" / "worker.lock").exists()
+
+
+# ---------------------------------------------------------------- the server is away
+
+
+async def test_what_ends_while_the_server_is_away_is_on_disk_and_presented_at_its_return(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    with running_worker(server, tmp_path):
+        peer = await server.reconciled()
+        peer.send(assign(1, "sh", "-c", f"read x < {go}; echo late; exit 4"))
+        await peer.receive(m.StartedAttempts)
+        peer.cut()
+        back = await server.peer()  # connected, but its list is not answered yet
+        assert (await back.receive(m.Reconcile)).held == (Held(ref(1), Phase.STARTED),)
+        await trio.to_thread.run_sync(go.write_text, "x\n")
+        spool = tmp_path / "state" / "worker" / "spool"
+        await eventually(lambda: list(spool.iterdir()))
+        back.send(m.Reconciled((), ()))
+        output, report = await back.receive(m.Output), await back.receive(m.Ended)
+        assert (output.data, report.ends[0].code) == (b"late\n", 4)
+        assert back.seen.index(output) < back.seen.index(report)
+        await eventually(lambda: not list(spool.iterdir()))
+
+
+async def test_output_of_an_unacknowledged_report_comes_again_before_it(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path):
+        peer = await server.reconciled()
+        peer.acknowledges = False
+        peer.send(assign(1, "echo", "once"))
+        report = await peer.receive(m.Ended)
+        peer.cut()
+        back = await server.reconciled()
+        output, again = await back.receive(m.Output), await back.receive(m.Ended)
+        assert (output.data, again) == (b"once\n", report)
+        assert back.seen.index(output) < back.seen.index(again)
+
+
+async def test_a_result_outlives_its_worker(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path) as worker:
+        peer = await server.reconciled()
+        peer.acknowledges = False
+        peer.send(assign(1, "sh", "-c", "exit 5"))
+        report = await peer.receive(m.Ended)
+        peer.cut()
+        spool = tmp_path / "state" / "worker" / "spool"
+        await server.peer()
+        assert len(list(spool.iterdir())) == 1
+        worker.signal(signal.SIGKILL)
+        await worker.exit_status()
+    with running_worker(server, tmp_path):
+        peer = await server.peer()
+        while peer.hello.predecessor == 0:
+            peer = await server.peer()
+        assert (await peer.receive(m.Reconcile)).held == (Held(ref(1), Phase.ENDED),)
+        peer.send(m.Reconciled((), ()))
+        assert (await peer.receive(m.Ended)).ends == report.ends
+
+
+async def test_a_server_that_is_silent_for_three_beats_is_left(server: FakeServer, tmp_path: Path) -> None:
+    server.beat_ms = 50
+    with running_worker(server, tmp_path):
+        peer = await server.reconciled()
+        peer.is_mute = True
+        await peer.ended()
+        assert peer.beats_sent >= 2
+        await server.reconciled()
+
+
+async def test_a_worker_that_was_frozen_goes_on_in_its_session(server: FakeServer, tmp_path: Path) -> None:
+    server.beat_ms = 50
+    with running_worker(server, tmp_path) as worker:
+        peer = await server.reconciled()
+        peer.send(assign(1, "sleep", "60"))
+        await peer.receive(m.StartedAttempts)
+        worker.signal(signal.SIGSTOP)
+        await peer.beats_pass(10)
+        worker.signal(signal.SIGCONT)
+        await peer.beats_pass(5)
+        peer.send(assign(2, "true"))
+        assert (await peer.receive(m.Ended)).ends[0].attempt == ref(2)
+
+
+async def test_what_the_server_no_longer_wants_is_stopped_at_its_return(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path):
+        peer = await server.reconciled()
+        peer.send(assign(1, "sleep", "60"))
+        await peer.receive(m.StartedAttempts)
+        peer.cut()
+        back = await server.reconciled(stop=((ref(1), Cause.LOST),))
+        (end,) = (await back.receive(m.Ended)).ends
+        assert end.cause == Cause.LOST
+
+
+async def test_another_lineage_gets_nothing_of_the_first_one(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path) as worker:
+        peer = await server.reconciled()
+        peer.acknowledges = False
+        peer.send(assign(1, "true"))
+        await peer.receive(m.Ended)
+        peer.send(assign(2, "sh", "-c", SLEEPER.format(tmp_path / "pid"), kill_after_ms=100))
+        pid = await written_pid(tmp_path / "pid")
+        server.lineage = 99
+        peer.cut()
+        refused, back = await server.peer(), await server.peer()
+        assert refused.seen == []
+        assert (await back.receive(m.Reconcile)).held == ()
+        assert not is_alive(pid)
+        await worker.logged("results_orphaned")
+        orphaned = list((tmp_path / "state" / "worker" / "spool" / "orphaned").iterdir())
+        assert {path.name.split("-")[0] for path in orphaned} == {f"{77:016x}"}
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("code, status", [("unauthorised", 4), ("not_allowed", 4), ("version_mismatch", 78)], ids=str)
+async def test_a_worker_that_is_refused_for_good_exits(
+    server: FakeServer, tmp_path: Path, code: str, status: int
+) -> None:
+    server.refusal = m.Refused(code, "no")
+    with running_worker(server, tmp_path) as worker:
+        assert await worker.exit_status() == status
+        assert "error: no" in worker.log()
+
+
+async def test_a_worker_that_is_refused_for_now_comes_again(server: FakeServer, tmp_path: Path) -> None:
+    server.refusal = m.Refused("not_done", "later")
+    with running_worker(server, tmp_path) as worker:
+        await worker.logged("later")
+        server.refusal = None
+        await server.reconciled()
+
+
+# ---------------------------------------------------------------- leaving
+
+
+async def test_an_idle_worker_leaves_at_once(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path) as worker:
+        peer = await server.reconciled()
+        await worker.logged(" connected ")
+        worker.signal(signal.SIGTERM)
+        await peer.receive(m.Draining)
+        await peer.receive(m.Goodbye)
+        assert await worker.exit_status() == 0
+
+
+async def test_what_runs_may_finish_within_the_drain_time(server: FakeServer, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    with running_worker(server, tmp_path, slots=1) as worker:
+        peer = await server.reconciled()
+        peer.send(assign(1, "sh", "-c", f"read x < {go}", members=2))
+        await peer.receive(m.StartedAttempts)
+        worker.signal(signal.SIGINT)
+        assert (await peer.receive(m.HandedBack)).attempts == (ref(1, 1),)
+        await trio.to_thread.run_sync(go.write_text, "x\n")
+        assert (await peer.receive(m.Ended)).ends[0].attempt == ref(1, 0)
+        assert await worker.exit_status() == 0
+
+
+async def test_what_runs_longer_than_the_drain_time_is_handed_back(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path, drain_s=0.05) as worker:
+        peer = await server.reconciled()
+        peer.send(assign(1, "sleep", "60"))
+        await peer.receive(m.StartedAttempts)
+        worker.signal(signal.SIGTERM)
+        handback = await peer.receive(m.HandedBack)
+        assert (handback.attempts, handback.cause) == ((ref(1),), Cause.DRAIN)
+        assert await worker.exit_status() == 0
+
+
+async def test_a_second_signal_ends_at_once(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path) as worker:
+        peer = await server.reconciled()
+        peer.send(assign(1, "sh", "-c", SLEEPER.format(tmp_path / "pid")))
+        pid = await written_pid(tmp_path / "pid")
+        await peer.receive(m.StartedAttempts)
+        worker.signal(signal.SIGTERM)
+        await peer.receive(m.Draining)
+        worker.signal(signal.SIGTERM)
+        assert (await peer.receive(m.HandedBack)).cause == Cause.DRAIN
+        assert await worker.exit_status() == 0
+        assert not is_alive(pid)

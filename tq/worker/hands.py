@@ -63,12 +63,12 @@ class Hands:
                 case i.Keep() | i.Forget() | i.Aside():
                     self.to_disk.append((self.lineage, instruction))
                     self.disk_work.set()
-        self._changed.set()
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds; it is looked at after each round of instructions."""
         while not condition():
-            self._changed = trio.Event()
             await self._changed.wait()
 
     # ------------------------------------------------------------ what others bring

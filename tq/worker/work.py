@@ -142,6 +142,7 @@ class Worker:
             log("launcher_died", level="error", status=launcher.process.returncode, held=len(self.slots.held))
             hands.carry_out(self.slots.launcher_died(Cause.DRAIN if self._is_hurrying else Cause.LOST))
             if self._is_hurrying:
+                hands.launcher_is_ready.set()  # acknowledgements still come
                 return
             if trio.current_time() - begun_s < _LAUNCHER_PAUSE_S:
                 await trio.sleep(_LAUNCHER_PAUSE_S)
