@@ -11,7 +11,7 @@ from tq.errors import ConfigurationError
 from tq.net import tls
 from tq.net.join import parse_join
 from tq.net.token import parse_token
-from tq.server.identity import new_token, open_identity, own_identity
+from tq.server.identity import _write_new, new_token, open_identity, own_identity
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 FILES = {"ca.key", "ca.pem", "cert.key", "cert.pem"}
@@ -189,6 +189,18 @@ def test_a_link_laid_in_the_way_is_not_followed(place: Path, tmp_path: Path, nam
         open_identity(place, NOW)
 
     assert target.read_text() == "untouched"
+
+
+def test_a_key_is_never_written_over_something_else(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("untouched")
+    (tmp_path / "dangling").symlink_to(tmp_path / "elsewhere")
+
+    for name in ("key", "dangling"):
+        with pytest.raises(FileExistsError):
+            _write_new(tmp_path / name, b"a key")
+
+    assert (tmp_path / "key").read_text() == "untouched"
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_file_in_the_place_of_the_directory_is_refused(place: Path) -> None:

@@ -214,6 +214,17 @@ async def test_closing_sends_what_is_queued_and_then_the_goodbye() -> None:
     assert link.ended_because == "closed here"
 
 
+async def test_the_peer_learns_of_the_end_at_once(autojump_clock: MockClock) -> None:
+    left, right = memory_stream_pair()
+    async with open_link(left, connection()) as link:
+        link.send_nowait(Beat())
+        link.close()
+        closed_at = trio.current_time()
+        assert await frames_of(right) == [[Beat()]]
+        assert trio.current_time() == closed_at
+        await right.aclose()
+
+
 async def test_nothing_is_read_after_closing() -> None:
     left, right = memory_stream_pair()
     await right.send_all(Connection().send([Beat()]))

@@ -47,7 +47,9 @@ def parse_join(text: str) -> Join:
 
 
 def ca_sha256(pem: str) -> str:
-    """Return the SHA-256 of a PEM certificate's DER bytes, hex. ValueError if it is no certificate."""
+    """Return the SHA-256 of a PEM certificate's DER bytes, hex. ValueError if it is not one certificate alone."""
+    if pem.count("-----BEGIN") > 1:  # the hash of the first would say nothing about the others
+        raise ValueError("more than one certificate")
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.strip())).hexdigest()
 
 

@@ -172,11 +172,12 @@ class Link:
         A socket that is closed with unread bytes in it resets the connection, and a reset destroys what the peer has
         not read yet: the refusal or goodbye that was just sent.
         """
-        transport = getattr(self.stream, "transport_stream", self.stream)
-        if self._is_broken or not isinstance(transport, trio.abc.HalfCloseableStream):
+        if self._is_broken:
             return
+        transport = getattr(self.stream, "transport_stream", self.stream)
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await transport.send_eof()
+            if isinstance(transport, trio.abc.HalfCloseableStream):
+                await transport.send_eof()
             try:
                 while await transport.receive_some():
                     pass

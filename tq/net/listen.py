@@ -17,8 +17,8 @@ everybody out.
 """
 
 import errno
-import logging
 import ssl
+import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -30,9 +30,9 @@ from tq.errors import ConfigurationError, ProtocolError, TqError, Unreachable
 from tq.net import tls
 from tq.net.address import joined
 from tq.net.dial import Stream, set_socket_options
+from tq.net.log import log
 from tq.net.places import Bounds, Place, Places, within_open_files
 
-_log: Final = logging.getLogger(__name__)
 _PAUSE_S: Final = 0.1  # before the next accept when the system is out of something
 _SAY_AGAIN_S: Final = 60.0
 _TEXT_CHARS_MAX: Final = 300
@@ -71,20 +71,18 @@ class _Complaints:
     def __init__(self) -> None:
         self._said: dict[str, tuple[float, int]] = {}
 
-    def closed(self, peer: str, reason: str, kind: str = "") -> None:
-        """Say that the connection from `peer` was closed and why; `kind` if the reason itself is none."""
-        self.say(f"connection from {peer} closed: {reason}", kind or reason)
-
-    def say(self, text: str, kind: str) -> None:
-        """Log `text` unless something of this kind was said a moment ago."""
+    def say(self, event: str, reason: str, kind: str = "", **fields: object) -> None:
+        """Log `reason` unless something of this kind was said a moment ago; `kind` if the reason itself is none."""
         now = trio.current_time()
-        last, silent = self._said.get(kind, (-_SAY_AGAIN_S, 0))
+        key = f"{event} {kind or reason}"
+        last, silent = self._said.get(key, (-_SAY_AGAIN_S, 0))
         if now - last < _SAY_AGAIN_S:
-            self._said[kind] = (last, silent + 1)
+            self._said[key] = (last, silent + 1)
             return
-        text = "".join(char if char.isprintable() else "?" for char in text[:_TEXT_CHARS_MAX])
-        _log.warning("%s%s", text, f" ({silent} more like it before)" if silent else "")
-        self._said[kind] = (now, 0)
+        self._said[key] = (now, 0)
+        if silent:
+            fields["more_before"] = silent
+        log(event, level="warning", reason=reason[:_TEXT_CHARS_MAX], **fields)
 
 
 async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
@@ -152,13 +150,13 @@ async def _accept_loop(
         except OSError as error:
             # Out of file descriptors or memory, or a network in trouble: what waits in the kernel's queue stays
             # there. Only time helps, and those who close.
-            complaints.say(f"cannot accept connections for now: {error.strerror or error}", "accept")
+            complaints.say("cannot_accept", error.strerror or str(error), "accept")
             await trio.sleep(_PAUSE_S)
             continue
         host, port = _peer_of(raw)
         place = places.take(host)
         if place is None:
-            complaints.closed(joined(host, port), "too many connections without a hello from its address")
+            complaints.say("connection_closed", "too many from its address without a hello", peer=joined(host, port))
             raw.socket.close()
             continue
         nursery.start_soon(start, raw, host, port, place)
@@ -182,16 +180,17 @@ async def _attend(
             stream = await _shake_hands(raw, context, place, places.bounds)
             await attend(Arrival(stream, host, port, places, place))
         if place.scope.cancelled_caught:
-            complaints.closed(peer, place.why)
+            complaints.say("connection_closed", place.why, peer=peer)
     except* HandshakeRefused as refused:
-        complaints.closed(peer, str(refused.exceptions[0]))
+        complaints.say("connection_closed", str(refused.exceptions[0]), peer=peer)
     except* TqError as group:
         for error in _leaves(group):
-            complaints.closed(peer, str(error), type(error).__name__)
+            complaints.say("connection_closed", str(error), type(error).__name__, peer=peer)
     except* (trio.BrokenResourceError, trio.ClosedResourceError):
-        complaints.closed(peer, "the connection broke")
-    except* Exception:  # noqa: BLE001 - a connection's edge: a bug in its session must not stop the server
-        _log.exception("connection from %s closed after an error inside the server", peer)
+        complaints.say("connection_closed", "the connection broke", peer=peer)
+    except* Exception as group:  # noqa: BLE001 - a connection's edge: a bug in its session must not stop the server
+        kinds = ", ".join(type(error).__name__ for error in _leaves(group))
+        complaints.say("session_failed", kinds, peer=peer, traceback="".join(traceback.format_exception(group)))
     finally:
         places.leave(place)
         raw.socket.close()

@@ -4,7 +4,6 @@ The listener takes a place for each connection that it accepts, and waits while 
 """
 
 import ipaddress
-import logging
 import resource
 from collections import Counter
 from typing import Final, NamedTuple
@@ -12,8 +11,8 @@ from typing import Final, NamedTuple
 import trio
 
 from tq import limits
+from tq.net.log import log
 
-_log: Final = logging.getLogger(__name__)
 _RESERVED_FILES: Final = 128  # for the store, the log, the launcher
 
 
@@ -114,7 +113,7 @@ def within_open_files(bounds: Bounds) -> Bounds:
     if allowed == resource.RLIM_INFINITY or allowed - _RESERVED_FILES >= bounds.connections_max:
         return bounds
     possible = max(1, allowed - _RESERVED_FILES)
-    _log.info("at most %d connections: this process may have %d files open (ulimit -n)", possible, allowed)
+    log("fewer_connections", possible=possible, open_files=allowed, hint="raise ulimit -n")
     return bounds._replace(connections_max=possible)
 
 
