@@ -29,8 +29,7 @@ test-all:  ## All tests, as CI runs them
 	$(PYTHON) -m pytest -q
 
 docs:  ## Write the pages that are generated from code
-	$(PYTHON) tools/gen_states.py
-	$(PYTHON) tools/gen_errors.py
+	for generator in tools/gen_*.py; do $(PYTHON) $$generator || exit; done
 
 bench:  ## Measure this machine; writes bench/RESULTS.md
 	$(PYTHON) bench/run.py
