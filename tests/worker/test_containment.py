@@ -1,6 +1,7 @@
 """Nothing outlives its attempt, and nothing outlives the launcher (level `group`)."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -12,6 +13,11 @@ import pytest
 from tests.support.launcher import Link, body, marker, processes, ref, state_of, usage, wait_count, wait_gone
 from tq.core.task import Cause
 from tq.worker import containment, frames
+from tq.worker.attempt import Attempt, Order, Phase
+from tq.worker.capture import Capture
+from tq.worker.lives import Lives
+from tq.worker.program import Programs
+from tq.worker.reports import Reports
 
 STUBBORN = "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
@@ -194,6 +200,38 @@ def test_chains_of_orphans_are_followed_to_their_last(link, mark):
     assert processes(mark) == []
 
 
+RABBITS = """
+import os, sys, time
+end = time.time() + 60
+os.close(1), os.close(2)
+for _ in range(20):
+    if os.fork() == 0:
+        while time.time() < end:
+            os.setsid()
+            if os.fork():
+                os._exit(0)
+        os._exit(0)
+time.sleep(0.1)
+"""
+
+
+def test_what_forks_and_exits_without_pause_is_caught_while_the_launcher_answers(link, mark):
+    link.spawn(python(RABBITS, mark), [ref(1)])
+    while not link.ends:
+        link.ping()
+
+    assert processes(mark) == []
+
+
+def test_what_forks_and_exits_is_told_from_other_attempts(link, mark):
+    other = link.begin(sh("echo ready; exec sleep 1000"), 1)
+    link.spawn(python(RABBITS.replace("os.setsid()", "os.setsid(), time.sleep(0.02)"), mark), [ref(2)])
+    link.until(lambda: ref(2) in link.ends)
+
+    assert processes(mark) == []
+    assert other not in link.ends
+
+
 def test_what_erased_its_environment_is_found_by_its_session(link, mark):
     other = link.begin(sh("echo ready; exec sleep 1000"), 1)
     link.run(sh(f"env -i sleep {mark} >/dev/null 2>&1 & exit 0"), 2)
@@ -300,20 +338,65 @@ def test_a_worker_that_is_a_subreaper_kills_all_that_a_killed_launcher_leaves(ma
     assert done.stdout == "True []\n", done.stderr
 
 
+# ---------------------------------------------------------------- what does not die
+
+
+class Clockwork:
+    """A launcher's inner part with the clock in the test's hand, and a kernel that kills nothing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.signals: list[int] = []
+        self.ended: list[Attempt] = []
+        monkeypatch.setattr(containment, "signal_group", lambda _, number: self.signals.append(number))
+        self.lives = Lives(Capture(select.epoll(), Reports(-1)), lambda attempt, _: self.ended.append(attempt))
+
+    def start(self, pid: int, **fields: object) -> Attempt:
+        spawn = frames.Spawn(1, 1, False, "q", "", body("x", **fields), 0, "0" * 16, ())
+        attempt = Attempt(ref(1), 1, Order(spawn, Programs({}).get(spawn.body), None))
+        attempt.pid = pid
+        self.lives.add(attempt)
+        return attempt
+
+
+def test_what_cannot_be_killed_marks_the_launcher_degraded_until_it_dies(monkeypatch):
+    clockwork = Clockwork(monkeypatch)
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        attempt = clockwork.start(process.pid, kill_after_ms=10_000)
+        lives = clockwork.lives
+        lives.stop(attempt, Cause.CANCELLED, None, 100.0)
+        assert clockwork.signals == [signal.SIGTERM, signal.SIGCONT]
+        lives.tick(109.9)
+        assert lives.due() == 110.0
+        lives.tick(110.0)
+        assert clockwork.signals[2:] == [signal.SIGKILL]
+        lives.tick(169.9)
+        assert lives.degraded == 0
+        lives.tick(170.0)
+
+        assert (lives.degraded, lives.live, clockwork.ended) == (1, 1, [])
+
+        process.kill()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        lives.reap(180.0)
+        lives.settle(180.0)
+        assert (lives.degraded, lives.live, clockwork.ended) == (0, 0, [attempt])
+        process.returncode = attempt.code  # it was reaped above, not by subprocess
+
+
+def test_timers_of_what_has_ended_do_not_pile_up(monkeypatch):
+    clockwork = Clockwork(monkeypatch)
+    for _ in range(5000):
+        attempt = clockwork.start(1, time_limit_ms=3_600_000)
+        attempt.phase = Phase.ENDED
+        clockwork.lives.live -= 1
+
+    assert len(clockwork.lives._timers) < 2000
+
+
 # ---------------------------------------------------------------- the parts
 
 
-def test_kin_is_read_whatever_the_program_is_called(tmp_path):
-    program = tmp_path / "a) Z 1 (b"
-    program.symlink_to("/bin/sleep")
-    with subprocess.Popen([program, "1000"], start_new_session=True) as process:
-        try:
-            assert containment.kin(process.pid) == (process.pid, process.pid)
-        finally:
-            process.kill()
-
-
-def test_a_process_without_cookie_has_none():
+def test_a_process_without_the_whole_cookie_has_none():
     with subprocess.Popen(["sleep", "1000"], env={"TQ_TASK": "1"}) as process:
         try:
             assert containment.cookie(process.pid) is None
@@ -322,11 +405,11 @@ def test_a_process_without_cookie_has_none():
             process.kill()
 
 
-def test_all_children_are_listed_however_many():
-    with Link(slots=700) as link:  # more than a page of pids
+def test_leftovers_are_found_among_more_children_than_one_read_lists():
+    with Link(slots=702) as link:
         link.spawn(body("sleep", "1000"), [ref(1, m) for m in range(700)], is_array=True, width=700)
-        link.until(lambda: link.ping().live == 700)
-        link.run(body("true"), 2)
-        link.run(sh("sleep 1000 >/dev/null 2>&1 & exit 0"), 3)
+        link.until(lambda: len(link.started) == 700)
+        link.run(body("true"), 2, lane=2)
+        link.run(sh("sleep 1000 >/dev/null 2>&1 & exit 0"), 3, lane=2)
 
-        assert link.ping().live == 700
+        assert len(link.children()) == link.ping().live == 700

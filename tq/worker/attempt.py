@@ -92,7 +92,7 @@ class Attempt:
         self.streams: tuple[Stream, Stream] | None = None
         self.begin = 0.0
         self.run_us = 0
-        self.cause: Cause = Cause.NONE  # why it was asked to stop; the first that asked
+        self.cause: int = Cause.NONE  # why it was asked to stop; the first that asked
         self.code = 0
         self.error = ""
         self.core_dumped = False
@@ -125,7 +125,7 @@ class Attempt:
             for offset, data in stream.fresh():
                 yield Output(self.ref, number, offset, data)
 
-    def fail(self, cause: Cause, code: int = 0, error: str = "") -> None:
+    def fail(self, cause: int, code: int = 0, error: str = "") -> None:
         """It ended without having run, and this is why."""
         self.phase = Phase.ENDED
         self.cause = cause

@@ -15,7 +15,7 @@ import signal
 import time
 from collections.abc import Collection
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final
 
 LEVEL: Final = "group"
 
@@ -68,7 +68,7 @@ def open_child_signals() -> int:
 
 
 class Children:
-    """Lists the children of this (single-threaded) process, ended but unreaped ones included."""
+    """Lists the children of this (single-threaded) process, ended but unreaped ones included. Open as long as it."""
 
     __slots__ = ("_fd",)
 
@@ -86,30 +86,6 @@ class Children:
             while more := os.pread(self._fd, _PAGE, len(text)):
                 text += more
         return text
-
-    def list(self) -> list[int]:
-        """Return their pids."""
-        return [int(pid) for pid in self.read().split()]
-
-    def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self._fd)
-
-
-class Kin(NamedTuple):
-    """Process group and session of a process."""
-
-    group: int
-    session: int
-
-
-def kin(pid: int) -> Kin:
-    """Return the group and session of an unreaped child of ours (a zombie keeps them)."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        # The name of the program stands in brackets and may hold anything, brackets too.
-        fields = file.read().rpartition(b") ")[2].split(b" ", 4)
-    return Kin(int(fields[2]), int(fields[3]))
-
 
 def cookie(pid: int) -> tuple[bytes, bytes, bytes] | None:
     """Return (TQ_WORKER, TQ_TASK, TQ_ATTEMPT) of a process, or None: erased, unreadable, gone."""
@@ -131,28 +107,35 @@ def kill_child(pid: int, spare: Collection[int] = ()) -> None:
     """KILL an unreaped child of ours, and its process group unless that is one of `spare`."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
-        group = kin(pid).group
+        group = os.getpgid(pid)
         if group not in spare and group != os.getpgrp():
             os.killpg(group, signal.SIGKILL)
 
 
 def kill_all_children(within_s: float) -> bool:
-    """KILL every child, whatever it leaves to us, and reap it all. Return whether nothing is left after `within_s`."""
-    children = Children()
+    """KILL every child, whatever it leaves to us, and reap it all. Return whether nothing is left after `within_s`.
+
+    Of all threads of this process, and all of them: who keeps other children must not call it.
+    """
     deadline = time.monotonic() + within_s
-    try:
-        while time.monotonic() < deadline:
-            for pid in children.list():
-                kill_child(pid)
-            with suppress(ChildProcessError):
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            if not children.list():
-                return True
-            time.sleep(0.001)
-    finally:
-        children.close()
+    while time.monotonic() < deadline:
+        for pid in _children_of_all_threads():
+            kill_child(pid)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        if not _children_of_all_threads():
+            return True
+        time.sleep(0.001)
     return False
+
+
+def _children_of_all_threads() -> list[int]:
+    pids: list[int] = []
+    for thread in os.listdir("/proc/self/task"):
+        with suppress(FileNotFoundError), open(f"/proc/self/task/{thread}/children", "rb") as file:
+            pids += map(int, file.read().split())
+    return pids
 
 
 def kill_bearers(worker: str, within_s: float = 5.0) -> int:

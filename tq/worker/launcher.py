@@ -41,6 +41,7 @@ _read_bytes: Final = 256 * 1024
 _starts_by_turn_max: Final = 64
 _events_max: Final = 256
 _kill_all_s: Final = 10.0
+_wait_s_max: Final = 3600.0  # epoll refuses a wait of weeks
 _CWD_MISSING_CODE: Final = 125
 _BOOT: Final = "import sys; sys.path[1:1] = sys.argv[2:]; from tq.worker.launcher import main; main(int(sys.argv[1]))"
 
@@ -114,7 +115,7 @@ class Launcher:
         if self._more or self._lives.more:
             return 0.0
         due = min(self._capture.due(), self._lives.due(), self._reports.due())
-        return -1.0 if due == float("inf") else max(0.0, due - time.monotonic())
+        return -1.0 if due == float("inf") else min(max(0.0, due - time.monotonic()), _wait_s_max)
 
     # ------------------------------------------------------------ the socket
 
@@ -156,9 +157,7 @@ class Launcher:
                 self._slots = message.count
                 self._spawner.make_room(message.count)
             case frames.Input():
-                stored = self._inputs.setdefault(message.blob, StoredInput())
-                if message.offset == stored.size:  # an earlier offset is a repeat
-                    stored.append(message.data)
+                self._store(message)
             case frames.Forget():
                 self._inputs.pop(message.blob, None)
             case frames.Ping():
@@ -180,6 +179,17 @@ class Launcher:
         self._held.update(zip(refs, attempts, strict=True))
         self._lanes.add(spawn.lane, spawn.width, attempts)
 
+    def _store(self, piece: frames.Input) -> None:
+        """Keep a piece. What cannot be kept is forgotten whole, and its attempts go back when they come."""
+        try:
+            stored = self._inputs.get(piece.blob)
+            if stored is None:
+                stored = self._inputs[piece.blob] = StoredInput()
+            if piece.offset == stored.size:  # an earlier offset is a repeat
+                stored.append(piece.data)
+        except OSError:
+            self._inputs.pop(piece.blob, None)
+
     def _input(self, blob: int) -> StoredInput | None:
         if blob == 0:
             return None
@@ -195,10 +205,10 @@ class Launcher:
                 continue
             if attempt.phase is Phase.QUEUED:
                 self._drop(attempt)
-                attempt.fail(Cause(stop.cause))
+                attempt.fail(stop.cause)
                 self._reports.add(attempt, now)
             else:
-                self._lives.stop(attempt, Cause(stop.cause), grace_s, now)
+                self._lives.stop(attempt, stop.cause, grace_s, now)
 
     def _recall(self, refs: Sequence[AttemptRef]) -> None:
         given_back = []

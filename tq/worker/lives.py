@@ -80,7 +80,7 @@ class Lives:
         if limit_s := attempt.order.program.time_limit_s:
             self._set_timer(attempt.begin + limit_s, _Timer.TIME_LIMIT, attempt)
 
-    def stop(self, attempt: Attempt, cause: Cause, grace_s: float | None, now: float) -> None:
+    def stop(self, attempt: Attempt, cause: int, grace_s: float | None, now: float) -> None:
         """Begin to end a started attempt. `grace_s` None = as its body says."""
         if attempt.phase is Phase.DRAINING:
             self._cut(attempt)
@@ -195,13 +195,14 @@ class Lives:
         return frozenset(maker for maker in makers if maker.phase is Phase.SWEEPING)
 
     def _makers(self, pid: int) -> frozenset[Attempt]:
-        with suppress(OSError, ValueError):
-            kin = containment.kin(pid)
-            owner = self._by_pid.get(kin.session) or self._by_pid.get(kin.group)
+        attempts = frozenset(self._by_pid.values())
+        if len(self._sweeping) == len(attempts):  # whose it was decides nothing any more
+            return attempts
+        with suppress(ProcessLookupError):
+            owner = self._by_pid.get(os.getsid(pid)) or self._by_pid.get(os.getpgid(pid))
             if owner is not None:
                 return frozenset((owner,))
         found = containment.cookie(pid)
-        attempts = frozenset(self._by_pid.values())
         if found is None or all(attempt.order.worker != found[0] for attempt in attempts):
             return attempts
         return frozenset(attempt for attempt in attempts if attempt.cookie == found)

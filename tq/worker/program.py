@@ -6,6 +6,7 @@ members of an array share one. Relative paths are seen from the current director
 
 import errno
 import os
+import signal
 import stat
 import time
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from tq.wire.body import Body
 _ALLOWED: Final = frozenset({b"PATH", b"HOME", b"LANG", b"TZ", b"USER", b"SHELL", b"TMPDIR"})
 _ALLOWED_PREFIX: Final = b"LC_"
 _PATH_DEFAULT: Final = b"/usr/local/bin:/usr/bin:/bin"
+_SIGNALS: Final = signal.valid_signals()
 _programs_max: Final = 64
 _found_s_max: Final = 1.0
 
@@ -70,10 +72,10 @@ class Program:
         self.argv = list(body.argv)
         self.cwd = body.cwd or b"/"
         self.environment = {**base, **{os.fsencode(name): value for name, value in body.environment.items()}}
-        self.umask = body.umask
-        self.time_limit_s = body.time_limit_ms / 1000
-        self.kill_after_s = body.kill_after_ms / 1000
-        self.stop_signal = body.stop_signal
+        self.umask = body.umask & 0o777
+        self.time_limit_s = max(0, body.time_limit_ms) / 1000
+        self.kill_after_s = max(0, body.kill_after_ms) / 1000
+        self.stop_signal = body.stop_signal if body.stop_signal in _SIGNALS else signal.SIGTERM
         self.stdin = StoredInput(body.stdin) if body.stdin else None
         self.flaw = "no command"  # why it cannot be run, when there are no arguments
         self._found = b""
