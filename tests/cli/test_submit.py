@@ -1,6 +1,7 @@
 """`tq submit`: what is sent, what is printed, and what is refused before anything is sent."""
 
 import os
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -59,7 +60,7 @@ def test_options_end_at_the_command(run: Run, server: FakeServer) -> None:
 
 def test_it_runs_in_the_directory_of_the_submitter(run: Run, server: FakeServer) -> None:
     run("submit", "pwd")
-    assert body_of(server).cwd == os.fsencode(os.getcwd())
+    assert body_of(server).cwd == os.fsencode(Path.cwd())
 
 
 def test_only_chosen_variables_are_passed_on(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +166,9 @@ def test_a_warning_goes_to_stderr(run: Run, server: FakeServer) -> None:
         (["--follow", "--array", "1-3", "--", "true"], "--follow shows one task"),
     ],
 )
-def test_what_makes_no_sense_is_refused_and_never_sent(run: Run, server: FakeServer, words: list[str], said: str) -> None:
+def test_what_makes_no_sense_is_refused_and_never_sent(
+    run: Run, server: FakeServer, words: list[str], said: str
+) -> None:
     ran = run("submit", *words)
     assert (ran.status, ran.out) == (2, "")
     assert said in ran.err
@@ -199,7 +202,9 @@ def test_a_small_input_is_part_of_the_request(run: Run, server: FakeServer, give
     assert server.asked[-1].stdin_key == ""
 
 
-@pytest.mark.parametrize("size", [limits.stdin_inline_bytes_max + 1, limits.piece_bytes_max * 2 + 5, limits.stdin_bytes_max])
+@pytest.mark.parametrize(
+    "size", [limits.stdin_inline_bytes_max + 1, limits.piece_bytes_max * 2 + 5, limits.stdin_bytes_max]
+)
 def test_a_large_input_goes_first_in_pieces(run: Run, server: FakeServer, give_input, size: int) -> None:
     data = os.urandom(size)
     give_input(data)

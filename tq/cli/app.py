@@ -34,23 +34,26 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         return _end_quietly()
     except OSError as error:
-        return _say_error(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), "", 1)
+        return _say_error(_of_system(error), "", _INTERNAL)
     return status
 
 
 def _parse(arguments: Sequence[str]) -> int:
     try:
-        from tq.cli import root
+        from tq.cli import root, verb
 
         result = root.group().main(args=list(arguments), prog_name="tq", standalone_mode=False)
-    except BrokenPipeError:
-        raise
     except KeyboardInterrupt:
         return _INTERRUPTED
     except TqError as error:
         _debug()
         return _say_error(error.message, error.hint, error.exit_status)
     except Exception as error:  # noqa: BLE001 - the edge of the program: a bug is a sentence and status 70
+        if isinstance(error, verb.ReaderGone):
+            return _end_quietly()
+        if isinstance(error, OSError):
+            _debug()
+            return _say_error(_of_system(error), "", _INTERNAL)
         usage = _usage_error(error)
         if usage:
             return _say_error(*usage, 2)
@@ -72,6 +75,12 @@ def _usage_error(error: Any) -> tuple[str, str] | None:
     hint = f"did you mean {' or '.join(sorted(possibilities))}?" if possibilities else getattr(error, "hint", "")
     message = message[:1].lower() + message[1:].rstrip(".")
     return message, hint or f"see `{path} --help`"
+
+
+def _of_system(error: OSError) -> str:
+    """Return what the system says: a full disk under stdout, a file that is no file."""
+    where = f": {error.filename}" if error.filename else ""
+    return f"{error.strerror or type(error).__name__}{where}"
 
 
 def _say_error(message: str, hint: str, status: int) -> int:

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 _INSTANTS: Final = frozenset(
-    {"submitted", "job_ended", "leased", "started", "ended", "due", "created", "expires", "used", "since", "seen", "at", "beat"}
-)
+    (
+        "submitted", "job_ended", "leased", "started", "ended", "due", "created", "expires", "used", "since", "seen",
+    )
+)  # fmt: skip
 _EXIT_CODE_MAX: Final = 255
 TERMINAL: Final = ("succeeded", "dead", "cancelled", "skipped", "expired")
 

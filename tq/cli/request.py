@@ -7,8 +7,9 @@ the client can refuse an empty command or an environment of 1 MiB with a sentenc
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from tq import limits
 from tq.cli import values
@@ -24,17 +25,16 @@ _SECRETS: Final = frozenset({"TQ_TOKEN", "TQ_TOKEN_FILE", "TQ_JOIN"})
 _SHELL: Final = "/bin/sh"
 
 
-@dataclass
-class Wish:
+class Wish(msgspec.Struct):
     """What the options of `submit` and `run` say, as text, unchecked."""
 
     command: Sequence[str]
     name: str = ""
-    tags: list[str] = field(default_factory=list)
+    tags: list[str] = []
     queue: str = "default"
     priority: int = 0
     cwd: str = ""
-    env: list[str] = field(default_factory=list)
+    env: list[str] = []
     env_all: bool = False
     shell: bool = False
     time_limit: str = ""

@@ -61,11 +61,11 @@ EXAMPLES = ("tq up", "tq run -- make test", "tq submit --name nightly -- ./build
 class Root(TyperGroup):
     """The group of all verbs, imported one by one."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - Typer's signature
         """Return the words in the order of the table."""
         return list(WORDS)
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
         """Import and return one verb; None when there is no such word."""
         return load(cmd_name) if cmd_name in WORDS else None
 
@@ -85,9 +85,9 @@ class Root(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the examples first."""
-        from tq.cli.verb import _write_examples
+        from tq.cli.verb import write_examples
 
-        _write_examples(EXAMPLES, formatter)
+        write_examples(EXAMPLES, formatter)
         super().format_help(ctx, formatter)
 
 
@@ -130,7 +130,7 @@ def _root(
     connect_timeout: Annotated[
         str, typer.Option("--connect-timeout", metavar="DURATION", help="Re-make a lost connection for so long (60)")
     ] = "",
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback prints and leaves
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version")
     ] = False,
 ) -> None:

@@ -108,7 +108,8 @@ def size_bytes(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise BadRequest(f"{text!r} is no size", hint="write bytes, or 512M, 8G")
-    return round(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+    factor: int = 1024 ** " KMGT".index(match[2].upper() or " ")
+    return round(float(match[1]) * factor)
 
 
 def variable(text: str) -> str:

@@ -32,11 +32,16 @@ class Noun(NamedTuple):
     examples: tuple[str, ...]
 
 
-def _write_examples(examples: tuple[str, ...], formatter: Any) -> None:
+def write_examples(examples: tuple[str, ...], formatter: Any) -> None:
+    """Begin a help text with examples."""
     head = "Example: " if len(examples) == 1 else "Examples: "
     for number, example in enumerate(examples):
         formatter.write(f"{head if number == 0 else ' ' * len(head)}{example}\n")
     formatter.write_paragraph()
+
+
+class ReaderGone(Exception):
+    """Whoever read our stdout has closed it. No OSError, because Typer would make status 1 of a broken pipe."""
 
 
 class VerbCommand(TyperCommand):
@@ -44,9 +49,16 @@ class VerbCommand(TyperCommand):
 
     examples: tuple[str, ...] = ()
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderGone from None
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the examples, then what Typer writes."""
-        _write_examples(self.examples, formatter)
+        write_examples(self.examples, formatter)
         super().format_help(ctx, formatter)
 
 
@@ -57,7 +69,7 @@ class NounGroup(TyperGroup):
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the examples, then what Typer writes."""
-        _write_examples(self.examples, formatter)
+        write_examples(self.examples, formatter)
         super().format_help(ctx, formatter)
 
 

@@ -1,4 +1,7 @@
-"""Waiting for tasks: `wait`, `submit --wait` and the end of `run` share it. A lost connection is re-made without end."""
+"""Waiting for tasks: `wait`, `submit --wait` and the end of `run` share it.
+
+A lost connection is made again without end.
+"""
 
 import sys
 import time

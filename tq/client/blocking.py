@@ -5,7 +5,6 @@ repeat (reads change nothing, a submit carries its key, cancel and drain say how
 connection is not retried: nobody listening is said at once.
 """
 
-import random
 import time
 from collections.abc import Callable, Iterator
 from typing import Self
@@ -182,6 +181,8 @@ class _Losses:
     def pause(self) -> None:
         """Sleep, with full jitter; not at all before the first attempt."""
         if self._pause_s:
+            import random  # only who lost a connection needs dice
+
             time.sleep(random.uniform(0, self._pause_s))
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), limits.reconnect_holding_s_max)
 

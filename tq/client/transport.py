@@ -147,18 +147,23 @@ def _pinned_ca(target: Target) -> str:
     return ca_pem
 
 
+def _plain(host: str) -> str:
+    """Return an ASCII name as bytes, which `socket` takes as they are: a str costs an import of the IDNA codec."""
+    return host.encode() if host.isascii() else host  # type: ignore[return-value]  # typeshed knows str only
+
+
 def _handshake(target: Target, context: ssl.SSLContext) -> ssl.SSLSocket:
     try:
-        plain = socket.create_connection((target.host, target.port), timeout=limits.handshake_s)
+        plain = socket.create_connection((_plain(target.host), target.port), timeout=limits.handshake_s)
     except OSError as error:
         raise Unreachable(
             f"no server answers at {target.url}: {error.strerror or error}",
-            hint="start one with `tq up` or `tq server`",
+            hint="start one with `tq up`",
         ) from None
     # Without this each exchange waits 43 ms for a delayed acknowledgement (measured).
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
-        stream = context.wrap_socket(plain, server_hostname=tls.SERVER_NAME)
+        stream = context.wrap_socket(plain, server_hostname=tls.SERVER_NAME.encode())
     except OSError as error:
         plain.close()
         raise tls.explained(error, target.url) from None
