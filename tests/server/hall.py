@@ -228,5 +228,5 @@ def assigned(message: m.Assign) -> list[AttemptRef]:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until something that nobody announces is so."""
     with trio.fail_after(20):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - nobody announces it
             await trio.sleep(0.01)

@@ -104,6 +104,186 @@ async def test_status_and_figures_of_the_store_are_answered() -> None:
         assert (await client.ask(StoreStatistics())).value["kind"] == "memory"
 
 
+@pytest.mark.parametrize("room", [Room.LOW, Room.CRITICAL])
+async def test_a_nearly_full_disk_takes_no_new_work_but_everything_else(room: Room) -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit("a"))
+        hall.gate.room = room
+        for command in (submit("b"), Upload("u", 0, b"x")):
+            with pytest.raises(errors.NotDone, match="disk"):
+                await client.ask(command)
+
+        assert (await client.ask(Cancel(("1",)))).cancelled == 1
+        assert (await client.ask(Get("1"))).value["state"] == "cancelled"
+
+
+async def test_a_stopping_server_answers_not_done() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        hall.gate.is_stopping = True
+        with pytest.raises(errors.NotDone, match="stopping"):
+            await client.ask(submit())
+
+
+async def test_after_a_failed_disk_everything_is_unknown() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        hall.holds_flushes = True
+        number = client.put(submit("a"))
+        await trio.testing.wait_all_tasks_blocked()
+        hall.pipeline.fail(errors.StoreError("gone"))
+        with pytest.raises(errors.Unknown):
+            await client.reply(number)
+        with pytest.raises(errors.Unknown):
+            await client.ask(submit("b"))
+        assert hall.failure is not None
+
+
+async def test_a_client_may_not_speak_for_a_worker() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("admin")
+        client.send(m.Ended(1, ()))
+        assert (await client.receive(m.Refused)).code == "protocol_error"
+        await client.ended()
+
+
+# ---------------------------------------------------------------- wait
+
+
+async def test_waiting_ends_when_the_task_does() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit())
+        number = client.put(Wait(("1",)))
+        first = await client.reply(number, wants_more=True)
+        assert (first.done, first.outcomes[0].state) == (False, "queued")
+        worker = await hall.worker()
+        (ref,) = assigned(await worker.receive(m.Assign))
+        worker.send(m.Assigned(1))
+        worker.send(m.Ended(1, (End(ref, 1, 3, 100),)))
+        await worker.receive(m.Acknowledged)
+
+        while True:
+            reply = await client.receive(m.Reply)
+            if not reply.more:
+                break
+        assert reply.answer.done
+        assert (reply.answer.outcomes[0].state, reply.answer.outcomes[0].code) == ("dead", 3)
+        assert len(hall.registry.watch) == 0
+
+
+async def test_waiting_for_what_does_not_exist_is_refused() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("read")
+        with pytest.raises(errors.TaskNotFound):
+            await client.ask(Wait(("9",)))
+        with pytest.raises(errors.BadRequest):
+            await client.ask(Wait(("x.y.z",)))
+        assert len(hall.registry.watch) == 0
+
+
+async def test_who_leaves_or_unsubscribes_is_told_no_more() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit())
+        number = client.put(Wait(("1",)))
+        await client.reply(number, wants_more=True)
+        client.send(m.Unsubscribe(number))
+        await client.ask(Cancel(("1",)))
+        assert not client.has_reply(number)
+        await client.ask(submit())
+        await client.reply(client.put(Wait(("2",))), wants_more=True)
+        client.cut()
+        await until(lambda: len(hall.registry.watch) == 0)
+
+
+# ---------------------------------------------------------------- logs
+
+
+async def running(hall: Any) -> tuple[Any, Any, v.AttemptRef]:
+    """Return a client, a worker, and the attempt that the worker runs for it."""
+    client = await hall.client("submit")
+    await client.ask(submit())
+    worker = await hall.worker()
+    (ref,) = assigned(await worker.receive(m.Assign))
+    worker.send(m.Assigned(1))
+    worker.send(m.StartedAttempts((ref,)))
+    return client, worker, ref
+
+
+async def test_stored_output_is_shown() -> None:
+    async with open_hall() as hall:
+        client, worker, ref = await running(hall)
+        worker.send(m.Output(ref, 1, 0, b"out\n"))
+        worker.send(m.Output(ref, 2, 0, b"err\n"))
+        usage = dumps(Usage(written=(4, 4)))
+        worker.send(m.Ended(1, (End(ref, 1, 0, 100, usage),)))
+        await worker.receive(m.Acknowledged)
+        number = client.put(Logs("1"))
+
+        assert await client.reply(number, wants_more=True) == Chunk(1, 0, b"out\n", 1)
+        assert await client.reply(number, wants_more=True) == Chunk(2, 0, b"err\n", 1)
+        assert await client.reply(number) == LogsEnd(1, (4, 4), "succeeded")
+
+
+async def test_following_shows_output_as_it_comes_until_the_end() -> None:
+    async with open_hall() as hall:
+        client, worker, ref = await running(hall)
+        worker.send(m.Output(ref, 1, 0, b"one "))
+        number = client.put(Logs("1", follow=True))
+        assert (await client.reply(number, wants_more=True)).data == b"one "
+        assert await worker.receive(m.FollowOutput) == m.FollowOutput(ref, True)
+        worker.send(m.Output(ref, 1, 0, b"one two "))
+        assert await client.reply(number, wants_more=True) == Chunk(1, 4, b"two ", 1)
+        worker.send(m.Output(ref, 1, 0, b"one two three"))
+        worker.send(m.Ended(1, (End(ref, 1, 0, 100),)))
+
+        assert await client.reply(number, wants_more=True) == Chunk(1, 8, b"three", 1)
+        assert await client.reply(number) == LogsEnd(1, (13, 0), "succeeded")
+
+
+async def test_following_begins_before_the_first_attempt_and_ends_with_a_cancel() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit())
+        number = client.put(Logs("1", follow=True))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not client.has_reply(number)
+        await client.ask(Cancel(("1",)))
+
+        assert await client.reply(number) == LogsEnd(0, (0, 0), "cancelled")
+
+
+async def test_following_goes_on_with_the_next_attempt() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit(retries=1))
+        worker = await hall.worker()
+        (ref,) = assigned(await worker.receive(m.Assign))
+        number = client.put(Logs("1", follow=True))
+        await worker.receive(m.FollowOutput)
+        worker.send(m.Output(ref, 1, 0, b"first"))
+        assert await client.reply(number, wants_more=True) == Chunk(1, 0, b"first", 1)
+        worker.send(m.HandedBack(1, (ref,)))
+        (again,) = assigned(await worker.receive(m.Assign))
+        assert again.attempt == 2
+        worker.send(m.Output(again, 1, 0, b"second"))
+
+        assert await client.reply(number, wants_more=True) == Chunk(1, 0, b"second", 2)
+
+
+async def test_a_position_and_a_tail_leave_out_what_was_seen() -> None:
+    async with open_hall() as hall:
+        client, worker, ref = await running(hall)
+        worker.send(m.Output(ref, 1, 0, b"0123456789"))
+        worker.send(m.Ended(1, (End(ref, 1, 0, 100),)))
+        await worker.receive(m.Acknowledged)
+
+        assert (await client.reply(client.put(Logs("1", position=(7, 0))), wants_more=True)).data == b"789"
+        assert (await client.reply(client.put(Logs("1", tail_bytes=2)), wants_more=True)).data == b"89"
+
+
 @pytest.mark.parametrize(
     "logs,error",
     [
