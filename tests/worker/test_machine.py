@@ -96,7 +96,8 @@ def test_sensible_settings_are_accepted_and_their_secret_is_not_shown() -> None:
     "wrong",
     [
         {"slots": -1}, {"slots": 5_000}, {"cpus": -0.5}, {"mem_bytes": -1}, {"drain_s": -1.0},
-        {"drain_s": float("nan")}, {"state": Path("relative")}, {"ca_pem": ""}, {"ca_sha256": "00"}, {"token": ""}, {"queues": ("a b",)},
+        {"drain_s": float("nan")}, {"state": Path("relative")}, {"ca_pem": ""}, {"ca_sha256": "00"}, {"token": ""},
+        {"queues": ("a b",)},
         {"queues": ("",)}, {"labels": ("x" * 200,)}, {"queues": ("q",) * 300},
     ],
     ids=str,
