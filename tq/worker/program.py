@@ -65,8 +65,10 @@ class StoredInput:
 class Program:
     """One body, decoded. `environment` lacks only what differs from attempt to attempt."""
 
-    __slots__ = ("_found", "_found_at", "argv", "cwd", "environment", "flaw", "kill_after_s", "stdin", "stop_signal",
-                 "time_limit_s", "umask")  # fmt: skip
+    __slots__ = (
+        "_found", "_found_at", "argv", "cwd", "environment", "flaw", "is_loud", "kill_after_s", "stdin", "stop_signal",
+        "time_limit_s", "umask",
+    )  # fmt: skip
 
     def __init__(self, body: Body, base: Mapping[bytes, bytes]) -> None:
         self.argv = list(body.argv)
@@ -77,6 +79,7 @@ class Program:
         self.kill_after_s = max(0, body.kill_after_ms) / 1000
         self.stop_signal = body.stop_signal if body.stop_signal in _SIGNALS else signal.SIGTERM
         self.stdin = StoredInput(body.stdin) if body.stdin else None
+        self.is_loud = False  # an attempt of it has written much
         self.flaw = "no command"  # why it cannot be run, when there are no arguments
         self._found = b""
         self._found_at = 0.0
