@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.launcher import Link, body, ref, usage
+from tests.support.launcher import Link, body, marker, processes, ref, usage
 from tq.core.task import Cause
 from tq.worker import frames
 
@@ -369,7 +370,52 @@ def test_it_needs_no_trio_and_no_psutil():
     assert done.stdout == "set()\n"
 
 
-def test_a_frame_that_is_none_ends_it(link):
+def test_a_frame_that_is_none_ends_it_and_all_it_runs(link):
+    mark = marker()
+    link.begin(body("sh", "-c", f"(setsid sleep {mark} &); echo ready; exec sleep {mark}"))
     link.socket.sendall(b"\xff\xff\xff\xff")
 
     assert link.process.wait(30) != 0
+    assert processes(mark) == []
+
+
+def test_many_slots_raise_the_launchers_limit_of_files_and_not_the_tasks():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        link = Link(slots=200)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with link:
+        link.spawn(body("sh", "-c", "ulimit -Sn; exec sleep 1000"), [ref(1, m) for m in range(200)], width=200)
+        link.until(lambda: len(link.started) == 200)
+        link.say(frames.Stop(tuple(link.started), Cause.CANCELLED))
+        link.until(lambda: len(link.ends) == 200)
+
+        assert {link.text(one) for one in link.ends} == {b"256\n"}
+        assert not any(usage(end).output_held for end in link.ends.values())
+
+
+def test_trouble_of_the_machine_hands_attempts_back_and_ends_nothing(link):
+    link.say(frames.Slots(50))
+    link.ping()
+    resource.prlimit(link.process.pid, resource.RLIMIT_NOFILE, (40, 40))
+    link.spawn(body("sleep", "1000"), [ref(1, m) for m in range(50)])
+    link.until(lambda: link.recalled)
+    pong = link.ping()
+
+    assert {message.cause for message in link.recalled.values()} == {Cause.WORKER_TROUBLE}
+    assert all(message.error for message in link.recalled.values())
+    assert pong.live + len(link.recalled) == 50
+    assert pong.live > 5
+    assert link.ends == {}
+
+
+def test_nonsense_in_a_body_ends_at_most_its_own_attempt(link):
+    link.run(body("true", stop_signal=9999, umask=-1, kill_after_ms=-5, time_limit_ms=2**62), 1)
+    one = link.begin(body("sh", "-c", "echo ready; exec sleep 1000", stop_signal=0, kill_after_ms=2**62), 2)
+    assert link.stop(one, 99).code == -signal.SIGTERM
+    assert link.run(body("true", environment={"": b"x", "a=b": b"y", "n\0": b"z"}), 3).code == 126
+    assert link.run(body("true", cwd="/\0"), 4).cause == Cause.CWD_MISSING
+    assert link.run(body(""), 5).code == 127
+    assert link.run(body("true"), 6).code == 0
