@@ -10,7 +10,7 @@ from tests.cli.conftest import Run
 from tests.cli.fake import TOKEN, FakeServer
 from tq import limits
 from tq.core import vocabulary as v
-from tq.errors import NotDone, VersionMismatch
+from tq.errors import AlreadyEnded, BadRequest, NotDone, TaskNotFound, VersionMismatch
 from tq.net.token import RANDOM_BYTES, make_token
 from tq.server.identity import Identity, open_identity
 
@@ -235,3 +235,28 @@ def test_a_data_directory_of_another_server_is_not_mixed_up(
 def test_a_request_is_never_larger_than_a_frame() -> None:
     assert limits.body_bytes_max < limits.frame_bytes_max
     assert limits.piece_bytes_max < limits.frame_bytes_max
+
+
+def test_what_was_done_before_the_cut_is_no_refusal(run: Run, server: FakeServer) -> None:
+    """The first asking is carried out and its answer lost; the second finds it done."""
+    done: list[object] = []
+
+    def carry_out(error: Exception, answer: v.Answer):
+        def say(command: object) -> object:
+            if command in done:
+                raise error
+            done.append(command)
+            return [...]
+
+        return say
+
+    server.says[v.Cancel] = carry_out(AlreadyEnded("1 had ended already"), v.Cancelled(1, 0, 0))
+    assert run("cancel", "1").status == 0
+    assert run("cancel", "1").status == 1
+    server.says[v.RevokeToken] = carry_out(TaskNotFound("no token"), v.Done("x"))
+    assert run("token", "revoke", "x").status == 0
+    assert run("token", "revoke", "x").status == 1
+    server.says[v.CreateToken] = carry_out(BadRequest("token exists"), v.Done("x"))
+    server.says[v.Tokens] = lambda _: v.Page(({"id": server.asked[-2].id},))
+    ran = run("token", "create", "--role", "read")
+    assert (ran.status, ran.out[:4]) == (0, "tqr_")

@@ -1,6 +1,7 @@
 """`ls`, `show`, `workers`, `token`, bare `tq`: snapshots of what people and scripts see."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -277,3 +278,15 @@ def test_names_of_others_are_harmless_in_every_form(run: Run, server: FakeServer
         out = run("ls", "-o", form).out
         assert "\x1b" not in out
         assert form == "json" or "\u202e" not in out or form == "jsonl"
+
+
+def test_since_stops_at_the_first_older_job(run: Run, server: FakeServer) -> None:
+    now_ms = round(time.time() * 1_000)
+    young, old = (
+        {**JOB, "id": "9", "submitted_ms": now_ms - 1_000},
+        {**JOB, "id": "8", "submitted_ms": now_ms - 7_200_000},
+    )
+    server.says[v.List] = lambda _: v.Page((young, old), "8")
+    assert run("ls", "--since", "1h", "-q").out == "9\n"
+    assert run("ls", "--since", "3h", "-q", "-n", "2").out == "9\n8\n"
+    assert len(server.asked) == 2

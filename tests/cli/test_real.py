@@ -280,6 +280,7 @@ def test_up_that_cannot_start_says_why_and_leaves(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         timeout=60,
+        check=False,
     )
     assert done.returncode == 78
     assert b"server | tq: " in done.stderr
