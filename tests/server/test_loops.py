@@ -113,6 +113,26 @@ async def test_an_assignment_that_is_never_acknowledged_cuts_the_worker(autojump
         assert "not acknowledged" in (await worker.receive(m.Goodbye)).reason
 
 
+async def test_a_tick_reads_what_lies_in_the_sockets_before_it_counts() -> None:
+    clock = trio.testing.MockClock()
+    ended: list[bool] = []
+
+    async def scenario() -> None:
+        async with open_hall() as hall:
+            hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+            worker = await hall.worker()
+            for _ in range(3):
+                clock.jump(BEAT_S)
+                await trio.testing.wait_all_tasks_blocked()
+            worker.send(m.Beat())  # on its way at the very moment of the tick that would make the worker lost
+            clock.jump(BEAT_S)
+            await trio.testing.wait_all_tasks_blocked()
+            ended.append(worker.has_ended.is_set())
+
+    await _under(clock, scenario)
+    assert ended == [False]
+
+
 @pytest.mark.parametrize("late_beats,missed", [(0.5, 1), (1.5, 0)])
 async def test_a_tick_a_little_late_counts_and_a_very_late_one_does_not(late_beats: float, missed: int) -> None:
     clock = trio.testing.MockClock()
