@@ -2,6 +2,7 @@
 
 import os
 import select
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -93,7 +94,7 @@ def test_what_was_not_taken_stays_for_the_next_time():
 
 
 def test_binary_output_arrives_as_it_was_written(link):
-    end = link.run(body("python3", "-c", "import sys; sys.stdout.buffer.write(bytes(range(256)) * 300)"))
+    end = link.run(body(sys.executable, "-c", "import sys; sys.stdout.buffer.write(bytes(range(256)) * 300)"))
 
     assert link.text(ref(1)) == bytes(range(256)) * 300
     assert usage(end).written == (76_800, 0)
@@ -132,7 +133,7 @@ def test_two_hundred_megabytes_cost_bounded_memory_and_are_counted_exactly(link)
         "    left -= len(data)\n"
         "    while data: data = data[os.write(1, data):]\n"
     )
-    end = link.run(body("python3", "-c", code))
+    end = link.run(body(sys.executable, "-c", code))
 
     used = usage(end)
     assert used.written == (size, 0)
@@ -208,7 +209,7 @@ def test_a_follow_without_credit_ends_it(link):
 
 
 def test_while_the_worker_does_not_read_nothing_new_is_started(link):
-    code = body("python3", "-S", "-c", "import os; [os.write(1, b'x' * 65536) for _ in range(40)]")
+    code = body(sys.executable, "-S", "-c", "import os; [os.write(1, b'x' * 65536) for _ in range(40)]")
     link.spawn(code, [ref(1, m) for m in range(40)], is_array=True)
     link.until(lambda: link.outputs)
     while link.children():  # the next is started in the turn in which one ends
