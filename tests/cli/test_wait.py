@@ -8,7 +8,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
 from tq.core import vocabulary as v
-from tq.errors import BadRequest, TaskNotFound
+from tq.errors import BadRequest, InternalError, TaskNotFound
 from tq.wire.body import Body, Usage
 from tq.wire.codec import dumps, loads
 
@@ -280,3 +280,25 @@ def test_submit_wait_of_an_array_is_1_for_any_failure(run: Run, task: FakeServer
     ran = run("submit", "--wait", "--array", "1-10", "--", "true")
     assert ran == (1, "42\n", "tq: 2 of 10 tasks of 42 did not succeed\n")
     assert run("submit", "--wait", "--exit-code", "count", "--array", "1-10", "--", "true").status == 2
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "true"], ["wait", "42"], ["submit", "--wait", "true"], ["submit", "--follow", "true"]]
+)
+def test_tqs_own_failure_is_125_where_a_tasks_code_is_spoken(run: Run, task: FakeServer, words: list[str]) -> None:
+    def fail(_: object) -> v.Answer:
+        raise InternalError("a bug in the server")
+
+    task.says[v.Wait] = task.says[v.Logs] = fail
+    assert run(*words).status == 125
+    task.says[v.Wait] = lambda _: v.Waited(True, ())
+    task.says[v.Logs] = lambda _: chunks()
+    assert run(*words).status == 125
+
+
+def test_tqs_own_failure_is_70_elsewhere(run: Run, task: FakeServer) -> None:
+    def fail(_: object) -> v.Answer:
+        raise InternalError("a bug in the server")
+
+    task.says[v.Submit] = fail
+    assert run("submit", "true").status == 70

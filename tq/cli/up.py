@@ -24,7 +24,7 @@ from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Listen, places, setti
 from tq.cli.verb import Verb
 from tq.cli.worker import DrainTime, Queues, Slots
 
-_PAUSE_S, _PAUSE_S_MAX, _STEADY_S = 0.2, 5.0, 5.0
+_PAUSE_S, _PAUSE_S_MAX, _STEADY_S = 0.2, 10.0, 1.0
 _USAGE, _CONFIGURATION = 2, 78
 _LINE_BYTES_MAX = 1 << 16
 _TICK_S = 0.1
