@@ -3,7 +3,8 @@
 from typing import Any
 
 from tests.sim.ledger import Ledger
-from tq.core import tables
+from tests.sim.world import World
+from tq.core import invariants, tables
 from tq.core.engine import Bounds, Engine, Finished, Turn
 from tq.core.engine import step as step_module
 from tq.core.job import Demand
@@ -117,6 +118,34 @@ class CheckedTurn(Turn):
         return self._engine.ledger.world.violated(what)
 
 
+class Checks:
+    """What must hold of the whole after each turn; all of it every `check_every` turns."""
+
+    def __init__(self, world: World, check_every: int) -> None:
+        self._world = world
+        self._check_every = check_every
+        self._turns = 0
+
+    def turn(self, store: View, live: Live) -> None:
+        """Check what is cheap, of a turn that has just been written."""
+        self._turns += 1
+        self._no(capacity_broken(live))
+        if self._turns % self._check_every == 0:
+            self.everything(store, live)
+
+    def everything(self, store: View, live: Live) -> None:
+        """Re-derive every index and count from the records (I8, I14, I15), and compare the soft state."""
+        self._no("; ".join(invariants.check(store, live)[:5]))
+
+    def idle(self, live: Live) -> None:
+        """Check that nothing waits beside room for it, when the loop has nothing to do."""
+        self._no(idle_beside_work(live))
+
+    def _no(self, finding: str) -> None:
+        if finding:
+            raise self._world.violated(finding)
+
+
 def _refs(command: Report | Handback | Started) -> list[AttemptRef]:
     return [end.attempt for end in command.ends] if isinstance(command, Report) else list(command.attempts)
 
@@ -179,7 +208,7 @@ def idle_beside_work(live: Live) -> str:
                 held.update(worker.worker for worker in fits[number])
     for number, _ in ready:
         for worker in sorted(rooms[number] - held):
-            return f"w{worker:x} has room for lane {number}, which has ready work; {_scene(live)}"
+            return f"liveness: w{worker:x} has room for lane {number}, which has ready work; {_scene(live)}"
     return ""
 
 

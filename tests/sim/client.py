@@ -1,24 +1,16 @@
 """The simulated clients: they submit, cancel, read, wait and drain, and repeat what was cut, with the same key."""
 
-from typing import Any, Final
+from typing import Final
 
-from tests.sim.launcher import PROFILES
 from tests.sim.ledger import Ledger, Told
 from tests.sim.network import End
+from tests.sim.script import Script
 from tests.sim.server import Server
 from tests.sim.world import MS, SECOND, Process, World
 from tq.core import vocabulary as v
-from tq.core.job import Demand
 from tq.wire import messages as m
 
 SILENT_US: Final = 6 * SECOND
-IMPOSSIBLE: Final = Demand(900_000, 0)
-DEMANDS: Final = (
-    (Demand(),),
-    (Demand(), Demand(), Demand(1_000)),
-    (Demand(), Demand(1_000), Demand(2_000), Demand(1_000, 1 << 30)),
-)
-QUEUES: Final = (("default",), ("default", "default", "fast"), ("default", "night", "fast"))
 TRY_AGAIN: Final = ("unknown", "not_done")
 
 
@@ -31,16 +23,13 @@ class Client(Process):
         self.server = server
         self.end: End | None = None
         self.jobs: list[tuple[str, v.Submit]] = []  # the last ones that it was told of
-        self.drained: list[str] = []
         self.todo: list[v.ClientCommand] = []
         self.command: v.ClientCommand | None = None  # under way
         self.expects: tuple[str, ...] = ()  # codes of errors that are no surprise
         self.is_stopped = False
         self._think_us = think_us
-        self._demands = DEMANDS[world.seed % 3]
-        self._queues = QUEUES[world.seed // 3 % 3]
+        self._script = Script(world, name, self._workers)
         self._request = 0
-        self._submits = 0
 
     def start(self) -> None:
         """Connect, and begin to act."""
@@ -51,6 +40,9 @@ class Client(Process):
     def is_idle(self) -> bool:
         """Whether nothing is under way or planned."""
         return self.command is None and not self.todo
+
+    def _workers(self) -> list[int]:
+        return sorted(self.server.engine.live.workers) if self.server.is_up else []
 
     # ------------------------------------------------------------ the connection
 
@@ -157,7 +149,7 @@ class Client(Process):
         if not self.todo:
             if self.is_stopped:
                 return
-            self._plan()
+            self.todo = self._script.plan(self.jobs)
         self.command = self.todo.pop(0)
         self.expects = ("already_ended", "not_found", "bad_request") if not isinstance(self.command, v.Submit) else ()
         if isinstance(self.command, v.Submit):
@@ -183,75 +175,3 @@ class Client(Process):
             self.tell(self.jobs[-1][1])
             return True
         return False
-
-    def _plan(self) -> None:
-        dice = self.world.dice
-        share = dice.random()
-        job, submit = dice.choice(self.jobs) if self.jobs else ("", None)
-        if share < 0.45 or submit is None:
-            self._plan_submit()
-        elif share < 0.57:
-            self.todo.append(v.Cancel((job,)))
-        elif share < 0.66 and submit.is_array:
-            members = dice.sample(range(submit.size), min(submit.size, dice.randint(1, 4)))
-            values = (submit.array_first + member * submit.array_step for member in members)
-            self.todo.append(v.Cancel(tuple(f"{job}.{value}" for value in values)))
-        elif share < 0.74:
-            self.todo.append(v.Get(job))
-        elif share < 0.80:
-            self.todo.append(v.Wait((job,), dice.choice(("done", "running"))))
-        elif share < 0.84:
-            self.todo.append(v.List(limit=20) if dice.random() < 0.5 else v.List(job=job, limit=20))
-        elif share < 0.88:
-            self._plan_drain()
-        elif share < 0.90 and submit.key:
-            self.todo.append(submit)
-        elif share < 0.91 and submit.key:
-            self.todo.append(v.Submit(submit.key, submit.body, name="other"))
-        elif share < 0.94:
-            self.todo.append(v.Status() if dice.random() < 0.5 else v.Workers())
-        elif share < 0.95:
-            key = f"in-{self.name}-{self._submits}"
-            self.todo += [v.Upload(key, 0, b"input"), self._submit(stdin_key=key)]
-        if not self.todo:
-            self.todo.append(v.Get(f"{dice.randint(1, 2_000)}"))
-
-    def _plan_submit(self) -> None:
-        self.todo.append(self._submit())
-
-    def _submit(self, **fields: Any) -> v.Submit:
-        dice = self.world.dice
-        self._submits += 1
-        profile = dice.choice(PROFILES)
-        if dice.random() < 0.3:
-            size = dice.randint(20, 60) if profile == b"short" and dice.random() < 0.4 else dice.randint(1, 9)
-            fields |= {
-                "size": size,
-                "is_array": True,
-                "array_first": dice.randint(0, 3),
-                "array_step": dice.randint(1, 3),
-            }
-            if dice.random() < 0.3:
-                fields["throttle"] = dice.randint(1, 3)
-        return v.Submit(
-            key=f"{self.name}-{self._submits}",
-            body=profile,
-            queue="fast" if profile == b"short" and "fast" in self._queues else dice.choice(self._queues),
-            priority=dice.choice((0, 0, 0, 10, -10, 100)),
-            demand=IMPOSSIBLE if dice.random() < 0.01 else dice.choice(self._demands),
-            crash_limit=dice.choice((0, 1, 2, 3, 3)),
-            retries=dice.choice((0, 3)),
-            hold=dice.random() < 0.05,
-            **fields,
-        )
-
-    def _plan_drain(self) -> None:
-        """Drain a worker, or take a drain back."""
-        if self.drained:
-            self.todo.append(v.Drain(self.drained.pop(), on=False))
-            return
-        workers = sorted(self.server.engine.live.workers) if self.server.is_up else []
-        if workers:
-            name = f"w{self.world.dice.choice(workers):016x}"
-            self.drained.append(name)
-            self.todo.append(v.Drain(name))

@@ -94,7 +94,10 @@ class Faults:
 
     def server_crash(self) -> bool:
         """Kill the server."""
-        self.server.crash("crashes")
+        if self._armed is not None and self._armed[1] is Point.FLUSHING:  # anywhere in it, also when it is done
+            self.server.after(self.world.dice.randint(0, 2 * MS), self.server.crash, "crashes")
+        else:
+            self.server.crash("crashes")
         return True
 
     def server_stop(self) -> bool:
@@ -152,24 +155,24 @@ class Faults:
     def worker_cut(self, *, near: bool = True, far: bool = True) -> bool:
         """Cut a worker's connection; who does not notice goes on with half of it."""
         worker = self._worker()
-        if worker is None or worker.end is None:
+        if worker is None or worker.line.end is None:
             return False
-        self.server.network.cut(worker.end, near_notices=near, far_notices=far)
+        self.server.network.cut(worker.line.end, near_notices=near, far_notices=far)
         return True
 
     def second_connection(self) -> bool:
         """Let a worker dial again while the server still has the old connection, and bytes of it are on their way."""
         worker = self._worker()
-        if worker is None or worker.end is None:
+        if worker is None or worker.line.end is None:
             return False
-        return worker.dial_again()
+        return worker.line.dial_again()
 
     def partition(self) -> bool:
         """Let nothing pass between a worker and the server for a while; then everything that was sent."""
         worker = self._worker()
         if worker is None:
             return False
-        self.server.network.part(worker.name, worker.end, self._time_us())
+        self.server.network.part(worker.name, worker.line.end, self._time_us())
         return True
 
     def client_cut(self, *, is_half: bool) -> bool:

@@ -7,10 +7,11 @@ from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
 from tests.sim.checked import Moves, count_moves
-from tests.sim.client import IMPOSSIBLE, Client
+from tests.sim.client import Client
 from tests.sim.faults import Cell, Faults
 from tests.sim.ledger import Ledger
 from tests.sim.network import Network
+from tests.sim.script import IMPOSSIBLE
 from tests.sim.server import Server
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, Violation, World
@@ -158,7 +159,7 @@ class Run:
         )
 
     def _check_end(self) -> None:
-        self.server.check_everything()
+        self.server.checks.everything(self.server.disk, self.server.engine.live)
         self.ledger.check_all(self.server.disk)
         if self.ledger.running:
             raise self.world.violated(f"I10: processes live: {list(self.ledger.running.values())[:5]}")

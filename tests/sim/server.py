@@ -7,19 +7,18 @@ not flushed, but for some of its oldest writes. A fault that waits for a point o
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from tests.sim.checked import CheckedEngine, capacity_broken, idle_beside_work
+from tests.sim.beats import Beats
+from tests.sim.checked import CheckedEngine, Checks
 from tests.sim.ledger import Ledger
 from tests.sim.network import End, Network
 from tests.sim.sessions import ClientSession, WorkerSession
-from tests.sim.world import MS, SECOND, Process, Violation, World
-from tq import limits
-from tq.core import invariants, tables
+from tests.sim.world import MS, Process, Violation, World
+from tq.core import tables
 from tq.core.engine import Bounds
 from tq.core.vocabulary import Recovered, Times
 from tq.errors import StoreError
 from tq.server.commit_loop import Pipeline, Point
-from tq.server.intake import Intake, Request
-from tq.server.lease_clock import LeaseClock
+from tq.server.intake import Intake
 from tq.server.registry import Registry
 from tq.store.memory import MemoryStore
 from tq.wire import messages as m
@@ -45,8 +44,7 @@ class Server(Process):
         self.is_listening = False
         self.commands = 0
         self.lives = 0
-        self._check_every = check_every
-        self._turns = 0
+        self.checks = Checks(world, check_every)
         self._wall_ms = WALL_MS
 
     # ------------------------------------------------------------ life and death
@@ -57,16 +55,13 @@ class Server(Process):
         self.is_up = True
         self.engine = CheckedEngine(self.disk, self.bounds, self.ledger)
         self.intake = Intake()
-        self.inlet = self.intake.inlet()
         self.registry = Registry()
-        self.lease_clock = LeaseClock(self.beat_us / SECOND)
-        self.heard_us: dict[int, int] = {}
+        self.beats = Beats(self)
         self.ends: list[End] = []
         meta = self.disk.get(tables.META, ())
         self._steady_offset_ms = max(meta.steady_ms if meta else 0, self.world.now_us // MS) - self.world.now_us // MS
         self._lap_ms = 0.0
         self._is_driving = self._is_woken = False
-        self._flushing = 0
         self.pipeline = Pipeline(
             self.engine, self.disk, self.intake,
             times=self._times, lap_ms=self._lap, flush=self._flush, release=self._release, on_bug=self._on_bug,
@@ -80,9 +75,7 @@ class Server(Process):
         """Die on the spot: what was not flushed is lost, but for a random part of its beginning."""
         if not self.is_up:
             return
-        surviving = self.world.dice.randint(0, self.disk.unflushed)
-        self._go_down(reason, surviving)
-        self.world.after(self.world.wait_us(300 * MS), self.start)
+        self._go_down(reason, self.world.dice.randint(0, self.disk.unflushed))
 
     def _go_down(self, reason: str, surviving: int) -> None:
         self.commands += self.pipeline.counters.commands
@@ -99,6 +92,7 @@ class Server(Process):
             self.network.die(end)
         self.is_up = self.is_listening = False
         self.end_life()
+        self.world.after(self.world.wait_us(300 * MS), self.start)
 
     def stop(self) -> None:
         """Stop in order, as on SIGTERM."""
@@ -137,7 +131,7 @@ class Server(Process):
             while True:
                 point = next(self._steps, None)
                 if point is None:
-                    self._stopped("has stopped", self.disk.unflushed)
+                    self._go_down("has stopped", self.disk.unflushed)
                     return
                 self.at_point(point)
                 if life != self.life:
@@ -146,7 +140,7 @@ class Server(Process):
                     return
         except StoreError as error:
             if life == self.life:
-                self._stopped(f"exits: {error}", self.world.dice.randint(0, self.disk.unflushed))
+                self._go_down(f"exits: {error}", self.world.dice.randint(0, self.disk.unflushed))
         finally:
             if life == self.life:
                 self._is_driving = False
@@ -160,7 +154,7 @@ class Server(Process):
             case Point.IDLE:
                 if self.pipeline.has_work:
                     return True
-                self._check_idle()
+                self.checks.idle(self.engine.live)
                 idle_ms = self.pipeline.idle_ms()
                 if idle_ms is not None:
                     self.after(max(idle_ms, 1) * MS, self._drive)
@@ -168,12 +162,8 @@ class Server(Process):
             case Point.FLUSHING:
                 return self.pipeline.is_flushed
             case Point.WRITTEN:
-                self._check_turn()
+                self.checks.turn(self.disk, self.engine.live)
         return True
-
-    def _stopped(self, reason: str, surviving: int) -> None:
-        self._go_down(reason, surviving)
-        self.world.after(self.world.wait_us(300 * MS), self.start)
 
     def _on_bug(self, command: object, times: Times, error: Exception) -> None:
         if isinstance(error, Violation):
@@ -183,12 +173,8 @@ class Server(Process):
     def _recovered(self, answer: Recovered) -> None:
         self.is_listening = True
         self.lineage, self.epoch = answer.lineage, answer.epoch
-        self.lease_clock.owe(answer.workers)
-        for worker in answer.workers:
-            self.heard_us[worker] = self.world.now_us + (limits.reattach_beats - 3) * self.beat_us
         self.note(f"listens, epoch {answer.epoch}, owes {[f'w{worker:x}' for worker in answer.workers]}")
-        self._tick_due_us = self.world.now_us + self.beat_us
-        self.after(self.beat_us, self._tick, False)
+        self.beats.begin(answer.workers)
 
     # ------------------------------------------------------------ the committer's thread
 
@@ -206,13 +192,6 @@ class Server(Process):
             return
         self.ledger.flushed(sequence)
         self.after(50, self.pipeline.flushed, sequence)
-
-    def heard(self, worker: int, session: int) -> None:
-        """Note a sign of life of a worker's session."""
-        self.lease_clock.heard(worker, session)
-        current = self.registry.worker(worker)
-        if current is not None and current.peer.session == session:
-            self.heard_us[worker] = self.world.now_us
 
     def check_durable(self, what: str) -> None:
         """Nothing of a turn may leave before its flush, nor any read that could have seen it."""
@@ -246,58 +225,3 @@ class Server(Process):
         end.send([m.Welcome(1, "sim", self.lineage, self.epoch, number, self.beat_us // MS, role)])
         if rest:
             session.receive(rest)
-
-    # ------------------------------------------------------------ the lease clock's loop
-
-    def _tick(self, has_read: bool) -> None:
-        late_us = self.world.now_us - self._tick_due_us
-        if late_us > 0 and not has_read:
-            self.after(0, self._tick, True)  # first the sockets
-            return
-        if late_us > self.beat_us:
-            self.world.count("late ticks")
-            self.heard_us = {worker: heard_us + late_us for worker, heard_us in self.heard_us.items()}
-        for lost in self.lease_clock.tick(late_us / SECOND):
-            self.note(f"w{lost.worker:x} is lost, session {lost.session}")
-            self.world.count("workers declared lost")
-            self.inlet.put([Request(lost, "sim")])
-            session = self.registry.worker(lost.worker)
-            if session is not None:
-                session.close_session(lost.session, "lost")
-        self._check_i5()
-        for end in self.ends:
-            if end.is_open:
-                end.send([m.Beat()])
-        for session in self.registry.workers:
-            session.check_deliveries(self.world.now_us / SECOND)
-        self._tick_due_us = self.world.now_us + self.beat_us
-        self.after(self.beat_us, self._tick, False)
-
-    # ------------------------------------------------------------ checks
-
-    def _check_turn(self) -> None:
-        self._turns += 1
-        broken = capacity_broken(self.engine.live)
-        if broken:
-            raise self.world.violated(broken)
-        if self._turns % self._check_every == 0:
-            self.check_everything()
-
-    def check_everything(self) -> None:
-        """Re-derive every index and count from the records (I8, I14, I15), and compare the soft state."""
-        broken = invariants.check(self.disk, self.engine.live)
-        if broken:
-            raise self.world.violated("; ".join(broken[:5]))
-
-    def _check_idle(self) -> None:
-        idle = idle_beside_work(self.engine.live)
-        if idle:
-            raise self.world.violated(f"liveness: {idle}")
-
-    def _check_i5(self) -> None:
-        """I5: nobody holds attempts who has not been heard for 3 beats, one tick and the time of a turn."""
-        for worker in self.engine.live.workers.values():
-            if worker.held:
-                silent_us = self.world.now_us - self.heard_us.get(worker.worker, self.world.now_us)
-                if silent_us > 5 * self.beat_us + SECOND:
-                    raise self.world.violated(f"I5: w{worker.worker:x} holds {len(worker.held)}, silent {silent_us} us")

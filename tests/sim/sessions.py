@@ -35,7 +35,7 @@ class WorkerSession:
     def receive(self, messages: list[m.Message]) -> None:
         """Take a frame of the worker; while its list is not answered, nothing else is taken."""
         server, peer = self.server, self.peer
-        server.heard(peer.worker, peer.session)
+        server.beats.heard(peer.worker, peer.session)
         self._waiting.extend(messages)
         self._take()
 
@@ -56,7 +56,7 @@ class WorkerSession:
                     self.end.send([m.Blob(message.blob, message.piece, data or b"")])
                 case m.Goodbye():
                     if peer.is_joined:
-                        server.lease_clock.left(peer.worker, peer.session)
+                        server.beats.clock.left(peer.worker, peer.session)
                         requests.append(Request(v.WorkerLost(peer.worker, peer.session), "sim"))
                     self.end.close()
                     self.ended()
@@ -67,7 +67,7 @@ class WorkerSession:
     def _command(self, command: v.WorkerCommand | None, requests: list[Request]) -> None:
         if isinstance(command, v.Join):
             self._is_joining = True
-            self.server.lease_clock.joined(self.peer.worker, self.peer.session)
+            self.server.beats.clock.joined(self.peer.worker, self.peer.session)
             requests.append(Request(command, "sim", self._joined))
         elif command is not None:
             requests.append(Request(command, "sim"))

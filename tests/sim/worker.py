@@ -4,16 +4,13 @@ What is here stands for the loops of the worker's program: dial, hold a session,
 is killed, frozen (with or without its launcher), told to leave, and cut off; a successor comes on the same directory.
 """
 
-from collections import deque
-from collections.abc import Coroutine
 from typing import Any, Final
 
 from tests.sim.launcher import Launcher, Pipe
 from tests.sim.ledger import Ledger
-from tests.sim.network import End
+from tests.sim.line import Line, carry_through
 from tests.sim.server import Server
 from tests.sim.world import MS, SECOND, Process, World
-from tq import limits
 from tq.core import vocabulary as v
 from tq.core.task import Cause
 from tq.wire import messages as m
@@ -22,49 +19,7 @@ from tq.worker.hands import Hands
 from tq.worker.slots import Slots
 
 DRAIN_US: Final = 3 * SECOND
-HELLO_US: Final = 5 * SECOND
 GOODBYE_US: Final = 2 * SECOND
-
-
-def carry_through(coroutine: Coroutine[Any, Any, Any]) -> Any:
-    """Run what waits for nothing here to its end."""
-    try:
-        coroutine.send(None)
-    except StopIteration as stop:
-        return stop.value
-    raise AssertionError("it waits for something that the simulator does not have")
-
-
-class Wire:
-    """A worker's end of a connection, with the interface of `net.link.Link`: control messages before output."""
-
-    def __init__(self, worker: "Worker", end: End) -> None:
-        self.end = end
-        self._worker = worker
-        self._control: list[m.Message] = []
-        self._output: list[m.Message] = []
-
-    def send_nowait(self, message: m.Message, *, output: bool = False) -> None:
-        """Send soon, together with whatever else is ready."""
-        if not self._control and not self._output:
-            self._worker.after(0, self._flush)
-        (self._output if output else self._control).append(message)
-
-    async def send(self, message: m.Message) -> bool:
-        """Send, in the class of output; it always has room here."""
-        self.send_nowait(message, output=True)
-        return self.end.is_open
-
-    def close(self, last: m.Message | None = None) -> None:
-        """Send what is ready and close."""
-        if last is not None:
-            self._output.append(last)
-        self._flush()
-        self.end.close()
-
-    def _flush(self) -> None:
-        batch, self._control, self._output = self._control + self._output, [], []
-        self.end.send(batch)
 
 
 class Directory:
@@ -85,7 +40,6 @@ class Worker(Process):
         self.capacity = capacity
         self.directory = Directory()
         self.is_up = False
-        self.end: End | None = None
 
     def start(self, *, names_predecessor: bool = True) -> None:
         """Begin a life."""
@@ -98,12 +52,11 @@ class Worker(Process):
         self.hands = Hands(Slots(self.capacity, dict(self.directory.spool)), f"{self.id:016x}")
         self.note(f"starts as w{self.id:x}, after w{self.predecessor:x}, {len(self.directory.spool)} reports kept")
         self.launcher: Launcher | None = None
-        self._waiting: deque[m.Message] = deque()
-        self._tries = 0
+        self.line = Line(self)
         self._is_writing = False
         self._is_hurrying = False
         self._start_launcher()
-        self._pause()
+        self.line.pause()
 
     def kill(self, *, names_predecessor: bool) -> None:
         """Be killed, with everything that runs here; a successor starts soon."""
@@ -117,9 +70,9 @@ class Worker(Process):
         if self.launcher is not None:
             self.launcher.die()
             self.launcher = None
-        if self.end is not None:
-            self.server.network.die(self.end)
-            self.end = None
+        if self.line.end is not None:
+            self.server.network.die(self.line.end)
+            self.line.end = None
         self.end_life()
 
     def _succeed(self, names_predecessor: bool) -> None:
@@ -139,7 +92,7 @@ class Worker(Process):
         up = Pipe(self, self._from_launcher)
         self.launcher = Launcher(self.world, self.ledger, f"{self.name}/l", self.capacity.slots, up)
         self.hands.launcher = self.launcher  # type: ignore[assignment]
-        self._take_messages()
+        self.line.take_messages()
 
     def kill_launcher(self) -> None:
         """The launcher dies, and what it runs; the worker hears of it when it has read what it said before."""
@@ -151,139 +104,17 @@ class Worker(Process):
     def _from_launcher(self, frame: Any) -> None:
         if frame is not None:
             carry_through(self.hands.take_frames([frame]))
-            self._settle()
+            self.settle()
             return
         self.hands.launcher = self.launcher = None
         self.hands.carry_out(self.slots.launcher_died(Cause.DRAIN if self._is_hurrying else Cause.LOST))
-        self._settle()
+        self.settle()
         if not self._is_hurrying:
             self.after(self.world.wait_us(50 * MS), self._start_launcher)
 
-    # ------------------------------------------------------------ the connection
-
-    def _pause(self) -> None:
-        """Full jitter; who holds attempts comes back sooner."""
-        longest_s = limits.reconnect_holding_s_max if self.slots.held else limits.reconnect_s_max
-        self._tries += 1
-        pause_s = min(longest_s, 0.2 * 2 ** min(self._tries, 16))
-        self.after(int(self.world.dice.random() * pause_s * SECOND), self._dial)
-
-    def _dial(self) -> None:
-        if self.end is not None or not self.is_up:
-            return
-        end = self.server.network.dial(self, self.server, self.server.accept) if self.server.is_listening else None
-        if end is None:
-            self._pause()
-            return
-        self.end = end
-        self._session = 0
-        end.on_messages = lambda messages: self._welcome(end, messages)
-        end.on_end = lambda: self._disconnected(end)
-        end.send([m.Hello((1, 1), "sim", "", "worker", self.id, self.predecessor)])
-        self.after(HELLO_US, self._hello_late, end)
-
-    def _hello_late(self, end: End) -> None:
-        if self.end is end and not self._session:
-            self.drop("no welcome")
-
-    def _welcome(self, end: End, messages: list[m.Message]) -> None:
-        welcome, *rest = messages
-        if not isinstance(welcome, m.Welcome):
-            self.drop(f"refused: {welcome}")
-            return
-        self._session = welcome.session
-        self._beat_us = welcome.beat_ms * MS
-        self._is_heard = True
-        self._silent = 0
-        self._waiting_for = (0, 0)
-        self._beat_due_us = self.world.now_us + self._beat_us
-        end.on_messages = self._receive
-        self.hands.link = Wire(self, end)  # type: ignore[assignment]
-        self.hands.output.new_connection()
-        self.hands.carry_out(self.slots.connected())
-        self.after(self._beat_us, self._beat, end)
-        self._receive(rest)
-
-    def _receive(self, messages: list[m.Message]) -> None:
-        self._is_heard = True
-        self._waiting.extend(messages)
-        self._take_messages()
-
-    def _take_messages(self) -> None:
-        """Take what came, but not while there is no launcher: what came would be lost with the old one."""
-        hands = self.hands
-        while self._waiting and self.launcher is not None and self.end is not None:
-            message = self._waiting.popleft()
-            match message:
-                case m.Blob():
-                    hands.take_blob(message)
-                case m.Reconciled():
-                    carry_through(hands.send_output())
-                    hands.carry_out(hands.slots.receive(message))
-                    self._tries = 0
-                    self.directory.last_worker = self.id
-                    self.world.count("reconciled")
-                case m.ReconcileAgain():
-                    hands.carry_out(hands.slots.receive(message))
-                case _:
-                    hands.carry_out(hands.slots.receive(message))
-        self._settle()
-
-    def _beat(self, end: End) -> None:
-        if self.end is not end or self.hands.link is None:
-            return
-        is_late = self.world.now_us - self._beat_due_us > self._beat_us
-        self.hands.link.send_nowait(self.slots.beat())
-        self._silent = 0 if self._is_heard or is_late else self._silent + 1
-        self._is_heard = False
-        if self._silent >= limits.missed_beats_max or self._is_unacknowledged(is_late=is_late):
-            self.drop("the server is silent")
-            return
-        self._beat_due_us = self.world.now_us + self._beat_us
-        self.after(self._beat_us, self._beat, end)
-
-    def _is_unacknowledged(self, *, is_late: bool) -> bool:
-        oldest = next((delivery.delivery for delivery in self.slots.outbox), 0)
-        number, beats = self._waiting_for
-        beats = beats + 1 if oldest == number and oldest and not is_late else 0
-        self._waiting_for = (oldest, beats)
-        return beats * self._beat_us > limits.delivery_s_max * SECOND
-
-    def drop(self, reason: str) -> None:
-        """Close the connection from here, and dial again."""
-        end = self.end
-        if end is not None:
-            self.note(f"drops its connection: {reason}")
-            end.close()
-            self._disconnected(end)
-
-    def dial_again(self) -> bool:
-        """Give the connection up without a word, and dial at once; what it sent last arrives late, or never."""
-        end = self.end
-        if end is None:
-            return False
-        end.is_open = False
-        end.coming.clear()
-        end.peer.held_until_us = self.world.now_us + self.world.wait_us(200 * MS)
-        self._disconnected(end)
-        self._dial()
-        return True
-
-    def _disconnected(self, end: End) -> None:
-        if self.end is not end:
-            return
-        self._waiting.clear()
-        self.end = None
-        self.note("is disconnected")
-        if self.hands.link is not None:
-            self.hands.link = None
-            self.hands.carry_out(self.slots.disconnected())
-        self._settle()
-        self._pause()
-
     # ------------------------------------------------------------ the disk
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """See to what the last instructions want besides: the disk, and the steps of leaving."""
         if self.hands.to_disk and not self._is_writing:
             self._is_writing = True
@@ -309,7 +140,7 @@ class Worker(Process):
         if self.is_up and not self.slots.is_leaving:
             self.note("is told to leave")
             self.hands.carry_out(self.slots.leave())
-            self._settle()
+            self.settle()
             self._leave_when_idle(self.world.now_us + DRAIN_US)
 
     def _leave_when_idle(self, until_us: int) -> None:
@@ -332,7 +163,7 @@ class Worker(Process):
         self.note(f"leaves, {len(self.slots.held)} not acknowledged")
         if self.hands.link is not None:
             self.hands.link.close(m.Goodbye("the worker leaves"))
-            self.end = None
+            self.line.end = None
         if self.hands.to_disk:
             self._write()
         self._die()
