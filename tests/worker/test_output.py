@@ -144,6 +144,31 @@ def test_two_hundred_megabytes_cost_bounded_memory_and_are_counted_exactly(link)
     assert link.memory_kib("VmHWM") < 40_000
 
 
+def test_pipes_are_watched_after_a_moment_but_those_of_a_loud_program_at_once():
+    capture = Capture(select.epoll(), SimpleNamespace(is_full=False, send=lambda _: None))
+    program = SimpleNamespace(is_loud=False)
+    read_end, write_end = os.pipe()
+    attempts = []
+    for _ in range(2):
+        attempt = Attempt(ref(1), 1, SimpleNamespace(lane=1, program=program))
+        attempt.phase = Phase.RUNNING
+        attempt.begin = 100.0
+        attempt.fds = [read_end, -1]
+        attempts.append(attempt)
+    first, second = attempts
+
+    capture.add(first)
+    capture.tick(100.019)
+    assert not first.is_watched
+    os.write(write_end, bytes(40_000))
+    capture._read(first, 0)
+    first.phase = Phase.ENDED
+    capture.add(second)
+    assert second.is_watched
+    os.close(read_end)
+    os.close(write_end)
+
+
 def test_unfollowed_output_is_sent_ever_more_rarely():
     sent: list[frames.Output] = []
     reports = SimpleNamespace(is_full=False, send=sent.append)
