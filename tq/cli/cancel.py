@@ -18,7 +18,8 @@ def cancel(
 ) -> None:
     """Cancel jobs or tasks.
 
-    What waits ends at once; what runs is sent TERM and, after its --kill-after, KILL. Exits with 1 when all of it had ended already.
+    What waits ends at once; what runs is sent TERM and, after its --kill-after, KILL. Exits with 1 when all of it
+    had ended already.
     """
     from tq.cli import output, selectors
     from tq.core import vocabulary as v

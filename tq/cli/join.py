@@ -20,7 +20,8 @@ def join(
 ) -> None:
     """Print a join string for another machine.
 
-    The line that uses it goes to stderr. The string holds a new token: treat it as a password. It is read from TQ_JOIN, never from the command line.
+    The line that uses it goes to stderr. The string holds a new token: treat it as a password. It is read from
+    TQ_JOIN, never from the command line.
     """
     from tq.cli import output
     from tq.cli.token import make

@@ -27,7 +27,8 @@ def logs(
 ) -> None:
     """Show what a task has written.
 
-    Its stdout comes out of stdout, its stderr out of stderr. On a terminal control characters are shown, not obeyed; into a file or a pipe go the bytes as they are.
+    Its stdout comes out of stdout, its stderr out of stderr. On a terminal control characters are shown, not
+    obeyed; into a file or a pipe go the bytes as they are.
     """
     from tq.cli import follow, selectors
 
