@@ -76,9 +76,9 @@ class Attempt:
     """
 
     __slots__ = (
-        "begin", "cause", "code", "core_dumped", "credit", "error", "fds", "is_stuck", "is_swept", "is_watched",
-        "order", "output_held", "peak_kib", "phase", "pid", "push_pause", "pushed_at", "ref", "run_us", "streams",
-        "system_us", "user_us", "value", "written",
+        "begin", "cause", "code", "core_dumped", "credit", "error", "fds", "is_killed", "is_stuck", "is_swept",
+        "is_watched", "order", "output_held", "peak_kib", "phase", "pid", "push_pause", "pushed_at", "ref", "run_us",
+        "streams", "system_us", "user_us", "value", "written",
     )  # fmt: skip
 
     def __init__(self, ref: AttemptRef, value: int, order: Order) -> None:
@@ -101,6 +101,7 @@ class Attempt:
         self.peak_kib = 0
         self.is_watched = False  # its pipes are in epoll
         self.output_held = False
+        self.is_killed = False  # by the launcher, when its grace was over
         self.is_swept = False  # its leftovers have been killed once
         self.is_stuck = False  # something of it does not die
         self.credit: int | None = None
