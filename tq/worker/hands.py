@@ -35,7 +35,7 @@ class Hands:
         self.launcher: LauncherLink | None = None
         self.launcher_is_ready = trio.Event()
         self.output = KeptOutput()
-        self.inputs: dict[int, bytearray] = {}  # large inputs that are being fetched
+        self.inputs: dict[int, list[bytes]] = {}  # pieces of large inputs that are being fetched
         self.lineage = 0  # of the store whose attempts are held
         self.to_disk: list[tuple[int, ToDisk]] = []  # each with the lineage that it is about
         self.disk_work = trio.Event()
@@ -55,7 +55,7 @@ class Hands:
                 case i.Recall():
                     self._tell(frames.Recall(instruction.attempts))
                 case i.Fetch():
-                    self.inputs[instruction.blob] = bytearray()
+                    self.inputs[instruction.blob] = []
                     self._say(m.GetBlob(instruction.blob, 0))
                 case i.Settled():
                     self.output.forget(instruction.attempts)
@@ -74,16 +74,20 @@ class Hands:
     # ------------------------------------------------------------ what others bring
 
     def take_blob(self, message: m.Blob) -> None:
-        """Take a piece of a large input, and ask for the next; an empty one was the last."""
+        """Take a piece of a large input, and ask for the next; an empty one was the last.
+
+        Only the piece that comes next counts: where an attempt was given back while its input came, and the input is
+        asked for anew, the answer to the last question before that is still on its way.
+        """
         pieces = self.inputs.get(message.blob)
-        if pieces is None:
+        if pieces is None or message.piece != len(pieces):
             return
         if message.data:
-            pieces += message.data
+            pieces.append(message.data)
             self._say(m.GetBlob(message.blob, message.piece + 1))
         else:
             del self.inputs[message.blob]
-            self.carry_out(self.slots.fetched(message.blob, bytes(pieces)))
+            self.carry_out(self.slots.fetched(message.blob, b"".join(pieces)))
 
     def follow(self, message: m.FollowOutput) -> None:
         """Let an attempt's output come as it is written, or no longer."""
