@@ -13,11 +13,24 @@ import sys
 import time
 from typing import Final
 
+LEVELS: Final = ("debug", "info", "warning", "error")
+
+# The one piece of state: standard error is one for the whole process, and so is what goes there.
+_least = LEVELS.index("info")
+
 _PLAIN: Final = re.compile(r"[\w.,:/@%+<>()\[\]{}-]+", re.ASCII)
+
+
+def set_level(level: str) -> None:
+    """Write nothing below this level from now on (`info` unless set). Raises ValueError for a word that is none."""
+    global _least  # noqa: PLW0603 - see above
+    _least = LEVELS.index(level)
 
 
 def log(event: str, *, level: str = "info", **fields: object) -> None:
     """Write one record. `event` is a word with underscores; `level` is debug, info, warning or error."""
+    if LEVELS.index(level) < _least:
+        return
     line = " ".join([_now(), level, event, *(f"{name}={_shown(value)}" for name, value in fields.items())])
     try:
         sys.stderr.write(line + "\n")

@@ -29,7 +29,7 @@ from tq.core import tables
 from tq.core.engine import Engine
 from tq.core.vocabulary import Answer, CreateToken, Recovered
 from tq.net import listen
-from tq.net.log import log
+from tq.net.log import log, set_level
 from tq.net.token import Token, is_token
 from tq.server import connection_file, loops
 from tq.server.clock import Clock
@@ -56,6 +56,7 @@ def main(settings: Settings) -> int:
     Raises ConfigurationError and StoreDamaged, for what is wrong before it serves.
     """
     check_settings(settings)
+    set_level(settings.log_level)
     if settings.is_check:
         return check(settings)
     _raise_open_files(settings)

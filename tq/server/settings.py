@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tq import limits
 from tq.errors import ConfigurationError
+from tq.net.log import LEVELS
 
 PORT: int = 7878
 HEARTBEAT_S_MIN: float = 0.05
@@ -45,5 +46,7 @@ def check_settings(settings: Settings) -> None:
         raise ConfigurationError(f"a heartbeat of {settings.heartbeat_s:g} s is out of range", hint="try 5s")
     if not settings.data.is_absolute() or not settings.state.is_absolute():
         raise ConfigurationError("data and state directory must be absolute paths")
+    if settings.log_level not in LEVELS:
+        raise ConfigurationError(f"{settings.log_level!r} is no level", hint="one of " + ", ".join(LEVELS))
     if (settings.cert is None) != (settings.key is None):
         raise ConfigurationError("--cert and --key belong together")
