@@ -138,9 +138,7 @@ class Hands:
         """Send to the server. A delivery about attempts with output must not overtake that output."""
         if self.link is None:
             return
-        follows_output = isinstance(message, m.Ended | m.HandedBack) and any(
-            ref in self.output for ref in attempts_of(message)
-        )
+        follows_output = isinstance(message, m.Ended | m.HandedBack) and self.output.has_any_of(attempts_of(message))
         self.link.send_nowait(message, output=follows_output)
 
     def _tell(self, message: frames.Down) -> None:

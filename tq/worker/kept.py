@@ -30,9 +30,10 @@ class KeptOutput:
         self.held_bytes = 0
         self.dropped_bytes = 0
 
-    def __contains__(self, ref: AttemptRef) -> bool:
-        """Whether this attempt has had output that may still be on its way."""
-        return ref in self._places
+    def has_any_of(self, attempts: Iterable[AttemptRef]) -> bool:
+        """Whether one of these attempts has had output, which may still be on its way."""
+        places = self._places
+        return bool(places) and any(ref in places for ref in attempts)
 
     def put(self, output: Output) -> None:
         """Keep the contents so far of one slot."""

@@ -1,0 +1,238 @@
+"""One connection of a worker, over streams in memory and a clock that jumps."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from tests.support.slots import CAPACITY, assign, end, ref
+from tq import errors, limits
+from tq.net.link import Link, open_link
+from tq.wire import messages as m
+from tq.wire.connection import Connection
+from tq.worker.hands import Hands
+from tq.worker.session import OtherLineage, Session
+from tq.worker.slots import Slots
+
+Clock = trio.testing.MockClock
+HELLO = m.Hello(m.VERSIONS, "test", "tqw_token", "worker", 7)
+WELCOME = m.Welcome(1, "test", 77, 3, 5, 5_000, "worker")
+BEAT_S = 5.0
+
+
+class Rig:
+    """A session, and the server's end of its link."""
+
+    def __init__(self, session: Session, hands: Hands, server: Link, reconciled: list[m.Welcome]) -> None:
+        self.session = session
+        self.hands = hands
+        self.server = server
+        self.why = ""
+        self.reconciled = reconciled
+        self.has_ended = trio.Event()
+        self._unread: list[m.Message] = []
+
+    async def receive(self, kind: type[m.Message]) -> m.Message:
+        while True:
+            for message in self._unread:
+                if isinstance(message, kind):
+                    self._unread.remove(message)
+                    return message
+            self._unread += await anext(self.server)
+
+    async def run(self) -> None:
+        self.why = await self.session.run(await self.session.begin(HELLO))
+        self.has_ended.set()
+
+
+@asynccontextmanager
+async def rig() -> AsyncIterator[Rig]:
+    ours, theirs = trio.testing.memory_stream_pair()
+    hands = Hands(Slots(CAPACITY), "0" * 16)
+    hands.launcher_is_ready.set()
+    reconciled: list[m.Welcome] = []
+    async with open_link(ours, Connection()) as link, open_link(theirs, Connection(limits.frame_bytes_max)) as server:
+        yield Rig(Session(hands, link, reconciled.append), hands, server, reconciled)
+
+
+@asynccontextmanager
+async def running() -> AsyncIterator[Rig]:
+    """A session in which both sides agree."""
+    async with rig() as made, trio.open_nursery() as nursery:
+        nursery.start_soon(made.run)
+        await made.receive(m.Hello)
+        made.server.send_nowait(WELCOME)
+        await made.receive(m.Reconcile)
+        made.server.send_nowait(m.Reconciled((), ()))
+        await trio.testing.wait_all_tasks_blocked()
+        yield made
+        nursery.cancel_scope.cancel()
+
+
+async def beat_on(made: Rig) -> None:
+    while True:
+        await trio.sleep(BEAT_S)
+        made.server.send_nowait(m.Beat())
+
+
+# ---------------------------------------------------------------- the beginning
+
+
+async def test_the_worker_says_who_it_is_and_then_what_it_holds(autojump_clock: Clock) -> None:
+    async with rig() as made, trio.open_nursery() as nursery:
+        nursery.start_soon(made.run)
+        assert await anext(made.server) == [HELLO]
+        made.server.send_nowait(WELCOME)
+        assert await anext(made.server) == [m.Reconcile(CAPACITY, ())]
+        assert made.reconciled == []
+        made.server.send_nowait(m.Reconciled((), ()))
+        await trio.testing.wait_all_tasks_blocked()
+        assert made.reconciled == [WELCOME]
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "code, error", [("unauthorised", errors.Unauthorised), ("version_mismatch", errors.VersionMismatch)]
+)
+async def test_a_refusal_is_the_error_that_its_code_names(
+    code: str, error: type[errors.TqError], autojump_clock: Clock,
+) -> None:
+    async with rig() as made:
+        made.server.send_nowait(m.Refused(code, "no", "ask somebody"))
+        with pytest.raises(error, match="no") as raised:
+            await made.session.begin(HELLO)
+        assert raised.value.hint == "ask somebody"
+
+
+async def test_a_server_that_says_nothing_is_left(autojump_clock: Clock) -> None:
+    async with rig() as made:
+        with pytest.raises(errors.Unreachable, match="does not answer"):
+            await made.session.begin(HELLO)
+
+
+async def test_a_server_that_closes_instead_of_a_welcome_is_unreachable(autojump_clock: Clock) -> None:
+    async with rig() as made:
+        made.server.close()
+        with pytest.raises(errors.Unreachable, match="closed"):
+            await made.session.begin(HELLO)
+
+
+async def test_anything_but_a_welcome_is_an_error(autojump_clock: Clock) -> None:
+    async with rig() as made:
+        made.server.send_nowait(m.Beat())
+        with pytest.raises(errors.ProtocolError, match="Beat"):
+            await made.session.begin(HELLO)
+
+
+async def test_another_store_and_an_older_copy_of_the_same_one_are_noticed(autojump_clock: Clock) -> None:
+    async with rig() as made:
+        made.server.send_nowait(WELCOME)
+        await made.session.begin(HELLO)
+        made.session.check(0, 0)
+        made.session.check(77, 3)
+        made.session.check(77, 2)
+        with pytest.raises(OtherLineage):
+            made.session.check(78, 3)
+        with pytest.raises(errors.Refused, match="older"):
+            made.session.check(77, 4)
+
+
+# ---------------------------------------------------------------- the end
+
+
+async def test_a_server_that_is_silent_for_three_beats_is_left(autojump_clock: Clock) -> None:
+    async with running() as made:
+        begun_s = trio.current_time()
+        await made.has_ended.wait()
+        assert "silent" in made.why
+        assert 3 * BEAT_S <= trio.current_time() - begun_s <= 5 * BEAT_S
+
+
+async def test_any_word_of_the_server_is_a_sign_of_life(autojump_clock: Clock) -> None:
+    async with running() as made, trio.open_nursery() as nursery:
+        nursery.start_soon(beat_on, made)
+        await trio.sleep(20 * BEAT_S)
+        assert not made.has_ended.is_set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_slept_has_missed_nothing(autojump_clock: Clock) -> None:
+    async with running() as made:
+        autojump_clock.autojump_threshold = float("inf")
+        for _ in range(10):
+            autojump_clock.jump(100 * BEAT_S)
+            await trio.testing.wait_all_tasks_blocked()
+        assert not made.has_ended.is_set()
+        autojump_clock.autojump_threshold = 0
+
+
+async def test_a_report_that_is_not_acknowledged_in_time_ends_the_connection(autojump_clock: Clock) -> None:
+    async with running() as made, trio.open_nursery() as nursery:
+        nursery.start_soon(beat_on, made)
+        made.server.send_nowait(assign(ref(1)))
+        await made.receive(m.Assigned)
+        begun_s = trio.current_time()
+        made.hands.carry_out(made.hands.slots.ended((end(ref(1)),)))
+        await made.has_ended.wait()
+        assert "acknowledge" in made.why
+        assert limits.delivery_s_max <= trio.current_time() - begun_s <= limits.delivery_s_max + 3 * BEAT_S
+        nursery.cancel_scope.cancel()
+
+
+async def test_reports_that_are_acknowledged_end_nothing(autojump_clock: Clock) -> None:
+    async with running() as made, trio.open_nursery() as nursery:
+        nursery.start_soon(beat_on, made)
+        for job in range(1, 20):
+            made.server.send_nowait(assign(ref(job), delivery=job))
+            await made.receive(m.Assigned)
+            made.hands.carry_out(made.hands.slots.ended((end(ref(job)),)))
+            report = await made.receive(m.Ended)
+            await trio.sleep(BEAT_S)
+            made.server.send_nowait(m.Acknowledged(report.delivery))
+        assert not made.has_ended.is_set()
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_server_s_farewell_is_why_it_ended(autojump_clock: Clock) -> None:
+    async with running() as made:
+        made.server.close(m.Goodbye("the server stops"))
+        await made.has_ended.wait()
+        assert made.why == "the server stops"
+
+
+async def test_what_is_no_message_ends_the_session_and_nothing_else(
+    capsys: pytest.CaptureFixture[str], autojump_clock: Clock,
+) -> None:
+    async with running() as made:
+        await made.server.stream.send_all(b"\x00\x00\x00\x01\xff")
+        await made.has_ended.wait()
+        assert "protocol_error" in capsys.readouterr().err
+        assert made.hands.link is None
+
+
+# ---------------------------------------------------------------- between
+
+
+async def test_nothing_is_taken_from_the_server_while_there_is_no_launcher(autojump_clock: Clock) -> None:
+    async with running() as made:
+        made.hands.launcher_is_ready = trio.Event()
+        made.server.send_nowait(assign(ref(1)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert made.hands.slots.held == {}
+        made.hands.launcher_is_ready.set()
+        await made.receive(m.Assigned)
+        assert ref(1) in made.hands.slots.held
+
+
+async def test_the_session_s_end_puts_unacknowledged_results_on_the_way_to_the_disk(autojump_clock: Clock) -> None:
+    async with running() as made:
+        made.server.send_nowait(assign(ref(1)))
+        await made.receive(m.Assigned)
+        made.hands.carry_out(made.hands.slots.ended((end(ref(1)),)))
+        await made.receive(m.Ended)
+        assert made.hands.to_disk == []
+        made.server.close()
+        await made.has_ended.wait()
+        assert [instruction.ends for _, instruction in made.hands.to_disk] == [(end(ref(1)),)]
