@@ -4,6 +4,7 @@ import json
 import os
 import stat
 import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,36 @@ def test_what_was_acknowledged_survives_a_kill_and_a_stop(tmp_path: Path) -> Non
         with server.client() as client:
             names = [client.ask(Get(str(number))).value["name"] for number in range(1, 61)]  # type: ignore[union-attr]
         assert names == [f"job-{life}-{number}" for life in range(3) for number in range(20)]
+
+
+@pytest.mark.slow
+def test_a_stop_under_load_is_quick_and_loses_nothing_that_was_answered(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        answered: list[str] = []
+        ends: list[str] = []
+
+        def load(name: int) -> None:
+            with server.client(patience_s=0) as client:
+                try:
+                    for number in range(10_000):
+                        answer: Any = client.ask(command("true", key=f"{name}.{number}"))
+                        answered.append(answer.id)
+                except TqError as error:
+                    ends.append(error.code)
+
+        threads = [threading.Thread(target=load, args=(name,)) for name in range(3)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: len(answered) > 100)
+        assert server.stop() == 0
+        for thread in threads:
+            thread.join()
+        assert set(ends) <= {"not_done", "unreachable", "unknown"}
+        server.start()
+        with server.client() as client:
+            for job in answered:
+                client.ask(Get(job))
+        assert len(set(answered)) == len(answered)
 
 
 def test_a_stop_tells_clients_and_does_not_wait_for_them(tmp_path: Path) -> None:

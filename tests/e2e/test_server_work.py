@@ -58,15 +58,15 @@ def test_logs_follow_a_task_while_it_prints(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_is_killed_again_and_again_loses_no_running_task(tmp_path: Path) -> None:
+def test_a_server_that_is_killed_and_stopped_again_and_again_loses_no_running_task(tmp_path: Path) -> None:
     with running_server(tmp_path) as server, running_worker(server), server.client() as client:
         flag, count = tmp_path / "flag", tmp_path / "count"
         script = f"echo $$ >> {count}; echo before; while ! test -e {flag}; do sleep 0.05; done; echo after"
         client.ask(command("sh", "-c", script))
         wait_until_started(client, "1")
         wait_until(count.exists)
-        for _ in range(3):
-            server.kill()
+        for end in (server.kill, server.stop, server.kill):
+            end()
             server.start()
             wait_until(lambda: _connected(client) == 1)
         flag.touch()
