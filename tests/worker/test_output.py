@@ -169,6 +169,23 @@ def test_pipes_are_watched_after_a_moment_but_those_of_a_loud_program_at_once():
     os.close(write_end)
 
 
+def test_a_closed_pipe_leaves_epoll_although_a_new_child_still_has_a_copy():
+    poll = select.epoll()
+    capture = Capture(poll, SimpleNamespace(is_full=False, send=lambda _: None))
+    attempt = Attempt(ref(1), 1, SimpleNamespace(lane=1, program=SimpleNamespace(is_loud=True)))
+    attempt.phase = Phase.RUNNING
+    read_end, write_end = os.pipe()
+    copy = os.dup(read_end)
+    attempt.fds = [read_end, -1]
+    capture.add(attempt)
+    os.close(write_end)
+
+    assert poll.poll(0) == [(read_end, select.EPOLLHUP)]
+    assert capture.ready(read_end) is attempt
+    assert poll.poll(0) == []
+    os.close(copy)
+
+
 def test_unfollowed_output_is_sent_ever_more_rarely():
     sent: list[frames.Output] = []
     reports = SimpleNamespace(is_full=False, send=sent.append)

@@ -5,6 +5,10 @@ when they end. Watched at once are attempts that are followed, and those of a pr
 would fill the pipe and stand still. What a push sends are whole slots (output.py), so a repeat is harmless. Pushed is,
 at most every `push_s`, what is followed, as long as there is credit; and of everything else what is more than
 `unfollowed_bytes` new, at intervals that double, since a task that writes for hours must not fill the wire.
+
+Closing a pipe does not take it out of epoll while a child that has just been started still has a copy: posix_spawn
+returns a little before the exec has closed it. On a busy machine the loop then spun on the hang-up of a pipe that it
+no longer had (0.8 turns a task became 2.5), so what is watched is taken out by hand.
 """
 
 import select
@@ -112,8 +116,9 @@ class Capture:
         fd = attempt.fds[index]
         attempt.fds[index] = -1
         if attempt.is_watched:
-            self._by_fd.pop(fd, None)
-        close(fd)  # which takes it out of epoll: no other process has this end
+            del self._by_fd[fd]
+            self._poll.unregister(fd)
+        close(fd)
 
     def drain(self, attempt: Attempt) -> bool:
         """The main process has ended: read what is there. Return whether both pipes are at their end."""
