@@ -154,6 +154,16 @@ def test_a_bug_costs_its_command_and_nothing_else() -> None:
     assert loop.pipeline.counters.bugs == 1
 
 
+def test_an_answer_that_a_session_cannot_take_costs_nobody_else() -> None:
+    loop = Loop().start()
+    loop.inlet.put([Request(submit("a"), "me", lambda _: 1 / 0)])  # type: ignore[arg-type, return-value]
+    loop.ask("good", submit("b"))
+    loop.settle()
+
+    assert isinstance(loop.answers()["good"], Submitted)
+    assert loop.pipeline.counters.bugs == 1
+
+
 class BrokenDispatch(Engine):
     """An engine whose Dispatch fails when it is told to."""
 

@@ -11,7 +11,20 @@ from tests.server.rig import submit
 from tq import limits
 from tq.core import tables
 from tq.core.task import Cause, Phase, State
-from tq.core.vocabulary import Acknowledge, AttemptRef, Cancel, Capacity, Drain, End, Held, Logs, Upload, WorkerLost
+from tq.core.vocabulary import (
+    Acknowledge,
+    Assignment,
+    AttemptRef,
+    Cancel,
+    Capacity,
+    Drain,
+    End,
+    Held,
+    Logs,
+    Start,
+    Upload,
+    WorkerLost,
+)
 from tq.server.heard import HeardStream
 from tq.server.intake import Request
 from tq.server.peers import WorkerPeer
@@ -274,6 +287,18 @@ async def test_a_worker_that_does_not_read_gets_everything_in_order_when_it_read
 
         jobs = [ref.job for message in worker.seen if isinstance(message, m.Assign) for ref in assigned(message)]
         assert jobs == list(range(1, 41))
+
+
+async def test_what_cannot_be_sent_costs_the_connection_and_nothing_else() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        (session,) = hall.registry.workers
+        refs = tuple(Assignment(AttemptRef(1 << 60, 0, n, 1 << 60, 1 << 60), n) for n in range(8_000))
+        session.carry_out(Start(77, session.peer.session, 1, 1, False, "default", "", b"", 0, refs))
+
+        assert "could not send" in (await worker.receive(m.Goodbye)).reason
+        assert hall.registry.effects_failed == 1
+        assert (await hall.client("read")).welcome.role == "read"
 
 
 async def test_what_is_sent_never_overtakes_what_had_to_wait() -> None:

@@ -117,7 +117,8 @@ class _Answers:
 
 class Pipeline:
     """The turns of one server. `times` gives both clocks, `lap_ms` a fine one for the turn's cap; `flush` asks the
-    committer to flush a sequence, which calls `flushed` or `fail` later; `release` carries out effects.
+    committer to flush a sequence, which calls `flushed` or `fail` later; `release` carries out effects; `on_bug`
+    gets the command (or the answer that nobody could take) with the exception that it raised.
     """
 
     def __init__(
@@ -130,7 +131,7 @@ class Pipeline:
         lap_ms: Callable[[], float],
         flush: Callable[[int], None],
         release: Callable[[Sequence[Effect]], None],
-        on_bug: Callable[[Command | Look, Times, Exception], None],
+        on_bug: Callable[[object, Times, Exception], None],
     ) -> None:
         self.engine = engine
         self.store = store
@@ -281,8 +282,7 @@ class Pipeline:
                 request.reply(UNKNOWN)
             raise
         except Exception as error:  # noqa: BLE001 - a bug must cost its command, never the server (I12)
-            self.counters.bugs += 1
-            self._on_bug(command, self._turn_times, error)
+            self._bug(command, error)
             answer = errors.InternalError(
                 f"the server failed at this {type(command).__name__}, and dropped it", hint="its log says where"
             )
@@ -308,11 +308,18 @@ class Pipeline:
 
     def _let_go(self, answers: _Answers) -> Iterator[Point]:
         for reply, answer in answers.replies:
-            reply(answer)
+            try:
+                reply(answer)
+            except Exception as error:  # noqa: BLE001 - a session's bug: its peer's loss, never the server's (I12)
+                self._bug(answer, error)
         yield Point.REPLIED
         if answers.effects:
             self._release(answers.effects)
         yield Point.RELEASED
+
+    def _bug(self, what: object, error: Exception) -> None:
+        self.counters.bugs += 1
+        self._on_bug(what, self._turn_times, error)
 
     def _give_up(self, error: errors.StoreError) -> None:
         self._error = error

@@ -53,6 +53,7 @@ class Registry:
         self.follow = Follow()
         self.connections: Counter[str] = Counter()  # by role of the token
         self.output_dropped = 0  # slots of attempts that their sender did not hold
+        self.effects_failed = 0  # that a session could not carry out
         self._workers: dict[int, WorkerSession] = {}
         self._by_token: defaultdict[str, dict[Peer, None]] = defaultdict(dict)  # in order of arrival
         self._last_session = 0
@@ -104,7 +105,7 @@ class Registry:
             peer.close(reason)
 
     def release(self, effects: Sequence[v.Effect]) -> None:
-        """Carry out the effects of a turn that is on disk, in order."""
+        """Carry out the effects of a turn that is on disk, in order. No session raises anything here."""
         for effect in effects:
             if isinstance(effect, v.TaskChanged):
                 self.watch.changed(effect.job)

@@ -7,15 +7,15 @@ import os
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import msgspec
 
 from tq.core.vocabulary import Command, Times
 from tq.net.log import log
-from tq.server.intake import Look
 
 files_max: Final = 20
+_COMMANDS: Final = get_args(Command)
 
 
 class FailedCommands:
@@ -25,13 +25,13 @@ class FailedCommands:
         self._directory = data / "failed"
         self._count = 0
 
-    def keep(self, command: Command | Look, times: Times, error: Exception) -> None:
+    def keep(self, command: object, times: Times, error: Exception) -> None:
         """Log what happened, and keep the command with its times."""
         name = type(command).__name__
         where = "".join(traceback.format_exception(error))
         path = self._directory / f"{times.wall_ms}-{name}-{self._count}"
         log("internal_error", level="error", command=name, kept=path.name, error=where[-4_000:])
-        if isinstance(command, Look) or self._count >= files_max:
+        if not isinstance(command, _COMMANDS) or self._count >= files_max:
             return
         self._count += 1
         with suppress(OSError):

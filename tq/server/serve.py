@@ -164,7 +164,7 @@ class Server:
             "flushes": counters.flushes,
             "commands": counters.commands,
             "refused": counters.refused,
-            "internal_errors": counters.bugs,
+            "internal_errors": counters.bugs + self.registry.effects_failed,
             "output_dropped": self.registry.output_dropped,
         }
 

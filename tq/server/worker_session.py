@@ -82,12 +82,17 @@ class WorkerSession:
         self._link.send_nowait(m.FollowOutput(attempt, on), output=True)
 
     def carry_out(self, effect: v.Effect | v.Joined) -> None:
-        """Send what the core decided for this worker, behind what waits already."""
+        """Send what the core decided for this worker, behind what waits already. Raises nothing."""
         if self._outbox or not self._link.has_room:
             self._outbox.append(effect)
             self._outbox_filled.set()
-        else:
+            return
+        try:
             self._send(effect)
+        except Exception as error:  # noqa: BLE001 - the edge: it is called from the commit loop, which must go on (I12)
+            self._desk.registry.effects_failed += 1
+            log("effect_failed", level="error", effect=type(effect).__name__, error=repr(error))
+            self.close("the server could not send what it should: reconnect")
 
     # ------------------------------------------------------------ receiving
 
