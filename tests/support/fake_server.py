@@ -131,6 +131,8 @@ class FakeServer:
         self.port = 0
         self.lineage, self.epoch, self.beat_ms = 77, 1, 1_000
         self.refusal: m.Refused | None = None
+        self.tells_ca = False
+        self.hellos = 0
         self.peers: list[Peer] = []
         self._arrive, self._arrivals = trio.open_memory_channel[Peer](100)
 
@@ -159,7 +161,13 @@ class FakeServer:
         except trio.BrokenResourceError:
             return
         async with open_link(stream, Connection(limits.frame_bytes_max)) as link:
-            hello, *rest = await anext(link)
+            hello, *rest = await anext(link, (None,))
+            if self.tells_ca and isinstance(hello, m.GetCA):
+                link.send_nowait(m.CA(self.identity.ca_pem.encode()))
+                return
+            if not isinstance(hello, m.Hello):
+                return
+            self.hellos += 1
             if self.refusal is not None:
                 link.send_nowait(self.refusal)
                 return

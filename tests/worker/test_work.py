@@ -309,7 +309,44 @@ async def test_a_worker_that_is_refused_for_now_comes_again(server: FakeServer, 
         await server.reconciled()
 
 
+async def test_a_join_string_s_hash_is_enough_to_trust_the_server(server: FakeServer, tmp_path: Path) -> None:
+    server.tells_ca = True
+    known = server.identity.ca_sha256
+    with running_worker(server, tmp_path, ca_pem="", ca_sha256=known) as worker:
+        await server.reconciled()
+        assert text(tmp_path / "state" / "cas" / f"{known}.pem") == server.identity.ca_pem
+        worker.signal(signal.SIGTERM)
+        assert await worker.exit_status() == 0
+
+
+async def test_a_server_with_another_ca_never_sees_the_token(server: FakeServer, tmp_path: Path) -> None:
+    server.tells_ca = True
+    with running_worker(server, tmp_path, ca_pem="", ca_sha256="0" * 64) as worker:
+        assert await worker.exit_status() == 4
+    assert server.hellos == 0
+
+
 # ---------------------------------------------------------------- leaving
+
+
+async def test_a_worker_that_finds_no_server_can_be_told_to_leave(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path, address=("127.0.0.1", 1)) as worker:
+        await worker.logged("cannot_connect")
+        worker.signal(signal.SIGTERM)
+        assert await worker.exit_status() == 0
+
+
+async def test_results_that_nobody_acknowledges_are_on_disk_when_the_worker_has_left(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    with running_worker(server, tmp_path) as worker:
+        peer = await server.reconciled()
+        peer.acknowledges = False
+        peer.send(assign(1, "true"))
+        await peer.receive(m.Ended)
+        worker.signal(signal.SIGTERM)
+        assert await worker.exit_status() == 0
+    assert [path.name for path in (tmp_path / "state" / "worker" / "spool").iterdir()] == ["000000000001"]
 
 
 async def test_an_idle_worker_leaves_at_once(server: FakeServer, tmp_path: Path) -> None:

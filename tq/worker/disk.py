@@ -20,7 +20,8 @@ async def run_disk(hands: Hands, spool: Spool) -> None:
     while True:
         await hands.disk_work.wait()
         hands.disk_work = trio.Event()
-        await trio.to_thread.run_sync(write_down, spool, _take(hands))
+        with trio.CancelScope(shield=True):  # what has been taken must not be dropped at the worker's end
+            await trio.to_thread.run_sync(write_down, spool, _take(hands))
 
 
 def finish(hands: Hands, spool: Spool) -> None:

@@ -20,6 +20,7 @@ from typing import Final
 
 import trio
 
+from tq.net.log import log
 from tq.worker import frames
 from tq.worker.containment import kill_all_children
 from tq.worker.launcher import command
@@ -72,6 +73,8 @@ class LauncherLink:
             messages: list[frames.Up] = []
             for message in self._reader.feed(data):
                 if isinstance(message, frames.Pong):
+                    if message.degraded != self.pong.degraded:
+                        log("cannot_be_killed", level="error", attempts=message.degraded)
                     self.pong = message
                 else:
                     messages.append(message)

@@ -93,6 +93,7 @@ class Session:
                 nursery.cancel_scope.cancel()
         finally:
             hands.link = None
+            hands.inputs.clear()  # asked for again in the next session
             hands.carry_out(hands.slots.disconnected())
         return self._farewell or link.ended_because
 
