@@ -1,9 +1,11 @@
 """What readers see of the opaque parts of a task."""
 
+from tq import limits
 from tq.core.vocabulary import Document, Page
-from tq.server.present import list_command_chars_max, present, present_page, usage, written
+from tq.server.present import list_command_bytes_max, present, present_page, usage, written
 from tq.wire.body import Body, Usage
-from tq.wire.codec import dumps
+from tq.wire.codec import dumps, encode
+from tq.wire.messages import Reply
 
 BODY = dumps(
     Body((b"echo", b"a b", b"\xff"), b"/tmp", {"PASSWORD": b"hunter2"}, stdin=b"secret input", time_limit_ms=1_500)
@@ -50,7 +52,7 @@ def test_a_list_shows_only_the_beginning_of_a_long_command() -> None:
     long = dumps(Body((b"x" * 150, b"y" * 150, b"z"), b"/", {"PASSWORD": b"hunter2"}))
     (line,) = present_page(Page(({"id": "1", "body": long},), "next")).items
 
-    assert line["command"] == ["x" * 150, "y" * (list_command_chars_max - 151) + "…"]
+    assert line["command"] == ["x" * 150, "y" * (list_command_bytes_max - 151) + "…"]
     assert "hunter2" not in repr(line)
 
 
@@ -59,3 +61,13 @@ def test_the_document_of_the_core_is_not_changed() -> None:
     present(document, with_secrets=True)
 
     assert document.value == {"body": BODY}
+
+
+def test_a_body_as_large_as_may_be_still_fits_a_frame_as_text() -> None:
+    argv = (b"\xff" * 60_000,) * 2
+    shown = present(
+        Document({"body": dumps(Body(argv, b"/", {f"V{n}": b"\xff" * 1_000 for n in range(60)}))}), with_secrets=True
+    )
+
+    assert shown.value["command"][-1].endswith("…")
+    assert len(encode([Reply(1, shown)])) < limits.frame_bytes_max

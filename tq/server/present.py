@@ -4,6 +4,7 @@ The core forwards bodies and never looks inside; here, at the edge, they become 
 may not see secrets gets neither environment nor input. Bytes that are no UTF-8 are shown with backslash escapes.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 from tq.core.vocabulary import Document, Page
@@ -11,7 +12,8 @@ from tq.errors import ProtocolError
 from tq.wire.body import Body, Usage
 from tq.wire.codec import loads
 
-list_command_chars_max: Final = 200
+list_command_bytes_max: Final = 200  # of each line of a list
+shown_bytes_max: Final = 90_000  # of a command, and of an environment: bytes that are no text grow fourfold as escapes
 
 
 def present(document: Document, *, with_secrets: bool) -> Document:
@@ -33,19 +35,20 @@ def _line(item: dict[str, Any]) -> dict[str, Any]:
     body = line.pop("body", None)
     if isinstance(body, bytes) and body:
         command = _body(body, with_secrets=False)["command"] or []
-        line["command"] = _beginning(command)
+        line["command"] = _beginning(command, list_command_bytes_max)
     return line
 
 
-def _beginning(command: list[str]) -> list[str]:
-    """Return the first arguments, up to `list_command_chars_max` characters; a cut is marked by an ellipsis."""
-    shown, left = [], list_command_chars_max
-    for argument in command:
-        if len(argument) > left:
-            shown.append(argument[:left] + "…")
+def _beginning(texts: Iterable[str], bytes_max: int) -> list[str]:
+    """Return the first texts, up to so many bytes; a cut is marked by an ellipsis."""
+    shown, left = [], bytes_max
+    for one in texts:
+        size = len(one.encode())
+        if size > left:
+            shown.append(one.encode()[:left].decode(errors="ignore") + "…")
             break
-        shown.append(argument)
-        left -= len(argument) + 1
+        shown.append(one)
+        left -= size + 1
     return shown
 
 
@@ -94,14 +97,15 @@ def _body(raw: bytes, *, with_secrets: bool) -> dict[str, Any]:
     except ProtocolError:
         return {"command": None}
     fields: dict[str, Any] = {
-        "command": [text(argument) for argument in body.argv],
+        "command": _beginning(map(text, body.argv), shown_bytes_max),
         "cwd": text(body.cwd),
         "time_limit_s": body.time_limit_ms / 1_000 if body.time_limit_ms else None,
         "kill_after_s": body.kill_after_ms / 1_000,
         "stdin_bytes": len(body.stdin),
     }
     if with_secrets:
-        fields["environment"] = {name: text(value) for name, value in sorted(body.environment.items())}
+        pairs = (f"{name}={text(value)}" for name, value in sorted(body.environment.items()))
+        fields["environment"] = dict(pair.partition("=")[::2] for pair in _beginning(pairs, shown_bytes_max))
     return fields
 
 
