@@ -47,6 +47,23 @@ def name_process(name: str) -> None:
     _libc.prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
+def close_inherited(keep: int) -> None:
+    """Close every inherited descriptor but `keep`; 0 to 2 are open afterwards, so that no pipe gets one of these numbers."""
+    for name in os.listdir("/proc/self/fd"):
+        if (other := int(name)) > 2 and other != keep:
+            with suppress(OSError):  # the listing's own descriptor
+                os.close(other)
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    for standard in (1, 2):
+        try:
+            os.fstat(standard)
+        except OSError:
+            os.dup2(null, standard)
+    if null > 2:
+        os.close(null)
+
+
 def ignore_signals() -> None:
     """Ignore what a terminal or a task may send to the launcher; only end of file and KILL end it.
 

@@ -277,7 +277,7 @@ class Launcher:
 def main(fd: int) -> None:
     """Run a launcher on the inherited socket `fd`; returns when the worker is gone."""
     os.set_inheritable(fd, False)  # else every task holds the socket: no end of file, and tasks that write frames
-    _close_all_but(fd)
+    containment.close_inherited(fd)
     with suppress(PermissionError):  # it leads its own session already
         os.setsid()
     containment.name_process("tq-launcher")
@@ -290,20 +290,3 @@ def main(fd: int) -> None:
         launcher.run()
     except frames.FrameError as error:
         sys.exit(f"tq launcher: {error}")
-
-
-def _close_all_but(fd: int) -> None:
-    """Close what else was inherited; 0 to 2 are open afterwards, so that no pipe gets one of these numbers."""
-    for name in os.listdir("/proc/self/fd"):
-        if (other := int(name)) > 2 and other != fd:
-            with suppress(OSError):  # the listing's own descriptor
-                os.close(other)
-    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-    os.dup2(null, 0)
-    for standard in (1, 2):
-        try:
-            os.fstat(standard)
-        except OSError:
-            os.dup2(null, standard)
-    if null > 2:
-        os.close(null)
