@@ -48,7 +48,7 @@ def name_process(name: str) -> None:
 
 
 def close_inherited(keep: int) -> None:
-    """Close every inherited descriptor but `keep`; 0 to 2 are open afterwards, so that no pipe gets one of these numbers."""
+    """Close every inherited descriptor but `keep`. Afterwards 0 to 2 are open, so that no pipe gets such a number."""
     for name in os.listdir("/proc/self/fd"):
         if (other := int(name)) > 2 and other != keep:
             with suppress(OSError):  # the listing's own descriptor
