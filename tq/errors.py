@@ -21,7 +21,7 @@
       StoreError                  store             74  the disk failed: acknowledge nothing more
         StoreDamaged              store_damaged     78  an acknowledged commit is missing, or bytes are damaged
 
-The code is stable and goes over the wire; the exit status is what the command line ends with (cli.md);
+The code is stable and goes over the wire; the exit status is what the command line ends with (docs/cli.md);
 the hint says what to do next, in the imperative.
 """
 
@@ -155,7 +155,7 @@ class ConfigurationError(TqError):
 
 
 class StoreError(TqError):
-    """Write, flush or fsync failed once: nothing more may be acknowledged (storage.md)."""
+    """Write, flush or fsync failed once: nothing more may be acknowledged (docs/store-format.md)."""
 
     code = "store"
     exit_status = 74

@@ -1,4 +1,4 @@
-"""Every table of the store with its key fields (model.md). A job is two integers in a key: job and part.
+"""Every table of the store with its key fields (docs/store-format.md). A job is two integers in a key: job and part.
 
 Widths and families of the keys are the store's business (store/keys.py); the core sees tuples.
 """

@@ -33,7 +33,7 @@ _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
 class Room(Enum):
-    """How much room the disk has. LOW: no new work is accepted; CRITICAL: nothing is leased either (storage.md)."""
+    """How much room the disk has. LOW: no new work is accepted; CRITICAL: nothing is leased either."""
 
     NORMAL = "normal"
     LOW = "low"

@@ -23,7 +23,7 @@ TRIMMED_TAG: Final = 1
 # The one key format without a table: output comes by the second door (output.py).
 OUTPUT_TAG: Final = 40
 
-# Table: its tag and its column family, chosen by how long its rows live (model.md).
+# Table: its tag and its column family, chosen by how long its rows live (docs/store-format.md).
 LAYOUT: Final[dict[str, tuple[int, str]]] = {
     "meta": (16, "state"),
     "job": (17, "bodies"),

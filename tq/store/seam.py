@@ -18,7 +18,7 @@ class OutputSlot(NamedTuple):
 
 
 class Store(View, Protocol):
-    """A durable, ordered map of typed tables. Raises StoreError once, and then for ever (storage.md)."""
+    """A durable, ordered map of typed tables. Raises StoreError once, and then for ever (docs/store-format.md)."""
 
     def write(self, changes: Changes, *, sequence: int, epoch: int, wall_ms: int) -> None:
         """Write one turn's changes as one batch, with its turn key in every family. Not yet durable."""

@@ -1,6 +1,6 @@
 """Kinds of timers, and setting one. What each does when it is due stands in clock.py.
 
-Clock 0 is the steady one, clock 1 the wall's (scheduling.md). A timer is a key, so it survives a restart.
+Clock 0 is the steady one, clock 1 the wall's. A timer is a key, so it survives a restart.
 """
 
 from enum import IntEnum
