@@ -65,7 +65,7 @@ def _keep(
         if task.phase is Phase.STOPPING and not has_ended:
             stop.append((ref, int(task.cause)))
         return True
-    if verdict is Verdict.KNOWN or has_ended:
+    if has_ended:
         settled.append(ref)
     else:
         stop.append((ref, int(Cause.LOST)))
