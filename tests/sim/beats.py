@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from tests.sim.world import SECOND
 from tq import limits
+from tq.core.vocabulary import WorkerLost
 from tq.server.intake import Request
 from tq.server.lease_clock import LeaseClock
 from tq.wire import messages as m
@@ -20,6 +21,8 @@ class Beats:
         self._server = server
         self._inlet = server.intake.inlet()
         self._heard_us: dict[int, int] = {}
+        self._really_heard_us: dict[int, int] = {}
+        self._since_us = 0
         self._due_us = 0
 
     def begin(self, owed: tuple[int, ...]) -> None:
@@ -29,6 +32,7 @@ class Beats:
         for worker in owed:
             window_beats = max(limits.reattach_beats, limits.reattach_s_min * SECOND / server.beat_us)
             self._heard_us[worker] = server.world.now_us + int((window_beats - 3) * server.beat_us)
+        self._since_us = self._due_us = server.world.now_us
         self._plan()
 
     def heard(self, worker: int, session: int) -> None:
@@ -36,12 +40,12 @@ class Beats:
         self.clock.heard(worker, session)
         current = self._server.registry.worker(worker)
         if current is not None and current.peer.session == session:
-            self._heard_us[worker] = self._server.world.now_us
+            self._heard_us[worker] = self._really_heard_us[worker] = self._server.world.now_us
 
     def _plan(self) -> None:
         server = self._server
-        self._due_us = server.world.now_us + server.beat_us
-        server.after(server.beat_us, self._tick, False)
+        self._due_us += server.beat_us
+        server.after(max(self._due_us - server.world.now_us, 0), self._tick, False)
 
     def _tick(self, has_read: bool) -> None:
         server, world = self._server, self._server.world
@@ -51,10 +55,12 @@ class Beats:
             return
         if late_us > server.beat_us:
             world.count("late ticks")
+            self._due_us = world.now_us
             self._heard_us = {worker: heard_us + late_us for worker, heard_us in self._heard_us.items()}
         for lost in self.clock.tick(late_us / SECOND):
             server.note(f"w{lost.worker:x} is lost, session {lost.session}")
             world.count("workers declared lost")
+            self._check_patience(lost)
             self._inlet.put([Request(lost, "sim")])
             session = server.registry.worker(lost.worker)
             if session is not None:
@@ -65,6 +71,17 @@ class Beats:
         for session in server.registry.workers:
             session.check_deliveries(world.now_us / SECOND)
         self._plan()
+
+    def _check_patience(self, lost: WorkerLost) -> None:
+        """Nobody is lost who was heard within two beats, or whose re-attach window is not over."""
+        server = self._server
+        now_us, window_us = server.world.now_us, limits.reattach_beats * server.beat_us
+        after_us = now_us - self._since_us
+        if lost.session == 0 and after_us < window_us:
+            raise server.world.violated(f"w{lost.worker:x} is lost {after_us / SECOND} s after the start")
+        silent_us = now_us - self._really_heard_us.get(lost.worker, 0)
+        if lost.session and silent_us < 2 * server.beat_us:
+            raise server.world.violated(f"w{lost.worker:x} is lost, silent for only {silent_us / SECOND} s")
 
     def _check_i5(self) -> None:
         """Nobody holds attempts who has not been heard for 3 beats, one tick and the time of a turn."""

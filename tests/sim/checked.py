@@ -1,7 +1,5 @@
 """The real engine, watched: every command is compared with what the fence says, every turn with what must hold."""
 
-from typing import Any
-
 from tests.sim.ledger import Ledger
 from tests.sim.world import World
 from tq.core import invariants, tables
@@ -77,42 +75,57 @@ class CheckedTurn(Turn):
         return answer
 
     def _apply_word(self, command: Report | Handback | Started) -> Answer | None:
-        before = [(ref, self._overlay.get(tables.TASK, ref.task)) for ref in _refs(command)]
+        words = [(ref, self._overlay.get(tables.TASK, ref.task)) for ref in _refs(command)]
+        ours = {ref.task for ref, before in words if self._is_ours(command, ref, before)}
+        stale = sum(not self._is_ours(command, ref, before) for ref, before in words)
         counts = self._engine.live.counts
         counted = counts.get("stale_reports", 0) + counts.get("known_reports", 0)
         answer = super().apply(command)
-        stale = sum(not self._counts(command, ref, task) for ref, task in before)
+        for ref, before in words:
+            after = self._overlay.get(tables.TASK, ref.task)
+            if ref.task not in ours and after != before:
+                raise self._violated(f"I4: a stale word {command} turned {before} into {after}")
+            if ref.task in ours and after == before and isinstance(command, Report):
+                raise self._violated(f"a current report {command} changed nothing of {before}")
         counted = counts.get("stale_reports", 0) + counts.get("known_reports", 0) - counted
         if counted != stale:
             raise self._violated(f"I4: {command} has {stale} stale words, {counted} were counted")
         return answer
 
-    def _counts(self, command: Any, ref: AttemptRef, before: Task | None) -> bool:
-        """Whether a word may change something; raise if it did what it may not do, or did not what it must."""
-        after = self._overlay.get(tables.TASK, ref.task)
-        live = self._engine.live.workers.get(command.worker)
-        session = live.session if live else None
-        is_ours = (
-            session is not None
-            and session.number == command.session
-            and before is not None
-            and (before.attempt, before.lease) == (ref.attempt, ref.lease)
-            and before.worker in (command.worker, session.predecessor or command.worker)
-            and (before.state is State.RUNNING or (before.state is State.QUEUED and before.phase is Phase.LOST))
-        )
-        if not is_ours and after != before:
-            raise self._violated(f"I4: a stale word {command} turned {before} into {after}")
-        if is_ours and after == before and isinstance(command, Report):
-            raise self._violated(f"a current report {command} changed nothing of {before}")
-        return is_ours
+    def _is_ours(self, command: Report | Handback | Started, ref: AttemptRef, task: Task | None) -> bool:
+        """Whether a word may change something, written down once more from semantics.md."""
+        session = self._engine.live.workers[command.worker].session
+        if session is None or task is None or (task.attempt, task.lease) != (ref.attempt, ref.lease):
+            return False
+        if task.worker not in (command.worker, session.predecessor or command.worker):
+            return False
+        if task.state is State.RUNNING:
+            return True
+        progress = self._overlay.get(tables.PROGRESS, ref.task[:2])
+        is_claimable = task.state is State.QUEUED and task.phase is Phase.LOST
+        return is_claimable and progress is not None and not progress.cancelling
 
     def finish(self, *, may_lease: bool = True) -> Finished:
         """Finish the turn, and see what must hold after Dispatch."""
         finished = super().finish(may_lease=may_lease)
         if finished.changes:
             self._engine.ledger.wrote(finished)
+            self._check_order(finished)
         self._engine.ledger.world.saw("engine", finished.effects)
         return finished
+
+    def _check_order(self, finished: Finished) -> None:
+        """Of a lane, what is leased comes before all that is left waiting: by priority, then by age."""
+        last: dict[int, tuple[int, int, int]] = {}
+        for key, task in finished.changes.get(tables.TASK, {}).items():
+            if task.state is State.RUNNING and task.lease == finished.sequence:
+                progress = self._overlay.get(tables.PROGRESS, key[:2])
+                assert progress is not None
+                last[progress.lane] = max(last.get(progress.lane, (0, 0, 0)), (progress.rank, *key[:2]))
+        for lane, place in last.items():
+            waiting = self._overlay.scan(tables.READY, (lane,), (lane, *place), 1)
+            if waiting:
+                raise self._violated(f"lane {lane}: {place} was leased before {waiting[0][0]}")
 
     def _violated(self, what: str) -> Exception:
         return self._engine.ledger.world.violated(what)

@@ -7,6 +7,7 @@ from tests.sim.network import End
 from tests.sim.script import Script
 from tests.sim.server import Server
 from tests.sim.world import MS, SECOND, Process, World
+from tq.core import tables
 from tq.core import vocabulary as v
 from tq.wire import messages as m
 
@@ -30,6 +31,8 @@ class Client(Process):
         self._think_us = think_us
         self._script = Script(world, name, self._workers)
         self._request = 0
+        self._asked = (0, 0)
+        self._was_frozen = False
 
     def start(self) -> None:
         """Connect, and begin to act."""
@@ -76,6 +79,8 @@ class Client(Process):
         if self.command is None or self.end is None:
             return
         self._request += 1
+        self._asked = (self.server.lives, self.server.freezes)
+        self._was_frozen = self.server.is_frozen
         self.end.send([m.Ask(self._request, self.command)])
         self.after(SILENT_US, self._silent, self._request)
 
@@ -83,6 +88,7 @@ class Client(Process):
         if self.command is None or request != self._request or self.end is None:
             return
         if isinstance(self.command, v.Wait):
+            self._check_wait(self.command)
             self.end.send([m.Unsubscribe(request)])
             self._done("gives up waiting")
             return
@@ -140,6 +146,21 @@ class Client(Process):
         self.note(f"{type(self.command).__name__}: {what}")
         self.command = None
         self.after(self.world.wait_us(self._think_us) if not self.todo else 1, self._act)
+
+    def _check_wait(self, wait: v.Wait) -> None:
+        """A wait that is not answered is for something that has not ended, unless somebody stood still or was cut."""
+        server, end = self.server, self.end
+        is_quiet = self._asked == (server.lives, server.freezes) and not self._was_frozen and end is not None
+        if not is_quiet or end.is_cut or end.peer.is_cut or not server.is_listening:
+            return
+        for text in wait.ids:
+            progress = server.disk.get(tables.PROGRESS, (int(text), 0))
+            if (
+                progress is not None
+                and progress.ended_ms
+                and server.now_wall_ms() - progress.ended_ms > SILENT_US // MS // 2
+            ):
+                raise self.world.violated(f"{wait} is not answered, and it ended at {progress.ended_ms}")
 
     # ------------------------------------------------------------ what it does
 

@@ -18,6 +18,8 @@ KINDS: Final = (
     "server stop",
     "server freeze",
     "store failure",
+    "disk nearly full",
+    "wall clock jump",
     "worker kill, successor names it",
     "worker kill, successor does not",
     "worker freeze",
@@ -109,12 +111,26 @@ class Faults:
 
     def server_freeze(self) -> bool:
         """Let the server stand still."""
+        self.server.freezes += 1
         self.server.freeze(self._time_us())
         return True
 
     def store_failure(self) -> bool:
         """Let every later write and flush fail."""
         self.server.disk.fail("input/output error")
+        return True
+
+    def disk_full(self) -> bool:
+        """Leave no room on the disk for a while."""
+        if not self.server.is_listening or self.server.is_disk_low:
+            return False
+        self.server.fill_disk(self._time_us())
+        return True
+
+    def clock_jump(self) -> bool:
+        """Let the system's clock jump, back or forth."""
+        self.server.freezes += 1  # who compares times must not
+        self.server.wall_skew_ms += self.world.dice.choice((-3_600_000, -2_000, 1_500, 86_400_000))
         return True
 
     def worker_kill(self, *, names: bool) -> bool:
@@ -190,6 +206,8 @@ _FIRE: Final[dict[str, Callable[[Faults], bool]]] = {
     "server stop": Faults.server_stop,
     "server freeze": Faults.server_freeze,
     "store failure": Faults.store_failure,
+    "disk nearly full": Faults.disk_full,
+    "wall clock jump": Faults.clock_jump,
     "worker kill, successor names it": lambda faults: faults.worker_kill(names=True),
     "worker kill, successor does not": lambda faults: faults.worker_kill(names=False),
     "worker freeze": lambda faults: faults.worker_freeze(with_launcher=False),

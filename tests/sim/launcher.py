@@ -19,6 +19,7 @@ from tq.worker.lanes import Lanes
 PIPE_US: Final = 30
 STARTED_US: Final = 20 * MS
 KILL_AFTER_US: Final = 4 * SECOND
+INPUT: Final = b"what the task reads"  # of every task that has a large input
 PROFILES: Final = (b"short", b"short", b"mixed", b"long", b"bad")
 
 
@@ -84,6 +85,7 @@ class Launcher(Process):
         self.live = 0
         self.is_dead = False
         self._lanes = Lanes()
+        self._inputs: dict[int, bytes] = {}
         self._ends: list[End] = []
         self._outputs: list[frames.Output] = []
 
@@ -112,9 +114,15 @@ class Launcher(Process):
                 self._stop(message)
             case frames.Recall():
                 self._recall(message)
+            case frames.Input():
+                self._inputs[message.blob] = self._inputs.get(message.blob, b"") + message.data
+            case frames.Forget():
+                self._inputs.pop(message.blob, None)
         self._start()
 
     def _queue(self, spawn: frames.Spawn) -> None:
+        if spawn.stdin and self._inputs.get(spawn.stdin) != INPUT:
+            raise self.world.violated(f"{spawn} comes with the input {self._inputs.get(spawn.stdin)}")
         order = Order(spawn)
         new = [Attempt(one.attempt, order) for one in spawn.attempts if one.attempt not in self.held]
         self.held.update((attempt.ref, attempt) for attempt in new)

@@ -11,7 +11,7 @@ from tq.core import tables
 from tq.core.engine import Finished
 from tq.core.job import Job
 from tq.core.task import Cause, Phase, State, Task
-from tq.core.vocabulary import AttemptRef
+from tq.core.vocabulary import AttemptRef, Held, Joined
 from tq.store.memory import MemoryStore
 
 TaskKey = tuple[int, int, int]
@@ -134,6 +134,22 @@ class Ledger:
             del self.running[ref.task]
         if code is not None:
             self.ended[ref] = code
+
+    def answered(self, held: tuple[Held, ...], answer: Joined) -> None:
+        """What a worker lists and is current it keeps, what is not it stops; nothing is left unsaid."""
+        stops = dict(answer.stop)
+        for one in held:
+            ref = one.attempt
+            task = self.tasks.get(ref.task)
+            is_current = (
+                task is not None
+                and (task.attempt, task.lease) == (ref.attempt, ref.lease)
+                and task.state is State.RUNNING
+            )
+            if is_current and task is not None and task.phase is not Phase.STOPPING and ref in stops:
+                raise self.world.violated(f"{ref} is current, and its worker is told to stop it: {task}")
+            if not is_current and one.phase != Phase.ENDED and ref not in stops:
+                raise self.world.violated(f"{ref} is not current, and its worker is not told to stop it: {task}")
 
     # ------------------------------------------------------------ what clients hear
 

@@ -133,7 +133,7 @@ class Run:
             ]
             if stuck:
                 client.tell(v.Cancel(tuple(stuck)))
-        self.world.after(SECOND, self._tidy_up)
+        self.world.after(5 * SECOND, self._tidy_up)
 
     def _is_drained(self) -> bool:
         if self.world.events % 16:

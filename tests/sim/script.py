@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.sim.launcher import PROFILES
+from tests.sim.launcher import INPUT, PROFILES
 from tests.sim.world import World
 from tq.core import vocabulary as v
 from tq.core.job import Demand
@@ -57,18 +57,27 @@ class Script:
             todo.append(v.Submit(submit.key, submit.body, name="other"))
         elif share < 0.94:
             todo.append(v.Status() if dice.random() < 0.5 else v.Workers())
-        elif share < 0.95:
+        elif share < 0.975:
             key = f"in-{self._name}-{self._submits}"
-            todo += [v.Upload(key, 0, b"input"), self._submit(stdin_key=key)]
+            todo += [v.Upload(key, 0, INPUT), self._submit(stdin_key=key)]
+        elif share < 0.985:
+            todo += self._token()
         if not todo:
             todo.append(v.Get(f"{dice.randint(1, 2_000)}"))
         return todo
 
-    def _submit(self, **fields: Any) -> v.Submit:
+    def _token(self) -> list[v.ClientCommand]:
+        """Make a token, look at the tokens, and forget it again."""
+        self._submits += 1
+        name = f"{self._name}-{self._submits}"
+        return [v.CreateToken(name, bytes(32), "submit"), v.Tokens(), v.RevokeToken(name)]
+
+    def _submit(self, stdin_key: str = "") -> v.Submit:
         dice = self.world.dice
         self._submits += 1
-        profile = dice.choice(PROFILES)
-        if dice.random() < 0.3:
+        profile = b"mixed" if stdin_key else dice.choice(PROFILES)
+        fields: dict[str, Any] = {}
+        if dice.random() < (0.8 if stdin_key else 0.3):  # those of an array share the large input
             size = dice.randint(20, 60) if profile == b"short" and dice.random() < 0.4 else dice.randint(1, 9)
             fields |= {
                 "size": size,
@@ -87,6 +96,7 @@ class Script:
             crash_limit=dice.choice((0, 1, 2, 3, 3)),
             retries=dice.choice((0, 3)),
             hold=dice.random() < 0.05,
+            stdin_key=stdin_key,
             **fields,
         )
 

@@ -17,6 +17,7 @@ from tq.core import tables
 from tq.core.engine import Bounds
 from tq.core.vocabulary import Recovered, Times
 from tq.errors import StoreError
+from tq.server.clock import Clock
 from tq.server.commit_loop import Pipeline, Point
 from tq.server.intake import Intake
 from tq.server.registry import Registry
@@ -45,7 +46,8 @@ class Server(Process):
         self.commands = 0
         self.lives = 0
         self.checks = Checks(world, check_every)
-        self._wall_ms = WALL_MS
+        self.wall_skew_ms = 0
+        self.freezes = 0
 
     # ------------------------------------------------------------ life and death
 
@@ -58,13 +60,13 @@ class Server(Process):
         self.registry = Registry()
         self.beats = Beats(self)
         self.ends: list[End] = []
-        meta = self.disk.get(tables.META, ())
-        self._steady_offset_ms = max(meta.steady_ms if meta else 0, self.world.now_us // MS) - self.world.now_us // MS
+        self.is_disk_low = False
+        clock = Clock(self.disk.get(tables.META, ()), self.now_wall_ms, self._now_boot_ms)
         self._lap_ms = 0.0
         self._is_driving = self._is_woken = False
         self.pipeline = Pipeline(
             self.engine, self.disk, self.intake,
-            times=self._times, lap_ms=self._lap, flush=self._flush, release=self._release, on_bug=self._on_bug,
+            times=clock.times, lap_ms=self._lap, flush=self._flush, release=self._release, on_bug=self._on_bug,
         )  # fmt: skip
         self.pipeline.on_wake = self._wake
         self._steps: Iterator[Point] = self.pipeline.steps(self.world.dice.getrandbits(63) | 1, self._recovered)
@@ -100,6 +102,15 @@ class Server(Process):
             self.note("is asked to stop")
             self.pipeline.stop()
 
+    def fill_disk(self, for_us: int) -> None:
+        """Let the disk be nearly full for a while: no new work is taken, nothing is leased."""
+        self.is_disk_low, self.pipeline.may_lease = True, False
+        self.after(for_us, self._empty_disk)
+
+    def _empty_disk(self) -> None:
+        self.is_disk_low, self.pipeline.may_lease = False, True
+        self.pipeline.dispatch_again()
+
     @property
     def total_commands(self) -> int:
         """Commands that the commit loop has taken, over all lives."""
@@ -107,9 +118,12 @@ class Server(Process):
 
     # ------------------------------------------------------------ the commit loop
 
-    def _times(self) -> Times:
-        now_ms = self.world.now_us // MS
-        return Times(now_ms + self._steady_offset_ms, self._wall_ms + now_ms)
+    def now_wall_ms(self) -> int:
+        """Return what the system's clock says."""
+        return WALL_MS + self.wall_skew_ms + self.world.now_us // MS
+
+    def _now_boot_ms(self) -> int:
+        return self.world.now_us // MS
 
     def _lap(self) -> float:
         self._lap_ms += self.world.dice.random() * 0.6
@@ -154,7 +168,8 @@ class Server(Process):
             case Point.IDLE:
                 if self.pipeline.has_work:
                     return True
-                self.checks.idle(self.engine.live)
+                if self.pipeline.may_lease:
+                    self.checks.idle(self.engine.live)
                 idle_ms = self.pipeline.idle_ms()
                 if idle_ms is not None:
                     self.after(max(idle_ms, 1) * MS, self._drive)

@@ -11,6 +11,7 @@ from tests.sim.world import SECOND
 from tq import errors
 from tq.core import tables
 from tq.core import vocabulary as v
+from tq.server.desk import LOW_DISK
 from tq.server.intake import Request
 from tq.server.peers import WorkerPeer, reply
 from tq.server.watch import Waiting, replies
@@ -30,6 +31,7 @@ class WorkerSession:
         self.inlet = server.intake.inlet()
         self._waiting: deque[m.Message] = deque()
         self._is_joining = False
+        self._listed: tuple[v.Held, ...] = ()
         server.registry.worker_enters(hello.worker, self)
 
     def receive(self, messages: list[m.Message]) -> None:
@@ -52,7 +54,7 @@ class WorkerSession:
                 case m.Output():
                     self._output(message)
                 case m.GetBlob():
-                    data = server.disk.get(tables.BODY, (message.blob, message.piece))
+                    data = self._may_read(message.blob) and server.disk.get(tables.BODY, (message.blob, message.piece))
                     self.end.send([m.Blob(message.blob, message.piece, data or b"")])
                 case m.Goodbye():
                     if peer.is_joined:
@@ -67,6 +69,7 @@ class WorkerSession:
     def _command(self, command: v.WorkerCommand | None, requests: list[Request]) -> None:
         if isinstance(command, v.Join):
             self._is_joining = True
+            self._listed = command.held
             self.server.beats.clock.joined(self.peer.worker, self.peer.session)
             requests.append(Request(command, "sim", self._joined))
         elif command is not None:
@@ -82,6 +85,13 @@ class WorkerSession:
         except errors.StoreError as error:
             server.pipeline.fail(error)
 
+    def _may_read(self, blob: int) -> bool:
+        """Whether some attempt that the worker holds has this input."""
+        live = self.server.engine.live.workers.get(self.peer.worker)
+        jobs = {task[:2] for task in live.held} if live is not None else set()
+        records = (self.server.disk.get(tables.JOB, key) for key in jobs)
+        return any(record is not None and record.stdin == blob for record in records)
+
     def _joined(self, answer: v.Answer | errors.TqError) -> None:
         self._is_joining = False
         if not isinstance(answer, v.Joined):
@@ -89,6 +99,7 @@ class WorkerSession:
             self.ended()
             return
         self.server.check_durable("the answer to a list")
+        self.server.ledger.answered(self._listed, answer)
         self.end.send(self.peer.joined(answer))
         self.server.after(0, self._take)
 
@@ -133,9 +144,13 @@ class ClientSession:
 
     def receive(self, messages: list[m.Message]) -> None:
         """Take a frame of the client."""
-        self.inlet.put([self._request(message) for message in messages if isinstance(message, m.Ask)])
+        requests = [self._request(message) for message in messages if isinstance(message, m.Ask)]
+        self.inlet.put([request for request in requests if request is not None])
 
-    def _request(self, ask: m.Ask) -> Request:
+    def _request(self, ask: m.Ask) -> Request | None:
+        if self.server.is_disk_low and isinstance(ask.command, v.Submit | v.Upload):
+            self.end.send([reply(ask.request, LOW_DISK)])
+            return None
         if isinstance(ask.command, v.Wait):
             return self._wait(ask.request, ask.command)
 

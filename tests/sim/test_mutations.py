@@ -12,10 +12,13 @@ from tq.core.task import Phase, State, Trigger
 from tq.server.commit_loop import Pipeline, Point
 from tq.server.lease_clock import LeaseClock
 from tq.server.peers import WorkerPeer
+from tq.server.watch import Watch
+from tq.wire import messages as m
+from tq.worker.hands import Hands
 from tq.worker.outbox import Outbox
 from tq.worker.slots import Slots
 
-SEEDS_MAX = 12
+SEEDS_MAX = 30
 COMMANDS = 600
 FAULTS = 12
 
@@ -125,6 +128,36 @@ def drop_output_of_what_ended_before_the_cut(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(WorkerPeer, "knows", knows)
 
 
+def take_any_piece_of_an_input(patch: pytest.MonkeyPatch) -> None:
+    def take_blob(self: Hands, message) -> None:
+        pieces = self.inputs.get(message.blob)
+        if pieces is not None and message.data:
+            pieces.append(message.data)
+            self._say(m.GetBlob(message.blob, message.piece + 1))
+        elif pieces is not None:
+            del self.inputs[message.blob]
+            self.carry_out(self.slots.fetched(message.blob, b"".join(pieces)))
+
+    patch.setattr(Hands, "take_blob", take_blob)
+
+
+def leave_alone_what_lives_and_has_ended_here(patch: pytest.MonkeyPatch) -> None:
+    keep = join._keep
+
+    def lax(step, worker, held, stop, settled):
+        is_kept = keep(step, worker, held, stop, settled)
+        task = step.task(held.attempt.task)
+        if not is_kept and task is not None and task.lease == held.attempt.lease:
+            stop[:] = [one for one in stop if one[0] != held.attempt]
+        return is_kept
+
+    patch.setattr(join, "_keep", lax)
+
+
+def miss_a_change(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Watch, "changed", lambda self, job: None)
+
+
 BREAKS: tuple[Break, ...] = (
     skip_the_attempt_check,
     skip_the_session_check,
@@ -137,6 +170,9 @@ BREAKS: tuple[Break, ...] = (
     forget_reports_at_a_cut,
     say_nothing_of_a_dead_launcher,
     drop_output_of_what_ended_before_the_cut,
+    take_any_piece_of_an_input,
+    leave_alone_what_lives_and_has_ended_here,
+    miss_a_change,
 )
 
 
