@@ -46,7 +46,8 @@ def _one(client: "Client", word: str) -> list[str]:
         return [f"{job}.{value}" for value in range(first, last + 1)]
     if word == "last":
         return [_last(client)]
-    raise BadRequest(f"{word!r} is no id", hint="write 42, 43.7, 43.1-5 or last; `tq ls` lists them")
+    shown = word if len(word) <= 40 else word[:40] + "…"
+    raise BadRequest(f"{shown!r} is no id", hint="write 42, 43.7, 43.1-5 or last; `tq ls` lists them")
 
 
 def _last(client: "Client") -> str:
