@@ -267,7 +267,38 @@ async def test_an_input_is_given_to_the_worker_that_needs_it_and_to_no_other() -
 
         assert await worker.receive(m.Blob) == m.Blob(assign.stdin, 0, b"input")
         assert await worker.receive(m.Blob) == m.Blob(assign.stdin, 1, b"")
-        assert await other.receive(m.Blob) == m.Blob(assign.stdin, 0, b"")
+        assert (await other.receive(m.Refused)).code == "protocol_error"
+        assert not any(isinstance(message, m.Blob) for message in other.seen)  # an empty one would pass for the input
+
+
+async def test_an_input_is_read_to_its_end_also_after_the_attempt_was_handed_back() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(Upload("u", 0, b"input"))
+        worker = await hall.worker()
+        await client.ask(submit(stdin_key="u"))
+        assign = await worker.receive(m.Assign)
+        await (await hall.client("admin")).ask(Drain("host"))  # so that it is not leased to it again
+        worker.send(m.HandedBack(1, tuple(assigned(assign))))
+        await worker.receive(m.Acknowledged)
+        worker.send(m.GetBlob(assign.stdin, 0))
+
+        assert await worker.receive(m.Blob) == m.Blob(assign.stdin, 0, b"input")
+
+
+async def test_an_input_of_an_attempt_that_was_kept_over_a_reconnect_is_given() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(Upload("u", 0, b"input"))
+        worker = await hall.worker()
+        await client.ask(submit(stdin_key="u"))
+        assign = await worker.receive(m.Assign)
+        worker.cut()
+        await worker.ended()
+        again = await hall.worker(77, Held(assigned(assign)[0], Phase.ASSIGNED))
+        again.send(m.GetBlob(assign.stdin, 0))
+
+        assert await again.receive(m.Blob) == m.Blob(assign.stdin, 0, b"input")
 
 
 async def test_a_worker_that_does_not_read_gets_everything_in_order_when_it_reads_again() -> None:

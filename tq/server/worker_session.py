@@ -7,6 +7,7 @@ waits here as effects, untranslated, so that a new session number makes it void.
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 import trio
 
@@ -25,6 +26,8 @@ from tq.store.directory import Room
 from tq.store.seam import OutputSlot
 from tq.wire import messages as m
 
+blobs_max: Final = 10_000
+
 
 class WorkerSession:
     """One connection of one worker."""
@@ -39,7 +42,7 @@ class WorkerSession:
         self._joined = trio.Event()
         self._outbox: deque[v.Effect | v.Joined] = deque()
         self._outbox_filled = trio.Event()
-        self._blobs: set[int] = set()  # inputs that this worker has shown to need
+        self._blobs: set[int] = set()  # inputs of attempts that this worker was given
         stream.on_bytes = self._heard
 
     async def run(self, rest: Sequence[m.Message]) -> None:
@@ -171,21 +174,31 @@ class WorkerSession:
         self._desk.registry.follow.feed(ref, OutputSlot(message.stream, message.offset, data))
 
     async def _send_blob(self, message: m.GetBlob) -> None:
-        data = None
-        if self._may_read(message.blob):
-            data = self._desk.store.get(tables.BODY, (message.blob, message.piece))
+        """Send a piece of an input; an empty one is its end.
+
+        Whoever was never given an attempt with this input is disconnected. An empty piece would be taken for an empty
+        input, and silence would keep the worker waiting; after a reconnect both sides know what it holds.
+        """
+        if not self._may_read(message.blob):
+            raise ProtocolError(f"the input {message.blob} belongs to no attempt of this worker")
+        data = self._desk.store.get(tables.BODY, (message.blob, message.piece))
         await self._link.send(m.Blob(message.blob, message.piece, data or b""))
 
     def _may_read(self, blob: int) -> bool:
-        """Whether some attempt that the worker holds has this input."""
+        """Whether an attempt with this input was sent in this session, or the worker brought one with it."""
         if blob not in self._blobs:
             live = self._desk.engine.live.workers.get(self.peer.worker)
             jobs = {task[:2] for task in live.held} if live is not None else set()
             records = (self._desk.store.get(tables.JOB, key) for key in jobs)
             if not any(record is not None and record.stdin == blob for record in records):
                 return False
-            self._blobs.add(blob)
+            self._remember(blob)
         return True
+
+    def _remember(self, blob: int) -> None:
+        if len(self._blobs) >= blobs_max:
+            self._blobs.clear()  # those of what it holds are found again
+        self._blobs.add(blob)
 
     # ------------------------------------------------------------ sending
 
@@ -196,6 +209,8 @@ class WorkerSession:
     def _translated(self, effect: v.Effect | v.Joined) -> list[m.Message]:
         if isinstance(effect, v.Joined):
             return self.peer.joined(effect)
+        if isinstance(effect, v.Start) and effect.stdin:
+            self._remember(effect.stdin)
         return self.peer.carry_out(effect, trio.current_time())
 
     async def _outbox_loop(self) -> None:
