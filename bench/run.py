@@ -30,6 +30,9 @@ MEASURES: Final[dict[str, tuple[bool, Callable[[Rig, int], Iterator[Row]]]]] = {
     "large": (True, measures.large_array),
 }
 
+QUIET_LOAD_MAX: Final = 0.5
+BUSY: Final = ". **The machine was busy with other things: these figures are not to be used**"
+
 HEAD: Final = """\
 # Results
 
@@ -68,7 +71,7 @@ def facts(scratch: str, load: float) -> str:
             f"- {time.strftime('%Y-%m-%d')}, commit {commit or 'unknown'}",
             f"- {os.cpu_count()} cores ({processor()}), {memory_gib():.0f} GiB",
             f"- Linux {platform.release()}, {filesystem(scratch)}",
-            f"- load average of the machine before it began: {load:.1f} (figures of a busy machine are no figures)",
+            f"- load average before it began: {load:.1f}{BUSY if load > QUIET_LOAD_MAX else ''}",
             f"- Python {platform.python_version()}, {ssl.OPENSSL_VERSION}, {versions}",
         ]
     )
