@@ -49,6 +49,20 @@ def test_wait_prints_outcomes_for_scripts(run: Run, server: FakeServer) -> None:
     }
 
 
+def test_news_of_some_is_added_to_what_is_known_of_the_others(run: Run, server: FakeServer) -> None:
+    other = v.Outcome("43", "running", "started")
+    ended = v.Outcome("43", "dead", "ended", 7, "exit", ended=1)
+    server.says[v.Wait] = lambda _: [
+        v.Waited(False, (RUNNING,)), v.Waited(False, (other,)), v.Waited(False, (ended,)),
+        v.Waited(True, (DONE,)), v.Waited(True, (ended,)),
+    ]  # fmt: skip
+    ran = run("wait", "42", "43", "-o", "json")
+    assert ran.status == 1
+    assert [item["state"] for item in json.loads(ran.out)["items"]] == ["succeeded", "dead"]
+    ran = run("wait", "--any", "42", "43", "-o", "json")
+    assert [item["id"] for item in json.loads(ran.out)["items"]] == ["43"]
+
+
 def test_wait_gives_up_with_124(run: Run, server: FakeServer) -> None:
     server.says[v.Wait] = lambda _: hang(server)
     ran = run("wait", "--timeout", "100ms", "42")

@@ -176,6 +176,23 @@ async def test_waiting_ends_when_the_task_does() -> None:
         assert len(hall.registry.watch) == 0
 
 
+async def test_of_changes_in_quick_succession_none_is_left_untold() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        for _ in range(4):
+            await client.ask(submit())
+        number = client.put(Wait(("1", "2", "3", "4")))
+        await client.reply(number, wants_more=True)
+        await client.ask(Cancel(("1",)))
+        await client.ask(Cancel(("2",)))
+        await client.ask(Cancel(("3",)))
+
+        told: dict[str, str] = {}
+        while set(told) != {"1", "2", "3"}:
+            told |= {item.id: item.state for item in (await client.reply(number, wants_more=True)).outcomes}
+        assert set(told.values()) == {"cancelled"}
+
+
 async def test_waiting_for_what_does_not_exist_is_refused() -> None:
     async with open_hall() as hall:
         client = await hall.client("read")

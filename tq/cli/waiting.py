@@ -38,23 +38,26 @@ def until(
     """Wait until `is_enough` of an answer is true, and return that answer. Raises WaitTimedOut."""
     command = v.Wait(tuple(ids), "running" if for_running else "done")
     bar = _Bar(is_quiet=is_quiet)
+    known: dict[str, v.Outcome] = {}
     last = v.Waited(False, ())
     client.deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
     try:
         for answer in client.subscribe(lambda: command, patience_s=None):
             if isinstance(answer, v.Waited):
-                if len(answer.outcomes) != len(ids):
-                    raise ProtocolError(f"the server answered {len(answer.outcomes)} of {len(ids)} outcomes")
-                last = answer
-                bar.show(answer.outcomes)
-                if is_enough(answer):
-                    return answer
+                # An answer has what is new, in pieces where it is much; the last ones, when all is done, have it all.
+                known.update((outcome.id, outcome) for outcome in answer.outcomes)
+                last = v.Waited(answer.done, tuple(known[one] for one in ids if one in known))
+                bar.show(last.outcomes)
+                if not last.done and len(known) == len(ids) and is_enough(last):
+                    return last
     except TimeoutError:
         raise WaitTimedOut(last.outcomes) from None
     finally:
         client.deadline_s = None
         bar.clear()
     if last.done:
+        if len(last.outcomes) != len(ids):
+            raise ProtocolError(f"the server answered {len(last.outcomes)} of {len(ids)} outcomes")
         return last
     raise Unreachable("the server stopped answering before the end", hint="wait again")
 

@@ -40,9 +40,10 @@ class ClientSession:
         self._role = role
         self._submitter = submitter
         self._room = trio.Event()
-        self._inlet = desk.intake.inlet(self._room_again)
+        self._inlet = desk.intake.inlet(lambda: self._room.set())  # noqa: PLW0108 - each time another event
         self._waits: dict[int, watch.Waiting] = {}
         self._told_s: dict[int, float] = {}  # by request: when its last intermediate answer left
+        self._news: dict[int, dict[str, v.Outcome]] = {}  # by request: what has not been told yet
         self._readers: dict[int, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -187,6 +188,7 @@ class ClientSession:
 
         self._waits[number] = watch.Waiting(wait, ask)
         self._told_s[number] = float("-inf")
+        self._news[number] = {}
         return Request(wait, self._submitter, partial(self._waited, number, wait))
 
     def _waited(self, number: int, asked: v.Wait, answer: v.Answer | errors.TqError) -> None:
@@ -200,20 +202,38 @@ class ClientSession:
         # Subscribed before the effects of this turn are released: nothing can fall between read and subscription.
         self._desk.registry.watch.subscribe(waiting)
         done, outcomes = waiting.read(asked, answer)
-        now_s = trio.current_time()
         if done:
             self._unsubscribe(number)
-        elif not outcomes or now_s - self._told_s[number] < _NEWS_S:
+            for part, more in watch.replies(True, outcomes):
+                self._answer(number, part, more=more)
+        elif outcomes:
+            news = self._news[number]
+            is_first = not news
+            news.update((outcome.id, outcome) for outcome in outcomes)
+            if is_first:
+                self._tell_news(number)
+
+    def _tell_news(self, number: int) -> None:
+        """Tell what is new: now, or as soon as it is not too often. Nothing new is ever left out."""
+        wait_s = self._told_s[number] + _NEWS_S - trio.current_time()
+        if wait_s > 0 and self._nursery is not None:
+            self._nursery.start_soon(self._tell_news_later, number, wait_s)
             return
-        else:
-            self._told_s[number] = now_s
-        for part, more in watch.replies(done, outcomes):
+        self._told_s[number] = trio.current_time()
+        news, self._news[number] = self._news[number], {}
+        for part, more in watch.replies(False, news.values()):
             self._answer(number, part, more=more)
+
+    async def _tell_news_later(self, number: int, wait_s: float) -> None:
+        news = self._news[number]
+        await trio.sleep(wait_s)
+        if self._news.get(number) is news:  # else it ended meanwhile, and another wait may bear its number
+            self._tell_news(number)
 
     def _unsubscribe(self, number: int) -> None:
         waiting = self._waits.pop(number, None)
         if waiting is not None:
-            del self._told_s[number]
+            del self._told_s[number], self._news[number]
             self._desk.registry.watch.unsubscribe(waiting)
         reader = self._readers.pop(number, None)
         if reader is not None:
@@ -239,6 +259,3 @@ class ClientSession:
             except errors.Refused as refusal:
                 self._answer(number, refusal)
         self._readers.pop(number, None)
-
-    def _room_again(self) -> None:
-        self._room.set()

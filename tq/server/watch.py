@@ -12,7 +12,7 @@ from tq.core import ids
 from tq.core.task import State
 from tq.core.vocabulary import Outcome, Wait, Waited
 
-outcomes_per_reply: int = 1_000
+outcomes_per_reply: int = 200  # each may carry `result_inline_bytes_max` bytes, and all must fit a frame
 
 
 class Waiting:
