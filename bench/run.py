@@ -70,7 +70,7 @@ def facts(scratch: str, load: float) -> str:
         [
             f"- {time.strftime('%Y-%m-%d')}, commit {commit or 'unknown'}",
             f"- {os.cpu_count()} cores ({processor()}), {memory_gib():.0f} GiB",
-            f"- Linux {platform.release().partition("-")[0]}, {filesystem(scratch)}",
+            f"- Linux {platform.release().partition('-')[0]}, {filesystem(scratch)}",
             f"- load average before it began: {load:.1f}{BUSY if load > QUIET_LOAD_MAX else ''}",
             f"- Python {platform.python_version()}, {ssl.OPENSSL_VERSION}, {versions}",
         ]
