@@ -1,6 +1,6 @@
 """A worker that is frozen for longer than three beats: its work runs elsewhere, or, where nobody else took it, goes on.
 
-TQ_FREEZE_S sets how long it stays frozen once it is lost, TQ_FREEZE_BEAT the heartbeat: `30` and `5s` are the real ones.
+TQ_FREEZE_S sets how long it stays frozen at least, TQ_FREEZE_BEAT the heartbeat: `30` and `5s` are the real ones.
 """
 
 import os

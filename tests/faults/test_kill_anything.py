@@ -33,10 +33,7 @@ def here(tmp_path: Path) -> Iterator[Town]:
 
 def begin(here: Town, worker: WorkerProcess, *, name: str = "task") -> tuple[str, list[int]]:
     """Start a task with a child and a daemon, which ends at once in its second attempt; return the job and all pids."""
-    script = (
-        f"test $TQ_ATTEMPT -gt 1 && exit 0;"
-        f" sleep 600 & setsid sleep 600 & echo $$ >{here.place}/{name}.pid; wait"
-    )
+    script = f"test $TQ_ATTEMPT -gt 1 && exit 0; sleep 600 & setsid sleep 600 & echo $$ >{here.place}/{name}.pid; wait"
     job = here.submit("sh", "-c", script)
     here.until_started(job)
     cookie = f"TQ_TASK={job}"
@@ -133,9 +130,7 @@ def test_a_worker_that_is_killed_after_its_task_ended_unheard_leaves_the_result_
     with town(tmp_path, "--heartbeat", "1s") as here:
         worker = here.worker(slots=1)
         flag, ran = tmp_path / "flag", tmp_path / "ran"
-        job = here.submit(
-            "sh", "-c", f"echo $TQ_ATTEMPT >>{ran}; while ! test -e {flag}; do sleep 0.05; done; exit 3"
-        )
+        job = here.submit("sh", "-c", f"echo $TQ_ATTEMPT >>{ran}; while ! test -e {flag}; do sleep 0.05; done; exit 3")
         here.until_started(job)
         here.server.kill()
         flag.touch()

@@ -28,7 +28,11 @@ ROUNDS: Final = int(os.environ.get("TQ_POWER_ROUNDS", "5"))
 SEED: Final = int(os.environ.get("TQ_POWER_SEED", "1"))
 CLIENTS: Final = 3
 TASKS_IN_FLIGHT: Final = 40  # the worker cannot keep up with durable submits; more would only queue
-pytestmark = pytest.mark.slow
+# A kill between connect and handshake makes CPython's ssl drop a half-made socket without closing it.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,10 @@ def submit_until_cut(here: Town, prefix: str, acknowledged: dict[str, str], scri
 def one_life(here: Town, number: int, dice: random.Random, script: str) -> dict[str, str]:
     """Start the server, submit from several clients, kill it at some moment, cut the power. Return what it gave."""
     acknowledged: dict[str, str] = {}
+    sessions = here.workers[0].text().count(" connected ")
     here.server.start()
+    if dice.random() < 0.7:
+        processes.until(lambda: here.workers[0].text().count(" connected ") > sessions, "the worker is back")
     clients = [
         threading.Thread(target=submit_until_cut, args=(here, f"{number}.{client}", acknowledged, script))
         for client in range(CLIENTS)
@@ -81,7 +88,10 @@ def test_after_every_power_cut_what_was_acknowledged_is_there(tmp_path: Path, sh
     ran, all_acknowledged = tmp_path / "ran", dict[str, str]()
     dice = random.Random(SEED)
     with town(tmp_path, environ=shim) as here:
-        here.worker(slots=2)
+        here.worker(slots=3)
+        # It holds something through all of it, so that it comes back within two seconds each time.
+        long = here.submit("sh", "-c", f"while ! test -e {tmp_path}/flag; do sleep 0.2; done; echo $TQ_JOB >>{ran}")
+        here.until_started(long)
         here.server.kill()
         cut_power(here.server.data)
         for number in range(ROUNDS):
@@ -91,11 +101,17 @@ def test_after_every_power_cut_what_was_acknowledged_is_there(tmp_path: Path, sh
             if dice.random() < 0.2:  # and once more where it opens
                 killed_in_its_start(here, dice)
                 assert_clean(here, number)
+        ended = len(ran.read_text().split()) if ran.exists() else 0
         here.server.start()
+        (tmp_path / "flag").touch()
         attempts = all_ended(here, all_acknowledged)
+        assert here.wait(long) == 0
+        assert (here.show(long)["attempt"], here.show(long)["losses"]) == (1, 0)
         runs = Counter(ran.read_text().split())
         assert {job: count for job, count in runs.items() if count != 1} == {}
-        print(f"{ROUNDS} rounds, seed {SEED}: {len(all_acknowledged)} acknowledged, attempts {dict(attempts)}")
+        print(f"{ROUNDS} rounds, seed {SEED}: {len(all_acknowledged)} acknowledged, "
+              f"{ended} ended between the cuts, attempts {dict(attempts)}")  # fmt: skip
+        assert ended
         assert len(all_acknowledged) > ROUNDS
         here.check_store()
 
@@ -126,7 +142,7 @@ def test_a_power_cut_in_the_very_first_start_leaves_a_directory_that_can_be_serv
     tmp_path: Path, shim: dict[str, str]
 ) -> None:
     dice = random.Random(SEED)
-    for number in range(max(3, ROUNDS // 2)):
+    for number in range(max(3, ROUNDS // 10)):
         place = tmp_path / str(number)
         place.mkdir()
         here = Town(place)

@@ -76,7 +76,7 @@ def freeze_tree(pid: int) -> list[int]:
             return frozen
         for one in fresh:
             os.kill(one, signal.SIGSTOP)
-        until(lambda: all(_state(one) in ("T", "Z", "X", "") for one in fresh), "they stop")
+        until(lambda fresh=fresh: all(_state(one) in ("T", "Z", "X", "") for one in fresh), "they stop")
         frozen += fresh
 
 

@@ -138,7 +138,10 @@ class Town:
 
     def wait(self, *ids: str, timeout: str = "60") -> int:
         """Wait for tasks with `tq wait`; return its exit status."""
-        return self.tq("wait", "--timeout", timeout, *ids).status
+        done = self.tq("wait", "--timeout", timeout, *ids)
+        if done.status:
+            print(f"tq wait {' '.join(ids)}: {done}")
+        return done.status
 
     def show(self, task: str, environ: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Return what `tq show -o json` says."""
@@ -192,15 +195,19 @@ class Town:
 
     def close(self) -> None:
         """End everything that was started here."""
-        frozen = [pid for worker in self.workers for pid in processes.tree(worker.pid) if processes.is_frozen(pid)]
-        processes.thaw(frozen)
-        ids = [found[1] for worker in self.workers if (found := re.search(r" worker=w([0-9a-f]{16})", worker.text()))]
+        pids = [pid for worker in self.workers for pid in processes.tree(worker.pid)]
+        processes.thaw(pid for pid in pids if processes.is_frozen(pid))
         for worker in self.workers:
             worker.kill()
         if hasattr(self.server, "process"):
             self.server.kill()
-        for name in ids:
-            processes.until(lambda name=name: not processes.bearers(f"TQ_WORKER={name}"), f"nothing of {name} is left")
+        processes.until(lambda: not any(map(processes.is_alive, pids)), "nothing of the workers is left")
+        for worker in self.workers:
+            if found := re.search(r" worker=w([0-9a-f]{16})", worker.text()):
+                cookie = f"TQ_WORKER={found[1]}"
+                processes.until(
+                    lambda cookie=cookie: not processes.bearers(cookie), f"no process with {cookie} is left"
+                )
         for worker in {worker.log: worker for worker in self.workers}.values():
             print(worker.log.read_text(errors="replace")[-20_000:])
         print(self.server.log()[-20_000:])
