@@ -11,6 +11,7 @@ from tests.sim.client import Client
 from tests.sim.server import POINTS, Server
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, World
+from tq.core.vocabulary import AttemptRef
 from tq.server.commit_loop import Point
 
 KINDS: Final = (
@@ -31,6 +32,7 @@ KINDS: Final = (
     "worker half-open at the worker",
     "worker on a second connection",
     "worker partition",
+    "held set goes wrong at the server",
     "client cut",
     "client half-open",
     "submit sent twice",
@@ -191,6 +193,15 @@ class Faults:
         self.server.network.part(worker.name, worker.line.end, self._time_us())
         return True
 
+    def wrong_held(self) -> bool:
+        """Let a session's set disagree with its worker's for good: the beats must notice, and the list is asked for."""
+        worker = self._worker()
+        session = self.server.registry.worker(worker.id) if worker is not None and self.server.is_up else None
+        if session is None or not session.peer.is_joined:
+            return False
+        session.peer._held.add(AttemptRef(1 << 60, 0, 0, 1, 1))
+        return True
+
     def client_cut(self, *, is_half: bool) -> bool:
         """Cut a client's connection."""
         client = self.world.dice.choice(self.clients)
@@ -219,6 +230,7 @@ _FIRE: Final[dict[str, Callable[[Faults], bool]]] = {
     "worker half-open at the worker": lambda faults: faults.worker_cut(near=False),
     "worker on a second connection": Faults.second_connection,
     "worker partition": Faults.partition,
+    "held set goes wrong at the server": Faults.wrong_held,
     "client cut": lambda faults: faults.client_cut(is_half=False),
     "client half-open": lambda faults: faults.client_cut(is_half=True),
     "submit sent twice": Faults.submit_twice,

@@ -12,7 +12,7 @@ from tq.core.engine import Finished
 from tq.core.job import Job
 from tq.core.task import Cause, Phase, State, Task
 from tq.core.vocabulary import AttemptRef, Held, Joined
-from tq.store.memory import MemoryStore
+from tq.store.seam import Store
 
 TaskKey = tuple[int, int, int]
 
@@ -161,7 +161,7 @@ class Ledger:
 
     # ------------------------------------------------------------ at the end
 
-    def check_all(self, store: MemoryStore) -> None:
+    def check_all(self, store: Store) -> None:
         """Every acknowledged job is there and has ended, each member once; what ended has its whole output."""
         for key, told in self.told.items():
             job = store.get(tables.JOB, (told.job, 0))

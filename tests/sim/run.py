@@ -3,11 +3,13 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
 from tests.sim.checked import Moves, count_moves
 from tests.sim.client import Client
+from tests.sim.disk import Disk
 from tests.sim.faults import Cell, Faults
 from tests.sim.ledger import Ledger
 from tests.sim.network import Network
@@ -21,10 +23,12 @@ from tq.core import vocabulary as v
 from tq.core.engine import Bounds
 from tq.core.view import pages
 from tq.server import intake
+from tq.store.memory import MemoryStore
 from tq.worker import hands
 
 BEAT_US: Final = SECOND
 CALM_US: Final = 3_000 * SECOND
+CHECK_EVERY: Final = 300  # turns
 TINY: Final = Bounds(slice=3, leases=3, lanes=2)
 
 
@@ -67,12 +71,12 @@ def bounds_of(seed: int) -> Iterator[Bounds]:
 class Run:
     """One run of one seed."""
 
-    def __init__(self, seed: int, bounds: Bounds, *, commands: int, faults: int, check_every: int = 300) -> None:
+    def __init__(self, seed: int, bounds: Bounds, disk: MemoryStore | Disk, *, commands: int, faults: int) -> None:
         self.world = world = World(seed)
         self.commands = commands
         self.ledger = Ledger(world)
         network = Network(world, is_encoded=seed % 8 == 3)
-        self.server = Server(world, network, self.ledger, bounds, BEAT_US, check_every)
+        self.server = Server(world, network, self.ledger, disk, bounds, BEAT_US, CHECK_EVERY)
         self.workers = [
             Worker(world, self.ledger, self.server, f"worker{number}", self._capacity(number))
             for number in range(world.dice.randint(2, 4))
@@ -171,12 +175,15 @@ class Run:
                 raise self.world.violated(f"I8: idle, and w{worker.worker:x} has {worker.slots_used} slots reserved")
 
 
-def run_seed(seed: int, *, commands: int = 2_000, faults: int = 20, echo: Any = None, check_every: int = 300) -> Result:
-    """Run one seed; what goes wrong is in the result."""
+def run_seed(
+    seed: int, *, commands: int = 2_000, faults: int = 20, data: Path | None = None, echo: Any = None
+) -> Result:
+    """Run one seed; what goes wrong is in the result. With `data` the store is on disk there, else in memory."""
     moves: Moves = {}
     violation = ""
     with bounds_of(seed) as bounds, count_moves(moves), patch.object(hands, "log", _ignore):
-        run = Run(seed, bounds, commands=commands, faults=faults, check_every=check_every)
+        disk = MemoryStore() if data is None else Disk(data)
+        run = Run(seed, bounds, disk, commands=commands, faults=faults)
         run.world.echo = echo
         try:
             run.go()
@@ -184,6 +191,8 @@ def run_seed(seed: int, *, commands: int = 2_000, faults: int = 20, echo: Any = 
             violation = str(found)
         except Exception as error:  # noqa: BLE001 - whatever a broken part raises is a finding of this seed
             violation = f"seed {seed}: {error!r}\n{traceback.format_exc()}"
+        finally:
+            run.server.disk.close()
     world = run.world
     return Result(
         seed, run.server.total_commands, run.faults.total, run.faults.fired, moves, world.counts, world.digest,

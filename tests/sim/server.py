@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tests.sim.beats import Beats
 from tests.sim.checked import CheckedEngine, Checks
+from tests.sim.disk import Disk
 from tests.sim.ledger import Ledger
 from tests.sim.network import End, Network
 from tests.sim.sessions import ClientSession, WorkerSession
@@ -32,14 +33,21 @@ class Server(Process):
     """One data directory and the server on it, life after life."""
 
     def __init__(
-        self, world: World, network: Network, ledger: Ledger, bounds: Bounds, beat_us: int, check_every: int
+        self,
+        world: World,
+        network: Network,
+        ledger: Ledger,
+        disk: MemoryStore | Disk,
+        bounds: Bounds,
+        beat_us: int,
+        check_every: int,
     ) -> None:
         super().__init__(world, "server")
         self.network = network
         self.ledger = ledger
         self.bounds = bounds
         self.beat_us = beat_us
-        self.disk = MemoryStore()
+        self.disk: MemoryStore | Disk = disk
         self.at_point: Callable[[Point], None] = lambda _: None
         self.is_up = False
         self.is_listening = False

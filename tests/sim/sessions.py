@@ -53,9 +53,11 @@ class WorkerSession:
                     self.end.send(answers)
                 case m.Output():
                     self._output(message)
-                case m.GetBlob():
-                    data = self._may_read(message.blob) and server.disk.get(tables.BODY, (message.blob, message.piece))
+                case m.GetBlob() if self._may_read(message.blob):
+                    data = server.disk.get(tables.BODY, (message.blob, message.piece))
                     self.end.send([m.Blob(message.blob, message.piece, data or b"")])
+                case m.GetBlob():
+                    server.world.count("inputs refused")
                 case m.Goodbye():
                     if peer.is_joined:
                         server.beats.clock.left(peer.worker, peer.session)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,14 @@ def test_every_promise_is_kept_under_faults(seed: int) -> None:
     assert result.violation == ""
     assert result.commands >= 1_000
     assert result.faults >= 20
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_promise_is_kept_on_a_real_disk(seed: int, tmp_path: Path) -> None:
+    result = run_seed(seed, commands=300, faults=8, data=tmp_path / "data")
+
+    print("\n".join(result.history[-40:]))
+    assert result.violation == ""
 
 
 def test_one_seed_is_one_trace_whatever_the_process_hashes() -> None:
