@@ -284,13 +284,13 @@ def test_a_task_that_ignores_term_is_killed_after_its_grace(here: Town) -> None:
     here.until_started(job)
     assert here.tq("cancel", job).status == 0
     assert here.wait(job) == 130
-    assert processes.bearers(f"TQ_TASK={job}") == []
+    assert here.running(job) == []
     limited = here.submit(
         "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done",
         options=["--kill-after", "100ms", "--time-limit", "300ms"],
     )  # fmt: skip
     assert here.wait(limited) == 124
-    assert processes.bearers(f"TQ_TASK={limited}") == []
+    assert here.running(limited) == []
 
 
 @pytest.mark.parametrize(
@@ -307,7 +307,7 @@ def test_a_task_that_ignores_term_is_killed_after_its_grace(here: Town) -> None:
 def test_nothing_outlives_a_task_and_nothing_keeps_it_from_ending(here: Town, script: str, held: bool) -> None:
     job = here.submit("sh", "-c", f"echo said; {script}")
     assert here.wait(job, timeout="20") == 3
-    assert processes.bearers(f"TQ_TASK={job}") == []
+    assert here.running(job) == []
     shown = here.show(job)
     assert shown["usage"].get("output_held", False) is held
     assert here.tq("logs", job).out == "said\n"

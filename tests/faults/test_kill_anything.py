@@ -17,7 +17,6 @@ import pytest
 from tests.server.process import command
 from tests.support import processes
 from tests.support.town import Town, WorkerProcess, kill_quietly, town
-from tq.core.vocabulary import List
 
 KILLS: Final = int(os.environ.get("TQ_KILLS", "8"))
 SEED: Final = int(os.environ.get("TQ_KILL_SEED", "1"))
@@ -36,9 +35,8 @@ def begin(here: Town, worker: WorkerProcess, *, name: str = "task") -> tuple[str
     script = f"test $TQ_ATTEMPT -gt 1 && exit 0; sleep 600 & setsid sleep 600 & echo $$ >{here.place}/{name}.pid; wait"
     job = here.submit("sh", "-c", script)
     here.until_started(job)
-    cookie = f"TQ_TASK={job}"
-    processes.until(lambda: len(processes.bearers(cookie)) == 3, "the task and its two children run")
-    return job, processes.bearers(cookie)
+    processes.until(lambda: len(here.running(job)) == 3, "the task and its two children run")
+    return job, here.running(job)
 
 
 def gone(pids: list[int]) -> bool:
@@ -108,7 +106,7 @@ def test_a_task_that_kills_its_launcher_each_time_ends_in_the_dead_letters_with_
     shown = here.show(job)
     assert (shown["state"], shown["cause"], shown["losses"], shown["attempt"]) == ("dead", "lost", 3, 3)
     assert runs.read_text().split() == ["1", "2", "3"]
-    assert processes.bearers(f"TQ_TASK={job}") == []
+    assert here.running(job) == []
     after = here.submit("true")
     assert here.wait(after) == 0
     assert here.show(after)["worker"] == worker.id
@@ -171,11 +169,12 @@ def test_kills_at_random_leave_every_task_with_one_end_and_no_process(here: Town
     dice, ran = random.Random(SEED), here.place / "ran"
     names = ["first", "second"]
     workers = {name: here.worker(name) for name in names}
-    done = Counter[str]()
+    done, jobs = Counter[str](), list[str]()
     with here.client() as client:
-        for number in range(100):
-            client.ask(command("sh", "-c", f"sleep 0.{number % 4}; echo $TQ_JOB.$TQ_ATTEMPT >>{ran}"))
         for _ in range(KILLS):
+            for number in range(20):  # so that there is always something to hit
+                answer: Any = client.ask(command("sh", "-c", f"sleep 0.{number % 7}; echo $TQ_JOB >>{ran}"))
+                jobs.append(answer.id)
             time.sleep(dice.uniform(0.1, 0.8))
             name, what = dice.choice(names), dice.choice(["worker", "launcher", "both", "task", "task", "server"])
             worker = workers[name]
@@ -193,18 +192,19 @@ def test_kills_at_random_leave_every_task_with_one_end_and_no_process(here: Town
                 workers[name] = here.worker(name)
             done[what] += 1
         ends = Counter[tuple[str, str]]()
-        for number in range(1, 101):
-            task = processes.until(lambda number=number: is_ended(here.task(client, str(number))), f"{number} ends")
+        losses = 0
+        for job in jobs:
+            task = processes.until(lambda job=job: is_ended(here.task(client, job)), f"{job} ends")
             ends[task["state"], task["cause"]] += 1
+            losses += task["losses"]
             assert_told(task)
         assert set(ends) <= {("succeeded", "exit"), ("dead", "signal"), ("dead", "lost")}, ends
-        assert ends["succeeded", "exit"] > 100 - 3 * KILLS
-        succeeded = {item["id"] for item in listed(client) if item["state"] == "succeeded"}
-    assert succeeded <= {line.partition(".")[0] for line in ran.read_text().split()}
-    print(f"seed {SEED}: kills {dict(done)}, ends {dict(ends)}, losses {here.counter('losses')}")
-    processes.until(
-        lambda: not any(processes.bearers(f"TQ_TASK={number}") for number in succeeded), "no process lives on"
-    )
+        succeeded = {job for job in jobs if here.task(client, job)["state"] == "succeeded"}
+    print(f"seed {SEED}: kills {dict(done)}, ends {dict(ends)}, losses {losses}")
+    assert succeeded <= set(ran.read_text().split())
+    assert ends["dead", "signal"] <= done["task"]
+    assert losses
+    assert here.running() == []
     here.check_store()
 
 
@@ -219,8 +219,3 @@ def assert_told(task: dict[str, Any]) -> None:
 
 def is_ended(task: dict[str, Any]) -> dict[str, Any]:
     return task if task.get("phase") == "ended" else {}
-
-
-def listed(client: Any) -> tuple[dict[str, Any], ...]:
-    items: tuple[dict[str, Any], ...] = client.ask(List(limit=1000)).items
-    return items

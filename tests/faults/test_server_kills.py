@@ -122,6 +122,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_runs_twice_while_the_server_is
 
         jobs = sorted(ledger.jobs.values(), key=int)
         assert len(jobs) == len(set(jobs)), "two keys, one job"
+        assert here.status()["jobs"] == len(jobs) + 1, "one key, one job: every key was acknowledged in the end"
         figures = all_ended_once(here, ledger)
         assert here.wait(long) == 0
         assert (tmp_path / "sleeper").read_text().split() == [str(pid)] * 2

@@ -87,12 +87,13 @@ def thaw(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGCONT)
 
 
-def bearers(word: str) -> list[int]:
-    """Return the living processes that have `word` (as in TQ_WORKER=…) in their environment."""
+def bearers(*words: str) -> list[int]:
+    """Return the living processes that have all these words (as in TQ_WORKER=…) in their environment."""
+    wanted = {word.encode() for word in words}
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if word.encode() in (place / "environ").read_bytes().split(b"\0") and is_alive(int(place.name)):
+            if wanted <= set((place / "environ").read_bytes().split(b"\0")) and is_alive(int(place.name)):
                 found.append(int(place.name))
     return found
 

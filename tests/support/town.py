@@ -186,6 +186,15 @@ class Town:
         with self.client() as client:
             processes.until(lambda: self.task(client, task).get("phase") == "started", f"{task} has started")
 
+    def running(self, *task: str) -> list[int]:
+        """Return the living processes of a task (or of all) that this town's workers have started."""
+        words = [f"TQ_TASK={one}" for one in task]
+        return [pid for cookie in self._cookies() for pid in processes.bearers(cookie, *words)]
+
+    def _cookies(self) -> list[str]:
+        ids = [re.search(r" worker=w([0-9a-f]{16})", worker.text()) for worker in self.workers]
+        return [f"TQ_WORKER={found[1]}" for found in ids if found]
+
     def check_store(self) -> None:
         """Stop the server if it runs, and check its store with the real program."""
         if self.server.process.poll() is None:
@@ -202,12 +211,7 @@ class Town:
         if hasattr(self.server, "process"):
             self.server.kill()
         processes.until(lambda: not any(map(processes.is_alive, pids)), "nothing of the workers is left")
-        for worker in self.workers:
-            if found := re.search(r" worker=w([0-9a-f]{16})", worker.text()):
-                cookie = f"TQ_WORKER={found[1]}"
-                processes.until(
-                    lambda cookie=cookie: not processes.bearers(cookie), f"no process with {cookie} is left"
-                )
+        processes.until(lambda: not self.running(), "no process of a task is left")
         for worker in {worker.log: worker for worker in self.workers}.values():
             print(worker.log.read_text(errors="replace")[-20_000:])
         print(self.server.log()[-20_000:])
