@@ -197,7 +197,10 @@ class End(_Word, frozen=True):
 
 
 class Join(_Word, frozen=True, tag=True):
-    """A worker's session begins: reconcile what it holds with what the store says (semantics.md, Delivery 5)."""
+    """A worker's session begins: reconcile what it holds with what the store says (semantics.md, Delivery 5).
+
+    `widths` are pairs of a lane and how many of it this worker was last told to run at once.
+    """
 
     worker: int
     session: int
@@ -205,6 +208,7 @@ class Join(_Word, frozen=True, tag=True):
     held: tuple[Held, ...] = ()
     predecessor: int = 0
     draining: bool = False
+    widths: tuple[tuple[int, int], ...] = ()
 
 
 class Started(_Word, frozen=True, tag=True):

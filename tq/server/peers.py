@@ -107,7 +107,9 @@ class WorkerPeer:
         self._held = {one.attempt for one in held if one.phase != Phase.ENDED}
         self._owed = {one.attempt for one in held if one.phase == Phase.ENDED}
         self.is_joined = True
-        return v.Join(self.worker, self.session, message.capacity, held, self._predecessor, message.draining)
+        return v.Join(
+            self.worker, self.session, message.capacity, held, self._predecessor, message.draining, message.widths
+        )
 
     def _renumber(self) -> None:
         """Begin a session anew on the same connection: effects that were decided for the old number are void.

@@ -118,13 +118,15 @@ class Unsubscribe(_Message, frozen=True, tag=True):
 class Reconcile(_Message, frozen=True, tag=True):
     """First message of a worker's session, and the answer to ReconcileAgain: all that it holds.
 
-    A long list comes in several messages; `more` says so.
+    A long list comes in several messages; `more` says so. `widths` says for each lane how many of it the server last
+    let run at once here.
     """
 
     capacity: v.Capacity
     held: tuple[v.Held, ...]
     more: bool = False
     draining: bool = False
+    widths: tuple[tuple[int, int], ...] = ()
 
 
 class Reconciled(_Message, frozen=True, tag=True):

@@ -51,6 +51,7 @@ class Slots:
         self.held: dict[AttemptRef, Phase] = {end.attempt: Phase.ENDED for ends in restored.values() for end in ends}
         self.outbox = Outbox(restored)
         self.inputs = Inputs()
+        self.widths: dict[int, int] = {}  # lane -> how many of it may run at once, as the server said last
         self.is_leaving = False  # the worker's own wish, for good
         self.is_draining = False  # that, or the server's wish until it takes it back
         self.is_abandoned = False  # what is held belongs to another lineage
@@ -113,6 +114,7 @@ class Slots:
 
     def _assign(self, message: m.Assign) -> list[Instruction]:
         held, attempts = self.held, message.attempts
+        self.widths[message.lane] = message.width
         done: list[Instruction] = [Say(m.Assigned(message.delivery))]
         if any(item.attempt in held for item in attempts):
             message = replace(message, attempts=tuple(item for item in attempts if item.attempt not in held))
@@ -127,7 +129,10 @@ class Slots:
 
     def fetched(self, blob: int, data: bytes) -> list[Instruction]:
         """Start what waited for this input, less what was stopped or recalled meanwhile."""
-        return [Spawn(message, data) for message in self.inputs.take(blob)]
+        return [
+            Spawn(replace(message, width=self.widths[message.lane]), data)  # a later delivery may have set another
+            for message in self.inputs.take(blob)
+        ]
 
     def _forget(self, attempts: tuple[AttemptRef, ...]) -> list[Instruction]:
         for ref in attempts:
@@ -237,6 +242,7 @@ class Slots:
         for ref in [ref for ref, phase in self.held.items() if phase is Phase.ENDED or ref in self.inputs]:
             del self.held[ref]
         self.inputs = Inputs()
+        self.widths.clear()
         self.is_draining = self.is_leaving
         done += self.stop_all(Cause.LOST)
         self.is_abandoned = bool(self.held)
@@ -246,7 +252,9 @@ class Slots:
 def _lists(slots: Slots) -> list[Instruction]:
     """Return everything that is held, in as many messages as it takes."""
     held = tuple([Held(ref, phase) for ref, phase in slots.held.items()])
-    return [Say(part) for part in divided(m.Reconcile(slots.capacity, held, draining=slots.is_draining))]
+    widths = tuple(slots.widths.items())
+    whole = m.Reconcile(slots.capacity, held, draining=slots.is_draining, widths=widths)
+    return [Say(part) for part in divided(whole)]
 
 
 def _starts(slots: Slots, attempts: list[AttemptRef]) -> list[Instruction]:

@@ -86,13 +86,11 @@ def _is_with(task: Task | None, worker: int) -> bool:
 
 
 def _restore_widths(step: Step, command: Join, kept: set[tuple[int, int, int]]) -> None:
-    """Say anew how many of each lane may run at once: soft state that a restart of the server has lost."""
-    running = Counter(
-        step.progress(held.attempt.task[:2]).lane
-        for held in command.held
-        if held.attempt.task in kept and held.phase in (Phase.STARTED, Phase.STOPPING)
-    )
-    for lane, width in running.items():
-        step.overlay.put(LIVE_WIDTH, (command.worker, lane), width)
+    """Reserve for each lane as many chains as the worker may run of it: soft state that a restart of the server loses.
 
-
+    The worker's own word counts, since its launcher goes by it: what runs just now may be fewer, for a moment.
+    """
+    held = Counter(step.progress(task[:2]).lane for task in kept)
+    for lane, width in command.widths:
+        if held[lane]:
+            step.overlay.put(LIVE_WIDTH, (command.worker, lane), max(min(width, held[lane]), 1))
