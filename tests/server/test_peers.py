@@ -3,6 +3,7 @@
 from itertools import count
 
 import pytest
+from msgspec.structs import replace
 
 from tq import errors, limits
 from tq.core import vocabulary as v
@@ -50,6 +51,29 @@ def test_a_list_in_several_messages_makes_one_join() -> None:
     assert first is None
     held = (v.Held(ref(1), 2), v.Held(ref(2), 1))
     assert joined == v.Join(WORKER, 4, v.Capacity(slots=2), held, predecessor=5, draining=True)
+
+
+@pytest.mark.parametrize("wrong", [{"job": -1}, {"job": 0}, {"part": -1}, {"part": 2**32}, {"member": 2**32}])
+def test_an_attempt_that_no_table_could_hold_is_no_word_of_the_protocol(wrong: dict[str, int]) -> None:
+    odd = replace(ref(1), **wrong)
+    words: list[m.Message] = [
+        m.StartedAttempts((ref(2), odd)),
+        m.Ended(1, (v.End(ref(2), 1, 0, 0), v.End(odd, 1, 0, 0))),
+        m.HandedBack(1, (odd,)),
+    ]
+    for word in words:
+        with pytest.raises(ProtocolError, match="out of range"):
+            fresh().receive(word)
+    with pytest.raises(ProtocolError, match="out of range"):
+        fresh(v.Held(odd, 1))
+
+
+@pytest.mark.parametrize("offer", [{"slots": -1}, {"slots": limits.slots_max + 1}, {"mem_bytes": -1}])
+def test_an_offer_without_measure_is_refused(offer: dict[str, int]) -> None:
+    peer = WorkerPeer(WORKER, 0, lambda: 1)
+
+    with pytest.raises(ProtocolError):
+        peer.receive(m.Reconcile(v.Capacity(**{"slots": 1, **offer}), ()))
 
 
 def test_a_list_without_end_is_refused() -> None:

@@ -1,11 +1,15 @@
-"""What a client's request must fulfil before it goes to the engine: bounds of what the core does not look into.
+"""What a peer's word must fulfil before it goes to the engine: bounds of what the core does not look into.
 
 The core checks what it understands (names, sizes, priorities). Bodies and pieces of input are opaque to it, so they
-are checked here, once, at the door. Pure: raises BadRequest or TooLarge, and names the bound.
+are checked here, once, at the door: raises BadRequest or TooLarge, and names the bound. Of a worker's words only the
+numbers are checked: one that no table could hold, or an offer without measure, is no word of the protocol. Pure.
 """
 
+from collections.abc import Iterable
+from typing import Final
+
 from tq import limits
-from tq.core.vocabulary import CreateToken, Submit, Upload, Wait
+from tq.core.vocabulary import AttemptRef, Capacity, CreateToken, Submit, Upload, Wait
 from tq.errors import BadRequest, NotDone, ProtocolError, TooLarge
 from tq.server.roles import ROLES
 from tq.wire.body import Body
@@ -13,6 +17,8 @@ from tq.wire.codec import loads
 
 LOW_DISK = NotDone("the server's disk is nearly full, so it takes no new work", hint="free some space and try again")
 SHA256_BYTES = 32
+_JOB_MAX: Final = 2**63 - 1
+_PLACE_MAX: Final = 2**32 - 1  # of a part, and of a member
 
 
 def check(command: object) -> None:
@@ -60,6 +66,21 @@ def check_upload(upload: Upload) -> None:
     if upload.offset < 0 or upload.offset % limits.piece_bytes_max:
         raise BadRequest(f"an upload's offset is a multiple of {limits.piece_bytes_max}")
     _bound(upload.offset + len(upload.data), limits.stdin_bytes_max, "stdin_bytes_max", "the input")
+
+
+def check_attempts(refs: Iterable[AttemptRef]) -> None:
+    """Raise ProtocolError if an attempt's name is none that a server could have given."""
+    for ref in refs:
+        if not (0 < ref.job <= _JOB_MAX and 0 <= ref.part <= _PLACE_MAX and 0 <= ref.member <= _PLACE_MAX):
+            raise ProtocolError("the name of an attempt is out of range")
+
+
+def check_capacity(offer: Capacity) -> None:
+    """Raise ProtocolError if a worker offers more than one may have: what is leased to it stands in memory."""
+    if not 0 <= offer.slots <= limits.slots_max:
+        raise ProtocolError(f"{offer.slots} slots are out of range (slots_max, {limits.slots_max})")
+    if min(offer.cpus_milli, offer.mem_bytes) < 0:
+        raise ProtocolError("a worker cannot offer less than nothing")
 
 
 def _bound(value: int, bound: int, name: str, what: str) -> None:

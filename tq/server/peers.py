@@ -13,6 +13,7 @@ from tq import errors, limits
 from tq.core import vocabulary as v
 from tq.core.task import Phase
 from tq.errors import ProtocolError
+from tq.server.admission import check_attempts, check_capacity
 from tq.wire import messages as m
 from tq.wire.connection import divided
 from tq.wire.held import tally
@@ -58,12 +59,15 @@ class WorkerPeer:
             raise ProtocolError(f"{type(message).__name__} came before the list of what the worker holds")
         match message:
             case m.StartedAttempts():
+                check_attempts(message.attempts)
                 return v.Started(self.worker, self.session, message.attempts)
             case m.Ended():
+                check_attempts(end.attempt for end in message.ends)
                 self._held.difference_update(end.attempt for end in message.ends)
                 self._owed.difference_update(end.attempt for end in message.ends)
                 return v.Report(self.worker, self.session, message.delivery, message.ends)
             case m.HandedBack():
+                check_attempts(message.attempts)
                 self._held.difference_update(message.attempts)
                 return v.Handback(self.worker, self.session, message.delivery, message.attempts, message.cause)
             case m.Draining():
@@ -96,6 +100,8 @@ class WorkerPeer:
     def _reconcile(self, message: m.Reconcile) -> v.Join | None:
         if self.is_joined and not self._is_asked_again:
             raise ProtocolError("a list of what the worker holds came unasked")
+        check_capacity(message.capacity)
+        check_attempts(one.attempt for one in message.held)
         self._list += message.held
         if len(self._list) > held_max:
             raise ProtocolError(f"a worker that holds more than {held_max} attempts")
