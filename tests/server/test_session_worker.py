@@ -25,7 +25,6 @@ from tq.core.vocabulary import (
     Upload,
     WorkerLost,
 )
-from tq.server.heard import HeardStream
 from tq.server.intake import Request
 from tq.server.peers import WorkerPeer
 from tq.server.worker_session import WorkerSession
@@ -337,7 +336,7 @@ async def test_what_is_sent_never_overtakes_what_had_to_wait() -> None:
         sent: list[m.Message] = []
         link: Any = SimpleNamespace(has_room=False, send_nowait=lambda message, **_: sent.append(message))
         peer = WorkerPeer(77, 0, lambda: 1)
-        session = WorkerSession(hall.desk, link, HeardStream(link), peer, "test")
+        session = WorkerSession(hall.desk, link, peer, "test")
         session.carry_out(Acknowledge(77, 1, 1))
         link.has_room = True
         session.carry_out(Acknowledge(77, 1, 2))

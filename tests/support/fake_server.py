@@ -24,6 +24,7 @@ import trio
 from tq import limits
 from tq.core.vocabulary import Assignment, AttemptRef
 from tq.net.link import Link, open_link
+from tq.net.secure import SecureStream
 from tq.server.identity import open_identity
 from tq.wire import messages as m
 from tq.wire.body import Body
@@ -155,7 +156,7 @@ class FakeServer:
         await trio.serve_listeners(self._attend, listeners, task_status=task_status)
 
     async def _attend(self, raw: trio.SocketStream) -> None:
-        stream = trio.SSLStream(raw, self.identity.context, server_side=True, https_compatible=True)
+        stream = SecureStream(raw, self.identity.context, server_side=True)
         try:
             await stream.do_handshake()
         except trio.BrokenResourceError:

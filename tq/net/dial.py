@@ -10,8 +10,7 @@ from tq.errors import ProtocolError, Unreachable
 from tq.net import tls
 from tq.net.address import Address
 from tq.net.join import Pinning
-
-Stream = trio.SSLStream[trio.SocketStream]
+from tq.net.secure import SecureStream
 
 _CONNECT_S = 10.0
 _KEEPALIVE_IDLE_S = 15
@@ -19,26 +18,26 @@ _KEEPALIVE_INTERVAL_S = 5
 _KEEPALIVE_PROBES = 3
 
 
-async def dial(address: Address, context: ssl.SSLContext) -> Stream:
+async def dial(address: Address, context: ssl.SSLContext) -> SecureStream:
     """Return a verified TLS stream to the server. Raises Unreachable, or Unauthorised for a certificate of others.
 
     *Resource handling*: whoever calls owns the stream; on any error nothing is left open.
     """
     raw = await _connect(address)
     set_socket_options(raw)
-    stream = trio.SSLStream(raw, context, server_hostname=tls.SERVER_NAME, https_compatible=True)
+    stream = SecureStream(raw, context, server_hostname=tls.SERVER_NAME)
     try:
         with trio.fail_after(limits.handshake_s):
             await stream.do_handshake()
         tls.check_alpn(stream.selected_alpn_protocol())
     except trio.TooSlowError:
-        await trio.aclose_forcefully(raw)
+        stream.close()
         raise Unreachable(f"{address} accepts connections, but does not answer", hint="is it overloaded?") from None
     except (trio.BrokenResourceError, ssl.CertificateError) as error:
-        await trio.aclose_forcefully(raw)
+        stream.close()
         raise tls.explained(error.__cause__ or error, str(address)) from error
     except BaseException:
-        await trio.aclose_forcefully(raw)
+        stream.close()
         raise
     return stream
 

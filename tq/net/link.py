@@ -16,14 +16,16 @@ must not get lost carries a delivery number and is sent again on the next connec
 """
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final
 
 import trio
 
 from tq import limits
 from tq.errors import ProtocolError
+from tq.net.secure import SecureStream
 from tq.wire.connection import Connection, frames
 from tq.wire.messages import Goodbye, Message
 
@@ -36,8 +38,10 @@ class Link:
 
     def __init__(self, stream: trio.abc.Stream, connection: Connection, *, queue_bytes_max: int) -> None:
         self.stream = stream
+        self._prompt = stream if isinstance(stream, SecureStream) else None
         self.connection = connection
         self.ended_because = ""
+        self.on_bytes: Callable[[], None] | None = None  # called for each sign of life: any bytes that come
         self.queue_bytes_max = queue_bytes_max
         self._control: deque[bytes] = deque()
         self._output: deque[bytes] = deque()
@@ -113,6 +117,8 @@ class Link:
                 self._reader_ended.set()
                 self._end("the connection broke")
                 raise StopAsyncIteration from None
+            if self.on_bytes is not None and data:
+                self.on_bytes()
             if not data:
                 self._reader_ended.set()
                 self._end("it closed" if self.connection.is_between_frames else "it closed in the middle of a frame")
@@ -179,23 +185,28 @@ class Link:
         """
         if self._is_broken:
             return
-        transport = getattr(self.stream, "transport_stream", self.stream)
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            if isinstance(transport, trio.abc.HalfCloseableStream):
-                await transport.send_eof()
+            if isinstance(self.stream, trio.abc.HalfCloseableStream):
+                await self.stream.send_eof()
             try:
-                while await transport.receive_some():
+                while await self.stream.receive_some():
                     pass
             except trio.BusyResourceError:  # the reader of this link is at it
                 await self._reader_ended.wait()
 
     async def _drain(self) -> None:
         while batch := self._take():
-            with trio.move_on_after(limits.delivery_s_max) as self._writing:
-                try:
-                    await self.stream.send_all(batch)
-                except (trio.BrokenResourceError, trio.ClosedResourceError):
-                    self._end("the connection broke")
+            try:
+                if self._prompt is not None:
+                    if self._prompt.send_now(batch):
+                        continue  # the usual case costs no trip through the scheduler
+                    rest = self._prompt.flush
+                else:
+                    rest = partial(self.stream.send_all, batch)
+                with trio.move_on_after(limits.delivery_s_max) as self._writing:
+                    await rest()
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                self._end("the connection broke")
             if self._writing.cancelled_caught:  # a frame is cut in two: nothing can follow it
                 self._end("it does not read what it is sent")
 

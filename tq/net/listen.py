@@ -29,9 +29,10 @@ import trio
 from tq.errors import ConfigurationError, ProtocolError, TqError, Unreachable
 from tq.net import tls
 from tq.net.address import joined
-from tq.net.dial import Stream, set_socket_options
+from tq.net.dial import set_socket_options
 from tq.net.log import log
 from tq.net.places import Bounds, Place, Places, within_open_files
+from tq.net.secure import SecureStream
 
 _PAUSE_S: Final = 0.1  # before the next accept when the system is out of something
 _SAY_AGAIN_S: Final = 60.0
@@ -46,7 +47,7 @@ class HandshakeRefused(ProtocolError):
 class Arrival:
     """A connection after its TLS handshake. `admit()` says that the peer is authenticated."""
 
-    def __init__(self, stream: Stream, host: str, port: int, places: Places, place: Place) -> None:
+    def __init__(self, stream: SecureStream, host: str, port: int, places: Places, place: Place) -> None:
         self.stream = stream
         self.host = host
         self.peer = joined(host, port)
@@ -175,9 +176,13 @@ async def _attend(
 ) -> None:
     """Handshake and session of one connection. Lets nothing out but the cancellation of the whole server."""
     peer = joined(host, port)
+    stream: SecureStream | None = None
     try:
+        with suppress(OSError):  # a peer that is gone already
+            set_socket_options(raw)
+        stream = SecureStream(raw, context, server_side=True)
         with place.scope:
-            stream = await _shake_hands(raw, context, place, places.bounds)
+            await _shake_hands(stream, place, places.bounds)
             await attend(Arrival(stream, host, port, places, place))
         if place.scope.cancelled_caught:
             complaints.say("connection_closed", place.why, peer=peer)
@@ -194,12 +199,11 @@ async def _attend(
     finally:
         places.leave(place)
         raw.socket.close()
+        if stream is not None:
+            stream.close()
 
 
-async def _shake_hands(raw: trio.SocketStream, context: ssl.SSLContext, place: Place, bounds: Bounds) -> Stream:
-    with suppress(OSError):  # a peer that is gone already
-        set_socket_options(raw)
-    stream = trio.SSLStream(raw, context, server_side=True, https_compatible=True)
+async def _shake_hands(stream: SecureStream, place: Place, bounds: Bounds) -> None:
     try:
         await stream.do_handshake()
         tls.check_alpn(stream.selected_alpn_protocol())
@@ -208,7 +212,6 @@ async def _shake_hands(raw: trio.SocketStream, context: ssl.SSLContext, place: P
     except Unreachable:
         raise HandshakeRefused("TLS, but not the protocol of tq (no ALPN tq/1)") from None
     place.extend("no hello in time", bounds.hello_s)
-    return stream
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -17,7 +17,6 @@ from tq.net.log import log
 from tq.net.token import is_token, parse_token
 from tq.server.client_session import ClientSession
 from tq.server.desk import Desk
-from tq.server.heard import HeardStream
 from tq.server.peers import WorkerPeer, agree, check_required
 from tq.server.roles import check_peer
 from tq.server.worker_session import WorkerSession
@@ -47,8 +46,7 @@ async def attend(arrival: Arrival, desk: Desk) -> None:
     *Error handling*: raises what the peer did wrong (TqError), for the listener to log; never a peer's fault as
     anything else.
     """
-    stream = HeardStream(arrival.stream)
-    async with open_link(stream, Connection()) as link:
+    async with open_link(arrival.stream, Connection()) as link:
         try:
             guest = await _greet(link, desk)
         except (errors.Refused, ProtocolError) as error:
@@ -60,7 +58,7 @@ async def attend(arrival: Arrival, desk: Desk) -> None:
         link.connection.frame_bytes_max = limits.frame_bytes_max
         desk.registry.connections[guest.role] += 1
         try:
-            await _serve(link, stream, guest, desk, arrival.peer)
+            await _serve(link, guest, desk, arrival.peer)
         except ProtocolError as error:
             link.close(m.Refused(error.code, error.message, error.hint))
             raise
@@ -106,12 +104,12 @@ def authenticate(hello: m.Hello, rest: Sequence[m.Message], desk: Desk) -> Guest
     return Guest(hello, version, said.id, record.role, record.name or said.id, rest)
 
 
-async def _serve(link: Link, stream: HeardStream, guest: Guest, desk: Desk, where: str) -> None:
+async def _serve(link: Link, guest: Guest, desk: Desk, where: str) -> None:
     hello = guest.hello
     session: WorkerSession | ClientSession
     if hello.role == "worker":
         peer = WorkerPeer(hello.worker, hello.predecessor, desk.registry.next_session)
-        session = WorkerSession(desk, link, stream, peer, guest.name)
+        session = WorkerSession(desk, link, peer, guest.name)
         number = peer.session
     else:
         number = desk.registry.next_session()

@@ -18,7 +18,6 @@ from tq.errors import ProtocolError
 from tq.net.link import Link
 from tq.net.log import log
 from tq.server.desk import Desk, low_output_bytes_max
-from tq.server.heard import HeardStream
 from tq.server.intake import Request
 from tq.server.peers import WorkerPeer
 from tq.server.receive import receive_all
@@ -32,7 +31,7 @@ blobs_max: Final = 10_000
 class WorkerSession:
     """One connection of one worker."""
 
-    def __init__(self, desk: Desk, link: Link, stream: HeardStream, peer: WorkerPeer, submitter: str) -> None:
+    def __init__(self, desk: Desk, link: Link, peer: WorkerPeer, submitter: str) -> None:
         self.peer = peer
         self._desk = desk
         self._link = link
@@ -43,7 +42,7 @@ class WorkerSession:
         self._outbox: deque[v.Effect | v.Joined] = deque()
         self._outbox_filled = trio.Event()
         self._blobs: set[int] = set()  # inputs of attempts that this worker was given
-        stream.on_bytes = self._heard
+        link.on_bytes = self._heard
 
     async def run(self, rest: Sequence[m.Message]) -> None:
         """Serve the worker until its connection ends. Raises ProtocolError for what it may not send."""

@@ -15,9 +15,10 @@ import trio
 from tq import __version__, limits
 from tq.errors import ConfigurationError, NotAllowed, TqError, Unauthorised, Unreachable, VersionMismatch
 from tq.net import tls
-from tq.net.dial import Stream, dial, fetch_ca
+from tq.net.dial import dial, fetch_ca
 from tq.net.link import open_link
 from tq.net.log import log
+from tq.net.secure import SecureStream
 from tq.wire import messages as m
 from tq.wire.connection import Connection
 from tq.worker.home import Last
@@ -69,7 +70,7 @@ class Connecting:
                 output_dropped_bytes=life.hands.output.dropped_bytes,
             )  # fmt: skip
 
-    async def _dial(self) -> Stream:
+    async def _dial(self) -> SecureStream:
         """Return a connection to the server that is verified.
 
         Another certificate than the right one ends a worker that has never worked; later it may be anybody who listens
