@@ -4,6 +4,7 @@ One server and one worker are shared by all tests here; a test that needs anothe
 """
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -332,6 +333,31 @@ def test_a_task_that_signals_its_launcher_and_worker_is_just_a_task(here: Town) 
     assert here.wait(job) == 5
     assert here.workers[0].launcher == launcher
     assert not processes.is_frozen(launcher)
+
+
+def test_a_wait_for_more_tasks_than_fit_one_answer_hears_of_every_end(here: Town) -> None:
+    job = here.submit("sh", "-c", "exit $((TQ_MEMBER % 400 == 0))", options=["--array", "1-1200"])
+    done = here.tq("wait", "--exit-code", "count", "-o", "json", f"{job}.1-1200")
+    assert done.status == 3
+    items = json.loads(done.out)["items"]
+    assert [item["id"] for item in items] == [f"{job}.{number}" for number in range(1, 1_201)]
+    assert [item["id"] for item in items if item["exit_status"]] == [f"{job}.400", f"{job}.800", f"{job}.1200"]
+
+
+def test_a_wait_for_any_hears_of_an_end_that_comes_close_behind_other_news(here: Town) -> None:
+    """The others go on for ever, so that nothing later could tell."""
+    flag = here.place / "go"
+    endless = [here.submit("sleep", "600") for _ in range(2)]
+    ending = here.submit("sh", "-c", f"while ! test -e {flag}; do sleep 0.02; done; exit 5")
+    here.until_started(ending)
+    with here.popen("wait", "--any", "--timeout", "30", *endless, ending) as waiting:
+        processes.until(lambda: figures(here)["server"]["connections"].get("admin", 0) >= 3, "it waits")
+        queued = here.submit("true")
+        flag.touch()
+        assert waiting.communicate()[1] == b""
+    assert waiting.returncode == 5
+    assert here.tq("cancel", *endless).status == 0
+    assert here.wait(queued) == 0
 
 
 # ---------------------------------------------------------------- the port
