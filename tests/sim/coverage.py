@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from tests.sim.faults import KINDS
+from tests.sim.faults import POINTS
+from tests.sim.kinds import KINDS
 from tests.sim.run import Result
-from tests.sim.server import POINTS
 from tq.core.task import TRANSITIONS, State, Trigger
 
 # Moves of the table that no command of today leads to: by trigger, and why.

@@ -11,6 +11,7 @@ from tests.sim.checked import Moves, count_moves
 from tests.sim.client import Client
 from tests.sim.disk import Disk
 from tests.sim.faults import Cell, Faults
+from tests.sim.kinds import Cast
 from tests.sim.ledger import Ledger
 from tests.sim.network import Network
 from tests.sim.script import IMPOSSIBLE
@@ -85,7 +86,7 @@ class Run:
             Client(world, self.ledger, self.server, f"client{number}", world.dice.choice((100, 250, 400)) * MS)
             for number in range(world.dice.randint(2, 4))
         ]
-        self.faults = Faults(world, self.server, self.workers, self.clients, faults, commands)
+        self.faults = Faults(Cast(world, self.server, self.workers, self.clients), faults, commands)
         self.wanted_faults = faults
 
     def _capacity(self, number: int) -> v.Capacity:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from tests.sim.beats import Beats
 from tests.sim.checked import CheckedEngine, Checks
+from tests.sim.committer import Committer
 from tests.sim.disk import Disk
 from tests.sim.ledger import Ledger
 from tests.sim.network import End, Network
@@ -25,7 +26,6 @@ from tq.server.registry import Registry
 from tq.store.memory import MemoryStore
 from tq.wire import messages as m
 
-POINTS: Final = tuple(Point)
 WALL_MS: Final = 1_800_000_000_000
 
 
@@ -74,7 +74,7 @@ class Server(Process):
         self._is_driving = self._is_woken = False
         self.pipeline = Pipeline(
             self.engine, self.disk, self.intake,
-            times=clock.times, lap_ms=self._lap, flush=self._flush, release=self._release, on_bug=self._on_bug,
+            times=clock.times, lap_ms=self._lap, flush=Committer(self).flush, release=self._release, on_bug=self._on_bug,
         )  # fmt: skip
         self.pipeline.on_wake = self._wake
         self._steps: Iterator[Point] = self.pipeline.steps(self.world.dice.getrandbits(63) | 1, self._recovered)
@@ -198,23 +198,6 @@ class Server(Process):
         self.lineage, self.epoch = answer.lineage, answer.epoch
         self.note(f"listens, epoch {answer.epoch}, owes {[f'w{worker:x}' for worker in answer.workers]}")
         self.beats.begin(answer.workers)
-
-    # ------------------------------------------------------------ the committer's thread
-
-    def _flush(self, sequence: int) -> None:
-        took_us = self.world.dice.choice((100, 400, 1_000, 5_000))
-        if self.world.chance(0.01):
-            took_us = 200 * MS
-        self.after(took_us, self._flush_ends, sequence)
-
-    def _flush_ends(self, sequence: int) -> None:
-        try:
-            self.disk.flush(sequence)
-        except StoreError as error:
-            self.after(50, self.pipeline.fail, error)
-            return
-        self.ledger.flushed(sequence)
-        self.after(50, self.pipeline.flushed, sequence)
 
     def check_durable(self, what: str) -> None:
         """Nothing of a turn may leave before its flush, nor any read that could have seen it."""

@@ -67,6 +67,8 @@ class Worker(Process):
 
     def _die(self) -> None:
         self.is_up = False
+        for ref in self.hands.output._places:  # only results are on the disk: output goes with its worker
+            self.ledger.written.pop(ref, None)
         if self.launcher is not None:
             self.launcher.die()
             self.launcher = None

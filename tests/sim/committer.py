@@ -1,0 +1,39 @@
+"""The simulated committer's thread: a flush takes its time, and the loop hears of its end a little later.
+
+A crash may fall between the two: then everything is on disk, and nobody has been told.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from tests.sim.world import MS
+from tq.errors import StoreError
+
+if TYPE_CHECKING:
+    from tests.sim.server import Server
+
+_FLUSHES_US: Final = (100, 400, 1_000, 5_000)
+_SLOW_US: Final = 200 * MS
+_NEWS_US: Final = 50
+
+
+class Committer:
+    """Flushes for one life of a server."""
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+
+    def flush(self, sequence: int) -> None:
+        """Begin to flush everything up to this sequence."""
+        world = self._server.world
+        took_us = _SLOW_US if world.chance(0.01) else world.dice.choice(_FLUSHES_US)
+        self._server.after(took_us, self._ends, sequence)
+
+    def _ends(self, sequence: int) -> None:
+        server = self._server
+        try:
+            server.disk.flush(sequence)
+        except StoreError as error:
+            server.after(_NEWS_US, server.pipeline.fail, error)
+            return
+        server.ledger.flushed(sequence)
+        server.after(_NEWS_US, server.pipeline.flushed, sequence)

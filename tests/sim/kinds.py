@@ -1,0 +1,189 @@
+"""The kinds of faults: what may go wrong with the server, its disk and clock, the workers, the clients and the network.
+
+Each function makes one thing go wrong, and returns whether there was anything it could be done to.
+"""
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from tests.sim.client import Client
+from tests.sim.server import Server
+from tests.sim.worker import Worker
+from tests.sim.world import MS, SECOND, World
+from tq.core.vocabulary import AttemptRef
+from tq.server.commit_loop import Point
+
+
+class Cast(NamedTuple):
+    """Who there is, and where the commit loop stands."""
+
+    world: World
+    server: Server
+    workers: list[Worker]
+    clients: list[Client]
+    point: Point = Point.IDLE
+
+    def time_us(self) -> int:
+        """Return how long something lasts: shorter or longer than what makes a worker lost."""
+        return self.world.dice.choice((50 * MS, 500 * MS, 2 * SECOND, 6 * SECOND, 9 * SECOND))
+
+    def worker(self) -> Worker | None:
+        """Return a worker that is up."""
+        up = [worker for worker in self.workers if worker.is_up]
+        return self.world.dice.choice(up) if up else None
+
+
+def server_crash(cast: Cast) -> bool:
+    """Kill the server."""
+    if cast.point is Point.FLUSHING:  # anywhere in it, also when it is done
+        cast.server.after(cast.world.dice.randint(0, 2 * MS), cast.server.crash, "crashes")
+    else:
+        cast.server.crash("crashes")
+    return True
+
+
+def server_stop(cast: Cast) -> bool:
+    """Ask the server to stop."""
+    if not cast.server.is_listening:
+        return False
+    cast.server.stop()
+    return True
+
+
+def server_freeze(cast: Cast) -> bool:
+    """Let the server stand still."""
+    cast.server.freezes += 1
+    cast.server.freeze(cast.time_us())
+    return True
+
+
+def store_failure(cast: Cast) -> bool:
+    """Let every later write and flush fail."""
+    cast.server.disk.fail("input/output error")
+    return True
+
+
+def disk_full(cast: Cast) -> bool:
+    """Leave no room on the disk for a while."""
+    if not cast.server.is_listening or cast.server.is_disk_low:
+        return False
+    cast.server.fill_disk(cast.time_us())
+    return True
+
+
+def clock_jump(cast: Cast) -> bool:
+    """Let the system's clock jump, back or forth."""
+    cast.server.freezes += 1  # who compares times must not
+    cast.server.wall_skew_ms += cast.world.dice.choice((-3_600_000, -2_000, 1_500, 86_400_000))
+    return True
+
+
+def worker_kill(cast: Cast, *, names: bool) -> bool:
+    """Kill a worker and all that it runs."""
+    worker = cast.worker()
+    if worker is None:
+        return False
+    worker.kill(names_predecessor=names)
+    return True
+
+
+def worker_freeze(cast: Cast, *, with_launcher: bool) -> bool:
+    """Let a worker stand still; what it runs goes on, or not."""
+    worker = cast.worker()
+    if worker is None or worker.is_frozen:
+        return False
+    for_us = cast.time_us()
+    worker.freeze(for_us)
+    if with_launcher and worker.launcher is not None:
+        worker.launcher.freeze(for_us)
+    return True
+
+
+def launcher_death(cast: Cast) -> bool:
+    """Kill a launcher and what it runs."""
+    worker = cast.worker()
+    if worker is None or worker.launcher is None or worker.launcher.is_dead:
+        return False
+    worker.kill_launcher()
+    return True
+
+
+def worker_leave(cast: Cast) -> bool:
+    """Tell a worker to leave."""
+    worker = cast.worker()
+    if worker is None or worker.slots.is_leaving:
+        return False
+    worker.leave()
+    return True
+
+
+def worker_cut(cast: Cast, *, near: bool = True, far: bool = True) -> bool:
+    """Cut a worker's connection; who does not notice goes on with half of it."""
+    worker = cast.worker()
+    if worker is None or worker.line.end is None:
+        return False
+    cast.server.network.cut(worker.line.end, near_notices=near, far_notices=far)
+    return True
+
+
+def second_connection(cast: Cast) -> bool:
+    """Let a worker dial again while the server still has the old connection, and bytes of it are on their way."""
+    worker = cast.worker()
+    if worker is None or worker.line.end is None:
+        return False
+    return worker.line.dial_again()
+
+
+def partition(cast: Cast) -> bool:
+    """Let nothing pass between a worker and the server for a while; then everything that was sent."""
+    worker = cast.worker()
+    if worker is None:
+        return False
+    cast.server.network.part(worker.name, worker.line.end, cast.time_us())
+    return True
+
+
+def wrong_held(cast: Cast) -> bool:
+    """Let a session's set disagree with its worker's for good: the beats must notice, and the list is asked for."""
+    worker = cast.worker()
+    session = cast.server.registry.worker(worker.id) if worker is not None and cast.server.is_up else None
+    if session is None or not session.peer.is_joined:
+        return False
+    session.peer._held.add(AttemptRef(1 << 60, 0, 0, 1, 1))
+    return True
+
+
+def client_cut(cast: Cast, *, is_half: bool) -> bool:
+    """Cut a client's connection."""
+    client = cast.world.dice.choice(cast.clients)
+    return client.cut(near_notices=not is_half, far_notices=cast.world.chance(0.5))
+
+
+def submit_twice(cast: Cast) -> bool:
+    """Send a submit once more."""
+    return cast.world.dice.choice(cast.clients).duplicate()
+
+
+KINDS: Final[dict[str, Callable[[Cast], bool]]] = {
+    "server crash": server_crash,
+    "server stop": server_stop,
+    "server freeze": server_freeze,
+    "store failure": store_failure,
+    "disk nearly full": disk_full,
+    "wall clock jump": clock_jump,
+    "worker kill, successor names it": lambda cast: worker_kill(cast, names=True),
+    "worker kill, successor does not": lambda cast: worker_kill(cast, names=False),
+    "worker freeze": lambda cast: worker_freeze(cast, with_launcher=False),
+    "worker freeze, launcher too": lambda cast: worker_freeze(cast, with_launcher=True),
+    "launcher death": launcher_death,
+    "worker told to leave": worker_leave,
+    "worker cut": worker_cut,
+    "worker half-open at the server": lambda cast: worker_cut(cast, far=False),
+    "worker half-open at the worker": lambda cast: worker_cut(cast, near=False),
+    "worker on a second connection": second_connection,
+    "worker partition": partition,
+    "held set goes wrong at the server": wrong_held,
+    "client cut": lambda cast: client_cut(cast, is_half=False),
+    "client half-open": lambda cast: client_cut(cast, is_half=True),
+    "submit sent twice": submit_twice,
+}
