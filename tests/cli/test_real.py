@@ -284,3 +284,16 @@ def test_up_that_cannot_start_says_why_and_leaves(tmp_path: Path) -> None:
     )
     assert done.returncode == 78
     assert b"server | tq: " in done.stderr
+
+
+def test_the_file_of_a_killed_server_is_no_server_whoever_has_its_number_now(tmp_path: Path) -> None:
+    data = tmp_path / ".local/share/tq"
+    data.mkdir(mode=0o700, parents=True)
+    left = {"url": "tq://127.0.0.1:1", "ca": "", "token": "", "pid": os.getpid()}
+    (data / "connection.json").write_text(json.dumps(left))
+    place = Place(tmp_path)
+    process = place.start()
+    try:
+        place.says(r"worker \| .* connected ", process)
+    finally:
+        assert stop(process) == 0

@@ -23,6 +23,7 @@ from tq.cli import context as talk
 from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Listen, places, settings
 from tq.cli.verb import Verb
 from tq.cli.worker import DrainTime, Queues, Slots
+from tq.store import lock
 
 _PAUSE_S, _PAUSE_S_MAX, _STEADY_S = 0.2, 10.0, 1.0
 _USAGE, _CONFIGURATION = 2, 78
@@ -137,13 +138,15 @@ class Roles:
         self._is_colored = is_colored
         self._selector = selectors.DefaultSelector()
         self._signals = 0
+        self._signals_seen = 0
         self._status = 0
         self._is_server_asked = False
         self._is_welcomed = False
 
     def run(self) -> int:
         """Run both until they are asked to end, and return the exit status."""
-        pid = serving_pid(self._data)
+        # The lock too: a killed server leaves its file, and its number may be another program's by now.
+        pid = serving_pid(self._data) if lock.is_held(self._data) else 0
         if pid:
             talk.say(f"tq: a server serves {self._data} already (pid {pid}): only a worker is started here")
             self._server = None
@@ -151,6 +154,7 @@ class Roles:
             signal.signal(number, self._on_signal)
         try:
             while not self._is_over():
+                self._obey()
                 self._start_due()
                 self._say_news()
                 self._look()
@@ -159,7 +163,16 @@ class Roles:
         return self._status
 
     def _on_signal(self, _number: int, _frame: object) -> None:
-        self._signals += 1
+        """Only count: this comes between any two steps, also of a start, or of a line that is being written."""
+        self._signals_seen += 1
+
+    def _obey(self) -> None:
+        """Do what the signals since the last look ask for."""
+        while self._signals < self._signals_seen:
+            self._signals += 1
+            self._end_more()
+
+    def _end_more(self) -> None:
         if self._signals == 1:
             talk.say("\ntq: nothing new is taken; what runs may end (once more: stop now)")
             self._worker.signal(signal.SIGTERM)

@@ -68,6 +68,21 @@ def lock_directory(data: Path) -> DataLock:
     return DataLock(data, fd)
 
 
+def is_held(data: Path) -> bool:
+    """Whether some process holds the directory now. Not for a loop: a server that starts just then would fail."""
+    try:
+        fd = os.open(data / NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
 def _holder(fd: int) -> str:
     """Return who holds the lock, from the text of the file."""
     give_up_s = time.monotonic() + _WAIT_FOR_TEXT_S
