@@ -73,9 +73,15 @@ class Server(Process):
         self._lap_ms = 0.0
         self._is_driving = self._is_woken = False
         self.pipeline = Pipeline(
-            self.engine, self.disk, self.intake,
-            times=clock.times, lap_ms=self._lap, flush=Committer(self).flush, release=self._release, on_bug=self._on_bug,
-        )  # fmt: skip
+            self.engine,
+            self.disk,
+            self.intake,
+            times=clock.times,
+            lap_ms=self._lap,
+            flush=Committer(self).flush,
+            release=self._release,
+            on_bug=self._on_bug,
+        )
         self.pipeline.on_wake = self._wake
         self._steps: Iterator[Point] = self.pipeline.steps(self.world.dice.getrandbits(63) | 1, self._recovered)
         self.note(f"starts, life {self.lives}, at sequence {self.disk.sequence}")
