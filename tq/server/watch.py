@@ -73,7 +73,7 @@ class Watch:
     """All subscriptions by job."""
 
     def __init__(self) -> None:
-        self._by_job: defaultdict[int, set[Waiting]] = defaultdict(set)
+        self._by_job: defaultdict[int, dict[Waiting, None]] = defaultdict(dict)  # dicts, for their order
 
     def __len__(self) -> int:
         return len(self._by_job)
@@ -81,20 +81,20 @@ class Watch:
     def subscribe(self, waiting: Waiting) -> None:
         """Tell this one of changes from now on."""
         for job in waiting.jobs:
-            self._by_job[job].add(waiting)
+            self._by_job[job][waiting] = None
 
     def unsubscribe(self, waiting: Waiting) -> None:
         """Tell it no more. Twice is once."""
         for job in waiting.jobs:
             there = self._by_job.get(job)
             if there is not None:
-                there.discard(waiting)
+                there.pop(waiting, None)
                 if not there:
                     del self._by_job[job]
 
     def changed(self, job: int) -> None:
-        """Tell everybody who waits for this job."""
-        for waiting in sorted(self._by_job.get(job, ()), key=id):
+        """Tell everybody who waits for this job, who came first first."""
+        for waiting in tuple(self._by_job.get(job, ())):
             waiting.changed(job)
 
 
