@@ -319,6 +319,17 @@ async def test_a_join_string_s_hash_is_enough_to_trust_the_server(server: FakeSe
         assert await worker.exit_status() == 0
 
 
+async def test_a_kept_ca_that_is_damaged_is_asked_for_again(server: FakeServer, tmp_path: Path) -> None:
+    server.tells_ca = True
+    known = server.identity.ca_sha256
+    kept = tmp_path / "state" / "cas" / f"{known}.pem"
+    kept.parent.mkdir(mode=0o700, parents=True)
+    kept.write_text(server.identity.ca_pem[:100])
+    with running_worker(server, tmp_path, ca_pem="", ca_sha256=known):
+        await server.reconciled()
+    assert kept.read_text() == server.identity.ca_pem
+
+
 async def test_a_server_with_another_ca_never_sees_the_token(server: FakeServer, tmp_path: Path) -> None:
     server.tells_ca = True
     with running_worker(server, tmp_path, ca_pem="", ca_sha256="0" * 64) as worker:

@@ -1,1 +1,1 @@
-"""How a program talks to a server: `target` finds it, `pinning` trusts it, `blocking` asks it."""
+"""How a program talks to a server: `target` finds it, `blocking` asks it."""

@@ -128,7 +128,7 @@ def dial(target: Target) -> Transport:
 
 def _pinned_ca(target: Target) -> str:
     """Return the CA with the known hash: the kept one, else what the server sends, once it was compared."""
-    from tq.client import pinning
+    from tq.net import pinning
     from tq.net.join import Pinning
 
     kept = pinning.load(target.state_directory, target.ca_sha256)

@@ -14,7 +14,7 @@ import trio
 
 from tq import __version__, limits
 from tq.errors import ConfigurationError, NotAllowed, TqError, Unauthorised, Unreachable, VersionMismatch
-from tq.net import tls
+from tq.net import pinning, tls
 from tq.net.dial import dial, fetch_ca
 from tq.net.link import open_link
 from tq.net.log import log
@@ -127,13 +127,10 @@ class Connecting:
 
     async def _pinned_ca(self) -> str:
         settings = self._life.settings
-        kept = settings.state / "cas" / f"{settings.ca_sha256}.pem"
-        with suppress(OSError):
-            return kept.read_text(encoding="ascii")
-        pem = await fetch_ca(settings.address, settings.ca_sha256)
-        with suppress(OSError):
-            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            kept.write_text(pem, encoding="ascii")
+        pem = pinning.load(settings.state, settings.ca_sha256)
+        if not pem:
+            pem = await fetch_ca(settings.address, settings.ca_sha256)
+            pinning.keep(settings.state, settings.ca_sha256, pem)
         return pem
 
     def _say(self, error: TqError) -> None:

@@ -1,6 +1,6 @@
 """CAs known by their SHA-256, kept in the state directory: the first join trusts a hash, later ones the file.
 
-A CA that does not have the expected hash is never kept and never used.
+A CA that does not have the expected hash is never kept and never used. Both clients and workers keep theirs here.
 """
 
 import os
