@@ -54,6 +54,8 @@ class Link:
         self._is_closing = False
         self._is_closed_here = False
         self._is_broken = False
+        self._is_writing = False
+        self._is_cut_off = False  # the kernel took a part of an answer: the writer sends the rest
 
     # ------------------------------------------------------------ sending
 
@@ -75,6 +77,25 @@ class Link:
         if self._control_bytes + self._output_bytes > self.queue_bytes_max:
             self._end("it does not read what it is sent")
             return False
+        self._work.set()
+        return True
+
+    def answer_nowait(self, message: Message) -> bool:
+        """Send a message at once if nothing stands before it; else as `send_nowait`.
+
+        For what its peer waits for: it saves the way through the writer, and cannot share a frame.
+        """
+        prompt = self._prompt
+        if prompt is None or self._is_closing or self._is_writing or self._is_cut_off or self.queued_bytes:
+            return self.send_nowait(message)
+        piece = self.connection.encode(message)
+        try:
+            if prompt.send_now(b"".join(frames([piece], self.connection.send_bytes_max))):
+                return True
+        except trio.BrokenResourceError:
+            self._end("the connection broke")
+            return False
+        self._is_cut_off = True
         self._work.set()
         return True
 
@@ -195,7 +216,9 @@ class Link:
                 await self._reader_ended.wait()
 
     async def _drain(self) -> None:
-        while batch := self._take():
+        while self._is_cut_off or self.queued_bytes:
+            batch = b"" if self._is_cut_off else self._take()
+            self._is_cut_off = False
             try:
                 if self._prompt is not None:
                     if self._prompt.send_now(batch):
@@ -203,8 +226,10 @@ class Link:
                     rest = self._prompt.flush
                 else:
                     rest = partial(self.stream.send_all, batch)
+                self._is_writing = True
                 with trio.move_on_after(limits.delivery_s_max) as self._writing:
                     await rest()
+                self._is_writing = False
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._end("the connection broke")
             if self._writing.cancelled_caught:  # a frame is cut in two: nothing can follow it

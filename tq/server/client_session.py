@@ -144,9 +144,9 @@ class ClientSession:
 
     def _answer(self, number: int, answer: v.Answer | errors.TqError, *, more: bool = False) -> None:
         try:
-            self._link.send_nowait(reply(number, answer, more=more))
+            self._link.answer_nowait(reply(number, answer, more=more))
         except errors.TooLarge as error:
-            self._link.send_nowait(reply(number, error))
+            self._link.answer_nowait(reply(number, error))
 
     def _answer_document(self, number: int, answer: v.Answer | errors.TqError) -> None:
         if isinstance(answer, v.Document):
