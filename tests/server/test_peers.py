@@ -76,6 +76,14 @@ def test_an_offer_without_measure_is_refused(offer: dict[str, int]) -> None:
         peer.receive(m.Reconcile(v.Capacity(**{"slots": 1, **offer}), ()))
 
 
+def test_a_result_that_would_not_fit_beside_others_is_refused() -> None:
+    most = limits.result_inline_bytes_max
+    assert fresh().receive(m.Ended(1, (v.End(ref(2), 1, 0, 0, bytes(most)),))) is not None
+
+    with pytest.raises(ProtocolError, match="result_inline_bytes_max"):
+        fresh().receive(m.Ended(1, (v.End(ref(2), 1, 0, 0, bytes(most + 1)),)))
+
+
 def test_a_list_without_end_is_refused() -> None:
     peer = WorkerPeer(WORKER, 0, lambda: 1)
     part = m.Reconcile(v.Capacity(slots=1), tuple(v.Held(ref(member), 1) for member in range(1_000)), more=True)

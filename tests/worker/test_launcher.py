@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.launcher import Link, body, marker, processes, ref, usage
+from tq import limits
 from tq.core.task import Cause
 from tq.wire.body import Body
 from tq.worker import frames, program
@@ -99,6 +100,24 @@ def test_126_is_what_cannot_be_run(link, tmp_path):
     assert all(usage(e).error for e in ends)
     assert "directory" in usage(ends[1]).error
     assert "too long" in usage(ends[3]).error
+
+
+@pytest.mark.parametrize(
+    "words, where, path",
+    [
+        ((b"/no/\xff",), "/", b"/bin"),
+        ((b"\xff",), "/", b"/bin"),
+        ((b"no",), "/", b"/\xff"),
+        (("€" * 2_000,), "/", b"/bin"),
+        (("true",), b"/\xff", b"/bin"),
+    ],
+)
+def test_a_name_that_is_no_text_or_too_long_for_one_is_told_within_bounds(link, words, where, path):
+    end = link.run(body(*words, cwd=where, environment={"PATH": path}), 1)
+
+    assert end.cause in {Cause.SPAWN_FAILED, Cause.CWD_MISSING}
+    assert usage(end).error
+    assert len(end.result) <= limits.result_inline_bytes_max
 
 
 def test_a_program_that_runs_and_exits_127_is_no_failed_spawn(link):

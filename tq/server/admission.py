@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from tq import limits
-from tq.core.vocabulary import AttemptRef, Capacity, CreateToken, Submit, Upload, Wait
+from tq.core.vocabulary import AttemptRef, Capacity, CreateToken, End, Submit, Upload, Wait
 from tq.errors import BadRequest, NotDone, ProtocolError, TooLarge
 from tq.server.roles import ROLES
 from tq.wire.body import Body
@@ -73,6 +73,14 @@ def check_attempts(refs: Iterable[AttemptRef]) -> None:
     for ref in refs:
         if not (0 < ref.job <= _JOB_MAX and 0 <= ref.part <= _PLACE_MAX and 0 <= ref.member <= _PLACE_MAX):
             raise ProtocolError("the name of an attempt is out of range")
+
+
+def check_ends(ends: Iterable[End]) -> None:
+    """Raise ProtocolError if a report names no attempt, or its result could not be shown beside others."""
+    for end in ends:
+        check_attempts((end.attempt,))
+        if len(end.result) > limits.result_inline_bytes_max:
+            raise ProtocolError(f"a result of {len(end.result)} bytes exceeds result_inline_bytes_max")
 
 
 def check_capacity(offer: Capacity) -> None:

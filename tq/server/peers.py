@@ -13,7 +13,7 @@ from tq import errors, limits
 from tq.core import vocabulary as v
 from tq.core.task import Phase
 from tq.errors import ProtocolError
-from tq.server.admission import check_attempts, check_capacity
+from tq.server.admission import check_attempts, check_capacity, check_ends
 from tq.wire import messages as m
 from tq.wire.connection import divided
 from tq.wire.held import tally
@@ -62,7 +62,7 @@ class WorkerPeer:
                 check_attempts(message.attempts)
                 return v.Started(self.worker, self.session, message.attempts)
             case m.Ended():
-                check_attempts(end.attempt for end in message.ends)
+                check_ends(message.ends)
                 self._held.difference_update(end.attempt for end in message.ends)
                 self._owed.difference_update(end.attempt for end in message.ends)
                 return v.Report(self.worker, self.session, message.delivery, message.ends)

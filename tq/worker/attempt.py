@@ -19,7 +19,7 @@ from tq.worker.frames import Output, Spawn
 from tq.worker.output import Stream, dropped_bytes
 from tq.worker.program import Program, StoredInput
 
-error_chars_max: Final = 400  # a PATH that was searched in vain can be long
+error_bytes_max: Final = 400  # a PATH that was searched in vain can be long
 
 
 class Phase(IntEnum):
@@ -139,7 +139,7 @@ class Attempt:
         self.phase = Phase.ENDED
         self.cause = cause
         self.code = code
-        self.error = error[:error_chars_max]
+        self.error = error.encode(errors="backslashreplace")[:error_bytes_max].decode(errors="ignore")
 
     def end(self) -> End:
         """Return the report. `take_rest` comes before."""
