@@ -51,6 +51,14 @@ def test_nothing_but_the_list_is_said_before_the_answer() -> None:
     assert later[2] == m.StartedAttempts((ref(1),))
 
 
+def test_a_worker_that_wants_to_leave_while_its_list_is_on_its_way_says_so_then() -> None:
+    slots = holding(ref(1))
+    slots.disconnected()
+    assert not reconcile(slots).draining
+    assert said(slots.leave()) == []
+    assert said(slots.receive(m.Reconciled((), ()))) == [m.Draining()]
+
+
 def test_a_report_whose_acknowledgement_was_lost_is_said_again_with_its_number() -> None:
     slots = holding(ref(1))
     (report,) = said(slots.ended((end(ref(1)),)))

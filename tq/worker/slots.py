@@ -105,6 +105,7 @@ class Slots:
         settled = tuple(ref for ref in message.settled if self.held.get(ref) is Phase.ENDED)
         done = self._forget(settled) + self.outbox.settle(set(settled))
         if not self.outbox.is_open:
+            done += [Say(m.Draining())] if self.is_leaving else []  # the list may have left before the wish came
             done += self.outbox.open()
             done += _starts(self, [ref for ref, phase in self.held.items() if phase is Phase.STARTED])
             done += self.inputs.ask_again()
