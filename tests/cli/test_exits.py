@@ -22,6 +22,8 @@ def array(size: int, succeeded: int, ended: int | None = None) -> Outcome:
         (one("succeeded", "exit"), 0),
         (one("dead", "exit", 7), 7),
         (one("dead", "exit", 255), 255),
+        (one("dead", "exit", 256), 125),
+        (one("dead", "signal", -128), 125),
         (one("dead", "signal", -9), 137),
         (one("dead", "signal", -15), 143),
         (one("dead", "time_limit", -15), 124),

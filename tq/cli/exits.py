@@ -15,6 +15,7 @@ TIME_LIMIT: Final = 124
 NO_CODE: Final = 125
 CANCELLED: Final = 130
 _COUNT_MAX: Final = 100
+_STATUS_MAX: Final = 255
 _TERMINAL: Final = frozenset({"succeeded", "dead", "cancelled", "skipped", "expired", "forgotten", "ended"})
 
 
@@ -32,6 +33,14 @@ def is_failed(outcome: Outcome) -> bool:
 
 def of_one(outcome: Outcome) -> tuple[int, str]:
     """Return the exit status for one ended job, and what to tell the person ("" when the status says it all)."""
+    status, why = _of_one(outcome)
+    if 0 <= status <= _STATUS_MAX:
+        return status, why
+    # The system keeps one byte of a status: 256 would be success.
+    return NO_CODE, why or f"{outcome.id} ended with the code {outcome.code}, which is none"
+
+
+def _of_one(outcome: Outcome) -> tuple[int, str]:
     if outcome.size > 1 or outcome.state == "ended":
         failed = outcome.size - outcome.succeeded
         return (0, "") if not failed else (1, f"{failed} of {outcome.size} tasks of {outcome.id} did not succeed")
