@@ -199,6 +199,18 @@ def test_a_list_sent_again_begins_a_session_of_its_own() -> None:
     assert peer.carry_out(v.Acknowledge(WORKER, 1, 1), 0) == []
 
 
+def test_what_is_on_its_way_to_the_worker_brings_the_latest_width() -> None:
+    peer = fresh()
+    peer.carry_out(start(3), 0)  # of lane 3, two at once
+    peer.beat(beat(ref(1)))
+    peer.beat(beat(ref(1)))
+
+    joined = peer.receive(m.Reconcile(v.Capacity(slots=2), (), widths=((3, 1), (4, 1))))
+
+    assert isinstance(joined, v.Join)
+    assert joined.widths == ((3, 2), (4, 1))
+
+
 def test_output_is_taken_for_exactly_the_attempts_that_the_worker_was_given() -> None:
     peer = fresh(v.Held(ref(1), Phase.STARTED))
     peer.carry_out(start(2), 0)

@@ -25,10 +25,12 @@ mismatches_max: Final = 2
 class _Delivery:
     """Attempts that were sent and are not acknowledged, and until when they must be."""
 
-    __slots__ = ("attempts", "due_s")
+    __slots__ = ("attempts", "due_s", "lane", "width")
 
-    def __init__(self, attempts: tuple[v.AttemptRef, ...], due_s: float) -> None:
-        self.attempts = attempts
+    def __init__(self, start: v.Start, due_s: float) -> None:
+        self.attempts = tuple(assignment.attempt for assignment in start.attempts)
+        self.lane = start.lane
+        self.width = start.width
         self.due_s = due_s
 
 
@@ -107,27 +109,35 @@ class WorkerPeer:
             raise ProtocolError(f"a worker that holds more than {held_max} attempts")
         if message.more:
             return None
+        widths = dict(message.widths)
         if self._is_asked_again:
-            self._renumber()
+            self._renumber(widths)
         held, self._list = tuple(self._list), []
         self._held = {one.attempt for one in held if one.phase != Phase.ENDED}
         self._owed = {one.attempt for one in held if one.phase == Phase.ENDED}
         self.is_joined = True
         return v.Join(
-            self.worker, self.session, message.capacity, held, self._predecessor, message.draining, message.widths
+            self.worker,
+            self.session,
+            message.capacity,
+            held,
+            self._predecessor,
+            message.draining,
+            tuple(widths.items()),
         )
 
-    def _renumber(self) -> None:
+    def _renumber(self, widths: dict[int, int]) -> None:
         """Begin a session anew on the same connection: effects that were decided for the old number are void.
 
         So an assignment that the core has decided and nobody has sent yet goes back to the queue, exactly as after a
-        reconnect. What was sent and is not acknowledged is on its way: it counts as held.
+        reconnect. What was sent and is not acknowledged is on its way: it counts as held, with the latest widths.
         """
         self._is_asked_again = False
         self.session = self._number()
         listed = {one.attempt for one in self._list}
         for delivery in self._deliveries.values():
             self._list += [v.Held(ref, Phase.ASSIGNED) for ref in delivery.attempts if ref not in listed]
+            widths[delivery.lane] = delivery.width
 
     def _acknowledge(self, number: int) -> None:
         delivery = self._deliveries.pop(number, None)
@@ -177,8 +187,7 @@ class WorkerPeer:
 
     def _assign(self, start: v.Start, now_s: float) -> m.Assign:
         self._last_delivery += 1
-        refs = tuple(assignment.attempt for assignment in start.attempts)
-        self._deliveries[self._last_delivery] = _Delivery(refs, now_s + limits.delivery_s_max)
+        self._deliveries[self._last_delivery] = _Delivery(start, now_s + limits.delivery_s_max)
         return m.Assign(
             self._last_delivery,
             start.lane,
