@@ -11,7 +11,7 @@ from typing import Any, Final
 from tests.sim.ledger import Ledger
 from tests.sim.world import MS, SECOND, Process, World
 from tq.core.task import Cause
-from tq.core.vocabulary import AttemptRef, End
+from tq.core.vocabulary import AttemptRef, Capacity, End
 from tq.worker import frames
 from tq.worker.attempt import Phase
 from tq.worker.lanes import Lanes
@@ -75,12 +75,12 @@ class Attempt:
 class Launcher(Process):
     """One launcher process. `up` takes what it says to its worker."""
 
-    def __init__(self, world: World, ledger: Ledger, name: str, slots: int, up: Pipe) -> None:
+    def __init__(self, world: World, ledger: Ledger, name: str, capacity: Capacity, up: Pipe) -> None:
         super().__init__(world, name)
         self.ledger = ledger
         self.up = up
         self.down = Pipe(self, self._obey)
-        self.slots = slots
+        self.capacity = capacity
         self.held: dict[AttemptRef, Attempt] = {}
         self.live = 0
         self.is_dead = False
@@ -157,7 +157,7 @@ class Launcher(Process):
     # ------------------------------------------------------------ start and end
 
     def _start(self) -> None:
-        while self.live < self.slots:
+        while self.live < self.capacity.slots:
             attempt: Any = self._lanes.take()
             if attempt is None:
                 return
@@ -173,10 +173,18 @@ class Launcher(Process):
             self.live += 1
             attempt.begin_us = self.world.now_us
             self.ledger.process_starts(attempt.ref)
+            self._check_room()
             run_us, code = self._fate(attempt.order.body)
             if run_us > STARTED_US:
                 self.after(STARTED_US, self._started, attempt)
             self.after(run_us, self._exits, attempt, code)
+
+    def _check_room(self) -> None:
+        """I8, as it really is: what runs and counts fits what the worker offers."""
+        running = [ref for ref, attempt in self.held.items() if attempt.phase is Phase.RUNNING]
+        cpus, memory = self.ledger.demanded(running)
+        if cpus > self.capacity.cpus_milli or memory > self.capacity.mem_bytes:
+            raise self.world.violated(f"I8: {running} want {cpus} CPUs/1000, {memory} bytes of {self.capacity}")
 
     def _fate(self, body: bytes) -> tuple[int, int]:
         dice = self.world.dice

@@ -128,6 +128,17 @@ class Ledger:
         if other is None or other.attempt < ref.attempt:
             self.running[ref.task] = ref
 
+    def demanded(self, refs: list[AttemptRef]) -> tuple[int, int]:
+        """Return the CPUs (in thousandths) and bytes that those of these attempts want which are current."""
+        cpus = memory = 0
+        for ref in refs:
+            task = self.tasks.get(ref.task)
+            if task is not None and task.state is State.RUNNING and task.lease == ref.lease:
+                demand = self.jobs[ref.task[:2]].demand
+                cpus += demand.cpus_milli
+                memory += demand.mem_bytes
+        return cpus, memory
+
     def process_ends(self, ref: AttemptRef, code: int | None) -> None:
         """The last process of an attempt is gone; None = killed with its worker, nobody will tell."""
         if self.running.get(ref.task) == ref:

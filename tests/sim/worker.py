@@ -92,7 +92,7 @@ class Worker(Process):
 
     def _start_launcher(self) -> None:
         up = Pipe(self, self._from_launcher)
-        self.launcher = Launcher(self.world, self.ledger, f"{self.name}/l", self.capacity.slots, up)
+        self.launcher = Launcher(self.world, self.ledger, f"{self.name}/l", self.capacity, up)
         self.hands.launcher = self.launcher  # type: ignore[assignment]
         self.line.take_messages()
 
