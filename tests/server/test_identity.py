@@ -11,7 +11,8 @@ from tq.errors import ConfigurationError
 from tq.net import tls
 from tq.net.join import parse_join
 from tq.net.token import parse_token
-from tq.server.identity import _write_new, new_token, open_identity, own_identity
+from tq.server.identity import new_token, open_identity, own_identity
+from tq.store import files
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
 FILES = {"ca.key", "ca.pem", "cert.key", "cert.pem"}
@@ -197,7 +198,7 @@ def test_a_key_is_never_written_over_something_else(tmp_path: Path) -> None:
 
     for name in ("key", "dangling"):
         with pytest.raises(FileExistsError):
-            _write_new(tmp_path / name, b"a key")
+            files.write_new(tmp_path / name, b"a key")
 
     assert (tmp_path / "key").read_text() == "untouched"
     assert not (tmp_path / "elsewhere").exists()

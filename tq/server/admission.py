@@ -10,12 +10,11 @@ from typing import Final
 
 from tq import limits
 from tq.core.vocabulary import AttemptRef, Capacity, CreateToken, End, Submit, Upload, Wait
-from tq.errors import BadRequest, NotDone, ProtocolError, TooLarge
+from tq.errors import BadRequest, ProtocolError, TooLarge
 from tq.server.roles import ROLES
 from tq.wire.body import Body
 from tq.wire.codec import loads
 
-LOW_DISK = NotDone("the server's disk is nearly full, so it takes no new work", hint="free some space and try again")
 SHA256_BYTES = 32
 _JOB_MAX: Final = 2**63 - 1
 _PLACE_MAX: Final = 2**32 - 1  # of a part, and of a member

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from tq.errors import ConfigurationError, Unauthorised
 from tq.net.address import joined
 from tq.net.token import Token, parse_token
+from tq.store import files
 
 NAME: Final = "connection.json"
 TOKEN_NAME: Final = "admin.token"  # noqa: S105 - a file's name
@@ -46,12 +47,12 @@ def write_files(connection: Connection, data: Path, state: Path) -> None:
     """Write both files, each at once or not at all; the one in DATA last: it says that the server can be used."""
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _replace(state / NAME, connection.written(str(data)))
+        files.replace(state / NAME, connection.written(str(data)), is_shared=True)
     except OSError as error:
         raise ConfigurationError(
             f"cannot write {state / NAME}: {error.strerror}", hint="set XDG_STATE_HOME to a directory of yours"
         ) from error
-    _replace(data / NAME, connection.written())
+    files.replace(data / NAME, connection.written())
 
 
 def remove_files(data: Path, state: Path) -> None:
@@ -72,17 +73,4 @@ def read_token(data: Path) -> Token | None:
 
 def keep_token(data: Path, token: Token) -> None:
     """Keep the token as the data directory's own."""
-    _replace(data / "identity" / TOKEN_NAME, token.text.encode() + b"\n")
-
-
-def _replace(path: Path, contents: bytes) -> None:
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    with suppress(FileNotFoundError):
-        new.unlink()
-    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, contents)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    new.rename(path)
+    files.replace(data / "identity" / TOKEN_NAME, token.text.encode() + b"\n")

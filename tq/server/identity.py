@@ -28,6 +28,7 @@ from tq.errors import ConfigurationError
 from tq.net import tls
 from tq.net.join import Join, ca_sha256
 from tq.net.token import RANDOM_BYTES, Token, make_token
+from tq.store import files
 
 _CA_LIFE: Final = dt.timedelta(days=30 * 365)
 _LEAF_LIFE: Final = dt.timedelta(days=825)
@@ -65,8 +66,8 @@ def open_identity(directory: Path, now: dt.datetime) -> Identity:
     key = ec.generate_private_key(ec.SECP256R1())
     leaf = _leaf(ca, ca_key, key, now)
     ca_pem = _pem(ca)
-    _replace(directory / "cert.key", _key_pem(key))
-    _replace(directory / "cert.pem", _pem(leaf) + ca_pem)
+    files.replace(directory / "cert.key", _key_pem(key))
+    files.replace(directory / "cert.pem", _pem(leaf) + ca_pem)
     context = tls.server_context(str(directory / "cert.pem"), str(directory / "cert.key"))
     text = ca_pem.decode("ascii")
     return Identity(text, ca_sha256(text), context, leaf.not_valid_after_utc)
@@ -103,11 +104,11 @@ def _create(directory: Path, now: dt.datetime) -> None:
         shutil.rmtree(fresh)
     fresh.mkdir(mode=0o700)
     key = ec.generate_private_key(ec.SECP256R1())
-    _write_new(fresh / "ca.key", _key_pem(key))
-    _write_new(fresh / "ca.pem", _pem(_ca(key, now)))
-    _sync(fresh)
+    files.write_new(fresh / "ca.key", _key_pem(key))
+    files.write_new(fresh / "ca.pem", _pem(_ca(key, now)))
+    files.sync_directory(fresh)
     fresh.rename(directory)
-    _sync(directory.parent)
+    files.sync_directory(directory.parent)
 
 
 def _ca(key: ec.EllipticCurvePrivateKey, now: dt.datetime) -> x509.Certificate:
@@ -215,26 +216,3 @@ def _check_private(path: Path, mode: int, what: str) -> None:
             f"the {what} {path} is open to other users of this machine",
             hint=f"chmod {mode:o} {path}; if others may have read the keys, remove the directory: all join again",
         )
-
-
-def _write_new(path: Path, data: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(file, "wb") as sink:
-        sink.write(data)
-        sink.flush()
-        os.fsync(sink.fileno())
-
-
-def _replace(path: Path, data: bytes) -> None:
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    _write_new(fresh, data)
-    fresh.rename(path)
-
-
-def _sync(directory: Path) -> None:
-    file = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

@@ -17,6 +17,7 @@ from typing import Final
 from tq import __version__
 from tq.errors import ConfigurationError, StoreDamaged
 from tq.limits import free_bytes_min, wal_bytes_max
+from tq.store.files import sync_directory
 from tq.store.lock import DataLock, lock_directory
 from tq.store.turns import Watermark
 
@@ -148,12 +149,3 @@ def prepare(data: Path) -> None:
             raise StoreDamaged(f"the file {data / 'watermark'} is missing, but there is a database")
         Watermark.create(data / "watermark")
     sync_directory(data)
-
-
-def sync_directory(data: Path) -> None:
-    """Make the names in the directory durable."""
-    fd = os.open(data, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -8,7 +8,6 @@ acknowledged. What a crash left behind is presented again by the next worker on 
 harmless, since the server knows an accepted report when it comes again. Blocking: called from a thread.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -17,6 +16,7 @@ import msgspec
 
 from tq.core.vocabulary import End
 from tq.errors import ConfigurationError
+from tq.store import files
 
 _NUMBER_CHARS: Final = 12
 
@@ -64,8 +64,8 @@ class Spool:
     def keep(self, lineage: int, reports: Sequence[tuple[int, tuple[End, ...]]]) -> None:
         """Write these deliveries; they are on the disk when this returns. Raises OSError."""
         for delivery, ends in reports:
-            _write(self._file(delivery), msgspec.msgpack.encode(Report(lineage, ends)))
-        _sync_directory(self.path)
+            files.replace(self._file(delivery), msgspec.msgpack.encode(Report(lineage, ends)))
+        files.sync_directory(self.path)
 
     def forget(self, delivery: int) -> None:
         """Remove a delivery."""
@@ -76,8 +76,8 @@ class Spool:
         self._orphaned.mkdir(mode=0o700, exist_ok=True)
         number = sum(1 for _ in self._orphaned.iterdir()) + 1
         path = self._orphaned / f"{lineage:016x}-{number}"
-        _write(path, msgspec.msgpack.encode(Report(lineage, ends)))
-        _sync_directory(self._orphaned)
+        files.replace(path, msgspec.msgpack.encode(Report(lineage, ends)))
+        files.sync_directory(self._orphaned)
         return path
 
     def _file(self, delivery: int) -> Path:
@@ -86,21 +86,3 @@ class Spool:
     def _aside(self, path: Path) -> None:
         self._orphaned.mkdir(mode=0o700, exist_ok=True)
         path.rename(self._orphaned / f"damaged-{path.name}")
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Make a file appear whole, or not at all."""
-    fresh = path.with_suffix(".new")
-    with fresh.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)
-
-
-def _sync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

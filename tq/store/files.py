@@ -1,0 +1,33 @@
+"""Small files that must be whole: made new, replaced in one step, and their names made durable.
+
+Owns nothing; raises OSError. Private to the user (0600), since some of them are keys and tokens.
+"""
+
+import os
+from pathlib import Path
+
+
+def write_new(path: Path, data: bytes) -> None:
+    """Write a file that does not exist yet; its contents are on the disk when this returns."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as sink:
+        sink.write(data)
+        sink.flush()
+        os.fsync(sink.fileno())
+
+
+def replace(path: Path, data: bytes, *, is_shared: bool = False) -> None:
+    """Make `path` hold this, whole or not at all. `is_shared`: other processes may replace it at the same time."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}" if is_shared else f"{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    write_new(fresh, data)
+    fresh.rename(path)
+
+
+def sync_directory(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
