@@ -70,6 +70,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True, tag=1):
     body: bytes
     stdin: int = 0
     key: str = ""
+    entries: int = 0  # the blob that holds one entry for each member, 0 for none
 
 
 class Progress(msgspec.Struct, array_like=True, tag=1):
@@ -130,12 +131,23 @@ class Meta(msgspec.Struct, array_like=True, tag=1):
 
 
 class Upload(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Pieces that a client sends before its submit. `received` is the next offset in bytes."""
+    """What a client sends before its submit: the pieces of one input, or the entries of an array.
+
+    `received` is the next offset in bytes, or the next entry; `largest` the size of the largest entry.
+    """
 
     submitter: str
     blob: int
     received: int
     expires_ms: int  # steady
+    is_entries: bool = False
+    largest: int = 0
+
+
+class Entries(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """A run of entries of an array, one for each member from the key's `first` on."""
+
+    items: tuple[bytes, ...]
 
 
 class Key(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -5,7 +5,7 @@ Widths and families of the keys are the store's business (store/keys.py); the co
 
 from typing import Any, Final
 
-from tq.core.job import Job, Key, Lane, Meta, Progress, Sweep, Token, Upload
+from tq.core.job import Entries, Job, Key, Lane, Meta, Progress, Sweep, Token, Upload
 from tq.core.task import Task
 from tq.core.view import Table
 
@@ -24,6 +24,8 @@ DEAD: Final = Table("dead", bool, "time", "job", "part", "member")
 ENDED: Final = Table("ended", bool, "time", "job")
 UPLOAD: Final = Table("upload", Upload, "name")
 BODY: Final = Table("body", bytes, "blob", "piece")
+ENTRIES: Final = Table("entries", Entries, "blob", "first")
+ENTRY_AT: Final = Table("entry_at", bool, "blob", "first")  # where runs of entries begin: found without reading them
 SWEEP: Final = Table("sweep", Sweep, "sweep")
 TOKEN: Final = Table("token", Token, "name")
 
@@ -43,6 +45,8 @@ TABLES: Final[tuple[Table[Any], ...]] = (
     ENDED,
     UPLOAD,
     BODY,
+    ENTRIES,
+    ENTRY_AT,
     SWEEP,
     TOKEN,
 )

@@ -43,7 +43,8 @@ class AttemptRef(_Word, frozen=True, array_like=True, gc=False):
 
 
 class Submit(_Word, frozen=True, tag=True):
-    """Make a job. `key` makes it idempotent. `stdin_key` names a finished upload that becomes its input.
+    """Make a job. `key` makes it idempotent. `stdin_key` names a finished upload that becomes its input, `entries_key`
+    one of `size` entries, one for each member: nothing of it runs before this submit.
 
     `body` is the CBOR of a `wire.body.Body`, opaque here. `size` members; an array shows member position p as
     `array_first + p * array_step`.
@@ -66,6 +67,7 @@ class Submit(_Word, frozen=True, tag=True):
     hold: bool = False
     trace: str = ""
     stdin_key: str = ""
+    entries_key: str = ""
 
 
 class Upload(_Word, frozen=True, tag=True):
@@ -74,6 +76,17 @@ class Upload(_Word, frozen=True, tag=True):
     key: str
     offset: int
     data: bytes
+
+
+class AddEntries(_Word, frozen=True, tag=True):
+    """A run of entries of a coming array, from entry `first` (from 0). Idempotent by `first`.
+
+    A run has at most entries_items_max items and entries_bytes_max bytes.
+    """
+
+    key: str
+    first: int
+    items: tuple[bytes, ...]
 
 
 class Cancel(_Word, frozen=True, tag=True):
@@ -274,7 +287,7 @@ class Submitted(_Word, frozen=True, tag=True):
 
 
 class Uploaded(_Word, frozen=True, tag=True):
-    """`received` is the next offset in bytes."""
+    """`received` is the next offset in bytes, or the next entry."""
 
     received: int
 
@@ -368,10 +381,14 @@ class Recovered(_Word, frozen=True, tag=True):
 
 
 class Assignment(_Word, frozen=True):
-    """One attempt to start. `member` in the ref is the position, `value` what the task's id shows."""
+    """One attempt to start. `member` in the ref is the position, `value` what the task's id shows.
+
+    `entry` is the member's own input; its columns are separated by NUL bytes.
+    """
 
     attempt: AttemptRef
     value: int
+    entry: bytes | None = None
 
 
 class Start(_Word, frozen=True, tag=True):
@@ -443,7 +460,7 @@ class TokenRevoked(_Word, frozen=True, tag=True):
 
 
 ClientCommand = (
-    Submit | Upload | Cancel | Get | List | Wait | Workers | Drain | CreateToken | RevokeToken | Tokens
+    Submit | Upload | AddEntries | Cancel | Get | List | Wait | Workers | Drain | CreateToken | RevokeToken | Tokens
     | Status | StoreStatistics | Logs
 )
 WorkerCommand = Join | Started | Report | Handback | WorkerDrains

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from tq.core import query, tables
-from tq.core.engine import cancel, clock, control, dispatch, join, report, submit
+from tq.core.engine import cancel, clock, control, dispatch, join, report, submit, upload
 from tq.core.engine.step import Bounds, Step
 from tq.core.engine.timers import STEADY
 from tq.core.job import Meta
 from tq.core.live import LIVE_TABLES, Live
 from tq.core.view import Changes, Overlay, View
 from tq.core.vocabulary import (
+    AddEntries,
     Answer,
     Cancel,
     Command,
@@ -53,7 +54,8 @@ __all__ = ["Bounds", "Engine", "Finished", "Turn"]
 
 _CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
     Submit: submit.submit,
-    Upload: submit.upload,
+    Upload: upload.add_piece,
+    AddEntries: upload.add_entries,
     Cancel: cancel.cancel,
     Drain: control.drain,
     CreateToken: control.create_token,

@@ -7,7 +7,7 @@ from tq.core import tables
 from tq.core.engine.step import Step
 from tq.core.engine.sweep import continue_sweep
 from tq.core.engine.timers import STEADY, TimerKind
-from tq.limits import page_keys_max, piece_bytes_max, stdin_bytes_max
+from tq.core.engine.upload import expire_uploads
 
 DUE_PER_TICK = 100
 
@@ -20,13 +20,4 @@ def tick(step: Step) -> None:
         if key[2] == TimerKind.SWEEP:
             continue_sweep(step, key[3])
         elif key[2] == TimerKind.UPLOADS:
-            _expire_uploads(step)
-
-
-def _expire_uploads(step: Step) -> None:
-    """Forget uploads that no submit took within upload_ttl_ms, with their pieces."""
-    for (name,), upload in step.overlay.scan(tables.UPLOAD, ("",), ("\U0010ffff",), page_keys_max):
-        if upload.expires_ms <= step.times.steady_ms:
-            step.overlay.delete(tables.UPLOAD, (name,))
-            for piece in range(stdin_bytes_max // piece_bytes_max):
-                step.overlay.delete(tables.BODY, (upload.blob, piece))
+            expire_uploads(step)

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from tq.core import ids, tables
 from tq.core.engine.step import JobKey, Step, TaskKey
 from tq.core.engine.stop import ref_of
+from tq.core.entries import EntryReader
 from tq.core.job import Progress
 from tq.core.live import LIVE_GRANTED, LIVE_RECALLED, LIVE_WIDTH, LiveWorker
 from tq.core.placement import chain_room, could_fit, places
 from tq.core.task import Cause, Ending, Phase, State, Task, Trigger
 from tq.core.view import Key
 from tq.core.vocabulary import Assignment, AttemptRef, Recall, Start
-from tq.limits import history_max, prefetch_max
+from tq.limits import body_bytes_max, history_max, prefetch_max
 
 Found = tuple[TaskKey, Task | None]
 
@@ -47,6 +48,7 @@ class Leases:
     def __init__(self, step: Step) -> None:
         self._step = step
         self.taken = 0
+        self._entries = EntryReader(step.overlay)
         self._starts: dict[tuple[int, JobKey], list[Assignment]] = defaultdict(list)
         self._widths: dict[tuple[int, int], int] = {}
         self.added: dict[int, dict[int, int]] = defaultdict(dict)
@@ -74,7 +76,7 @@ class Leases:
             live = self._step.live.workers[worker]
             job = self._step.job(key)
             lane = self._step.progress(key).lane
-            for start in range(0, len(assignments), prefetch_max):
+            for part in _frames(assignments, body_bytes_max - len(job.body)):
                 self._step.effects.append(
                     Start(
                         worker=worker,
@@ -86,7 +88,7 @@ class Leases:
                         trace=job.trace,
                         body=job.body,
                         stdin=job.stdin,
-                        attempts=tuple(assignments[start : start + prefetch_max]),
+                        attempts=part,
                     )
                 )
 
@@ -113,12 +115,26 @@ class Leases:
         )
         ref = AttemptRef(*key, attempt, step.sequence)
         job = step.job(key[:2])
-        self._starts[worker.worker, key[:2]].append(Assignment(ref, ids.value_of(job, key[2])))
+        entry = self._entries.entry(job.entries, key[2]) if job.entries else None
+        self._starts[worker.worker, key[:2]].append(Assignment(ref, ids.value_of(job, key[2]), entry))
         lane = step.progress(key[:2]).lane
         self._widths[worker.worker, lane] = width
         load = worker.loads.get(lane)
         self.added[worker.worker][lane] = width - (load.width if load else 0)
         self.taken += 1
+
+
+def _frames(assignments: list[Assignment], entries_bytes_max: int) -> Iterator[tuple[Assignment, ...]]:
+    """Cut assignments into parts whose entries fit a frame beside their body."""
+    part: list[Assignment] = []
+    size = 0
+    for assignment in assignments:
+        size += len(assignment.entry or b"")
+        if part and (len(part) >= prefetch_max or size > entries_bytes_max):
+            yield tuple(part)
+            part, size = [], len(assignment.entry or b"")
+        part.append(assignment)
+    yield tuple(part)
 
 
 def _lanes_in_order(step: Step) -> list[int]:

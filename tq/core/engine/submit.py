@@ -1,22 +1,20 @@
-"""Submit and Upload: what a client gives, checked once and stored."""
+"""Submit: what a client gives, checked once and stored."""
 
 import re
 from hashlib import blake2b
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
 from tq import limits
 from tq.core import tables
 from tq.core.engine.step import Step
-from tq.core.engine.timers import TimerKind, set_timer
+from tq.core.engine.upload import take
 from tq.core.job import Demand, Job, Key, Lane, Progress, Upload
 from tq.core.placement import why_nowhere
 from tq.core.task import State
-from tq.core.vocabulary import Submit, Submitted, Uploaded
-from tq.core.vocabulary import Upload as UploadPiece
-from tq.errors import BadRequest, KeyConflict, NotDone, TaskNotFound, TooLarge, TooManyLanes
+from tq.core.vocabulary import Submit, Submitted
+from tq.errors import BadRequest, KeyConflict, TooLarge, TooManyLanes
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TRACE: Final = re.compile(r"(?:[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?")
@@ -36,42 +34,20 @@ def submit(step: Step, command: Submit) -> Submitted:
                     hint="use another --key, or repeat the request as it was",
                 )
             return Submitted(str(known.job), existed=True)
-    blob = _finished_upload(step, command.stdin_key)
+    stdin = take(step, command.stdin_key, is_entries=False)
+    entries = take(step, command.entries_key, is_entries=True)
+    if entries is not None:
+        _check_entries(command, entries)
     lane = _lane(step, command.queue, command.demand)
     meta = step.meta()
     number, meta.next_job = meta.next_job, meta.next_job + 1
-    step.open_job((number, 0), _job(step, command, blob), _progress(command, lane))
+    step.open_job((number, 0), _job(step, command, stdin, entries), _progress(command, lane))
     if command.key:
         expires_ms = step.times.steady_ms + limits.key_ttl_ms
         step.overlay.put(tables.KEY, (command.key,), Key(digest, number, expires_ms))
-    if command.stdin_key:
-        step.overlay.delete(tables.UPLOAD, (command.stdin_key,))
+    for taken in filter(None, (command.stdin_key, command.entries_key)):
+        step.overlay.delete(tables.UPLOAD, (taken,))
     return Submitted(str(number), warning=why_nowhere(step.live.workers.values(), command.queue, command.demand))
-
-
-def upload(step: Step, command: UploadPiece) -> Uploaded:
-    """Store one piece of a large input, and answer the next offset. A piece that is known already changes nothing."""
-    if not 1 <= len(command.key) <= limits.key_chars_max:
-        raise BadRequest("an upload needs a key of at most 128 characters")
-    if len(command.data) > limits.piece_bytes_max or command.offset % limits.piece_bytes_max:
-        raise BadRequest("pieces of an upload begin at multiples of piece_bytes_max and are no longer")
-    if command.offset + len(command.data) > limits.stdin_bytes_max:
-        raise TooLarge(f"input exceeds stdin_bytes_max, {limits.stdin_bytes_max} bytes", hint="pass a file's name")
-    known = step.overlay.get(tables.UPLOAD, (command.key,))
-    if known is None:
-        if command.offset:
-            return Uploaded(0)
-        meta = step.meta()
-        blob, meta.next_blob = meta.next_blob, meta.next_blob + 1
-        known = Upload(step.submitter, blob, 0, 0)
-    if command.offset != known.received or not command.data:
-        return Uploaded(known.received)
-    step.overlay.put(tables.BODY, (known.blob, command.offset // limits.piece_bytes_max), command.data)
-    due_ms = step.times.steady_ms + limits.upload_ttl_ms
-    grown = replace(known, received=command.offset + len(command.data), expires_ms=due_ms)
-    step.overlay.put(tables.UPLOAD, (command.key,), grown)
-    set_timer(step, TimerKind.UPLOADS, due_ms)
-    return Uploaded(grown.received)
 
 
 def _check(command: Submit) -> None:
@@ -95,6 +71,13 @@ def _check(command: Submit) -> None:
         raise BadRequest("throttle, retries, crash limit and CPUs are not negative")
 
 
+def _check_entries(command: Submit, entries: Upload) -> None:
+    if entries.received != command.size:
+        raise BadRequest(f"{entries.received} entries have arrived, and the array has {command.size} members")
+    if entries.largest + len(command.body) > limits.body_bytes_max:
+        raise TooLarge(f"command, environment and entry exceed body_bytes_max, {limits.body_bytes_max} bytes")
+
+
 def _check_array(command: Submit) -> None:
     if command.size < 1 or (command.size > 1 and not command.is_array) or command.array_step < 1:
         raise BadRequest("an array has at least one member and a step of at least 1")
@@ -102,17 +85,6 @@ def _check_array(command: Submit) -> None:
         raise TooLarge(f"an array has at most {limits.array_size_max} members (array_size_max)")
     if command.array_first < 0 or command.array_first + command.size * command.array_step > _INT64_MAX:
         raise BadRequest("the numbers of the array leave 0 to 2^63-1")
-
-
-def _finished_upload(step: Step, key: str) -> int:
-    if not key:
-        return 0
-    known = step.overlay.get(tables.UPLOAD, (key,))
-    if known is None or not known.received:
-        raise TaskNotFound("the upload of the input is not known (any more)", hint="submit again")
-    if known.submitter != step.submitter:
-        raise NotDone("the upload of the input belongs to somebody else")
-    return known.blob
 
 
 def _lane(step: Step, queue: str, demand: Demand) -> int:
@@ -129,7 +101,7 @@ def _lane(step: Step, queue: str, demand: Demand) -> int:
     return number
 
 
-def _job(step: Step, command: Submit, blob: int) -> Job:
+def _job(step: Step, command: Submit, stdin: Upload | None, entries: Upload | None) -> Job:
     return Job(
         queue=command.queue,
         name=command.name,
@@ -146,8 +118,9 @@ def _job(step: Step, command: Submit, blob: int) -> Job:
         trace=command.trace,
         submitted_ms=step.times.wall_ms,
         body=command.body,
-        stdin=blob,
+        stdin=stdin.blob if stdin else 0,
         key=command.key,
+        entries=entries.blob if entries else 0,
     )
 
 
