@@ -54,7 +54,7 @@ def measured(names: list[str], count: int, scratch: str) -> Iterator[Row]:
             yield from measure(rig, count)
 
 
-def facts(scratch: str) -> str:
+def facts(scratch: str, load: float) -> str:
     """Return what is needed to read the figures: versions and the machine, never its name or its paths."""
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in LIBRARIES)
     commit = subprocess.run(
@@ -68,6 +68,7 @@ def facts(scratch: str) -> str:
             f"- {time.strftime('%Y-%m-%d')}, commit {commit or 'unknown'}",
             f"- {os.cpu_count()} cores ({processor()}), {memory_gib():.0f} GiB",
             f"- Linux {platform.release()}, {filesystem(scratch)}",
+            f"- load average of the machine before it began: {load:.1f} (figures of a busy machine are no figures)",
             f"- Python {platform.python_version()}, {ssl.OPENSSL_VERSION}, {versions}",
         ]
     )
@@ -101,12 +102,12 @@ def main() -> None:
     parser.add_argument("--scratch", default="/var/tmp", help="a directory on the disk to measure")
     parser.add_argument("--no-write", action="store_true", help="print only")
     options = parser.parse_args()
-    lines = []
+    load, lines = os.getloadavg()[0], []
     for row in measured(options.only.split(","), options.pairs, options.scratch):
         lines.append(f"| {' | '.join(row)} |")
         print(lines[-1], flush=True)
     if not options.no_write:
-        head = HEAD.format(pairs=options.pairs, facts=facts(options.scratch))
+        head = HEAD.format(pairs=options.pairs, facts=facts(options.scratch, load))
         RESULTS.write_text(head + "\n".join(lines) + "\n")
 
 

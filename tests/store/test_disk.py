@@ -246,6 +246,19 @@ def test_turn_keys_go_once_all_memtables_are_flushed(data: Path, monkeypatch: py
         assert len(list(all_rows(store, TASK))) == 35
 
 
+def test_before_a_trim_every_family_is_flushed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trim, "_TURNS", 10)
+    with killed_store(data) as store:
+        for number in range(1, 11):
+            commit(store, some_changes(number))
+        store._trimmer.join()
+    for path in logs(data):
+        path.unlink()
+    with disk_store(data) as store:
+        assert store.sequence == 10
+        assert len(list(all_rows(store, TASK))) == 10
+
+
 @pytest.mark.parametrize("last", [28, 29, 31, 32])
 def test_a_log_that_is_gone_behind_a_trim_is_noticed(data: Path, monkeypatch: pytest.MonkeyPatch, last: int) -> None:
     monkeypatch.setattr(trim, "_TURNS", 10)

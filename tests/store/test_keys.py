@@ -1,6 +1,8 @@
 """Keys sort as bytes the way they sort as tuples, and come back whole."""
 
+import re
 import struct
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,3 +93,16 @@ def test_the_bytes_of_a_key_are_the_format_of_the_disk() -> None:
         "lane_name": 24, "timer": 25, "key": 26, "dead": 27, "ended": 28, "upload": 29, "body": 30, "sweep": 31,
         "token": 32,
     }  # fmt: skip
+
+
+def test_the_page_on_the_format_says_what_the_code_says() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "store-format.md").read_text()
+    told = {row[0]: row[1:] for row in re.findall(r"^\| `(\w+)` \| (\d+) \| (\w+) \| ([^|]+) \|", page, re.MULTILINE)}
+    assert told == {
+        table.name: (
+            str(KEYS[table].tag),
+            KEYS[table].family,
+            ", ".join(f"{field} {WIDTHS[field]}" if field in WIDTHS else field for field in table.fields) or "-",
+        )
+        for table in TABLES
+    }

@@ -5,7 +5,6 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +18,7 @@ from tq.worker.lives import Lives
 from tq.worker.program import Programs
 from tq.worker.reports import Reports
 
+SLEEPS = 'until [ "$(cat /proc/$!/comm)" = sleep ]; do :; done'  # the last background process has become `sleep`
 STUBBORN = "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
 
@@ -42,6 +42,23 @@ def sh(text: str, **fields: object) -> bytes:
 
 def python(text: str, *arguments: str, **fields: object) -> bytes:
     return body("python3", "-S", "-c", text, *arguments, **fields)
+
+
+class Clockwork:
+    """A launcher's inner part with the clock in the test's hand, and a kernel that kills nothing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.signals: list[int] = []
+        self.ended: list[Attempt] = []
+        monkeypatch.setattr(containment, "signal_group", lambda _, number: self.signals.append(number))
+        self.lives = Lives(Capture(select.epoll(), Reports(-1)), lambda attempt, _: self.ended.append(attempt))
+
+    def start(self, pid: int, **fields: object) -> Attempt:
+        spawn = frames.Spawn(1, 1, False, "q", "", body("x", **fields), 0, "0" * 16, ())
+        attempt = Attempt(ref(1), 1, Order(spawn, Programs({}).get(spawn.body), None))
+        attempt.pid = pid
+        self.lives.add(attempt)
+        return attempt
 
 
 # ---------------------------------------------------------------- stop
@@ -149,7 +166,7 @@ def test_a_daemon_with_another_attempt_alive_goes_by_its_cookie(link, mark):
 
 def test_a_daemon_without_cookie_goes_when_its_possible_makers_have_ended(link, mark):
     other = link.begin(sh("echo ready; exec sleep 1000"), 1)
-    link.run(sh(f"(setsid env -i sleep {mark} >/dev/null 2>&1 &); sleep 0.2"), 2)
+    link.run(sh(f"setsid env -i sleep {mark} >/dev/null 2>&1 & {SLEEPS}"), 2)
     link.run(body("true"), 3)  # could not have made it, so it does not hold it up
     later = link.begin(sh("echo ready; exec sleep 1000"), 4)
     link.stop(other)
@@ -159,7 +176,8 @@ def test_a_daemon_without_cookie_goes_when_its_possible_makers_have_ended(link, 
 
 
 def test_a_daemon_of_a_running_attempt_is_left_alone(link, mark):
-    one = link.begin(sh(f"setsid sleep {mark} >/dev/null 2>&1 & echo ready; exec sleep 1000"), 1)
+    one = link.begin(sh(f"(setsid sleep {mark} >/dev/null 2>&1 &); echo ready; exec sleep 1000"), 1)
+    wait_count(mark, 1)
     for job in range(2, 6):
         link.run(body("true"), job)
 
@@ -234,7 +252,7 @@ def test_what_forks_and_exits_is_told_from_other_attempts(link, mark):
 
 def test_what_erased_its_environment_is_found_by_its_session(link, mark):
     other = link.begin(sh("echo ready; exec sleep 1000"), 1)
-    link.run(sh(f"env -i sleep {mark} >/dev/null 2>&1 & exit 0"), 2)
+    link.run(sh(f"env -i sleep {mark} >/dev/null 2>&1 & {SLEEPS}"), 2)
 
     assert processes(mark) == []
     assert other not in link.ends
@@ -259,17 +277,24 @@ def test_a_grandchild_that_holds_the_pipe_is_cut_off_and_killed(link, mark):
     assert processes(mark) == []
 
 
-def test_a_stop_while_the_pipe_is_held_does_not_wait_for_it(link, mark):
-    one = link.begin(sh(f"sleep {mark} & echo ready; exit 7"))
-    [pid] = [pid for pid in link.children() if pid not in processes(mark)] or [0]
-    while pid in link.children():
-        pass
-    began = time.monotonic()
-    end = link.stop(one)
+def test_a_stop_while_the_pipe_is_held_does_not_wait_for_it(monkeypatch):
+    clockwork = Clockwork(monkeypatch)
+    held, other_end = os.pipe()
+    os.set_blocking(held, False)
+    with subprocess.Popen(["true"]) as process:
+        attempt = clockwork.start(process.pid)
+        attempt.fds = [held, -1]
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        clockwork.lives.reap(100.0)
+        clockwork.lives.settle(100.0)
+        assert attempt.phase is Phase.DRAINING
 
-    assert (end.cause, end.code) == (Cause.EXIT, 7)
-    assert time.monotonic() - began < 30
-    assert processes(mark) == []
+        clockwork.lives.stop(attempt, Cause.CANCELLED, None, 100.1)
+        clockwork.lives.settle(100.1)
+        assert clockwork.ended == [attempt]
+        assert (attempt.cause, attempt.code, attempt.output_held) == (Cause.NONE, 0, True)
+        process.returncode = 0  # it was reaped above, not by subprocess
+    os.close(other_end)
 
 
 # ---------------------------------------------------------------- the launcher's own end
@@ -339,23 +364,6 @@ def test_a_worker_that_is_a_subreaper_kills_all_that_a_killed_launcher_leaves(ma
 
 
 # ---------------------------------------------------------------- what does not die
-
-
-class Clockwork:
-    """A launcher's inner part with the clock in the test's hand, and a kernel that kills nothing."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.signals: list[int] = []
-        self.ended: list[Attempt] = []
-        monkeypatch.setattr(containment, "signal_group", lambda _, number: self.signals.append(number))
-        self.lives = Lives(Capture(select.epoll(), Reports(-1)), lambda attempt, _: self.ended.append(attempt))
-
-    def start(self, pid: int, **fields: object) -> Attempt:
-        spawn = frames.Spawn(1, 1, False, "q", "", body("x", **fields), 0, "0" * 16, ())
-        attempt = Attempt(ref(1), 1, Order(spawn, Programs({}).get(spawn.body), None))
-        attempt.pid = pid
-        self.lives.add(attempt)
-        return attempt
 
 
 def test_what_cannot_be_killed_marks_the_launcher_degraded_until_it_dies(monkeypatch):

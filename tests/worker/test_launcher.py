@@ -289,7 +289,8 @@ def test_the_latest_width_of_a_lane_counts(link):
 def test_an_attempt_is_not_started_twice(link):
     for _ in range(2):
         link.begin(body("sh", "-c", "echo ready; exec sleep 1000"), 1)
-    assert link.ping().live == 1
+    pong = link.ping()
+    assert (pong.live, pong.queued) == (1, 0)
 
 
 def test_recall_gives_back_what_has_not_started_and_leaves_the_rest(link):

@@ -1,7 +1,9 @@
 """What a task writes: kept within bounds, counted exactly, sent as slots; whatever it does with its streams."""
 
 import os
+import select
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +11,8 @@ from hypothesis import strategies as st
 
 from tests.support.launcher import Link, body, ref, usage
 from tq.worker import frames
+from tq.worker.attempt import Attempt, Phase
+from tq.worker.capture import Capture
 from tq.worker.output import HEAD, RING, SLOT, Stream, dropped_bytes
 
 KEPT = (HEAD + RING) * SLOT
@@ -139,12 +143,27 @@ def test_two_hundred_megabytes_cost_bounded_memory_and_are_counted_exactly(link)
     assert link.memory_kib("VmHWM") < 40_000
 
 
-def test_unfollowed_output_is_not_sent_without_end(link):
-    size = 300_000_000
-    link.run(body("head", "-c", str(size), "/dev/zero"))
+def test_unfollowed_output_is_sent_ever_more_rarely():
+    sent: list[frames.Output] = []
+    reports = SimpleNamespace(is_full=False, send=sent.append)
+    capture = Capture(select.epoll(), reports)
+    order = SimpleNamespace(lane=1)
+    attempt = Attempt(ref(1), 1, order)
+    attempt.phase = Phase.RUNNING
+    read_end, write_end = os.pipe()
+    attempt.fds = [read_end, -1]
+    pushes = 0
+    for tenth in range(600):  # a minute, 1 MiB a second
+        attempt.stream(0).add(bytes(80_000))
+        os.write(write_end, bytes(25_000))
+        capture._read(attempt, 0)
+        capture.tick(tenth / 10)
+        pushes += bool(sent)
+        sent.clear()
+    os.close(read_end)
+    os.close(write_end)
 
-    sent = sum(len(message.data) for message in link.messages if isinstance(message, frames.Output))
-    assert sent < size / 10
+    assert 5 < pushes < 16
 
 
 def test_little_output_comes_with_the_end(link):

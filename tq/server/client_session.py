@@ -21,6 +21,7 @@ from tq.server.intake import Reply, Request
 from tq.server.log_reader import LogReader
 from tq.server.peers import reply
 from tq.server.present import present, present_page
+from tq.server.receive import receive_all
 from tq.server.roles import check_allowed, sees_secrets
 from tq.wire import messages as m
 
@@ -50,14 +51,13 @@ class ClientSession:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                if await self._receive(rest):
-                    async for messages in self._link:
-                        if not await self._receive(messages):
-                            break
+                failure = await receive_all(self._link, rest, self._receive)
                 nursery.cancel_scope.cancel()
         finally:
             for request in tuple(self._waits):
                 self._unsubscribe(request)
+        if failure is not None:
+            raise failure
 
     def beat(self) -> None:
         """Send a sign of life."""

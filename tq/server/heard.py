@@ -12,6 +12,12 @@ class HeardStream(trio.abc.Stream):
         self._stream = stream
         self.on_bytes: Callable[[], None] | None = None
 
+    @property
+    def transport_stream(self) -> trio.abc.Stream:
+        """What carries the stream: a link half-closes it at the end, below TLS."""
+        carrier: trio.abc.Stream = getattr(self._stream, "transport_stream", self._stream)
+        return carrier
+
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """Receive, and note that something came."""
         data = await self._stream.receive_some(max_bytes)

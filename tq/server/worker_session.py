@@ -20,6 +20,7 @@ from tq.server.desk import Desk, low_output_bytes_max
 from tq.server.heard import HeardStream
 from tq.server.intake import Request
 from tq.server.peers import WorkerPeer
+from tq.server.receive import receive_all
 from tq.store.directory import Room
 from tq.store.seam import OutputSlot
 from tq.wire import messages as m
@@ -48,13 +49,12 @@ class WorkerSession:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._outbox_loop)
-                if await self._receive(rest):
-                    async for messages in self._link:
-                        if not await self._receive(messages):
-                            break
+                failure = await receive_all(self._link, rest, self._receive)
                 nursery.cancel_scope.cancel()
         finally:
             self._desk.registry.worker_leaves(worker, self)
+        if failure is not None:
+            raise failure
 
     # ------------------------------------------------------------ what others ask of it
 

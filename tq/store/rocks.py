@@ -47,6 +47,7 @@ _OPEN_FILES_MAX: Final = 512
 _BLOB_BYTES_MIN: Final = 1 * KIB
 _LOG_FILES: Final = 4
 _PAGE: Final = 1_000
+_BRING_BACK: Final = "check the disk, then bring back a copy of the data directory"
 
 RESTART: Final = "start tq again; unless the disk is broken or full, nothing that was acknowledged is lost"
 
@@ -210,9 +211,7 @@ def read_error(where: str, error: Exception) -> StoreError:
     """Return the error to raise for a failed read of a family or table."""
     text = str(error)
     if "Corruption" in text:
-        return StoreDamaged(
-            f"the bytes of {where} on disk are damaged: {text}", hint="check the disk, then restore a backup"
-        )
+        return StoreDamaged(f"the bytes of {where} on disk are damaged: {text}", hint=_BRING_BACK)
     return StoreError(f"reading {where} failed: {text}", hint=RESTART)
 
 
@@ -221,7 +220,7 @@ def _open_error(path: Path, error: Exception) -> StoreError | ConfigurationError
     if "Column families not opened" in text:
         return ConfigurationError(f"the database in {path} has families that this version does not know: {text}")
     if "Corruption" in text:
-        return StoreDamaged(f"the database in {path} is damaged: {text}", hint="restore a backup")
+        return StoreDamaged(f"the database in {path} is damaged: {text}", hint=_BRING_BACK)
     if "lock" in text.lower():
         return ConfigurationError(f"the database in {path} is open in another process: {text}")
     return StoreError(f"the database in {path} cannot be opened: {text}", hint="see to the disk, then start again")

@@ -41,6 +41,7 @@ class KeptOutput:
         if before is not None:
             self.held_bytes -= len(before.data)
         self._slots[place] = output
+        self._unsent.pop(place, None)  # as above: who follows sees offsets that grow
         self._unsent[place] = None
         self._places.setdefault(output.attempt, set()).add(place)
         self.held_bytes += len(output.data)

@@ -9,6 +9,7 @@ before `Slots.disconnected` is told.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 import trio
 
@@ -18,6 +19,8 @@ from tq.net.link import Link
 from tq.net.log import log
 from tq.wire import messages as m
 from tq.worker.hands import Hands
+
+_BEAT_MS_MIN: Final = 10
 
 
 class OtherLineage(Exception):
@@ -37,6 +40,7 @@ class Session:
         self._link = link
         self._reconciled = reconciled
         self._is_heard = True
+        self._farewell = ""  # why the server says that it closes
         self._waiting_for = (0, 0)  # the oldest delivery, and for how many beats
 
     async def begin(self, hello: m.Hello) -> list[m.Message]:
@@ -90,7 +94,7 @@ class Session:
         finally:
             hands.link = None
             hands.carry_out(hands.slots.disconnected())
-        return link.ended_because
+        return self._farewell or link.ended_because
 
     async def _take(self, messages: list[m.Message]) -> None:
         hands = self._hands
@@ -108,6 +112,8 @@ class Session:
                     hands.carry_out(hands.slots.receive(message))
                     if self.welcome is not None:
                         self._reconciled(self.welcome)
+                case m.Goodbye() | m.Refused():
+                    self._farewell = message.reason if isinstance(message, m.Goodbye) else message.message
                 case _:
                     hands.carry_out(hands.slots.receive(message))
 
@@ -119,7 +125,7 @@ class Session:
 
         Counts beats, subtracts no times: a laptop that slept has not missed anything (semantics.md, Delivery 3).
         """
-        beat_s = (self.welcome.beat_ms if self.welcome else 1_000 * limits.heartbeat_s) / 1_000
+        beat_s = max(self.welcome.beat_ms, _BEAT_MS_MIN) / 1_000 if self.welcome else limits.heartbeat_s
         silent = 0
         while True:
             before_s = trio.current_time()
@@ -128,9 +134,14 @@ class Session:
             is_late = trio.current_time() - before_s > 2 * beat_s
             silent = 0 if self._is_heard or is_late else silent + 1
             self._is_heard = False
-            if silent >= limits.missed_beats_max or self._is_unacknowledged(beat_s, is_late=is_late):
-                self._link.close()
-                return
+            if silent >= limits.missed_beats_max:
+                self._farewell = f"it was silent for {silent} beats"
+            elif self._is_unacknowledged(beat_s, is_late=is_late):
+                self._farewell = "it did not acknowledge a report in time"
+            else:
+                continue
+            self._link.close()
+            return
 
     def _is_unacknowledged(self, beat_s: float, *, is_late: bool) -> bool:
         """Whether the oldest delivery has waited for its acknowledgement longer than anybody should."""

@@ -14,6 +14,7 @@ from tq.errors import ConfigurationError
 from tq.net.address import Address
 
 DRAIN_S_MAX: float = 7 * 24 * 3_600.0
+WORDS_MAX: int = 256
 _WORD = re.compile(r"[A-Za-z0-9._=-]+")
 
 
@@ -56,6 +57,8 @@ def check_settings(settings: Settings) -> None:
         raise ConfigurationError("the server's CA is not known", hint="set TQ_JOIN, or TQ_CA to the server's ca.pem")
     if not settings.token:
         raise ConfigurationError("no token was given", hint="set TQ_JOIN, TQ_TOKEN or TQ_TOKEN_FILE")
+    if len(settings.queues) + len(settings.labels) > WORDS_MAX:
+        raise ConfigurationError(f"more than {WORDS_MAX} queues and labels", hint="leave --queue out to serve all")
     for word in (*settings.queues, *settings.labels):
         if len(word) > limits.name_chars_max or not _WORD.fullmatch(word):
             raise ConfigurationError(f"{word!r} is no name of a queue or label", hint="letters, digits and . _ - only")

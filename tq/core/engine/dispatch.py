@@ -33,12 +33,16 @@ def dispatch(step: Step, *, may_lease: bool = True) -> None:
     for number in _lanes_in_order(step):
         lane = step.live.lanes[number]
         fitting = [worker for worker in workers if could_fit(worker, lane.queue, lane.demand)]
+        if not fitting:
+            continue
         is_unmet = leases.fill(number, places(step.live, number, fitting, step.times.steady_ms, leases.added))
         if leases.taken >= step.bounds.leases:
             break
         if is_unmet:
             # Nobody behind it in the order may refill where it could run.
             workers = [worker for worker in workers if worker not in fitting]
+            if not workers:
+                break
     leases.send()
 
 
@@ -138,7 +142,11 @@ def _frames(assignments: list[Assignment], entries_bytes_max: int) -> Iterator[t
 
 
 def _lanes_in_order(step: Step) -> list[int]:
-    """Return the lanes with something ready: by the order of their heads, queues taking turns."""
+    """Return the lanes with something ready: by the order of their heads, queues taking turns.
+
+    Only so many heads are looked up. The other lanes follow as their floors stand: none may be left out, or lanes that
+    wait for one worker would hide one that may start on another.
+    """
     ready = [number for number, lane in step.live.lanes.items() if lane.ready]
     if len(ready) <= 1:
         return ready
@@ -152,7 +160,8 @@ def _lanes_in_order(step: Step) -> list[int]:
     granted = step.live.granted
     rows = [sorted(heads[queue]) for queue in sorted(heads, key=lambda queue: (granted.get(queue, 0), queue))]
     longest = max(map(len, rows), default=0)
-    return [row[place][1] for place in range(longest) for row in rows if place < len(row)]
+    first = [row[place][1] for place in range(longest) for row in rows if place < len(row)]
+    return first + ready[step.bounds.lanes :]
 
 
 def _head(step: Step, number: int) -> Key | None:

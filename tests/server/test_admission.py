@@ -1,0 +1,66 @@
+"""What is refused at the door: bodies and inputs past their bounds, each with a clear error."""
+
+from typing import Any
+
+import pytest
+
+from tests.server.rig import submit
+from tq import limits
+from tq.core.vocabulary import CreateToken, Upload, Wait
+from tq.errors import BadRequest, Refused, TooLarge
+from tq.server.admission import check
+from tq.wire.body import Body
+from tq.wire.codec import dumps
+
+
+def body(argv: tuple[bytes, ...] = (b"true",), cwd: bytes = b"/", **fields: Any) -> Any:
+    return submit(body=dumps(Body(argv, cwd, **fields)))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        body(),
+        body((b"echo", b"", b"\xff\n")),
+        body(environment={"A": b"", "B": b"x=y"}),
+        body((b"x" * limits.argument_bytes_max,)),
+        body(stdin=b"x" * limits.stdin_inline_bytes_max),
+        Upload("k", 0, b"x" * limits.piece_bytes_max),
+        Upload("k", limits.stdin_bytes_max - limits.piece_bytes_max, b"x" * limits.piece_bytes_max),
+        Wait(("1",)),
+        CreateToken("id", bytes(32), "read"),
+    ],
+)
+def test_what_is_in_order_passes(command: Any) -> None:
+    check(command)
+
+
+@pytest.mark.parametrize(
+    "command,error,text",
+    [
+        (submit(body=b"\xff"), BadRequest, "malformed"),
+        (submit(body=b""), BadRequest, "malformed"),
+        (submit(body=b"x" * (limits.body_bytes_max + 1)), TooLarge, "body_bytes_max"),
+        (body(()), BadRequest, "empty"),
+        (body((b"", b"x")), BadRequest, "empty"),
+        (body((b"a\0b",)), BadRequest, "NUL"),
+        (body(cwd=b"relative"), BadRequest, "absolute"),
+        (body((b"x",) * (limits.argv_items_max + 1)), TooLarge, "argv_items_max"),
+        (body((b"x" * (limits.argument_bytes_max + 1),)), TooLarge, "argument_bytes_max"),
+        (body(environment={"A=B": b""}), BadRequest, "malformed"),
+        (body(environment={"": b""}), BadRequest, "malformed"),
+        (body(environment={"A": b"\0"}), BadRequest, "malformed"),
+        (body(stdin=b"x" * (limits.stdin_inline_bytes_max + 1)), TooLarge, "stdin_inline_bytes_max"),
+        (Upload("k", 1, b"x"), BadRequest, "multiple"),
+        (Upload("k", -limits.piece_bytes_max, b"x"), BadRequest, "multiple"),
+        (Upload("k", 0, b"x" * (limits.piece_bytes_max + 1)), TooLarge, "piece_bytes_max"),
+        (Upload("k", limits.stdin_bytes_max, b"x"), TooLarge, "stdin_bytes_max"),
+        (Wait(("1",) * (limits.wait_ids_max + 1)), TooLarge, "wait_ids_max"),
+        (Wait(("1",), "sometime"), BadRequest, "until"),
+        (CreateToken("id", b"short", "read"), BadRequest, "role"),
+        (CreateToken("id", bytes(32), "king"), BadRequest, "role"),
+    ],
+)
+def test_what_is_not_is_refused_with_the_name_of_the_bound(command: Any, error: type[Refused], text: str) -> None:
+    with pytest.raises(error, match=text):
+        check(command)

@@ -1,0 +1,115 @@
+"""Who is lost, and who never is: the clock counts beats, it does not subtract times."""
+
+import pytest
+
+from tq.core.vocabulary import WorkerLost
+from tq.server.lease_clock import LeaseClock
+
+BEAT_S = 5.0
+
+
+def ticks(clock: LeaseClock, count: int, late_s: float = 0.0) -> list[WorkerLost]:
+    return [lost for _ in range(count) for lost in clock.tick(late_s)]
+
+
+def test_a_silent_worker_is_lost_after_three_beats_and_one_tick() -> None:
+    clock = LeaseClock(BEAT_S)
+    clock.joined(7, 3)
+
+    assert ticks(clock, 3) == []
+    assert ticks(clock, 1) == [WorkerLost(7, 3)]
+    assert ticks(clock, 10) == []  # said once
+
+
+def test_any_sign_of_life_begins_the_count_anew() -> None:
+    clock = LeaseClock(BEAT_S)
+    clock.joined(7, 3)
+    for _ in range(10):
+        assert ticks(clock, 3) == []
+        clock.heard(7, 3)
+
+    assert ticks(clock, 4) == [WorkerLost(7, 3)]
+
+
+def test_a_frozen_server_declares_nobody_lost() -> None:
+    clock = LeaseClock(BEAT_S)
+    clock.joined(7, 3)
+    ticks(clock, 2)
+
+    assert ticks(clock, 50, late_s=BEAT_S * 1.01) == []
+    assert ticks(clock, 1) == []  # the third miss: it had no chance to be heard before
+    assert ticks(clock, 1) == [WorkerLost(7, 3)]
+
+
+def test_a_tick_that_is_a_little_late_counts() -> None:
+    clock = LeaseClock(BEAT_S)
+    clock.joined(7, 3)
+
+    assert ticks(clock, 4, late_s=BEAT_S) == [WorkerLost(7, 3)]
+
+
+def test_an_old_session_keeps_no_worker_alive() -> None:
+    clock = LeaseClock(BEAT_S)
+    clock.joined(7, 3)
+    clock.joined(7, 4)
+    ticks(clock, 3)
+    clock.heard(7, 3)
+
+    assert ticks(clock, 1) == [WorkerLost(7, 4)]
+
+
+def test_a_newer_session_saves_a_worker_whose_old_one_was_silent() -> None:
+    clock = LeaseClock(BEAT_S)
+    clock.joined(7, 3)
+    ticks(clock, 3)
+    clock.joined(7, 4)
+
+    assert ticks(clock, 3) == []
+
+
+def test_a_worker_that_said_goodbye_is_not_waited_for() -> None:
+    clock = LeaseClock(BEAT_S)
+    clock.joined(7, 3)
+    clock.joined(8, 4)
+    clock.left(7, 3)
+    clock.left(8, 3)  # an older session of it
+
+    assert ticks(clock, 20) == [WorkerLost(8, 4)]
+
+
+@pytest.mark.parametrize("beat_s,beats", [(5.0, 12), (0.1, 50), (60.0, 12)])
+def test_after_a_start_workers_are_owed_twelve_beats_and_at_least_five_seconds(beat_s: float, beats: int) -> None:
+    clock = LeaseClock(beat_s)
+    clock.owe((7,))
+
+    assert ticks(clock, beats) == []
+    assert ticks(clock, 1) == [WorkerLost(7, 0)]
+
+
+def test_a_worker_that_came_back_in_its_window_is_an_ordinary_one() -> None:
+    clock = LeaseClock(BEAT_S)
+    clock.owe((7,))
+    ticks(clock, 5)
+    clock.joined(7, 1)
+
+    assert ticks(clock, 4) == [WorkerLost(7, 1)]
+
+
+def test_a_worker_that_was_faster_than_the_window_keeps_its_session() -> None:
+    clock = LeaseClock(BEAT_S)
+    clock.joined(7, 1)
+    clock.owe((7,))
+
+    assert ticks(clock, 4) == [WorkerLost(7, 1)]
+
+
+def test_a_worker_is_suspect_from_its_first_missed_beat() -> None:
+    clock = LeaseClock(BEAT_S)
+    clock.joined(7, 1)
+    seen = []
+    for _ in range(3):
+        clock.tick()
+        seen.append(clock.missed(7))
+
+    assert seen == [0, 1, 2]
+    assert clock.missed(8) == 0

@@ -1,0 +1,61 @@
+"""What readers see of the opaque parts of a task."""
+
+from tq.core.vocabulary import Document, Page
+from tq.server.present import list_command_chars_max, present, present_page, usage, written
+from tq.wire.body import Body, Usage
+from tq.wire.codec import dumps
+
+BODY = dumps(
+    Body((b"echo", b"a b", b"\xff"), b"/tmp", {"PASSWORD": b"hunter2"}, stdin=b"secret input", time_limit_ms=1_500)
+)
+USAGE = dumps(Usage(user_us=1_500_000, peak_kib=10, written=(5, 6), dropped=(0, 1), error="why"))
+
+
+def test_the_body_is_opened_for_who_may_submit() -> None:
+    shown = present(Document({"id": "1", "body": BODY}), with_secrets=True).value
+
+    assert shown["command"] == ["echo", "a b", "\\xff"]
+    assert shown["cwd"] == "/tmp"
+    assert shown["environment"] == {"PASSWORD": "hunter2"}
+    assert shown["time_limit_s"] == 1.5
+    assert "body" not in shown
+
+
+def test_a_reader_sees_neither_environment_nor_input() -> None:
+    shown = present(Document({"id": "1", "body": BODY, "usage": USAGE}), with_secrets=False)
+
+    assert "environment" not in shown.value
+    assert "hunter2" not in repr(shown)
+    assert "secret input" not in repr(shown)
+    assert shown.value["command"] == ["echo", "a b", "\\xff"]
+
+
+def test_usage_is_in_seconds_and_bytes() -> None:
+    shown = present(Document({"usage": USAGE}), with_secrets=True).value["usage"]
+
+    assert shown["user_s"] == 1.5
+    assert shown["peak_bytes"] == 10_240
+    assert (shown["stdout_bytes"], shown["stderr_dropped_bytes"]) == (5, 1)
+    assert shown["error"] == "why"
+    assert written(USAGE) == (5, 6)
+
+
+def test_what_a_worker_made_up_is_no_trouble() -> None:
+    assert usage(b"\xff\xff") is None
+    assert written(b"nonsense") is None
+    assert present(Document({"body": b"\x01", "usage": b""}), with_secrets=True).value == {"command": None}
+
+
+def test_a_list_shows_only_the_beginning_of_a_long_command() -> None:
+    long = dumps(Body((b"x" * 150, b"y" * 150, b"z"), b"/", {"PASSWORD": b"hunter2"}))
+    (line,) = present_page(Page(({"id": "1", "body": long},), "next")).items
+
+    assert line["command"] == ["x" * 150, "y" * (list_command_chars_max - 151) + "…"]
+    assert "hunter2" not in repr(line)
+
+
+def test_the_document_of_the_core_is_not_changed() -> None:
+    document = Document({"body": BODY})
+    present(document, with_secrets=True)
+
+    assert document.value == {"body": BODY}

@@ -1,0 +1,64 @@
+"""Effects find the connection that they are for, or nobody."""
+
+from typing import Any
+
+from tq.core import vocabulary as v
+from tq.server.registry import Registry
+
+
+class Peer:
+    def __init__(self) -> None:
+        self.closed: list[str] = []
+        self.effects: list[v.Effect] = []
+
+    def close(self, reason: str) -> None:
+        self.closed.append(reason)
+
+    def carry_out(self, effect: v.Effect) -> None:
+        self.effects.append(effect)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was not expected")
+
+
+def test_a_newer_connection_of_a_worker_closes_the_older() -> None:
+    registry, older, newer = Registry(), Peer(), Peer()
+    registry.worker_enters(7, older)
+    registry.worker_enters(7, newer)
+    registry.worker_leaves(7, older)
+    registry.release([v.Acknowledge(7, 1, 1), v.Acknowledge(8, 1, 1)])
+
+    assert older.closed
+    assert older.effects == []
+    assert newer.effects == [v.Acknowledge(7, 1, 1)]
+    assert registry.worker(7) is newer
+
+
+def test_a_revoked_token_cuts_its_connections_and_no_others() -> None:
+    registry, mine, other = Registry(), Peer(), Peer()
+    registry.enter(mine, "a")
+    registry.enter(other, "b")
+    registry.release([v.TokenRevoked("a"), v.TokenRevoked("unknown")])
+
+    assert mine.closed
+    assert not other.closed
+
+
+def test_changes_reach_waits_and_followers() -> None:
+    registry, woken = Registry(), []
+    registry.follow.on_change(3, lambda: woken.append(3))
+    registry.release([v.TaskChanged(3, 0), v.TaskChanged(4, 0), v.Supersede(7, 1)])
+
+    assert woken == [3]
+
+
+def test_who_has_left_is_forgotten() -> None:
+    registry, peer = Registry(), Peer()
+    registry.enter(peer, "a")
+    registry.worker_enters(7, peer)
+    registry.leave(peer, "a")
+    registry.worker_leaves(7, peer)
+
+    assert registry.peers == ()
+    assert registry.workers == ()
+    assert registry.next_session() < registry.next_session()

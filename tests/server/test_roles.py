@@ -1,0 +1,91 @@
+"""The table of roles, walked over every command of the vocabulary."""
+
+from typing import get_args
+
+import pytest
+
+from tq.core import vocabulary as v
+from tq.errors import NotAllowed
+from tq.server import roles
+
+COMMANDS = get_args(v.Command)
+CLIENT = get_args(v.ClientCommand)
+WORKER = get_args(v.WorkerCommand)
+SERVER = get_args(v.ServerCommand)
+
+
+def may(role: str, command: type) -> bool:
+    try:
+        roles.check_allowed(role, command)
+    except NotAllowed:
+        return False
+    return True
+
+
+def test_every_command_is_in_the_table() -> None:
+    assert set(roles.ALLOWED) == set(COMMANDS)
+
+
+def test_a_command_that_is_not_in_the_table_is_nobodys() -> None:
+    assert not any(may(role, int) for role in roles.ROLES)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_roles_are_ordered(command: type) -> None:
+    """read < submit < admin: what one may, the next may too."""
+    allowed = [may(role, command) for role in ("read", "submit", "admin")]
+
+    assert allowed == sorted(allowed)
+
+
+@pytest.mark.parametrize("command", CLIENT)
+def test_a_workers_token_may_do_nothing_that_a_client_does(command: type) -> None:
+    assert not may("worker", command)
+    assert may("admin", command)
+
+
+@pytest.mark.parametrize("command", WORKER)
+def test_a_clients_token_may_neither_lease_nor_report(command: type) -> None:
+    assert not may("read", command)
+    assert not may("submit", command)
+    assert may("worker", command)
+
+
+@pytest.mark.parametrize("command", SERVER)
+def test_no_peer_may_send_the_servers_own_commands(command: type) -> None:
+    assert not any(may(role, command) for role in roles.ROLES)
+
+
+@pytest.mark.parametrize("command", [v.Submit, v.Upload, v.Cancel, v.Drain, v.CreateToken, v.RevokeToken, v.Tokens])
+def test_a_read_token_changes_nothing_and_sees_no_tokens(command: type) -> None:
+    assert not may("read", command)
+
+
+@pytest.mark.parametrize("command", [v.Drain, v.CreateToken, v.RevokeToken, v.Tokens])
+def test_a_submit_token_makes_no_tokens_and_drains_nobody(command: type) -> None:
+    assert not may("submit", command)
+
+
+@pytest.mark.parametrize(
+    "token,peer,allowed",
+    [
+        ("read", "client", True),
+        ("submit", "client", True),
+        ("admin", "client", True),
+        ("worker", "client", False),
+        ("read", "worker", False),
+        ("submit", "worker", False),
+        ("worker", "worker", True),
+        ("admin", "worker", True),
+    ],
+)
+def test_a_token_connects_as_what_it_is_for(token: str, peer: str, allowed: bool) -> None:
+    if allowed:
+        roles.check_peer(token, peer)
+    else:
+        with pytest.raises(NotAllowed):
+            roles.check_peer(token, peer)
+
+
+def test_only_who_may_submit_sees_environments() -> None:
+    assert [role for role in roles.ROLES if roles.sees_secrets(role)] == ["submit", "admin"]

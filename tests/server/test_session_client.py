@@ -1,0 +1,336 @@
+"""A client's session: answers after their flush, roles, subscriptions, logs."""
+
+from typing import Any
+
+import pytest
+import trio
+
+from tests.server.hall import BEAT_S, assigned, open_hall, until
+from tests.server.rig import submit
+from tq import errors
+from tq.core import vocabulary as v
+from tq.core.vocabulary import (
+    Cancel,
+    Chunk,
+    Drain,
+    End,
+    Get,
+    List,
+    Logs,
+    LogsEnd,
+    Status,
+    StoreStatistics,
+    Upload,
+    Wait,
+    Workers,
+)
+from tq.store.directory import Room
+from tq.wire import messages as m
+from tq.wire.body import Body, Usage
+from tq.wire.codec import dumps
+
+
+async def test_a_submit_is_answered_only_when_it_is_on_disk() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        hall.holds_flushes = True
+        number = client.put(submit("k"))
+        read = client.put(Get("1"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not client.has_reply(number)
+        assert not client.has_reply(read)
+        hall.holds_flushes = False
+        hall.let_flush()
+
+        assert (await client.reply(number)).id == "1"
+        assert (await client.reply(read)).value["state"] == "queued"
+
+
+async def test_requests_of_one_frame_are_answered_each() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        numbers = [client.put(submit(f"k{number}")) for number in range(200)]
+
+        ids = [(await client.reply(number)).id for number in numbers]
+        assert ids == [str(number) for number in range(1, 201)]
+
+
+@pytest.mark.parametrize(
+    "role,command",
+    [
+        ("read", submit()),
+        ("read", Cancel(("1",))),
+        ("submit", v.Tokens()),
+        ("submit", Drain("w")),
+        ("submit", v.CreateToken("x", bytes(32), "admin")),
+    ],
+)
+async def test_what_a_role_may_not_do_is_refused_and_changes_nothing(role: str, command: Any) -> None:
+    async with open_hall() as hall:
+        client = await hall.client(role)
+        before = hall.store.sequence
+        with pytest.raises(errors.NotAllowed):
+            await client.ask(command)
+
+        assert hall.store.sequence == before
+
+
+async def test_a_reader_sees_the_command_and_not_the_environment() -> None:
+    async with open_hall() as hall:
+        submitter = await hall.client("submit")
+        await submitter.ask(submit(body=dumps(Body((b"echo", b"x"), b"/", {"PASSWORD": b"hunter2"}))))
+        reader = await hall.client("read")
+        seen = (await reader.ask(Get("1"))).value
+        listed = (await reader.ask(List())).items
+
+        assert seen["command"] == listed[0]["command"] == ["echo", "x"]
+        assert "hunter2" not in repr((seen, listed))
+        assert (await submitter.ask(Get("1"))).value["environment"] == {"PASSWORD": "hunter2"}
+
+
+async def test_a_malformed_body_is_refused_at_the_door() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        with pytest.raises(errors.BadRequest, match="malformed"):
+            await client.ask(submit(body=b"\xff"))
+        assert (await client.ask(Status())).value["jobs"] == 0
+
+
+async def test_status_and_figures_of_the_store_are_answered() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("read")
+
+        assert (await client.ask(Status())).value["server"]["version"] == "0.1.0"
+        assert (await client.ask(StoreStatistics())).value["kind"] == "memory"
+
+
+@pytest.mark.parametrize("room", [Room.LOW, Room.CRITICAL])
+async def test_a_nearly_full_disk_takes_no_new_work_but_everything_else(room: Room) -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit("a"))
+        hall.gate.room = room
+        for command in (submit("b"), Upload("u", 0, b"x")):
+            with pytest.raises(errors.NotDone, match="disk"):
+                await client.ask(command)
+
+        assert (await client.ask(Cancel(("1",)))).cancelled == 1
+        assert (await client.ask(Get("1"))).value["state"] == "cancelled"
+
+
+async def test_a_stopping_server_answers_not_done() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        hall.gate.is_stopping = True
+        with pytest.raises(errors.NotDone, match="stopping"):
+            await client.ask(submit())
+
+
+async def test_after_a_failed_disk_everything_is_unknown() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        hall.holds_flushes = True
+        number = client.put(submit("a"))
+        await trio.testing.wait_all_tasks_blocked()
+        hall.pipeline.fail(errors.StoreError("gone"))
+        with pytest.raises(errors.Unknown):
+            await client.reply(number)
+        with pytest.raises(errors.Unknown):
+            await client.ask(submit("b"))
+        assert hall.failure is not None
+
+
+async def test_a_client_may_not_speak_for_a_worker() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("admin")
+        client.send(m.Ended(1, ()))
+        assert (await client.receive(m.Refused)).code == "protocol_error"
+        await client.ended()
+
+
+# ---------------------------------------------------------------- wait
+
+
+async def test_waiting_ends_when_the_task_does() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit())
+        number = client.put(Wait(("1",)))
+        first = await client.reply(number, wants_more=True)
+        assert (first.done, first.outcomes[0].state) == (False, "queued")
+        worker = await hall.worker()
+        (ref,) = assigned(await worker.receive(m.Assign))
+        worker.send(m.Assigned(1))
+        worker.send(m.Ended(1, (End(ref, 1, 3, 100),)))
+        await worker.receive(m.Acknowledged)
+
+        while True:
+            reply = await client.receive(m.Reply)
+            if not reply.more:
+                break
+        assert reply.answer.done
+        assert (reply.answer.outcomes[0].state, reply.answer.outcomes[0].code) == ("dead", 3)
+        assert len(hall.registry.watch) == 0
+
+
+async def test_waiting_for_what_does_not_exist_is_refused() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("read")
+        with pytest.raises(errors.TaskNotFound):
+            await client.ask(Wait(("9",)))
+        with pytest.raises(errors.BadRequest):
+            await client.ask(Wait(("x.y.z",)))
+        assert len(hall.registry.watch) == 0
+
+
+async def test_who_leaves_or_unsubscribes_is_told_no_more() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit())
+        number = client.put(Wait(("1",)))
+        await client.reply(number, wants_more=True)
+        client.send(m.Unsubscribe(number))
+        await client.ask(Cancel(("1",)))
+        assert not client.has_reply(number)
+        await client.ask(submit())
+        await client.reply(client.put(Wait(("2",))), wants_more=True)
+        client.cut()
+        await until(lambda: len(hall.registry.watch) == 0)
+
+
+# ---------------------------------------------------------------- logs
+
+
+async def running(hall: Any) -> tuple[Any, Any, v.AttemptRef]:
+    """Return a client, a worker, and the attempt that the worker runs for it."""
+    client = await hall.client("submit")
+    await client.ask(submit())
+    worker = await hall.worker()
+    (ref,) = assigned(await worker.receive(m.Assign))
+    worker.send(m.Assigned(1))
+    worker.send(m.StartedAttempts((ref,)))
+    return client, worker, ref
+
+
+async def test_stored_output_is_shown() -> None:
+    async with open_hall() as hall:
+        client, worker, ref = await running(hall)
+        worker.send(m.Output(ref, 1, 0, b"out\n"))
+        worker.send(m.Output(ref, 2, 0, b"err\n"))
+        usage = dumps(Usage(written=(4, 4)))
+        worker.send(m.Ended(1, (End(ref, 1, 0, 100, usage),)))
+        await worker.receive(m.Acknowledged)
+        number = client.put(Logs("1"))
+
+        assert await client.reply(number, wants_more=True) == Chunk(1, 0, b"out\n", 1)
+        assert await client.reply(number, wants_more=True) == Chunk(2, 0, b"err\n", 1)
+        assert await client.reply(number) == LogsEnd(1, (4, 4), "succeeded")
+
+
+async def test_following_shows_output_as_it_comes_until_the_end() -> None:
+    async with open_hall() as hall:
+        client, worker, ref = await running(hall)
+        worker.send(m.Output(ref, 1, 0, b"one "))
+        number = client.put(Logs("1", follow=True))
+        assert (await client.reply(number, wants_more=True)).data == b"one "
+        assert await worker.receive(m.FollowOutput) == m.FollowOutput(ref, True)
+        worker.send(m.Output(ref, 1, 0, b"one two "))
+        assert await client.reply(number, wants_more=True) == Chunk(1, 4, b"two ", 1)
+        worker.send(m.Output(ref, 1, 0, b"one two three"))
+        worker.send(m.Ended(1, (End(ref, 1, 0, 100),)))
+
+        assert await client.reply(number, wants_more=True) == Chunk(1, 8, b"three", 1)
+        assert await client.reply(number) == LogsEnd(1, (13, 0), "succeeded")
+
+
+async def test_following_begins_before_the_first_attempt_and_ends_with_a_cancel() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit())
+        number = client.put(Logs("1", follow=True))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not client.has_reply(number)
+        await client.ask(Cancel(("1",)))
+
+        assert await client.reply(number) == LogsEnd(0, (0, 0), "cancelled")
+
+
+async def test_following_goes_on_with_the_next_attempt() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit(retries=1))
+        worker = await hall.worker()
+        (ref,) = assigned(await worker.receive(m.Assign))
+        number = client.put(Logs("1", follow=True))
+        await worker.receive(m.FollowOutput)
+        worker.send(m.Output(ref, 1, 0, b"first"))
+        assert await client.reply(number, wants_more=True) == Chunk(1, 0, b"first", 1)
+        worker.send(m.HandedBack(1, (ref,)))
+        (again,) = assigned(await worker.receive(m.Assign))
+        assert again.attempt == 2
+        worker.send(m.Output(again, 1, 0, b"second"))
+
+        assert await client.reply(number, wants_more=True) == Chunk(1, 0, b"second", 2)
+
+
+async def test_a_position_and_a_tail_leave_out_what_was_seen() -> None:
+    async with open_hall() as hall:
+        client, worker, ref = await running(hall)
+        worker.send(m.Output(ref, 1, 0, b"0123456789"))
+        worker.send(m.Ended(1, (End(ref, 1, 0, 100),)))
+        await worker.receive(m.Acknowledged)
+
+        assert (await client.reply(client.put(Logs("1", position=(7, 0))), wants_more=True)).data == b"789"
+        assert (await client.reply(client.put(Logs("1", tail_bytes=2)), wants_more=True)).data == b"89"
+
+
+@pytest.mark.parametrize(
+    "logs,error",
+    [
+        (Logs("9"), errors.TaskNotFound),
+        (Logs("1", attempt=5), errors.TaskNotFound),
+        (Logs("2"), errors.BadRequest),
+        (Logs("1", attempt=-1), errors.BadRequest),
+    ],
+)
+async def test_logs_of_what_is_not_there_are_refused(logs: Logs, error: type[errors.TqError]) -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit("a"))
+        await client.ask(submit("b", size=3, is_array=True))
+        with pytest.raises(error):
+            await client.ask(logs)
+
+
+async def test_who_stops_reading_logs_stops_the_worker_sending_them() -> None:
+    async with open_hall() as hall:
+        client, worker, ref = await running(hall)
+        number = client.put(Logs("1", follow=True))
+        await worker.receive(m.FollowOutput)
+        client.send(m.Unsubscribe(number))
+
+        assert await worker.receive(m.FollowOutput) == m.FollowOutput(ref, False)
+
+
+async def test_workers_are_listed_with_the_beats_that_they_missed() -> None:
+    async with open_hall() as hall:
+        await hall.worker()
+        client = await hall.client("read")
+        assert (await client.ask(Workers())).items[0]["state"] == "up"
+        for _ in range(2):
+            hall.lease_clock.tick()
+
+        (worker,) = (await client.ask(Workers())).items
+        assert (worker["state"], worker["missed_beats"]) == ("suspect", 1)
+        assert BEAT_S > 0
+
+
+async def test_a_submit_with_the_same_key_is_the_same_job() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        first = await client.ask(submit("k"))
+        again = await client.ask(submit("k"))
+
+        assert (again.id, again.existed) == (first.id, True)
+        with pytest.raises(errors.KeyConflict):
+            await client.ask(submit("k", name="other"))

@@ -1,0 +1,296 @@
+"""A worker's session: reconcile first, then attempts, reports, output, beats."""
+
+from typing import Any
+
+import pytest
+import trio
+
+from tests.server.hall import assigned, hello, open_hall
+from tests.server.rig import submit
+from tq import limits
+from tq.core import tables
+from tq.core.task import Cause, Phase, State
+from tq.core.vocabulary import AttemptRef, Cancel, Capacity, Drain, End, Held, Logs, Upload
+from tq.store.directory import Room
+from tq.wire import messages as m
+from tq.wire.body import Body
+from tq.wire.codec import dumps
+from tq.wire.held import tally
+
+
+async def leased(hall: Any, worker: Any, **fields: Any) -> tuple[AttemptRef, m.Assign]:
+    client = await hall.client("submit")
+    await client.ask(submit(**fields))
+    assign = await worker.receive(m.Assign)
+    return assigned(assign)[0], assign
+
+
+async def test_an_attempt_goes_to_the_worker_and_its_end_is_acknowledged_once_on_disk() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        ref, assign = await leased(hall, worker)
+        worker.send(m.Assigned(assign.delivery))
+        hall.holds_flushes = True
+        worker.send(m.Ended(5, (End(ref, 1, 0, 100),)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not any(isinstance(message, m.Acknowledged) for message in worker.seen)
+        hall.let_flush()
+
+        assert await worker.receive(m.Acknowledged) == m.Acknowledged(5)
+        task = hall.store.get(tables.TASK, ref.task)
+        assert task is not None
+        assert task.state is State.SUCCEEDED
+
+
+async def test_nothing_is_assigned_before_the_worker_has_said_what_it_holds() -> None:
+    async with open_hall() as hall:
+        worker = await hall.bare_worker()
+        client = await hall.client("submit")
+        await client.ask(submit())
+        await trio.testing.wait_all_tasks_blocked()
+        assert worker.seen == []
+        worker.send(m.Reconcile(Capacity(slots=1), ()))
+        await worker.receive(m.Assign)
+
+        assert isinstance(worker.seen[0], m.Reconciled)
+
+
+async def test_what_comes_behind_the_list_waits_until_the_list_is_answered() -> None:
+    async with open_hall() as hall:
+        first = await hall.worker()
+        ref, _ = await leased(hall, first)
+        first.cut()
+        await first.ended()
+        again = await hall.bare_worker()
+        again.send(m.Reconcile(Capacity(slots=2), (Held(ref, Phase.STARTED),)))
+        again.send(m.Output(ref, 1, 0, b"before the answer"))
+        again.send(m.Ended(1, (End(ref, 1, 0, 100),)))
+        await again.receive(m.Acknowledged)
+
+        assert hall.store.output(ref.task, 1)[0].data == b"before the answer"
+
+
+async def test_what_the_server_has_and_the_worker_does_not_hold_goes_back() -> None:
+    async with open_hall() as hall:
+        first = await hall.worker()
+        ref, _ = await leased(hall, first)
+        first.cut()
+        await first.ended()
+        again = await hall.worker()
+
+        (new,) = assigned(await again.receive(m.Assign))
+        assert (new.task, new.attempt) == (ref.task, 2)
+
+
+async def test_what_a_worker_holds_and_is_not_current_is_stopped_or_settled() -> None:
+    async with open_hall() as hall:
+        stranger = AttemptRef(99, 0, 0, 1, 5)
+        ended = AttemptRef(98, 0, 0, 1, 5)
+        worker = await hall.worker(77, Held(stranger, Phase.STARTED), Held(ended, Phase.ENDED))
+
+        assert worker.reconciled == m.Reconciled(((stranger, int(Cause.LOST)),), (ended,))
+
+
+async def test_a_newer_connection_of_the_same_worker_closes_the_older() -> None:
+    async with open_hall() as hall:
+        older = await hall.worker()
+        newer = await hall.worker()
+        goodbye = await older.receive(m.Goodbye)
+        ref, _ = await leased(hall, newer)
+
+        assert "superseded" in goodbye.reason
+        assert ref.attempt == 1
+
+
+async def test_a_cancel_reaches_the_worker_behind_the_assignment() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        ref, _ = await leased(hall, worker)
+        client = await hall.client("submit")
+        await client.ask(Cancel(("1",)))
+
+        assert await worker.receive(m.StopAttempts) == m.StopAttempts((ref,), int(Cause.CANCELLED))
+        kinds = [type(message) for message in worker.seen]
+        assert kinds.index(m.Assign) < kinds.index(m.StopAttempts)
+
+
+async def test_drain_is_passed_on() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        client = await hall.client("admin")
+        await client.ask(Drain("host"))
+        assert await worker.receive(m.DrainWorker) == m.DrainWorker(True)
+        await client.ask(Drain("host", on=False))
+
+        assert await worker.receive(m.DrainWorker) == m.DrainWorker(False)
+
+
+async def test_output_of_attempts_that_the_worker_does_not_hold_is_dropped_and_counted() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        ref, assign = await leased(hall, worker)
+        worker.send(m.Output(ref, 1, 0, b"mine"))
+        worker.send(m.Output(AttemptRef(ref.job, 0, 0, 1, ref.lease + 1), 1, 0, b"wrong lease"))
+        worker.send(m.Output(AttemptRef(ref.job, 0, 0, 2, ref.lease), 2, 0, b"wrong attempt"))
+        worker.send(m.Output(AttemptRef(9, 0, 0, 1, 1), 1, 0, b"somebody else's"))
+        worker.send(m.Assigned(assign.delivery))
+        worker.send(m.Ended(1, (End(ref, 1, 0, 100),)))
+        await worker.receive(m.Acknowledged)
+        worker.send(m.Output(ref, 1, 0, b"too late"))
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert [slot.data for slot in hall.store.output(ref.task, 1)] == [b"mine"]
+        assert hall.registry.output_dropped == 4
+
+
+@pytest.mark.parametrize(
+    "message", [m.Output, lambda ref, *_: m.Output(ref, 3, 0, b""), lambda ref, *_: m.Output(ref, 1, 5, b"")]
+)
+async def test_output_that_no_slot_could_hold_ends_the_connection(message: Any) -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        ref, _ = await leased(hall, worker)
+        worker.send(message(ref, 1, 0, b"x" * (limits.output_slot_bytes + 1)))
+
+        assert (await worker.receive(m.Refused)).code == "protocol_error"
+        assert hall.failure is None
+
+
+async def test_a_nearly_full_disk_keeps_the_beginning_of_the_output_only() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        ref, _ = await leased(hall, worker)
+        hall.gate.room = Room.LOW
+        worker.send(m.Output(ref, 1, 0, b"x" * 10_000))
+        worker.send(m.Output(ref, 1, limits.output_slot_bytes, b"y"))
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert [len(slot.data) for slot in hall.store.output(ref.task, 1)] == [4_096]
+
+
+async def test_an_assignment_that_is_not_acknowledged_in_time_ends_the_connection(autojump_clock: Any) -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        await leased(hall, worker)
+        await trio.sleep(limits.delivery_s_max - 1)
+        for session in hall.registry.workers:
+            session.check_deliveries(trio.current_time())
+        assert not worker.has_ended.is_set()
+        await trio.sleep(2)
+        for session in hall.registry.workers:
+            session.check_deliveries(trio.current_time())
+
+        assert "not acknowledged" in (await worker.receive(m.Goodbye)).reason
+
+
+async def test_two_beats_that_disagree_bring_the_list_and_give_back_what_is_not_held() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        ref, assign = await leased(hall, worker)
+        worker.send(m.Assigned(assign.delivery))
+        worker.send(m.Beat(*tally((ref,))))
+        worker.send(m.Beat())
+        worker.send(m.Beat())
+        await worker.receive(m.ReconcileAgain)
+        worker.send(m.Reconcile(Capacity(slots=2), ()))
+        await worker.receive(m.Reconciled)
+
+        (again,) = assigned(await worker.receive(m.Assign))
+        assert again.attempt == 2
+        worker.send(m.Assigned(assign.delivery + 1))
+        worker.send(m.Ended(1, (End(again, 1, 0, 100),)))
+        assert await worker.receive(m.Acknowledged) == m.Acknowledged(1)
+
+
+async def test_a_goodbye_loses_what_the_worker_still_held_at_once() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        ref, _ = await leased(hall, worker)
+        other = await hall.worker(78)
+        worker.send(m.Goodbye("leaving"))
+
+        (again,) = assigned(await other.receive(m.Assign))
+        assert (again.task, again.attempt) == (ref.task, 2)
+        assert all(not hall.lease_clock.tick() for _ in range(3))
+
+
+async def test_a_cut_worker_is_lost_by_the_lease_clock_and_not_before() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        await leased(hall, worker)
+        worker.cut()
+        await worker.ended()
+        lost = [lost for _ in range(4) for lost in hall.lease_clock.tick()]
+
+        assert [one.worker for one in lost] == [77]
+
+
+async def test_any_bytes_are_a_sign_of_life() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        for _ in range(10):
+            for _ in range(2):
+                assert hall.lease_clock.tick() == []
+            worker.send(m.Beat())
+            await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_an_input_is_given_to_the_worker_that_needs_it_and_to_no_other() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(Upload("u", 0, b"input"))
+        worker, other = await hall.worker(), await hall.worker(78)
+        await client.ask(submit(stdin_key="u"))
+        assign = await worker.receive(m.Assign)
+        worker.send(m.GetBlob(assign.stdin, 0))
+        worker.send(m.GetBlob(assign.stdin, 1))
+        other.send(m.GetBlob(assign.stdin, 0))
+
+        assert await worker.receive(m.Blob) == m.Blob(assign.stdin, 0, b"input")
+        assert await worker.receive(m.Blob) == m.Blob(assign.stdin, 1, b"")
+        assert await other.receive(m.Blob) == m.Blob(assign.stdin, 0, b"")
+
+
+async def test_a_worker_that_does_not_read_gets_everything_in_order_when_it_reads_again() -> None:
+    async with open_hall() as hall:
+        worker = await hall.bare_worker(is_slow=True)
+        worker.send(m.Reconcile(Capacity(slots=40), ()))
+        await worker.receive(m.Reconciled)
+        worker.reads = trio.Event()
+        client = await hall.client("submit")
+        for number in range(40):
+            await client.ask(submit(str(number), body=dumps(Body((b"echo", b"x" * 100_000), b"/"))))
+        await client.ask(Cancel(("40",)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert sum(isinstance(message, m.Assign) for message in worker.seen) < 10
+        worker.reads.set()
+        await worker.receive(m.StopAttempts)
+
+        jobs = [ref.job for message in worker.seen if isinstance(message, m.Assign) for ref in assigned(message)]
+        assert jobs == list(range(1, 41))
+
+
+async def test_following_goes_on_after_the_worker_reconnects() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        ref, _ = await leased(hall, worker)
+        client = await hall.client("read")
+        client.put(Logs("1", follow=True))
+        await worker.receive(m.FollowOutput)
+        worker.cut()
+        await worker.ended()
+        again = await hall.worker(77, Held(ref, Phase.STARTED))
+
+        assert await again.receive(m.FollowOutput) == m.FollowOutput(ref, True)
+
+
+async def test_a_predecessors_attempts_are_lost_at_once() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        ref, _ = await leased(hall, worker)
+        token = await hall.token("worker")
+        heir = await hall.connect(hello(token.text, "worker", worker=79, predecessor=77))
+        heir.send(m.Reconcile(Capacity(slots=1), ()))
+
+        (again,) = assigned(await heir.receive(m.Assign))
+        assert (again.task, again.attempt) == (ref.task, 2)

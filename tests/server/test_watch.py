@@ -1,0 +1,125 @@
+"""Subscriptions of `wait`: one read at a time, of what changed; the end when everything is where it should be."""
+
+from tq.core.vocabulary import Outcome, Wait, Waited
+from tq.server.watch import Waiting, Watch, outcomes_per_reply, replies
+
+
+class Asker:
+    """Answers for a core that knows how far each job is."""
+
+    def __init__(self, *ids: str, until: str = "done") -> None:
+        self.asked: list[Wait] = []
+        self.states = dict.fromkeys(ids, "queued")
+        self.waiting = Waiting(Wait(ids, until), self.asked.append)
+        self.watch = Watch()
+        self.watch.subscribe(self.waiting)
+
+    def answer(self, asked: Wait) -> tuple[bool, list[str]]:
+        outcomes = tuple(
+            Outcome(text, self.states[text], ended=int(self.states[text] == "succeeded")) for text in asked.ids
+        )
+        met = ("succeeded",) if asked.until == "done" else ("succeeded", "running")
+        done = all(self.states[text] in met for text in asked.ids)
+        finished, news = self.waiting.read(asked, Waited(done, outcomes))
+        return finished, [outcome.id for outcome in news]
+
+    def first(self) -> tuple[bool, list[str]]:
+        return self.answer(self.waiting.wait)
+
+
+def test_what_is_done_already_is_answered_at_once() -> None:
+    asker = Asker("1")
+    asker.states["1"] = "succeeded"
+
+    assert asker.first() == (True, ["1"])
+    assert asker.asked == []
+
+
+def test_a_change_asks_again_for_the_ids_of_that_job_only() -> None:
+    asker = Asker("1", "2", "3.4")
+    assert asker.first() == (False, ["1", "2", "3.4"])
+    asker.watch.changed(9)
+    assert asker.asked == []
+    asker.watch.changed(3)
+
+    assert asker.asked == [Wait(("3.4",), "done")]
+
+
+def test_changes_during_a_read_make_one_more_read() -> None:
+    asker = Asker("1", "2")
+    asker.first()
+    asker.watch.changed(1)
+    asker.watch.changed(1)
+    asker.watch.changed(2)
+    assert len(asker.asked) == 1
+
+    asker.answer(asker.asked.pop())
+    assert asker.asked == [Wait(("1", "2"), "done")]
+
+
+def test_an_id_that_is_done_is_not_read_again_before_the_end() -> None:
+    asker = Asker("1", "2")
+    asker.first()
+    asker.states["1"] = "succeeded"
+    asker.watch.changed(1)
+    assert asker.answer(asker.asked.pop()) == (False, ["1"])
+    asker.watch.changed(1)
+
+    assert asker.asked == []
+
+
+def test_the_end_is_seen_in_one_read_of_everything() -> None:
+    asker = Asker("1", "2")
+    asker.first()
+    for job in (1, 2):
+        asker.states[str(job)] = "succeeded"
+        asker.watch.changed(job)
+        asker.answer(asker.asked.pop())
+
+    assert asker.asked == [Wait(("1", "2"), "done")]
+    assert asker.answer(asker.asked.pop()) == (True, ["1", "2"])
+
+
+def test_a_task_that_was_retried_meanwhile_is_waited_for_again() -> None:
+    asker = Asker("1", "2")
+    asker.first()
+    for job in (1, 2):
+        asker.states[str(job)] = "succeeded"
+        asker.watch.changed(job)
+        asker.answer(asker.asked.pop())
+    asker.states["1"] = "queued"
+
+    assert asker.answer(asker.asked.pop()) == (False, ["1"])
+    asker.states["1"] = "succeeded"
+    asker.watch.changed(1)
+    asker.answer(asker.asked.pop())
+    assert asker.answer(asker.asked.pop()) == (True, ["1", "2"])
+
+
+def test_waiting_until_it_runs_ends_when_it_runs() -> None:
+    asker = Asker("1", until="running")
+    asker.first()
+    asker.states["1"] = "running"
+    asker.watch.changed(1)
+
+    assert asker.answer(asker.asked.pop())[0] is True
+
+
+def test_who_is_unsubscribed_is_not_told_and_leaves_nothing_behind() -> None:
+    asker = Asker("1", "2")
+    asker.first()
+    asker.watch.unsubscribe(asker.waiting)
+    asker.watch.unsubscribe(asker.waiting)
+    asker.watch.changed(1)
+
+    assert asker.asked == []
+    assert len(asker.watch) == 0
+
+
+def test_an_answer_too_long_for_a_frame_goes_in_pieces_and_the_last_one_says_so() -> None:
+    outcomes = [Outcome(str(number), "succeeded") for number in range(2 * outcomes_per_reply + 1)]
+    pieces = replies(True, outcomes)
+
+    assert [more for _, more in pieces] == [True, True, False]
+    assert [outcome for waited, _ in pieces for outcome in waited.outcomes] == outcomes
+    assert replies(False, outcomes[:1]) == [(Waited(False, (outcomes[0],)), True)]

@@ -1,0 +1,93 @@
+"""A worker's end of its launcher: what is sent, what comes, and a launcher that does not answer."""
+
+import os
+import signal
+
+import pytest
+import trio
+
+from tests.support.launcher import body, ref
+from tq.core.vocabulary import Assignment
+from tq.worker import frames, launcher_link
+from tq.worker.connect import pause_s
+from tq.worker.launcher_link import LauncherLink, open_launcher
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests have other children than their launchers."""
+    monkeypatch.setattr(launcher_link, "kill_all_children", lambda within_s: True)
+
+
+def spawn(*argv: str) -> frames.Spawn:
+    return frames.Spawn(1, 1, False, "default", "", body(*argv), 0, "0" * 16, (Assignment(ref(1), 1),))
+
+
+async def answer(launcher: LauncherLink) -> frames.Up:
+    with trio.fail_after(20):
+        (message,) = await anext(launcher)
+    return message
+
+
+async def test_an_attempt_comes_back_with_its_output() -> None:
+    async with open_launcher() as launcher:
+        launcher.send(frames.Slots(1))
+        launcher.send(spawn("echo", "hi"))
+        message = await answer(launcher)
+    assert isinstance(message, frames.Ended)
+    assert [end.attempt for end in message.ends] == [ref(1)]
+    assert [output.data for output in message.outputs] == [b"hi\n"]
+
+
+async def test_a_dead_launcher_ends_the_iteration() -> None:
+    async with open_launcher() as launcher:
+        launcher.kill()
+        with trio.fail_after(20):
+            assert [messages async for messages in launcher] == []
+        launcher.send(frames.Ping())  # dropped, no error
+    assert launcher.process.returncode == -signal.SIGKILL
+
+
+async def test_the_launcher_is_gone_when_the_block_ends() -> None:
+    async with open_launcher() as launcher:
+        pid = launcher.process.pid
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+async def test_what_the_block_raises_comes_out_as_it_is() -> None:
+    with pytest.raises(ValueError, match="mine"):
+        async with open_launcher():
+            raise ValueError("mine")
+
+
+async def test_a_launcher_that_answers_no_ping_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher_link, "_TICK_S", 0.05)
+    async with open_launcher() as launcher:
+        os.kill(launcher.process.pid, signal.SIGSTOP)
+        with trio.fail_after(20):
+            assert [messages async for messages in launcher] == []
+    assert launcher.process.returncode == -signal.SIGKILL
+
+
+async def test_a_launcher_is_not_deaf_because_nobody_listens_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher_link, "_TICK_S", 0.01)
+    async with open_launcher() as launcher:
+        for _ in range(3 * launcher_link._deaf_ticks):
+            await trio.sleep(0.01)  # a tick: we read nothing, so its Pongs wait
+        launcher.send(frames.Slots(1))
+        launcher.send(spawn("true"))
+        assert isinstance(await answer(launcher), frames.Ended)
+
+
+async def test_a_launcher_that_does_not_end_by_itself_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launcher_link, "_END_S", 0.05)
+    async with open_launcher() as launcher:
+        os.kill(launcher.process.pid, signal.SIGSTOP)
+    assert launcher.process.returncode == -signal.SIGKILL
+
+
+def test_a_worker_that_holds_attempts_comes_back_within_two_seconds_and_any_within_ten() -> None:
+    assert max(pause_s(tries, is_holding=True) for tries in range(1, 400)) <= 2
+    assert 2 < max(pause_s(tries, is_holding=False) for tries in range(1, 400)) <= 10
+    assert max(pause_s(1, is_holding=False) for _ in range(100)) <= 0.4

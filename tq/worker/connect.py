@@ -1,0 +1,147 @@
+"""The connection loop of a worker: dial the server, hold a session, and come again, until the worker's life is over.
+
+Waits a random time between attempts (full jitter), which grows to a bound that is short while attempts are held: the
+server owes a worker that it knew a minute (semantics.md, Delivery 5). Ends the worker when the server refuses it for
+good: a token that is not valid, a role that may not work, no protocol version in common.
+"""
+
+import random
+import ssl
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from tq import __version__, limits
+from tq.errors import ConfigurationError, NotAllowed, TqError, Unauthorised, Unreachable, VersionMismatch
+from tq.net import tls
+from tq.net.dial import Stream, dial, fetch_ca
+from tq.net.link import open_link
+from tq.net.log import log
+from tq.wire import messages as m
+from tq.wire.connection import Connection
+from tq.worker.home import Last
+from tq.worker.life import Life
+from tq.worker.session import OtherLineage, Session
+
+_PAUSE_S_MIN: Final = 0.2
+_DOUBLINGS_MAX: Final = 16
+_SAY_AGAIN: Final = 10  # every how many failed attempts to connect the same error is logged again
+_FOR_GOOD: Final = (Unauthorised, NotAllowed, VersionMismatch, ConfigurationError)
+
+
+class Connecting:
+    """The loop, and what it remembers from one connection to the next."""
+
+    def __init__(self, life: Life) -> None:
+        self._life = life
+        self._context: ssl.SSLContext | None = None
+        self._was_reconciled = False
+        self._tries = 0  # since the last session that was any good
+        self._said = ""
+
+    async def run(self) -> None:
+        """Hold one session after the other."""
+        life = self._life
+        while not life.is_over:
+            self._tries += 1
+            try:
+                await self._one_session()
+            except OtherLineage as other:
+                await self._change_lineage(other.welcome)
+                continue
+            except _FOR_GOOD as error:
+                life.end(error)
+            except TqError as error:
+                self._say(error)
+            await trio.sleep(pause_s(self._tries, is_holding=bool(life.slots.held)))
+
+    async def _one_session(self) -> None:
+        life = self._life
+        async with open_link(await self._dial(), Connection()) as link:
+            session = Session(life.hands, link, self._reconciled)
+            rest = await session.begin(self._hello())
+            session.check(life.hands.lineage, life.epoch)
+            why = await session.run(rest)
+        if not life.is_over:
+            log(
+                "disconnected", level="warning", url=life.settings.address, why=why, held=len(life.slots.held),
+                output_dropped_bytes=life.hands.output.dropped_bytes,
+            )  # fmt: skip
+
+    async def _dial(self) -> Stream:
+        """Return a connection to the server that is verified.
+
+        Another certificate than the right one ends a worker that has never worked; later it may be anybody who listens
+        there for a while.
+        """
+        try:
+            return await dial(self._life.settings.address, await self._tls())
+        except Unauthorised as error:
+            if self._was_reconciled:
+                raise Unreachable(error.message, hint=error.hint) from error
+            raise
+
+    def _hello(self) -> m.Hello:
+        life = self._life
+        return m.Hello(
+            m.VERSIONS, __version__, life.settings.token, "worker", life.id, life.home.last.worker,
+            life.hands.lineage, life.epoch,
+        )  # fmt: skip
+
+    def _reconciled(self, welcome: m.Welcome) -> None:
+        """Note that both sides agree: from here on, this worker is the one that lived in this directory."""
+        life = self._life
+        self._was_reconciled = True
+        self._tries = 0
+        self._said = ""
+        life.hands.lineage, life.epoch = welcome.lineage, welcome.epoch
+        with suppress(OSError):  # a full disk: the next worker then has no predecessor to name
+            life.home.remember(Last(life.id, welcome.lineage, welcome.epoch))
+        log(
+            "connected", url=life.settings.address, worker=life.name, session=welcome.session,
+            lineage=f"{welcome.lineage:016x}", epoch=welcome.epoch, held=len(life.slots.held),
+        )  # fmt: skip
+
+    async def _change_lineage(self, welcome: m.Welcome) -> None:
+        """Stop everything that the other store gave, keep its results aside, and only then serve the new one."""
+        life, hands, slots = self._life, self._life.hands, self._life.slots
+        log(
+            "other_lineage", level="error", url=life.settings.address, known=f"{hands.lineage:016x}",
+            found=f"{welcome.lineage:016x}", held=len(slots.held),
+        )  # fmt: skip
+        hands.carry_out(slots.abandon())
+        with trio.move_on_after(limits.kill_after_ms / 1_000 + limits.heartbeat_s):
+            await hands.until(lambda: not slots.is_abandoned)
+        if slots.is_abandoned and hands.launcher is not None:
+            hands.launcher.kill()
+        await hands.until(lambda: not slots.is_abandoned)
+        hands.lineage, life.epoch = welcome.lineage, welcome.epoch
+
+    async def _tls(self) -> ssl.SSLContext:
+        """Return what verifies the server; at a first contact its CA is fetched and compared with the known hash."""
+        if self._context is None:
+            self._context = tls.client_context(self._life.settings.ca_pem or await self._pinned_ca())
+        return self._context
+
+    async def _pinned_ca(self) -> str:
+        settings = self._life.settings
+        kept = settings.state / "cas" / f"{settings.ca_sha256}.pem"
+        with suppress(OSError):
+            return kept.read_text(encoding="ascii")
+        pem = await fetch_ca(settings.address, settings.ca_sha256)
+        with suppress(OSError):
+            kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            kept.write_text(pem, encoding="ascii")
+        return pem
+
+    def _say(self, error: TqError) -> None:
+        if str(error) != self._said or self._tries % _SAY_AGAIN == 0:
+            log("cannot_connect", level="warning", url=self._life.settings.address, error=error, tries=self._tries)
+        self._said = str(error)
+
+
+def pause_s(tries: int, *, is_holding: bool) -> float:
+    """Return how long to wait before attempt `tries` + 1: a random time below a bound that grows."""
+    longest_s = limits.reconnect_holding_s_max if is_holding else limits.reconnect_s_max
+    return random.uniform(0, min(longest_s, _PAUSE_S_MIN * 2 ** min(tries, _DOUBLINGS_MAX)))

@@ -1,0 +1,107 @@
+"""What the loops of one worker share: who it is, what it holds, how far its end has come. Made by work.py.
+
+No loop and no decision is in here; it is the one place where they meet.
+"""
+
+import os
+import secrets
+from typing import Final
+
+import trio
+
+from tq import __version__
+from tq.core.vocabulary import Capacity, End
+from tq.errors import TqError
+from tq.net.log import log
+from tq.worker import containment
+from tq.worker.hands import Hands
+from tq.worker.home import Home
+from tq.worker.machine import look
+from tq.worker.settings import Settings
+from tq.worker.slots import Slots
+from tq.worker.spool import Spool
+
+_ID_BITS: Final = 63
+
+
+class Life:
+    """One worker, from its start to its end.
+
+    `epoch` is the server's that was seen last; `is_hurrying`: it does not wait for its attempts any more; `is_over`:
+    nothing begins any more; `failure`: why it cannot go on.
+    """
+
+    def __init__(self, settings: Settings, home: Home, cancel_scope: trio.CancelScope) -> None:
+        self.settings = settings
+        self.home = home
+        self.id = secrets.randbits(_ID_BITS) or 1
+        self.capacity = _capacity(settings)
+        self.spool = Spool(home.path / "spool")
+        lineage, restored = _restore(self.spool, home.last.lineage)
+        self.hands = Hands(Slots(self.capacity, restored), f"{self.id:016x}")
+        self.hands.lineage = lineage
+        self.epoch = home.last.epoch if lineage == home.last.lineage else 0
+        self.is_hurrying = False
+        self.is_over = False
+        self.failure: TqError | None = None
+        self._cancel_scope = cancel_scope
+
+    @property
+    def slots(self) -> Slots:
+        """What is held."""
+        return self.hands.slots
+
+    @property
+    def name(self) -> str:
+        """The worker's id, as people and logs say it."""
+        return f"w{self.hands.name}"
+
+    def end(self, failure: TqError | None = None) -> None:
+        """End all loops."""
+        self.is_over = True
+        self.failure = self.failure or failure
+        self._cancel_scope.cancel()
+
+    def say_started(self) -> None:
+        """Log who starts, and with what."""
+        offer = self.capacity
+        log(
+            "worker_started", worker=self.name, pid=os.getpid(), slots=offer.slots, cpus=offer.cpus_milli / 1_000,
+            mem_bytes=offer.mem_bytes, containment=offer.level, host=offer.host, directory=self.home.path,
+            restored=len(self.slots.held),
+        )  # fmt: skip
+
+
+def _capacity(settings: Settings) -> Capacity:
+    """Return what the worker offers: what it was told, else what the machine has."""
+    machine = look()
+    cpus_milli = round(settings.cpus * 1_000) or machine.cpus_milli
+    return Capacity(
+        slots=settings.slots or max(1, cpus_milli // 1_000),
+        cpus_milli=cpus_milli,
+        mem_bytes=settings.mem_bytes or machine.mem_bytes,
+        host=settings.name or machine.host,
+        pid=os.getpid(),
+        software=__version__,
+        queues=settings.queues,
+        labels=settings.labels,
+        level=containment.LEVEL,
+    )
+
+
+def _restore(spool: Spool, lineage: int) -> tuple[int, dict[int, tuple[End, ...]]]:
+    """Return the lineage to go on with, and the results of it that lie in the spool; others are set aside."""
+    left = spool.load()
+    for name in left.damaged:
+        log("spool_damaged", level="error", file=name)
+    newest = max(left.reports, default=0)
+    lineage = lineage or (left.reports[newest].lineage if newest else 0)
+    restored = {}
+    for delivery, report in left.reports.items():
+        if report.lineage == lineage:
+            restored[delivery] = report.ends
+        else:
+            path = spool.orphan(report.lineage, report.ends)
+            spool.forget(delivery)
+            log("results_orphaned", level="warning", results=len(report.ends), path=path)
+    return lineage, restored
