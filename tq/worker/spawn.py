@@ -21,6 +21,9 @@ _files_by_attempt: Final = 3
 _TROUBLE: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO})  # not the task's fault
 
 
+Command = tuple[bytes, list[bytes], dict[bytes, bytes]]  # path, arguments, environment
+
+
 class CwdMissing(Exception):
     """The task's directory does not exist or cannot be entered; the text says which and why."""
 
@@ -51,8 +54,10 @@ class Spawner:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self._files_hard, self._files_hard))
                 self._files_raised = self._files_hard != self._files
 
-    def start(self, program: Program, environment: dict[bytes, bytes], stdin: StoredInput | None) -> Spawned:
-        """Start `program` as the leader of a session of its own.
+    def start(
+        self, program: Program, argv: list[bytes], environment: dict[bytes, bytes], stdin: StoredInput | None
+    ) -> Spawned:
+        """Start `program` with these arguments as the leader of a session of its own.
 
         Raises CwdMissing or SpawnError for what is wrong with the task, OSError for what is wrong with this machine.
         """
@@ -61,19 +66,19 @@ class Spawner:
         except (OSError, ValueError) as error:
             reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
             raise CwdMissing(f"{os.fsdecode(program.cwd)}: {reason}") from error
-        path = program.path()
+        command = program.path(argv), argv, environment
         if program.umask != self._umask:
             os.umask(program.umask)
             self._umask = program.umask
         if stdin is None:
-            return self._start(program, path, environment, self._null)
+            return self._start(program, command, self._null)
         source = stdin.open()
         try:
-            return self._start(program, path, environment, source)
+            return self._start(program, command, source)
         finally:
             os.close(source)
 
-    def _start(self, program: Program, path: bytes, environment: dict[bytes, bytes], source: int) -> Spawned:
+    def _start(self, program: Program, command: Command, source: int) -> Spawned:
         out, out_end = os.pipe2(os.O_CLOEXEC)
         try:
             err, err_end = os.pipe2(os.O_CLOEXEC)
@@ -85,9 +90,7 @@ class Spawner:
         try:
             os.set_blocking(out, False)
             os.set_blocking(err, False)
-            pid = self._spawn(
-                program, path, environment, ((_DUP2, source, 0), (_DUP2, out_end, 1), (_DUP2, err_end, 2))
-            )
+            pid = self._spawn(program, command, ((_DUP2, source, 0), (_DUP2, out_end, 1), (_DUP2, err_end, 2)))
             is_started = True
         finally:
             os.close(out_end)
@@ -97,21 +100,20 @@ class Spawner:
                 os.close(err)
         return Spawned(pid, out, err)
 
-    def _spawn(
-        self, program: Program, path: bytes, environment: dict[bytes, bytes], actions: tuple[tuple[int, int, int], ...]
-    ) -> int:
+    def _spawn(self, program: Program, command: Command, actions: tuple[tuple[int, int, int], ...]) -> int:
+        path, argv, environment = command
         if self._files_raised:
             resource.setrlimit(resource.RLIMIT_NOFILE, (self._files, self._files_hard))
         try:
             return os.posix_spawn(
-                path, program.argv, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=IGNORED
+                path, argv, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=IGNORED
             )
         except ValueError as error:  # a NUL in an argument, a = in a name
             raise SpawnError(126, f"{os.fsdecode(path)}: {error}") from error
         except OSError as error:
             if error.errno in _TROUBLE:
                 raise
-            raise program.explain(error) from error
+            raise program.explain(path, error) from error
         finally:
             if self._files_raised:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self._files_hard, self._files_hard))
