@@ -244,7 +244,7 @@ class TestCancel:
         number, ref = _running(house)
         answer = house.do(Cancel((str(number),)))
 
-        assert (answer.cancelled, answer.stopping) == (0, 1)
+        assert (answer.done, answer.stopping) == (0, 1)
         assert house.stops() == [ref]
         assert (house.task(number).state, house.task(number).phase) == (State.RUNNING, Phase.STOPPING)
         house.report(ref, code=-15, cause=Cause.CANCELLED)

@@ -38,10 +38,10 @@ def cancel(
             except AlreadyEnded as error:
                 refused = error
                 continue
-            assert isinstance(answer, v.Cancelled)
-            cancelled += answer.cancelled
+            assert isinstance(answer, v.Acted)
+            cancelled += answer.done
             stopping += answer.stopping
-            ended += answer.ended
+            ended += answer.unchanged
             sweeping |= answer.sweeping
     if refused is not None and not (cancelled or stopping or sweeping):
         raise refused

@@ -95,6 +95,8 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     watched: bool = False
     ended_ms: int = 0
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * STATES)
+    kept: bool = False  # it has ended and is not in ENDED: retention passed it over for its dead letters
+    forgetting: bool = False  # its dead letters are being taken away; nobody finds it any more
 
     def copy(self) -> "Progress":
         """Return a working copy, for one command."""
@@ -156,15 +158,25 @@ class Key(msgspec.Struct, frozen=True, array_like=True, tag=1):
     digest: bytes
     job: int
     expires_ms: int  # steady
+    is_forgotten: bool = False  # the job is gone; the key stays until it expires
+
+
+class Forgotten(msgspec.Struct, frozen=True, array_like=True):
+    """What goes with a forgotten job: its blobs. Never stored: the store deletes the ranges instead."""
+
+    blobs: tuple[int, ...] = ()
 
 
 class Sweep(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Work on many members that goes on in slices by a due-now timer and survives a restart."""
+    """Work on many jobs or members that goes on in slices by a due-now timer and survives a restart.
 
-    what: str
+    `command` is the msgpack of the command of a client; `job` and `member` say where to go on, `last` is the last job.
+    """
+
+    command: bytes
     job: int
-    part: int
-    position: int = 0
+    last: int
+    member: int = 0
 
 
 class Token(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -10,11 +10,12 @@ from tq.core import ids, tables
 from tq.core.job import Job, Progress
 from tq.core.live import Live
 from tq.core.placement import why_nowhere
+from tq.core.selection import matches, states_of
 from tq.core.task import Cause, Ending, State, Task
 from tq.core.view import View
-from tq.core.vocabulary import Document, Get, List, Outcome, Page, Status, Tokens, Wait, Waited, Workers
+from tq.core.vocabulary import Document, Get, List, Outcome, Page, Status, Tokens, Wait, Waited, Where, Workers
 from tq.errors import BadRequest, TaskNotFound, TooLarge
-from tq.limits import page_items_max, page_keys_max, wait_ids_max
+from tq.limits import page_items_max, page_keys_max, priority_max, wait_ids_max
 
 _ALIVE_FIRST = (
     State.RUNNING,
@@ -50,7 +51,8 @@ def get(view: View, live: Live, command: Get) -> Document:
         "id": command.id,
         "state": job_state(progress).word,
         **_job_part(job, progress),
-        "priority": job.priority,
+        "priority": priority_max - progress.rank,
+        "hold": progress.hold,
         "submitter": job.submitter,
         "trace": job.trace,
         "crash_limit": job.crash_limit,
@@ -70,7 +72,8 @@ def get(view: View, live: Live, command: Get) -> Document:
 
 def list_page(view: View, _live: Live, command: List) -> Page:
     """Answer one page of jobs, newest first; or of the members of one job, in order."""
-    wanted = _states(command.states)
+    where = Where(command.states, command.queue, command.tag, command.name)
+    wanted = states_of(command.states)
     limit = min(max(command.limit, 1), page_items_max)
     if command.job:
         return _members_page(view, command, wanted, limit)
@@ -84,7 +87,7 @@ def list_page(view: View, _live: Live, command: List) -> Page:
             seen += 1
             if part == 0:
                 progress = view.get(tables.PROGRESS, (number, 0))
-                if progress is not None and _matches(command, wanted, job, progress):
+                if progress is not None and not progress.forgetting and matches(where, wanted, job, progress):
                     items.append({"id": str(number), "state": job_state(progress).word, **_job_part(job, progress)})
                     items[-1]["body"] = job.body
             if len(items) >= limit:
@@ -225,7 +228,7 @@ def status(view: View, live: Live, _command: Status) -> Document:
 def _job(view: View, number: int) -> tuple[Job, Progress]:
     job = view.get(tables.JOB, (number, 0))
     progress = view.get(tables.PROGRESS, (number, 0))
-    if job is None or progress is None:
+    if job is None or progress is None or progress.forgetting:
         raise TaskNotFound(f"there is no job {number}", hint="tq ls")
     return job, progress
 
@@ -276,25 +279,6 @@ def _ending(entry: Ending) -> dict[str, Any]:
         "ended_ms": entry.ended_ms,
         "charged": entry.charged,
     }
-
-
-def _matches(command: List, wanted: frozenset[State], job: Job, progress: Progress) -> bool:
-    return (
-        job_state(progress) in wanted
-        and command.queue in ("", job.queue)
-        and command.name in ("", job.name)
-        and (not command.tag or command.tag in job.tags)
-    )
-
-
-def _states(words: tuple[str, ...]) -> frozenset[State]:
-    if not words:
-        return frozenset(State)
-    known = {state.word: {state} for state in State} | {"failed": {State.DEAD, State.EXPIRED}}
-    for word in words:
-        if word not in known:
-            raise BadRequest(f"{word[:40]!r} is not a state", hint="one of " + ", ".join(known))
-    return frozenset(state for word in words for state in known[word])
 
 
 def _page(text: str) -> int:

@@ -89,10 +89,59 @@ class AddEntries(_Word, frozen=True, tag=True):
     items: tuple[bytes, ...]
 
 
-class Cancel(_Word, frozen=True, tag=True):
-    """Cancel whole jobs or single members."""
+class Where(_Word, frozen=True):
+    """Which jobs: all that match every part that is given. `states` are words; `failed` means dead or expired.
 
-    ids: tuple[str, ...]
+    What acts on tasks acts on those of a matching job that are in one of the states.
+    """
+
+    states: tuple[str, ...] = ()
+    queue: str = ""
+    tag: str = ""
+    name: str = ""
+
+
+class _Selected(_Word, frozen=True):
+    """Base of what acts on many: jobs and members by id (`42`, `43.7`, `43.1-5`), or all jobs that match `where`.
+
+    With `dry_run` the answer says what would be done, and nothing is.
+    """
+
+    ids: tuple[str, ...] = ()
+    where: Where | None = None
+    dry_run: bool = False
+
+
+class Cancel(_Selected, frozen=True, tag=True):
+    """Cancel jobs or members."""
+
+
+class Hold(_Selected, frozen=True, tag=True):
+    """Start nothing more of these jobs; what runs goes on."""
+
+
+class Release(_Selected, frozen=True, tag=True):
+    """End a hold."""
+
+
+class Requeue(_Selected, frozen=True, tag=True):
+    """Stop what runs and put it back into the queue, uncharged."""
+
+
+class Retry(_Selected, frozen=True, tag=True):
+    """Begin a new round of what gave up; with `force` of what succeeded, too."""
+
+    force: bool = False
+
+
+class SetPriority(_Selected, frozen=True, tag=True):
+    """Give jobs another priority."""
+
+    priority: int = 0
+
+
+class Forget(_Selected, frozen=True, tag=True):
+    """Remove ended jobs with all their records and output."""
 
 
 class Get(_Word, frozen=True, tag=True):
@@ -271,6 +320,12 @@ class Tick(_Word, frozen=True, tag=True):
     """Do what is due at these times."""
 
 
+class Retain(_Word, frozen=True, tag=True):
+    """The janitor: forget what ended longer than `keep_ms` ago; dead letters stay until somebody purges them."""
+
+    keep_ms: int
+
+
 class Dispatch(_Word, frozen=True, tag=True):
     """Lease what may start, recall what should not wait. The last command of every turn."""
 
@@ -292,12 +347,15 @@ class Uploaded(_Word, frozen=True, tag=True):
     received: int
 
 
-class Cancelled(_Word, frozen=True, tag=True):
-    """How many were cancelled, were asked to stop, had ended already; `sweeping`: a sweep goes on with the rest."""
+class Acted(_Word, frozen=True, tag=True):
+    """How many tasks (for what acts on whole jobs: jobs) were changed, were asked to stop, were left as they were.
 
-    cancelled: int
-    stopping: int
-    ended: int
+    `sweeping`: a sweep goes on with the rest, beyond these counts.
+    """
+
+    done: int
+    stopping: int = 0
+    unchanged: int = 0
     sweeping: bool = False
 
 
@@ -460,13 +518,14 @@ class TokenRevoked(_Word, frozen=True, tag=True):
 
 
 ClientCommand = (
-    Submit | Upload | AddEntries | Cancel | Get | List | Wait | Workers | Drain | CreateToken | RevokeToken | Tokens
+    Submit | Upload | AddEntries | Cancel | Hold | Release | Requeue | Retry | SetPriority
+    | Forget | Get | List | Wait | Workers | Drain | CreateToken | RevokeToken | Tokens
     | Status | StoreStatistics | Logs
 )
 WorkerCommand = Join | Started | Report | Handback | WorkerDrains
-ServerCommand = WorkerLost | Recover | Tick | Dispatch
+ServerCommand = WorkerLost | Recover | Tick | Retain | Dispatch
 Command = ClientCommand | WorkerCommand | ServerCommand
 Answer = (
-    Submitted | Uploaded | Cancelled | Document | Page | Waited | Done | Chunk | LogsEnd | Joined | Recovered
+    Submitted | Uploaded | Acted | Document | Page | Waited | Done | Chunk | LogsEnd | Joined | Recovered
 )
 Effect = Start | Stop | Recall | Acknowledge | Supersede | TaskChanged | DrainAsked | TokenRevoked

@@ -80,8 +80,8 @@ class Attempt:
 
     __slots__ = (
         "begin", "cause", "code", "core_dumped", "credit", "entry", "error", "fds", "is_stuck", "is_swept",
-        "is_watched", "order", "output_held", "peak_kib", "phase", "pid", "push_pause", "pushed_at", "ref", "run_us", "streams",
-        "system_us", "user_us", "value",
+        "is_watched", "order", "output_held", "peak_kib", "phase", "pid", "push_pause", "pushed_at", "ref", "run_us",
+        "streams", "system_us", "user_us", "value",
     )  # fmt: skip
 
     def __init__(self, ref: AttemptRef, value: int, order: Order, entry: bytes | None = None) -> None:

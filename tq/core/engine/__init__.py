@@ -11,19 +11,20 @@ commands with the same times on the same state give the same changes, however th
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from tq.core import query, tables
-from tq.core.engine import cancel, clock, control, dispatch, join, report, submit, upload
+from tq.core.engine import act, clock, control, dispatch, forget, join, report, submit, upload
 from tq.core.engine.step import Bounds, Step
 from tq.core.engine.timers import STEADY
+from tq.core.engine.verbs import VERBS
 from tq.core.job import Meta
 from tq.core.live import LIVE_TABLES, Live
 from tq.core.view import Changes, Overlay, View
 from tq.core.vocabulary import (
     AddEntries,
     Answer,
-    Cancel,
     Command,
     CreateToken,
     Drain,
@@ -34,6 +35,7 @@ from tq.core.vocabulary import (
     List,
     Recover,
     Report,
+    Retain,
     RevokeToken,
     Started,
     Status,
@@ -52,11 +54,14 @@ from tq.limits import prefetch_ms
 
 __all__ = ["Bounds", "Engine", "Finished", "Turn"]
 
+def _act(verb: act.Verb, step: Step, command: act.Selected) -> Answer:
+    return act.act(step, verb, command)
+
+
 _CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
     Submit: submit.submit,
     Upload: upload.add_piece,
     AddEntries: upload.add_entries,
-    Cancel: cancel.cancel,
     Drain: control.drain,
     CreateToken: control.create_token,
     RevokeToken: control.revoke_token,
@@ -68,6 +73,8 @@ _CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
     WorkerLost: report.worker_lost,
     Recover: control.recover,
     Tick: lambda step, _: clock.tick(step),
+    Retain: forget.retain,
+    **{kind: partial(_act, verb) for kind, verb in VERBS.items()},
 }
 
 _READS: Final[dict[type, Callable[[View, Live, Any], Answer]]] = {
@@ -143,7 +150,8 @@ class Turn:
             return read(self._overlay, self._engine.live, command)
         step = self._step(submitter)
         answer = _CHANGES[kind](step, command)
-        self._take(step)
+        if not getattr(command, "dry_run", False):
+            self._take(step)
         return answer
 
     def finish(self, *, may_lease: bool = True) -> Finished:

@@ -9,16 +9,16 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from tq.core import ids, tables
-from tq.core.engine.step import JobKey, Step, TaskKey
+from tq.core.engine.step import JobKey, Step, TaskKey, history_with_last
 from tq.core.engine.stop import ref_of
 from tq.core.entries import EntryReader
 from tq.core.job import Progress
 from tq.core.live import LIVE_GRANTED, LIVE_RECALLED, LIVE_WIDTH, LiveWorker
 from tq.core.placement import chain_room, could_fit, places
-from tq.core.task import Cause, Ending, Phase, State, Task, Trigger
+from tq.core.task import Cause, Phase, State, Task, Trigger
 from tq.core.view import Key
 from tq.core.vocabulary import Assignment, AttemptRef, Recall, Start
-from tq.limits import body_bytes_max, history_max, prefetch_max
+from tq.limits import body_bytes_max, prefetch_max
 
 Found = tuple[TaskKey, Task | None]
 
@@ -115,7 +115,7 @@ class Leases:
             cause=Cause.NONE,
             code=0,
             result=b"",
-            history=_history(task),
+            history=history_with_last(task),
         )
         ref = AttemptRef(*key, attempt, step.sequence)
         job = step.job(key[:2])
@@ -223,24 +223,6 @@ def _next_untouched(step: Step, key: JobKey, progress: Progress) -> int:
             progress.cursor += 1
             progress.ahead -= 1
     return progress.cursor
-
-
-def _history(task: Task | None) -> tuple[Ending, ...]:
-    """Append how the attempt before ended, unless it was given back without having run."""
-    if task is None or task.phase not in (Phase.ENDED, Phase.LOST):
-        return task.history if task else ()
-    cause = Cause.LOST if task.phase is Phase.LOST else task.cause
-    last = Ending(
-        attempt=task.attempt,
-        worker=task.worker,
-        host=task.host,
-        cause=int(cause),
-        code=task.code,
-        started_ms=task.started_ms or task.leased_ms,
-        ended_ms=task.ended_ms,
-        charged=task.charged if task.phase is Phase.LOST else True,
-    )
-    return (*task.history, last)[-history_max:]
 
 
 def _recall(step: Step) -> None:

@@ -3,7 +3,7 @@
 from tq.core import retry
 from tq.core.engine.fence import current_task, is_current_session
 from tq.core.engine.step import Step, TaskKey, ending
-from tq.core.engine.stop import is_cancelled
+from tq.core.engine.stop import is_cancelled, is_requeued
 from tq.core.live import LIVE_SESSION
 from tq.core.task import Cause, Phase, Task, Trigger
 from tq.core.vocabulary import Acknowledge, End, Handback, Report, Started, TaskChanged, WorkerLost
@@ -43,6 +43,8 @@ def _end(step: Step, end: End, task: Task) -> None:
     cause = Cause(end.cause)
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
         step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, end.code, end.run_us, end.result))
+    elif is_requeued(task):
+        give_back(step, key, task)
     elif cause is Cause.LOST:
         lose(step, key, task, charged=True)
     elif retry.is_success(cause, end.code):
@@ -102,6 +104,9 @@ def lose(step: Step, key: TaskKey, task: Task, *, charged: bool) -> None:
     """Lose one running attempt: back to the queue, claimable; or the end, at the crash limit or when cancelled."""
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
         step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, 0, 0))
+        return
+    if is_requeued(task):
+        give_back(step, key, task)
         return
     losses = task.losses + charged
     trigger = retry.after_loss(step.job(key[:2]), losses) if charged else Trigger.LOSE
