@@ -3,7 +3,7 @@ PYTHON ?= .venv/bin/python
 SEED   ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fmt test test-all sim sim-long bench docs ci clean
+.PHONY: help setup check fmt test test-all sim sim-long chaos bench docs ci clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -27,6 +27,15 @@ test:  ## The quick tests
 
 test-all:  ## All tests, as CI runs them
 	$(PYTHON) -m pytest -q
+
+sim:  ## Replay one seed of the simulator: make sim SEED=7
+	$(PYTHON) -m tests.sim --seed $(SEED)
+
+sim-long:  ## A thousand seeds, and what they covered
+	$(PYTHON) -m tests.sim --seeds 1000 --jobs 2
+
+chaos:  ## Real processes: kill -9, power cuts, damaged stores
+	$(PYTHON) -m pytest -q tests/faults tests/e2e
 
 docs:  ## Write the pages that are generated from code
 	for generator in tools/gen_*.py; do $(PYTHON) $$generator || exit; done

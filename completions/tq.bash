@@ -23,7 +23,7 @@ _tq() {
         worker) words="--url --data --slots --cpus --mem --label --queue --name --drain-time" ;;
         submit) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --cpus --stdin --key --array --wait --follow --exit-code --dry-run --url -o --output -q --quiet --color --connect-timeout" ;;
         run) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --cpus --stdin --no-stdin --url -o --output -q --quiet --color --connect-timeout" ;;
-        ls) words="--state --queue --tag --name -n --limit --page --url -o --output -q --quiet --color --connect-timeout" ;;
+        ls) words="--state --queue --tag --name --since -n --limit --page --url -o --output -q --quiet --color --connect-timeout" ;;
         show) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         logs) words="-f --follow --tail --attempt --stderr --stdout --prefix --raw --url -o --output -q --quiet --color --connect-timeout" ;;
         wait) words="--any --timeout --for --exit-code --url -o --output -q --quiet --color --connect-timeout" ;;

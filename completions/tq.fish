@@ -80,6 +80,7 @@ complete -c tq -n "__fish_seen_subcommand_from ls" -l state -r -d 'Only in this 
 complete -c tq -n "__fish_seen_subcommand_from ls" -l queue -r -d 'Only of this queue'
 complete -c tq -n "__fish_seen_subcommand_from ls" -l tag -r -d 'Only with this tag'
 complete -c tq -n "__fish_seen_subcommand_from ls" -l name -r -d 'Only of this name'
+complete -c tq -n "__fish_seen_subcommand_from ls" -l since -r -d 'Only jobs submitted within so long'
 complete -c tq -n "__fish_seen_subcommand_from ls" -s n -l limit -r -d 'At most so many; 0 = all'
 complete -c tq -n "__fish_seen_subcommand_from ls" -l page -r -d 'Go on where -o json said'
 complete -c tq -n "__fish_seen_subcommand_from ls" -l url -r -d 'Ask the server at this address'

@@ -38,6 +38,7 @@ class FakeServer:
         self.token = TOKEN
         self.refuses: TqError | None = None
         self.is_mute = False
+        self._news = threading.Condition()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._threads: list[threading.Thread] = []
@@ -54,13 +55,19 @@ class FakeServer:
             msgspec.json.encode({"url": self.url, "ca": self.identity.ca_pem, "token": self.token, "pid": 1})
         )
 
+    def waits_for(self, kind: type[Any]) -> None:
+        """Wait until a command of this kind was asked."""
+        with self._news:
+            assert self._news.wait_for(lambda: any(isinstance(asked, kind) for asked in self.asked), 20)
+
     def close(self) -> None:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for stream in self._streams:
             with suppress(OSError):
-                stream.shutdown(socket.SHUT_RDWR)
+                # Not SSLSocket's own, after which the thread that still reads would get the encrypted bytes.
+                socket.socket.shutdown(stream, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
 
@@ -122,6 +129,8 @@ class FakeServer:
 
     def _answer(self, send: Callable[..., None], ask: m.Ask) -> bool:
         self.asked.append(ask.command)
+        with self._news:
+            self._news.notify_all()
         if self.cuts:
             self.cuts -= 1
             return False
@@ -136,5 +145,5 @@ class FakeServer:
         for position, answer in enumerate(answers):
             if answer is ...:  # the connection is cut in the middle
                 return False
-            send(m.Reply(ask.request, answer, more=position < len(answers) - 1))
+            send(m.Reply(ask.request, answer, more=position < len(answers) - 1 or self.is_mute))
         return True

@@ -51,6 +51,9 @@ class Client(Peer):
         self.reads.set()
         self._numbers = count(1)
 
+    def send(self, message: m.Message, *, output: bool = False) -> None:
+        self.link.send_nowait(message, output=output)
+
     async def run(self) -> None:
         async for messages in self.link:
             self._take(messages)

@@ -130,6 +130,19 @@ async def test_what_is_no_tls_is_closed_with_a_reason_and_the_server_goes_on(
     assert [why in line for line in said(capsys)] == [True]
 
 
+@pytest.mark.parametrize(
+    "error,why",
+    [
+        (ssl.SSLError(), "something else than TLS"),  # what OpenSSL says of random bytes
+        (ssl.SSLEOFError(), "it closed"),
+        (ConnectionResetError(), "it closed"),
+        (None, "it closed"),
+    ],
+)
+def test_every_failed_handshake_has_a_reason(error: Exception | None, why: str) -> None:
+    assert why in tls.refusal(error)
+
+
 async def test_tls_before_1_3_is_refused(identity: Identity, capsys: pytest.CaptureFixture[str]) -> None:
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.maximum_version = ssl.TLSVersion.TLSv1_2

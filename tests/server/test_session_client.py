@@ -7,7 +7,7 @@ import trio
 
 from tests.server.hall import BEAT_S, assigned, open_hall, until
 from tests.server.rig import submit
-from tq import errors
+from tq import errors, limits
 from tq.core import vocabulary as v
 from tq.core.vocabulary import (
     Cancel,
@@ -24,6 +24,8 @@ from tq.core.vocabulary import (
     Wait,
     Workers,
 )
+from tq.server.follow import pending_slots_max
+from tq.server.log_reader import LogReader
 from tq.store.directory import Room
 from tq.wire import messages as m
 from tq.wire.body import Body, Usage
@@ -241,6 +243,45 @@ async def test_following_shows_output_as_it_comes_until_the_end() -> None:
 
         assert await client.reply(number, wants_more=True) == Chunk(1, 8, b"three", 1)
         assert await client.reply(number) == LogsEnd(1, (13, 0), "succeeded")
+
+
+async def test_what_comes_while_the_reader_is_slow_is_sent_before_the_end() -> None:
+    async with open_hall() as hall:
+        _, worker, ref = await running(hall)
+        sent: list[v.Answer] = []
+
+        async def send(answer: v.Answer, *, more: bool) -> None:
+            sent.append(answer)
+            if answer == Chunk(1, 0, b"one", 1):
+                worker.send(m.Output(ref, 1, 0, b"one two"))
+                worker.send(m.Ended(1, (End(ref, 1, 0, 100),)))
+                await worker.receive(m.Acknowledged)
+
+        worker.send(m.Output(ref, 1, 0, b"one"))
+        await LogReader(hall.desk, Logs("1", follow=True), send).run()
+
+        assert sent == [Chunk(1, 0, b"one", 1), Chunk(1, 3, b" two", 1), LogsEnd(1, (7, 0), "succeeded")]
+
+
+async def test_a_reader_that_falls_far_behind_reads_on_from_the_store() -> None:
+    async with open_hall() as hall:
+        _, worker, ref = await running(hall)
+        slot = limits.output_slot_bytes
+        sent: list[v.Answer] = []
+
+        async def send(answer: v.Answer, *, more: bool) -> None:
+            sent.append(answer)
+            if len(sent) == 1:
+                for number in range(1, pending_slots_max + 2):
+                    worker.send(m.Output(ref, 1, number * slot, b"x" * slot), output=True)
+                worker.send(m.Ended(1, (End(ref, 1, 0, 100),)), output=True)
+                await worker.receive(m.Acknowledged)
+
+        worker.send(m.Output(ref, 1, 0, b"x" * slot))
+        await LogReader(hall.desk, Logs("1", follow=True), send).run()
+
+        offsets = [chunk.offset for chunk in sent if isinstance(chunk, Chunk)]
+        assert offsets == [number * slot for number in range(pending_slots_max + 2)]
 
 
 async def test_following_begins_before_the_first_attempt_and_ends_with_a_cancel() -> None:

@@ -1,5 +1,6 @@
 """A worker's session: reconcile first, then attempts, reports, output, beats."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +11,11 @@ from tests.server.rig import submit
 from tq import limits
 from tq.core import tables
 from tq.core.task import Cause, Phase, State
-from tq.core.vocabulary import AttemptRef, Cancel, Capacity, Drain, End, Held, Logs, Upload
+from tq.core.vocabulary import Acknowledge, AttemptRef, Cancel, Capacity, Drain, End, Held, Logs, Upload, WorkerLost
+from tq.server.heard import HeardStream
+from tq.server.intake import Request
+from tq.server.peers import WorkerPeer
+from tq.server.worker_session import WorkerSession
 from tq.store.directory import Room
 from tq.wire import messages as m
 from tq.wire.body import Body
@@ -61,6 +66,7 @@ async def test_what_comes_behind_the_list_waits_until_the_list_is_answered() -> 
         ref, _ = await leased(hall, first)
         first.cut()
         await first.ended()
+        hall.intake.inlet().put([Request(WorkerLost(77, 1))])  # lost, and still claimable
         again = await hall.bare_worker()
         again.send(m.Reconcile(Capacity(slots=2), (Held(ref, Phase.STARTED),)))
         again.send(m.Output(ref, 1, 0, b"before the answer"))
@@ -211,7 +217,7 @@ async def test_a_goodbye_loses_what_the_worker_still_held_at_once() -> None:
 
         (again,) = assigned(await other.receive(m.Assign))
         assert (again.task, again.attempt) == (ref.task, 2)
-        assert all(not hall.lease_clock.tick() for _ in range(3))
+        assert 77 not in [lost.worker for _ in range(6) for lost in hall.lease_clock.tick()]
 
 
 async def test_a_cut_worker_is_lost_by_the_lease_clock_and_not_before() -> None:
@@ -268,6 +274,19 @@ async def test_a_worker_that_does_not_read_gets_everything_in_order_when_it_read
 
         jobs = [ref.job for message in worker.seen if isinstance(message, m.Assign) for ref in assigned(message)]
         assert jobs == list(range(1, 41))
+
+
+async def test_what_is_sent_never_overtakes_what_had_to_wait() -> None:
+    async with open_hall() as hall:
+        sent: list[m.Message] = []
+        link: Any = SimpleNamespace(has_room=False, send_nowait=lambda message, **_: sent.append(message))
+        peer = WorkerPeer(77, 0, lambda: 1)
+        session = WorkerSession(hall.desk, link, HeardStream(link), peer, "test")
+        session.carry_out(Acknowledge(77, 1, 1))
+        link.has_room = True
+        session.carry_out(Acknowledge(77, 1, 2))
+
+        assert sent == []
 
 
 async def test_following_goes_on_after_the_worker_reconnects() -> None:

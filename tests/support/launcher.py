@@ -77,7 +77,7 @@ class Link:
         self.worker = secrets.token_hex(8)
         self.process = subprocess.Popen(
             launcher.command(theirs.fileno()), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-            env=environment, start_new_session=True,
+            env=environment,
         )  # fmt: skip
         theirs.close()
         self.reader = frames.UpReader()

@@ -145,6 +145,30 @@ async def test_send_waits_while_much_output_waits() -> None:
         await right.aclose()
 
 
+async def test_whoever_answers_may_wait_until_the_answers_were_read() -> None:
+    left, right = lockstep_stream_pair()
+    events = []
+
+    async def wait_until_read(link: Link) -> None:
+        await link.wait_read(1_000)
+        events.append(link.queued_bytes)
+
+    async with open_link(left, connection()) as link, trio.open_nursery() as nursery:
+        for message in lines(40):
+            link.send_nowait(message)
+        nursery.start_soon(wait_until_read, link)
+        await wait_all_tasks_blocked()
+        assert events == []
+        received: list[Message] = []
+        end = connection()
+        while len(received) < 40:
+            received += end.receive_data(await right.receive_some())
+        await right.aclose()
+
+    assert events == [0]
+    assert received == lines(40)
+
+
 async def test_waiting_for_room_ends_with_the_link(autojump_clock: MockClock) -> None:
     left, _right = lockstep_stream_pair()
     async with open_link(left, connection()) as link, trio.open_nursery() as nursery:

@@ -41,7 +41,7 @@ def sh(text: str, **fields: object) -> bytes:
 
 
 def python(text: str, *arguments: str, **fields: object) -> bytes:
-    return body("python3", "-S", "-c", text, *arguments, **fields)
+    return body(sys.executable, "-S", "-c", text, *arguments, **fields)
 
 
 class Clockwork:
@@ -114,7 +114,7 @@ def test_a_stopped_process_that_ignores_the_signal_is_killed(link, mark):
 
 def test_the_time_limit_stops_with_its_own_cause(link):
     gentle = link.run(sh("exec sleep 1000", time_limit_ms=50), 1)
-    stubborn = link.run(python(STUBBORN + "time.sleep(1000)", time_limit_ms=300, kill_after_ms=50), 2)
+    stubborn = link.run(sh("trap '' TERM; exec sleep 1000", time_limit_ms=500, kill_after_ms=50), 2)
 
     assert (gentle.cause, gentle.code) == (Cause.TIME_LIMIT, -signal.SIGTERM)
     assert (stubborn.cause, stubborn.code) == (Cause.TIME_LIMIT, -signal.SIGKILL)
@@ -272,7 +272,6 @@ def test_a_grandchild_that_holds_the_pipe_is_cut_off_and_killed(link, mark):
 
     assert (end.cause, end.code) == (Cause.EXIT, 7)
     assert usage(end).output_held
-    assert end.run_us < 1_900_000
     assert link.text(ref(1)) == b"out\n"
     assert processes(mark) == []
 
@@ -284,6 +283,7 @@ def test_a_stop_while_the_pipe_is_held_does_not_wait_for_it(monkeypatch):
     with subprocess.Popen(["true"]) as process:
         attempt = clockwork.start(process.pid)
         attempt.fds = [held, -1]
+        attempt.begin = 99.0
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         clockwork.lives.reap(100.0)
         clockwork.lives.settle(100.0)
@@ -293,6 +293,7 @@ def test_a_stop_while_the_pipe_is_held_does_not_wait_for_it(monkeypatch):
         clockwork.lives.settle(100.1)
         assert clockwork.ended == [attempt]
         assert (attempt.cause, attempt.code, attempt.output_held) == (Cause.NONE, 0, True)
+        assert attempt.run_us == 1_000_000  # of the main process
         process.returncode = 0  # it was reaped above, not by subprocess
     os.close(other_end)
 
@@ -414,10 +415,10 @@ def test_a_process_without_the_whole_cookie_has_none():
 
 
 def test_leftovers_are_found_among_more_children_than_one_read_lists():
-    with Link(slots=702) as link:
-        link.spawn(body("sleep", "1000"), [ref(1, m) for m in range(700)], is_array=True, width=700)
-        link.until(lambda: len(link.started) == 700)
+    with Link(slots=902) as link:
+        link.spawn(body("sleep", "1000"), [ref(1, m) for m in range(900)], is_array=True, width=900)
+        link.until(lambda: len(link.started) == 900)
         link.run(body("true"), 2, lane=2)
         link.run(sh("sleep 1000 >/dev/null 2>&1 & exit 0"), 3, lane=2)
 
-        assert len(link.children()) == link.ping().live == 700
+        assert len(link.children()) == link.ping().live == 900

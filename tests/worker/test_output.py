@@ -2,6 +2,7 @@
 
 import os
 import select
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 
@@ -93,7 +94,7 @@ def test_what_was_not_taken_stays_for_the_next_time():
 
 
 def test_binary_output_arrives_as_it_was_written(link):
-    end = link.run(body("python3", "-c", "import sys; sys.stdout.buffer.write(bytes(range(256)) * 300)"))
+    end = link.run(body(sys.executable, "-c", "import sys; sys.stdout.buffer.write(bytes(range(256)) * 300)"))
 
     assert link.text(ref(1)) == bytes(range(256)) * 300
     assert usage(end).written == (76_800, 0)
@@ -132,7 +133,7 @@ def test_two_hundred_megabytes_cost_bounded_memory_and_are_counted_exactly(link)
         "    left -= len(data)\n"
         "    while data: data = data[os.write(1, data):]\n"
     )
-    end = link.run(body("python3", "-c", code))
+    end = link.run(body(sys.executable, "-c", code))
 
     used = usage(end)
     assert used.written == (size, 0)
@@ -143,11 +144,36 @@ def test_two_hundred_megabytes_cost_bounded_memory_and_are_counted_exactly(link)
     assert link.memory_kib("VmHWM") < 40_000
 
 
+def test_pipes_are_watched_after_a_moment_but_those_of_a_loud_program_at_once():
+    capture = Capture(select.epoll(), SimpleNamespace(is_full=False, send=lambda _: None))
+    program = SimpleNamespace(is_loud=False)
+    read_end, write_end = os.pipe()
+    attempts = []
+    for _ in range(2):
+        attempt = Attempt(ref(1), 1, SimpleNamespace(lane=1, program=program))
+        attempt.phase = Phase.RUNNING
+        attempt.begin = 100.0
+        attempt.fds = [read_end, -1]
+        attempts.append(attempt)
+    first, second = attempts
+
+    capture.add(first)
+    capture.tick(100.019)
+    assert not first.is_watched
+    os.write(write_end, bytes(40_000))
+    capture._read(first, 0)
+    first.phase = Phase.ENDED
+    capture.add(second)
+    assert second.is_watched
+    os.close(read_end)
+    os.close(write_end)
+
+
 def test_unfollowed_output_is_sent_ever_more_rarely():
     sent: list[frames.Output] = []
     reports = SimpleNamespace(is_full=False, send=sent.append)
     capture = Capture(select.epoll(), reports)
-    order = SimpleNamespace(lane=1)
+    order = SimpleNamespace(lane=1, program=SimpleNamespace(is_loud=False))
     attempt = Attempt(ref(1), 1, order)
     attempt.phase = Phase.RUNNING
     read_end, write_end = os.pipe()
@@ -208,7 +234,7 @@ def test_a_follow_without_credit_ends_it(link):
 
 
 def test_while_the_worker_does_not_read_nothing_new_is_started(link):
-    code = body("python3", "-S", "-c", "import os; [os.write(1, b'x' * 65536) for _ in range(40)]")
+    code = body(sys.executable, "-S", "-c", "import os; [os.write(1, b'x' * 65536) for _ in range(40)]")
     link.spawn(code, [ref(1, m) for m in range(40)], is_array=True)
     link.until(lambda: link.outputs)
     while link.children():  # the next is started in the turn in which one ends

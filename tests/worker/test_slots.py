@@ -108,7 +108,8 @@ def test_what_the_launcher_gives_back_is_handed_back_until_acknowledged() -> Non
     (handback,) = said(slots.recalled((ref(1),)))
     assert (handback.attempts, handback.cause) == ((ref(1),), Cause.NONE)
     assert slots.held == {ref(1): Phase.ENDED}
-    slots.receive(m.Acknowledged(handback.delivery))
+    assert slots.receive(m.Acknowledged(handback.delivery)) == [Settled((ref(1),))]
+    assert slots.receive(m.Acknowledged(handback.delivery)) == []
     assert slots.held == {}
 
 
@@ -166,7 +167,32 @@ def test_what_waits_for_its_input_is_stopped_without_the_launcher() -> None:
     done = slots.receive(m.StopAttempts((ref(1),), Cause.CANCELLED))
     assert said(done)[0].ends == (End(ref(1), Cause.CANCELLED, 0, 0),)
     assert slots.fetched(4, b"") == []
-    assert slots.receive(assign(ref(2), delivery=2, stdin=4))[1] == Fetch(4)
+
+
+def test_an_input_for_which_nobody_waits_any_more_is_asked_for_anew() -> None:
+    slots = joined()
+    slots.receive(assign(ref(1), ref(2), stdin=4))
+    slots.receive(m.RecallAttempts((ref(1),)))
+    assert slots.receive(assign(ref(3), delivery=2, stdin=4)) == [Say(m.Assigned(2))]
+    slots.receive(m.RecallAttempts((ref(2), ref(3))))
+    assert slots.receive(assign(ref(4), delivery=3, stdin=4)) == [Say(m.Assigned(3)), Fetch(4)]
+
+
+def test_what_has_got_its_input_is_recalled_from_the_launcher() -> None:
+    slots = joined()
+    slots.receive(assign(ref(1), stdin=4))
+    slots.fetched(4, b"")
+    slots.receive(assign(ref(2), delivery=2, stdin=5))
+    done = slots.receive(m.RecallAttempts((ref(1), ref(2))))
+    assert done[0] == Recall((ref(1),))
+    assert [message.attempts for message in said(done)] == [(ref(2),)]
+
+
+def test_the_same_assignment_twice_asks_for_its_input_once() -> None:
+    slots = joined()
+    slots.receive(assign(ref(1), stdin=4))
+    slots.fetched(4, b"")
+    assert slots.receive(assign(ref(1), delivery=2, stdin=4)) == [Say(m.Assigned(2))]
 
 
 # ---------------------------------------------------------------- the launcher dies
@@ -285,6 +311,20 @@ def test_abandoning_ends_however_the_launcher_lets_go(how: str) -> None:
     assert not slots.is_abandoned
 
 
+def test_abandoning_drops_what_was_to_be_handed_back_and_ends_the_session() -> None:
+    slots = holding(ref(1), ref(2))
+    slots.recalled((ref(1),))
+    slots.receive(m.DrainWorker(on=True))
+    assert slots.abandon() == [Stop((ref(2),), Cause.LOST)]
+    assert slots.receive(assign(ref(3), delivery=2)) == []
+    assert not slots.is_draining
+
+
+def test_an_end_that_nobody_here_knows_goes_aside() -> None:
+    slots = joined()
+    assert slots.ended((end(ref(9)),)) == [Aside((end(ref(9)),))]
+
+
 def test_an_input_for_another_lineage_starts_nothing() -> None:
     slots, _ = abandoned()
     assert slots.fetched(4, b"data") == []
@@ -313,6 +353,17 @@ def test_many_ends_at_once_are_several_reports_that_each_fit_a_frame() -> None:
     assert [one.attempt for report in reports for one in report.ends] == refs
     assert all(len(report.ends) <= 1_000 for report in reports)
     assert all(sum(len(one.result) for one in report.ends) < 200_000 for report in reports)
+
+
+def test_many_small_ends_are_bounded_by_what_one_command_may_have() -> None:
+    refs = [ref(1, member) for member in range(2_500)]
+    reports = said(holding(*refs).ended(tuple(end(one) for one in refs)))
+    assert [len(report.ends) for report in reports] == [1_000, 1_000, 500]
+
+
+def test_one_large_end_is_one_report() -> None:
+    large = End(ref(1), Cause.EXIT, 0, 1, b"x" * 200_000)
+    assert [report.ends for report in said(holding(ref(1)).ended((large,)))] == [(large,)]
 
 
 def test_many_handbacks_at_once_are_several_messages() -> None:

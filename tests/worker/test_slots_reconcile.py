@@ -132,6 +132,7 @@ def test_results_go_to_the_disk_while_the_server_is_away_and_from_it_once_acknow
     assert keep == Keep(keep.delivery, (end(ref(1)),))
     joined(slots)
     assert slots.receive(m.Acknowledged(keep.delivery)) == [Settled((ref(1),)), Forget(keep.delivery)]
+    assert slots.receive(m.Acknowledged(keep.delivery)) == []
 
 
 def test_results_without_an_acknowledgement_go_to_the_disk_when_the_connection_breaks_and_only_once() -> None:
@@ -154,7 +155,17 @@ def test_a_settled_result_goes_from_the_disk() -> None:
     slots.disconnected()
     (keep,) = slots.ended((end(ref(1)),))
     slots.connected()
-    assert Forget(keep.delivery) in slots.receive(m.Reconciled((), (ref(1),)))
+    assert slots.receive(m.Reconciled((), (ref(1),))) == [Settled((ref(1),)), Forget(keep.delivery)]
+    assert slots.receive(m.Acknowledged(keep.delivery)) == []
+
+
+def test_a_settled_handback_is_said_for_the_rest_only() -> None:
+    slots = holding(ref(1), ref(2))
+    (handback,) = said(slots.recalled((ref(1), ref(2)), Cause.WORKER_TROUBLE))
+    slots.disconnected()
+    slots.connected()
+    (again,) = said(slots.receive(m.Reconciled((), (ref(2),))))
+    assert again == m.HandedBack(handback.delivery, (ref(1),), Cause.WORKER_TROUBLE)
 
 
 def test_a_handback_never_goes_to_the_disk() -> None:

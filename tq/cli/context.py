@@ -66,7 +66,11 @@ class Context:
         from tq.client.blocking import Client
 
         flags = {"url": self.url}
-        return Client(lambda: target.find(flags, self.environ), patience_s=self.patience_s)
+        return Client(
+            lambda: target.find(flags, self.environ),
+            patience_s=self.patience_s,
+            notice=lambda text: self.talk(f"tq: {text}"),
+        )
 
     def talk(self, text: str) -> None:
         """Say something to the person, on stderr, unless --quiet."""

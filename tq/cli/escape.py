@@ -29,6 +29,8 @@ def _shown(code: int) -> str:
 _LINE: Final = {code: _shown(code) for code in _HIDDEN} | {0x0A: "\\n", 0x09: "\\t", 0x0D: "\\r"}
 # In a stream, lines and tabs stay; a carriage return stays only as part of a line's end (see Scrubber).
 _STREAM: Final = {code: text for code, text in _LINE.items() if code not in (0x09, 0x0A)}
+# In JSON, C0 is escaped already; the rest in JSON's own way, so that it stays the same JSON.
+_JSON: Final = {code: f"\\u{code:04x}" for code in _HIDDEN if 0x7F <= code < 0x10000}
 _SURROGATES: Final = range(0xD800, 0xE000)
 
 
@@ -40,6 +42,12 @@ def line(text: str) -> str:
 def block(text: str) -> str:
     """Return `text` with its line ends and tabs, everything else harmless."""
     return _without_surrogates(text.replace("\r\n", "\n").translate(_STREAM))
+
+
+def json(text: str) -> str:
+    """Return JSON that means the same and is safe to print."""
+    return "".join(rf"\udb40\u{ord(letter) - 0xE0000 + 0xDC00:04x}" if 0xE0000 <= ord(letter) < 0xE0080 else letter
+                   for letter in text.translate(_JSON)) if not text.isascii() else text.translate(_JSON)  # fmt: skip
 
 
 def _without_surrogates(text: str) -> str:

@@ -37,6 +37,8 @@ def of_one(outcome: Outcome) -> tuple[int, str]:
         return (0, "") if not failed else (1, f"{failed} of {outcome.size} tasks of {outcome.id} did not succeed")
     if outcome.state == "succeeded":
         return 0, ""
+    if outcome.state == "dead" and not outcome.phase:
+        return 1, ""  # an array of one member: its job has no attempt, so no code either
     if outcome.state == "cancelled":
         return CANCELLED, f"{outcome.id} was cancelled"
     if outcome.state != "dead":

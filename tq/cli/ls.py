@@ -22,17 +22,21 @@ def ls(
     queue: Annotated[str, typer.Option("--queue", metavar="QUEUE", help="Only of this queue", show_default=False)] = "",
     tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="Only with this tag", show_default=False)] = "",
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="Only of this name", show_default=False)] = "",
+    since: Annotated[
+        str, typer.Option("--since", metavar="DURATION", help="Only jobs submitted within so long", show_default=False)
+    ] = "",
     limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", help="At most so many; 0 = all")] = 50,
     page: Annotated[
         str, typer.Option("--page", metavar="NEXT", help="Go on where -o json said", show_default=False)
     ] = "",
 ) -> None:
     """List jobs, newest first, or the tasks of one job, in order."""
-    from tq.cli import output, selectors
+    from tq.cli import output, selectors, values
     from tq.core import vocabulary as v
 
     if limit < 0:
         raise BadRequest(f"-n {limit} must not be negative", hint="0 lists all")
+    oldest_ms = time.time() * 1_000 - values.duration_ms(since) if since else 0.0
     context: Context = ctx.obj
     states = tuple(word for text in state or [] for word in text.lower().split(","))
     with context.client() as client:
@@ -42,8 +46,9 @@ def ls(
             wanted = min(limit - len(items), _PAGE_ITEMS) if limit else _PAGE_ITEMS
             answer = client.ask(v.List(parent, states, queue, tag, name, wanted, page))
             assert isinstance(answer, v.Page)
-            items.extend(answer.items)
-            page = answer.next
+            young = [item for item in answer.items if job or item.get("submitted_ms", 0) >= oldest_ms]
+            items.extend(young)
+            page = answer.next if len(young) == len(answer.items) else ""  # newest first: the rest is older
             if not page or (limit and len(items) >= limit):
                 break
     rows = task_rows(items) if parent else job_rows(items)

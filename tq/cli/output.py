@@ -32,7 +32,8 @@ _WIDTH_MIN: Final = 40
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one object, with its version first."""
-    _write(_json({"v": VERSION} | value))
+    text = _json({"v": VERSION} | value)
+    _write(escape.json(text) if is_terminal(sys.stdout) else text)
 
 
 def print_items(

@@ -38,7 +38,7 @@ def run(
     its time limit, 130 when it was cancelled, 125 when it ended without a code of its own. Ctrl-C detaches: the task
     goes on. Input that is no terminal is read to its end first, then passed on.
     """
-    from tq.cli import inputs
+    from tq.cli import inputs, request
     from tq.cli.request import Wish
     from tq.cli.submit import finish, send
 
@@ -49,19 +49,11 @@ def run(
         cpus=cpus,
     )  # fmt: skip
     with context.client() as client:
-        check(context, wish)
+        request.build(wish, context.environ)  # a wrong request is refused before its input is read
         client.connect()  # nobody types an input for a server that is not there
         wish.stdin = inputs.read() if takes_input else b""
         submitted = send(context, client, wish)
         raise typer.Exit(finish(context, client, submitted.id, is_followed=True))
-
-
-def check(context: Context, wish: object) -> None:
-    """Refuse a wrong request before its input is read."""
-    from tq.cli.request import Wish, build
-
-    assert isinstance(wish, Wish)
-    build(wish, context.environ)
 
 
 VERBS = {

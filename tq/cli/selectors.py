@@ -11,8 +11,8 @@ from tq.errors import BadRequest, TaskNotFound
 if TYPE_CHECKING:
     from tq.client.blocking import Client
 
-_ID = re.compile(r"\d{1,18}(?:\.\d{1,18})?")
-_SPAN = re.compile(r"(\d{1,18})\.(\d{1,18})-(\d{1,18})")
+_ID = re.compile(r"\d{1,18}(?:\.\d{1,18})?", re.ASCII)
+_SPAN = re.compile(r"(\d{1,18})\.(\d{1,18})-(\d{1,18})", re.ASCII)
 
 
 def expand(client: "Client", words: Sequence[str]) -> list[str]:

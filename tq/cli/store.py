@@ -53,7 +53,7 @@ def check(ctx: typer.Context, data: Data = "") -> None:
         for problem in problems:
             output.print_line(problem)
         if not problems:
-            context.talk(f"tq: {directory} is whole: {', '.join(f'{value} {key}' for key, value in summary.items())}")
+            context.talk(f"tq: {directory} is whole: {summary['rows']} rows, up to commit {summary['sequence']}")
     if problems:
         raise typer.Exit(1)
 

@@ -49,16 +49,18 @@ def submit(
     The id is printed when the job is on disk: from then on it survives whatever happens to this program, the server
     or a worker. `--` ends the options; the rest is the command, word by word, and no shell reads it.
     """
-    from tq.cli import inputs
+    from tq.cli import inputs, request
     from tq.cli.request import Wish
 
     if follow and array:
         raise BadRequest("--follow shows one task", hint="use --wait, and `tq logs JOB.MEMBER`")
     wish = Wish(
         command or [], name, tag or [], queue, priority, cwd, env or [], env_all, shell, time_limit, kill_after, key,
-        array, cpus, inputs.read() if stdin else b"",
+        array, cpus,
     )  # fmt: skip
     context: Context = ctx.obj
+    request.build(wish, context.environ)  # a wrong request is refused before its input is read
+    wish.stdin = inputs.read() if stdin else b""
     if dry_run:
         show_plan(context, wish)
         return

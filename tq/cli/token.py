@@ -8,7 +8,7 @@ import typer
 
 from tq.cli.context import Context
 from tq.cli.verb import Noun, Verb
-from tq.errors import BadRequest
+from tq.errors import BadRequest, TaskNotFound
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
@@ -50,8 +50,20 @@ def make(client: "Client", role: str, name: str, expires: str) -> tuple[str, str
         raise BadRequest("a token that expires at once is of no use")
     token = make_token(role, os.urandom(RANDOM_BYTES))
     expires_ms = round(time.time() * 1_000) + life_ms if life_ms else 0
-    client.ask(v.CreateToken(token.id, token.digest, role, values.name(name) if name else "", expires_ms))
+    try:
+        client.ask(v.CreateToken(token.id, token.digest, role, values.name(name) if name else "", expires_ms))
+    except BadRequest:
+        # After a cut the request is asked again: the id is ours by 56 random bits, so "it exists" means done.
+        if not client.has_repeated or not _exists(client, token.id):
+            raise
     return token.text, token.id
+
+
+def _exists(client: "Client", token_id: str) -> bool:
+    from tq.core import vocabulary as v
+
+    answer = client.ask(v.Tokens())
+    return isinstance(answer, v.Page) and any(item.get("id") == token_id for item in answer.items)
 
 
 def ls(ctx: typer.Context) -> None:
@@ -84,7 +96,11 @@ def revoke(
     context: Context = ctx.obj
     with context.client() as client:
         for token_id in ids:
-            client.ask(v.RevokeToken(token_id))
+            try:
+                client.ask(v.RevokeToken(token_id))
+            except TaskNotFound:
+                if not client.has_repeated:
+                    raise
             if context.format in {"json", "jsonl"}:
                 output.print_json({"id": token_id, "revoked": True})
             else:

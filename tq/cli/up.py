@@ -5,6 +5,7 @@ program: the first drains the worker and then stops the server, the second stops
 again, with a growing pause. What they say comes out on stderr, each line with its role before it.
 """
 
+import gc
 import os
 import selectors
 import signal
@@ -23,7 +24,7 @@ from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Listen, places, setti
 from tq.cli.verb import Verb
 from tq.cli.worker import DrainTime, Queues, Slots
 
-_PAUSE_S, _PAUSE_S_MAX, _STEADY_S = 0.2, 30.0, 10.0
+_PAUSE_S, _PAUSE_S_MAX, _STEADY_S = 0.2, 10.0, 1.0
 _USAGE, _CONFIGURATION = 2, 78
 _LINE_BYTES_MAX = 1 << 16
 _TICK_S = 0.1
@@ -54,6 +55,7 @@ def up(
     server = ["server", "--data", str(directory), "--listen", address, "--heartbeat", heartbeat]
     worker = ["worker", "--data", str(directory), "--slots", str(slots), "--drain-time", drain_time]
     worker += [word for name in queue or [] for word in ("--queue", name)]
+    gc.enable()  # off since the start of the program; this runs for weeks
     roles = Roles(directory, server, worker, dict(environ), is_colored=talk.is_terminal(sys.stderr))
     raise typer.Exit(roles.run())
 
@@ -136,6 +138,7 @@ class Roles:
         self._signals = 0
         self._status = 0
         self._is_server_asked = False
+        self._is_welcomed = False
 
     def run(self) -> int:
         """Run both until they are asked to end, and return the exit status."""
@@ -182,6 +185,13 @@ class Roles:
             self._start(self._server)
         if self._worker.process is None and now_s >= self._worker.start_at_s and self._is_served():
             self._start(self._worker)
+            self._welcome()
+
+    def _welcome(self) -> None:
+        """Say once what can be done now."""
+        if not self._is_welcomed:
+            self._is_welcomed = True
+            talk.say("tq: up; in another terminal: tq run -- echo hello   (Ctrl-C here drains and stops)")
 
     def _is_served(self) -> bool:
         if self._server is None:

@@ -11,10 +11,10 @@ from tq import limits
 from tq.errors import BadRequest
 
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
-_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(ms|s|m|h|d|w)?")
+_DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(ms|s|m|h|d|w)?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-_ARRAY = re.compile(r"(-?\d{1,20})-(-?\d{1,20})(?::(-?\d{1,20}))?(?:%(\d{1,20}))?")
-_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([KMGT]?)i?B?", re.IGNORECASE)
+_ARRAY = re.compile(r"(-?\d{1,20})-(-?\d{1,20})(?::(-?\d{1,20}))?(?:%(\d{1,20}))?", re.ASCII)
+_SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([KMGT]?)i?B?", re.IGNORECASE | re.ASCII)
 _DURATION_MS_MAX = 100 * 365 * 86_400_000
 _VALUE_MAX = 2**53  # every array value fits a number of JSON and of a shell
 
@@ -97,7 +97,7 @@ def priority(value: int) -> int:
 
 def cpus_milli(text: str) -> int:
     """Parse a number of CPUs, such as `2` or `0.5`, into thousandths."""
-    match = re.fullmatch(r"\d{1,6}(?:\.\d{1,3})?", text.strip())
+    match = re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,3})?", text.strip())
     if match is None:
         raise BadRequest(f"{text!r} is no number of CPUs", hint="write 1, 2 or 0.5")
     return round(float(text) * 1_000)
@@ -123,6 +123,6 @@ def listen_address(text: str) -> tuple[str, int]:
     """Parse `HOST:PORT` or `[::1]:PORT`."""
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
-    if not colon or not host or not port.isdecimal() or int(port) > 65_535:
+    if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
         raise BadRequest(f"{text!r} is no address", hint="write HOST:PORT, as in 127.0.0.1:7878")
     return host, int(port)

@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from tq.cli.context import Context, check_color, check_format
+from tq.errors import InternalError, ProtocolError, TqError
 
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
@@ -44,17 +45,39 @@ class ReaderGone(Exception):
     """Whoever read our stdout has closed it. No OSError, because Typer would make status 1 of a broken pipe."""
 
 
+class FailedItself(TqError):
+    """tq failed while it waited for a task, whose code is therefore not known."""
+
+    code = "failed_itself"
+    exit_status = 125
+
+
+def _ends_as_task(ctx: Any) -> bool:
+    """Whether this call ends with the code of a task."""
+    return ctx.info_name in {"run", "wait"} or bool(ctx.params.get("wait") or ctx.params.get("follow"))
+
+
 class VerbCommand(TyperCommand):
     """A command whose help begins with its examples."""
 
     examples: tuple[str, ...] = ()
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb."""
+        """Run the verb. Where a task's code is spoken, tq's own failure is 125, never a code that a task may have."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             raise ReaderGone from None
+        except (InternalError, ProtocolError) as error:
+            if not _ends_as_task(ctx):
+                raise
+            raise FailedItself(error.message, hint=error.hint) from error
+        except (TqError, RuntimeError):  # RuntimeError: Typer's Exit and Abort
+            raise
+        except Exception as error:
+            if not _ends_as_task(ctx):
+                raise
+            raise FailedItself(f"internal error: {type(error).__name__}: {error}") from error
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the examples, then what Typer writes."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tq.cli import context, exits
 from tq.core import vocabulary as v
-from tq.errors import Unreachable
+from tq.errors import ProtocolError, Unreachable
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
@@ -43,6 +43,8 @@ def until(
     try:
         for answer in client.subscribe(lambda: command, patience_s=None):
             if isinstance(answer, v.Waited):
+                if len(answer.outcomes) != len(ids):
+                    raise ProtocolError(f"the server answered {len(answer.outcomes)} of {len(ids)} outcomes")
                 last = answer
                 bar.show(answer.outcomes)
                 if is_enough(answer):

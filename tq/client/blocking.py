@@ -5,6 +5,7 @@ repeat (reads change nothing, a submit carries its key, cancel and drain say how
 connection is not retried: nobody listening is said at once.
 """
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from typing import Self
@@ -18,6 +19,7 @@ from tq.wire import messages as m
 
 _READS = (v.Get, v.List, v.Wait, v.Workers, v.Tokens, v.Status, v.StoreStatistics, v.Logs)
 _FIRST_PAUSE_S = 0.02
+_LONG_S = 60.0
 
 
 class Client:
@@ -26,14 +28,22 @@ class Client:
     After a restart the server may listen elsewhere, so an address is never remembered for longer than a connection.
     """
 
-    def __init__(self, find: Callable[[], Target], *, patience_s: float | None = 60.0) -> None:
+    def __init__(
+        self,
+        find: Callable[[], Target],
+        *,
+        patience_s: float | None = 60.0,
+        notice: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self._find = find
+        self._notice = notice  # told, once, when a server stays away while somebody waits without end
         self.patience_s = patience_s
         self._transport: Transport | None = None
         self._requests = 0
         self._lineage = 0
         self._epoch = 0
         self.role = ""  # of the token, known once connected
+        self.has_repeated = False  # whether the latest question was asked again, so that its first answer may be lost
         self.deadline_s: float | None = None  # on time.monotonic(): answers are waited for until then (TimeoutError)
 
     def __enter__(self) -> Self:
@@ -64,7 +74,10 @@ class Client:
         """
         if patience_s is not None and patience_s < 0:
             patience_s = self.patience_s
+        if patience_s is None:
+            gc.enable()  # off since the start of the program (cli/app.py); this may go on for days
         self.connect()
+        self.has_repeated = False
         losses = _Losses(patience_s)
         command = make()
         while True:
@@ -77,6 +90,7 @@ class Client:
                 if isinstance(lost, NotDone) and patience_s is not None:
                     raise  # nothing happened, and the person decides
                 self._reopen(command, losses, lost)
+                self.has_repeated = True
                 command = make()
 
     def close(self) -> None:
@@ -150,6 +164,8 @@ class Client:
                 raise _given_up(command, error) from None
             if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
                 raise TimeoutError from None
+            if losses.is_long():
+                self._notice("the server does not answer; still trying (Ctrl-C to leave)")
             losses.pause()
             try:
                 self._open()
@@ -168,6 +184,7 @@ class _Losses:
         self._patience_s = patience_s
         self._until_s: float | None = None
         self._pause_s = 0.0
+        self._long_s: float | None = None
 
     def is_over(self) -> bool:
         """Whether the patience has run out; it begins with the first call."""
@@ -177,6 +194,16 @@ class _Losses:
         if self._until_s is None:
             self._until_s = now_s + self._patience_s
         return now_s >= self._until_s and self._pause_s > 0
+
+    def is_long(self) -> bool:
+        """Whether it has gone on for a minute without end in sight; true once."""
+        now_s = time.monotonic()
+        if self._long_s is None:
+            self._long_s = now_s + _LONG_S
+        if self._patience_s is not None or now_s < self._long_s:
+            return False
+        self._long_s = float("inf")
+        return True
 
     def pause(self) -> None:
         """Sleep, with full jitter; not at all before the first attempt."""

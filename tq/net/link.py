@@ -81,6 +81,11 @@ class Link:
         await trio.lowlevel.checkpoint()
         return self.send_nowait(message, output=output)
 
+    async def wait_read(self, bytes_max: int) -> None:
+        """Wait until no more than `bytes_max` bytes are queued for the peer, or the link has ended."""
+        while self.queued_bytes > bytes_max and not self._is_closing:
+            await self._room.wait()
+
     @property
     def has_room(self) -> bool:
         """Whether less output waits than goes into four of its frames."""
@@ -199,15 +204,19 @@ class Link:
         if self._control:
             pieces, taken = _take_up_to(self._control, _WRITE_BYTES_MAX)
             self._control_bytes -= taken
+            self._make_room()
             return b"".join(frames(pieces, self.connection.send_bytes_max))
         if not self._output:
             return b""
         pieces, taken = _take_up_to(self._output, limits.output_frame_bytes_max)
         self._output_bytes -= taken
-        if self.has_room:
+        self._make_room()
+        return b"".join(frames(pieces, self.connection.send_bytes_max))
+
+    def _make_room(self) -> None:
+        if self._room.statistics().tasks_waiting:
             self._room.set()
             self._room = trio.Event()
-        return b"".join(frames(pieces, self.connection.send_bytes_max))
 
 
 def _take_up_to(queue: deque[bytes], bytes_max: int) -> tuple[list[bytes], int]:

@@ -11,6 +11,7 @@ from tq.errors import ConfigurationError, Unauthorised, Unreachable
 
 ALPN: Final = "tq/1"
 SERVER_NAME: Final = "tq"
+_NOT_TLS: Final = "something else than TLS"
 
 
 def server_context(certificate: str, key: str) -> ssl.SSLContext:
@@ -77,11 +78,13 @@ def refusal(error: BaseException | None) -> str:
     if reason == "HTTP_REQUEST":
         return "plain HTTP instead of TLS"
     if reason in {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "RECORD_TOO_SMALL"}:
-        return "something else than TLS"
+        return _NOT_TLS
     if reason in {"UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "TLSV1_ALERT_PROTOCOL_VERSION"}:
         return "a TLS version before 1.3"
-    if isinstance(error, ssl.SSLEOFError) or reason == "UNEXPECTED_EOF_WHILE_READING" or error is None:
+    if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError):
         return "it closed during the TLS handshake (it may not trust this server's certificate)"
+    if not reason:
+        return _NOT_TLS  # OpenSSL has no name for what random bytes did to it
     return f"TLS handshake: {_reason(error)}"
 
 

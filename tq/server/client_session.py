@@ -93,9 +93,7 @@ class ClientSession:
         while self._inlet.is_full:
             self._room = trio.Event()
             await self._room.wait()
-        # A link tells when there is room for output, not for answers; who gets here has a megabyte unread.
-        while self._link.queued_bytes > limits.send_queue_bytes_max // 4 and not self._link.ended_because:  # noqa: ASYNC110
-            await trio.sleep(0.02)
+        await self._link.wait_read(limits.send_queue_bytes_max // 4)
 
     def _ask(self, ask: m.Ask, requests: list[Request]) -> None:
         command = ask.command

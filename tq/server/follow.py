@@ -2,8 +2,8 @@
 
 Stored slots and live ones look alike: the contents so far of one slot of a stream, absolute. A reader has a position
 in each stream and gets what lies past it; so repeats cost nothing, and a jump of the offset is a dropped middle. Live
-slots that a slow reader has not taken yet are coalesced (a newer one replaces the older), and bounded: what falls out
-is read from the store at the end, or is a jump.
+slots that a slow reader has not taken yet are coalesced (a newer one replaces the older), and bounded: a reader that
+falls behind reads on from the store.
 """
 
 from collections import defaultdict
@@ -80,6 +80,7 @@ class Reader:
     def __init__(self, attempt: int, position: tuple[int, int], on_news: Callable[[], None]) -> None:
         self.attempt = attempt
         self.on_news = on_news
+        self.is_behind = False  # more came than is kept: the store has it
         self._position = [position[0], position[1]]
         self._seen = [0, 0]  # where each stream ends, as far as known
         self._pending: dict[tuple[int, int], bytes] = {}
@@ -97,11 +98,15 @@ class Reader:
         self._pending.pop(key, None)
         self._pending[key] = slot.data
         if len(self._pending) > pending_slots_max:
-            del self._pending[next(iter(self._pending))]
+            self._pending.clear()
+            self.is_behind = True
         self.on_news()
 
     def take_live(self) -> list[Chunk]:
-        """Return what the live slots have that was not sent yet."""
+        """Return what the live slots have that was not sent yet; nothing for a reader that was behind."""
+        if self.is_behind:
+            self.is_behind = False
+            self._pending.clear()
         slots = [OutputSlot(stream, offset, data) for (stream, offset), data in sorted(self._pending.items())]
         self._pending.clear()
         return self.take(slots)

@@ -84,6 +84,9 @@ class LogReader:
             while _is_out(sight, reader):
                 await self._news.wait()
                 self._news = trio.Event()
+                if reader.is_behind:
+                    reader.take_live()
+                    await self._send_stored(sight.task, reader)
                 await self._send_chunks(reader.take_live())
                 if self._has_changed:
                     self._has_changed = False

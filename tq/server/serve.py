@@ -64,7 +64,11 @@ def main(settings: Settings) -> int:
         check_format(settings.data)
         identity = _identity(settings)
         store = open_store(lock)
-        status = trio.run(_run, settings, store, identity)
+        try:
+            status = trio.run(_run, settings, store, identity)
+        except BaseException:
+            store.abandon()
+            raise
         try:
             _close(store, is_failed=status == errors.StoreError.exit_status)
         except errors.StoreError as error:
@@ -232,30 +236,37 @@ async def open_server(settings: Settings, store: DiskStore, identity: Identity) 
 
 
 async def _run(settings: Settings, store: DiskStore, identity: Identity) -> int:
-    """Serve until a signal; return the exit status."""
+    """Serve until a signal; return the exit status. Raises ConfigurationError."""
     status = 0
+    wrong: errors.ConfigurationError | None = None
     try:
-        async with open_server(settings, store, identity) as server:
-            _tune_collector()
-            _notify("READY=1")
-            log("server_ready", url=server.url, data=settings.data, version=__version__, pid=os.getpid())
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-                async for number in signals:
-                    log("server_stops", signal=signal.Signals(number).name)
-                    break
-            _notify("STOPPING=1")
-            with trio.fail_after(limits.stop_s_max - _GOODBYE_S):
-                await server.stop()
+        # The signals first: whoever sees the connection file may ask to stop at once.
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            await _serve(settings, store, identity, signals)
     except* errors.StoreError as group:
         error = _leaf(group)
         log("store_failed", level="error", error=error)
         status = errors.StoreError.exit_status
     except* errors.ConfigurationError as group:
-        raise _leaf(group) from None
-    except* Exception as group:  # noqa: BLE001 - a bug in the core's own commands: what it would do next is not to be trusted
+        wrong = _leaf(group)
+    except* Exception as group:  # noqa: BLE001 - a bug in the core's own commands: it cannot be trusted to go on
         log("server_failed", level="error", error="".join(traceback.format_exception(group))[-8_000:])
         status = errors.InternalError.exit_status
+    if wrong is not None:
+        raise wrong
     return status
+
+
+async def _serve(settings: Settings, store: DiskStore, identity: Identity, signals: AsyncIterator[int]) -> None:
+    async with open_server(settings, store, identity) as server:
+        _tune_collector()
+        _notify("READY=1")
+        log("server_ready", url=server.url, data=settings.data, version=__version__, pid=os.getpid())
+        number = await anext(signals)
+        log("server_stops", signal=signal.Signals(number).name)
+        _notify("STOPPING=1")
+        with trio.fail_after(limits.stop_s_max - _GOODBYE_S):
+            await server.stop()
 
 
 async def _commit_loop(server: Server, *, task_status: "trio.TaskStatus[Recovered]" = trio.TASK_STATUS_IGNORED) -> None:

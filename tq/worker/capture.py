@@ -1,9 +1,10 @@
 """Reads the pipes of attempts, and pushes what came up to the worker.
 
-A pipe is watched by epoll only once its attempt is `watch_s` old: most have ended by then, and their output is read
-when they end (measured: 1.5 % of the rate). What a push sends are whole slots (output.py): so a repeat is harmless.
-Pushed is, at most every `push_s`, what is followed, as long as there is credit; and of everything else what is more
-than `unfollowed_bytes` new, at intervals that double, since a task that writes for hours must not fill the wire.
+A pipe is watched by epoll only once its attempt is a moment old: most have ended by then, and their output is read
+when they end. Watched at once are attempts that are followed, and those of a program that has been loud before: it
+would fill the pipe and stand still. What a push sends are whole slots (output.py), so a repeat is harmless. Pushed is,
+at most every `push_s`, what is followed, as long as there is credit; and of everything else what is more than
+`unfollowed_bytes` new, at intervals that double, since a task that writes for hours must not fill the wire.
 """
 
 import select
@@ -15,8 +16,8 @@ from tq.worker.attempt import Attempt, Phase
 from tq.worker.frames import Started
 from tq.worker.reports import Reports
 
-watch_s: Final = 0.005
-started_s: Final = 0.020
+moment_s: Final = 0.020
+loud_bytes: Final = 32 * 1024  # half a pipe
 push_s: Final = 0.1
 unfollowed_bytes: Final = 64 * 1024
 push_pause_s_max: Final = 8.0
@@ -32,48 +33,46 @@ class Capture:
         self._poll: Final = poll
         self._reports: Final = reports
         self._by_fd: Final[dict[int, tuple[Attempt, int]]] = {}
-        self._young: Final[deque[Attempt]] = deque()  # not watched yet, in order of their start
-        self._unnamed: Final[deque[Attempt]] = deque()  # watched, not yet reported as started
+        self._young: Final[deque[Attempt]] = deque()  # less than a moment old, in order of their start
         self._noisy: Final[set[Attempt]] = set()  # with something to push
         self._pushed_at = 0.0
 
     def add(self, attempt: Attempt) -> None:
         """An attempt has just started."""
         self._young.append(attempt)
+        if attempt.order.program.is_loud or attempt.credit is not None:
+            self._watch(attempt)
 
     def due(self) -> float:
         """Return when `tick` has something to do."""
-        young, unnamed = self._young, self._unnamed
+        young = self._young
         while young and young[0].phase is not Phase.RUNNING:
             young.popleft()
-        while unnamed and unnamed[0].phase is not Phase.RUNNING:
-            unnamed.popleft()
-        due = young[0].begin + watch_s if young else _NEVER
-        if unnamed:
-            due = min(due, unnamed[0].begin + started_s)
+        due = young[0].begin + moment_s if young else _NEVER
         return min(due, self._pushed_at + push_s) if self._noisy else due
 
     def tick(self, now: float) -> None:
-        """Watch who is old enough, name who has been running for a moment, push what is to be pushed."""
-        young, unnamed = self._young, self._unnamed
-        while young and (young[0].phase is not Phase.RUNNING or young[0].begin + watch_s <= now):
-            attempt = young.popleft()
-            if attempt.phase is Phase.RUNNING:
-                self._watch(attempt)
-                unnamed.append(attempt)
-        named = []
-        while unnamed and (unnamed[0].phase is not Phase.RUNNING or unnamed[0].begin + started_s <= now):
-            attempt = unnamed.popleft()
-            if attempt.phase is Phase.RUNNING:
-                named.append(attempt.ref)
-        if named:
-            self._reports.send(Started(tuple(named)))
+        """Watch and name who has been running for a moment, push what is to be pushed."""
+        young = self._young
+        if young and young[0].begin + moment_s <= now:
+            self._grow_old(now)
         if self._noisy and self._pushed_at + push_s <= now:
             self._pushed_at = now
             for attempt in list(self._noisy):
                 if self._reports.is_full:
                     break
                 self._push(attempt, now)
+
+    def _grow_old(self, now: float) -> None:
+        young = self._young
+        named = []
+        while young and (young[0].phase is not Phase.RUNNING or young[0].begin + moment_s <= now):
+            attempt = young.popleft()
+            if attempt.phase is Phase.RUNNING:
+                self._watch(attempt)
+                named.append(attempt.ref)
+        if named:
+            self._reports.send(Started(tuple(named)))
 
     def _watch(self, attempt: Attempt) -> None:
         if not attempt.is_watched:
@@ -103,6 +102,8 @@ class Capture:
             return False
         stream = attempt.stream(index)
         stream.add(data)
+        if stream.written > loud_bytes:
+            attempt.order.program.is_loud = True
         if attempt.credit is not None or stream.unpushed_bytes > unfollowed_bytes:
             self._noisy.add(attempt)
         return True
@@ -143,6 +144,8 @@ class Capture:
             attempt.credit = None
             return
         attempt.credit = (attempt.credit or 0) + credit
+        if attempt.phase is Phase.RUNNING:
+            self._watch(attempt)
         if any(stream.unpushed_bytes for stream in attempt.streams or ()):
             self._noisy.add(attempt)
 

@@ -51,7 +51,6 @@ class Outbox:
     def disconnect(self) -> list[Instruction]:
         """End the session: reports without an acknowledgement go to the disk."""
         self.is_connected = self.is_open = False
-        self.unsaid.clear()
         return self._keep()
 
     def report(self, ends: tuple[End, ...]) -> list[Instruction]:

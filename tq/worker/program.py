@@ -68,8 +68,8 @@ class Program:
     """One body, decoded. `environment` lacks only what differs from attempt to attempt."""
 
     __slots__ = (
-        "_found", "_found_at", "_found_name", "_is_template", "argv", "cwd", "environment", "flaw", "kill_after_s",
-        "stdin", "stop_signal", "time_limit_s", "umask",
+        "_found", "_found_at", "_found_name", "_is_template", "argv", "cwd", "environment", "flaw", "is_loud",
+        "kill_after_s", "stdin", "stop_signal", "time_limit_s", "umask",
     )  # fmt: skip
 
     def __init__(self, body: Body, base: Mapping[bytes, bytes]) -> None:
@@ -82,6 +82,7 @@ class Program:
         self.stop_signal = body.stop_signal if body.stop_signal in _SIGNALS else signal.SIGTERM
         self.stdin = StoredInput(body.stdin) if body.stdin else None
         self._is_template = body.columns > 0 and any(_PLACE.search(item) for item in body.argv)
+        self.is_loud = False  # an attempt of it has written much
         self.flaw = "no command"  # why it cannot be run, when there are no arguments
         self._found = self._found_name = b""
         self._found_at = 0.0

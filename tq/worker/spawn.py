@@ -28,6 +28,9 @@ class CwdMissing(Exception):
     """The task's directory does not exist or cannot be entered; the text says which and why."""
 
 
+Streams = tuple[int, int, int]  # descriptors that become 0, 1 and 2
+
+
 class Spawned(NamedTuple):
     """A new process, and the reading ends of its stdout and stderr (non-blocking)."""
 
@@ -44,6 +47,7 @@ class Spawner:
         self._umask = -1
         self._files, self._files_hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._files_raised = False
+        self._low: Final[Streams] = os.dup(self._null), os.dup(self._null), os.dup(self._null)
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
 
@@ -90,7 +94,7 @@ class Spawner:
         try:
             os.set_blocking(out, False)
             os.set_blocking(err, False)
-            pid = self._spawn(program, command, ((_DUP2, source, 0), (_DUP2, out_end, 1), (_DUP2, err_end, 2)))
+            pid = self._spawn(program, command, (source, out_end, err_end))
             is_started = True
         finally:
             os.close(out_end)
@@ -100,14 +104,17 @@ class Spawner:
                 os.close(err)
         return Spawned(pid, out, err)
 
-    def _spawn(self, program: Program, command: Command, actions: tuple[tuple[int, int, int], ...]) -> int:
+    def _spawn(self, program: Program, command: Command, streams: Streams) -> int:
         path, argv, environment = command
         if self._files_raised:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (self._files, self._files_hard))
+            streams = self._lower(streams)
+        source, out, err = streams
         try:
             return os.posix_spawn(
-                path, argv, environment, file_actions=actions, setsid=True, setsigmask=(), setsigdef=IGNORED
-            )
+                path, argv, environment,
+                file_actions=((_DUP2, source, 0), (_DUP2, out, 1), (_DUP2, err, 2)),
+                setsid=True, setsigmask=(), setsigdef=IGNORED,
+            )  # fmt: skip
         except ValueError as error:  # a NUL in an argument, a = in a name
             raise SpawnError(126, f"{os.fsdecode(path)}: {error}") from error
         except OSError as error:
@@ -116,4 +123,20 @@ class Spawner:
             raise program.explain(path, error) from error
         finally:
             if self._files_raised:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (self._files_hard, self._files_hard))
+                self._raise()
+
+    def _lower(self, streams: Streams) -> Streams:
+        """Give this process the tasks' limit of open files for a spawn, and the streams numbers below that limit.
+
+        glibc refuses file actions on numbers above the limit that counts at the moment (EBADF), although dup2 works.
+        """
+        for fd, low in zip(streams, self._low, strict=True):
+            os.dup2(fd, low, inheritable=False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._files, self._files_hard))
+        return self._low
+
+    def _raise(self) -> None:
+        """Undo `_lower`. A pipe's end that stayed here would keep the pipe from its end of file."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, (self._files_hard, self._files_hard))
+        for low in self._low:
+            os.dup2(self._null, low, inheritable=False)

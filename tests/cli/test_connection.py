@@ -1,0 +1,262 @@
+"""The blocking connection: who is asked, who is believed, and what happens when it is lost."""
+
+import socket
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.fake import TOKEN, FakeServer
+from tq import limits
+from tq.core import vocabulary as v
+from tq.errors import AlreadyEnded, BadRequest, NotDone, TaskNotFound, VersionMismatch
+from tq.net.token import RANDOM_BYTES, make_token
+from tq.server.identity import Identity, open_identity
+
+
+@pytest.fixture(autouse=True)
+def answers(server: FakeServer) -> None:
+    server.says[v.List] = lambda _: v.Page(({"id": "1", "state": "queued"},))
+    server.says[v.Cancel] = lambda _: v.Cancelled(1, 0, 0)
+
+
+def test_no_server_at_first_is_said_at_once(run: Run, server: FakeServer) -> None:
+    server.close()
+    ran = run("ls")
+    assert (ran.status, ran.out) == (69, "")
+    assert ran.err.startswith(f"tq: no server answers at {server.url}: Connection refused\nhint: ")
+
+
+def test_no_server_known_is_69_with_a_way_out(run: Run, server: FakeServer, place: Path) -> None:
+    (place / ".local/state/tq/connection.json").unlink()
+    assert run("ls") == (
+        69,
+        "",
+        "tq: no server is running here\nhint: start one with `tq up`, or set TQ_URL and TQ_JOIN\n",
+    )
+
+
+def test_a_wrong_token_is_4_and_not_repeated(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQ_TOKEN", "tqa_secretsecret")
+    ran = run("ls")
+    assert (ran.status, ran.out) == (4, "")
+    assert "secretsecret" not in ran.err
+    assert server.asked == []
+
+
+def test_a_server_without_a_known_token_is_4(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQ_URL", "tq://127.0.0.1:1")
+    monkeypatch.setenv("TQ_CA", server.identity.ca_pem)
+    assert run("ls").status == 4
+
+
+@pytest.mark.parametrize(
+    "error", [NotDone("the server is stopping"), VersionMismatch("it speaks 3 to 4, this is 1 to 1")]
+)
+def test_a_refused_connection_has_the_status_of_its_reason(run: Run, server: FakeServer, error) -> None:
+    server.refuses = error
+    assert run("ls") == (error.exit_status, "", f"tq: {error.message}\n")
+
+
+def test_another_ca_is_never_told_the_token(run: Run, server: FakeServer, tmp_path: Path, identity: Identity) -> None:
+    from datetime import UTC, datetime
+
+    server.identity = open_identity(tmp_path / "other", datetime.now(UTC))
+    ran = run("ls")
+    assert ran.status == 4
+    assert "not the one that is expected" in ran.err
+    assert server.hellos == []
+
+
+def test_what_is_no_tq_is_69(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        plain.settimeout(10)
+        import threading
+
+        def answer() -> None:
+            peer, _ = plain.accept()
+            with peer:
+                peer.recv(1 << 16)
+                peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        monkeypatch.setenv("TQ_URL", f"tq://127.0.0.1:{plain.getsockname()[1]}")
+        monkeypatch.setenv("TQ_TOKEN", TOKEN)
+        monkeypatch.setenv("TQ_CA", server.identity.ca_pem)
+        ran = run("ls")
+        thread.join()
+    assert ran.status == 69
+    assert "does not speak TLS as tq does" in ran.err
+
+
+def test_a_silent_server_is_given_up_after_three_beats(run: Run, server: FakeServer) -> None:
+    server.beat_ms, server.is_mute = 30, True
+    ran = run("ls", "--connect-timeout", "0")
+    assert ran.status == 69
+    assert "no sign of life for 3 beats" in ran.err
+    assert server.beats >= 2
+
+
+def test_a_change_whose_answer_never_comes_is_an_unknown_outcome(run: Run, server: FakeServer) -> None:
+    server.cuts = 1_000
+    assert run("cancel", "1", "--connect-timeout", "50ms").status == 74
+
+
+def test_a_lost_connection_is_made_again_silently(run: Run, server: FakeServer) -> None:
+    server.cuts = 3
+    assert run("ls", "-q") == (0, "1\n", "")
+
+
+def test_a_server_that_comes_back_elsewhere_is_found(
+    run: Run, server: FakeServer, place: Path, identity: Identity
+) -> None:
+    moved = FakeServer(identity)
+    moved.says = server.says
+    moved.epoch = 2
+
+    def move(_: v.List) -> list[object]:
+        server.says = {v.List: lambda _: v.Page(({"id": "2", "state": "queued"},))}
+        moved.says = server.says
+        moved.write_connection(place / ".local/state/tq")
+        return [...]
+
+    server.says[v.List] = move
+    try:
+        assert run("ls", "-q") == (0, "2\n", "")
+        assert [hello.epoch for hello in moved.hellos] == [1]
+    finally:
+        moved.close()
+
+
+def test_an_older_epoch_of_the_same_store_is_not_believed(run: Run, server: FakeServer) -> None:
+    server.epoch = 5
+
+    def go_back(_: v.List) -> list[object]:
+        server.epoch = 4
+        return [...]
+
+    server.says[v.List] = go_back
+    ran = run("ls")
+    assert ran.status == 78
+    assert "epoch 4" in ran.err
+
+
+def test_a_first_join_needs_only_the_join_string(
+    run: Run, server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / ".local/state/tq/connection.json").unlink()
+    token = make_token("submit", bytes(RANDOM_BYTES))
+    server.token = token.text
+    monkeypatch.setenv("TQ_URL", server.url)
+    monkeypatch.setenv("TQ_JOIN", str(server.identity.join(token)))
+    assert run("ls", "-q") == (0, "1\n", "")
+    kept = place / f".local/state/tq/cas/{server.identity.ca_sha256}.pem"
+    assert kept.read_text() == server.identity.ca_pem
+    kept.write_text("damaged")
+    assert run("ls", "-q") == (0, "1\n", "")
+    assert kept.read_text() == server.identity.ca_pem
+
+
+def test_a_join_string_of_another_server_is_refused(
+    run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = make_token("submit", bytes(RANDOM_BYTES))
+    monkeypatch.setenv("TQ_URL", server.url)
+    monkeypatch.setenv("TQ_JOIN", f"tq1.{'0' * 64}.{token.text}")
+    ran = run("ls")
+    assert ran.status == 4
+    assert token.text not in ran.err
+    assert server.hellos == []
+
+
+@pytest.mark.parametrize(
+    "name, value, status",
+    [
+        ("TQ_URL", "http://x", 78),
+        ("TQ_JOIN", "tq1.x.y", 78),
+        ("TQ_TOKEN_FILE", "/nonexistent", 78),
+        ("TQ_CA", "/nonexistent", 78),
+        ("TQ_CONNECT_TIMEOUT", "x", 2),
+    ],
+)
+def test_a_wrong_setting_is_said(
+    run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch, name, value, status
+) -> None:
+    monkeypatch.setenv(name, value)
+    ran = run("ls")
+    assert (ran.status, ran.out) == (status, "")
+    assert ran.err.startswith("tq: ")
+
+
+def test_the_order_is_flag_variable_file_connection(run: Run, server: FakeServer, place: Path, monkeypatch) -> None:
+    def source() -> tuple[str, str]:
+        item = next(i for i in msgspec.json.decode(run("config", "-o", "json", *flag).out)["items"] if i["id"] == "url")
+        return item["value"], item["source"]
+
+    flag: list[str] = []
+    assert source() == (server.url, str(place / ".local/state/tq/connection.json"))
+    config = place / ".config/tq/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('url = "tq://from-file"\n')
+    assert source() == ("tq://from-file", str(config))
+    monkeypatch.setenv("TQ_URL", "tq://from-variable")
+    assert source() == ("tq://from-variable", "TQ_URL")
+    flag = ["--url", "tq://from-flag"]
+    assert source() == ("tq://from-flag", "--url")
+
+
+def test_a_damaged_configuration_is_said(run: Run, place: Path, server: FakeServer) -> None:
+    config = place / ".config/tq/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text("url = ")
+    ran = run("ls")
+    assert ran.status == 78
+    assert str(config) in ran.err
+
+
+def test_config_never_shows_a_secret(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = make_token("submit", bytes(range(RANDOM_BYTES)))
+    monkeypatch.setenv("TQ_JOIN", str(server.identity.join(token)))
+    for form in ("table", "json"):
+        out = run("config", "-o", form).out
+        assert token.text not in out
+        assert token.id in out
+
+
+def test_a_data_directory_of_another_server_is_not_mixed_up(
+    run: Run, server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TQ_DATA", str(place / "elsewhere"))
+    assert run("ls").status == 69
+
+
+def test_a_request_is_never_larger_than_a_frame() -> None:
+    assert limits.body_bytes_max < limits.frame_bytes_max
+    assert limits.piece_bytes_max < limits.frame_bytes_max
+
+
+def test_what_was_done_before_the_cut_is_no_refusal(run: Run, server: FakeServer) -> None:
+    """The first asking is carried out and its answer lost; the second finds it done."""
+    done: list[object] = []
+
+    def carry_out(error: Exception, answer: v.Answer):
+        def say(command: object) -> object:
+            if command in done:
+                raise error
+            done.append(command)
+            return [...]
+
+        return say
+
+    server.says[v.Cancel] = carry_out(AlreadyEnded("1 had ended already"), v.Cancelled(1, 0, 0))
+    assert run("cancel", "1").status == 0
+    assert run("cancel", "1").status == 1
+    server.says[v.RevokeToken] = carry_out(TaskNotFound("no token"), v.Done("x"))
+    assert run("token", "revoke", "x").status == 0
+    assert run("token", "revoke", "x").status == 1
+    server.says[v.CreateToken] = carry_out(BadRequest("token exists"), v.Done("x"))
+    server.says[v.Tokens] = lambda _: v.Page(({"id": server.asked[-2].id},))
+    ran = run("token", "create", "--role", "read")
+    assert (ran.status, ran.out[:4]) == (0, "tqr_")

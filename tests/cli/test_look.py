@@ -1,0 +1,292 @@
+"""`ls`, `show`, `workers`, `token`, bare `tq`: snapshots of what people and scripts see."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.fake import FakeServer
+from tq.core import vocabulary as v
+from tq.errors import TaskNotFound
+
+JOB: dict[str, Any] = {
+    "id": "42",
+    "state": "succeeded",
+    "name": "nightly",
+    "queue": "default",
+    "tags": ["a"],
+    "is_array": False,
+    "size": 1,
+    "submitted_ms": 1_700_000_000_000,
+    "job_ended_ms": 1_700_000_001_500,
+    "counts": {"succeeded": 1},
+    "command": ["echo", "a b"],
+}
+ARRAY: dict[str, Any] = {
+    "id": "43",
+    "state": "running",
+    "name": "",
+    "queue": "builds",
+    "tags": [],
+    "is_array": True,
+    "size": 10,
+    "submitted_ms": 0,
+    "job_ended_ms": 0,
+    "counts": {"succeeded": 3, "dead": 1, "queued": 6},
+    "command": ["make"],
+}
+TASK: dict[str, Any] = {
+    **JOB,
+    "state": "dead",
+    "attempt": 2,
+    "phase": "ended",
+    "worker": "w00000000000000ff",
+    "host": "rack-7",
+    "lease": 9,
+    "failures": 1,
+    "losses": 1,
+    "leased_ms": 1_700_000_000_100,
+    "started_ms": 1_700_000_000_200,
+    "ended_ms": 1_700_000_001_200,
+    "run_us": 1_000_000,
+    "cause": "signal",
+    "code": -9,
+    "usage": {"user_s": 0.5, "peak_bytes": 1048576, "stdout_bytes": 10},
+    "history": [
+        {"attempt": 1, "worker": "w0", "host": "rack-6", "cause": "lost", "code": 0, "started_ms": 1, "ended_ms": 2}
+    ],
+    "environment": {"A": "1", "B": "\x1b[31m"},
+}
+
+
+def test_ls_is_a_table_for_people(run: Run, server: FakeServer) -> None:
+    server.says[v.List] = lambda _: v.Page((ARRAY, JOB))
+    status, out, err = run("ls")
+    lines = out.splitlines()
+    assert (status, err) == (0, "")
+    assert lines[0].split() == ["ID", "STATE", "TASKS", "QUEUE", "NAME", "AGE", "COMMAND"]
+    assert lines[1].startswith("43  running    4/10 (1 failed)  builds   -        - ")
+    assert lines[1].endswith(" make")
+    assert lines[2].startswith("42  succeeded  1                default  nightly  ")
+    assert lines[2].endswith("echo 'a b'")
+
+
+def test_ls_is_versioned_json_for_scripts(run: Run, server: FakeServer) -> None:
+    server.says[v.List] = lambda _: v.Page((JOB,), "7")
+    out = json.loads(run("ls", "-o", "json", "-n", "1").out)
+    assert out == {
+        "v": 1,
+        "items": [
+            {
+                "id": "42",
+                "state": "succeeded",
+                "name": "nightly",
+                "queue": "default",
+                "tags": ["a"],
+                "is_array": False,
+                "size": 1,
+                "submitted_at": "2023-11-14T22:13:20.000Z",
+                "job_ended_at": "2023-11-14T22:13:21.500Z",
+                "counts": {"succeeded": 1},
+                "command": ["echo", "a b"],
+            }
+        ],
+        "next": "7",
+    }
+
+
+def test_jsonl_is_one_object_a_line(run: Run, server: FakeServer) -> None:
+    server.says[v.List] = lambda _: v.Page((ARRAY, JOB))
+    lines = run("-o", "jsonl", "ls").out.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == ["43", "42"]
+    assert all(line.startswith('{"v":1,') for line in lines)
+
+
+@pytest.mark.parametrize("words", [["-q", "ls"], ["ls", "-q"], ["ls", "-o", "id"], ["-o", "id", "ls"]])
+def test_ids_alone(run: Run, server: FakeServer, words: list[str]) -> None:
+    server.says[v.List] = lambda _: v.Page((ARRAY, JOB))
+    assert run(*words) == (0, "43\n42\n", "")
+
+
+def test_ls_goes_on_over_pages_also_empty_ones(run: Run, server: FakeServer) -> None:
+    pages = {"": v.Page((JOB,), "9"), "9": v.Page((), "5"), "5": v.Page((ARRAY,))}
+    server.says[v.List] = lambda command: pages[command.page]
+    assert run("ls", "-q", "-n", "0").out == "42\n43\n"
+
+
+def test_ls_passes_its_filters_on(run: Run, server: FakeServer) -> None:
+    server.says[v.List] = lambda _: v.Page(())
+    run(
+        "ls",
+        "43",
+        "--state",
+        "running,queued",
+        "--state",
+        "failed",
+        "--queue",
+        "q",
+        "--tag",
+        "t",
+        "--name",
+        "n",
+        "-n",
+        "7",
+    )
+    assert server.asked == [v.List("43", ("running", "queued", "failed"), "q", "t", "n", 7, "")]
+
+
+def test_ls_of_a_job_lists_its_tasks(run: Run, server: FakeServer) -> None:
+    server.says[v.List] = lambda _: v.Page(({**TASK, "id": "43.1"}, {"id": "43.2", "state": "queued", "attempt": 0}))
+    assert run("ls", "43").out == (
+        "ID    STATE   ATTEMPT  CAUSE   CODE      TIME  HOST\n"
+        "43.1  dead    2        signal  signal 9  1s    rack-7\n"
+        "43.2  queued  -        -       -         -     -\n"
+    )
+
+
+def test_show_is_versioned_json(run: Run, server: FakeServer) -> None:
+    server.says[v.Get] = lambda _: v.Document(TASK)
+    out = json.loads(run("show", "42", "-o", "json").out)
+    assert (out["v"], out["id"], out["state"], out["run_s"]) == (1, "42", "dead", 1.0)
+    assert (out["exit_code"], out["signal"], out["started_at"]) == (None, 9, "2023-11-14T22:13:20.200Z")
+    assert out["history"][0] == {
+        "attempt": 1,
+        "worker": "w0",
+        "host": "rack-6",
+        "cause": "lost",
+        "exit_code": None,
+        "signal": None,
+        "started_at": "1970-01-01T00:00:00.001Z",
+        "ended_at": "1970-01-01T00:00:00.002Z",
+    }
+
+
+def test_show_is_readable_and_harmless(run: Run, server: FakeServer) -> None:
+    server.says[v.Get] = lambda _: v.Document(TASK)
+    out = run("show", "42").out
+    assert "command       echo 'a b'" in out
+    assert "signal        9" in out
+    assert "usage         user 0.5s, peak_bytes 1.0 MiB, stdout_bytes 10 B" in out
+    assert "\x1b" not in out
+
+
+def test_last_is_the_newest_job(run: Run, server: FakeServer) -> None:
+    server.says[v.List] = lambda _: v.Page((ARRAY,))
+    server.says[v.Get] = lambda _: v.Document(ARRAY)
+    assert run("show", "last").status == 0
+    assert server.asked == [v.List(limit=1), v.Get("43")]
+
+
+def test_last_of_nothing_is_not_found(run: Run, server: FakeServer) -> None:
+    server.says[v.List] = lambda _: v.Page(())
+    ran = run("show", "last")
+    assert (ran.status, ran.out) == (1, "")
+    assert "there is no job yet" in ran.err
+
+
+@pytest.mark.parametrize("word", ["", "x", "-1", "4.", "4.5.6", "42 ", "all", "٤", "1" * 30])
+def test_a_malformed_id_is_refused_and_never_sent(run: Run, server: FakeServer, word: str) -> None:
+    ran = run("show", "--", word)
+    assert (ran.status, ran.out) == (2, "")
+    assert server.asked == []
+
+
+def test_what_is_not_there_is_refused_with_1(run: Run, server: FakeServer) -> None:
+    def refuse(_: v.Get) -> v.Document:
+        raise TaskNotFound("there is no job 42", hint="tq ls")
+
+    server.says[v.Get] = refuse
+    assert run("show", "42") == (1, "", "tq: there is no job 42\nhint: tq ls\n")
+
+
+def test_workers(run: Run, server: FakeServer) -> None:
+    worker = {"id": "w00ff", "state": "up", "host": "rack", "pid": 7, "slots": 8, "slots_used": 3, "cpus_milli": 8_000,
+              "held": 4, "queues": [], "level": "group"}  # fmt: skip
+    server.says[v.Workers] = lambda _: v.Page((worker,))
+    assert run("workers").out == (
+        "ID     STATE  HOST  PID  SLOTS  HELD  CPUS  CONTAINMENT  QUEUES\n"
+        "w00ff  up     rack  7    3/8    4     8     group        all\n"
+    )
+    assert json.loads(run("workers", "-o", "json").out)["items"][0]["id"] == "w00ff"
+
+
+def test_drain_and_undrain(run: Run, server: FakeServer) -> None:
+    server.says[v.Drain] = lambda _: v.Done("w00ff")
+    assert run("drain", "w00").status == 0
+    assert json.loads(run("undrain", "rack", "-o", "json").out) == {"v": 1, "id": "w00ff", "draining": False}
+    assert server.asked == [v.Drain("w00"), v.Drain("rack", on=False)]
+
+
+def test_a_new_token_stands_alone_on_stdout_and_is_not_sent(run: Run, server: FakeServer) -> None:
+    server.says[v.CreateToken] = lambda _: v.Done("x")
+    ran = run("token", "create", "--role", "worker", "--name", "rack", "--expires", "30d")
+    text = ran.out.removesuffix("\n")
+    asked = server.asked[0]
+    assert text.startswith(f"tqw_{asked.id}_")
+    assert (asked.role, asked.name, len(asked.digest)) == ("worker", "rack", 32)
+    assert asked.expires_ms > 0
+    assert text not in ran.err
+
+
+@pytest.mark.parametrize("words", [["--role", "root"], ["--role", "read", "--expires", "0"], []])
+def test_a_token_that_makes_no_sense_is_refused(run: Run, server: FakeServer, words: list[str]) -> None:
+    assert run("token", "create", *words).status == 2
+    assert server.asked == []
+
+
+def test_tokens_are_listed_and_revoked(run: Run, server: FakeServer) -> None:
+    token = {"id": "abc", "role": "read", "name": "", "created_ms": 1_000, "expires_ms": 0}
+    server.says[v.Tokens] = lambda _: v.Page((token,))
+    server.says[v.RevokeToken] = lambda _: v.Done("abc")
+    assert run("token", "ls").out == (
+        "ID   ROLE  NAME  CREATED                   EXPIRES\nabc  read  -     1970-01-01T00:00:01.000Z  never\n"
+    )
+    assert run("token", "revoke", "abc").status == 0
+    assert server.asked[-1] == v.RevokeToken("abc")
+
+
+def test_join_prints_a_string_that_parses_and_the_line_that_uses_it(run: Run, server: FakeServer) -> None:
+    from tq.net.join import parse_join
+
+    server.says[v.CreateToken] = lambda _: v.Done("x")
+    ran = run("join")
+    assert parse_join(ran.out).ca_sha256 == server.identity.ca_sha256
+    assert f"TQ_URL={server.url} TQ_JOIN={ran.out.strip()} tq worker" in ran.err
+    assert server.asked[0].role == "worker"
+
+
+def test_cancel_says_what_became_of_what(run: Run, server: FakeServer) -> None:
+    server.says[v.Cancel] = lambda _: v.Cancelled(3, 1, 2, sweeping=True)
+    ran = run("cancel", "42", "43.1-3", "42")
+    assert ran == (0, "", "tq: 3 cancelled, 1 being stopped, 2 had ended already; the rest follows\n")
+    assert server.asked == [v.Cancel(("42", "43.1", "43.2", "43.3"))]
+
+
+def test_bare_tq_is_a_short_status(run: Run, server: FakeServer) -> None:
+    server.says[v.Status] = lambda _: v.Document(
+        {"tasks": {"queued": 3, "dead": 0}, "queues": {}, "workers": 2, "slots": 8}
+    )
+    assert run().out == f"server   {server.url} (admin)\nworkers  2 with 8 slots\ntasks    3 queued\n"
+    assert json.loads(run("-o", "json").out)["tasks"] == {"queued": 3, "dead": 0}
+
+
+def test_names_of_others_are_harmless_in_every_form(run: Run, server: FakeServer) -> None:
+    server.says[v.List] = lambda _: v.Page(({**JOB, "command": ["\x1b]52;c;x\x07", "\u202e"]},))
+    for form in ("table", "json", "jsonl", "id"):
+        out = run("ls", "-o", form).out
+        assert "\x1b" not in out
+        assert form == "json" or "\u202e" not in out or form == "jsonl"
+
+
+def test_since_stops_at_the_first_older_job(run: Run, server: FakeServer) -> None:
+    now_ms = round(time.time() * 1_000)
+    young, old = (
+        {**JOB, "id": "9", "submitted_ms": now_ms - 1_000},
+        {**JOB, "id": "8", "submitted_ms": now_ms - 7_200_000},
+    )
+    server.says[v.List] = lambda _: v.Page((young, old), "8")
+    assert run("ls", "--since", "1h", "-q").out == "9\n"
+    assert run("ls", "--since", "3h", "-q", "-n", "2").out == "9\n8\n"
+    assert len(server.asked) == 2

@@ -1,0 +1,208 @@
+"""The program as a process: what it imports, its signals, its streams, a terminal."""
+
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.cli.fake import FakeServer
+from tq.core import vocabulary as v
+from tq.wire.body import Body
+from tq.wire.codec import loads
+
+TQ = [sys.executable, "-m", "tq"]
+# What a simple verb must not load: each costs more than a simple verb has (typer brings what it brings).
+HEAVY = (
+    "trio",
+    "rich",
+    "rocksdict",
+    "asyncio",
+    "psutil",
+    "cryptography",
+    "logging",
+    "click",
+    "pydantic",
+    "dataclasses",
+)
+
+
+@contextmanager
+def started(*words: str, **more: object) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen(
+        [*TQ, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def task(server: FakeServer) -> FakeServer:
+    server.says[v.Submit] = lambda _: v.Submitted("42")
+    server.says[v.List] = lambda _: v.Page(tuple({"id": str(number), "state": "queued"} for number in range(50)))
+    return server
+
+
+@pytest.mark.parametrize(
+    "words", [["--version"], ["submit", "true"], ["ls"], ["wait", "42"], ["logs", "42"], ["show", "42"]]
+)
+def test_a_simple_verb_loads_nothing_heavy(task: FakeServer, words: list[str]) -> None:
+    task.says[v.Wait] = lambda _: v.Waited(True, (v.Outcome("42", "succeeded", ended=1, succeeded=1),))
+    task.says[v.Logs] = lambda _: v.LogsEnd(1, (0, 0), "succeeded")
+    task.says[v.Get] = lambda _: v.Document({"id": "42"})
+    program = (
+        "import sys; from tq.cli import app; status = app.run(sys.argv[1:]); "
+        f"sys.stderr.write(' '.join(m for m in {HEAVY!r} if m in sys.modules)); sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], capture_output=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert (done.returncode, done.stderr.decode()) == (0, "")
+
+
+def test_a_reader_that_goes_away_ends_it_quietly(task: FakeServer) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run([*TQ, "ls"], stdout=writer, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_full_disk_under_stdout_is_said(task: FakeServer) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run([*TQ, "ls"], stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (70, b"tq: No space left on device\n")
+
+
+@pytest.mark.parametrize("closed, out", [("<&-", b"out\n"), (">&-", b""), ("<&- >&- 2>&-", b"")])
+def test_a_closed_stream_is_an_empty_one(task: FakeServer, closed: str, out: bytes) -> None:
+    task.says[v.Logs] = lambda _: [v.Chunk(1, 0, b"out\n", 1), v.LogsEnd(1, (0, 0), "succeeded")]
+    task.says[v.Wait] = lambda _: v.Waited(True, (v.Outcome("42", "succeeded", ended=1, succeeded=1),))
+    done = subprocess.run(f"{' '.join(TQ)} run true {closed}", shell=True, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, out, b"")
+    assert loads(task.asked[0].body, Body).stdin == b""
+
+
+def test_an_open_pipe_as_stdin_is_waited_for_and_said(task: FakeServer) -> None:
+    task.says[v.Logs] = lambda _: v.LogsEnd(1, (0, 0), "succeeded")
+    task.says[v.Wait] = lambda _: v.Waited(True, (v.Outcome("42", "succeeded", ended=1, succeeded=1),))
+    with subprocess.Popen([*TQ, "run", "cat"], stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        said = process.stderr.readline()
+        assert said.startswith(b"tq: waiting for the end of standard input")
+        assert task.asked == []
+        process.stdin.close()
+        assert process.wait(20) == 0
+
+
+@pytest.mark.parametrize("words", [["wait", "42"], ["logs", "-f", "42"], ["run", "--", "sleep", "9"]])
+def test_ctrl_c_detaches_and_says_how_to_cancel(task: FakeServer, words: list[str]) -> None:
+    begun = v.Chunk(1, 0, b"begun\n", 1)
+    task.says[v.Logs] = lambda _: mute(task, begun)
+    task.says[v.Wait] = lambda _: mute(task, v.Waited(False, (v.Outcome("42", "running"),)))
+    with started(*words) as process:
+        task.waits_for(v.Wait if words[0] == "wait" else v.Logs)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert b"tq cancel 42" in err
+    assert b"Traceback" not in err
+
+
+def mute(server: FakeServer, answer: v.Answer) -> list[v.Answer]:
+    server.is_mute = True
+    return [answer]
+
+
+def on_terminal(*words: str) -> str:
+    """Run tq with a terminal as its stdout and stderr; return what it shows."""
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        [*TQ, *words], stdin=slave, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm"}
+    ) as process:
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                piece = os.read(master, 1 << 16)
+            except OSError:
+                break
+            if not piece:
+                break
+            shown += piece
+        process.wait()
+    os.close(master)
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_output_on_a_terminal_is_escaped_unless_raw(task: FakeServer) -> None:
+    task.says[v.Logs] = lambda _: [v.Chunk(1, 0, b"\x1b[31mred\xff\n", 1), v.LogsEnd(1, (0, 0), "succeeded")]
+    assert on_terminal("logs", "42") == "\\x1b[31mred\\xff\n"
+    task.says[v.Logs] = lambda _: [v.Chunk(1, 0, b"\x1b[31mred\n", 1), v.LogsEnd(1, (0, 0), "succeeded")]
+    assert on_terminal("logs", "--raw", "42") == "\x1b[31mred\n"
+
+
+def test_a_table_on_a_terminal_is_coloured_and_cut_to_its_width(task: FakeServer) -> None:
+    task.says[v.List] = lambda _: v.Page(({"id": "1", "state": "dead", "command": ["x" * 500]},))
+    shown = on_terminal("ls")
+    assert "\x1b[31mdead\x1b[0m" in shown
+    assert "…" in shown
+    assert "x" * 400 not in shown
+    assert "\x1b" not in on_terminal("ls", "--color", "never")
+
+
+def test_errors_of_others_are_escaped_on_a_terminal(task: FakeServer) -> None:
+    from tq.errors import TaskNotFound
+
+    def refuse(_: v.List) -> v.Page:
+        raise TaskNotFound("no \x1b]0;x\x07 here")
+
+    task.says[v.List] = refuse
+    assert on_terminal("ls") == "tq: no \\x1b]0;x\\x07 here\n"
+
+
+def test_json_on_a_terminal_is_the_same_json(task: FakeServer) -> None:
+    import json
+
+    task.says[v.List] = lambda _: v.Page(({"id": "1", "name": "\x1b\x9b\u202e"},))
+    shown = on_terminal("ls", "-o", "json")
+    assert json.loads(shown)["items"][0]["name"] == "\x1b\x9b\u202e"
+    assert not set(shown) & {"\x1b", "\x9b", "\u202e"}
+
+
+@pytest.mark.parametrize("shell, check", [("bash", ["bash", "-n"]), ("zsh", ["zsh", "-n"]), ("fish", ["fish", "-n"])])
+def test_a_completion_script_is_one_that_its_shell_reads(shell: str, check: list[str], tmp_path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    path = tmp_path / "script"
+    path.write_bytes(subprocess.run([*TQ, "completion", shell], capture_output=True, check=True).stdout)
+    assert subprocess.run([*check, path], check=False).returncode == 0
+
+
+def test_bash_completes_verbs_options_and_live_ids(task: FakeServer, tmp_path) -> None:
+    script = tmp_path / "tq.bash"
+    script.write_bytes(subprocess.run([*TQ, "completion", "bash"], capture_output=True, check=True).stdout)
+    (tmp_path / "tq").write_text(f'#!/bin/sh\nexec {" ".join(TQ)} "$@"\n')
+    (tmp_path / "tq").chmod(0o755)
+
+    def complete(*words: str) -> list[str]:
+        quoted = " ".join(f"'{word}'" for word in ("tq", *words))
+        setting = f"PATH={tmp_path}:$PATH; . {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words)}"
+        program = setting + '; _tq; printf "%s\\n" "${COMPREPLY[@]}"'
+        return subprocess.run(["bash", "-c", program], capture_output=True, check=True, text=True).stdout.split()
+
+    assert complete("sub") == ["submit"]
+    assert complete("submit", "--pri") == ["--priority"]
+    assert complete("token", "re") == ["revoke"]
+    assert complete("ls", "-o", "js") == ["json", "jsonl"]
+    assert complete("show", "4") == ["4", *map(str, range(40, 50))]
+    assert complete("submit", "--", "--pri") == []

@@ -1,0 +1,61 @@
+"""`tq store` on a directory that no server has open."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tq.core import tables
+from tq.core.job import Demand, Lane, Meta
+from tq.core.view import Changes
+from tq.store.directory import hold_directory
+from tq.store.disk import open_store
+
+
+def make(data: Path, changes: Changes) -> None:
+    with hold_directory(data) as lock:
+        store = open_store(lock)
+        store.write({tables.META: {(): Meta(7, epoch=1, sequence=1)}, **changes}, sequence=1, epoch=1, wall_ms=1)
+        store.flush(1)
+        store.close()
+
+
+def test_a_whole_store_is_0(run: Run, tmp_path: Path) -> None:
+    make(tmp_path / "data", {})
+    ran = run("store", "check", "--data", "data", "-o", "json")
+    assert (ran.status, json.loads(ran.out)) == (0, {"v": 1, "ok": True, "problems": [], "rows": 6, "sequence": 1})
+    ran = run("store", "check", "--data", "data")
+    assert (ran.status, ran.out) == (0, "")
+    assert ran.err == f"tq: {tmp_path / 'data'} is whole: 6 rows, up to commit 1\n"
+
+
+def test_a_broken_rule_is_named_and_1(run: Run, tmp_path: Path) -> None:
+    make(tmp_path / "data", {tables.LANE: {(1,): Lane("default", Demand(), ready=5)}})
+    ran = run("store", "check", "--data", "data")
+    assert ran.status == 1
+    assert "lane 1" in ran.out
+    assert not json.loads(run("store", "check", "--data", "data", "-o", "json").out)["ok"]
+
+
+def test_the_directory_may_come_from_the_environment(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "data", {})
+    monkeypatch.setenv("TQ_DATA", str(tmp_path / "data"))
+    stats = json.loads(run("store", "stats", "-o", "json").out)
+    assert (stats["served"], stats["sequence"]) == (False, 1)
+
+
+@pytest.mark.parametrize("verb", ["check", "stats"])
+def test_where_there_is_no_store_it_is_said(run: Run, tmp_path: Path, verb: str) -> None:
+    ran = run("store", verb, "--data", "nothing")
+    assert (ran.status, ran.out) == (78, "")
+    assert "nothing" in ran.err
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_held_directory_is_not_opened(run: Run, tmp_path: Path) -> None:
+    make(tmp_path / "data", {})
+    with hold_directory(tmp_path / "data"):
+        ran = run("store", "check", "--data", "data")
+    assert ran.status == 78
+    assert "is held by pid" in ran.err

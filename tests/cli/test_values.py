@@ -1,0 +1,101 @@
+"""Words to values: durations, array ranges, names, sizes."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tq import limits
+from tq.cli import values
+from tq.errors import BadRequest
+
+
+@pytest.mark.parametrize(
+    "text, ms",
+    [
+        ("0", 0),
+        ("90", 90_000),
+        ("1.5", 1_500),
+        ("10ms", 10),
+        ("5m", 300_000),
+        ("1h", 3_600_000),
+        ("7d", 604_800_000),
+        ("2w", 1_209_600_000),
+        ("1h30m", 5_400_000),
+        ("1.5h", 5_400_000),
+        (" 10S ", 10_000),
+    ],
+)
+def test_a_duration_is_seconds_or_has_a_unit(text: str, ms: int) -> None:
+    assert values.duration_ms(text) == ms
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "10 minutes", "1h30", "h", "1e9", "inf", "5y", "999999999999d", "٣s"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(BadRequest):
+        values.duration_ms(text)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 10**6), st.integers(1, 1_000))
+def test_an_array_has_the_members_of_its_range(first: int, length: int, step: int) -> None:
+    span = values.array_range(f"{first}-{first + length}:{step}")
+    assert span.size == len(range(first, first + length + 1, step))
+    assert (span.first, span.step, span.throttle) == (first, step, 0)
+
+
+def test_an_array_may_have_a_throttle_but_no_more_than_members() -> None:
+    assert values.array_range("1-10%4").throttle == 4
+    assert values.array_range("1-10%40").throttle == 10
+    assert values.array_range("0-0").size == 1
+
+
+def test_the_largest_array_is_as_large_as_the_bound() -> None:
+    assert values.array_range(f"1-{limits.array_size_max}").size == limits.array_size_max
+    with pytest.raises(BadRequest, match="array_size_max"):
+        values.array_range(f"0-{limits.array_size_max}")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "5-", "-5", "1-2-3", "2-1", "1-10:0", "1-10%0", "-5-5", "1,2", "1-٣", "0-9" * 30]
+)
+def test_what_is_no_array_is_refused(text: str) -> None:
+    with pytest.raises(BadRequest):
+        values.array_range(text)
+
+
+@given(st.text(max_size=200))
+def test_whatever_is_typed_is_a_value_or_a_refusal(text: str) -> None:
+    for parse in (
+        values.duration_ms, values.array_range, values.name, values.cpus_milli, values.size_bytes, values.listen_address
+    ):  # fmt: skip
+        with suppress(BadRequest):
+            parse(text)
+
+
+@pytest.mark.parametrize(
+    "text, size",
+    [("0", 0), ("512", 512), ("1K", 1024), ("8G", 8 << 30), ("1.5M", 3 << 19), ("2GiB", 2 << 30), ("3kb", 3072)],
+)
+def test_a_size_counts_in_1024s(text: str, size: int) -> None:
+    assert values.size_bytes(text) == size
+
+
+def test_tags_are_split_and_counted() -> None:
+    assert values.tags(["a,b", "b", "c"]) == ("a", "b", "c")
+    with pytest.raises(BadRequest, match="tags_max"):
+        values.tags([f"t{number}" for number in range(limits.tags_max + 1)])
+
+
+@pytest.mark.parametrize(
+    "text, address",
+    [("127.0.0.1:0", ("127.0.0.1", 0)), ("[::1]:7878", ("::1", 7878)), ("queue:65535", ("queue", 65_535))],
+)
+def test_an_address_to_listen_at(text: str, address: tuple[str, int]) -> None:
+    assert values.listen_address(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "7878", ":7878", "host:", "host:70000", "host:x"])
+def test_what_is_no_address_is_refused(text: str) -> None:
+    with pytest.raises(BadRequest):
+        values.listen_address(text)

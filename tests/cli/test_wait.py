@@ -1,0 +1,304 @@
+"""`wait`, `logs` and `run` against a server that says what a test tells it to."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.fake import FakeServer
+from tq.core import vocabulary as v
+from tq.errors import BadRequest, InternalError, TaskNotFound
+from tq.wire.body import Body, Usage
+from tq.wire.codec import dumps, loads
+
+RUNNING = v.Outcome("42", "running", "started")
+DONE = v.Outcome("42", "succeeded", "ended", 0, "exit", succeeded=1, ended=1)
+FAILED = v.Outcome("42", "dead", "ended", 7, "exit", ended=1)
+
+
+def ends_as(outcome: v.Outcome):
+    return lambda _: [v.Waited(False, (RUNNING,)), v.Waited(True, (outcome,))]
+
+
+# ---------------------------------------------------------------- wait
+
+
+def test_wait_exits_as_the_task_did(run: Run, server: FakeServer) -> None:
+    server.says[v.Wait] = ends_as(FAILED)
+    assert run("wait", "42") == (7, "", "")
+
+
+def test_wait_prints_outcomes_for_scripts(run: Run, server: FakeServer) -> None:
+    server.says[v.Wait] = ends_as(FAILED)
+    ran = run("wait", "42", "-o", "json")
+    assert json.loads(ran.out) == {
+        "v": 1,
+        "done": True,
+        "items": [
+            {
+                "id": "42",
+                "state": "dead",
+                "size": 1,
+                "ended": 1,
+                "succeeded": 0,
+                "cause": "exit",
+                "exit_status": 7,
+            }
+        ],
+    }
+
+
+def test_wait_gives_up_with_124(run: Run, server: FakeServer) -> None:
+    server.says[v.Wait] = lambda _: hang(server)
+    ran = run("wait", "--timeout", "100ms", "42")
+    assert ran.status == 124
+    assert ran.err == "tq: 42 did not end within 100ms\n"
+
+
+def hang(server: FakeServer) -> list[v.Answer]:
+    server.is_mute = True
+    return [v.Waited(False, (RUNNING,))] * 2
+
+
+def test_a_timeout_counts_while_the_server_is_away(run: Run, server: FakeServer) -> None:
+    server.cuts = 1_000
+    assert run("wait", "--timeout", "300ms", "42").status == 124
+
+
+def test_any_ends_with_the_first(run: Run, server: FakeServer) -> None:
+    other = v.Outcome("43", "running", "started")
+    server.says[v.Wait] = lambda _: [
+        v.Waited(False, (RUNNING, other)),
+        v.Waited(False, (FAILED, other)),
+        v.Waited(True, (FAILED, other)),
+    ]
+    assert run("wait", "--any", "42", "43").status == 7
+
+
+def test_ok_gives_up_at_the_first_failure(run: Run, server: FakeServer) -> None:
+    other = v.Outcome("43", "running", "started")
+    server.says[v.Wait] = lambda _: [v.Waited(False, (FAILED, other)), v.Waited(True, (FAILED, DONE))]
+    assert run("wait", "--for", "ok", "42", "43").status == 1
+
+
+def test_for_running_is_0_once_it_runs(run: Run, server: FakeServer) -> None:
+    server.says[v.Wait] = lambda command: v.Waited(command.until == "running", (RUNNING,))
+    assert run("wait", "--for", "running", "42").status == 0
+
+
+def test_wait_goes_on_after_a_cut(run: Run, server: FakeServer) -> None:
+    calls = iter([[v.Waited(False, (RUNNING,)), ...], [v.Waited(False, (RUNNING,)), v.Waited(True, (DONE,))]])
+    server.says[v.Wait] = lambda _: next(calls)
+    assert run("wait", "42") == (0, "", "")
+    assert len(server.hellos) == 2
+
+
+def test_a_span_of_an_array_is_waited_for_as_tasks(run: Run, server: FakeServer) -> None:
+    server.says[v.Wait] = lambda command: v.Waited(
+        True, tuple(v.Outcome(i, "succeeded", ended=1, succeeded=1) for i in command.ids)
+    )
+    assert run("wait", "43.1-3", "43.2").status == 0
+    assert server.asked == [v.Wait(("43.1", "43.2", "43.3"))]
+
+
+@pytest.mark.parametrize(
+    "words", [["--for", "lunch", "42"], ["--timeout", "x", "42"], ["--exit-code", "x", "42"], ["43.5-1"], []]
+)
+def test_what_makes_no_sense_is_refused(run: Run, server: FakeServer, words: list[str]) -> None:
+    assert run("wait", *words).status == 2
+    assert server.asked == []
+
+
+# ---------------------------------------------------------------- logs
+
+
+def chunks(*parts: tuple[int, int, bytes], state: str = "succeeded", attempt: int = 1) -> list[v.Answer]:
+    return [
+        *(v.Chunk(stream, offset, data, attempt) for stream, offset, data in parts),
+        v.LogsEnd(attempt, (0, 0), state),
+    ]
+
+
+def test_each_stream_comes_out_of_its_own(run: Run, server: FakeServer) -> None:
+    server.says[v.Logs] = lambda _: chunks((1, 0, b"out\n"), (2, 0, b"err\n"), (1, 4, b"more"))
+    assert run("logs", "42") == (0, "out\nmore", "err\n")
+
+
+def test_one_stream_alone(run: Run, server: FakeServer) -> None:
+    server.says[v.Logs] = lambda _: chunks((1, 0, b"out\n"), (2, 0, b"err\n"))
+    assert run("logs", "42", "--stderr") == (0, "", "err\n")
+    assert run("logs", "42", "--stdout") == (0, "out\n", "")
+
+
+def test_into_a_pipe_go_the_bytes_as_they_are(run: Run, server: FakeServer) -> None:
+    server.says[v.Logs] = lambda _: chunks((1, 0, b"\x1b[31m\r\x00red"))
+    assert run("logs", "42").out == "\x1b[31m\r\x00red"
+
+
+def test_prefixes_stand_before_whole_lines(run: Run, server: FakeServer) -> None:
+    server.says[v.Logs] = lambda _: chunks((1, 0, b"a\nb"), (2, 0, b"x"), (1, 3, b"c\n"))
+    assert run("logs", "42", "--prefix") == (0, "42 out| a\n42 out| bc\n", "42 err| x\n")
+
+
+@pytest.mark.parametrize("count, shown", [("0", ""), ("1", "c"), ("2", "b\nc"), ("9", "a\nb\nc")])
+def test_the_tail_is_the_last_lines(run: Run, server: FakeServer, count: str, shown: str) -> None:
+    server.says[v.Logs] = lambda _: chunks((1, 0, b"a\nb\n"), (1, 4, b"c"))
+    assert run("logs", "42", "--tail", count).out == shown
+
+
+def test_a_dropped_middle_is_said(run: Run, server: FakeServer) -> None:
+    server.says[v.Logs] = lambda _: chunks((1, 0, b"head"), (1, 100, b"tail"))
+    assert run("logs", "42") == (0, "headtail", "tq: 96 bytes in the middle of stdout of 42 were not kept\n")
+
+
+def test_following_goes_on_where_it_was_after_a_cut(run: Run, server: FakeServer) -> None:
+    calls: Iterator[list[object]] = iter(
+        [
+            [v.Chunk(1, 0, b"one\n", 1), v.Chunk(2, 0, b"e", 1), v.Chunk(1, 4, b"tw", 1), ...],
+            [v.Chunk(1, 0, b"one\ntwo\n", 1), v.LogsEnd(1, (8, 1), "succeeded")],
+        ]
+    )
+    server.says[v.Logs] = lambda _: next(calls)
+    assert run("logs", "-f", "42") == (0, "one\ntwo\n", "e")
+    assert server.asked[1] == v.Logs("42", 1, follow=True, position=(6, 1))
+
+
+def test_following_shows_the_next_attempt_and_nothing_twice(run: Run, server: FakeServer) -> None:
+    calls = iter(
+        [
+            chunks((1, 0, b"first\n"), state="retrying"),
+            chunks((1, 0, b"first\n"), state="queued"),
+            chunks((1, 0, b"second\n"), attempt=2),
+        ]
+    )
+    server.says[v.Logs] = lambda _: next(calls)
+    assert run("logs", "-f", "42") == (0, "first\nsecond\n", "tq: attempt 2 of 42 begins\n")
+
+
+def test_tail_and_follow_begin_near_the_end(run: Run, server: FakeServer) -> None:
+    def say(command: v.Logs) -> list[v.Answer]:
+        if not command.follow:
+            return [v.Chunk(1, 0, b"a\nb\n", 1), v.LogsEnd(1, (4, 0), "running")]
+        return [v.Chunk(1, command.position[0], b"c\n", 1), v.LogsEnd(1, (6, 0), "succeeded")]
+
+    server.says[v.Logs] = say
+    assert run("logs", "-f", "--tail", "1", "42").out == "b\nc\n"
+
+
+def test_an_array_is_refused_as_the_server_says(run: Run, server: FakeServer) -> None:
+    def refuse(_: v.Logs) -> list[v.Answer]:
+        raise BadRequest("43 is an array of 10 tasks", hint="name one of them, as in 43.1")
+
+    server.says[v.Logs] = refuse
+    assert run("logs", "43") == (2, "", "tq: 43 is an array of 10 tasks\nhint: name one of them, as in 43.1\n")
+
+
+# ---------------------------------------------------------------- run
+
+
+@pytest.fixture
+def task(server: FakeServer, give_input) -> FakeServer:
+    give_input(b"")
+    server.says[v.Submit] = lambda _: v.Submitted("42")
+    server.says[v.Logs] = lambda _: chunks((1, 0, b"out\n"), (2, 0, b"err\n"))
+    server.says[v.Wait] = lambda _: v.Waited(True, (FAILED,))
+    return server
+
+
+def test_run_shows_both_streams_and_exits_as_the_task(run: Run, task: FakeServer) -> None:
+    assert run("run", "--", "sh", "-c", "exit 7") == (7, "out\n", "err\n")
+    assert [type(asked) for asked in task.asked] == [v.Submit, v.Logs, v.Wait]
+    assert task.asked[1].follow
+
+
+def test_run_passes_its_input_on(run: Run, task: FakeServer, give_input) -> None:
+    give_input(b"some input")
+    run("run", "cat")
+    assert loads(task.asked[0].body, Body).stdin == b"some input"
+
+
+def test_run_without_input_reads_none(run: Run, task: FakeServer, give_input) -> None:
+    give_input(b"some input")
+    run("run", "--no-stdin", "cat")
+    assert loads(task.asked[0].body, Body).stdin == b""
+
+
+@pytest.mark.parametrize(
+    "outcome, status, said",
+    [
+        (v.Outcome("42", "dead", "ended", -9, "signal", ended=1), 137, ""),
+        (v.Outcome("42", "dead", "ended", -15, "time_limit", ended=1), 124, "tq: 42 reached its time limit\n"),
+        (v.Outcome("42", "cancelled", "ended", -15, "cancelled", ended=1), 130, "tq: 42 was cancelled\n"),
+        (v.Outcome("42", "dead", "lost", 0, "lost", ended=1), 125, "tq: 42 was lost with its worker too often\n"),
+        (
+            v.Outcome(
+                "42", "dead", "ended", 127, "spawn_failed", ended=1, usage=dumps(Usage(error="nosuch: not found\x1b"))
+            ),
+            127,
+            "tq: 42 could not be started: nosuch: not found\\x1b\n",
+        ),
+    ],
+)
+def test_run_says_why_when_the_code_is_not_the_tasks(
+    run: Run, task: FakeServer, outcome: v.Outcome, status: int, said: str
+) -> None:
+    task.says[v.Logs] = lambda _: chunks()
+    task.says[v.Wait] = lambda _: v.Waited(True, (outcome,))
+    assert run("run", "true") == (status, "", said)
+
+
+def test_run_submits_once_though_everything_is_cut(run: Run, task: FakeServer) -> None:
+    task.cuts = 3
+    assert run("run", "true").status == 7
+    assert len({asked.key for asked in task.asked if isinstance(asked, v.Submit)}) == 1
+
+
+def test_a_wrong_run_reads_no_input_and_asks_nobody(run: Run, task: FakeServer) -> None:
+    assert run("run", "--time-limit", "x", "cat").status == 2
+    assert task.hellos == []
+
+
+def test_a_task_forgotten_meanwhile_is_not_found(run: Run, task: FakeServer) -> None:
+    def gone(_: v.Logs) -> list[v.Answer]:
+        raise TaskNotFound("job 42 is gone")
+
+    task.says[v.Logs] = gone
+    assert run("run", "true").status == 1
+
+
+def test_submit_wait_prints_the_id_first(run: Run, task: FakeServer) -> None:
+    assert run("submit", "--wait", "true") == (7, "42\n", "")
+
+
+def test_submit_follow_shows_its_output(run: Run, task: FakeServer) -> None:
+    assert run("submit", "--follow", "true") == (7, "42\nout\n", "err\n")
+
+
+def test_submit_wait_of_an_array_is_1_for_any_failure(run: Run, task: FakeServer) -> None:
+    task.says[v.Wait] = lambda _: v.Waited(True, (v.Outcome("42", "dead", size=10, succeeded=8, ended=10),))
+    ran = run("submit", "--wait", "--array", "1-10", "--", "true")
+    assert ran == (1, "42\n", "tq: 2 of 10 tasks of 42 did not succeed\n")
+    assert run("submit", "--wait", "--exit-code", "count", "--array", "1-10", "--", "true").status == 2
+
+
+@pytest.mark.parametrize(
+    "words", [["run", "true"], ["wait", "42"], ["submit", "--wait", "true"], ["submit", "--follow", "true"]]
+)
+def test_tqs_own_failure_is_125_where_a_tasks_code_is_spoken(run: Run, task: FakeServer, words: list[str]) -> None:
+    def fail(_: object) -> v.Answer:
+        raise InternalError("a bug in the server")
+
+    task.says[v.Wait] = task.says[v.Logs] = fail
+    assert run(*words).status == 125
+    task.says[v.Wait] = lambda _: v.Waited(True, ())
+    task.says[v.Logs] = lambda _: chunks()
+    assert run(*words).status == 125
+
+
+def test_tqs_own_failure_is_70_elsewhere(run: Run, task: FakeServer) -> None:
+    def fail(_: object) -> v.Answer:
+        raise InternalError("a bug in the server")
+
+    task.says[v.Submit] = fail
+    assert run("submit", "true").status == 70

@@ -1,0 +1,111 @@
+"""The words of tq: help, versions, usage errors, the output formats that are none."""
+
+import re
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.fake import FakeServer
+from tq import __version__
+from tq.cli import grammar
+from tq.core import vocabulary as v
+
+ENTRIES = list(grammar.entries())
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_help_begins_with_an_example(run: Run, entry: grammar.Entry) -> None:
+    for option in ("--help", "-h"):
+        status, out, err = run(*entry.path[1:], option)
+        assert (status, err) == (0, "")
+        assert re.match(r"Examples?: (\w+=\S+ |source <\()*tq ?", out)
+        assert f"\nUsage: {entry.name}" in out
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_help_is_in_the_imperative_without_a_full_stop_in_options(entry: grammar.Entry) -> None:
+    assert entry.summary.endswith((".", ":")) or not entry.summary.endswith(" ")
+    assert all(option.help and not option.help.endswith(".") for option in (*entry.options, *entry.arguments))
+
+
+@pytest.mark.parametrize(
+    "entry", [entry for entry in ENTRIES if not entry.verbs and len(entry.path) > 1], ids=lambda entry: entry.name
+)
+def test_the_examples_of_a_verb_parse(entry: grammar.Entry) -> None:
+    known = {name for option in entry.options for name in option.names} | {"--", "-h"}
+    for example in entry.examples:
+        words = example.split(" -- ")[0].split()
+        words = words[: words.index("|")] if "|" in words else words
+        if "tq" not in words:
+            continue
+        assert {word.split("=")[0] for word in words if re.fullmatch(r"-{1,2}[a-z][a-z-]*", word)} <= known
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"tq {__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "words, message, hint",
+    [
+        (["sumbit"], "no such verb: sumbit", "did you mean `tq submit`?"),
+        (["list"], "no such verb: list", "did you mean `tq ls`?"),
+        (["ps"], "no such verb: ps", "did you mean `tq ls`?"),
+        (["xyzzy"], "no such verb: xyzzy", "see `tq --help`"),
+        (["submit", "--naem", "x"], "no such option: --naem", "did you mean --name?"),
+        (["wait", "--timout", "1"], "no such option: --timout", "did you mean --timeout?"),
+        (["token", "mint"], "no such command 'mint'", "see `tq token --help`"),
+        (["token"], "missing command", "see `tq token --help`"),
+        (["show"], "missing argument 'ID'", "see `tq show --help`"),
+        (["ls", "-n", "x"], "invalid value for '-n' / '--limit': 'x' is not a valid int", "see `tq ls --help`"),
+        (["-o", "yaml", "ls"], "'yaml' is no output format", "one of table, json, jsonl, id"),
+        (["ls", "-o", "yaml"], "'yaml' is no output format", "one of table, json, jsonl, id"),
+        (["ls", "--color", "blue"], "'blue' is no choice for --color", "one of auto, always, never"),
+        (["worker", "--url", "tq://x", "--data", "y"], "--url and --data name a server each", "give one of them"),
+        (["server", "--listen", "x"], "'x' is no address", "write HOST:PORT, as in 127.0.0.1:7878"),
+        (["up", "--drain-time", "x"], "'x' is no duration", "write seconds, or 10ms, 5m, 1h, 7d"),
+        (["completion", "tcsh"], "'tcsh' is no shell that tq knows", "one of bash, zsh, fish"),
+    ],
+)
+def test_a_usage_error_has_a_hint_and_status_2(run: Run, words: list[str], message: str, hint: str) -> None:
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    said, hinted = err.rstrip("\n").split("\nhint: ")
+    assert said.startswith(f"tq: {message}")
+    assert hinted == hint
+
+
+def test_a_bug_is_a_sentence_and_status_70(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.says[v.List] = lambda _: v.Page(({"id": "1", "state": "queued", "size": "many"},))
+    ran = run("ls")
+    assert ran.status == 70
+    assert ran.err.startswith("tq: internal error: ValueError")
+    assert "Traceback" not in ran.err
+    monkeypatch.setenv("TQ_DEBUG", "1")
+    assert "Traceback" in run("ls").err
+
+
+def test_colour_follows_option_then_no_color_then_force_color(
+    run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.says[v.List] = lambda _: v.Page(({"id": "1", "state": "dead"},))
+
+    def is_colored(*words: str) -> bool:
+        return "\x1b[31mdead\x1b[0m" in run("ls", *words).out
+
+    assert not is_colored()
+    assert is_colored("--color", "always")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert is_colored()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not is_colored()
+    assert is_colored("--color", "always")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_knows_every_verb_and_option(run: Run, shell: str) -> None:
+    out = run("completion", shell).out
+    for entry in ENTRIES:
+        assert entry.path[-1] in out
+        for option in entry.options:
+            assert all(name.lstrip("-") in out for name in option.names)

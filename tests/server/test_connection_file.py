@@ -1,0 +1,75 @@
+"""The file by which programs of the same user find the server."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tq.errors import ConfigurationError
+from tq.net.token import make_token
+from tq.server.connection_file import (
+    Connection,
+    keep_token,
+    local_url,
+    read_token,
+    remove_files,
+    write_files,
+)
+
+TOKEN = make_token("admin", bytes(39))
+CONNECTION = Connection("tq://127.0.0.1:7878", "PEM", TOKEN)
+
+
+def test_both_files_are_private_and_the_copy_names_the_directory(tmp_path: Path) -> None:
+    data, state = tmp_path / "data", tmp_path / "state" / "tq"
+    data.mkdir()
+    write_files(CONNECTION, data, state)
+    fields = {"url": CONNECTION.url, "ca": "PEM", "token": TOKEN.text, "pid": os.getpid()}
+
+    assert json.loads((data / "connection.json").read_text()) == fields
+    assert json.loads((state / "connection.json").read_text()) == {**fields, "data": str(data)}
+    assert stat.S_IMODE((data / "connection.json").stat().st_mode) == 0o600
+    remove_files(data, state)
+    assert list(data.iterdir()) == list(state.iterdir()) == []
+
+
+def test_a_file_of_another_server_is_left_alone(tmp_path: Path) -> None:
+    theirs = tmp_path / "connection.json"
+    theirs.write_text(json.dumps({"pid": 1}))
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x/connection.json").write_text("no json")
+    remove_files(tmp_path, tmp_path / "x")
+
+    assert theirs.exists()
+
+
+def test_a_state_directory_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot write"):
+        write_files(CONNECTION, tmp_path, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "host,url",
+    [
+        ("127.0.0.1", "tq://127.0.0.1:1"),
+        ("0.0.0.0", "tq://127.0.0.1:1"),
+        ("::", "tq://[::1]:1"),
+        ("10.0.0.7", "tq://10.0.0.7:1"),
+    ],
+)
+def test_the_address_is_one_that_this_machine_reaches(host: str, url: str) -> None:
+    assert local_url(host, 1) == url
+
+
+def test_the_directorys_own_token_is_kept_privately(tmp_path: Path) -> None:
+    assert read_token(tmp_path) is None
+    (tmp_path / "identity").mkdir()
+    keep_token(tmp_path, TOKEN)
+
+    assert read_token(tmp_path) == TOKEN
+    assert stat.S_IMODE((tmp_path / "identity/admin.token").stat().st_mode) == 0o600
+    (tmp_path / "identity/admin.token").write_text("damaged")
+    assert read_token(tmp_path) is None

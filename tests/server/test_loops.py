@@ -1,0 +1,152 @@
+"""The background loops, on a clock that jumps."""
+
+from typing import Any
+
+import pytest
+import trio
+
+from tests.server.hall import BEAT_S, open_hall
+from tests.server.rig import submit
+from tq.server import loops
+from tq.store.directory import Room, low_water_bytes
+from tq.wire import messages as m
+
+
+async def test_a_silent_worker_is_lost_and_its_connection_closed(autojump_clock: Any) -> None:
+    async with open_hall() as hall:
+        hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+        worker = await hall.worker()
+        await trio.sleep(3.5 * BEAT_S)
+        assert 77 in hall.engine.live.workers
+        await trio.sleep(BEAT_S)
+
+        assert 77 not in hall.engine.live.workers
+        assert "nothing was heard" in (await worker.receive(m.Goodbye)).reason
+
+
+async def test_a_worker_that_beats_is_kept(autojump_clock: Any) -> None:
+    async with open_hall() as hall:
+        hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+        worker = await hall.worker()
+        for _ in range(20):
+            await trio.sleep(BEAT_S)
+            worker.send(m.Beat())
+
+        assert not worker.has_ended.is_set()
+
+
+async def test_a_frozen_server_first_reads_and_counts_the_late_tick_as_none() -> None:
+    clock = trio.testing.MockClock()
+    # Time stands still while the server is frozen, then jumps: all beats of the pause lie in the socket at once.
+    assert clock.current_time() == 0
+    hall_seen: list[int] = []
+
+    async def scenario() -> None:
+        async with open_hall() as hall:
+            hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+            worker = await hall.worker()
+            for _ in range(3):
+                clock.jump(BEAT_S)
+                await trio.testing.wait_all_tasks_blocked()
+            assert hall.lease_clock.missed(77) == 2
+            worker.send(m.Beat())  # lies in the socket when the tick comes
+            clock.jump(30 * BEAT_S)
+            await trio.testing.wait_all_tasks_blocked()
+            hall_seen.append(hall.lease_clock.missed(77))
+            assert not worker.has_ended.is_set()
+
+    await _under(clock, scenario)
+    assert hall_seen == [0]
+
+
+async def _under(clock: trio.testing.MockClock, scenario: Any) -> None:
+    await trio.to_thread.run_sync(lambda: trio.run(scenario, clock=clock))
+
+
+async def test_everybody_gets_a_beat(autojump_clock: Any) -> None:
+    async with open_hall() as hall:
+        hall.nursery.start_soon(loops.beats_loop, hall.desk)
+        client, worker = await hall.client("read"), await hall.worker()
+        await trio.sleep(3.5 * BEAT_S)
+
+        assert (len(client.beats), len(worker.beats)) == (3, 3)
+
+
+class Disk:
+    free = 10 * low_water_bytes
+
+    def free_bytes(self) -> int:
+        return self.free
+
+
+async def test_a_full_disk_stops_submits_then_leases_and_room_starts_them_again(autojump_clock: Any) -> None:
+    async with open_hall() as hall:
+        disk = Disk()
+        hall.nursery.start_soon(loops.disk_loop, hall.desk, disk)
+        worker, client = await hall.worker(slots=1), await hall.client("submit")
+        await client.ask(submit("a"))
+        await worker.receive(m.Assign)
+        await client.ask(submit("b"))
+        disk.free = low_water_bytes - 1
+        await trio.sleep(2)
+        assert hall.gate.room is Room.LOW
+        assert hall.pipeline.may_lease
+        disk.free = low_water_bytes // 2 - 1
+        await trio.sleep(2)
+        assert hall.gate.room is Room.CRITICAL
+        other = await hall.worker(78, slots=1)
+        await trio.sleep(2)
+        assert not any(isinstance(message, m.Assign) for message in other.seen)
+        disk.free = 10 * low_water_bytes
+        await trio.sleep(2)
+
+        assert len((await other.receive(m.Assign)).attempts) == 1
+
+
+async def test_an_assignment_that_is_never_acknowledged_cuts_the_worker(autojump_clock: Any) -> None:
+    async with open_hall() as hall:
+        hall.nursery.start_soon(loops.deliveries_loop, hall.desk)
+        worker, client = await hall.worker(), await hall.client("submit")
+        await client.ask(submit())
+        await worker.receive(m.Assign)
+
+        assert "not acknowledged" in (await worker.receive(m.Goodbye)).reason
+
+
+async def test_a_tick_reads_what_lies_in_the_sockets_before_it_counts() -> None:
+    clock = trio.testing.MockClock()
+    ended: list[bool] = []
+
+    async def scenario() -> None:
+        async with open_hall() as hall:
+            hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+            worker = await hall.worker()
+            for _ in range(3):
+                clock.jump(BEAT_S)
+                await trio.testing.wait_all_tasks_blocked()
+            worker.send(m.Beat())  # on its way at the very moment of the tick that would make the worker lost
+            clock.jump(BEAT_S)
+            await trio.testing.wait_all_tasks_blocked()
+            ended.append(worker.has_ended.is_set())
+
+    await _under(clock, scenario)
+    assert ended == [False]
+
+
+@pytest.mark.parametrize("late_beats,missed", [(0.5, 1), (1.5, 0)])
+async def test_a_tick_a_little_late_counts_and_a_very_late_one_does_not(late_beats: float, missed: int) -> None:
+    clock = trio.testing.MockClock()
+    seen: list[int] = []
+
+    async def scenario() -> None:
+        async with open_hall() as hall:
+            hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+            await hall.worker()
+            clock.jump(BEAT_S)
+            await trio.testing.wait_all_tasks_blocked()
+            clock.jump((1 + late_beats) * BEAT_S)
+            await trio.testing.wait_all_tasks_blocked()
+            seen.append(hall.lease_clock.missed(77))
+
+    await _under(clock, scenario)
+    assert seen == [missed]

@@ -1,0 +1,78 @@
+"""The loop of the simulated server that ticks: the real lease clock, signs of life, overdue deliveries, and rule I5."""
+
+from typing import TYPE_CHECKING
+
+from tests.sim.world import SECOND
+from tq import limits
+from tq.server.intake import Request
+from tq.server.lease_clock import LeaseClock
+from tq.wire import messages as m
+
+if TYPE_CHECKING:
+    from tests.sim.server import Server
+
+
+class Beats:
+    """The ticks of one life of a server. `heard_us` is kept beside the clock, to check it."""
+
+    def __init__(self, server: "Server") -> None:
+        self.clock = LeaseClock(server.beat_us / SECOND)
+        self._server = server
+        self._inlet = server.intake.inlet()
+        self._heard_us: dict[int, int] = {}
+        self._due_us = 0
+
+    def begin(self, owed: tuple[int, ...]) -> None:
+        """Tick from now on; who is owed the re-attach window has it."""
+        server = self._server
+        self.clock.owe(owed)
+        for worker in owed:
+            window_beats = max(limits.reattach_beats, limits.reattach_s_min * SECOND / server.beat_us)
+            self._heard_us[worker] = server.world.now_us + int((window_beats - 3) * server.beat_us)
+        self._plan()
+
+    def heard(self, worker: int, session: int) -> None:
+        """Note a sign of life of a worker's session."""
+        self.clock.heard(worker, session)
+        current = self._server.registry.worker(worker)
+        if current is not None and current.peer.session == session:
+            self._heard_us[worker] = self._server.world.now_us
+
+    def _plan(self) -> None:
+        server = self._server
+        self._due_us = server.world.now_us + server.beat_us
+        server.after(server.beat_us, self._tick, False)
+
+    def _tick(self, has_read: bool) -> None:
+        server, world = self._server, self._server.world
+        late_us = world.now_us - self._due_us
+        if late_us > 0 and not has_read:
+            server.after(0, self._tick, True)  # first the sockets
+            return
+        if late_us > server.beat_us:
+            world.count("late ticks")
+            self._heard_us = {worker: heard_us + late_us for worker, heard_us in self._heard_us.items()}
+        for lost in self.clock.tick(late_us / SECOND):
+            server.note(f"w{lost.worker:x} is lost, session {lost.session}")
+            world.count("workers declared lost")
+            self._inlet.put([Request(lost, "sim")])
+            session = server.registry.worker(lost.worker)
+            if session is not None:
+                session.close_session(lost.session, "lost")
+        self._check_i5()
+        for end in server.ends:
+            end.send([m.Beat()])
+        for session in server.registry.workers:
+            session.check_deliveries(world.now_us / SECOND)
+        self._plan()
+
+    def _check_i5(self) -> None:
+        """Nobody holds attempts who has not been heard for 3 beats, one tick and the time of a turn."""
+        server = self._server
+        for worker in server.engine.live.workers.values():
+            if worker.held:
+                silent_us = server.world.now_us - self._heard_us.get(worker.worker, server.world.now_us)
+                if silent_us > 5 * server.beat_us + SECOND:
+                    raise server.world.violated(
+                        f"I5: w{worker.worker:x} holds {len(worker.held)} attempts, silent for {silent_us / SECOND} s"
+                    )

@@ -1,0 +1,177 @@
+"""The simulated clients: they submit, cancel, read, wait and drain, and repeat what was cut, with the same key."""
+
+from typing import Final
+
+from tests.sim.ledger import Ledger, Told
+from tests.sim.network import End
+from tests.sim.script import Script
+from tests.sim.server import Server
+from tests.sim.world import MS, SECOND, Process, World
+from tq.core import vocabulary as v
+from tq.wire import messages as m
+
+SILENT_US: Final = 6 * SECOND
+TRY_AGAIN: Final = ("unknown", "not_done")
+
+
+class Client(Process):
+    """One client with one request under way at a time."""
+
+    def __init__(self, world: World, ledger: Ledger, server: Server, name: str, think_us: int) -> None:
+        super().__init__(world, name)
+        self.ledger = ledger
+        self.server = server
+        self.end: End | None = None
+        self.jobs: list[tuple[str, v.Submit]] = []  # the last ones that it was told of
+        self.todo: list[v.ClientCommand] = []
+        self.command: v.ClientCommand | None = None  # under way
+        self.expects: tuple[str, ...] = ()  # codes of errors that are no surprise
+        self.is_stopped = False
+        self._think_us = think_us
+        self._script = Script(world, name, self._workers)
+        self._request = 0
+
+    def start(self) -> None:
+        """Connect, and begin to act."""
+        self._connect()
+        self.after(self.world.wait_us(self._think_us), self._act)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way or planned."""
+        return self.command is None and not self.todo
+
+    def _workers(self) -> list[int]:
+        return sorted(self.server.engine.live.workers) if self.server.is_up else []
+
+    # ------------------------------------------------------------ the connection
+
+    def _connect(self) -> None:
+        if self.end is not None:
+            return
+        end = self.server.network.dial(self, self.server, self.server.accept) if self.server.is_listening else None
+        if end is None:
+            self.after(self.world.wait_us(200 * MS), self._connect)
+            return
+        self.end = end
+        end.on_messages = self._receive
+        end.on_end = lambda: self._disconnected(end)
+        end.send([m.Hello((1, 1), "sim", "", "client")])
+        self._ask()
+
+    def cut(self, *, near_notices: bool, far_notices: bool) -> bool:
+        """Lose the connection."""
+        if self.end is None:
+            return False
+        self.server.network.cut(self.end, near_notices=near_notices, far_notices=far_notices)
+        return True
+
+    def _disconnected(self, end: End) -> None:
+        if self.end is end:
+            self.end = None
+            self.after(self.world.wait_us(100 * MS), self._connect)
+
+    def _ask(self) -> None:
+        """Send the request under way; again after a cut, under another number."""
+        if self.command is None or self.end is None:
+            return
+        self._request += 1
+        self.end.send([m.Ask(self._request, self.command)])
+        self.after(SILENT_US, self._silent, self._request)
+
+    def _silent(self, request: int) -> None:
+        if self.command is None or request != self._request or self.end is None:
+            return
+        if isinstance(self.command, v.Wait):
+            self.end.send([m.Unsubscribe(request)])
+            self._done("gives up waiting")
+            return
+        end = self.end
+        end.close()
+        self._disconnected(end)
+
+    # ------------------------------------------------------------ answers
+
+    def _receive(self, messages: list[m.Message]) -> None:
+        for message in messages:
+            match message:
+                case m.Reply(answer=v.Submitted()):
+                    self._submitted(message)
+                case m.Reply(request=self._request) if self.command is not None and not message.more:
+                    self._check(message.answer)
+                    self._done(type(message.answer).__name__)
+                case m.Failed(request=self._request) if self.command is not None:
+                    self._failed(message)
+
+    def _submitted(self, message: m.Reply) -> None:
+        """Take an id: also when it answers a request that was sent twice."""
+        submit = self.command
+        if not isinstance(submit, v.Submit) or message.request != self._request:
+            return
+        assert isinstance(message.answer, v.Submitted)
+        if "key_conflict" in self.expects:
+            raise self.world.violated(f"key {submit.key} was accepted for another request: {message.answer}")
+        if submit.key:
+            self.ledger.acknowledged(submit.key, Told(int(message.answer.id), submit.size))
+        self.world.count("submits answered `existed`", message.answer.existed)
+        self.jobs = [*self.jobs[-40:], (message.answer.id, submit)]
+        self._done(f"got id {message.answer.id}")
+
+    def _check(self, answer: v.Answer) -> None:
+        if isinstance(answer, v.Cancelled) and isinstance(self.command, v.Cancel):
+            for text in self.command.ids:
+                if "." not in text:
+                    self.ledger.cancelled.add(int(text))
+
+    def _failed(self, message: m.Failed) -> None:
+        if message.code in TRY_AGAIN:
+            self.world.count(f"answered {message.code}")
+            self.after(self.world.wait_us(200 * MS), self._again, self._request)
+            return
+        if message.code not in self.expects:
+            raise self.world.violated(f"{self.command} failed: {message}")
+        self._done(f"failed {message.code}")
+
+    def _again(self, request: int) -> None:
+        if request == self._request:
+            self._ask()
+
+    def _done(self, what: str) -> None:
+        self.note(f"{type(self.command).__name__}: {what}")
+        self.command = None
+        self.after(self.world.wait_us(self._think_us) if not self.todo else 1, self._act)
+
+    # ------------------------------------------------------------ what it does
+
+    def _act(self) -> None:
+        if self.command is not None:
+            return
+        if not self.todo:
+            if self.is_stopped:
+                return
+            self.todo = self._script.plan(self.jobs)
+        self.command = self.todo.pop(0)
+        self.expects = ("already_ended", "not_found", "bad_request") if not isinstance(self.command, v.Submit) else ()
+        if isinstance(self.command, v.Submit):
+            known = self.ledger.told.get(self.command.key)
+            is_other = any(sub.key == self.command.key and sub != self.command for _, sub in self.jobs)
+            self.expects = ("key_conflict",) if known and is_other else ("not_found",) if self.command.stdin_key else ()
+        self._ask()
+
+    def tell(self, command: v.ClientCommand) -> None:
+        """Let it do this next."""
+        self.todo.append(command)
+        if self.command is None:
+            self.after(1, self._act)
+
+    def duplicate(self) -> bool:
+        """Send the submit under way, or the last one, once more: the answer must be the same."""
+        if self.end is None:
+            return False
+        if isinstance(self.command, v.Submit):
+            self.end.send([m.Ask(1_000_000 + self._request, self.command)])
+            return True
+        if self.command is None and self.jobs and self.jobs[-1][1].key:
+            self.tell(self.jobs[-1][1])
+            return True
+        return False

@@ -1,0 +1,216 @@
+"""The simulated launcher: the real queues by lane and the real frames; only the processes are made up.
+
+How long a process runs and how it ends are dice, by the profile that its body names: `short` tasks take milliseconds,
+`mixed` ones now and then much longer, `long` ones seconds.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from tests.sim.ledger import Ledger
+from tests.sim.world import MS, SECOND, Process, World
+from tq.core.task import Cause
+from tq.core.vocabulary import AttemptRef, End
+from tq.worker import frames
+from tq.worker.attempt import Phase
+from tq.worker.lanes import Lanes
+
+PIPE_US: Final = 30
+STARTED_US: Final = 20 * MS
+KILL_AFTER_US: Final = 4 * SECOND
+PROFILES: Final = (b"short", b"short", b"mixed", b"long", b"bad")
+
+
+class Pipe:
+    """One direction of a socket pair between two processes of a machine: ordered, and gone with its reader."""
+
+    def __init__(self, reader: Process, deliver: Callable[[Any], None]) -> None:
+        self._reader = reader
+        self._life = reader.life
+        self._deliver = deliver
+        self._coming: deque[Any] = deque()
+
+    def send(self, what: Any) -> None:
+        """Send something."""
+        self._coming.append(what)
+        world = self._reader.world
+        world.at(world.now_us + PIPE_US, self._arrive)
+
+    def tear(self, world: World) -> None:
+        """The writer dies: some of what it wrote last never left it."""
+        for _ in range(world.dice.randint(0, len(self._coming))):
+            self._coming.pop()
+
+    def _arrive(self) -> None:
+        reader = self._reader
+        if not self._coming or reader.life != self._life:
+            return
+        if reader.is_frozen:
+            reader.world.at(reader.frozen_until_us, self._arrive)
+            return
+        self._deliver(self._coming.popleft())
+
+
+class Order:
+    """What one Spawn says about all of its attempts."""
+
+    def __init__(self, spawn: frames.Spawn) -> None:
+        self.lane = spawn.lane
+        self.body = spawn.body
+
+
+class Attempt:
+    """One attempt as the launcher holds it."""
+
+    def __init__(self, ref: AttemptRef, order: Order) -> None:
+        self.ref = ref
+        self.order = order
+        self.phase = Phase.QUEUED
+        self.cause = Cause.NONE
+        self.begin_us = 0
+
+
+class Launcher(Process):
+    """One launcher process. `up` takes what it says to its worker."""
+
+    def __init__(self, world: World, ledger: Ledger, name: str, slots: int, up: Pipe) -> None:
+        super().__init__(world, name)
+        self.ledger = ledger
+        self.up = up
+        self.down = Pipe(self, self._obey)
+        self.slots = slots
+        self.held: dict[AttemptRef, Attempt] = {}
+        self.live = 0
+        self.is_dead = False
+        self._lanes = Lanes()
+        self._ends: list[End] = []
+        self._outputs: list[frames.Output] = []
+
+    def send(self, message: frames.Down) -> None:
+        """Take a frame of the worker (the interface of LauncherLink)."""
+        if not self.is_dead:
+            self.down.send(message)
+
+    def die(self) -> None:
+        """Be killed, and everything that it runs."""
+        self.is_dead = True
+        self.up.tear(self.world)
+        for attempt in self.held.values():
+            if attempt.phase is Phase.RUNNING:
+                self.ledger.process_ends(attempt.ref, None)
+        self.held.clear()
+        self.end_life()
+
+    # ------------------------------------------------------------ orders
+
+    def _obey(self, message: frames.Down) -> None:
+        match message:
+            case frames.Spawn():
+                self._queue(message)
+            case frames.Stop():
+                self._stop(message)
+            case frames.Recall():
+                self._recall(message)
+        self._start()
+
+    def _queue(self, spawn: frames.Spawn) -> None:
+        order = Order(spawn)
+        new = [Attempt(one.attempt, order) for one in spawn.attempts if one.attempt not in self.held]
+        self.held.update((attempt.ref, attempt) for attempt in new)
+        self._lanes.add(spawn.lane, spawn.width, new)  # type: ignore[arg-type]  # has what the queue looks at
+
+    def _stop(self, stop: frames.Stop) -> None:
+        for ref in stop.attempts:
+            attempt = self.held.get(ref)
+            if attempt is None:
+                continue
+            if attempt.phase is Phase.QUEUED:
+                self._drop(attempt)
+                self._report(End(ref, stop.cause, 0, 0))
+            elif not attempt.cause:
+                attempt.cause = Cause(stop.cause)
+                is_stubborn = self.world.chance(0.1)
+                delay_us = KILL_AFTER_US if is_stubborn else self.world.wait_us(10 * MS)
+                self.after(delay_us, self._exits, attempt, -9 if is_stubborn else -15)
+
+    def _recall(self, recall: frames.Recall) -> None:
+        back = [attempt for ref in recall.attempts if (attempt := self.held.get(ref)) and attempt.phase is Phase.QUEUED]
+        for attempt in back:
+            self._drop(attempt)
+        if back:
+            self.world.count("recalled in time", len(back))
+            self.up.send(frames.Recalled(tuple(attempt.ref for attempt in back)))
+
+    def _drop(self, attempt: Attempt) -> None:
+        del self.held[attempt.ref]
+        self._lanes.drop(attempt)  # type: ignore[arg-type]
+
+    # ------------------------------------------------------------ start and end
+
+    def _start(self) -> None:
+        while self.live < self.slots:
+            attempt: Any = self._lanes.take()
+            if attempt is None:
+                return
+            attempt.phase = Phase.RUNNING
+            if self.world.chance(0.01 if not self.world.is_calm else 0):
+                self._release(attempt)
+                if self.world.chance(0.5):
+                    self.up.send(frames.Recalled((attempt.ref,), Cause.WORKER_TROUBLE, "out of descriptors"))
+                else:
+                    cause, code = self.world.dice.choice(((Cause.SPAWN_FAILED, 127), (Cause.CWD_MISSING, 125)))
+                    self._report(End(attempt.ref, cause, code, 0))
+                continue
+            self.live += 1
+            attempt.begin_us = self.world.now_us
+            self.ledger.process_starts(attempt.ref)
+            run_us, code = self._fate(attempt.order.body)
+            if run_us > STARTED_US:
+                self.after(STARTED_US, self._started, attempt)
+            self.after(run_us, self._exits, attempt, code)
+
+    def _fate(self, body: bytes) -> tuple[int, int]:
+        dice = self.world.dice
+        if body == b"short" or (body == b"mixed" and dice.random() < 0.9):
+            run_us = dice.randint(MS, 8 * MS)
+        elif body == b"long":
+            run_us = dice.randint(50 * MS, 6 * SECOND)
+        else:
+            run_us = dice.randint(5 * MS, 2 * SECOND)
+        is_bad = dice.random() < (0.5 if body == b"bad" else 0.05)
+        return run_us, dice.choice((1, 2, 75, -11, -9)) if is_bad else 0
+
+    def _started(self, attempt: Attempt) -> None:
+        if attempt.phase is Phase.RUNNING:
+            self.up.send(frames.Started((attempt.ref,)))
+
+    def _exits(self, attempt: Attempt, code: int) -> None:
+        if attempt.phase is not Phase.RUNNING:
+            return
+        self.live -= 1
+        self._release(attempt)
+        ref = attempt.ref
+        run_us = self.world.now_us - attempt.begin_us
+        self.ledger.process_ends(ref, code)
+        if self.world.chance(0.3):
+            text = b"out of %d.%d/%d" % (ref.job, ref.member, ref.attempt)
+            self.ledger.written[ref] = text
+            self._outputs.append(frames.Output(ref, 1, 0, text))
+        cause = attempt.cause or (Cause.EXIT if code >= 0 else Cause.SIGNAL)
+        self._report(End(ref, cause, code, max(run_us, 1)))
+        self._start()
+
+    def _release(self, attempt: Attempt) -> None:
+        attempt.phase = Phase.ENDED
+        del self.held[attempt.ref]
+        self._lanes.release(attempt.order.lane)
+
+    def _report(self, end: End) -> None:
+        if not self._ends:
+            self.after(self.world.dice.randint(0, 20 * MS) if self.live else 100, self._flush)
+        self._ends.append(end)
+
+    def _flush(self) -> None:
+        self.up.send(frames.Ended(tuple(self._ends), tuple(self._outputs)))
+        self._ends, self._outputs = [], []

@@ -1,0 +1,195 @@
+"""One seed, from an empty store to the end: faults while clients act, then calm, in which everything must end."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+from unittest.mock import patch
+
+from tests.sim.checked import Moves, count_moves
+from tests.sim.client import Client
+from tests.sim.faults import Cell, Faults
+from tests.sim.ledger import Ledger
+from tests.sim.network import Network
+from tests.sim.script import IMPOSSIBLE
+from tests.sim.server import Server
+from tests.sim.worker import Worker
+from tests.sim.world import MS, SECOND, Violation, World
+from tq import limits
+from tq.core import tables
+from tq.core import vocabulary as v
+from tq.core.engine import Bounds
+from tq.core.view import pages
+from tq.server import intake
+from tq.worker import hands
+
+BEAT_US: Final = SECOND
+CALM_US: Final = 3_000 * SECOND
+TINY: Final = Bounds(slice=3, leases=3, lanes=2)
+
+
+class Result(NamedTuple):
+    """What a run showed."""
+
+    seed: int
+    commands: int
+    faults: int
+    fired: dict[Cell, int]
+    moves: Moves
+    counts: dict[str, int]
+    digest: int
+    virtual_s: float
+    violation: str
+    history: tuple[str, ...]
+
+
+@contextmanager
+def bounds_of(seed: int) -> Iterator[Bounds]:
+    """Set every bound of a turn tiny in every second seed, so that slices, pages and cuts are walked through."""
+    if seed % 2:
+        yield Bounds()
+        return
+    tiny: list[tuple[Any, str, int]] = [
+        (limits, "leases_per_dispatch_max", TINY.leases),
+        (limits, "turn_changes_max", 40),
+        (intake, "slice_requests", 2),
+    ]
+    before = [getattr(module, name) for module, name, _ in tiny]
+    for module, name, value in tiny:
+        setattr(module, name, value)
+    try:
+        yield TINY
+    finally:
+        for (module, name, _), value in zip(tiny, before, strict=True):
+            setattr(module, name, value)
+
+
+class Run:
+    """One run of one seed."""
+
+    def __init__(self, seed: int, bounds: Bounds, *, commands: int, faults: int, check_every: int = 300) -> None:
+        self.world = world = World(seed)
+        self.commands = commands
+        self.ledger = Ledger(world)
+        network = Network(world, is_encoded=seed % 8 == 3)
+        self.server = Server(world, network, self.ledger, bounds, BEAT_US, check_every)
+        self.workers = [
+            Worker(world, self.ledger, self.server, f"worker{number}", self._capacity(number))
+            for number in range(world.dice.randint(2, 4))
+        ]
+        self.clients = [
+            Client(world, self.ledger, self.server, f"client{number}", world.dice.choice((100, 250, 400)) * MS)
+            for number in range(world.dice.randint(2, 4))
+        ]
+        self.faults = Faults(world, self.server, self.workers, self.clients, faults, commands)
+        self.wanted_faults = faults
+
+    def _capacity(self, number: int) -> v.Capacity:
+        dice = self.world.dice
+        if number == 0:  # one that can run everything that is possible
+            return v.Capacity(slots=dice.randint(2, 4), cpus_milli=4_000, mem_bytes=4 << 30, host="host0")
+        queues = dice.choice(((), (), ("fast",), ("default", "night")))
+        return v.Capacity(
+            slots=dice.randint(1, 4), cpus_milli=dice.choice((0, 1_000, 3_000)), mem_bytes=dice.choice((0, 2 << 30)),
+            host=f"host{number}", queues=queues,
+        )  # fmt: skip
+
+    def go(self) -> None:
+        """Run; raises Violation."""
+        world = self.world
+        self.server.start()
+        for actor in (*self.workers, *self.clients):
+            actor.start()
+        if not world.run(self._is_acted, world.now_us + 3_000 * SECOND):
+            raise world.violated(f"only {self.server.total_commands} commands and {self.faults.total} faults happened")
+        self._calm_down()
+        if not world.run(self._is_drained, world.now_us + CALM_US):
+            raise world.violated(f"liveness: not everything has ended: {self._left()}")
+        self._check_end()
+
+    def _is_acted(self) -> bool:
+        return self.faults.total >= self.wanted_faults and self.server.total_commands >= self.commands
+
+    def _calm_down(self) -> None:
+        self.world.is_calm = True
+        self.world.note("world", "calm: no more faults")
+        for client in self.clients:
+            client.is_stopped = True
+        self._tidy_up()
+
+    def _tidy_up(self) -> None:
+        """End what never ends by itself: held jobs, impossible ones, drained workers."""
+        client = self.clients[0]
+        if self.server.is_up and client.is_idle:
+            staying = {worker.id for worker in self.workers if worker.is_up and not worker.slots.is_leaving}
+            for worker in self.server.engine.live.workers.values():
+                if worker.draining and worker.worker in staying:
+                    client.tell(v.Drain(f"w{worker.worker:016x}", on=False))
+            stuck = [
+                str(key[0])
+                for page in pages(self.server.disk, tables.PROGRESS)
+                for key, progress in page
+                if not progress.is_ended and (progress.hold or self.ledger.jobs[key].demand == IMPOSSIBLE)
+            ]
+            if stuck:
+                client.tell(v.Cancel(tuple(stuck)))
+        self.world.after(SECOND, self._tidy_up)
+
+    def _is_drained(self) -> bool:
+        if self.world.events % 16:
+            return False
+        return (
+            self.server.is_listening
+            and all(client.is_idle for client in self.clients)
+            and all(worker.is_up and not worker.slots.held for worker in self.workers)
+            and not any(worker.held for worker in self.server.engine.live.workers.values())
+            and not any(lane.ready for lane in self.server.engine.live.lanes.values())
+            and self.server.disk.sequence == self.server.disk.flushed
+            and not any(sum(lane.counts[:6]) for lane in self.server.engine.live.lanes.values())
+        )
+
+    def _left(self) -> str:
+        alive = [(key, task) for key, task in self.ledger.tasks.items() if not task.state.is_terminal]
+        busy = [(client.name, client.command, client.todo) for client in self.clients if not client.is_idle]
+        return (
+            f"tasks {alive[:3]}, clients {busy}, "
+            f"workers {[(worker.name, worker.is_up, list(worker.slots.held.items())[:3]) for worker in self.workers]}, "
+            f"lanes {list(self.server.engine.live.lanes.items())[:5]}, "
+            f"live {[(f'w{n:x}', w.session, list(w.held)[:3]) for n, w in self.server.engine.live.workers.items()]}"
+        )
+
+    def _check_end(self) -> None:
+        self.server.checks.everything(self.server.disk, self.server.engine.live)
+        self.ledger.check_all(self.server.disk)
+        if self.ledger.running:
+            raise self.world.violated(f"I10: processes live: {list(self.ledger.running.values())[:5]}")
+        for table in (tables.RUNNING, tables.READY, tables.AGAIN, tables.SWEEP):
+            if rows := self.server.disk.scan(table, (0,), (1 << 63,), 3):
+                raise self.world.violated(f"idle, and {table.name} has {rows}")
+        for worker in self.server.engine.live.workers.values():
+            if worker.slots_used or worker.loads or worker.started or worker.recalled:
+                raise self.world.violated(f"I8: idle, and w{worker.worker:x} has {worker.slots_used} slots reserved")
+
+
+def run_seed(seed: int, *, commands: int = 2_000, faults: int = 20, echo: Any = None, check_every: int = 300) -> Result:
+    """Run one seed; what goes wrong is in the result."""
+    moves: Moves = {}
+    violation = ""
+    with bounds_of(seed) as bounds, count_moves(moves), patch.object(hands, "log", _ignore):
+        run = Run(seed, bounds, commands=commands, faults=faults, check_every=check_every)
+        run.world.echo = echo
+        try:
+            run.go()
+        except Violation as found:
+            violation = str(found)
+        except Exception as error:  # noqa: BLE001 - whatever a broken part raises is a finding of this seed
+            violation = f"seed {seed}: {error!r}\n{traceback.format_exc()}"
+    world = run.world
+    return Result(
+        seed, run.server.total_commands, run.faults.total, run.faults.fired, moves, world.counts, world.digest,
+        world.now_us / SECOND, violation, tuple(world.history),
+    )  # fmt: skip
+
+
+def _ignore(*_: object, **__: object) -> None:
+    """Stand in for the log."""

@@ -1,0 +1,227 @@
+"""The simulated server: the real engine, commit loop, intake, peers and lease clock over a store in memory.
+
+It crashes at every point where the commit loop yields, and between a flush and the news of it; a crash loses what was
+not flushed, but for some of its oldest writes. A fault that waits for a point of the commit loop fires here.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from tests.sim.beats import Beats
+from tests.sim.checked import CheckedEngine, Checks
+from tests.sim.ledger import Ledger
+from tests.sim.network import End, Network
+from tests.sim.sessions import ClientSession, WorkerSession
+from tests.sim.world import MS, Process, Violation, World
+from tq.core import tables
+from tq.core.engine import Bounds
+from tq.core.vocabulary import Recovered, Times
+from tq.errors import StoreError
+from tq.server.commit_loop import Pipeline, Point
+from tq.server.intake import Intake
+from tq.server.registry import Registry
+from tq.store.memory import MemoryStore
+from tq.wire import messages as m
+
+POINTS: Final = tuple(Point)
+WALL_MS: Final = 1_800_000_000_000
+
+
+class Server(Process):
+    """One data directory and the server on it, life after life."""
+
+    def __init__(
+        self, world: World, network: Network, ledger: Ledger, bounds: Bounds, beat_us: int, check_every: int
+    ) -> None:
+        super().__init__(world, "server")
+        self.network = network
+        self.ledger = ledger
+        self.bounds = bounds
+        self.beat_us = beat_us
+        self.disk = MemoryStore()
+        self.at_point: Callable[[Point], None] = lambda _: None
+        self.is_up = False
+        self.is_listening = False
+        self.commands = 0
+        self.lives = 0
+        self.checks = Checks(world, check_every)
+        self._wall_ms = WALL_MS
+
+    # ------------------------------------------------------------ life and death
+
+    def start(self) -> None:
+        """Start on the disk as it is."""
+        self.lives += 1
+        self.is_up = True
+        self.engine = CheckedEngine(self.disk, self.bounds, self.ledger)
+        self.intake = Intake()
+        self.registry = Registry()
+        self.beats = Beats(self)
+        self.ends: list[End] = []
+        meta = self.disk.get(tables.META, ())
+        self._steady_offset_ms = max(meta.steady_ms if meta else 0, self.world.now_us // MS) - self.world.now_us // MS
+        self._lap_ms = 0.0
+        self._is_driving = self._is_woken = False
+        self.pipeline = Pipeline(
+            self.engine, self.disk, self.intake,
+            times=self._times, lap_ms=self._lap, flush=self._flush, release=self._release, on_bug=self._on_bug,
+        )  # fmt: skip
+        self.pipeline.on_wake = self._wake
+        self._steps: Iterator[Point] = self.pipeline.steps(self.world.dice.getrandbits(63) | 1, self._recovered)
+        self.note(f"starts, life {self.lives}, at sequence {self.disk.sequence}")
+        self.after(1, self._drive)
+
+    def crash(self, reason: str) -> None:
+        """Die on the spot: what was not flushed is lost, but for a random part of its beginning."""
+        if not self.is_up:
+            return
+        self._go_down(reason, self.world.dice.randint(0, self.disk.unflushed))
+
+    def _go_down(self, reason: str, surviving: int) -> None:
+        self.commands += self.pipeline.counters.commands
+        lost = self.disk.unflushed - surviving
+        written, flushed = self.disk.sequence, self.disk.flushed
+        self.disk = self.disk.crash(surviving)
+        self.world.count("turns lost in a crash", written - self.disk.sequence)
+        self.world.count("turns that a crash kept though nobody was told", self.disk.sequence - flushed)
+        for name, more in self.engine.live.counts.items():
+            self.world.count(name, more)
+        self.ledger.crashed(self.disk.sequence)
+        self.note(f"{reason}: {surviving} unflushed writes survive, {lost} are lost")
+        for end in self.ends:
+            self.network.die(end)
+        self.is_up = self.is_listening = False
+        self.end_life()
+        self.world.after(self.world.wait_us(300 * MS), self.start)
+
+    def stop(self) -> None:
+        """Stop in order, as on SIGTERM."""
+        if self.is_up:
+            self.note("is asked to stop")
+            self.pipeline.stop()
+
+    @property
+    def total_commands(self) -> int:
+        """Commands that the commit loop has taken, over all lives."""
+        return self.commands + (self.pipeline.counters.commands if self.is_up else 0)
+
+    # ------------------------------------------------------------ the commit loop
+
+    def _times(self) -> Times:
+        now_ms = self.world.now_us // MS
+        return Times(now_ms + self._steady_offset_ms, self._wall_ms + now_ms)
+
+    def _lap(self) -> float:
+        self._lap_ms += self.world.dice.random() * 0.6
+        return self._lap_ms
+
+    def _wake(self) -> None:
+        if not self._is_driving and not self._is_woken:
+            self._is_woken = True
+            self.after(1, self._drive)
+
+    def _drive(self) -> None:
+        """Step the pipeline as its driver in the server does: on and on until it must wait."""
+        self._is_woken = False
+        if self._is_driving:
+            return
+        self._is_driving = True
+        life = self.life
+        try:
+            while True:
+                point = next(self._steps, None)
+                if point is None:
+                    self._go_down("has stopped", self.disk.unflushed)
+                    return
+                self.at_point(point)
+                if life != self.life:
+                    return
+                if not self._goes_on(point):
+                    return
+        except StoreError as error:
+            if life == self.life:
+                self._go_down(f"exits: {error}", self.world.dice.randint(0, self.disk.unflushed))
+        finally:
+            if life == self.life:
+                self._is_driving = False
+
+    def _goes_on(self, point: Point) -> bool:
+        """Do what belongs to a point; return whether the loop goes on without waiting."""
+        if self.is_frozen:
+            self.after(1, self._drive)
+            return False
+        match point:
+            case Point.IDLE:
+                if self.pipeline.has_work:
+                    return True
+                self.checks.idle(self.engine.live)
+                idle_ms = self.pipeline.idle_ms()
+                if idle_ms is not None:
+                    self.after(max(idle_ms, 1) * MS, self._drive)
+                return False
+            case Point.FLUSHING:
+                return self.pipeline.is_flushed
+            case Point.WRITTEN:
+                self.checks.turn(self.disk, self.engine.live)
+        return True
+
+    def _on_bug(self, command: object, times: Times, error: Exception) -> None:
+        if isinstance(error, Violation):
+            raise error
+        raise self.world.violated(f"I12: {command} at {times} raised {error!r}") from error
+
+    def _recovered(self, answer: Recovered) -> None:
+        self.is_listening = True
+        self.lineage, self.epoch = answer.lineage, answer.epoch
+        self.note(f"listens, epoch {answer.epoch}, owes {[f'w{worker:x}' for worker in answer.workers]}")
+        self.beats.begin(answer.workers)
+
+    # ------------------------------------------------------------ the committer's thread
+
+    def _flush(self, sequence: int) -> None:
+        took_us = self.world.dice.choice((100, 400, 1_000, 5_000))
+        if self.world.chance(0.01):
+            took_us = 200 * MS
+        self.after(took_us, self._flush_ends, sequence)
+
+    def _flush_ends(self, sequence: int) -> None:
+        try:
+            self.disk.flush(sequence)
+        except StoreError as error:
+            self.after(50, self.pipeline.fail, error)
+            return
+        self.ledger.flushed(sequence)
+        self.after(50, self.pipeline.flushed, sequence)
+
+    def check_durable(self, what: str) -> None:
+        """Nothing of a turn may leave before its flush, nor any read that could have seen it."""
+        if self.disk.sequence != self.disk.flushed:
+            raise self.world.violated(
+                f"{what} leaves while turn {self.disk.sequence} is written and only {self.disk.flushed} is on disk"
+            )
+
+    def _release(self, effects: Any) -> None:
+        self.check_durable(f"{len(effects)} effects, first {effects[0]}")
+        self.registry.release(effects)
+
+    # ------------------------------------------------------------ connections
+
+    def accept(self, end: End) -> None:
+        """Take a connection: the first message says whose."""
+        self.ends = [one for one in self.ends if one.is_open]
+        self.ends.append(end)
+        end.on_messages = lambda messages: self._hello(end, messages)
+
+    def _hello(self, end: End, messages: list[m.Message]) -> None:
+        hello, *rest = messages
+        if not isinstance(hello, m.Hello):
+            raise self.world.violated(f"the first message is {hello}")
+        session: ClientSession | WorkerSession
+        session = WorkerSession(self, end, hello) if hello.role == "worker" else ClientSession(self, end)
+        end.on_messages = session.receive
+        end.on_end = session.ended
+        number = session.peer.session if isinstance(session, WorkerSession) else 0
+        role = "worker" if hello.role == "worker" else "admin"
+        end.send([m.Welcome(1, "sim", self.lineage, self.epoch, number, self.beat_us // MS, role)])
+        if rest:
+            session.receive(rest)

@@ -1,0 +1,152 @@
+"""The simulator can fail: each of these breaks one promise on purpose, and must be caught within a few seeds."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.sim.run import run_seed
+from tq.core.engine import fence, join
+from tq.core.engine.fence import Verdict
+from tq.core.engine.step import Step
+from tq.core.task import Phase, State, Trigger
+from tq.server.commit_loop import Pipeline, Point
+from tq.server.lease_clock import LeaseClock
+from tq.server.peers import WorkerPeer
+from tq.worker.outbox import Outbox
+from tq.worker.slots import Slots
+
+SEEDS_MAX = 12
+COMMANDS = 600
+FAULTS = 12
+
+Break = Callable[[pytest.MonkeyPatch], None]
+
+
+def skip_the_attempt_check(patch: pytest.MonkeyPatch) -> None:
+    def judge(step, task, ref, worker):
+        if task is None:
+            return Verdict.STALE
+        if task.state is State.RUNNING:
+            return Verdict.CURRENT
+        return Verdict.CLAIM if task.state is State.QUEUED and task.phase is Phase.LOST else Verdict.STALE
+
+    patch.setattr(fence, "judge", judge)
+    patch.setattr(join, "judge", judge)
+
+
+def skip_the_session_check(patch: pytest.MonkeyPatch) -> None:
+    def worker_lost(step, command):
+        from tq.core.engine.report import lose_worker
+
+        if command.worker in step.live.workers:
+            lose_worker(step, command.worker)
+
+    from tq.core import engine
+    from tq.core.vocabulary import WorkerLost
+
+    patch.setitem(engine._CHANGES, WorkerLost, worker_lost)
+
+
+def answer_before_the_flush(patch: pytest.MonkeyPatch) -> None:
+    close = Pipeline._close
+
+    def hasty(self: Pipeline, turn) -> Iterator[Point]:
+        for point in close(self, turn):
+            if point is Point.WRITTEN:
+                for reply, answer in self._flight.replies:
+                    reply(answer)
+                self._flight.replies = []
+            yield point
+
+    patch.setattr(Pipeline, "_close", hasty)
+
+
+def release_effects_before_the_flush(patch: pytest.MonkeyPatch) -> None:
+    close = Pipeline._close
+
+    def hasty(self: Pipeline, turn) -> Iterator[Point]:
+        for point in close(self, turn):
+            if point is Point.WRITTEN and self._flight.effects:
+                self._release(self._flight.effects)
+                self._flight.effects = ()
+            yield point
+
+    patch.setattr(Pipeline, "_close", hasty)
+
+
+def forget_the_array_cursor(patch: pytest.MonkeyPatch) -> None:
+    touch = Step._touch
+
+    def forgetful(self: Step, progress, member, trigger) -> None:
+        cursor = progress.cursor
+        touch(self, progress, member, trigger)
+        if trigger is Trigger.LEASE and member % 4 == 3:
+            progress.cursor = cursor
+
+    patch.setattr(Step, "_touch", forgetful)
+
+
+def take_back_nothing_that_is_not_held(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(join, "_give_back_missing", lambda step, before, kept: None)
+
+
+def keep_what_lost_workers_had(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LeaseClock, "tick", lambda self, late_s=0.0: [])
+
+
+def never_take_a_job_out_of_its_lane(patch: pytest.MonkeyPatch) -> None:
+    settle_ready = Step._settle_ready
+
+    def lazy(self: Step, key, progress) -> None:
+        if progress.is_startable() or progress.size % 3:
+            settle_ready(self, key, progress)
+
+    patch.setattr(Step, "_settle_ready", lazy)
+
+
+def forget_reports_at_a_cut(patch: pytest.MonkeyPatch) -> None:
+    disconnect = Outbox.disconnect
+
+    def forgetful(self: Outbox):
+        self._deliveries.clear()
+        return disconnect(self)
+
+    patch.setattr(Outbox, "disconnect", forgetful)
+
+
+def say_nothing_of_a_dead_launcher(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Slots, "launcher_died", lambda self, cause=0: [])
+
+
+def drop_output_of_what_ended_before_the_cut(patch: pytest.MonkeyPatch) -> None:
+    def knows(self: WorkerPeer, ref) -> bool:
+        return ref in self._held or any(ref in delivery.attempts for delivery in self._deliveries.values())
+
+    patch.setattr(WorkerPeer, "knows", knows)
+
+
+BREAKS: tuple[Break, ...] = (
+    skip_the_attempt_check,
+    skip_the_session_check,
+    answer_before_the_flush,
+    release_effects_before_the_flush,
+    forget_the_array_cursor,
+    take_back_nothing_that_is_not_held,
+    keep_what_lost_workers_had,
+    never_take_a_job_out_of_its_lane,
+    forget_reports_at_a_cut,
+    say_nothing_of_a_dead_launcher,
+    drop_output_of_what_ended_before_the_cut,
+)
+
+
+@pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.__name__)
+def test_a_broken_promise_is_caught(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+
+    for seed in range(1, SEEDS_MAX + 1):
+        result = run_seed(seed, commands=COMMANDS, faults=FAULTS)
+        if result.violation:
+            print(f"caught in seed {seed}: {result.violation[:200]}")
+            return
+    pytest.fail(f"{broken.__name__} was not noticed in {SEEDS_MAX} seeds")

@@ -1,0 +1,70 @@
+"""A fixed handful of seeds, as CI runs them; `make sim-long` runs a thousand and prints the tables."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.sim.coverage import NEVER_IN, OUT_OF_REACH, Coverage, reachable
+from tests.sim.run import run_seed
+from tests.tidy.tree import ROOT
+from tq.core.task import TRANSITIONS, State, Trigger
+
+SEEDS = range(1, 13)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_promise_is_kept_under_faults(seed: int) -> None:
+    result = run_seed(seed, commands=1_000, faults=20)
+
+    print("\n".join(result.history[-40:]), f"\nreplay: python -m tests.sim --seed {seed} --commands 1000")
+    assert result.violation == ""
+    assert result.commands >= 1_000
+    assert result.faults >= 20
+
+
+def test_one_seed_is_one_trace_whatever_the_process_hashes() -> None:
+    command = [sys.executable, "-m", "tests.sim", "--seed", "6", "--commands", "400", "--faults", "12"]
+
+    said = {
+        subprocess.run(
+            command, cwd=ROOT, env={**os.environ, "PYTHONHASHSEED": hash_seed}, check=True, capture_output=True
+        ).stdout
+        for hash_seed in ("0", "1", "77")
+    }
+
+    assert len(said) == 1
+    assert b"every promise was kept" in said.pop()
+
+
+def test_the_seed_decides_the_trace() -> None:
+    first, again, other = (run_seed(seed, commands=200, faults=4) for seed in (1, 1, 2))
+
+    assert first == again
+    assert first.digest != other.digest
+
+
+def test_the_moves_that_no_command_makes_yet_are_these() -> None:
+    assert reachable() == {
+        (State.HELD, Trigger.CANCEL),
+        (State.QUEUED, Trigger.LEASE),
+        (State.QUEUED, Trigger.CLAIM),
+        (State.QUEUED, Trigger.CANCEL),
+        (State.RUNNING, Trigger.ACK),
+        (State.RUNNING, Trigger.GIVE_UP),
+        (State.RUNNING, Trigger.LOSE),
+        (State.RUNNING, Trigger.HAND_BACK),
+        (State.RUNNING, Trigger.CANCEL),
+    }
+    assert {move for move in TRANSITIONS if move[0] not in NEVER_IN and move[1] not in OUT_OF_REACH} == reachable()
+
+
+def test_a_blank_in_the_tables_is_named() -> None:
+    coverage = Coverage()
+    coverage.add(run_seed(1, commands=200, faults=2))
+
+    blanks = coverage.blanks()
+
+    assert len(blanks) > 100
+    assert not any(name.startswith("move queued: lease") for name in blanks)

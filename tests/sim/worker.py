@@ -1,0 +1,170 @@
+"""The simulated worker: the real Slots and the real Hands, on a simulated connection, launcher and state directory.
+
+What is here stands for the loops of the worker's program: dial, hold a session, beat, replace the launcher, leave. It
+is killed, frozen (with or without its launcher), told to leave, and cut off; a successor comes on the same directory.
+"""
+
+from typing import Any, Final
+
+from tests.sim.launcher import Launcher, Pipe
+from tests.sim.ledger import Ledger
+from tests.sim.line import Line, carry_through
+from tests.sim.server import Server
+from tests.sim.world import MS, SECOND, Process, World
+from tq.core import vocabulary as v
+from tq.core.task import Cause
+from tq.wire import messages as m
+from tq.worker import instructions as i
+from tq.worker.hands import Hands
+from tq.worker.slots import Slots
+
+DRAIN_US: Final = 3 * SECOND
+GOODBYE_US: Final = 2 * SECOND
+
+
+class Directory:
+    """A worker's state directory: what survives it."""
+
+    def __init__(self) -> None:
+        self.last_worker = 0
+        self.spool: dict[int, tuple[v.End, ...]] = {}
+
+
+class Worker(Process):
+    """One worker on its directory, life after life. Each life has a new id."""
+
+    def __init__(self, world: World, ledger: Ledger, server: Server, name: str, capacity: v.Capacity) -> None:
+        super().__init__(world, name)
+        self.ledger = ledger
+        self.server = server
+        self.capacity = capacity
+        self.directory = Directory()
+        self.is_up = False
+
+    def start(self, *, names_predecessor: bool = True) -> None:
+        """Begin a life."""
+        world = self.world
+        self.id = world.dice.getrandbits(63) | 1
+        self.is_up = True
+        self.predecessor = self.directory.last_worker if names_predecessor else 0
+        if not names_predecessor:
+            self.directory = Directory()
+        self.hands = Hands(Slots(self.capacity, dict(self.directory.spool)), f"{self.id:016x}")
+        self.note(f"starts as w{self.id:x}, after w{self.predecessor:x}, {len(self.directory.spool)} reports kept")
+        self.launcher: Launcher | None = None
+        self.line = Line(self)
+        self._is_writing = False
+        self._is_hurrying = False
+        self._start_launcher()
+        self.line.pause()
+
+    def kill(self, *, names_predecessor: bool) -> None:
+        """Be killed, with everything that runs here; a successor starts soon."""
+        if self.is_up:
+            self.note("is killed")
+            self._die()
+            self._succeed(names_predecessor)
+
+    def _die(self) -> None:
+        self.is_up = False
+        if self.launcher is not None:
+            self.launcher.die()
+            self.launcher = None
+        if self.line.end is not None:
+            self.server.network.die(self.line.end)
+            self.line.end = None
+        self.end_life()
+
+    def _succeed(self, names_predecessor: bool) -> None:
+        def start() -> None:
+            self.start(names_predecessor=names_predecessor)
+
+        self.world.after(self.world.wait_us(500 * MS), start)
+
+    @property
+    def slots(self) -> Slots:
+        """What is held."""
+        return self.hands.slots
+
+    # ------------------------------------------------------------ the launcher
+
+    def _start_launcher(self) -> None:
+        up = Pipe(self, self._from_launcher)
+        self.launcher = Launcher(self.world, self.ledger, f"{self.name}/l", self.capacity.slots, up)
+        self.hands.launcher = self.launcher  # type: ignore[assignment]
+        self.line.take_messages()
+
+    def kill_launcher(self) -> None:
+        """The launcher dies, and what it runs; the worker hears of it when it has read what it said before."""
+        if self.launcher is not None and not self.launcher.is_dead:
+            self.note("its launcher dies")
+            self.launcher.die()
+            self.launcher.up.send(None)
+
+    def _from_launcher(self, frame: Any) -> None:
+        if frame is not None:
+            carry_through(self.hands.take_frames([frame]))
+            self.settle()
+            return
+        self.hands.launcher = self.launcher = None
+        self.hands.carry_out(self.slots.launcher_died(Cause.DRAIN if self._is_hurrying else Cause.LOST))
+        self.settle()
+        if not self._is_hurrying:
+            self.after(self.world.wait_us(50 * MS), self._start_launcher)
+
+    # ------------------------------------------------------------ the disk
+
+    def settle(self) -> None:
+        """See to what the last instructions want besides: the disk, and the steps of leaving."""
+        if self.hands.to_disk and not self._is_writing:
+            self._is_writing = True
+            self.after(self.world.wait_us(3 * MS), self._write)
+
+    def _write(self) -> None:
+        work, self.hands.to_disk = self.hands.to_disk, []
+        self._is_writing = False
+        for _, instruction in work:
+            match instruction:
+                case i.Keep():
+                    self.directory.spool[instruction.delivery] = instruction.ends
+                    self.world.count("reports kept on disk")
+                case i.Forget():
+                    self.directory.spool.pop(instruction.delivery, None)
+                case i.Aside():
+                    self.world.count("results aside", len(instruction.ends))
+
+    # ------------------------------------------------------------ leaving
+
+    def leave(self) -> None:
+        """Leave as on SIGTERM: drain, then stop what is left, say goodbye; a successor starts."""
+        if self.is_up and not self.slots.is_leaving:
+            self.note("is told to leave")
+            self.hands.carry_out(self.slots.leave())
+            self.settle()
+            self._leave_when_idle(self.world.now_us + DRAIN_US)
+
+    def _leave_when_idle(self, until_us: int) -> None:
+        if not self.slots.is_idle and self.world.now_us < until_us:
+            self.after(20 * MS, self._leave_when_idle, until_us)
+            return
+        if not self.slots.is_idle:
+            self.hands.carry_out(self.slots.stop_all(Cause.DRAIN))
+        self._goodbye(self.world.now_us + 10 * SECOND, 0)
+
+    def _goodbye(self, until_us: int, deadline_us: int) -> None:
+        """Wait until all has ended, then for the acknowledgements, and go."""
+        if not self.slots.is_idle and self.world.now_us < until_us:
+            self.after(20 * MS, self._goodbye, until_us, 0)
+            return
+        deadline_us = deadline_us or self.world.now_us + GOODBYE_US
+        if self.slots.held and self.world.now_us < deadline_us:
+            self.after(20 * MS, self._goodbye, until_us, deadline_us)
+            return
+        self.note(f"leaves, {len(self.slots.held)} not acknowledged")
+        if self.hands.link is not None:
+            self.hands.link.close(m.Goodbye("the worker leaves"))
+            self.line.end = None
+        if self.hands.to_disk:
+            self._write()
+        self._die()
+        self._succeed(names_predecessor=True)
