@@ -46,6 +46,13 @@ class Lane(msgspec.Struct, array_like=True, tag=1):
         return mine
 
 
+class Queue(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """What somebody has set for a queue. One that nobody has set anything for has no record, and no bounds."""
+
+    paused: bool = False
+    max: int = 0  # at most so many running, 0 = no bound
+
+
 class Job(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """The fixed record of a job, written once. Times in wall ms.
 
@@ -71,6 +78,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True, tag=1):
     stdin: int = 0
     key: str = ""
     entries: int = 0  # the blob that holds one entry for each member, 0 for none
+    max_fails: int = -1  # with more dead members than this the rest is cancelled; -1 = never
 
 
 class Progress(msgspec.Struct, array_like=True, tag=1):

@@ -7,13 +7,13 @@ people read. `body` and `usage` in them are opaque bytes; server/present.py open
 from typing import Any
 
 from tq.core import ids, tables
-from tq.core.job import Job, Progress
+from tq.core.job import Job, Progress, Queue
 from tq.core.live import Live
 from tq.core.placement import why_nowhere
 from tq.core.selection import matches, states_of
 from tq.core.task import Cause, Ending, State, Task
 from tq.core.view import View
-from tq.core.vocabulary import Document, Get, List, Outcome, Page, Status, Tokens, Wait, Waited, Where, Workers
+from tq.core.vocabulary import Document, Get, List, Outcome, Page, Queues, Status, Tokens, Wait, Waited, Where, Workers
 from tq.errors import BadRequest, TaskNotFound, TooLarge
 from tq.limits import page_items_max, page_keys_max, priority_max, wait_ids_max
 
@@ -56,9 +56,12 @@ def get(view: View, live: Live, command: Get) -> Document:
         "submitter": job.submitter,
         "trace": job.trace,
         "crash_limit": job.crash_limit,
+        "max_fails": job.max_fails,
         "cpus_milli": job.demand.cpus_milli,
         "body": job.body,
     }
+    if 0 <= job.max_fails < progress.counts[State.DEAD]:
+        document["reason"] = f"ended early: more than {job.max_fails} failed (max_fails)"
     if value is None and job.is_array:
         return Document(document)
     member = 0 if value is None else ids.position(number, job, value)
@@ -66,8 +69,17 @@ def get(view: View, live: Live, command: Get) -> Document:
     document["state"] = shown_state(progress, task).word
     document |= _task_part(task)
     if task is None and document["state"] == "queued":
-        document["reason"] = why_nowhere(live.workers.values(), job.queue, job.demand)
+        document["reason"] = why_nowhere(live.workers.values(), job.queue, job.demand) or _why_queue(live, job.queue)
     return Document(document)
+
+
+def _why_queue(live: Live, name: str) -> str:
+    settings = live.queues.get(name)
+    if settings is None:
+        return ""
+    if settings.paused:
+        return f"queue {name} is paused"
+    return f"queue {name} runs at most {settings.max}" if live.may_start(name) == 0 else ""
 
 
 def list_page(view: View, _live: Live, command: List) -> Page:
@@ -199,6 +211,21 @@ def tokens(view: View, _live: Live, _command: Tokens) -> Page:
             for key, token in rows
         )
     )
+
+
+def queues(_view: View, live: Live, _command: Queues) -> Page:
+    """Answer the queues that have tasks or settings, by name."""
+    counts: dict[str, list[int]] = {name: [0] * len(State) for name in live.queues}
+    for lane in live.lanes.values():
+        have = counts.setdefault(lane.queue, [0] * len(State))
+        for state in State:
+            have[state] += lane.counts[state]
+    items = []
+    for name in sorted(counts):
+        settings = live.queues.get(name, Queue())
+        states = {state.word: counts[name][state] for state in State if counts[name][state]}
+        items.append({"id": name, "paused": settings.paused, "max": settings.max, "counts": states})
+    return Page(tuple(items[:page_items_max]))
 
 
 def status(view: View, live: Live, _command: Status) -> Document:

@@ -5,7 +5,7 @@ Widths and families of the keys are the store's business (store/keys.py); the co
 
 from typing import Any, Final
 
-from tq.core.job import Entries, Forgotten, Job, Key, Lane, Meta, Progress, Sweep, Token, Upload
+from tq.core.job import Entries, Forgotten, Job, Key, Lane, Meta, Progress, Queue, Sweep, Token, Upload
 from tq.core.task import Task
 from tq.core.view import Table
 
@@ -27,6 +27,7 @@ UPLOAD: Final = Table("upload", Upload, "name")
 BODY: Final = Table("body", bytes, "blob", "piece")
 ENTRIES: Final = Table("entries", Entries, "blob", "first")
 ENTRY_AT: Final = Table("entry_at", bool, "blob", "first")  # where runs of entries begin: found without reading them
+QUEUE: Final = Table("queue", Queue, "name")
 SWEEP: Final = Table("sweep", Sweep, "sweep")
 TOKEN: Final = Table("token", Token, "name")
 
@@ -52,6 +53,7 @@ TABLES: Final[tuple[Table[Any], ...]] = (
     BODY,
     ENTRIES,
     ENTRY_AT,
+    QUEUE,
     SWEEP,
     TOKEN,
 )

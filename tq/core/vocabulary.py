@@ -68,6 +68,7 @@ class Submit(_Word, frozen=True, tag=True):
     trace: str = ""
     stdin_key: str = ""
     entries_key: str = ""
+    max_fails: int = -1
 
 
 class Upload(_Word, frozen=True, tag=True):
@@ -142,6 +143,18 @@ class SetPriority(_Selected, frozen=True, tag=True):
 
 class Forget(_Selected, frozen=True, tag=True):
     """Remove ended jobs with all their records and output."""
+
+
+class SetQueue(_Word, frozen=True, tag=True):
+    """Pause or resume a queue, or bound how many of it run at once (0 = no bound); None leaves a part as it is."""
+
+    name: str
+    paused: bool | None = None
+    max: int | None = None
+
+
+class Queues(_Word, frozen=True, tag=True):
+    """The queues that have tasks or settings."""
 
 
 class Get(_Word, frozen=True, tag=True):
@@ -519,7 +532,7 @@ class TokenRevoked(_Word, frozen=True, tag=True):
 
 ClientCommand = (
     Submit | Upload | AddEntries | Cancel | Hold | Release | Requeue | Retry | SetPriority
-    | Forget | Get | List | Wait | Workers | Drain | CreateToken | RevokeToken | Tokens
+    | Forget | SetQueue | Queues | Get | List | Wait | Workers | Drain | CreateToken | RevokeToken | Tokens
     | Status | StoreStatistics | Logs
 )
 WorkerCommand = Join | Started | Report | Handback | WorkerDrains

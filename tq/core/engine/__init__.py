@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from tq.core import query, tables
-from tq.core.engine import act, clock, control, dispatch, forget, join, report, submit, upload
+from tq.core.engine import act, clock, control, dispatch, forget, join, queues, report, submit, upload
 from tq.core.engine.step import Bounds, Step
 from tq.core.engine.timers import STEADY
 from tq.core.engine.verbs import VERBS
@@ -33,10 +33,12 @@ from tq.core.vocabulary import (
     Handback,
     Join,
     List,
+    Queues,
     Recover,
     Report,
     Retain,
     RevokeToken,
+    SetQueue,
     Started,
     Status,
     Submit,
@@ -63,6 +65,7 @@ _CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
     Upload: upload.add_piece,
     AddEntries: upload.add_entries,
     Drain: control.drain,
+    SetQueue: queues.set_queue,
     CreateToken: control.create_token,
     RevokeToken: control.revoke_token,
     Join: join.join,
@@ -84,6 +87,7 @@ _READS: Final[dict[type, Callable[[View, Live, Any], Answer]]] = {
     Workers: query.workers,
     Tokens: query.tokens,
     Status: query.status,
+    Queues: query.queues,
 }
 
 

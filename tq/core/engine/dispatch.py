@@ -7,6 +7,7 @@ those workers: so chains drain, and it gets its slot.
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import islice
 
 from tq.core import ids, tables
 from tq.core.engine.step import JobKey, Step, TaskKey, history_with_last
@@ -30,12 +31,21 @@ def dispatch(step: Step, *, may_lease: bool = True) -> None:
     if not may_lease or not workers:
         return
     leases = Leases(step)
+    left = {queue: step.live.may_start(queue) for queue in step.live.queues}
     for number in _lanes_in_order(step):
         lane = step.live.lanes[number]
+        bound = left.get(lane.queue)
+        if bound == 0:
+            continue
         fitting = [worker for worker in workers if could_fit(worker, lane.queue, lane.demand)]
         if not fitting:
             continue
-        is_unmet = leases.fill(number, places(step.live, number, fitting, step.times.steady_ms, leases.added))
+        room = places(step.live, number, fitting, step.times.steady_ms, leases.added)
+        before = leases.taken
+        is_unmet = leases.fill(number, room if bound is None else islice(room, bound))
+        if bound is not None:
+            left[lane.queue] = bound - (leases.taken - before)
+            is_unmet = is_unmet and left[lane.queue] != 0
         if leases.taken >= step.bounds.leases:
             break
         if is_unmet:

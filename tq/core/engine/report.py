@@ -1,12 +1,14 @@
 """Reports, handbacks and losses: how an attempt leaves its worker."""
 
 from tq.core import retry
+from tq.core.engine.act import act
 from tq.core.engine.fence import current_task, is_current_session
 from tq.core.engine.step import Step, TaskKey, ending
 from tq.core.engine.stop import is_cancelled, is_requeued
+from tq.core.engine.verbs import VERBS
 from tq.core.live import LIVE_SESSION
-from tq.core.task import Cause, Phase, Task, Trigger
-from tq.core.vocabulary import Acknowledge, End, Handback, Report, Started, TaskChanged, WorkerLost
+from tq.core.task import Cause, Phase, State, Task, Trigger
+from tq.core.vocabulary import Acknowledge, Cancel, End, Handback, Report, Started, TaskChanged, WorkerLost
 
 
 def started(step: Step, command: Started) -> None:
@@ -53,6 +55,16 @@ def _end(step: Step, end: End, task: Task) -> None:
         trigger = retry.after_failure(step.job(key[:2]), task)
         fields = ending(step, cause, end.code, end.run_us, end.result)
         step.move(key, task, trigger, failures=task.failures + 1, **fields)
+        _check_fails(step, key)
+
+
+def _check_fails(step: Step, key: TaskKey) -> None:
+    """End an array early that has more dead members than it may have."""
+    job, progress = step.job(key[:2]), step.progress(key[:2])
+    has_too_many = 0 <= job.max_fails < progress.counts[State.DEAD]
+    alive = sum(progress.counts[: State.SUCCEEDED])
+    if has_too_many and alive and not progress.cancelling:
+        act(step, VERBS[Cancel], Cancel((str(key[0]),)))
 
 
 def handback(step: Step, command: Handback) -> None:

@@ -11,12 +11,12 @@ from tq.core import tables
 from tq.core.engine.step import Step
 from tq.core.engine.upload import take
 from tq.core.job import Demand, Job, Key, Lane, Progress, Upload
+from tq.core.names import NAME_HINT, is_name
 from tq.core.placement import why_nowhere
 from tq.core.task import State
 from tq.core.vocabulary import Submit, Submitted
 from tq.errors import BadRequest, KeyConflict, TooLarge, TooManyLanes
 
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TRACE: Final = re.compile(r"(?:[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?")
 _INT64_MAX: Final = (1 << 63) - 1
 
@@ -52,8 +52,8 @@ def submit(step: Step, command: Submit) -> Submitted:
 
 def _check(command: Submit) -> None:
     for what, text in (("name", command.name), ("queue", command.queue), *(("tag", tag) for tag in command.tags)):
-        if not _NAME.fullmatch(text) and (text or what != "name"):
-            raise BadRequest(f"{text[:140]!r} is not a {what}", hint="use 1 to 128 letters, digits, '.', '_' or '-'")
+        if not is_name(text) and (text or what != "name"):
+            raise BadRequest(f"{text[:140]!r} is not a {what}", hint=NAME_HINT)
     if len(command.key) > limits.key_chars_max:
         raise BadRequest(f"a key has at most {limits.key_chars_max} characters")
     if len(command.tags) > limits.tags_max:
@@ -67,7 +67,8 @@ def _check(command: Submit) -> None:
     if not _TRACE.fullmatch(command.trace):
         raise BadRequest("the trace is not a W3C traceparent")
     _check_array(command)
-    if min(command.throttle, command.retries, command.crash_limit) < 0 or command.demand.cpus_milli < 0:
+    bounds = (command.throttle, command.retries, command.crash_limit, command.max_fails + 1, command.demand.cpus_milli)
+    if min(bounds) < 0:
         raise BadRequest("throttle, retries, crash limit and CPUs are not negative")
 
 
@@ -121,6 +122,7 @@ def _job(step: Step, command: Submit, stdin: Upload | None, entries: Upload | No
         stdin=stdin.blob if stdin else 0,
         key=command.key,
         entries=entries.blob if entries else 0,
+        max_fails=command.max_fails,
     )
 
 
