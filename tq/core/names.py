@@ -1,4 +1,4 @@
-"""Names of jobs, queues, tags and labels: what they may look like, since they appear in completions and on terminals."""
+"""Names of jobs, queues, tags and labels: what they may look like, since completions and terminals show them."""
 
 import re
 from typing import Final
