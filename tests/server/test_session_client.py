@@ -24,6 +24,7 @@ from tq.core.vocabulary import (
     Wait,
     Workers,
 )
+from tq.server.client_session import log_readers_max, waits_max
 from tq.server.follow import pending_slots_max
 from tq.server.log_reader import LogReader
 from tq.store.directory import Room
@@ -200,7 +201,51 @@ async def test_who_leaves_or_unsubscribes_is_told_no_more() -> None:
         await until(lambda: len(hall.registry.watch) == 0)
 
 
+async def test_what_one_connection_may_wait_for_is_bounded() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit(size=2 * waits_max, is_array=True))
+        for member in range(1, waits_max + 1):
+            await client.reply(client.put(Wait((f"1.{member}",))), wants_more=True)
+        with pytest.raises(errors.NotDone, match="waits on one connection"):
+            await client.ask(Wait(("1",)))
+
+        other = await hall.client("read")
+        await other.reply(other.put(Wait(tuple(f"1.{1 + n % 500}" for n in range(6_000)))), wants_more=True)
+        with pytest.raises(errors.NotDone, match="wait_ids_max"):
+            await other.ask(Wait(("1",) * 4_001))
+
+
+async def test_a_waiter_for_many_ids_gets_all_outcomes_in_pieces_that_fit() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit(size=5_000, is_array=True))
+        await client.ask(Cancel(("1",)))
+        ids = tuple(f"1.{number}" for number in range(1, 5_001))
+        number, seen = client.put(Wait(ids)), []
+        while True:
+            reply = await client.receive(m.Reply)
+            assert reply.request == number
+            seen += [outcome.id for outcome in reply.answer.outcomes]
+            if not reply.more:
+                break
+
+        assert tuple(seen) == ids
+
+
 # ---------------------------------------------------------------- logs
+
+
+async def test_log_readers_of_one_connection_are_bounded() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit())
+        numbers = [client.put(Logs("1", follow=True)) for _ in range(log_readers_max)]
+        with pytest.raises(errors.NotDone, match="logs on one connection"):
+            await client.ask(Logs("1"))
+        client.send(m.Unsubscribe(numbers[0]))
+
+        assert (await client.ask(Logs("1"))).state == "queued"
 
 
 async def running(hall: Any) -> tuple[Any, Any, v.AttemptRef]:
@@ -266,22 +311,24 @@ async def test_what_comes_while_the_reader_is_slow_is_sent_before_the_end() -> N
 async def test_a_reader_that_falls_far_behind_reads_on_from_the_store() -> None:
     async with open_hall() as hall:
         _, worker, ref = await running(hall)
-        slot = limits.output_slot_bytes
+        slot, last = limits.output_slot_bytes, pending_slots_max + 1
         sent: list[v.Answer] = []
 
         async def send(answer: v.Answer, *, more: bool) -> None:
             sent.append(answer)
             if len(sent) == 1:
-                for number in range(1, pending_slots_max + 2):
+                for number in range(1, last + 1):
                     worker.send(m.Output(ref, 1, number * slot, b"x" * slot), output=True)
-                worker.send(m.Ended(1, (End(ref, 1, 0, 100),)), output=True)
-                await worker.receive(m.Acknowledged)
+                await until(lambda: len(hall.store.output(ref.task, 1)) > last)
+            if getattr(answer, "offset", 0) == last * slot:  # and not only at the end
+                worker.send(m.Ended(1, (End(ref, 1, 0, 100),)))
 
         worker.send(m.Output(ref, 1, 0, b"x" * slot))
-        await LogReader(hall.desk, Logs("1", follow=True), send).run()
+        with trio.fail_after(5):
+            await LogReader(hall.desk, Logs("1", follow=True), send).run()
 
         offsets = [chunk.offset for chunk in sent if isinstance(chunk, Chunk)]
-        assert offsets == [number * slot for number in range(pending_slots_max + 2)]
+        assert offsets == [number * slot for number in range(last + 1)]
 
 
 async def test_following_begins_before_the_first_attempt_and_ends_with_a_cancel() -> None:

@@ -87,6 +87,27 @@ def test_what_ignores_the_signal_is_killed_after_the_grace(link, mark):
     assert (end.cause, end.code) == (Cause.CANCELLED, -signal.SIGKILL)
 
 
+def test_a_kill_reaches_what_holds_the_pipe_without_waiting_for_it(monkeypatch):
+    clockwork = Clockwork(monkeypatch)
+    held, other_end = os.pipe()
+    os.set_blocking(held, False)
+    os.write(other_end, b"last words")
+    with subprocess.Popen(["true"]) as process:
+        attempt = clockwork.start(process.pid)
+        attempt.fds = [held, -1]
+        clockwork.lives.stop(attempt, Cause.CANCELLED, 0.0, 100.0)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        clockwork.lives.reap(100.0)
+        clockwork.lives.settle(100.0)
+
+        assert clockwork.signals == [signal.SIGKILL]
+        assert clockwork.ended == [attempt]
+        assert attempt.output_held
+        assert attempt.stream(0).written == 10
+        process.returncode = 0  # it was reaped above, not by subprocess
+    os.close(other_end)
+
+
 def test_a_second_stop_shortens_the_grace_and_keeps_the_first_cause(link, mark):
     one = link.begin(python(STUBBORN + "print('ready', flush=True); time.sleep(1000)", mark))
     link.say(frames.Stop((one,), Cause.DRAIN))

@@ -401,9 +401,12 @@ def test_many_slots_raise_the_launchers_limit_of_files_and_not_the_tasks():
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     with link:
-        link.spawn(body("sh", "-c", "ulimit -Sn; exec sleep 1000"), [ref(1, m) for m in range(200)], width=200)
-        link.until(lambda: len(link.started) == 200)
-        link.say(frames.Stop(tuple(link.started), Cause.CANCELLED))
+        refs = tuple(ref(1, m) for m in range(200))
+        link.spawn(body("sh", "-c", "ulimit -Sn; exec sleep 1000"), refs, width=200)
+        for one in refs:
+            link.say(frames.Follow(one, 1000))
+        link.until(lambda: len(link.outputs) == 200)
+        link.say(frames.Stop(refs, Cause.CANCELLED))
         link.until(lambda: len(link.ends) == 200)
 
         assert {link.text(one) for one in link.ends} == {b"256\n"}

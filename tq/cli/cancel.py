@@ -16,9 +16,10 @@ def cancel(
     ids: options.Ids,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be cancelled; cancel nothing")] = False,
 ) -> None:
-    """Cancel jobs or tasks: what waits ends at once, what runs is sent TERM, then KILL.
+    """Cancel jobs or tasks.
 
-    Exits with 1 when all of it had ended already.
+    What waits ends at once; what runs is sent TERM and, after its --kill-after, KILL. Exits with 1 when all of it
+    had ended already.
     """
     from tq.cli import output, selectors
     from tq.core import vocabulary as v

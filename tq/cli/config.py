@@ -10,7 +10,10 @@ from tq.cli.verb import Verb
 
 
 def config(ctx: typer.Context) -> None:
-    """Show each setting and where it came from: flag, TQ_* variable, config.toml, connection file, default."""
+    """Show each setting and where it came from.
+
+    In this order: option, TQ_* variable, config.toml, connection file of a server of this user, default.
+    """
     from tq.cli import output
     from tq.client import target
 

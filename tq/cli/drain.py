@@ -13,7 +13,10 @@ Worker = Annotated[
 
 
 def drain(ctx: typer.Context, worker: Worker) -> None:
-    """Give a worker nothing more: what runs there ends, what waits there goes elsewhere."""
+    """Give a worker nothing more to do.
+
+    What runs there ends; what waits there goes elsewhere.
+    """
     _ask(ctx.obj, worker, on=True)
 
 

@@ -18,9 +18,10 @@ def join(
         str, typer.Option("--expires", metavar="DURATION", help="Valid for so long, as in 30d", show_default=False)
     ] = "",
 ) -> None:
-    """Print a join string for another machine, and the line that uses it.
+    """Print a join string for another machine.
 
-    The string holds a new token: treat it as a password. It is read from TQ_JOIN, never from the command line.
+    The line that uses it goes to stderr. The string holds a new token: treat it as a password. It is read from
+    TQ_JOIN, never from the command line.
     """
     from tq.cli import output
     from tq.cli.token import make

@@ -25,9 +25,10 @@ def logs(
     prefix: Annotated[bool, typer.Option("--prefix", help="Begin each line with the task and the stream")] = False,
     raw: options.Raw = False,
 ) -> None:
-    """Show what a task has written: its stdout on stdout, its stderr on stderr.
+    """Show what a task has written.
 
-    On a terminal control characters are shown, not obeyed; into a file or a pipe go the bytes as they are.
+    Its stdout comes out of stdout, its stderr out of stderr. On a terminal control characters are shown, not
+    obeyed; into a file or a pipe go the bytes as they are.
     """
     from tq.cli import follow, selectors
 

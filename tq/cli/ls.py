@@ -30,7 +30,7 @@ def ls(
         str, typer.Option("--page", metavar="NEXT", help="Go on where -o json said", show_default=False)
     ] = "",
 ) -> None:
-    """List jobs, newest first, or the tasks of one job, in order."""
+    """List jobs, newest first, or the tasks of a job."""
     from tq.cli import output, selectors, values
     from tq.core import vocabulary as v
 

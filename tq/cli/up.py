@@ -87,7 +87,8 @@ class Role:
         self.name = name
         self.process: subprocess.Popen[bytes] | None = None
         self.start_at_s = 0.0
-        self._command = [sys.executable, "-m", "tq", *arguments]
+        # -P: what lies in the current directory is not imported, as it is not by the program `tq` itself.
+        self._command = [sys.executable, "-P", "-m", "tq", *arguments]
         self._environ = environ
         self._pause_s = _PAUSE_S
         self._started_s = 0.0

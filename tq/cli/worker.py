@@ -54,9 +54,10 @@ def worker(
     ] = "",
     drain_time: DrainTime = "30s",
 ) -> None:
-    """Run tasks until SIGTERM or Ctrl-C: the first drains, the second stops now.
+    """Run tasks until SIGTERM or Ctrl-C.
 
-    On another machine give it TQ_URL and TQ_JOIN from `tq join`. Whoever may submit runs code as this user.
+    The first one drains: nothing new is taken, and what runs may end within the drain time. The second stops now. On
+    another machine give it TQ_URL and TQ_JOIN from `tq join`. Whoever may submit runs code as this user.
     """
     import gc
 

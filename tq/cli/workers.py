@@ -7,7 +7,7 @@ from tq.cli.verb import Verb
 
 
 def workers(ctx: typer.Context) -> None:
-    """List the workers: id, state, host, slots in use and offered."""
+    """List the workers with their state and slots."""
     from tq.cli import output, present
     from tq.core import vocabulary as v
 

@@ -190,9 +190,7 @@ class Pipeline:
 
     def idle_ms(self) -> int | None:
         """Return after how many ms Tick has something to do, None for never."""
-        if self._is_cut:
-            return 0
-        return self.engine.next_due_ms(self._times())
+        return self._due_ms(self._times())
 
     # ------------------------------------------------------------ the loop
 
@@ -232,14 +230,17 @@ class Pipeline:
             if isinstance(answer, Recovered):
                 on_recovered(answer)
 
-        turn = self._open()
+        turn = self._open(self._times())
         answer = turn.apply(Recover(lineage))
         if answer is not None:
             self._answers.replies.append((reply, answer))
 
-    def _open(self) -> Turn:
-        self._turn_times = self._times()
-        self._turn = self.engine.begin(self._turn_times)
+    def _due_ms(self, times: Times) -> int | None:
+        return 0 if self._is_cut else self.engine.next_due_ms(times)
+
+    def _open(self, times: Times) -> Turn:
+        self._turn_times = times
+        self._turn = self.engine.begin(times)
         self._answers = _Answers()
         self._spent_ms = 0.0
         self.intake.rotate()
@@ -249,10 +250,11 @@ class Pipeline:
         """Apply what waits to the open turn (opening one if need be), up to the turn's cap."""
         turn = self._turn
         if turn is None:
-            is_due = self.idle_ms() == 0
+            times = self._times()
+            is_due = self._due_ms(times) == 0
             if self.intake.is_empty and not is_due:
                 return
-            turn = self._open()
+            turn = self._open(times)
             if is_due:
                 turn.apply(Tick())
         began_ms = self._lap_ms()

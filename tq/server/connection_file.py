@@ -43,8 +43,7 @@ def local_url(host: str, port: int) -> str:
 
 
 def write_files(connection: Connection, data: Path, state: Path) -> None:
-    """Write both files, each at once or not at all."""
-    _replace(data / NAME, connection.written())
+    """Write both files, each at once or not at all; the one in DATA last: it says that the server can be used."""
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         _replace(state / NAME, connection.written(str(data)))
@@ -52,6 +51,7 @@ def write_files(connection: Connection, data: Path, state: Path) -> None:
         raise ConfigurationError(
             f"cannot write {state / NAME}: {error.strerror}", hint="set XDG_STATE_HOME to a directory of yours"
         ) from error
+    _replace(data / NAME, connection.written())
 
 
 def remove_files(data: Path, state: Path) -> None:

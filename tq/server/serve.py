@@ -10,7 +10,6 @@ what comes, finish the turn, flush, say goodbye, join the committer, close the s
 
 import datetime as dt
 import gc
-import logging
 import os
 import resource
 import secrets
@@ -18,8 +17,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -60,7 +59,7 @@ def main(settings: Settings) -> int:
     if settings.is_check:
         return check(settings)
     _raise_open_files(settings)
-    with hold_directory(settings.data, allow_network=settings.data_on_network) as lock, _logging():
+    with hold_directory(settings.data, allow_network=settings.data_on_network) as lock:
         check_format(settings.data)
         identity = _identity(settings)
         store = open_store(lock)
@@ -338,29 +337,3 @@ def _leaf(group: BaseExceptionGroup[Any]) -> Any:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-class _Lines(logging.Handler):
-    """Writes records of the logging module as lines of ours."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Write one record."""
-        where = f" {traceback.format_exception(record.exc_info[1])[-1]}" if record.exc_info else ""
-        detail = "".join(traceback.format_exception(record.exc_info[1]))[-4_000:] if record.exc_info else ""
-        fields = {"text": record.getMessage() + where.rstrip()}
-        if detail:
-            fields["detail"] = detail
-        log("net", level=record.levelname.lower(), **fields)
-
-
-@contextmanager
-def _logging() -> Iterator[None]:
-    """Bring records of the logging module to our log while the server runs."""
-    lines = _Lines()
-    logger = logging.getLogger("tq")
-    logger.addHandler(lines)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.removeHandler(lines)

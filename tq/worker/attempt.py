@@ -20,7 +20,6 @@ from tq.worker.output import Stream, dropped_bytes
 from tq.worker.program import Program, StoredInput
 
 error_chars_max: Final = 400  # a PATH that was searched in vain can be long
-_NOTHING: Final = (0, 0)
 
 
 class Phase(IntEnum):
@@ -74,14 +73,14 @@ class Attempt:
     """One attempt.
 
     `pid` is that of the main process, which leads its group and session. `fds` are the reading ends of stdout and
-    stderr, -1 once closed; `streams` what was read from them, None as long as nothing was. `credit` None = not
-    followed. Times are those of time.monotonic().
+    stderr, -1 once closed. `streams` are what was read from them, None as long as nothing was, and again after the
+    end, when `written` says how much it was. `credit` None = not followed. Times are those of time.monotonic().
     """
 
     __slots__ = (
-        "begin", "cause", "code", "core_dumped", "credit", "entry", "error", "fds", "is_stuck", "is_swept",
-        "is_watched", "order", "output_held", "peak_kib", "phase", "pid", "push_pause", "pushed_at", "ref", "run_us",
-        "streams", "system_us", "user_us", "value",
+        "begin", "cause", "code", "core_dumped", "credit", "entry", "error", "fds", "is_killed", "is_stuck",
+        "is_swept", "is_watched", "order", "output_held", "peak_kib", "phase", "pid", "push_pause", "pushed_at",
+        "ref", "run_us", "streams", "system_us", "user_us", "value", "written",
     )  # fmt: skip
 
     def __init__(self, ref: AttemptRef, value: int, order: Order, entry: bytes | None = None) -> None:
@@ -93,6 +92,7 @@ class Attempt:
         self.pid = 0
         self.fds = [-1, -1]
         self.streams: tuple[Stream, Stream] | None = None
+        self.written = (0, 0)
         self.begin = 0.0
         self.run_us = 0
         self.cause: int = Cause.NONE  # why it was asked to stop; the first that asked
@@ -104,6 +104,7 @@ class Attempt:
         self.peak_kib = 0
         self.is_watched = False  # its pipes are in epoll
         self.output_held = False
+        self.is_killed = False  # by the launcher, when its grace was over
         self.is_swept = False  # its leftovers have been killed once
         self.is_stuck = False  # something of it does not die
         self.credit: int | None = None
@@ -128,6 +129,14 @@ class Attempt:
             for offset, data in stream.fresh():
                 yield Output(self.ref, number, offset, data)
 
+    def take_rest(self) -> list[Output]:
+        """Take the output that was not pushed, and let go of all of it; only how much it was stays."""
+        rest = list(self.fresh_output())
+        if self.streams is not None:
+            self.written = self.streams[0].written, self.streams[1].written
+            self.streams = None
+        return rest
+
     def fail(self, cause: int, code: int = 0, error: str = "") -> None:
         """It ended without having run, and this is why."""
         self.phase = Phase.ENDED
@@ -136,18 +145,15 @@ class Attempt:
         self.error = error[:error_chars_max]
 
     def end(self) -> End:
-        """Return the report."""
+        """Return the report. `take_rest` comes before."""
         cause = self.cause or (Cause.EXIT if self.code >= 0 else Cause.SIGNAL)
-        written, dropped = _NOTHING, _NOTHING
-        if self.streams is not None:
-            out, err = (stream.written for stream in self.streams)
-            written, dropped = (out, err), (dropped_bytes(out), dropped_bytes(err))
+        out, err = self.written
         usage = Usage(
             self.user_us,
             self.system_us,
             self.peak_kib,
-            written,
-            dropped,
+            self.written,
+            (dropped_bytes(out), dropped_bytes(err)),
             self.core_dumped,
             self.output_held,
             self.error,

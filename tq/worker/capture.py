@@ -160,7 +160,7 @@ class Capture:
                 self._reports.send(output)
         else:
             news = attempt.fresh_output()
-            while attempt.credit > 0 and (output := next(news, None)) is not None:
-                self._reports.send(output)
-                attempt.credit -= len(output.data)
+            while attempt.credit > 0 and (slot := next(news, None)) is not None:
+                self._reports.send(slot)
+                attempt.credit -= len(slot.data)
         self._noisy.discard(attempt)  # new bytes, or new credit, put it back

@@ -34,7 +34,10 @@ IGNORED: Final = (
 
 
 def become_subreaper() -> None:
-    """Make orphaned descendants of this process its children. Launcher and worker both do (executor tests, deaths)."""
+    """Make orphaned descendants of this process its children. Launcher and worker both are one.
+
+    When the launcher is killed, what it ran comes to the worker.
+    """
     if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 

@@ -99,6 +99,7 @@ class Lives:
             self._kill(attempt, now)
 
     def _kill(self, attempt: Attempt, now: float) -> None:
+        attempt.is_killed = True
         containment.signal_group(attempt.pid, signal.SIGKILL)
         self._set_timer(now + limits.unkillable_s, _Timer.STUCK, attempt)
 
@@ -134,7 +135,9 @@ class Lives:
         attempt.system_us = int(usage.ru_stime * 1e6)
         attempt.peak_kib = self._peak_kib(usage.ru_maxrss, now)
         attempt.phase = Phase.DRAINING
-        if self._capture.drain(attempt):
+        if attempt.is_killed:  # and all that is left of it shall be, now
+            self._cut(attempt)
+        elif self._capture.drain(attempt):
             self.closed(attempt)
         else:
             self._set_timer(now + _drain_s, _Timer.CUT, attempt)

@@ -61,7 +61,7 @@ class Reports:
 
     def _add_output(self, attempt: Attempt) -> None:
         """Send what was not pushed yet: with the report when it is little, else before it."""
-        rest = list(attempt.fresh_output())
+        rest = attempt.take_rest()
         size = sum(len(output.data) for output in rest)
         if size <= _output_inline_bytes_max:
             self._outputs += rest

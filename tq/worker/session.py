@@ -132,7 +132,9 @@ class Session:
             await trio.sleep(beat_s)
             self._link.send_nowait(self._hands.slots.beat())
             is_late = trio.current_time() - before_s > 2 * beat_s
-            silent = 0 if self._is_heard or is_late else silent + 1
+            # Who waits for a launcher reads nothing: that is no silence of the server's.
+            is_deaf = not self._hands.launcher_is_ready.is_set()
+            silent = 0 if self._is_heard or is_late or is_deaf else silent + 1
             self._is_heard = False
             if silent >= limits.missed_beats_max:
                 self._farewell = f"it was silent for {silent} beats"

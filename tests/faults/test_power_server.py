@@ -1,0 +1,146 @@
+"""A whole server whose machine loses power, round after round: what it acknowledged is there, and its store is clean.
+
+The server runs with the library of tests/support/power.py, is killed while clients submit and a worker reports, and
+each of its files is cut to what was synced. TQ_POWER_ROUNDS sets the number of rounds (default 5), TQ_POWER_SEED the
+dice. The worker is on another machine, as it were: it lives through all of it, so that a report whose acknowledgement
+came too early would make its task run twice.
+"""
+
+import json
+import os
+import random
+import subprocess
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.server.process import command
+from tests.support import processes
+from tests.support.power import NoShim, build_shim, cut_power, environment
+from tests.support.town import Town, town
+from tq.errors import NotDone, Unauthorised, Unknown, Unreachable
+
+ROUNDS: Final = int(os.environ.get("TQ_POWER_ROUNDS", "5"))
+SEED: Final = int(os.environ.get("TQ_POWER_SEED", "1"))
+CLIENTS: Final = 3
+TASKS_IN_FLIGHT: Final = 40  # the worker cannot keep up with durable submits; more would only queue
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    try:
+        return environment(build_shim(tmp_path_factory.mktemp("shim")))
+    except NoShim as reason:
+        pytest.skip(str(reason))
+
+
+def submit_until_cut(here: Town, prefix: str, acknowledged: dict[str, str], script: str) -> None:
+    """Submit over one connection until it breaks, and note each id that was given."""
+    try:
+        with here.client(patience_s=0) as client:
+            for number in range(TASKS_IN_FLIGHT):
+                key = f"{prefix}-{number}"
+                answer: Any = client.ask(command("sh", "-c", script, key=key, name=key))
+                acknowledged[key] = answer.id
+    except (Unreachable, Unknown, NotDone):
+        return
+
+
+def one_life(here: Town, number: int, dice: random.Random, script: str) -> dict[str, str]:
+    """Start the server, submit from several clients, kill it at some moment, cut the power. Return what it gave."""
+    acknowledged: dict[str, str] = {}
+    here.server.start()
+    clients = [
+        threading.Thread(target=submit_until_cut, args=(here, f"{number}.{client}", acknowledged, script))
+        for client in range(CLIENTS)
+    ]
+    for client in clients:
+        client.start()
+    time.sleep(dice.choice([dice.uniform(0, 0.1), dice.uniform(0.1, 0.8)]))
+    here.server.kill()
+    for client in clients:
+        client.join(processes.PATIENCE_S)
+    assert not any(client.is_alive() for client in clients)
+    cut_power(here.server.data, dice if number % 2 else None)
+    return acknowledged
+
+
+def assert_clean(here: Town, number: int) -> None:
+    done = here.tq("store", "check", "-o", "json")
+    assert done.status == 0, f"round {number}, TQ_POWER_SEED={SEED}: {done}"
+    assert json.loads(done.out)["ok"]
+
+
+@pytest.mark.timeout(120 + 10 * ROUNDS)
+def test_after_every_power_cut_what_was_acknowledged_is_there(tmp_path: Path, shim: dict[str, str]) -> None:
+    ran, all_acknowledged = tmp_path / "ran", dict[str, str]()
+    dice = random.Random(SEED)
+    with town(tmp_path, environ=shim) as here:
+        here.worker(slots=2)
+        here.server.kill()
+        cut_power(here.server.data)
+        for number in range(ROUNDS):
+            acknowledged = one_life(here, number, dice, f"echo $TQ_JOB >>{ran}")
+            assert_clean(here, number)
+            all_acknowledged |= acknowledged
+            if dice.random() < 0.2:  # and once more where it opens
+                killed_in_its_start(here, dice)
+                assert_clean(here, number)
+        here.server.start()
+        attempts = all_ended(here, all_acknowledged)
+        runs = Counter(ran.read_text().split())
+        assert {job: count for job, count in runs.items() if count != 1} == {}
+        print(f"{ROUNDS} rounds, seed {SEED}: {len(all_acknowledged)} acknowledged, attempts {dict(attempts)}")
+        assert len(all_acknowledged) > ROUNDS
+        here.check_store()
+
+
+def killed_in_its_start(here: Town, dice: random.Random) -> None:
+    """Begin a life, and end it at some moment before it listens or just after."""
+    starting = subprocess.Popen(here.server.command, env=here.server.environ, stderr=subprocess.DEVNULL)
+    time.sleep(dice.uniform(0.1, 0.6))
+    starting.kill()
+    starting.wait()
+    cut_power(here.server.data)
+
+
+def all_ended(here: Town, acknowledged: dict[str, str]) -> Counter[int]:
+    """Wait until all that was acknowledged has succeeded, each in its first run; count attempt numbers."""
+    attempts: Counter[int] = Counter()
+    with here.client() as client:
+        for key, job in acknowledged.items():
+            processes.until(lambda job=job: here.task(client, job).get("phase") == "ended", f"{job} ends")
+            shown = here.task(client, job)
+            assert (shown["name"], shown["state"], shown["losses"]) == (key, "succeeded", 0), shown
+            attempts[shown["attempt"]] += 1
+    return attempts
+
+
+@pytest.mark.timeout(120 + 10 * ROUNDS)
+def test_a_power_cut_in_the_very_first_start_leaves_a_directory_that_can_be_served(
+    tmp_path: Path, shim: dict[str, str]
+) -> None:
+    dice = random.Random(SEED)
+    for number in range(max(3, ROUNDS // 2)):
+        place = tmp_path / str(number)
+        place.mkdir()
+        here = Town(place)
+        here.server.environ.update(shim)
+        try:
+            killed_in_its_start(here, dice)
+            here.server.start()
+            job = here.submit("true")
+            here.server.kill()
+            cut_power(here.server.data)
+            here.server.start()
+            assert here.show(job)["id"] == job
+            here.check_store()
+        except Unauthorised:
+            pytest.fail("the admin token was lost")
+        finally:
+            here.close()
