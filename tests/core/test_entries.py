@@ -1,13 +1,14 @@
 """Entries: an array with an input for each member, uploaded in runs before its submit."""
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.house import House
 from tq import limits
 from tq.core import tables
 from tq.core.engine import Bounds
-from tq.core.vocabulary import AddEntries, Start, Submit, Tick, Uploaded, WorkerLost
-from tq.errors import BadRequest, NotDone, TaskNotFound, TooLarge
+from tq.core.vocabulary import AddEntries, Cancel, Forget, GetRequest, Start, Submit, Tick, Uploaded, WorkerLost
+from tq.errors import BadRequest, KeyConflict, NotDone, TaskNotFound, TooLarge
 
 
 @pytest.fixture
@@ -120,3 +121,66 @@ def test_an_abandoned_upload_of_many_runs_ends_in_slices():
     assert house.store.scan(tables.UPLOAD, ("",), ("\U0010ffff",), 5) == []
     assert house.store.scan(tables.ENTRIES, (0,), (1 << 40,), 10) == []
     assert house.store.scan(tables.ENTRY_AT, (0,), (1 << 40,), 10) == []
+
+
+def test_a_run_joins_only_the_entries_that_its_sender_has_seen(house):
+    assert house.do(AddEntries("u", 0, (b"a",), b"", b"A")) == Uploaded(1, b"A")
+    assert house.do(AddEntries("u", 1, (b"x",), b"X", b"XX")) == Uploaded(1, b"A")
+    assert house.do(AddEntries("u", 1, (b"b",), b"A", b"AB")) == Uploaded(2, b"AB")
+    with pytest.raises(BadRequest):
+        house.submit(size=2, is_array=True, entries_key="u", entries_digest=b"XX")
+    assert house.submit(size=2, is_array=True, entries_key="u", entries_digest=b"AB") == 1
+
+
+def test_a_key_that_has_made_its_job_takes_no_entries_and_names_the_job(house):
+    house.do(AddEntries("u", 0, (b"a",)))
+    command = Submit("u", b"body", size=1, is_array=True, entries_key="u")
+    house.do(command)
+    assert house.do(AddEntries("u", 0, (b"a",))) == Uploaded(0, job="1")
+    assert house.store.get(tables.UPLOAD, ("u",)) is None
+    with pytest.raises(KeyConflict):
+        house.do(replace(command, entries_digest=b"other lines"))
+
+
+def test_an_upload_whose_sender_asks_now_and_then_stays(house):
+    house.do(AddEntries("u", 0, (b"a",)))
+    for _ in range(4):
+        house.now_ms += limits.upload_ttl_ms * 2 // 3
+        house.do(Tick())
+        assert house.do(AddEntries("u", 1, ())) == Uploaded(1)
+    house.now_ms += limits.upload_ttl_ms
+    house.do(Tick())
+    assert house.do(AddEntries("u", 1, ())) == Uploaded(0)
+
+
+def test_a_long_upload_has_one_timer(house):
+    for first in range(5):
+        house.do(AddEntries("u", first, (b"a",)))
+    assert len(house.store.scan(tables.TIMER, (0,), (2,), 10)) == 1
+
+
+def test_the_same_request_again_shares_its_entries_until_the_last_job_is_forgotten(house):
+    house.do(AddEntries("u", 0, (b"a", b"b")))
+    first = house.submit(size=2, is_array=True, entries_key="u", name="lines", retries=2)
+    blob = house.store.get(tables.JOB, (first, 0)).entries
+    asked = house.do(GetRequest(str(first)))
+    assert (asked.entries, asked.submit.name, asked.submit.retries) == (True, "lines", 2)
+    second = int(house.do(asked.submit).id)
+    assert house.store.get(tables.JOB, (second, 0)).entries == blob
+    house.do(Cancel((str(first), str(second))))
+    house.do(Forget((str(first),)))
+    assert house.store.get(tables.ENTRIES, (blob, 0)) is not None
+    house.do(Forget((str(second),)))
+    assert house.store.get(tables.ENTRIES, (blob, 0)) is None
+    assert house.store.scan(tables.BLOB_USER, (0,), (1 << 40,), 10) == []
+
+
+def test_entries_of_another_job_need_as_many_members(house):
+    house.do(AddEntries("u", 0, (b"a", b"b")))
+    first = house.submit(size=2, is_array=True, entries_key="u")
+    with pytest.raises(BadRequest):
+        house.submit(size=3, is_array=True, input_of=str(first))
+    with pytest.raises(TaskNotFound):
+        house.submit(input_of="77")
+    with pytest.raises(BadRequest):
+        house.do(GetRequest(f"{first}.1"))

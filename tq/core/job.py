@@ -143,7 +143,8 @@ class Meta(msgspec.Struct, array_like=True, tag=1):
 class Upload(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """What a client sends before its submit: the pieces of one input, or the entries of an array.
 
-    `received` is the next offset in bytes, or the next entry; `largest` the size of the largest entry.
+    `received` is the next offset in bytes, or the next entry; `largest` the size of the largest entry; `digest` what
+    the sender calls the entries so far.
     """
 
     submitter: str
@@ -152,6 +153,7 @@ class Upload(msgspec.Struct, frozen=True, array_like=True, tag=1):
     expires_ms: int  # steady
     is_entries: bool = False
     largest: int = 0
+    digest: bytes = b""
 
 
 class Entries(msgspec.Struct, frozen=True, array_like=True, tag=1):

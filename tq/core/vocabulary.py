@@ -47,7 +47,8 @@ class Submit(_Word, frozen=True, tag=True):
     one of `size` entries, one for each member: nothing of it runs before this submit.
 
     `body` is the CBOR of a `wire.body.Body`, opaque here. `size` members; an array shows member position p as
-    `array_first + p * array_step`.
+    `array_first + p * array_step`. `entries_digest` is the `after` of the last run: the entries are part of the request.
+    `input_of` names a job whose stored input and entries this one gets, too.
     """
 
     key: str
@@ -69,6 +70,8 @@ class Submit(_Word, frozen=True, tag=True):
     stdin_key: str = ""
     entries_key: str = ""
     max_fails: int = -1
+    entries_digest: bytes = b""
+    input_of: str = ""
 
 
 class Upload(_Word, frozen=True, tag=True):
@@ -82,12 +85,16 @@ class Upload(_Word, frozen=True, tag=True):
 class AddEntries(_Word, frozen=True, tag=True):
     """A run of entries of a coming array, from entry `first` (from 0). Idempotent by `first`.
 
-    A run has at most entries_items_max items and entries_bytes_max bytes.
+    A run has at most entries_items_max items and entries_bytes_max bytes; one without items only asks where to go on,
+    and keeps the upload alive. `before` and `after` are the sender's digests of all entries before the run and up to
+    its end: a run joins only the entries that its sender has seen, whoever else uploads under the key.
     """
 
     key: str
     first: int
     items: tuple[bytes, ...]
+    before: bytes = b""
+    after: bytes = b""
 
 
 class Where(_Word, frozen=True):
@@ -159,6 +166,12 @@ class Queues(_Word, frozen=True, tag=True):
 
 class Get(_Word, frozen=True, tag=True):
     """Everything about one job or task."""
+
+    id: str
+
+
+class GetRequest(_Word, frozen=True, tag=True):
+    """The request that made a job, to make it again."""
 
     id: str
 
@@ -355,9 +368,24 @@ class Submitted(_Word, frozen=True, tag=True):
 
 
 class Uploaded(_Word, frozen=True, tag=True):
-    """`received` is the next offset in bytes, or the next entry."""
+    """`received` is the next offset in bytes, or the next entry; `digest` the `after` of the last run.
+
+    `job` is the job that the key has made already: nothing more is to be sent.
+    """
 
     received: int
+    digest: bytes = b""
+    job: str = ""
+
+
+class Requested(_Word, frozen=True, tag=True):
+    """A request as it was, without keys. What was uploaded for it is named by `input_of`, "" if nothing was.
+
+    `entries` tells whether that includes entries.
+    """
+
+    submit: Submit
+    entries: bool = False
 
 
 class Acted(_Word, frozen=True, tag=True):
@@ -532,13 +560,13 @@ class TokenRevoked(_Word, frozen=True, tag=True):
 
 ClientCommand = (
     Submit | Upload | AddEntries | Cancel | Hold | Release | Requeue | Retry | SetPriority
-    | Forget | SetQueue | Queues | Get | List | Wait | Workers | Drain | CreateToken | RevokeToken | Tokens
+    | Forget | SetQueue | Queues | Get | GetRequest | List | Wait | Workers | Drain | CreateToken | RevokeToken | Tokens
     | Status | StoreStatistics | Logs
 )
 WorkerCommand = Join | Started | Report | Handback | WorkerDrains
 ServerCommand = WorkerLost | Recover | Tick | Retain | Dispatch
 Command = ClientCommand | WorkerCommand | ServerCommand
 Answer = (
-    Submitted | Uploaded | Acted | Document | Page | Waited | Done | Chunk | LogsEnd | Joined | Recovered
+    Submitted | Uploaded | Requested | Acted | Document | Page | Waited | Done | Chunk | LogsEnd | Joined | Recovered
 )
 Effect = Start | Stop | Recall | Acknowledge | Supersede | TaskChanged | DrainAsked | TokenRevoked

@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from tq.core import query, tables
-from tq.core.engine import act, clock, control, dispatch, forget, join, queues, report, submit, upload
+from tq.core.engine import act, again, clock, control, dispatch, forget, join, queues, report, submit, upload
 from tq.core.engine.step import Bounds, Step
 from tq.core.engine.timers import STEADY
 from tq.core.engine.verbs import VERBS
@@ -30,6 +30,7 @@ from tq.core.vocabulary import (
     Drain,
     Effect,
     Get,
+    GetRequest,
     Handback,
     Join,
     List,
@@ -82,6 +83,7 @@ _CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
 
 _READS: Final[dict[type, Callable[[View, Live, Any], Answer]]] = {
     Get: query.get,
+    GetRequest: again.get_request,
     List: query.list_page,
     Wait: query.wait,
     Workers: query.workers,

@@ -8,6 +8,7 @@ it.
 from msgspec.structs import replace
 
 from tq.core import tables
+from tq.core.engine.again import last_use
 from tq.core.engine.step import JobKey, Step, TaskKey
 from tq.core.engine.timers import TimerKind, set_timer
 from tq.core.job import Forgotten
@@ -25,8 +26,7 @@ def forget_job(step: Step, key: JobKey) -> None:
     """Remove an ended job. Its key lives on for as long as it was promised."""
     job = step.job(key)
     step.close_job(key)
-    blobs = tuple(blob for blob in (job.stdin, job.entries) if blob)
-    step.overlay.put(tables.FORGOTTEN, (key[0],), Forgotten(blobs))
+    step.overlay.put(tables.FORGOTTEN, (key[0],), Forgotten(last_use(step, key, job)))
     if not job.key:
         return
     known = step.overlay.get(tables.KEY, (job.key,))

@@ -13,7 +13,7 @@ from tq.core.engine.report import give_back, lose_worker, mark_started
 from tq.core.engine.step import Step
 from tq.core.live import LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
 from tq.core.task import Cause, Phase, State, Task
-from tq.core.vocabulary import AttemptRef, Held, Join, Joined, Supersede, WorkerDrains
+from tq.core.vocabulary import AttemptRef, DrainAsked, Held, Join, Joined, Supersede, WorkerDrains
 
 
 def join(step: Step, command: Join) -> Joined:
@@ -26,7 +26,12 @@ def join(step: Step, command: Join) -> Joined:
         step.effects.append(Supersede(command.worker, before.session.number))
     if command.predecessor and command.predecessor != command.worker and command.predecessor in step.live.workers:
         lose_worker(step, command.predecessor)
-    session = Session(command.session, command.capacity, command.draining, command.predecessor)
+    was_drained = before is not None and before.draining
+    if was_drained and not command.draining:
+        # It was asked to drain, and the word did not reach it.
+        step.effects.append(DrainAsked(command.worker, command.session, on=True))
+    is_draining = command.draining or was_drained
+    session = Session(command.session, command.capacity, is_draining, command.predecessor)
     step.overlay.put(LIVE_SESSION, (command.worker,), session)
     stop: list[tuple[AttemptRef, int]] = []
     settled: list[AttemptRef] = []

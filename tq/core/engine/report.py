@@ -45,7 +45,7 @@ def _end(step: Step, end: End, task: Task) -> None:
     cause = Cause(end.cause)
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
         step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, end.code, end.run_us, end.result))
-    elif is_requeued(task):
+    elif is_requeued(task) or cause in (Cause.DRAIN, Cause.REQUEUE):
         give_back(step, key, task)
     elif cause is Cause.LOST:
         lose(step, key, task, charged=True)

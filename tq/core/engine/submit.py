@@ -8,6 +8,7 @@ import msgspec
 
 from tq import limits
 from tq.core import tables
+from tq.core.engine.again import input_of, share
 from tq.core.engine.step import Step
 from tq.core.engine.upload import take
 from tq.core.job import Demand, Job, Key, Lane, Progress, Upload
@@ -38,10 +39,13 @@ def submit(step: Step, command: Submit) -> Submitted:
     entries = take(step, command.entries_key, is_entries=True)
     if entries is not None:
         _check_entries(command, entries)
+    shared = input_of(step, command)
     lane = _lane(step, command.queue, command.demand)
     meta = step.meta()
     number, meta.next_job = meta.next_job, meta.next_job + 1
-    step.open_job((number, 0), _job(step, command, stdin, entries), _progress(command, lane))
+    blobs = (stdin.blob if stdin else shared[0], entries.blob if entries else shared[1])
+    step.open_job((number, 0), _job(step, command, blobs), _progress(command, lane))
+    share(step, command, shared, number)
     if command.key:
         expires_ms = step.times.steady_ms + limits.key_ttl_ms
         step.overlay.put(tables.KEY, (command.key,), Key(digest, number, expires_ms))
@@ -75,6 +79,8 @@ def _check(command: Submit) -> None:
 def _check_entries(command: Submit, entries: Upload) -> None:
     if entries.received != command.size:
         raise BadRequest(f"{entries.received} entries have arrived, and the array has {command.size} members")
+    if entries.digest != command.entries_digest:
+        raise BadRequest("the entries that have arrived are not those of this request", hint="use another --key")
     if entries.largest + len(command.body) > limits.body_bytes_max:
         raise TooLarge(f"command, environment and entry exceed body_bytes_max, {limits.body_bytes_max} bytes")
 
@@ -102,7 +108,7 @@ def _lane(step: Step, queue: str, demand: Demand) -> int:
     return number
 
 
-def _job(step: Step, command: Submit, stdin: Upload | None, entries: Upload | None) -> Job:
+def _job(step: Step, command: Submit, blobs: tuple[int, int]) -> Job:
     return Job(
         queue=command.queue,
         name=command.name,
@@ -119,9 +125,9 @@ def _job(step: Step, command: Submit, stdin: Upload | None, entries: Upload | No
         trace=command.trace,
         submitted_ms=step.times.wall_ms,
         body=command.body,
-        stdin=stdin.blob if stdin else 0,
+        stdin=blobs[0],
         key=command.key,
-        entries=entries.blob if entries else 0,
+        entries=blobs[1],
         max_fails=command.max_fails,
     )
 

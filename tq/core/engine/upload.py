@@ -1,7 +1,8 @@
 """What a client sends before its submit: the pieces of one large input, or the entries of an array.
 
 An upload is no job and has no id: nothing of it runs before the Submit that names its key. It is idempotent by offset,
-so a client that was cut off asks for the next offset and goes on; without its submit it ends by itself.
+so a client that was cut off asks for the next offset and goes on; without its submit it ends by itself. Entries carry
+digests of their sender, so that two clients under one key extend one upload only if they send the same.
 """
 
 from msgspec.structs import replace
@@ -31,7 +32,7 @@ def add_piece(step: Step, command: UploadPiece) -> Uploaded:
 
 
 def add_entries(step: Step, command: AddEntries) -> Uploaded:
-    """Store a run of entries, and answer the number of the next. A run that is known already changes nothing."""
+    """Store a run of entries, and answer the number of the next. A run that does not join on changes nothing."""
     if len(command.items) > limits.entries_items_max:
         raise TooLarge(f"a run has at most {limits.entries_items_max} entries (entries_items_max)")
     if sum(map(len, command.items)) > limits.entries_bytes_max:
@@ -40,8 +41,15 @@ def add_entries(step: Step, command: AddEntries) -> Uploaded:
     if largest > limits.entry_bytes_max:
         raise TooLarge(f"an entry exceeds entry_bytes_max, {limits.entry_bytes_max} bytes", hint="pass a file's name")
     known = _known(step, command.key, is_entries=True)
-    if command.first != known.received or not command.items:
-        return Uploaded(known.received)
+    if not known.blob:
+        sealed = step.overlay.get(tables.KEY, (command.key,))
+        if sealed is not None:
+            return Uploaded(0, job=str(sealed.job))
+    if command.first != known.received or command.before != known.digest:
+        return Uploaded(known.received, known.digest)
+    if not command.items:
+        is_aging = known.blob and known.expires_ms - step.times.steady_ms < limits.upload_ttl_ms // 2
+        return _grown(step, command.key, known) if is_aging else Uploaded(known.received, known.digest)
     if command.first + len(command.items) > limits.array_size_max:
         raise TooLarge(f"an array has at most {limits.array_size_max} members (array_size_max)")
     known = _numbered(step, known)
@@ -49,7 +57,8 @@ def add_entries(step: Step, command: AddEntries) -> Uploaded:
     step.overlay.put(tables.ENTRIES, at, Entries(command.items))
     step.overlay.put(tables.ENTRY_AT, at, True)
     received = command.first + len(command.items)
-    return _grown(step, command.key, replace(known, received=received, largest=max(known.largest, largest)))
+    grown = replace(known, received=received, largest=max(known.largest, largest), digest=command.after)
+    return _grown(step, command.key, grown)
 
 
 def take(step: Step, key: str, *, is_entries: bool) -> Upload | None:
@@ -66,9 +75,14 @@ def take(step: Step, key: str, *, is_entries: bool) -> Upload | None:
 
 def expire_uploads(step: Step) -> None:
     """Forget uploads that no submit took within upload_ttl_ms, a bounded part of them; the rest is due again."""
+    next_ms: list[int] = []
     for (name,), upload in step.overlay.scan(tables.UPLOAD, ("",), ("\U0010ffff",), limits.page_keys_max):
-        if upload.expires_ms <= step.times.steady_ms and _forget(step, upload):
+        if upload.expires_ms > step.times.steady_ms:
+            next_ms.append(upload.expires_ms)
+        elif _forget(step, upload):
             step.overlay.delete(tables.UPLOAD, (name,))
+    if next_ms:
+        set_timer(step, TimerKind.UPLOADS, min(next_ms))
 
 
 def _forget(step: Step, upload: Upload) -> bool:
@@ -105,11 +119,12 @@ def _numbered(step: Step, upload: Upload) -> Upload:
         return upload
     meta = step.meta()
     blob, meta.next_blob = meta.next_blob, meta.next_blob + 1
+    set_timer(step, TimerKind.UPLOADS, step.times.steady_ms + limits.upload_ttl_ms)
     return replace(upload, blob=blob)
 
 
 def _grown(step: Step, key: str, upload: Upload) -> Uploaded:
+    """Put the upload; it lives for another upload_ttl_ms. Its one timer is set anew when it is found alive."""
     due_ms = step.times.steady_ms + limits.upload_ttl_ms
     step.overlay.put(tables.UPLOAD, (key,), replace(upload, expires_ms=due_ms))
-    set_timer(step, TimerKind.UPLOADS, due_ms)
-    return Uploaded(upload.received)
+    return Uploaded(upload.received, upload.digest)
