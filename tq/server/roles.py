@@ -21,6 +21,8 @@ ROLES: Final = ("read", "submit", "worker", "admin")
 ALLOWED: Final[dict[type[Any], frozenset[str]]] = {
     v.Submit: SUBMIT,
     v.Upload: SUBMIT,
+    v.AddEntries: SUBMIT,
+    v.GetRequest: SUBMIT,
     v.Cancel: SUBMIT,
     v.Get: READ,
     v.List: READ,

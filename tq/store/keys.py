@@ -46,6 +46,7 @@ LAYOUT: Final[dict[str, tuple[int, str]]] = {
     "entry_at": (34, "state"),
     "key_end": (35, "state"),
     "queue": (36, "state"),
+    "blob_user": (37, "state"),
 }
 
 # Struct codes by field name: B 8, I 32, Q 64 bits. `name` is a string and has none.
