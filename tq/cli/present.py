@@ -14,6 +14,7 @@ _INSTANTS: Final = frozenset(
     )
 )  # fmt: skip
 _EXIT_CODE_MAX: Final = 255
+ALIVE: Final = ("running", "queued", "retrying", "scheduled", "held", "blocked")
 TERMINAL: Final = ("succeeded", "dead", "cancelled", "skipped", "expired")
 
 
