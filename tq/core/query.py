@@ -117,10 +117,14 @@ def _members_page(view: View, command: List, wanted: frozenset[State], limit: in
         first = ids.position(number, job, value)
         stop = first + 1
     first = max(first, _page(command.page) if command.page else 0)
-    high = min(first + page_keys_max, stop)
+    # Where those without a record are not wanted, the page goes from record to record, however far apart.
+    is_sparse = shown_state(progress, None) not in wanted
+    high = stop if is_sparse else min(first + page_keys_max, stop)
     rows = {key[2]: task for key, task in view.scan(tables.TASK, (number, 0, first), (number, 0, high), page_keys_max)}
+    if is_sparse and len(rows) >= page_keys_max:
+        high = max(rows) + 1
     items: list[dict[str, Any]] = []
-    for member in range(first, high):
+    for member in rows if is_sparse else range(first, high):
         task = rows.get(member)
         state = shown_state(progress, task)
         if state in wanted:
