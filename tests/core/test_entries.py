@@ -164,7 +164,7 @@ def test_the_same_request_again_shares_its_entries_until_the_last_job_is_forgott
     first = house.submit(size=2, is_array=True, entries_key="u", name="lines", retries=2)
     blob = house.store.get(tables.JOB, (first, 0)).entries
     asked = house.do(GetRequest(str(first)))
-    assert (asked.entries, asked.submit.name, asked.submit.retries) == (True, "lines", 2)
+    assert (asked.submit.entries_of, asked.submit.name, asked.submit.retries) == (str(first), "lines", 2)
     second = int(house.do(asked.submit).id)
     assert house.store.get(tables.JOB, (second, 0)).entries == blob
     house.do(Cancel((str(first), str(second))))
@@ -179,8 +179,8 @@ def test_entries_of_another_job_need_as_many_members(house):
     house.do(AddEntries("u", 0, (b"a", b"b")))
     first = house.submit(size=2, is_array=True, entries_key="u")
     with pytest.raises(BadRequest):
-        house.submit(size=3, is_array=True, input_of=str(first))
+        house.submit(size=3, is_array=True, entries_of=str(first))
     with pytest.raises(TaskNotFound):
-        house.submit(input_of="77")
+        house.submit(stdin_of="77")
     with pytest.raises(BadRequest):
         house.do(GetRequest(f"{first}.1"))

@@ -51,3 +51,36 @@ Raw = Annotated[bool, typer.Option("--raw", help="Write the bytes as they are, o
 ExitCode = Annotated[
     str, typer.Option("--exit-code", metavar="HOW", help="For several tasks: any (0 or 1), max, or count of failures")
 ]
+Key = Annotated[
+    str, typer.Option("--key", metavar="KEY", help="The same key makes the same job, once", show_default=False)
+]
+Array = Annotated[
+    str,
+    typer.Option(
+        "--array",
+        metavar="A-B[:STEP][%N]",
+        help="One task for each number, in TQ_MEMBER; %N: at most N at once (with inputs: %N alone)",
+        show_default=False,
+    ),
+]
+EachLine = Annotated[
+    str,
+    typer.Option("--each-line", metavar="FILE", help="One task for each line; - is standard input", show_default=False),
+]
+FromJson = Annotated[
+    str,
+    typer.Option(
+        "--from-json", metavar="FILE", help="One task for each item of a JSON array; - is standard input",
+        show_default=False,
+    ),
+]  # fmt: skip
+MaxFails = Annotated[
+    int,
+    typer.Option("--max-fails", metavar="N", help="Cancel the rest once more than N tasks failed", show_default=False),
+]
+Like = Annotated[
+    str,
+    typer.Option(
+        "--like", metavar="ID", help="Make it as that job was, but for what is given here", show_default=False
+    ),
+]

@@ -20,6 +20,7 @@ WORDS: dict[str, str] = {
     "server": "server",
     "worker": "worker",
     "submit": "submit",
+    "rerun": "rerun",
     "run": "run",
     "ls": "ls",
     "show": "show",

@@ -47,8 +47,8 @@ class Submit(_Word, frozen=True, tag=True):
     one of `size` entries, one for each member: nothing of it runs before this submit.
 
     `body` is the CBOR of a `wire.body.Body`, opaque here. `size` members; an array shows member position p as
-    `array_first + p * array_step`. `entries_digest` is the `after` of the last run: the entries are part of the request.
-    `input_of` names a job whose stored input and entries this one gets, too.
+    `array_first + p * array_step`. `entries_digest` is the `after` of the last run: entries are a part of the request.
+    `stdin_of` and `entries_of` name a job whose uploaded input, or entries, this one gets, too.
     """
 
     key: str
@@ -71,7 +71,8 @@ class Submit(_Word, frozen=True, tag=True):
     entries_key: str = ""
     max_fails: int = -1
     entries_digest: bytes = b""
-    input_of: str = ""
+    stdin_of: str = ""
+    entries_of: str = ""
 
 
 class Upload(_Word, frozen=True, tag=True):
@@ -379,13 +380,9 @@ class Uploaded(_Word, frozen=True, tag=True):
 
 
 class Requested(_Word, frozen=True, tag=True):
-    """A request as it was, without keys. What was uploaded for it is named by `input_of`, "" if nothing was.
-
-    `entries` tells whether that includes entries.
-    """
+    """A request as it was, without keys: what was uploaded for it is named by `stdin_of` and `entries_of`."""
 
     submit: Submit
-    entries: bool = False
 
 
 class Acted(_Word, frozen=True, tag=True):

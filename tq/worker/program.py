@@ -68,8 +68,8 @@ class Program:
     """One body, decoded. `environment` lacks only what differs from attempt to attempt."""
 
     __slots__ = (
-        "_found", "_found_at", "_found_name", "_is_template", "argv", "cwd", "environment", "flaw", "is_loud",
-        "kill_after_s", "stdin", "stop_signal", "time_limit_s", "umask",
+        "_found", "_found_at", "_found_name", "_is_shell", "_is_template", "argv", "cwd", "environment", "flaw",
+        "is_loud", "kill_after_s", "stdin", "stop_signal", "time_limit_s", "umask",
     )  # fmt: skip
 
     def __init__(self, body: Body, base: Mapping[bytes, bytes]) -> None:
@@ -82,6 +82,7 @@ class Program:
         self.stop_signal = body.stop_signal if body.stop_signal in _SIGNALS else signal.SIGTERM
         self.stdin = StoredInput(body.stdin) if body.stdin else None
         self._is_template = body.columns > 0 and any(_PLACE.search(item) for item in body.argv)
+        self._is_shell = body.is_shell
         self.is_loud = False  # an attempt of it has written much
         self.flaw = "no command"  # why it cannot be run, when there are no arguments
         self._found = self._found_name = b""
@@ -92,6 +93,8 @@ class Program:
         if not self._is_template or entry is None:
             return self.argv
         columns = entry.split(b"\0")
+        if self._is_shell:
+            columns = [_quoted(column) for column in columns]
         words = {b"": b" ".join(columns), b"#": b"%d" % value}
         words |= {b"%d" % number: column for number, column in enumerate(columns, 1)}
         return [_PLACE.sub(lambda match: words.get(match[1], match[0]), item) for item in self.argv]
@@ -125,6 +128,11 @@ class Program:
         if error.errno == errno.E2BIG:
             return SpawnError(126, f"{text}: arguments and environment are too long for this machine")
         return SpawnError(126, f"{text}: {os.strerror(error.errno or 0)}")
+
+
+def _quoted(word: bytes) -> bytes:
+    """Return what a shell reads as this one word: an entry is data, never code."""
+    return b"'" + word.replace(b"'", b"'\\''") + b"'"
 
 
 def search(name: bytes, path: bytes) -> bytes:

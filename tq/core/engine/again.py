@@ -37,28 +37,35 @@ def get_request(view: View, _live: Live, command: GetRequest) -> Requested:
         retries=job.retries,
         crash_limit=job.crash_limit,
         max_fails=job.max_fails,
-        input_of=str(number) if job.stdin or job.entries else "",
+        stdin_of=str(number) if job.stdin else "",
+        entries_of=str(number) if job.entries else "",
     )
-    return Requested(request, entries=job.entries > 0)
+    return Requested(request)
 
 
-def input_of(step: Step, command: Submit) -> tuple[int, int]:
-    """Return the blobs (input, entries) of the job that a submit names; 0 for what it brings itself or nobody has."""
-    if not command.input_of:
-        return 0, 0
-    job = _job(step.overlay, _number(command.input_of))
-    stdin = 0 if command.stdin_key else job.stdin
-    entries = 0 if command.entries_key else job.entries
-    if entries and (command.size != job.size or not command.is_array):
-        raise BadRequest(f"job {command.input_of} has {job.size} entries, and the array has {command.size} members")
+def shared_blobs(step: Step, command: Submit) -> tuple[int, int]:
+    """Return the blobs (input, entries) of the jobs that a submit names for them; 0 where it names none."""
+    stdin = entries = 0
+    if command.stdin_of:
+        stdin = _job(step.overlay, _number(command.stdin_of)).stdin
+    if command.entries_of:
+        job = _job(step.overlay, _number(command.entries_of))
+        entries = job.entries
+        if command.size != job.size or not command.is_array:
+            raise BadRequest(f"job {command.entries_of} has {job.size} members, and the array {command.size}")
+    if (command.stdin_of and not stdin) or (command.entries_of and not entries):
+        raise BadRequest("the job that is named for its input has none")
+    if (command.stdin_of and command.stdin_key) or (command.entries_of and command.entries_key):
+        raise BadRequest("an input is either uploaded or another job's")
     return stdin, entries
 
 
 def share(step: Step, command: Submit, blobs: tuple[int, int], number: int) -> None:
-    """Note that a new job uses blobs of the job that the submit names."""
-    for blob in filter(None, blobs):
-        for job in (_number(command.input_of), number):
-            step.overlay.put(tables.BLOB_USER, (blob, job), True)
+    """Note that a new job uses blobs of the jobs that the submit names."""
+    for blob, owner in zip(blobs, (command.stdin_of, command.entries_of), strict=True):
+        if blob:
+            step.overlay.put(tables.BLOB_USER, (blob, _number(owner)), True)
+            step.overlay.put(tables.BLOB_USER, (blob, number), True)
 
 
 def last_use(step: Step, key: JobKey, job: Job) -> tuple[int, ...]:

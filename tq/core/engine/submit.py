@@ -8,7 +8,7 @@ import msgspec
 
 from tq import limits
 from tq.core import tables
-from tq.core.engine.again import input_of, share
+from tq.core.engine.again import share, shared_blobs
 from tq.core.engine.step import Step
 from tq.core.engine.upload import take
 from tq.core.job import Demand, Job, Key, Lane, Progress, Upload
@@ -39,7 +39,7 @@ def submit(step: Step, command: Submit) -> Submitted:
     entries = take(step, command.entries_key, is_entries=True)
     if entries is not None:
         _check_entries(command, entries)
-    shared = input_of(step, command)
+    shared = shared_blobs(step, command)
     lane = _lane(step, command.queue, command.demand)
     meta = step.meta()
     number, meta.next_job = meta.next_job, meta.next_job + 1
