@@ -175,7 +175,7 @@ async def test_the_janitor_asks_once_a_minute_and_again_at_once_while_there_is_m
     assert [round(when_s - start_s) for when_s in asked] == [0, 0, 0, 60, 120]
 
 
-async def test_the_janitor_forgets_what_ended_long_ago_and_keeps_dead_letters(autojump_clock: Any) -> None:
+async def test_the_janitor_forgets_what_ended_long_ago_and_nothing_else(autojump_clock: Any) -> None:
     async with open_hall() as hall:
 
         async def ask(request: Request) -> v.Answer:

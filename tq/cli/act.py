@@ -228,7 +228,7 @@ def _say(context: Context, deed: Deed, total: "v.Acted", *, dry_run: bool) -> No
         )
         return
     parts = ((total.done, deed.done), (total.stopping, deed.stopping), (total.unchanged, deed.unchanged))
-    text = ", ".join(f"{count} {what}" for count, what in parts if count) or f"nothing to {deed.word}"
+    text = ", ".join(f"{count} {what}" for count, what in parts if count and what) or f"nothing to {deed.word}"
     if dry_run:
         context.talk(f"tq: dry run, nothing is done: {text}" + (", and more" if total.sweeping else ""))
     else:
