@@ -184,3 +184,17 @@ def test_entries_of_another_job_need_as_many_members(house):
         house.submit(stdin_of="77")
     with pytest.raises(BadRequest):
         house.do(GetRequest(f"{first}.1"))
+
+
+def test_an_upload_that_is_being_removed_is_neither_continued_nor_sealed():
+    house = House(Bounds(slice=1))
+    size = _upload(house, [(b"a",), (b"b",), (b"c",)])
+    house.now_ms += limits.upload_ttl_ms
+    house.do(Tick())
+    with pytest.raises(NotDone):
+        house.do(AddEntries("u", size, ()))
+    with pytest.raises(TaskNotFound):
+        house.submit(size=size, is_array=True, entries_key="u")
+    for _ in range(size):
+        house.do(Tick())
+    assert house.do(AddEntries("u", 0, (b"x",))) == Uploaded(1)

@@ -325,3 +325,18 @@ class TestForget:
         _finish(house)
         house.now_ms += 1_000
         assert house.do(Retain(500)) == Acted(2)
+
+
+def test_a_cancel_of_what_runs_ends_though_much_that_is_not_meant_came_back():
+    house = House(Bounds(slice=2))
+    number = house.array(6)
+    house.join(slots=6)
+    house.do(WorkerLost(5, 1))
+    house.join(session=2)
+
+    house.do(Cancel((), Where(states=("running",))))
+    for _ in range(6):
+        house.do(Tick())
+
+    assert house.store.scan(tables.SWEEP, (0,), (99,), 9) == []
+    assert house.store.get(tables.PROGRESS, (number, 0)).counts[State.QUEUED] == 5

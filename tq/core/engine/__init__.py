@@ -111,6 +111,11 @@ class Engine:
         self.bounds = bounds
         self.live = Live(view)
         self._due_ms: int | None = None
+        self._dispatched_ms = 0  # steady time of the last Dispatch: what turned long until then has been looked at
+
+    def dispatched(self, steady_ms: int) -> None:
+        """Note until when Dispatch has looked at the chains."""
+        self._dispatched_ms = steady_ms
 
     def begin(self, times: Times) -> "Turn":
         """Begin a turn over the store as written so far."""
@@ -126,7 +131,7 @@ class Engine:
         for worker in self.live.workers.values():
             if worker.started and len(worker.held) > worker.slots_used:
                 turned_long = (since_ms + prefetch_ms for since_ms in worker.started.values())
-                due.extend(due_ms for due_ms in turned_long if due_ms > times.steady_ms)
+                due.extend(due_ms for due_ms in turned_long if due_ms > self._dispatched_ms)
         return max(min(due) - times.steady_ms, 0) if due else None
 
 
@@ -164,6 +169,7 @@ class Turn:
         """Dispatch, and return what to write and what to do once it is on disk. An exception here is fatal."""
         step = self._step("")
         dispatch.dispatch(step, may_lease=may_lease)
+        self._engine.dispatched(self.times.steady_ms)
         self._take(step)
         changes = {table: rows for table, rows in self._overlay.changes.items() if table not in LIVE_TABLES and rows}
         meta = self._overlay.get(tables.META, ())

@@ -43,7 +43,7 @@ class Verb(NamedTuple):
     """
 
     begin: Callable[[Acting, JobKey], bool]
-    find: Callable[[Step, JobKey, int, int], tuple[Rows, int | None]]
+    find: Callable[[Acting, JobKey, int, int], tuple[Rows, int | None]]
     member: Callable[[Acting, TaskKey, Task | None], None] | None
     end: Callable[[Acting, JobKey], None]
     has_members: bool = False  # whether a client may name single members
@@ -141,7 +141,7 @@ def _next(sweep: Sweep, job: int) -> Sweep | None:
 
 def _walk_job(acting: Acting, verb: Verb, key: JobKey, member: int, budget: int) -> int | None:
     """Act on the records of one job from `member` on; return where to go on, None when its walk is over."""
-    rows, rest = verb.find(acting.step, key, member, budget)
+    rows, rest = verb.find(acting, key, member, budget)
     if verb.member is not None:
         for task_key, task in rows:
             if task.state in acting.states:
@@ -151,20 +151,21 @@ def _walk_job(acting: Acting, verb: Verb, key: JobKey, member: int, budget: int)
     return rest
 
 
-def find_records(step: Step, key: JobKey, member: int, limit: int) -> tuple[Rows, int | None]:
+def find_records(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[Rows, int | None]:
     """Find all records of a job, in order."""
-    found = step.overlay.scan(tables.TASK, (*key, member), (key[0], key[1] + 1), limit)
+    found = acting.step.overlay.scan(tables.TASK, (*key, member), (key[0], key[1] + 1), limit)
     rows = [((job, part, place), task) for (job, part, place), task in found]
     return rows, rows[-1][0][2] + 1 if len(rows) >= limit else None
 
 
-def find_alive(step: Step, key: JobKey, member: int, limit: int) -> tuple[Rows, int | None]:
+def find_alive(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[Rows, int | None]:
     """Find the records of a job that have not ended: by who holds them, then by who came back. Not by a scan of all."""
+    step = acting.step
     if step.progress(key).counts[State.RETRYING]:
-        return find_records(step, key, member, limit)
-    running, rest = find_running(step, key, member, limit)
-    if rest is not None:
-        return running, rest
+        return find_records(acting, key, member, limit)
+    running, rest = find_running(acting, key, member, limit)
+    if rest is not None or State.QUEUED not in acting.states:
+        return running, rest  # those that came back and are not meant would be found again for ever
     lane = step.progress(key).lane
     again = step.overlay.scan(tables.AGAIN, (*key, lane), (*key, lane + 1), limit - len(running))
     back = [(_task_key(key, row[4]), _record(step, _task_key(key, row[4]))) for row, _ in again]
@@ -172,8 +173,9 @@ def find_alive(step: Step, key: JobKey, member: int, limit: int) -> tuple[Rows, 
     return [*running, *back], (_BEHIND_ALL if len(running) + len(back) >= limit else None)
 
 
-def find_running(step: Step, key: JobKey, member: int, limit: int) -> tuple[Rows, int | None]:
+def find_running(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[Rows, int | None]:
     """Find the records of a job that are running, in order."""
+    step = acting.step
     held = sorted(place for place in step.live.jobs.get(key, ()) if place >= member)
     rows = [(_task_key(key, place), _record(step, _task_key(key, place))) for place in held[:limit]]
     return rows, held[limit] if len(held) > limit else None

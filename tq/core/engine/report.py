@@ -7,7 +7,7 @@ from tq.core.engine.step import Step, TaskKey, ending
 from tq.core.engine.stop import is_cancelled, is_requeued
 from tq.core.engine.verbs import VERBS
 from tq.core.live import LIVE_SESSION
-from tq.core.task import Cause, Phase, State, Task, Trigger
+from tq.core.task import Cause, Phase, State, Task, Trigger, cause_of
 from tq.core.vocabulary import Acknowledge, Cancel, End, Handback, Report, Started, TaskChanged, WorkerLost
 
 
@@ -42,7 +42,7 @@ def report(step: Step, command: Report) -> None:
 
 def _end(step: Step, end: End, task: Task) -> None:
     key = end.attempt.task
-    cause = Cause(end.cause)
+    cause = cause_of(end.cause)
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
         step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, end.code, end.run_us, end.result))
     elif is_requeued(task) or cause in (Cause.DRAIN, Cause.REQUEUE):
@@ -87,9 +87,12 @@ def give_back(step: Step, key: TaskKey, task: Task) -> None:
 
 
 def worker_lost(step: Step, command: WorkerLost) -> None:
-    """Take everything back from a worker that is gone, unless a newer session has begun."""
+    """Take everything back from a worker that is gone, unless a newer session has begun.
+
+    A session whose Join was never applied counts too: nobody watches the older one any more.
+    """
     live = step.live.workers.get(command.worker)
-    if live is None or live.session_number != command.session:
+    if live is None or live.session_number > command.session:
         step.count("superseded")
         return
     lose_worker(step, command.worker)
@@ -98,16 +101,17 @@ def worker_lost(step: Step, command: WorkerLost) -> None:
 def lose_worker(step: Step, worker: int) -> None:
     """Lose all attempts of a worker: those that run and the oldest assigned ones, one for each slot, are charged."""
     live = step.live.workers[worker]
-    may_run = max(live.capacity.slots, 1)
-    charged = set(live.started)
-    for key in live.held:
+    # By the records: after a restart of the server the soft state knows neither who runs nor who is the oldest.
+    found = ((key, step.task(key)) for key in live.held)
+    held = sorted(((key, task) for key, task in found if task is not None), key=lambda pair: pair[1].lease)
+    charged = {key for key, task in held if task.phase in (Phase.STARTED, Phase.STOPPING)}
+    may_run = max(live.capacity.slots if live.session else live.slots_used, 1)
+    for key, _ in held:
         if len(charged) >= may_run:
             break
         charged.add(key)
-    for key in list(live.held):
-        task = step.task(key)
-        if task is not None:
-            lose(step, key, task, charged=key in charged)
+    for key, task in held:
+        lose(step, key, task, charged=key in charged)
     step.overlay.delete(LIVE_SESSION, (worker,))
     step.count("workers_lost")
 

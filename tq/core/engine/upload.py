@@ -70,6 +70,8 @@ def take(step: Step, key: str, *, is_entries: bool) -> Upload | None:
         raise TaskNotFound("the upload of the input is not known (any more)", hint="submit again")
     if known.submitter != step.submitter:
         raise NotDone("the upload of the input belongs to somebody else")
+    if _is_expired(step, known):
+        raise TaskNotFound("the upload of the input has expired", hint="submit again")
     return known
 
 
@@ -109,9 +111,16 @@ def _known(step: Step, key: str, *, is_entries: bool) -> Upload:
         return Upload(step.submitter, 0, 0, 0, is_entries)
     if known.submitter != step.submitter:
         raise NotDone("an upload with this key belongs to somebody else", hint="use another --key")
+    if _is_expired(step, known):
+        raise NotDone("an upload with this key has expired and is being removed", hint="try again in a moment")
     if known.is_entries is not is_entries:
         raise BadRequest("this upload has the other kind of parts")
     return known
+
+
+def _is_expired(step: Step, upload: Upload) -> bool:
+    """Whether its time is over, so that a part of it may be gone already."""
+    return 0 < upload.expires_ms <= step.times.steady_ms
 
 
 def _numbered(step: Step, upload: Upload) -> Upload:
