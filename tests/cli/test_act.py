@@ -205,7 +205,9 @@ class TestConfirm:
         has_jobs(server, "1", "2")
         ran = run("cancel", "all")
         assert ran.status == 2
-        assert ran.err == "tq: `tq cancel` would touch 2 jobs; say so with --yes\nhint: look first: the same with --dry-run\n"
+        said, hint = ran.err.splitlines()
+        assert said == "tq: `tq cancel` would touch 2 jobs; say so with --yes"
+        assert hint == "hint: look first: the same with --dry-run"
         assert asked(server) == []
 
     def test_only_jobs_that_it_can_touch_count(self, run: Run, server: FakeServer) -> None:

@@ -4,7 +4,6 @@ Every check is a line: ok, warn or fail. What cannot be seen from here (the disk
 worker elsewhere) is asked of the server or left out. It changes nothing.
 """
 
-import os
 import socket
 import time
 from collections.abc import Iterator
@@ -145,7 +144,8 @@ def _certificate(seen: Seen) -> Iterator[Finding]:
     left_s = (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp() - seen.answered_s
     says = f"the server's certificate is valid until {text[:10]}"
     if left_s < _EXPIRES_WARN_S:
-        yield Finding("certificate", "fail" if left_s < 0 else "warn", says, "start the server again: it makes a new one")
+        status = "fail" if left_s < 0 else "warn"
+        yield Finding("certificate", status, says, "start the server again: it makes a new one")
     else:
         yield Finding("certificate", "ok", says)
 

@@ -114,4 +114,6 @@ def _tasks(client: "Client", word: str, *, is_following: bool) -> "Iterator[str]
             page = members.next
 
 
-VERBS = {"logs": Verb(logs, ("tq logs 42", "tq logs -f last", "tq logs 43.7 --tail 20 --stderr", "tq logs --prefix 43"))}
+VERBS = {
+    "logs": Verb(logs, ("tq logs 42", "tq logs -f last", "tq logs 43.7 --tail 20 --stderr", "tq logs --prefix 43"))
+}

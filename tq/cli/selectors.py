@@ -1,4 +1,4 @@
-"""Which jobs and tasks words on the command line mean: `42`, `43.7`, `43.1-5`, `last`, `all`, `@failed`, names and tags.
+"""Which jobs and tasks words on the command line mean: `42`, `43.7`, `43.1-5`, `last`, `all`, `@failed`, names, tags.
 
 Who looks needs ids (`single`, `expand`). Who acts hands ids and ranges to the server as they are, and everything else
 as a filter (`targets`): the server walks what matches, however many.

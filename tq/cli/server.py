@@ -56,8 +56,8 @@ def server(
     from tq.server import serve
 
     made = settings(
-        ctx.obj.environ, data, listen, heartbeat, keep=keep, check=check, data_on_network=data_on_network, cert=cert, key=key,
-        connections=connections, log_level=log_level,
+        ctx.obj.environ, data, listen, heartbeat, keep=keep, check=check, data_on_network=data_on_network, cert=cert,
+        key=key, connections=connections, log_level=log_level,
     )  # fmt: skip
     gc.enable()
     raise typer.Exit(serve.main(made) or 0)
