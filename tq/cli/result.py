@@ -35,7 +35,7 @@ def result(ctx: typer.Context, id: options.Id) -> None:  # noqa: A002 - the word
     if context.output in {"", "json", "jsonl"} and context.format != "id":
         output.print_json(item)
         return
-    pairs = ((key.replace("_", " "), present.value_text(key, value)) for key, value in item.items())
+    pairs = ((present.label(key), present.value_text(key, value)) for key, value in item.items())
     output.print_one(context, item, ((name, text) for name, text in pairs if text))
 
 
