@@ -34,7 +34,17 @@ _ALIVE_FIRST = (
 
 def job_state(progress: Progress) -> State:
     """Return the state of a whole job: the most alive of its tasks' states; of an ended one the worst."""
-    return next(state for state in _ALIVE_FIRST if progress.counts[state])
+    counts = shown_counts(progress)
+    return next(state for state in _ALIVE_FIRST if counts[state])
+
+
+def shown_counts(progress: Progress) -> list[int]:
+    """Return the counts by state as shown: under the job's hold, what came back to the queue is held."""
+    counts = progress.counts[:]
+    if progress.hold:
+        counts[State.HELD] += counts[State.QUEUED]
+        counts[State.QUEUED] = 0
+    return counts
 
 
 def shown_state(progress: Progress, task: Task | None) -> State:
@@ -265,6 +275,7 @@ def _job(view: View, number: int) -> tuple[Job, Progress]:
 
 
 def _job_part(job: Job, progress: Progress) -> dict[str, Any]:
+    counts = shown_counts(progress)
     return {
         "name": job.name,
         "queue": job.queue,
@@ -273,7 +284,7 @@ def _job_part(job: Job, progress: Progress) -> dict[str, Any]:
         "size": job.size,
         "submitted_ms": job.submitted_ms,
         "job_ended_ms": progress.ended_ms,
-        "counts": {state.word: progress.counts[state] for state in State if progress.counts[state]},
+        "counts": {state.word: counts[state] for state in State if counts[state]},
     }
 
 
