@@ -16,6 +16,7 @@ from tq.cli.verb import HELP_NAMES, Noun, Verb, build, build_noun
 
 # In the order of `tq --help`; each is tq/cli/<module>.py and has VERBS[word], a Verb or a Noun.
 WORDS: dict[str, str] = {
+    "demo": "demo",
     "up": "up",
     "server": "server",
     "worker": "worker",
