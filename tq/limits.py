@@ -45,6 +45,7 @@ members_per_command_max: Final = 1_000
 leases_per_dispatch_max: Final = 2_000
 turn_ms_max: Final = 5.0
 turn_changes_max: Final = 4_000
+turn_bulk_bytes_max: Final = 128 * KIB  # of uploads: others wait for this turn's flush
 page_items_max: Final = 1_000
 page_keys_max: Final = 1_000
 wait_ids_max: Final = 10_000

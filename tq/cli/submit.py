@@ -60,7 +60,7 @@ def submit(
     same command with the same `--key` goes on where it was; left alone, an upload without its end is forgotten after
     ten minutes.
     """
-    from tq.cli import inputs, places, plan, request, rerun, supply
+    from tq.cli import places, plan, request, supply
     from tq.cli.request import Wish
 
     is_dashed = _is_dashed(ctx, command or [])
@@ -75,18 +75,9 @@ def submit(
     wish.key = key or request.new_key()
     context: Context = ctx.obj
     with context.client() as client:
-        old = rerun.fetch(client, like) if like else None
-        if old is not None:
-            rerun.lend(wish, old)
-        request.build(wish, context.environ)  # a wrong request is refused before its input is read
-        wish.stdin = inputs.read() if stdin else b""
-        asked, pieces = request.build(wish, context.environ)
-        if old is not None:
-            asked = rerun.merged(old, asked, wish, _given(ctx))
+        asked, pieces = _asked(ctx, client, wish, like, takes_input=stdin)
         if follow and asked.is_array:
             raise BadRequest("--follow shows one task", hint="use --wait, and `tq logs JOB.MEMBER`")
-        if max_fails >= 0 and not asked.is_array:
-            raise BadRequest("--max-fails is of a job with several tasks", hint="leave it out")
         if dry_run:
             size = supply.count(source, request.entry_bytes_max(asked)) if source else asked.size
             stdin_bytes = sum(len(piece.data) for piece in pieces)
@@ -97,6 +88,24 @@ def submit(
         print_submitted(context, submitted)
         if wait or follow:
             raise typer.Exit(finish(context, client, submitted.id, is_followed=follow, way=exit_code))
+
+
+def _asked(
+    ctx: typer.Context, client: "Client", wish: "Wish", like: str, *, takes_input: bool
+) -> "tuple[v.Submit, list[v.Upload]]":
+    """Return the request, but for its entries, and the pieces of its input, which is read once all else is right."""
+    from tq.cli import inputs, request, rerun
+
+    context: Context = ctx.obj
+    old = rerun.fetch(client, like) if like else None
+    if old is not None:
+        rerun.lend(wish, old)
+    asked, _ = request.build(wish, context.environ)
+    if wish.max_fails >= 0 and not (asked.is_array or wish.is_counted):
+        raise BadRequest("--max-fails is of a job with several tasks", hint="leave it out")
+    wish.stdin = inputs.read() if takes_input else b""
+    asked, pieces = request.build(wish, context.environ)
+    return (asked if old is None else rerun.merged(old, asked, wish, _given(ctx))), pieces
 
 
 def _is_dashed(ctx: typer.Context, command: list[str]) -> bool:
