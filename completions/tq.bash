@@ -17,8 +17,9 @@ _tq() {
         --queue) COMPREPLY=($(compgen -W "$(tq queue ls -q --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-')" -- "$cur")); return ;;
         --data|--cwd|--cert|--key) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
-    local words="up server worker submit rerun run ls show logs wait result cancel hold release requeue retry set forget queue workers drain undrain token join store doctor config completion --url -o --output -q --quiet --color --connect-timeout --version"
+    local words="demo up server worker submit rerun run ls show logs wait result cancel hold release requeue retry set forget queue workers drain undrain token join store doctor config completion --url -o --output -q --quiet --color --connect-timeout --version"
     case $verb in
+        demo) words="" ;;
         up) words="--data --listen --heartbeat --keep --slots --queue --drain-time" ;;
         server) words="--data --listen --heartbeat --keep --check --data-on-network --cert --key --connections --log-level" ;;
         worker) words="--url --data --slots --cpus --mem --label --queue --name --drain-time" ;;
@@ -57,7 +58,8 @@ _tq() {
         store) case $noun in
             check) words="--data --url -o --output -q --quiet --color --connect-timeout" ;;
             stats) words="--data --url -o --output -q --quiet --color --connect-timeout" ;;
-            *) words="check stats" ;;
+            compact) words="--data --url -o --output -q --quiet --color --connect-timeout" ;;
+            *) words="check stats compact" ;;
         esac ;;
         doctor) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         config) words="--url -o --output -q --quiet --color --connect-timeout" ;;

@@ -15,9 +15,19 @@ from tq.cli import context, ls, output, waiting
 from tq.core import vocabulary as v
 
 QUEUES: list[dict[str, Any]] = [
-    {"id": "builds", "paused": True, "max": 3, "counts": {"running": 1, "queued": 8, "held": 2, "retrying": 4, "dead": 9}},
+    {
+        "id": "builds",
+        "paused": True,
+        "max": 3,
+        "counts": {"running": 1, "queued": 8, "held": 2, "retrying": 4, "dead": 9},
+    },
     {"id": "default", "paused": False, "max": 0, "counts": {}},
-]  # fmt: skip
+]
+TABLE = """\
+QUEUE    STATE   MAX  RUNNING  QUEUED  HELD  OTHER
+builds   paused  3    1        8       2     4
+default  open    -    0        0       0     0
+"""
 
 
 class TestQueue:
@@ -25,13 +35,7 @@ class TestQueue:
 
     def test_a_table_and_json(self, run: Run, server: FakeServer) -> None:
         server.says[v.Queues] = lambda _: v.Page(tuple(QUEUES))
-        assert run("queue", "ls") == (
-            0,
-            "QUEUE    STATE   MAX  RUNNING  QUEUED  HELD  OTHER\n"
-            "builds   paused  3    1        8       2     4\n"
-            "default  open    -    0        0       0     0\n",
-            "",
-        )
+        assert run("queue", "ls") == (0, TABLE, "")
         assert json.loads(run("queue", "ls", "-o", "json").out) == {"v": 1, "items": QUEUES, "next": None}
         assert run("queue", "ls", "-q").out == "builds\ndefault\n"
 
@@ -53,7 +57,8 @@ class TestQueue:
         assert server.asked == [command, command]
 
     @pytest.mark.parametrize(
-        "words", [["set", "b"], ["set", "b", "--max", "-1"], ["set", "b", "--max", "x"], ["pause", "a b"], ["pause"], []]
+        "words",
+        [["set", "b"], ["set", "b", "--max", "-1"], ["set", "b", "--max", "x"], ["pause", "a b"], ["pause"], []],
     )
     def test_wrong_use_has_a_hint(self, run: Run, server: FakeServer, words: list[str]) -> None:
         ran = run("queue", *words)

@@ -165,6 +165,16 @@ class DiskStore:
             self._fail("flush its memtables", error)
         return not self._failure
 
+    def compact(self) -> None:
+        """Write everything into tables and rewrite them without what was deleted or forgotten. Blocks until done."""
+        self._check_usable()
+        try:
+            self._db.flush()
+            for family in self._families.values():
+                family.compact()
+        except RocksError as error:
+            raise self._fail("compact", error) from None
+
     # ---------------------------------------------------------------- the end, and figures
 
     def close(self) -> None:
