@@ -267,6 +267,11 @@ def test_bare_tq_is_a_short_status(run: Run, server: FakeServer) -> None:
     assert json.loads(run("-o", "json").out)["tasks"] == {"queued": 3, "dead": 0}
 
 
+def test_bare_tq_says_that_the_disk_is_full(run: Run, server: FakeServer) -> None:
+    server.says[v.Status] = lambda _: v.Document({"tasks": {"queued": 3}, "server": {"room": "critical"}})
+    assert "disk     nearly full: no new work is taken, nothing starts\n" in run().out
+
+
 def test_names_of_others_are_harmless_in_every_form(run: Run, server: FakeServer) -> None:
     server.says[v.List] = lambda _: v.Page(({**JOB, "command": ["\x1b]52;c;x\x07", "\u202e"]},))
     for form in ("table", "json", "jsonl", "id"):
