@@ -1,5 +1,7 @@
 """Entries: what a member's own input does to its arguments and environment."""
 
+import subprocess
+
 import pytest
 
 from tests.support.launcher import Link, ref
@@ -31,6 +33,19 @@ def _arguments(*argv, entry, value=7, columns=1):
 )
 def test_a_placeholder_becomes_its_column_verbatim(given, entry, expected):
     assert _arguments(given, entry=entry, columns=entry.count(b"\0") + 1) == [expected]
+
+
+@pytest.mark.parametrize("entry", [b"a b", b"", b"$(rm) `id`; x", b"it's '' \\' \n", b"\xff*?~"])
+def test_in_a_shell_line_an_entry_is_one_word_and_no_code(entry):
+    body = Body((b"/bin/sh", b"-c", b"printf '[%s]' {} x{1}y"), b"/", columns=1, is_shell=True)
+    argv = Program(body, {}).arguments(1, entry)
+    assert subprocess.run(argv, capture_output=True, check=True).stdout == b"[%b][x%by]" % (entry, entry)
+
+
+def test_in_a_shell_line_each_column_is_a_word():
+    body = Body((b"/bin/sh", b"-c", b"printf '[%s]' {}"), b"/", columns=2, is_shell=True)
+    argv = Program(body, {}).arguments(1, b"a b\0c")
+    assert subprocess.run(argv, capture_output=True, check=True).stdout == b"[a b][c]"
 
 
 def test_without_entries_braces_are_only_braces():
