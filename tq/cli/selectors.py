@@ -86,14 +86,14 @@ def single(client: "Client", word: str) -> str:
         return _last(client)
     if _SPAN.fullmatch(word) or word == "all" or word.startswith("@"):
         raise BadRequest(f"{word} may name several tasks", hint="name one of them, as in 43.7")
-    return next(jobs(client, _filter(client, word)))
+    return next(jobs(client, _filter(client, word), 1))
 
 
-def jobs(client: "Client", where: v.Where) -> Iterator[str]:
+def jobs(client: "Client", where: v.Where, page_items: int = limits.page_items_max) -> Iterator[str]:
     """Yield the ids of the jobs that match, newest first, page by page."""
     page = ""
     while True:
-        answer = client.ask(v.List("", where.states, where.queue, where.tag, where.name, limits.page_items_max, page))
+        answer = client.ask(v.List("", where.states, where.queue, where.tag, where.name, page_items, page))
         assert isinstance(answer, v.Page)
         for item in answer.items:
             yield str(item.get("id", ""))
@@ -134,7 +134,7 @@ def _filter(client: "Client", word: str) -> v.Where:
     if not _NAME.fullmatch(word):
         raise BadRequest(f"{word!r} is no id", hint=_HINT)
     for where in (v.Where(name=word), v.Where(tag=word)):
-        if next(jobs(client, where), None) is not None:
+        if next(jobs(client, where, 1), None) is not None:
             return where
     raise TaskNotFound(f"{word!r} is no id, and no job has that name or tag", hint=_HINT)
 
