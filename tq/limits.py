@@ -36,6 +36,7 @@ entry_bytes_max: Final = 120 * KIB  # TQ_ENTRY=… and an argument with it stay 
 name_chars_max: Final = 128
 tags_max: Final = 32
 key_chars_max: Final = 128
+digest_bytes_max: Final = 64
 array_size_max: Final = 100_000_000
 upload_ttl_ms: Final = 10 * 60_000
 key_ttl_ms: Final = 24 * 3_600_000

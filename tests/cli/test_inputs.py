@@ -1,6 +1,8 @@
 """`tq submit` with inputs: what becomes an entry, what is refused, and how an upload goes on after a cut."""
 
 import itertools
+import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -248,6 +250,7 @@ def test_the_same_command_with_the_same_key_goes_on_where_another_stopped(
     words = ("submit", "--key", "k", "--each-line", "lines", "--", "echo", "{}")
     ran = run(*words)
     assert (ran.status, ran.out) == (75, "")
+    assert "with --key k" in ran.err
     assert house.store.get(tables.JOB, (1, 0)) is None
     server.asked.clear()
     server.says[v.AddEntries] = house.do  # type: ignore[assignment]
@@ -344,6 +347,36 @@ def test_a_server_that_stays_away_leaves_no_job_and_says_how_to_go_on(
     ran = run("submit", "--connect-timeout", "100ms", "--key", "mine", "--each-line", "lines", "--", "echo", "{}")
     assert (ran.status, ran.out) == (69, "")
     assert "--key mine" in ran.err
+
+
+def test_an_upload_of_a_stream_that_is_silent_for_long_is_kept_alive(
+    run: Run, house: House, server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tq.cli.entries._SILENT_S", 0.001)
+    reading, writing = os.pipe()
+    has_asked = threading.Event()
+
+    def add(command: v.AddEntries) -> Any:
+        house.now_ms += limits.upload_ttl_ms * 2 // 3
+        house.do(v.Tick())
+        if command.first == 1_000 and not command.items:
+            has_asked.set()
+        return house.do(command)
+
+    def produce() -> None:
+        with os.fdopen(writing, "wb", buffering=0) as pipe:
+            pipe.write(b"x\n" * 1_500)
+            assert has_asked.wait(20)
+            pipe.write(b"y\n")
+
+    server.says[v.AddEntries] = add
+    producer = threading.Thread(target=produce)
+    producer.start()
+    ran = run("submit", "--each-line", f"/proc/self/fd/{reading}", "--", "echo", "{}")
+    producer.join()
+    os.close(reading)
+    assert ran == (0, "1\n", "")
+    assert entries(house) == [b"x"] * 1_500 + [b"y"]
 
 
 # ---------------------------------------------------------------- the same request again

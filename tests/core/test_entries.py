@@ -98,6 +98,12 @@ def test_a_run_past_its_bounds_is_refused(house, items):
     assert house.store.get(tables.UPLOAD, ("u",)) is None
 
 
+def test_a_digest_is_bounded(house):
+    with pytest.raises(TooLarge):
+        house.do(AddEntries("u", 0, (b"x",), b"", b"x" * (limits.digest_bytes_max + 1)))
+    house.do(AddEntries("u", 0, (b"x",), b"", b"x" * limits.digest_bytes_max))
+
+
 def test_command_and_entry_together_fit_a_frame(house):
     _upload(house, [(b"x" * 100_000,)])
     with pytest.raises(TooLarge):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tq.cli import context, entries
-from tq.errors import BadRequest
+from tq.errors import BadRequest, NotDone
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
@@ -51,9 +51,10 @@ def upload(talk_to: context.Context, client: "Client", supply: Supply, key: str,
     bar = _Bar(is_quiet=talk_to.quiet)
     try:
         sent = EntryUpload(client, key, supply.open(bytes_max), bar.show).run()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, NotDone) as stop:
         bar.clear()
-        talk_to.talk(f"\ntq: nothing was submitted. To go on where it was: the same command with --key {key}")
+        begin = "\n" if isinstance(stop, KeyboardInterrupt) else ""  # behind the ^C of the terminal
+        talk_to.talk(f"{begin}tq: nothing was submitted. To go on where it was: the same command with --key {key}")
         raise
     finally:
         bar.clear()

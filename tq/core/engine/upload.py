@@ -40,6 +40,8 @@ def add_entries(step: Step, command: AddEntries) -> Uploaded:
     largest = max(map(len, command.items), default=0)
     if largest > limits.entry_bytes_max:
         raise TooLarge(f"an entry exceeds entry_bytes_max, {limits.entry_bytes_max} bytes", hint="pass a file's name")
+    if max(len(command.before), len(command.after)) > limits.digest_bytes_max:
+        raise TooLarge(f"a digest has at most {limits.digest_bytes_max} bytes (digest_bytes_max)")
     known = _known(step, command.key, is_entries=True)
     if not known.blob:
         sealed = step.overlay.get(tables.KEY, (command.key,))
