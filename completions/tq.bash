@@ -11,23 +11,40 @@ _tq() {
     done
     case $prev in
         -o|--output) COMPREPLY=($(compgen -W "table json jsonl id" -- "$cur")); return ;;
-        --state) COMPREPLY=($(compgen -W "queued running succeeded dead cancelled held failed" -- "$cur")); return ;;
+        --state) COMPREPLY=($(compgen -W "running queued retrying scheduled held blocked succeeded dead cancelled skipped expired failed" -- "$cur")); return ;;
         --color) COMPREPLY=($(compgen -W "auto always never" -- "$cur")); return ;;
         --role) COMPREPLY=($(compgen -W "read submit worker admin" -- "$cur")); return ;;
+        --queue) COMPREPLY=($(compgen -W "$(tq queue ls -q --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-')" -- "$cur")); return ;;
         --data|--cwd|--cert|--key) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
-    local words="up server worker submit run ls show logs wait cancel workers drain undrain token join store config completion --url -o --output -q --quiet --color --connect-timeout --version"
+    local words="demo up server worker submit rerun run ls show logs wait result cancel hold release requeue retry set forget queue workers drain undrain token join store doctor config completion --url -o --output -q --quiet --color --connect-timeout --version"
     case $verb in
-        up) words="--data --listen --heartbeat --slots --queue --drain-time" ;;
-        server) words="--data --listen --heartbeat --check --data-on-network --cert --key --connections --log-level" ;;
+        demo) words="" ;;
+        up) words="--data --listen --heartbeat --keep --slots --queue --drain-time" ;;
+        server) words="--data --listen --heartbeat --keep --check --data-on-network --cert --key --connections --log-level" ;;
         worker) words="--url --data --slots --cpus --mem --label --queue --name --drain-time" ;;
-        submit) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --cpus --stdin --key --array --wait --follow --exit-code --dry-run --url -o --output -q --quiet --color --connect-timeout" ;;
+        submit) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --cpus --stdin --key --array --each-line --from-json --max-fails --like --hold --wait --follow --exit-code --dry-run --url -o --output -q --quiet --color --connect-timeout" ;;
+        rerun) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         run) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --cpus --stdin --no-stdin --url -o --output -q --quiet --color --connect-timeout" ;;
         ls) words="--state --queue --tag --name --since -n --limit --page --url -o --output -q --quiet --color --connect-timeout" ;;
         show) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         logs) words="-f --follow --tail --attempt --stderr --stdout --prefix --raw --url -o --output -q --quiet --color --connect-timeout" ;;
         wait) words="--any --timeout --for --exit-code --url -o --output -q --quiet --color --connect-timeout" ;;
-        cancel) words="--dry-run --url -o --output -q --quiet --color --connect-timeout" ;;
+        result) words="--url -o --output -q --quiet --color --connect-timeout" ;;
+        cancel) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        hold) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        release) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        requeue) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        retry) words="--state --queue --tag --name --force --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        set) words="--priority --state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        forget) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        queue) case $noun in
+            ls) words="--url -o --output -q --quiet --color --connect-timeout" ;;
+            set) words="--max --url -o --output -q --quiet --color --connect-timeout" ;;
+            pause) words="--url -o --output -q --quiet --color --connect-timeout" ;;
+            resume) words="--url -o --output -q --quiet --color --connect-timeout" ;;
+            *) words="ls set pause resume" ;;
+        esac ;;
         workers) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         drain) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         undrain) words="--url -o --output -q --quiet --color --connect-timeout" ;;
@@ -41,15 +58,18 @@ _tq() {
         store) case $noun in
             check) words="--data --url -o --output -q --quiet --color --connect-timeout" ;;
             stats) words="--data --url -o --output -q --quiet --color --connect-timeout" ;;
-            *) words="check stats" ;;
+            compact) words="--data --url -o --output -q --quiet --color --connect-timeout" ;;
+            *) words="check stats compact" ;;
         esac ;;
+        doctor) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         config) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         completion) words="" ;;
     esac
     if [[ $cur != -* ]]; then
         case $verb in
-            show|logs|wait|cancel|ls)
-                words="last $(tq ls -q -n 50 --connect-timeout 0 2>/dev/null)" ;;
+            ls|show|logs|result|wait|cancel|hold|release|requeue|retry|set|forget)
+                words="last $(tq ls -q -n 50 --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-')" ;;
+            queue) if [[ $noun == @(set|pause|resume) ]]; then words=$(tq queue ls -q --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-'); fi ;;
             submit|run) COMPREPLY=($(compgen -c -- "$cur")); return ;;
         esac
     fi

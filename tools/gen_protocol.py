@@ -82,6 +82,10 @@ BOUNDS: Final = (
     ("stdin_inline_bytes_max", "bytes of input inside a body; more goes by `Upload`"),
     ("stdin_bytes_max", "bytes of input in all"),
     ("piece_bytes_max", "bytes of one piece of an input"),
+    ("entries_items_max", "entries in one run"),
+    ("entries_bytes_max", "bytes of entries in one run"),
+    ("entry_bytes_max", "bytes of one entry"),
+    ("array_size_max", "members of an array"),
     ("output_slot_bytes", "bytes of one slot of output"),
     ("output_head_slots", "slots at the head of a stream that are kept for good"),
     ("output_ring_slots", "slots after them that are kept, the latest ones"),
@@ -156,6 +160,8 @@ def kind_of(kind: types.Type) -> str:
             return f"{{{kind_of(key)}: {kind_of(value)} …}}"
         case types.StructType(cls=cls):
             return cls.__name__
+        case types.UnionType(types=(one, types.NoneType())):
+            return f"{kind_of(one)} or null"
         case types.UnionType(types=several):
             names = {one.cls for one in several if isinstance(one, types.StructType)}
             return "command" if v.Submit in names else "answer"
@@ -234,7 +240,8 @@ def parts() -> dict[str, str]:
         "commands": table(list(v.ClientCommand.__args__), "command"),
         "answers": table([kind for kind in v.Answer.__args__ if kind not in (v.Joined, v.Recovered)], "answer"),
         "records": table(
-            [v.AttemptRef, v.Capacity, v.Held, v.Assignment, v.End, v.Outcome, Demand, Body, Usage], "record"
+            [v.AttemptRef, v.Capacity, v.Held, v.Assignment, v.End, v.Outcome, v.Where, Demand, Body, Usage],
+            "record",
         ),
         "numbers": numbers([Cause, Phase]),
         "examples": "\n\n".join(example(title, story) for title, story in STORIES.items()),

@@ -18,7 +18,7 @@ from tq.server.identity import Identity, open_identity
 @pytest.fixture(autouse=True)
 def answers(server: FakeServer) -> None:
     server.says[v.List] = lambda _: v.Page(({"id": "1", "state": "queued"},))
-    server.says[v.Cancel] = lambda _: v.Cancelled(1, 0, 0)
+    server.says[v.Cancel] = lambda _: v.Acted(1)
 
 
 def test_no_server_at_first_is_said_at_once(run: Run, server: FakeServer) -> None:
@@ -250,7 +250,7 @@ def test_what_was_done_before_the_cut_is_no_refusal(run: Run, server: FakeServer
 
         return say
 
-    server.says[v.Cancel] = carry_out(AlreadyEnded("1 had ended already"), v.Cancelled(1, 0, 0))
+    server.says[v.Cancel] = carry_out(AlreadyEnded("1 had ended already"), v.Acted(1))
     assert run("cancel", "1").status == 0
     assert run("cancel", "1").status == 1
     server.says[v.RevokeToken] = carry_out(TaskNotFound("no token"), v.Done("x"))

@@ -118,23 +118,14 @@ def test_ls_goes_on_over_pages_also_empty_ones(run: Run, server: FakeServer) -> 
 
 def test_ls_passes_its_filters_on(run: Run, server: FakeServer) -> None:
     server.says[v.List] = lambda _: v.Page(())
-    run(
-        "ls",
-        "43",
-        "--state",
-        "running,queued",
-        "--state",
-        "failed",
-        "--queue",
-        "q",
-        "--tag",
-        "t",
-        "--name",
-        "n",
-        "-n",
-        "7",
-    )
-    assert server.asked == [v.List("43", ("running", "queued", "failed"), "q", "t", "n", 7, "")]
+    states = ("--state", "running,queued", "--state", "failed")
+    run("ls", *states, "--queue", "q", "--tag", "t", "--name", "n", "-n", "7")
+    run("ls", "43", *states)
+    assert server.asked == [
+        v.List("", ("running", "queued", "failed"), "q", "t", "n", 7, ""),
+        v.List("43", ("running", "queued", "failed"), limit=50),
+    ]
+    assert run("ls", "43", "--queue", "q").status == 2
 
 
 def test_ls_of_a_job_lists_its_tasks(run: Run, server: FakeServer) -> None:
@@ -166,10 +157,21 @@ def test_show_is_versioned_json(run: Run, server: FakeServer) -> None:
 def test_show_is_readable_and_harmless(run: Run, server: FakeServer) -> None:
     server.says[v.Get] = lambda _: v.Document(TASK)
     out = run("show", "42").out
-    assert "command       echo 'a b'" in out
-    assert "signal        9" in out
-    assert "usage         user 0.5s, peak_bytes 1.0 MiB, stdout_bytes 10 B" in out
     assert "\x1b" not in out
+    words = [line.split(maxsplit=1) for line in out.splitlines()]
+    assert words[:3] == [["id", "42"], ["state", "dead"], ["name", "nightly"]]
+    assert ["command", "echo 'a b'"] in words
+    assert ["signal", "9"] in words
+    assert ["usage", "user 0.5s, peak 1.0 MiB, stdout 10 B"] in words
+    assert "started      2023-11-14 22:13:20.200Z (" in out
+    assert "job ended" not in out
+
+
+def test_the_end_of_a_job_is_an_instant(run: Run, server: FakeServer) -> None:
+    server.says[v.Get] = lambda _: v.Document(ARRAY | {"job_ended_ms": 1_700_000_001_500})
+    out = run("show", "43").out
+    assert "job ended  2023-11-14 22:13:21.500Z (" in out
+    assert "counts     3 succeeded, 1 dead, 6 queued" in out
 
 
 def test_last_is_the_newest_job(run: Run, server: FakeServer) -> None:
@@ -186,7 +188,7 @@ def test_last_of_nothing_is_not_found(run: Run, server: FakeServer) -> None:
     assert "there is no job yet" in ran.err
 
 
-@pytest.mark.parametrize("word", ["", "x", "-1", "4.", "4.5.6", "42 ", "all", "٤", "1" * 30])
+@pytest.mark.parametrize("word", ["", "a b", "42 ", "all", "@failed", "@x", "43.1-5", "٤", "x" * 129])
 def test_a_malformed_id_is_refused_and_never_sent(run: Run, server: FakeServer, word: str) -> None:
     ran = run("show", "--", word)
     assert (ran.status, ran.out) == (2, "")
@@ -257,19 +259,17 @@ def test_join_prints_a_string_that_parses_and_the_line_that_uses_it(run: Run, se
     assert server.asked[0].role == "worker"
 
 
-def test_cancel_says_what_became_of_what(run: Run, server: FakeServer) -> None:
-    server.says[v.Cancel] = lambda _: v.Cancelled(3, 1, 2, sweeping=True)
-    ran = run("cancel", "42", "43.1-3", "42")
-    assert ran == (0, "", "tq: 3 cancelled, 1 being stopped, 2 had ended already; the rest follows\n")
-    assert server.asked == [v.Cancel(("42", "43.1", "43.2", "43.3"))]
-
-
 def test_bare_tq_is_a_short_status(run: Run, server: FakeServer) -> None:
     server.says[v.Status] = lambda _: v.Document(
         {"tasks": {"queued": 3, "dead": 0}, "queues": {}, "workers": 2, "slots": 8}
     )
     assert run().out == f"server   {server.url} (admin)\nworkers  2 with 8 slots\ntasks    3 queued\n"
     assert json.loads(run("-o", "json").out)["tasks"] == {"queued": 3, "dead": 0}
+
+
+def test_bare_tq_says_that_the_disk_is_full(run: Run, server: FakeServer) -> None:
+    server.says[v.Status] = lambda _: v.Document({"tasks": {"queued": 3}, "server": {"room": "critical"}})
+    assert "disk     nearly full: no new work is taken, nothing starts\n" in run().out
 
 
 def test_names_of_others_are_harmless_in_every_form(run: Run, server: FakeServer) -> None:

@@ -48,6 +48,8 @@ def started(*words: str, **more: object) -> Iterator[subprocess.Popen[bytes]]:
 def task(server: FakeServer) -> FakeServer:
     server.says[v.Submit] = lambda _: v.Submitted("42")
     server.says[v.List] = lambda _: v.Page(tuple({"id": str(number), "state": "queued"} for number in range(50)))
+    server.says[v.Status] = lambda _: v.Document({"tasks": {"queued": 50, "dead": 0}})
+    server.says[v.Queues] = lambda _: v.Page(({"id": "builds"}, {"id": "default"}, {"id": "$(touch evil)"}))
     return server
 
 
@@ -158,6 +160,7 @@ def test_a_table_on_a_terminal_is_coloured_and_cut_to_its_width(task: FakeServer
     assert "…" in shown
     assert "x" * 400 not in shown
     assert "\x1b" not in on_terminal("ls", "--color", "never")
+    assert shown.endswith("tq: tasks: 50 queued\n")
 
 
 def test_errors_of_others_are_escaped_on_a_terminal(task: FakeServer) -> None:
@@ -206,3 +209,11 @@ def test_bash_completes_verbs_options_and_live_ids(task: FakeServer, tmp_path) -
     assert complete("ls", "-o", "js") == ["json", "jsonl"]
     assert complete("show", "4") == ["4", *map(str, range(40, 50))]
     assert complete("submit", "--", "--pri") == []
+    assert complete("cancel", "4") == ["4", *map(str, range(40, 50))]
+    assert complete("ls", "--state", "hel") == ["held"]
+    assert complete("submit", "--queue", "b") == ["builds"]
+    assert complete("queue", "pause", "b") == ["builds"]
+    assert complete("queue", "pa") == ["pause"]
+    assert not (tmp_path / "evil").exists()
+    task.close()
+    assert complete("show", "4") == []

@@ -45,7 +45,7 @@ def test_the_directory_may_come_from_the_environment(run: Run, tmp_path: Path, m
     assert (stats["served"], stats["sequence"]) == (False, 1)
 
 
-@pytest.mark.parametrize("verb", ["check", "stats"])
+@pytest.mark.parametrize("verb", ["check", "stats", "compact"])
 def test_where_there_is_no_store_it_is_said(run: Run, tmp_path: Path, verb: str) -> None:
     ran = run("store", verb, "--data", "nothing")
     assert (ran.status, ran.out) == (78, "")
@@ -57,5 +57,23 @@ def test_a_held_directory_is_not_opened(run: Run, tmp_path: Path) -> None:
     make(tmp_path / "data", {})
     with hold_directory(tmp_path / "data"):
         ran = run("store", "check", "--data", "data")
+    assert ran.status == 78
+    assert "is held by pid" in ran.err
+
+
+def test_compaction_says_what_it_gave_back(run: Run, tmp_path: Path) -> None:
+    make(tmp_path / "data", {})
+    ran = run("store", "compact", "--data", "data", "-o", "json")
+    assert ran.status == 0
+    shown = json.loads(ran.out)
+    assert (shown["v"], shown["before_bytes"] > 0, shown["after_bytes"] > 0) == (1, True, True)
+    assert run("store", "compact", "--data", "data").err.startswith(f"tq: {tmp_path / 'data'} had ")
+    assert run("store", "check", "--data", "data").status == 0
+
+
+def test_a_served_store_is_not_compacted_from_outside(run: Run, tmp_path: Path) -> None:
+    make(tmp_path / "data", {})
+    with hold_directory(tmp_path / "data"):
+        ran = run("store", "compact", "--data", "data")
     assert ran.status == 78
     assert "is held by pid" in ran.err

@@ -67,7 +67,7 @@ def test_wait_gives_up_with_124(run: Run, server: FakeServer) -> None:
     server.says[v.Wait] = lambda _: hang(server)
     ran = run("wait", "--timeout", "100ms", "42")
     assert ran.status == 124
-    assert ran.err == "tq: 42 did not end within 100ms\n"
+    assert ran.err == "tq: 42 did not end within 0.1s\n"
 
 
 def hang(server: FakeServer) -> list[v.Answer]:
@@ -152,7 +152,32 @@ def test_into_a_pipe_go_the_bytes_as_they_are(run: Run, server: FakeServer) -> N
 
 def test_prefixes_stand_before_whole_lines(run: Run, server: FakeServer) -> None:
     server.says[v.Logs] = lambda _: chunks((1, 0, b"a\nb"), (2, 0, b"x"), (1, 3, b"c\n"))
+    server.says[v.Get] = lambda _: v.Document({"id": "42", "is_array": False})
     assert run("logs", "42", "--prefix") == (0, "42 out| a\n42 out| bc\n", "42 err| x\n")
+
+
+def test_prefixes_tell_the_tasks_of_an_array_apart_page_by_page(run: Run, server: FakeServer) -> None:
+    """Tasks that never began have written nothing, and are not asked for."""
+    pages = {
+        "": v.Page(({"id": "43.1", "attempt": 1}, {"id": "43.2", "attempt": 0}), "2"),
+        "2": v.Page((), "3"),
+        "3": v.Page(({"id": "43.3", "attempt": 2},)),
+    }
+    server.says[v.Get] = lambda _: v.Document({"id": "43", "is_array": True, "size": 3})
+    server.says[v.List] = lambda command: pages[command.page]
+    server.says[v.Logs] = lambda command: chunks((1, 0, command.id.encode()))
+    assert run("logs", "43", "--prefix") == (0, "43.1 out| 43.1\n43.3 out| 43.3\n", "")
+    ran = run("logs", "43", "--prefix", "-f")
+    assert (ran.status, ran.out) == (2, "")
+    assert "hint: " in ran.err
+
+
+def test_a_line_without_an_end_takes_bounded_memory(run: Run, server: FakeServer) -> None:
+    piece = b"x" * 50_000
+    server.says[v.Get] = lambda _: v.Document({"id": "42", "is_array": False})
+    server.says[v.Logs] = lambda _: chunks(*((1, 50_000 * number, piece) for number in range(4)))
+    out = run("logs", "42", "--prefix").out
+    assert [len(line) for line in out.splitlines()] == [100_008, 100_008]
 
 
 @pytest.mark.parametrize("count, shown", [("0", ""), ("1", "c"), ("2", "b\nc"), ("9", "a\nb\nc")])

@@ -224,6 +224,13 @@ def test_a_launcher_that_died_is_a_charged_loss(house):
     assert house.starts()[0].attempt == 2
 
 
+def test_an_attempt_that_its_leaving_worker_stopped_goes_back_uncharged(house):
+    number, ref = _running(house)
+    house.report(ref, code=-15, cause=Cause.DRAIN)
+    task = house.task(number)
+    assert (task.state, task.attempt, task.failures, task.losses) == (State.RUNNING, 2, 0, 0)
+
+
 def test_a_loss_charges_what_may_have_run_and_no_bystander(house):
     house.join(slots=2)
     number = house.array(60)
@@ -244,7 +251,7 @@ class TestCancel:
         number, ref = _running(house)
         answer = house.do(Cancel((str(number),)))
 
-        assert (answer.cancelled, answer.stopping) == (0, 1)
+        assert (answer.done, answer.stopping) == (0, 1)
         assert house.stops() == [ref]
         assert (house.task(number).state, house.task(number).phase) == (State.RUNNING, Phase.STOPPING)
         house.report(ref, code=-15, cause=Cause.CANCELLED)

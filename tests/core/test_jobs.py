@@ -8,7 +8,20 @@ from tq.core import tables
 from tq.core.engine import Bounds
 from tq.core.job import Demand
 from tq.core.task import Cause, Phase, State
-from tq.core.vocabulary import AttemptRef, Cancel, Drain, Get, Handback, List, Status, Tick, Times, Wait, WorkerLost
+from tq.core.vocabulary import (
+    AttemptRef,
+    Cancel,
+    Drain,
+    DrainAsked,
+    Get,
+    Handback,
+    List,
+    Status,
+    Tick,
+    Times,
+    Wait,
+    WorkerLost,
+)
 from tq.errors import AlreadyEnded, BadRequest, TaskNotFound
 
 
@@ -56,7 +69,7 @@ def test_cancel_of_ten_million_untouched_members_is_one_field(house):
     number = house.array(10_000_000)
     answer = house.do(Cancel((str(number),)))
 
-    assert (answer.cancelled, answer.sweeping) == (10_000_000, False)
+    assert (answer.done, answer.sweeping) == (10_000_000, False)
     assert tables.TASK not in house.finished.changes
     house.join()
     assert house.starts() == []
@@ -74,7 +87,7 @@ def test_a_cancel_beyond_one_command_goes_on_as_a_sweep_over_a_restart():
     house.report(refs[7])
     assert house.task(number, 7).state is State.CANCELLED
     house.restart()
-    house.join(held=held(*refs[:7]))
+    house.join(slots=8, held=held(*refs[:7]))
     assert house.starts() == []
     for _ in range(5):
         house.do(Tick())
@@ -206,6 +219,14 @@ class TestDrain:
         assert house.starts() == []
         house.do(Drain("w0000000000000005", on=False))
         assert len(house.starts()) == 1
+
+    def test_a_drain_that_did_not_reach_its_worker_is_asked_again(self, house):
+        house.join()
+        house.do(Drain("host5"))
+        house.join(session=2)
+        assert DrainAsked(5, 2, on=True) in house.finished.effects
+        house.submit()
+        assert house.starts() == []
 
     def test_an_unknown_or_ambiguous_worker_is_refused(self, house):
         with pytest.raises(TaskNotFound):

@@ -2,7 +2,7 @@
 
 from tests.server.rig import submit
 from tq.errors import NotDone
-from tq.server.intake import Inlet, Intake, Request, inlet_requests_max, slice_requests
+from tq.server.intake import Inlet, Intake, Request, inlet_bulk_bytes_max, inlet_requests_max, slice_requests
 
 
 def fill(inlet: Inlet, name: str, count: int) -> None:
@@ -87,3 +87,44 @@ def test_work_is_announced() -> None:
     assert told == []
     fill(inlet, "a", 3)
     assert told == [1]
+
+
+def bulk(inlet: Inlet, name: str, count: int, size: int = 1_000) -> None:
+    inlet.put([Request(submit(), f"{name}{number}", None, size) for number in range(count)])
+
+
+def test_a_part_of_an_upload_is_a_slice_by_itself() -> None:
+    intake = Intake()
+    first, second = intake.inlet(), intake.inlet()
+    bulk(first, "bulk", 3)
+    fill(second, "single", 2)
+
+    assert taken(intake, 5) == ["bulk0", "single0", "single1", "bulk1", "bulk2"]
+
+
+def test_a_turn_with_its_fill_of_bulk_takes_only_what_stands_before_none() -> None:
+    intake = Intake()
+    first, second, third = intake.inlet(), intake.inlet(), intake.inlet()
+    bulk(first, "bulk", 2)
+    fill(second, "a", 1)
+    bulk(second, "behind", 1)
+    fill(third, "b", 1)
+    found = [intake.take(may_be_bulk=False) for _ in range(4)]
+
+    assert [request and request.submitter for request in found] == ["a0", "b0", None, None]
+    assert sorted(taken(intake, 4)) == ["behind0", "bulk0", "bulk1"]
+    assert intake.take(may_be_bulk=False) is None
+
+
+def test_an_inlet_is_bounded_in_bytes_of_bulk() -> None:
+    told: list[int] = []
+    intake = Intake()
+    inlet = intake.inlet(lambda: told.append(len(inlet)))
+    bulk(inlet, "part", 4, inlet_bulk_bytes_max // 4)
+    assert inlet.is_full
+
+    taken(intake, 1)
+    assert told == []
+    taken(intake, 1)
+    assert told == [2]
+    assert not inlet.is_full

@@ -7,7 +7,9 @@ import trio
 
 from tests.server.hall import BEAT_S, open_hall
 from tests.server.rig import submit
+from tq.core import vocabulary as v
 from tq.server import loops
+from tq.server.intake import Request
 from tq.store.directory import Room, low_water_bytes
 from tq.wire import messages as m
 
@@ -150,3 +152,51 @@ async def test_a_tick_a_little_late_counts_and_a_very_late_one_does_not(late_bea
 
     await _under(clock, scenario)
     assert seen == [missed]
+
+
+async def test_the_janitor_asks_once_a_minute_and_again_at_once_while_there_is_more(autojump_clock: Any) -> None:
+    asked: list[float] = []
+    answers = [v.Acted(1_000, sweeping=True), v.Acted(1_000, sweeping=True), v.Acted(3), v.Acted(0), v.Acted(0)]
+    enough = trio.Event()
+
+    async def ask(request: Request) -> v.Answer:
+        assert request.command == v.Retain(5_000)
+        asked.append(trio.current_time())
+        if len(asked) == len(answers):
+            enough.set()
+        return answers[len(asked) - 1]
+
+    start_s = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(loops.janitor_loop, ask, 5_000)
+        await enough.wait()
+        nursery.cancel_scope.cancel()
+
+    assert [round(when_s - start_s) for when_s in asked] == [0, 0, 0, 60, 120]
+
+
+async def test_the_janitor_forgets_what_ended_long_ago_and_nothing_else(autojump_clock: Any) -> None:
+    async with open_hall() as hall:
+
+        async def ask(request: Request) -> v.Answer:
+            answers: list[Any] = []
+            got = trio.Event()
+
+            def reply(answer: Any) -> None:
+                answers.append(answer)
+                got.set()
+
+            hall.desk.intake.inlet().put([request._replace(reply=reply)])
+            await got.wait()
+            return answers[0]
+
+        hall.nursery.start_soon(loops.janitor_loop, ask, 90_000)
+        client = await hall.client("submit")
+        for name in ("a", "b"):
+            await client.ask(submit(name))
+        await client.ask(v.Cancel(("1",)))
+        await trio.sleep(65)
+        assert [item["id"] for item in (await client.ask(v.List())).items] == ["2", "1"]
+        await trio.sleep(60)
+
+        assert [item["id"] for item in (await client.ask(v.List())).items] == ["2"]

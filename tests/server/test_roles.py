@@ -56,14 +56,23 @@ def test_no_peer_may_send_the_servers_own_commands(command: type) -> None:
     assert not any(may(role, command) for role in roles.ROLES)
 
 
-@pytest.mark.parametrize("command", [v.Submit, v.Upload, v.Cancel, v.Drain, v.CreateToken, v.RevokeToken, v.Tokens])
+ON_JOBS = [v.Submit, v.Upload, v.Cancel, v.Hold, v.Release, v.Requeue, v.Retry, v.SetPriority, v.Forget]
+ON_ALL = [v.SetQueue, v.Drain, v.CreateToken, v.RevokeToken, v.Tokens]
+
+
+@pytest.mark.parametrize("command", [*ON_JOBS, *ON_ALL])
 def test_a_read_token_changes_nothing_and_sees_no_tokens(command: type) -> None:
     assert not may("read", command)
 
 
-@pytest.mark.parametrize("command", [v.Drain, v.CreateToken, v.RevokeToken, v.Tokens])
-def test_a_submit_token_makes_no_tokens_and_drains_nobody(command: type) -> None:
+@pytest.mark.parametrize("command", ON_ALL)
+def test_a_submit_token_makes_no_tokens_drains_nobody_and_sets_no_queue(command: type) -> None:
     assert not may("submit", command)
+
+
+@pytest.mark.parametrize("command", ON_JOBS)
+def test_a_submit_token_acts_on_jobs(command: type) -> None:
+    assert may("submit", command)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from tests.server.rig import submit
 from tq import errors, limits
 from tq.core import vocabulary as v
 from tq.core.vocabulary import (
+    AddEntries,
     Cancel,
     Chunk,
     Drain,
@@ -113,11 +114,11 @@ async def test_a_nearly_full_disk_takes_no_new_work_but_everything_else(room: Ro
         client = await hall.client("submit")
         await client.ask(submit("a"))
         hall.gate.room = room
-        for command in (submit("b"), Upload("u", 0, b"x")):
+        for command in (submit("b"), Upload("u", 0, b"x"), AddEntries("u", 0, (b"x",))):
             with pytest.raises(errors.NotDone, match="disk"):
                 await client.ask(command)
 
-        assert (await client.ask(Cancel(("1",)))).cancelled == 1
+        assert (await client.ask(Cancel(("1",)))).done == 1
         assert (await client.ask(Get("1"))).value["state"] == "cancelled"
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.store import commit, disk_store, some_changes, write
-from tq.core.job import Meta
-from tq.core.tables import BODY, LANE_NAME, META, READY, RUNNING, TASK
+from tq.core.job import Entries, Forgotten, Meta
+from tq.core.tables import BODY, ENTRIES, ENTRY_AT, FORGOTTEN, LANE_NAME, META, READY, RUNNING, TASK
 from tq.core.task import State, Task
 from tq.core.view import Overlay
 from tq.errors import BadRequest, StoreError, TooLarge
@@ -188,3 +188,17 @@ def test_both_stores_say_what_a_plain_dict_says(
         assert memory.scan(TASK, low, high, limit) == expected
         assert disk.scan(TASK, low, high, limit) == expected
         assert Overlay(disk).scan(TASK, low, high, limit) == expected
+
+
+def test_a_forgotten_job_goes_with_its_records_output_and_blobs_and_takes_nobody_elses(store: AnyStore) -> None:
+    for job in (6, 7, 8):
+        commit(store, {TASK: {(job, 0, 1): Task(State.SUCCEEDED)}, BODY: {(job, 0): b"in"}})
+        store.put_output((job, 0, 1), 1, 1, 0, b"out")
+        commit(store, {ENTRIES: {(job + 10, 0): Entries((b"e",))}, ENTRY_AT: {(job + 10, 0): True}})
+    commit(store, {TASK: {(7, 0, 5): Task(State.DEAD)}, FORGOTTEN: {(7,): Forgotten((7, 17))}})
+
+    assert [key[0] for key, _ in store.scan(TASK, (0,), (99,), 10)] == [6, 8]
+    assert [key[0] for key, _ in store.scan(BODY, (0,), (99,), 10)] == [6, 8]
+    assert [key[0] for key, _ in store.scan(ENTRIES, (0,), (99,), 10)] == [16, 18]
+    assert [key[0] for key, _ in store.scan(ENTRY_AT, (0,), (99,), 10)] == [16, 18]
+    assert [len(store.output((job, 0, 1), 1)) for job in (6, 7, 8)] == [1, 0, 1]

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from tests.support.store import commit, disk_store, killed_store, read_store, some_changes, write
-from tq.core.tables import BODY, LANE_NAME, TASK
+from tq.core.job import Forgotten
+from tq.core.tables import BODY, FORGOTTEN, LANE_NAME, TASK
 from tq.core.task import State, Task
 from tq.errors import StoreDamaged, StoreError
 from tq.store import trim
@@ -303,3 +304,21 @@ def test_statistics_are_plain_and_name_the_bounds(data: Path) -> None:
     assert found["log_bytes"] > 0
     assert found["settings"]["log_bytes_max"] == 256 * 1024 * 1024
     assert set(found["families"]) == {"state", "tasks", "bodies", "queues", "output"}
+
+
+def test_compaction_keeps_every_row_and_gives_back_what_was_forgotten(data: Path) -> None:
+    task = Task(State.SUCCEEDED, result=b"u" * 50)
+    with disk_store(data) as store:
+        for first in range(0, 20_000, 1_000):
+            commit(store, {TASK: {(1, 0, member): task for member in range(first, first + 1_000)}})
+        store.put_output((2, 0, 0), 1, 1, 0, b"printed")
+        commit(store, {TASK: {(2, 0, 0): task}})
+        store.compact()
+        full = store.statistics()["families"]["tasks"]["table_bytes"]
+        commit(store, {FORGOTTEN: {(1,): Forgotten()}})
+        store.compact()
+        assert store.statistics()["families"]["tasks"]["table_bytes"] < full / 10
+        assert [key for key, _ in all_rows(store, TASK)] == [(2, 0, 0)]
+    with disk_store(data) as store:
+        assert [key for key, _ in all_rows(store, TASK)] == [(2, 0, 0)]
+        assert store.output((2, 0, 0), 1) == [(1, 0, b"printed")]

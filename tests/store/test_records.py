@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tq.core.job import Demand, Job, Key, Lane, Meta, Progress, Sweep, Token, Upload
+from tq.core.job import Demand, Entries, Job, Key, Lane, Meta, Progress, Queue, Sweep, Token, Upload
 from tq.core.tables import TABLES
 from tq.core.task import Cause, Ending, Phase, State, Task
 from tq.core.view import Table
@@ -19,7 +19,9 @@ EXAMPLES: dict[type[Any], Any] = {
     Key: Key(b"\0" * 32, 42, 5_000),
     Lane: Lane("default", Demand(1_000, 0), ready=3, floor_rank=100, floor_job=7),
     Meta: Meta(lineage=2**63 - 1, epoch=4, sequence=2**40),
-    Sweep: Sweep("cancel", 42, 0, 17),
+    Entries: Entries((b"a", b"", b"\xff")),
+    Queue: Queue(paused=True, max=7),
+    Sweep: Sweep(b"\x90", 42, 99, 17),
     Task: Task(
         State.RUNNING, Phase.STOPPING, attempt=2, lease=99, worker=2**63 - 1, host="grün", cause=Cause.TIME_LIMIT,
         code=-9, result=b"\xa1", history=(Ending(1, 5, "host", 1, 1, 10, 20),),

@@ -55,5 +55,5 @@ def test_the_readme_has_two_commands_and_each_does_all_the_set_up() -> None:
     commands = [line for line in CODE_LINES if line.startswith("python3 -m venv .venv && .venv/bin/pip install -q ")]
 
     assert len(commands) == 2
-    assert commands[0].endswith(" && examples/first.sh")
+    assert commands[0].endswith(" && .venv/bin/tq demo")
     assert commands[1].endswith(" && .venv/bin/python -m pytest -q")

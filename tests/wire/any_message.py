@@ -24,6 +24,8 @@ def of_type(kind: inspect.Type) -> st.SearchStrategy[Any]:
             return st.text(max_size=20)
         case inspect.BytesType():
             return st.binary(max_size=40)
+        case inspect.NoneType():
+            return st.none()
         case inspect.BoolType():
             return st.booleans()
         case inspect.AnyType():

@@ -167,14 +167,14 @@ def test_what_the_path_led_to_is_looked_for_again_after_a_second_or_a_failure(mo
     path = os.fsencode(f"{first}:{second}")
     tool = program.Program(Body((b"tool",), b"/", {"PATH": path}), {})
     script(second / "tool", "")
-    assert tool.path() == os.fsencode(second / "tool")
+    assert tool.path(tool.argv) == os.fsencode(second / "tool")
     script(first / "tool", "")
-    assert tool.path() == os.fsencode(second / "tool")
+    assert tool.path(tool.argv) == os.fsencode(second / "tool")
     now[0] += 1.1
-    assert tool.path() == os.fsencode(first / "tool")
+    assert tool.path(tool.argv) == os.fsencode(first / "tool")
     (first / "tool").unlink()
-    tool.explain(FileNotFoundError(2, "gone"))
-    assert tool.path() == os.fsencode(second / "tool")
+    tool.explain(os.fsencode(first / "tool"), FileNotFoundError(2, "gone"))
+    assert tool.path(tool.argv) == os.fsencode(second / "tool")
 
 
 # ---------------------------------------------------------------- what a task gets

@@ -9,13 +9,20 @@ from typing import Annotated
 
 import typer
 
+from tq.cli import present
 from tq.cli.grammar import Entry, Option
 from tq.cli.verb import Verb
 from tq.errors import BadRequest
 
 SHELLS = ("bash", "zsh", "fish")
-TAKES_IDS = ("show", "logs", "wait", "cancel", "ls")
-_STATES = "queued running succeeded dead cancelled held failed"
+TAKES_IDS = (
+    "ls", "show", "logs", "result", "wait", "cancel", "hold", "release", "requeue", "retry", "set", "forget",
+)  # fmt: skip
+_STATES = " ".join((*present.ALIVE, *present.TERMINAL, "failed"))
+# Whatever a server says, nothing that a shell would evaluate comes through.
+_CHECKED = "2>/dev/null | tr -cd '0-9A-Za-z._\\n-'"
+_ASK_IDS = f"tq ls -q -n 50 --connect-timeout 0 {_CHECKED}"
+_ASK_QUEUES = f"tq queue ls -q --connect-timeout 0 {_CHECKED}"
 _FORMATS = "table json jsonl id"
 _WORD = re.compile(r"-{0,2}[A-Za-z0-9][A-Za-z0-9-]*")
 
@@ -36,6 +43,7 @@ _tq() {{
         --state) COMPREPLY=($(compgen -W "{states}" -- "$cur")); return ;;
         --color) COMPREPLY=($(compgen -W "auto always never" -- "$cur")); return ;;
         --role) COMPREPLY=($(compgen -W "read submit worker admin" -- "$cur")); return ;;
+        --queue) COMPREPLY=($(compgen -W "$({ask_queues})" -- "$cur")); return ;;
         --data|--cwd|--cert|--key) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
     local words="{words}"
@@ -45,7 +53,8 @@ _tq() {{
     if [[ $cur != -* ]]; then
         case $verb in
             {ids})
-                words="last $(tq ls -q -n 50 --connect-timeout 0 2>/dev/null)" ;;
+                words="last $({ask_ids})" ;;
+            queue) if [[ $noun == @(set|pause|resume) ]]; then words=$({ask_queues}); fi ;;
             submit|run) COMPREPLY=($(compgen -c -- "$cur")); return ;;
         esac
     fi
@@ -71,6 +80,7 @@ _tq() {{
         --state) compadd -- {states}; return ;;
         --color) compadd -- auto always never; return ;;
         --role) compadd -- read submit worker admin; return ;;
+        --queue) compadd -- ${{(f)"$({ask_queues})"}}; return ;;
         --data|--cwd|--cert|--key) _files; return ;;
     esac
     local -a known
@@ -81,7 +91,8 @@ _tq() {{
     if [[ ${{words[CURRENT]}} != -* ]]; then
         case $verb in
             {ids})
-                known=(last ${{(f)"$(tq ls -q -n 50 --connect-timeout 0 2>/dev/null)"}}) ;;
+                known=(last ${{(f)"$({ask_ids})"}}) ;;
+            queue) if [[ $noun == (set|pause|resume) ]]; then known=(${{(f)"$({ask_queues})"}}); fi ;;
             submit|run) _command_names -e; return ;;
         esac
     fi
@@ -115,6 +126,8 @@ def script(shell: str) -> str:
     top, *rest = known
     return template.format(
         formats=_FORMATS,
+        ask_ids=_ASK_IDS,
+        ask_queues=_ASK_QUEUES,
         states=_STATES,
         words=" ".join([*top.verbs, *_options(top)]),
         cases="\n".join(_cases(rest, form)),
@@ -165,13 +178,18 @@ def _fish(known: list[Entry]) -> str:
         if not entry.verbs:
             lines += [_fish_option(condition, option) for option in entry.options]
         if seen in TAKES_IDS:
-            lines.append(f"complete -c tq -n {condition} -a 'last (tq ls -q -n 50 --connect-timeout 0 2>/dev/null)'")
+            lines.append(f"complete -c tq -n {condition} -a {_quoted(f'last ({_ASK_IDS})')}")
+        if seen in {"queue set", "queue pause", "queue resume"}:
+            lines.append(f"complete -c tq -n {condition} -a {_quoted(f'({_ASK_QUEUES})')}")
     return "\n".join(lines) + "\n"
 
 
 def _fish_option(condition: str, option: Option) -> str:
     names = [f"-s {name[1:]}" if len(name) == 2 else f"-l {name[2:]}" for name in option.names]
-    words = ["complete -c tq -n", condition, *names, *(["-r"] if option.value else []), "-d", _quoted(option.help)]
+    asked = {"STATE": _STATES, "QUEUE": f"({_ASK_QUEUES})", "FORMAT": _FORMATS}
+    words = ["-a", _quoted(asked[option.value])] if option.value in asked else []
+    value = ["-r", *words] if option.value else []
+    words = ["complete -c tq -n", condition, *names, *value, "-d", _quoted(option.help)]
     return " ".join(words)
 
 

@@ -92,6 +92,14 @@ def is_terminal(stream: object) -> bool:
         return False
 
 
+def columns(stream: object) -> int:
+    """Return the width of the terminal that a stream is, 80 where it does not say."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80  # type: ignore[attr-defined]
+    except (AttributeError, ValueError, OSError):
+        return 80
+
+
 def check_format(value: str) -> str:
     """Check -o."""
     if value and value not in FORMATS:

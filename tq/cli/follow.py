@@ -15,6 +15,7 @@ from tq.core import vocabulary as v
 if TYPE_CHECKING:
     from tq.client.blocking import Client
 
+_LINE_BYTES_MAX = 1 << 16
 _PAUSE_S = 0.2  # before an ended attempt's task is asked for its next one
 _NAMES = {1: "stdout", 2: "stderr"}
 _ENDED = frozenset({"succeeded", "dead", "cancelled", "skipped", "expired"})
@@ -65,6 +66,8 @@ class PrefixSink:
     def write(self, data: bytes) -> None:
         """Write the lines that are whole now."""
         *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _LINE_BYTES_MAX:  # what has no end is broken: memory is bounded
+            lines, self._rest = [*lines, self._rest], b""
         if lines:
             self._sink.write(b"".join(self._prefix + line + b"\n" for line in lines))
 

@@ -1,13 +1,20 @@
 """`tq logs`: the output of one task, stored or as it comes."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from tq import limits
 from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.verb import Verb
 from tq.errors import BadRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tq.cli import follow
+    from tq.client.blocking import Client
 
 
 def logs(
@@ -28,38 +35,85 @@ def logs(
     """Show what a task has written.
 
     Its stdout comes out of stdout, its stderr out of stderr. On a terminal control characters are shown, not
-    obeyed; into a file or a pipe go the bytes as they are.
+    obeyed; into a file or a pipe go the bytes as they are. Of an array, --prefix shows all tasks, one after the other.
     """
-    from tq.cli import follow, selectors
+    from tq.cli import selectors
 
     if attempt < 0 or (tail is not None and tail < 0):
         raise BadRequest("--attempt and --tail must not be negative")
     context: Context = ctx.obj
     wanted = [2] if stderr and not stdout else [1] if stdout and not stderr else [1, 2]
     with context.client() as client:
-        task = selectors.single(client, id)
-
-        def sinks() -> dict[int, follow.Sink]:
-            made: dict[int, follow.Sink] = {}
-            for stream in wanted:
-                made[stream] = follow.StreamSink(stream, is_raw=raw)
-                if prefix:
-                    made[stream] = follow.PrefixSink(made[stream], f"{task} {'out' if stream == 1 else 'err'}| ")
-            return made
-
+        task = id
         try:
-            position = (0, 0)
-            if tail is not None:
-                ends: dict[int, follow.Sink] = {stream: follow.TailSink(sink, tail) for stream, sink in sinks().items()}
-                end = follow.Follower(client, task, ends, attempt=attempt).run()
-                position, attempt = end.totals, end.attempt if not is_following else attempt
-            if is_following or tail is None:
-                follow.Follower(
-                    client, task, sinks(), attempt=attempt, is_following=is_following, position=position
-                ).run()
+            for task in _tasks(client, id, is_following=is_following) if prefix else [selectors.single(client, id)]:
+                _show(client, task, _Manner(wanted, tail, attempt, is_following, prefix, raw))
         except KeyboardInterrupt:
             context.talk(f"\ntq: detached; the task is not touched. To cancel it: tq cancel {task}")
             raise typer.Exit(130) from None
 
 
-VERBS = {"logs": Verb(logs, ("tq logs 42", "tq logs -f last", "tq logs 43.7 --tail 20 --stderr"))}
+class _Manner(NamedTuple):
+    """How output is to be shown."""
+
+    streams: list[int]
+    tail: int | None
+    attempt: int
+    is_following: bool
+    prefix: bool
+    raw: bool
+
+    def sinks(self, task: str) -> "dict[int, follow.Sink]":
+        """Return where each stream of a task goes."""
+        from tq.cli import follow
+
+        made: dict[int, follow.Sink] = {}
+        for stream in self.streams:
+            made[stream] = follow.StreamSink(stream, is_raw=self.raw)
+            if self.prefix:
+                made[stream] = follow.PrefixSink(made[stream], f"{task} {'out' if stream == 1 else 'err'}| ")
+        return made
+
+
+def _show(client: "Client", task: str, manner: _Manner) -> None:
+    """Show the output of one task."""
+    from tq.cli import follow
+
+    position, attempt, is_following = (0, 0), manner.attempt, manner.is_following
+    if manner.tail is not None:
+        ends: dict[int, follow.Sink] = {
+            stream: follow.TailSink(sink, manner.tail) for stream, sink in manner.sinks(task).items()
+        }
+        end = follow.Follower(client, task, ends, attempt=attempt).run()
+        position, attempt = end.totals, end.attempt if not is_following else attempt
+    if is_following or manner.tail is None:
+        follow.Follower(
+            client, task, manner.sinks(task), attempt=attempt, is_following=is_following, position=position
+        ).run()
+
+
+def _tasks(client: "Client", word: str, *, is_following: bool) -> "Iterator[str]":
+    """Yield the tasks that a word names, of an array those that have begun, page by page. Raises BadRequest."""
+    from tq.cli import selectors
+    from tq.core import vocabulary as v
+
+    names = selectors.expand(client, [word])
+    for name in names:
+        answer = None if "." in name else client.ask(v.Get(name))
+        is_array = isinstance(answer, v.Document) and answer.value.get("is_array")
+        if is_following and (is_array or len(names) > 1):
+            raise BadRequest(f"{word} may be several tasks, and one can be followed", hint="name one, as in 43.7")
+        if not is_array:
+            yield name
+            continue
+        page: str | None = None
+        while page != "":
+            members = client.ask(v.List(name, limit=limits.page_items_max, page=page or ""))
+            assert isinstance(members, v.Page)
+            yield from (str(item["id"]) for item in members.items if item.get("attempt"))
+            page = members.next
+
+
+VERBS = {
+    "logs": Verb(logs, ("tq logs 42", "tq logs -f last", "tq logs 43.7 --tail 20 --stderr", "tq logs --prefix 43"))
+}

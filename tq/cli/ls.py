@@ -1,27 +1,31 @@
 """`tq ls`: jobs, newest first, or the tasks of one job."""
 
+import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from tq.cli.context import Context
+from tq.cli import options
+from tq.cli.context import Context, is_terminal
 from tq.cli.verb import Verb
 from tq.errors import BadRequest
 
-_PAGE_ITEMS = 100
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tq.client.blocking import Client
+
+_PAGE_ITEMS = 250
 
 
 def ls(
     ctx: typer.Context,
     job: Annotated[str, typer.Argument(metavar="[JOB]", help="List the tasks of this job", show_default=False)] = "",
-    state: Annotated[
-        list[str] | None,
-        typer.Option("--state", metavar="STATE", help="Only in this state; repeatable; failed = dead or expired"),
-    ] = None,
-    queue: Annotated[str, typer.Option("--queue", metavar="QUEUE", help="Only of this queue", show_default=False)] = "",
-    tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="Only with this tag", show_default=False)] = "",
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Only of this name", show_default=False)] = "",
+    state: options.States = None,
+    queue: options.OfQueue = "",
+    tag: options.OfTag = "",
+    name: options.OfName = "",
     since: Annotated[
         str, typer.Option("--since", metavar="DURATION", help="Only jobs submitted within so long", show_default=False)
     ] = "",
@@ -32,31 +36,76 @@ def ls(
 ) -> None:
     """List jobs, newest first, or the tasks of a job."""
     from tq.cli import output, selectors, values
-    from tq.core import vocabulary as v
 
     if limit < 0:
         raise BadRequest(f"-n {limit} must not be negative", hint="0 lists all")
+    if job and (queue or tag or name or since):
+        raise BadRequest("the tasks of one job are chosen by --state alone", hint=f"tq ls {job} --state failed")
     oldest_ms = time.time() * 1_000 - values.duration_ms(since) if since else 0.0
     context: Context = ctx.obj
-    states = tuple(word for text in state or [] for word in text.lower().split(","))
     with context.client() as client:
         parent = selectors.single(client, job) if job else ""
-        items: list[dict[str, Any]] = []
-        while True:
-            wanted = min(limit - len(items), _PAGE_ITEMS) if limit else _PAGE_ITEMS
-            answer = client.ask(v.List(parent, states, queue, tag, name, wanted, page))
-            assert isinstance(answer, v.Page)
-            young = [item for item in answer.items if job or item.get("submitted_ms", 0) >= oldest_ms]
-            items.extend(young)
-            page = answer.next if len(young) == len(answer.items) else ""  # newest first: the rest is older
-            if not page or (limit and len(items) >= limit):
-                break
-    rows = task_rows(items) if parent else job_rows(items)
-    from tq.cli import present
-
-    output.print_items(context, [present.document(item) for item in items], page, rows)
-    if page and context.format == "table":
+        wish = _Wish(parent, values.states(state), queue, tag, name, limit, oldest_ms)
+        pages = _Pages(client, wish, page)
+        output.print_pages(context, pages, lambda: pages.next, task_rows if parent else job_rows)
+        if context.format == "table":
+            _foot(context, client, parent)
+    if pages.next and context.format == "table":
         context.talk(f"tq: there are more; see them with -n {limit * 2} or -n 0")
+
+
+class _Wish(NamedTuple):
+    """What is to be listed."""
+
+    parent: str
+    states: tuple[str, ...]
+    queue: str
+    tag: str
+    name: str
+    limit: int
+    oldest_ms: float
+
+
+class _Pages:
+    """Documents page by page, as the server has them; `next` is where the list goes on, "" when it ends."""
+
+    def __init__(self, client: "Client", wish: _Wish, page: str) -> None:
+        self.next = page
+        self._client = client
+        self._wish = wish
+
+    def __iter__(self) -> "Iterator[list[dict[str, Any]]]":
+        from tq.core import vocabulary as v
+
+        wish, count = self._wish, 0
+        while True:
+            wanted = min(wish.limit - count, _PAGE_ITEMS) if wish.limit else _PAGE_ITEMS
+            answer = self._client.ask(
+                v.List(wish.parent, wish.states, wish.queue, wish.tag, wish.name, wanted, self.next)
+            )
+            assert isinstance(answer, v.Page)
+            young = [item for item in answer.items if wish.parent or item.get("submitted_ms", 0) >= wish.oldest_ms]
+            count += len(young)
+            # Newest first: behind one that is too old are only older ones.
+            self.next = answer.next if len(young) == len(answer.items) else ""
+            if young:
+                yield young
+            if not self.next or (wish.limit and count >= wish.limit):
+                return
+
+
+def _foot(context: Context, client: "Client", parent: str) -> None:
+    """Say under the table, on a terminal, how many tasks are in which state."""
+    from tq.core import vocabulary as v
+
+    if not is_terminal(sys.stdout):
+        return
+    answer = client.ask(v.Get(parent.partition(".")[0]) if parent else v.Status())
+    assert isinstance(answer, v.Document)
+    counts = answer.value.get("counts" if parent else "tasks") or {}
+    parts = [f"{count} {state}" for state, count in counts.items() if count]
+    if parts:
+        context.talk(f"tq: {'of its tasks' if parent else 'tasks'}: {', '.join(parts)}")
 
 
 def job_rows(items: list[dict[str, Any]]) -> list[list[str]]:
@@ -73,7 +122,7 @@ def _job_row(item: dict[str, Any], now_ms: int) -> list[str]:
     shown = present.document(item)
     counts, size = item.get("counts") or {}, int(item.get("size") or 1)
     ended = sum(counts.get(state, 0) for state in present.TERMINAL)
-    failed = ended - counts.get("succeeded", 0)
+    failed = counts.get("dead", 0) + counts.get("expired", 0)
     tasks = "1" if size == 1 else f"{ended}/{size}" + (f" ({failed} failed)" if failed else "")
     return [
         str(item.get("id", "")),

@@ -35,9 +35,52 @@ KillAfter = Annotated[
     ),
 ]
 Cpus = Annotated[str, typer.Option("--cpus", metavar="N", help="CPUs it needs, as in 2 or 0.5", show_default=False)]
-Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="42, 43.7, 43.1-5 or last", show_default=False)]
-Id = Annotated[str, typer.Argument(metavar="ID", help="42, 43.7 or last", show_default=False)]
+Ids = Annotated[
+    list[str],
+    typer.Argument(metavar="ID...", help="42, 43.7, 43.1-5, last, all, @failed, a name or a tag", show_default=False),
+]
+Id = Annotated[str, typer.Argument(metavar="ID", help="42, 43.7, last, a name or a tag", show_default=False)]
+States = Annotated[
+    list[str] | None,
+    typer.Option("--state", metavar="STATE", help="Only in this state; repeatable; failed = dead or expired"),
+]
+OfQueue = Annotated[str, typer.Option("--queue", metavar="QUEUE", help="Only of this queue", show_default=False)]
+OfTag = Annotated[str, typer.Option("--tag", metavar="TAG", help="Only with this tag", show_default=False)]
+OfName = Annotated[str, typer.Option("--name", metavar="NAME", help="Only of this name", show_default=False)]
 Raw = Annotated[bool, typer.Option("--raw", help="Write the bytes as they are, on a terminal too")]
 ExitCode = Annotated[
     str, typer.Option("--exit-code", metavar="HOW", help="For several tasks: any (0 or 1), max, or count of failures")
+]
+Key = Annotated[
+    str, typer.Option("--key", metavar="KEY", help="The same key makes the same job, once", show_default=False)
+]
+Array = Annotated[
+    str,
+    typer.Option(
+        "--array",
+        metavar="A-B[:STEP][%N]",
+        help="One task for each number, in TQ_MEMBER; %N: at most N at once (with inputs: %N alone)",
+        show_default=False,
+    ),
+]
+EachLine = Annotated[
+    str,
+    typer.Option("--each-line", metavar="FILE", help="One task for each line; - is standard input", show_default=False),
+]
+FromJson = Annotated[
+    str,
+    typer.Option(
+        "--from-json", metavar="FILE", help="One task for each item of a JSON array; - is standard input",
+        show_default=False,
+    ),
+]  # fmt: skip
+MaxFails = Annotated[
+    int,
+    typer.Option("--max-fails", metavar="N", help="Cancel the rest once more than N tasks failed", show_default=False),
+]
+Like = Annotated[
+    str,
+    typer.Option(
+        "--like", metavar="ID", help="Make it as that job was, but for what is given here", show_default=False
+    ),
 ]

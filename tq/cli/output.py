@@ -5,7 +5,7 @@ escaped; elsewhere nothing is cut.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -27,7 +27,7 @@ _COLORS: Final = {
     "suspect": "33",
     "draining": "33",
 }
-_WIDTH_MIN: Final = 40
+_WIDTH_MIN: Final = 10
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -52,6 +52,32 @@ def print_items(
         print_table(context, list(rows))
 
 
+def print_pages(
+    context: Context,
+    pages: Iterable[list[dict[str, Any]]],
+    next_page: Callable[[], str],
+    rows: Callable[[list[dict[str, Any]]], Sequence[Sequence[str]]],
+) -> None:
+    """Print what comes in pages, each when it comes, with bounded memory; only the one object of `json` is collected.
+
+    `rows` makes the table of a page; a later page's columns are at least as wide as those before it.
+    """
+    from tq.cli import present
+
+    if context.format == "json":
+        items = [present.document(item) for page in pages for item in page]
+        print_json({"items": items, "next": next_page() or None})
+        return
+    widths: list[int] = []
+    for page in pages:
+        if context.format != "table":
+            print_items(context, [present.document(item) for item in page], "", ())
+        else:
+            widths = print_table(context, rows(page), widths)
+    if context.format == "table" and not widths:
+        print_table(context, rows([]))
+
+
 def print_one(context: Context, item: dict[str, Any], lines: Iterable[tuple[str, str]]) -> None:
     """Print one object in the format asked for. `lines` are the pairs of the table."""
     if context.format in {"json", "jsonl"}:
@@ -62,17 +88,24 @@ def print_one(context: Context, item: dict[str, Any], lines: Iterable[tuple[str,
         print_pairs(context, list(lines))
 
 
-def print_table(context: Context, rows: Sequence[Sequence[str]]) -> None:
-    """Print rows in columns, the first as their head. Cells are escaped here: pass them as they came."""
+def print_table(context: Context, rows: Sequence[Sequence[str]], before: Sequence[int] = ()) -> list[int]:
+    """Print rows in columns, the first as their head. Cells are escaped here: pass them as they came.
+
+    `before` are the widths of a table that this one goes on, without another head. Returns the widths.
+    """
     cells = [[escape.line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    widths = [max(pair) for pair in zip(widths, before, strict=True)] if before else widths
     width = _terminal_width()
     for number, row in enumerate(cells):
+        if before and number == 0:
+            continue
         padded = [cell.ljust(size) for cell, size in zip(row, widths, strict=True)]
         line = "  ".join(padded).rstrip()
         if width and len(line) > width:
             line = line[: width - 1] + "…"
         _write(_painted(context, line, row, is_head=number == 0))
+    return widths
 
 
 def print_pairs(context: Context, pairs: Sequence[tuple[str, str]]) -> None:

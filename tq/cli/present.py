@@ -14,6 +14,7 @@ _INSTANTS: Final = frozenset(
     )
 )  # fmt: skip
 _EXIT_CODE_MAX: Final = 255
+ALIVE: Final = ("running", "queued", "retrying", "scheduled", "held", "blocked")
 TERMINAL: Final = ("succeeded", "dead", "cancelled", "skipped", "expired")
 
 
@@ -84,6 +85,8 @@ def ago(ms: int, now_ms: int) -> str:
 
 def seconds(value: float) -> str:
     """Return a duration for a table: `0.12s`, `12s`, `5m 10s`, `3h 5m`, `2d 4h`."""
+    if 0 < value < 0.1:
+        return f"{value * 1_000:.3g}ms"
     if value < 10:
         return f"{value:.3g}s"
     whole = round(value)
@@ -125,6 +128,13 @@ def code_text(item: dict[str, Any]) -> str:
     return str(item["exit_code"]) if item.get("exit_code") is not None else "-"
 
 
+def label(key: str) -> str:
+    """Return what a field is called for a person: without its unit, which its value says."""
+    for unit in ("_at", "_s", "_bytes"):
+        key = key.removesuffix(unit)
+    return key.replace("_", " ")
+
+
 def value_text(key: str, value: Any) -> str:
     """Return one value of a document for a person, "" for what is empty."""
     if value is None or value in ("", [], {}, False, "none"):
@@ -135,10 +145,12 @@ def value_text(key: str, value: Any) -> str:
         if key == "environment":
             return "\n".join(f"{name}={item}" for name, item in value.items())
         parts = ((name, value_text(name, item)) for name, item in value.items())
-        return ", ".join(f"{part} {name}" if key == "counts" else f"{name.removesuffix('_s')} {part}"
+        return ", ".join(f"{part} {name}" if key == "counts" else f"{label(name)} {part}"
                          for name, part in parts if part)  # fmt: skip
     if isinstance(value, list):
         return ", ".join(value_text("", item) for item in value)
+    if isinstance(value, str) and key.endswith("_at"):
+        return value.replace("T", " ")
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if key.endswith("_s"):
             return seconds(value)

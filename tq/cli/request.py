@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from tq import limits
-from tq.cli import values
+from tq.cli import places, values
 from tq.core import vocabulary as v
 from tq.core.job import Demand
 from tq.errors import BadRequest, TooLarge
@@ -43,6 +43,12 @@ class Wish(msgspec.Struct):
     array: str = ""
     cpus: str = ""
     stdin: bytes = b""
+    max_fails: int = -1
+    hold: bool = False
+    columns: int = 0  # of the entries that are uploaded beside it
+    is_counted: bool = False  # another job says how many tasks there are
+    is_dashed: bool = False  # the command stood behind `--`
+    is_lent: bool = False  # the command is another job's, made ready for its shell already
 
 
 def build(wish: Wish, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Upload]]:
@@ -50,10 +56,9 @@ def build(wish: Wish, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Uplo
 
     Raises BadRequest or TooLarge.
     """
-    key = values.name(wish.key, "key") if wish.key else os.urandom(16).hex()
+    key = values.name(wish.key, "key") if wish.key else new_key()
     pieces = _pieces(key, wish.stdin)
-    span = values.array_range(wish.array) if wish.array else values.ArrayRange(1, 1, 1, 0)
-    trace = environ.get("TRACEPARENT", "")
+    span = _span(wish)
     command = v.Submit(
         key=key,
         body=_body(wish, environ, b"" if pieces else wish.stdin),
@@ -63,21 +68,51 @@ def build(wish: Wish, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Uplo
         priority=values.priority(wish.priority),
         demand=Demand(cpus_milli=values.cpus_milli(wish.cpus) if wish.cpus else 0),
         size=span.size,
-        is_array=bool(wish.array),
+        is_array=bool(wish.array or wish.columns),
         array_first=span.first,
         array_step=span.step,
         throttle=span.throttle,
-        trace=trace if _TRACE.fullmatch(trace) else "",
+        trace=trace(environ),
+        hold=wish.hold,
         stdin_key=pieces[0].key if pieces else "",
+        max_fails=_max_fails(wish),
     )
     return command, pieces
 
 
+def new_key() -> str:
+    """Return a key that nobody else has."""
+    return os.urandom(16).hex()
+
+
+def entry_bytes_max(command: v.Submit) -> int:
+    """Return how long an entry may be beside the body of this command."""
+    return places.bytes_max(codec.loads(command.body, Body), len(command.body))
+
+
+def trace(environ: Mapping[str, str]) -> str:
+    """Return the trace that this program's caller is in, "" for none."""
+    text = environ.get("TRACEPARENT", "")
+    return text if _TRACE.fullmatch(text) else ""
+
+
+def _span(wish: Wish) -> values.ArrayRange:
+    if wish.columns or (wish.is_counted and wish.array[:1] in ("", "%")):
+        return values.ArrayRange(1, 1, 1, places.throttle(wish.array) if wish.array else 0)
+    return values.array_range(wish.array) if wish.array else values.ArrayRange(1, 1, 1, 0)
+
+
+def _max_fails(wish: Wish) -> int:
+    if wish.max_fails < -1:
+        raise BadRequest(f"--max-fails {wish.max_fails}: a number of failures is not negative")
+    return wish.max_fails
+
+
 def hint_for(wish: Wish) -> str:
     """Return a hint about a command that is probably not meant as it stands, "" else."""
-    if not wish.shell and len(wish.command) == 1 and " " in wish.command[0].strip():
+    if not wish.shell and not wish.is_lent and len(wish.command) == 1 and " " in wish.command[0].strip():
         return "hint: the command is one word with spaces; leave out the quotes, or add --shell to let a shell read it"
-    return ""
+    return places.hint(wish.command, wish.columns, is_dashed=wish.is_dashed)
 
 
 def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
@@ -89,7 +124,11 @@ def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
         time_limit_ms=_time_limit_ms(wish.time_limit),
         kill_after_ms=values.duration_ms(wish.kill_after) if wish.kill_after else limits.kill_after_ms,
         umask=_umask(),
+        columns=wish.columns,
+        is_shell=wish.shell,
     )
+    if wish.columns:
+        places.check(body.argv, wish.columns)
     packed = codec.dumps(body)
     if len(packed) > limits.body_bytes_max:
         raise _too_large(body, len(packed))
@@ -100,7 +139,7 @@ def _argv(wish: Wish) -> tuple[bytes, ...]:
     words = list(wish.command)
     if not words or not words[0].strip():
         raise BadRequest("the command is empty", hint="write it after --, as in `tq submit -- echo hello`")
-    if wish.shell:
+    if wish.shell and not wish.is_lent:
         words = [_SHELL, "-c", " ".join(words)]
     if len(words) > limits.argv_items_max:
         raise TooLarge(

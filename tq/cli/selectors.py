@@ -1,53 +1,143 @@
-"""Which jobs and tasks words on the command line name: `42`, `43.7`, `43.1-5`, `last`."""
+"""Which jobs and tasks words on the command line mean: `42`, `43.7`, `43.1-5`, `last`, `all`, `@failed`, names, tags.
+
+Who looks needs ids (`single`, `expand`). Who acts hands ids and ranges to the server as they are, and everything else
+as a filter (`targets`): the server walks what matches, however many.
+"""
 
 import re
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
 
 from tq import limits
+from tq.cli.present import ALIVE
 from tq.core import vocabulary as v
 from tq.errors import BadRequest, TaskNotFound
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
 
-_ID = re.compile(r"\d{1,18}(?:\.\d{1,18})?", re.ASCII)
-_SPAN = re.compile(r"(\d{1,18})\.(\d{1,18})-(\d{1,18})", re.ASCII)
+_ID: Final = re.compile(r"\d{1,18}(?:\.\d{1,18})?", re.ASCII)
+_SPAN: Final = re.compile(r"(\d{1,18})\.(\d{1,18})-(\d{1,18})", re.ASCII)
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_HINT: Final = "write 42, 43.7, 43.1-5, last, all, @failed, or a name or tag; `tq ls` lists jobs"
+
+
+class Targets:
+    """What a client acts on: ids and ranges, and filters. `words` says each filter as the person wrote it."""
+
+    def __init__(self) -> None:
+        self.ids: dict[str, None] = {}
+        self.filters: list[v.Where] = []
+
+
+def targets(client: "Client", words: Sequence[str]) -> Targets:
+    """Return what `words` mean for a verb that acts. Raises BadRequest or TaskNotFound."""
+    found = Targets()
+    for word in words:
+        span = _SPAN.fullmatch(word)
+        if span is not None:
+            _check_span(word, span)
+        if span is not None or _ID.fullmatch(word):
+            found.ids[word] = None
+        elif word == "last":
+            found.ids[_last(client)] = None
+        else:
+            where = _filter(client, word)
+            if where not in found.filters:
+                found.filters.append(where)
+    return found
+
+
+def groups(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yield `ids` in groups that one command may name, a range counting for each task of it."""
+    group: list[str] = []
+    weight = 0
+    for word in ids:
+        span = _SPAN.fullmatch(word)
+        own = int(span[3]) - int(span[2]) + 1 if span else 1
+        if group and weight + own > limits.members_per_command_max:
+            yield tuple(group)
+            group, weight = [], 0
+        group.append(word)
+        weight += own
+    if group:
+        yield tuple(group)
 
 
 def expand(client: "Client", words: Sequence[str]) -> list[str]:
-    """Return the ids that `words` name, each once, in order. Raises BadRequest or TaskNotFound."""
+    """Return the ids that `words` name, each once, in order; `all` are the jobs that have not ended.
+
+    Raises BadRequest or TaskNotFound.
+    """
     found: dict[str, None] = {}
     for word in words:
-        found.update(dict.fromkeys(_one(client, word)))
-        if len(found) > limits.wait_ids_max:
-            raise BadRequest(f"more than wait_ids_max, {limits.wait_ids_max}, ids", hint="name whole jobs")
+        for name in _ids(client, word):
+            found[name] = None
+            if len(found) > limits.wait_ids_max:
+                raise BadRequest(f"more than wait_ids_max, {limits.wait_ids_max}, ids", hint="name whole jobs")
     return list(found)
 
 
 def single(client: "Client", word: str) -> str:
-    """Return the one id that `word` names."""
-    found = _one(client, word)
-    if len(found) != 1:
-        raise BadRequest(f"{word} names {len(found)} tasks", hint=f"name one of them, as in {found[0]}")
-    return found[0]
-
-
-def _one(client: "Client", word: str) -> list[str]:
+    """Return the one id that `word` names; of several jobs of that name or tag the newest."""
     if _ID.fullmatch(word):
-        return [word]
-    span = _SPAN.fullmatch(word)
-    if span is not None:
-        job, first, last = span[1], int(span[2]), int(span[3])
-        if last < first:
-            raise BadRequest(f"{word} runs backwards", hint=f"write {job}.{last}-{first}")
-        if last - first >= limits.wait_ids_max:
-            raise BadRequest(f"{word} names more than wait_ids_max, {limits.wait_ids_max}, tasks")
-        return [f"{job}.{value}" for value in range(first, last + 1)]
+        return word
     if word == "last":
-        return [_last(client)]
-    shown = word if len(word) <= 40 else word[:40] + "…"
-    raise BadRequest(f"{shown!r} is no id", hint="write 42, 43.7, 43.1-5 or last; `tq ls` lists them")
+        return _last(client)
+    if _SPAN.fullmatch(word) or word == "all" or word.startswith("@"):
+        raise BadRequest(f"{word} may name several tasks", hint="name one of them, as in 43.7")
+    return next(jobs(client, _filter(client, word), 1))
+
+
+def jobs(client: "Client", where: v.Where, page_items: int = limits.page_items_max) -> Iterator[str]:
+    """Yield the ids of the jobs that match, newest first, page by page."""
+    page = ""
+    while True:
+        answer = client.ask(v.List("", where.states, where.queue, where.tag, where.name, page_items, page))
+        assert isinstance(answer, v.Page)
+        for item in answer.items:
+            yield str(item.get("id", ""))
+        page = answer.next
+        if not page:
+            return
+
+
+def _ids(client: "Client", word: str) -> Iterator[str]:
+    span = _SPAN.fullmatch(word)
+    if _ID.fullmatch(word):
+        yield word
+    elif span is not None:
+        _check_span(word, span)
+        yield from (f"{span[1]}.{value}" for value in range(int(span[2]), int(span[3]) + 1))
+    elif word == "last":
+        yield _last(client)
+    else:
+        yield from jobs(client, v.Where(ALIVE) if word == "all" else _filter(client, word))
+
+
+def _check_span(word: str, span: re.Match[str]) -> None:
+    job, first, last = span[1], int(span[2]), int(span[3])
+    if last < first:
+        raise BadRequest(f"{word} runs backwards", hint=f"write {job}.{last}-{first}")
+    if last - first >= limits.wait_ids_max:
+        raise BadRequest(f"{word} names more than wait_ids_max, {limits.wait_ids_max}, tasks", hint=f"name {job}")
+
+
+def _filter(client: "Client", word: str) -> v.Where:
+    """Return the filter that a word other than an id stands for: a name, if a job has it, else a tag."""
+    if word == "all":
+        return v.Where()
+    if word == "@failed":
+        return v.Where(states=("failed",))
+    if word.startswith("@"):
+        raise BadRequest(f"{word!r} selects nothing", hint="@failed is what there is; for others: --state STATE")
+    if not _NAME.fullmatch(word):
+        shown = word if len(word) <= 40 else word[:40] + "…"
+        raise BadRequest(f"{shown!r} is no id", hint=_HINT)
+    for where in (v.Where(name=word), v.Where(tag=word)):
+        if next(jobs(client, where, 1), None) is not None:
+            return where
+    raise TaskNotFound(f"{word!r} is no id, and no job has that name or tag", hint=_HINT)
 
 
 def _last(client: "Client") -> str:

@@ -21,6 +21,9 @@ Listen = Annotated[str, typer.Option("--listen", metavar="HOST:PORT", help="Wher
 Heartbeat = Annotated[
     str, typer.Option("--heartbeat", metavar="DURATION", help="Beat of all peers; three missed and a worker is lost")
 ]
+Keep = Annotated[
+    str, typer.Option("--keep", metavar="DURATION", help="Forget ended jobs after so long; 0 = never; failed ones stay")
+]
 DEFAULT_LISTEN = "127.0.0.1:7878"
 
 
@@ -29,6 +32,7 @@ def server(
     data: Data = "",
     listen: Listen = DEFAULT_LISTEN,
     heartbeat: Heartbeat = "5s",
+    keep: Keep = "7d",
     check: Annotated[bool, typer.Option("--check", help="Look whether it could start, and leave")] = False,
     data_on_network: Annotated[
         bool, typer.Option("--data-on-network", help="Allow a data directory on a network file system")
@@ -52,8 +56,8 @@ def server(
     from tq.server import serve
 
     made = settings(
-        ctx.obj.environ, data, listen, heartbeat, check=check, data_on_network=data_on_network, cert=cert, key=key,
-        connections=connections, log_level=log_level,
+        ctx.obj.environ, data, listen, heartbeat, keep=keep, check=check, data_on_network=data_on_network, cert=cert,
+        key=key, connections=connections, log_level=log_level,
     )  # fmt: skip
     gc.enable()
     raise typer.Exit(serve.main(made) or 0)
@@ -65,6 +69,7 @@ def settings(
     listen: str,
     heartbeat: str,
     *,
+    keep: str = "7d",
     check: bool = False,
     data_on_network: bool = False,
     cert: str = "",
@@ -90,6 +95,7 @@ def settings(
         key=Path(key).absolute() if key else None,
         connections=connections,
         log_level=log_level,
+        keep_ms=values.duration_ms(keep),
     )
     check_settings(made)
     return made

@@ -35,6 +35,9 @@ def lines(item: dict[str, Any]) -> list[tuple[str, str]]:
         ("workers", f"{item.get('workers', 0)} with {item.get('slots', 0)} slots"),
         ("tasks", ", ".join(f"{count} {state}" for state, count in alive.items()) or "none"),
     ]
+    room = (item.get("server") or {}).get("room", "normal")
+    if room != "normal":
+        pairs.append(("disk", "nearly full: no new work is taken" + (", nothing starts" if room == "critical" else "")))
     for queue, counts in (item.get("queues") or {}).items():
         waiting = {state: count for state, count in counts.items() if count and state in {"queued", "running", "held"}}
         if waiting and len(item.get("queues") or {}) > 1:

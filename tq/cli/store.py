@@ -1,4 +1,4 @@
-"""`tq store`: is what is on disk whole, and how large is it."""
+"""`tq store`: is what is on disk whole, how large is it, and giving back what is not needed."""
 
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -58,6 +58,35 @@ def check(ctx: typer.Context, data: Data = "") -> None:
         raise typer.Exit(1)
 
 
+def compact(ctx: typer.Context, data: Data = "") -> None:
+    """Give the room of forgotten jobs back to the disk now. The server must not be running.
+
+    A running server does the same in the background, bit by bit: this is for who cannot wait.
+    """
+    from tq.cli import output, present
+    from tq.store.directory import hold_directory
+    from tq.store.disk import open_store
+
+    context: Context = ctx.obj
+    directory = places(context.environ, data).data
+    with hold_directory(directory, create=False) as lock:
+        before = _size_bytes(directory)
+        store = open_store(lock)
+        try:
+            store.compact()
+        finally:
+            store.close()
+        after = _size_bytes(directory)
+    if context.format in {"json", "jsonl"}:
+        output.print_json({"before_bytes": before, "after_bytes": after})
+    else:
+        context.talk(f"tq: {directory} had {present.size(before)}, and has {present.size(after)}")
+
+
+def _size_bytes(directory: "Path") -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
 def _offline(context: Context, data: str) -> dict[str, Any] | None:
     """Return the statistics of a store that no server has open; None when a server is to be asked."""
     if context.url or (not data and not context.environ.get("TQ_DATA") and _is_somebody_known(context)):
@@ -108,10 +137,11 @@ def _check(data: "Path") -> tuple[list[str], dict[str, Any]]:
 
 VERBS = {
     "store": Noun(
-        "Look at the store on disk.",
+        "Look at the store on disk, and tidy it.",
         {
             "check": Verb(check, ("tq store check", "tq store check --data /srv/tq -o json")),
             "stats": Verb(stats, ("tq store stats",)),
+            "compact": Verb(compact, ("tq store compact", "tq store compact --data /srv/tq")),
         },
         ("tq store check", "tq store stats -o json"),
     )

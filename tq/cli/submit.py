@@ -3,14 +3,18 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec.structs import replace
 
 from tq.cli import options
 from tq.cli.context import Context
-from tq.cli.verb import Verb
+from tq.cli.verb import ARGUMENTS, Verb
 from tq.errors import BadRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tq.cli.request import Wish
+    from tq.cli.supply import Supply
     from tq.client.blocking import Client
     from tq.core import vocabulary as v
 
@@ -30,15 +34,13 @@ def submit(
     kill_after: options.KillAfter = "",
     cpus: options.Cpus = "",
     stdin: Annotated[bool, typer.Option("--stdin", help="Store this program's input as the task's")] = False,
-    key: Annotated[
-        str, typer.Option("--key", metavar="KEY", help="The same key makes the same job, once", show_default=False)
-    ] = "",
-    array: Annotated[
-        str,
-        typer.Option(
-            "--array", metavar="A-B[:STEP][%N]", help="One task for each number, in TQ_MEMBER", show_default=False
-        ),
-    ] = "",
+    key: options.Key = "",
+    array: options.Array = "",
+    each_line: options.EachLine = "",
+    from_json: options.FromJson = "",
+    max_fails: options.MaxFails = -1,
+    like: options.Like = "",
+    hold: Annotated[bool, typer.Option("--hold", help="Start nothing of it before `tq release`")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the end and exit as the task did")] = False,
     follow: Annotated[bool, typer.Option("--follow", help="Show its output as it comes, and wait")] = False,
     exit_code: options.ExitCode = "any",
@@ -48,41 +50,111 @@ def submit(
 
     The id is printed when the job is on disk: from then on it survives whatever happens to this program, the server
     or a worker. `--` ends the options; the rest is the command, word by word, and no shell reads it.
+
+    With inputs a job has a task for each entry: the lines of a file, empty ones too (`--each-line`), the items of a
+    JSON array (`--from-json`; a string as its text, anything else as compact JSON), or all combinations of lists that
+    follow the command (`::: a b ::: 1 2`). In the command `{}` stands for the entry, `{1}` to `{9}` for its columns and
+    `{#}` for the task's number; with `--shell` each is quoted, so write it without quotes. TQ_ENTRY has the entry, too.
+
+    Entries are sent while they are read, and nothing runs before all of them are there. Whatever interrupts that, the
+    same command with the same `--key` goes on where it was; left alone, an upload without its end is forgotten after
+    ten minutes.
     """
-    from tq.cli import inputs, request
+    from tq.cli import places, plan, request, supply
     from tq.cli.request import Wish
 
-    if follow and array:
-        raise BadRequest("--follow shows one task", hint="use --wait, and `tq logs JOB.MEMBER`")
+    is_dashed = _is_dashed(ctx, command or [])
+    words, lists = places.split(command or [], is_dashed=is_dashed)
+    source = supply.chosen(each_line, from_json, lists)
+    if stdin and source is not None and source.reads_stdin:
+        raise BadRequest("standard input is either the entries or the tasks' input", hint="read one from a file")
     wish = Wish(
-        command or [], name, tag or [], queue, priority, cwd, env or [], env_all, shell, time_limit, kill_after, key,
-        array, cpus,
+        words, name, tag or [], queue, priority, cwd, env or [], env_all, shell, time_limit, kill_after, key,
+        array, cpus, max_fails=max_fails, hold=hold, columns=source.columns if source else 0, is_dashed=is_dashed,
     )  # fmt: skip
+    wish.key = key or request.new_key()
     context: Context = ctx.obj
-    request.build(wish, context.environ)  # a wrong request is refused before its input is read
-    wish.stdin = inputs.read() if stdin else b""
-    if dry_run:
-        show_plan(context, wish)
-        return
     with context.client() as client:
-        submitted = send(context, client, wish)
+        asked, pieces = _asked(ctx, client, wish, like, takes_input=stdin)
+        if follow and asked.is_array:
+            raise BadRequest("--follow shows one task", hint="use --wait, and `tq logs JOB.MEMBER`")
+        if dry_run:
+            size = supply.count(source, request.entry_bytes_max(asked)) if source else asked.size
+            stdin_bytes = sum(len(piece.data) for piece in pieces)
+            plan.show(context, replace(asked, size=size), stdin_bytes, request.hint_for(wish))
+            return
+        _hint(context, wish)
+        submitted = deliver(context, client, asked, pieces, source)
         print_submitted(context, submitted)
         if wait or follow:
             raise typer.Exit(finish(context, client, submitted.id, is_followed=follow, way=exit_code))
 
 
+def _asked(
+    ctx: typer.Context, client: "Client", wish: "Wish", like: str, *, takes_input: bool
+) -> "tuple[v.Submit, list[v.Upload]]":
+    """Return the request, but for its entries, and the pieces of its input, which is read once all else is right."""
+    from tq.cli import inputs, request, rerun
+
+    context: Context = ctx.obj
+    old = rerun.fetch(client, like) if like else None
+    if old is not None:
+        rerun.lend(wish, old)
+    asked, _ = request.build(wish, context.environ)
+    if wish.max_fails >= 0 and not (asked.is_array or wish.is_counted):
+        raise BadRequest("--max-fails is of a job with several tasks", hint="leave it out")
+    wish.stdin = inputs.read() if takes_input else b""
+    asked, pieces = request.build(wish, context.environ)
+    return (asked if old is None else rerun.merged(old, asked, wish, _given(ctx))), pieces
+
+
+def _is_dashed(ctx: typer.Context, command: list[str]) -> bool:
+    """Whether the command stood behind `--`."""
+    words: list[str] = ctx.meta.get(ARGUMENTS, [])
+    return len(words) > len(command) and words[len(words) - len(command) - 1] == "--"
+
+
+def _given(ctx: typer.Context) -> set[str]:
+    """Return the names of the options that were written on the command line."""
+    sources = {name: ctx.get_parameter_source(name) for name in ctx.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
 def send(context: Context, client: "Client", wish: "Wish") -> "v.Submitted":
-    """Check, send and return the answer. A large input goes first, in pieces."""
+    """Check, send and return the answer."""
     from tq.cli import request
-    from tq.core import vocabulary as v
-    from tq.errors import ProtocolError
 
     command, pieces = request.build(wish, context.environ)
+    _hint(context, wish)
+    return deliver(context, client, command, pieces)
+
+
+def _hint(context: Context, wish: "Wish") -> None:
+    from tq.cli import request
+
     hint = request.hint_for(wish)
     if hint:
         context.talk(hint)
+
+
+def deliver(
+    context: Context,
+    client: "Client",
+    command: "v.Submit",
+    pieces: "Sequence[v.Upload]" = (),
+    source: "Supply | None" = None,
+) -> "v.Submitted":
+    """Send a request and return the answer. A large input goes first, in pieces, and so do entries."""
+    from tq.core import vocabulary as v
+    from tq.errors import ProtocolError
+
     for piece in pieces:
         client.ask(piece)
+    if source is not None:
+        from tq.cli import request, supply
+
+        sent = supply.upload(context, client, source, command.key, request.entry_bytes_max(command))
+        command = replace(command, size=sent.size, entries_key=command.key, entries_digest=sent.digest)
     submitted = client.ask(command)
     if not isinstance(submitted, v.Submitted):
         raise ProtocolError(f"the server answered Submit with {type(submitted).__name__}")
@@ -105,49 +177,6 @@ def print_submitted(context: Context, submitted: "v.Submitted") -> None:
     import sys
 
     sys.stdout.flush()
-
-
-def show_plan(context: Context, wish: "Wish") -> None:
-    """Print what would be submitted."""
-    from tq.cli import output, present, request
-    from tq.wire import codec
-    from tq.wire.body import Body
-
-    command, pieces = request.build(wish, context.environ)
-    body = codec.loads(command.body, Body)
-    plan = {
-        "id": None,
-        "command": [present.text(word) for word in body.argv],
-        "cwd": present.text(body.cwd),
-        "environment": {name: present.text(value) for name, value in sorted(body.environment.items())},
-        "name": command.name,
-        "tags": list(command.tags),
-        "queue": command.queue,
-        "priority": command.priority,
-        "cpus": command.demand.cpus_milli / 1_000,
-        "tasks": command.size,
-        "throttle": command.throttle or None,
-        "time_limit_s": body.time_limit_ms / 1_000 or None,
-        "kill_after_s": body.kill_after_ms / 1_000,
-        "stdin_bytes": len(body.stdin) + sum(len(piece.data) for piece in pieces),
-    }
-    hint = request.hint_for(wish)
-    if hint:
-        context.talk(hint)
-    output.print_one(
-        context, plan, ((key, _plan_text(value)) for key, value in plan.items() if value not in (None, ""))
-    )
-    context.talk("tq: nothing was submitted (--dry-run)")
-
-
-def _plan_text(value: object) -> str:
-    if isinstance(value, dict):
-        return "\n".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, list):
-        from shlex import join
-
-        return join(value)
-    return str(value)
 
 
 def finish(context: Context, client: "Client", job: str, *, is_followed: bool, way: str = "any") -> int:
@@ -192,6 +221,9 @@ VERBS = {
             "tq submit --name nightly -- ./build.sh --all",
             "tq submit --array 1-100%4 -- sh -c 'convert page$TQ_MEMBER.pdf'",
             "tq submit --stdin --wait -- wc -l < access.log",
+            "find . -name '*.wav' | tq submit --each-line - -- flac {}",
+            "tq submit -- ./simulate --seed {1} --model {2} ::: 1 2 3 ::: small large",
+            "tq submit --like last --priority 10",
         ),
         is_wrapper=True,
     )

@@ -20,7 +20,7 @@ from typing import Any
 import typer
 
 from tq.cli import context as talk
-from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Listen, places, settings
+from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Keep, Listen, places, settings
 from tq.cli.verb import Verb
 from tq.cli.worker import DrainTime, Queues, Slots
 from tq.store import lock
@@ -36,6 +36,7 @@ def up(
     data: Data = "",
     listen: Listen = DEFAULT_LISTEN,
     heartbeat: Heartbeat = "5s",
+    keep: Keep = "7d",
     slots: Slots = 0,
     queue: Queues = None,
     drain_time: DrainTime = "30s",
@@ -48,12 +49,12 @@ def up(
     from tq.cli import values
 
     environ = ctx.obj.environ
-    checked = settings(environ, data, listen, heartbeat)  # what is wrong is said before anything starts
+    checked = settings(environ, data, listen, heartbeat, keep=keep)  # what is wrong is said before anything starts
     values.duration_ms(drain_time)
     directory = places(environ, data).data
     port = checked.port or _free_port(checked.host)
     address = f"[{checked.host}]:{port}" if ":" in checked.host else f"{checked.host}:{port}"
-    server = ["server", "--data", str(directory), "--listen", address, "--heartbeat", heartbeat]
+    server = ["server", "--data", str(directory), "--listen", address, "--heartbeat", heartbeat, "--keep", keep]
     worker = ["worker", "--data", str(directory), "--slots", str(slots), "--drain-time", drain_time]
     worker += [word for name in queue or [] for word in ("--queue", name)]
     gc.enable()  # off since the start of the program; this runs for weeks

@@ -87,6 +87,11 @@ def tags(texts: list[str]) -> tuple[str, ...]:
     return found
 
 
+def states(texts: list[str] | None) -> tuple[str, ...]:
+    """Return the words of states; `a,b` counts as two. The server knows which there are."""
+    return tuple(word for text in texts or [] for word in text.lower().split(",") if word)
+
+
 def priority(value: int) -> int:
     """Check a priority: -100 (last) to 100 (first)."""
     bound = limits.priority_max

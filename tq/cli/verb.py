@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from tq.cli.context import Context, check_color, check_format
 from tq.errors import InternalError, ProtocolError, TqError
 
+ARGUMENTS = "tq.arguments"  # in Context.meta: the words behind the verb, as they were typed
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 
@@ -61,6 +62,12 @@ class VerbCommand(TyperCommand):
     """A command whose help begins with its examples."""
 
     examples: tuple[str, ...] = ()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse, and keep the words: the parser takes the `--` away, and with `:::` it matters."""
+        ctx.meta[ARGUMENTS] = list(args)
+        rest: list[str] = super().parse_args(ctx, args)
+        return rest
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb. Where a task's code is spoken, tq's own failure is 125, never a code that a task may have."""

@@ -3,6 +3,7 @@
 A lost connection is made again without end.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tq.client.blocking import Client
 
 TIMED_OUT = 124
+_BAR_COLUMNS = 24
 
 
 class WaitTimedOut(Exception):
@@ -62,11 +64,21 @@ def until(
     raise Unreachable("the server stopped answering before the end", hint="wait again")
 
 
+def _bar(ended: int, size: int, note: str, columns: int) -> str:
+    """Return a bar and its note, on one line of so many columns; only the note where there is no room for both."""
+    wide = min(_BAR_COLUMNS, columns - len(note) - 4)
+    if wide < 4:
+        return note[: max(columns - 1, 0)]
+    filled = wide * ended // size
+    return f"[{'#' * filled}{'.' * (wide - filled)}] {note}"
+
+
 class _Bar:
     """One line on stderr that says how far things are, when several tasks are waited for on a terminal."""
 
     def __init__(self, *, is_quiet: bool) -> None:
-        self._is_shown = not is_quiet and context.is_terminal(sys.stderr)
+        self._is_shown = not is_quiet and context.is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+        self._columns = context.columns(sys.stderr)
         self._is_drawn = False
 
     def show(self, outcomes: Sequence[v.Outcome]) -> None:
@@ -75,9 +87,8 @@ class _Bar:
             return
         ended = sum(outcome.ended if outcome.size > 1 else exits.is_ended(outcome) for outcome in outcomes)
         failed = sum(outcome.ended - outcome.succeeded for outcome in outcomes if outcome.size > 1)
-        filled = 24 * ended // size
-        note = f", {failed} failed" if failed else ""
-        sys.stderr.write(f"\r\x1b[K[{'#' * filled}{'.' * (24 - filled)}] {ended}/{size}{note}")
+        note = f"{ended}/{size}" + (f", {failed} failed" if failed else "")
+        sys.stderr.write(f"\r\x1b[K{_bar(ended, size, note, self._columns)}")
         sys.stderr.flush()
         self._is_drawn = True
 

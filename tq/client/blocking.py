@@ -8,7 +8,7 @@ connection is not retried: nobody listening is said at once.
 import gc
 import time
 from collections.abc import Callable, Iterator
-from typing import Self
+from typing import Self, TypeVar
 
 from tq import limits
 from tq.client.target import Target
@@ -17,7 +17,8 @@ from tq.core import vocabulary as v
 from tq.errors import ConfigurationError, NotDone, ProtocolError, TqError, Unknown, Unreachable, from_code
 from tq.wire import messages as m
 
-_READS = (v.Get, v.List, v.Wait, v.Workers, v.Tokens, v.Status, v.StoreStatistics, v.Logs)
+_READS = (v.Get, v.GetRequest, v.List, v.Wait, v.Workers, v.Tokens, v.Status, v.StoreStatistics, v.Logs, v.Queues)
+_T = TypeVar("_T")
 _FIRST_PAUSE_S = 0.02
 _LONG_S = 60.0
 
@@ -93,6 +94,54 @@ class Client:
                 self.has_repeated = True
                 command = make()
 
+    def persist(self, command: v.ClientCommand, once: Callable[[Callable[[], None]], _T]) -> _T:
+        """Call `once` until it comes through without losing its connection, and return what it returns.
+
+        It may use `ask_once`, `post`, `collect` and `linger`, and calls what it is given at each sign of progress.
+        `command` stands for all that it asks when the patience runs out.
+        """
+        self.connect()
+        losses = _Losses(self.patience_s)
+
+        def alive() -> None:
+            nonlocal losses
+            losses = _Losses(self.patience_s)
+
+        while True:
+            try:
+                return once(alive)
+            except ConnectionLost as lost:
+                self._reopen(command, losses, lost)
+
+    def ask_once(self, command: v.ClientCommand) -> v.Answer:
+        """Ask over the connection that there is. Raises ConnectionLost."""
+        for answer in self._exchange(command):
+            return answer
+        raise ProtocolError("the server gave no answer")
+
+    def post(self, command: v.ClientCommand) -> None:
+        """Ask without waiting; `collect` returns the answers in order. Raises ConnectionLost."""
+        self._requests += 1
+        self._connected().send([m.Ask(self._requests, command)])
+
+    def collect(self) -> v.Answer:
+        """Wait for the next answer to what was posted; a refusal raises its error. Raises ConnectionLost."""
+        while True:
+            message = self._connected().receive(self.deadline_s)
+            if isinstance(message, m.Failed):
+                raise from_code(message.code, message.message, message.hint)
+            if isinstance(message, m.Reply):
+                return message.answer
+
+    def linger(self, time_s: float) -> None:
+        """Raise ConnectionLost if the connection ends within so long; throw away what comes meanwhile."""
+        until_s = time.monotonic() + time_s
+        try:
+            while True:
+                self._connected().receive(until_s)
+        except TimeoutError:
+            return
+
     def close(self) -> None:
         """Close the connection politely. The client may be used again."""
         if self._transport is not None:
@@ -100,9 +149,7 @@ class Client:
             self._transport = None
 
     def _exchange(self, command: v.ClientCommand) -> Iterator[v.Answer]:
-        transport = self._transport
-        if transport is None:
-            raise ConnectionLost("not connected")
+        transport = self._connected()
         self._requests += 1
         number = self._requests
         is_finished = False
@@ -121,6 +168,11 @@ class Client:
         finally:
             if not is_finished:
                 self._unsubscribe(number)
+
+    def _connected(self) -> Transport:
+        if self._transport is None:
+            raise ConnectionLost("not connected")
+        return self._transport
 
     def _unsubscribe(self, number: int) -> None:
         """Say that nobody listens any more; without a connection there is nobody to tell."""
@@ -172,7 +224,7 @@ class Client:
             except (ConnectionLost, Unreachable, NotDone) as again:
                 error = again
                 continue
-            if lineage not in (0, self._lineage) and not isinstance(command, _READS):
+            if lineage not in (0, self._lineage) and not isinstance(command, (*_READS, v.AddEntries)):
                 raise Unknown("the server came back with another store: it is not known what became of the request")
             return
 
@@ -217,5 +269,10 @@ class _Losses:
 def _given_up(command: v.ClientCommand, error: Exception) -> TqError:
     if isinstance(command, _READS):
         return Unreachable(f"the connection was lost and could not be made again: {error}")
+    if isinstance(command, v.AddEntries):
+        return Unreachable(
+            f"the connection was lost and could not be made again; nothing was submitted: {error}",
+            hint=f"repeat it with --key {command.key}: it goes on where it was",
+        )
     hint = f"repeat it with --key {command.key}: it will not be done twice" if isinstance(command, v.Submit) else ""
     return Unknown(f"the connection was lost and it is not known whether the request was done: {error}", hint=hint)

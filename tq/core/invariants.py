@@ -87,10 +87,10 @@ def _check_job(view: View, key: JobKey, progress: Progress, index_rows: Counter[
         yield f"{name} is ready and has no READY entry"
     if progress.is_ended is not (progress.ended_ms > 0):
         yield f"{name} has ended_ms {progress.ended_ms} against its counts"
-    if progress.ended_ms and not view.get(tables.ENDED, (progress.ended_ms, key[0])):
+    if progress.ended_ms and not progress.kept and not view.get(tables.ENDED, (progress.ended_ms, key[0])):
         yield f"{name} has ended and has no ENDED entry"
     index_rows["ready"] += progress.ready
-    index_rows["ended"] += progress.ended_ms > 0
+    index_rows["ended"] += progress.ended_ms > 0 and not progress.kept
 
 
 def _check_task(
@@ -109,8 +109,9 @@ def _check_task(
         if not view.get(tables.AGAIN, (*key[:2], progress.lane, task.since_ms, key[2])):
             yield f"{name} came back and has no AGAIN entry"
     elif task.state is State.DEAD:
-        index_rows["dead"] += 1
-        if not view.get(tables.DEAD, (task.ended_ms, *key)):
+        is_there = view.get(tables.DEAD, (task.ended_ms, *key)) is not None
+        index_rows["dead"] += is_there
+        if not is_there and not progress.forgetting:
             yield f"{name} is dead and not in the dead letter queue"
     if task.state.is_terminal and task.phase in (Phase.ASSIGNED, Phase.STARTED, Phase.STOPPING):
         yield f"{name} has ended in phase {task.phase.word}"
@@ -142,7 +143,7 @@ def _check_index_sizes(view: View, expected: Counter[str]) -> Iterator[str]:
 
 def _check_keys(view: View) -> Iterator[str]:
     for (name,), key in _rows(view, tables.KEY):
-        if view.get(tables.JOB, (key.job, 0)) is None:
+        if not key.is_forgotten and view.get(tables.JOB, (key.job, 0)) is None:
             yield f"key {name!r} names job {key.job}, which is not there (I2)"
 
 

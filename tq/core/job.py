@@ -46,6 +46,13 @@ class Lane(msgspec.Struct, array_like=True, tag=1):
         return mine
 
 
+class Queue(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """What somebody has set for a queue. One that nobody has set anything for has no record, and no bounds."""
+
+    paused: bool = False
+    max: int = 0  # at most so many running, 0 = no bound
+
+
 class Job(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """The fixed record of a job, written once. Times in wall ms.
 
@@ -70,6 +77,8 @@ class Job(msgspec.Struct, frozen=True, array_like=True, tag=1):
     body: bytes
     stdin: int = 0
     key: str = ""
+    entries: int = 0  # the blob that holds one entry for each member, 0 for none
+    max_fails: int = -1  # with more dead members than this the rest is cancelled; -1 = never
 
 
 class Progress(msgspec.Struct, array_like=True, tag=1):
@@ -94,6 +103,8 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     watched: bool = False
     ended_ms: int = 0
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * STATES)
+    kept: bool = False  # it has ended and is not in ENDED: retention passed it over for its dead letters
+    forgetting: bool = False  # its dead letters are being taken away; nobody finds it any more
 
     def copy(self) -> "Progress":
         """Return a working copy, for one command."""
@@ -130,12 +141,25 @@ class Meta(msgspec.Struct, array_like=True, tag=1):
 
 
 class Upload(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Pieces that a client sends before its submit. `received` is the next offset in bytes."""
+    """What a client sends before its submit: the pieces of one input, or the entries of an array.
+
+    `received` is the next offset in bytes, or the next entry; `largest` the size of the largest entry; `digest` what
+    the sender calls the entries so far.
+    """
 
     submitter: str
     blob: int
     received: int
     expires_ms: int  # steady
+    is_entries: bool = False
+    largest: int = 0
+    digest: bytes = b""
+
+
+class Entries(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """A run of entries of an array, one for each member from the key's `first` on."""
+
+    items: tuple[bytes, ...]
 
 
 class Key(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -144,15 +168,25 @@ class Key(msgspec.Struct, frozen=True, array_like=True, tag=1):
     digest: bytes
     job: int
     expires_ms: int  # steady
+    is_forgotten: bool = False  # the job is gone; the key stays until it expires
+
+
+class Forgotten(msgspec.Struct, frozen=True, array_like=True):
+    """What goes with a forgotten job: its blobs. Never stored: the store deletes the ranges instead."""
+
+    blobs: tuple[int, ...] = ()
 
 
 class Sweep(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Work on many members that goes on in slices by a due-now timer and survives a restart."""
+    """Work on many jobs or members that goes on in slices by a due-now timer and survives a restart.
 
-    what: str
+    `command` is the msgpack of the command of a client; `job` and `member` say where to go on, `last` is the last job.
+    """
+
+    command: bytes
     job: int
-    part: int
-    position: int = 0
+    last: int
+    member: int = 0
 
 
 class Token(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from tq.core import tables
-from tq.core.job import Lane
+from tq.core.job import Lane, Queue
 from tq.core.task import Phase, State, Task
 from tq.core.view import Changes, Table, View, pages
 from tq.core.vocabulary import AttemptRef, Capacity
@@ -126,12 +126,13 @@ class Live:
         self.workers: dict[int, LiveWorker] = {}
         self.jobs: dict[tuple[int, int], dict[int, int]] = {}  # job -> member -> worker
         self.lanes: dict[int, Lane] = {}
+        self.queues: dict[str, Queue] = {}
         self.runs: dict[int, list[int]] = {}  # lane -> us of its last runs
         self.depths: dict[int, int] = {}  # lane -> how deep a chain may be
         self.granted: dict[str, int] = {}
         self.counts: dict[str, int] = {}
         self.timers_changed = True  # since somebody last looked for the next one
-        lasting: tuple[Table[Any], ...] = (tables.RUNNING, tables.LANE)
+        lasting: tuple[Table[Any], ...] = (tables.RUNNING, tables.LANE, tables.QUEUE)
         for table in lasting:
             for page in pages(view, table):
                 self.fold({table: dict(page)})
@@ -142,11 +143,30 @@ class Live:
         return live is not None and ref.task in live.held
 
     def depth(self, lane: int) -> int:
-        """How many attempts of a lane may stand in one chain; 1 while its run times are unknown or long."""
-        return self.depths.get(lane, 1)
+        """How many attempts of a lane may stand in one chain; 1 while its run times are unknown or long.
+
+        Where a bound counts what runs, nothing may wait on a worker: an assigned attempt counts as running.
+        """
+        queue = self.queues.get(self.lanes[lane].queue)
+        return 1 if queue is not None and queue.max else self.depths.get(lane, 1)
+
+    def may_start(self, queue: str) -> int | None:
+        """How many more of a queue may start; None = no bound."""
+        settings = self.queues.get(queue)
+        if settings is None or not (settings.paused or settings.max):
+            return None
+        if settings.paused:
+            return 0
+        running = sum(lane.counts[State.RUNNING] for lane in self.lanes.values() if lane.queue == queue)
+        return max(settings.max - running, 0)
 
     def fold(self, changes: Changes) -> None:
         """Take over what a finished command changed."""
+        for (name,), queue in changes.get(tables.QUEUE, {}).items():
+            if queue is None:
+                self.queues.pop(name, None)
+            else:
+                self.queues[name] = queue
         lanes = changes.get(tables.LANE)
         if lanes:
             for (number,), lane in lanes.items():

@@ -7,14 +7,15 @@ people read. `body` and `usage` in them are opaque bytes; server/present.py open
 from typing import Any
 
 from tq.core import ids, tables
-from tq.core.job import Job, Progress
+from tq.core.job import Job, Progress, Queue
 from tq.core.live import Live
 from tq.core.placement import why_nowhere
+from tq.core.selection import matches, states_of
 from tq.core.task import Cause, Ending, State, Task
 from tq.core.view import View
-from tq.core.vocabulary import Document, Get, List, Outcome, Page, Status, Tokens, Wait, Waited, Workers
+from tq.core.vocabulary import Document, Get, List, Outcome, Page, Queues, Status, Tokens, Wait, Waited, Where, Workers
 from tq.errors import BadRequest, TaskNotFound, TooLarge
-from tq.limits import page_items_max, page_keys_max, wait_ids_max
+from tq.limits import page_items_max, page_keys_max, priority_max, wait_ids_max
 
 _ALIVE_FIRST = (
     State.RUNNING,
@@ -33,7 +34,17 @@ _ALIVE_FIRST = (
 
 def job_state(progress: Progress) -> State:
     """Return the state of a whole job: the most alive of its tasks' states; of an ended one the worst."""
-    return next(state for state in _ALIVE_FIRST if progress.counts[state])
+    counts = shown_counts(progress)
+    return next(state for state in _ALIVE_FIRST if counts[state])
+
+
+def shown_counts(progress: Progress) -> list[int]:
+    """Return the counts by state as shown: under the job's hold, what came back to the queue is held."""
+    counts = progress.counts[:]
+    if progress.hold:
+        counts[State.HELD] += counts[State.QUEUED]
+        counts[State.QUEUED] = 0
+    return counts
 
 
 def shown_state(progress: Progress, task: Task | None) -> State:
@@ -50,13 +61,17 @@ def get(view: View, live: Live, command: Get) -> Document:
         "id": command.id,
         "state": job_state(progress).word,
         **_job_part(job, progress),
-        "priority": job.priority,
+        "priority": priority_max - progress.rank,
+        "hold": progress.hold,
         "submitter": job.submitter,
         "trace": job.trace,
         "crash_limit": job.crash_limit,
+        "max_fails": job.max_fails,
         "cpus_milli": job.demand.cpus_milli,
         "body": job.body,
     }
+    if 0 <= job.max_fails < progress.counts[State.DEAD]:
+        document["reason"] = f"ended early: more than {job.max_fails} failed (max_fails)"
     if value is None and job.is_array:
         return Document(document)
     member = 0 if value is None else ids.position(number, job, value)
@@ -64,13 +79,23 @@ def get(view: View, live: Live, command: Get) -> Document:
     document["state"] = shown_state(progress, task).word
     document |= _task_part(task)
     if task is None and document["state"] == "queued":
-        document["reason"] = why_nowhere(live.workers.values(), job.queue, job.demand)
+        document["reason"] = why_nowhere(live.workers.values(), job.queue, job.demand) or _why_queue(live, job.queue)
     return Document(document)
+
+
+def _why_queue(live: Live, name: str) -> str:
+    settings = live.queues.get(name)
+    if settings is None:
+        return ""
+    if settings.paused:
+        return f"queue {name} is paused"
+    return f"queue {name} runs at most {settings.max}" if live.may_start(name) == 0 else ""
 
 
 def list_page(view: View, _live: Live, command: List) -> Page:
     """Answer one page of jobs, newest first; or of the members of one job, in order."""
-    wanted = _states(command.states)
+    where = Where(command.states, command.queue, command.tag, command.name)
+    wanted = states_of(command.states)
     limit = min(max(command.limit, 1), page_items_max)
     if command.job:
         return _members_page(view, command, wanted, limit)
@@ -84,7 +109,7 @@ def list_page(view: View, _live: Live, command: List) -> Page:
             seen += 1
             if part == 0:
                 progress = view.get(tables.PROGRESS, (number, 0))
-                if progress is not None and _matches(command, wanted, job, progress):
+                if progress is not None and not progress.forgetting and matches(where, wanted, job, progress):
                     items.append({"id": str(number), "state": job_state(progress).word, **_job_part(job, progress)})
                     items[-1]["body"] = job.body
             if len(items) >= limit:
@@ -102,10 +127,14 @@ def _members_page(view: View, command: List, wanted: frozenset[State], limit: in
         first = ids.position(number, job, value)
         stop = first + 1
     first = max(first, _page(command.page) if command.page else 0)
-    high = min(first + page_keys_max, stop)
+    # Where those without a record are not wanted, the page goes from record to record, however far apart.
+    is_sparse = shown_state(progress, None) not in wanted
+    high = stop if is_sparse else min(first + page_keys_max, stop)
     rows = {key[2]: task for key, task in view.scan(tables.TASK, (number, 0, first), (number, 0, high), page_keys_max)}
+    if is_sparse and len(rows) >= page_keys_max:
+        high = max(rows) + 1
     items: list[dict[str, Any]] = []
-    for member in range(first, high):
+    for member in rows if is_sparse else range(first, high):
         task = rows.get(member)
         state = shown_state(progress, task)
         if state in wanted:
@@ -198,6 +227,21 @@ def tokens(view: View, _live: Live, _command: Tokens) -> Page:
     )
 
 
+def queues(_view: View, live: Live, _command: Queues) -> Page:
+    """Answer the queues that have tasks or settings, by name."""
+    counts: dict[str, list[int]] = {name: [0] * len(State) for name in live.queues}
+    for lane in live.lanes.values():
+        have = counts.setdefault(lane.queue, [0] * len(State))
+        for state in State:
+            have[state] += lane.counts[state]
+    items = []
+    for name in sorted(counts):
+        settings = live.queues.get(name, Queue())
+        states = {state.word: counts[name][state] for state in State if counts[name][state]}
+        items.append({"id": name, "paused": settings.paused, "max": settings.max, "counts": states})
+    return Page(tuple(items[:page_items_max]))
+
+
 def status(view: View, live: Live, _command: Status) -> Document:
     """Answer counts by state, for all and by queue, from the lanes' counters."""
     total = dict.fromkeys((state.word for state in State), 0)
@@ -225,12 +269,13 @@ def status(view: View, live: Live, _command: Status) -> Document:
 def _job(view: View, number: int) -> tuple[Job, Progress]:
     job = view.get(tables.JOB, (number, 0))
     progress = view.get(tables.PROGRESS, (number, 0))
-    if job is None or progress is None:
+    if job is None or progress is None or progress.forgetting:
         raise TaskNotFound(f"there is no job {number}", hint="tq ls")
     return job, progress
 
 
 def _job_part(job: Job, progress: Progress) -> dict[str, Any]:
+    counts = shown_counts(progress)
     return {
         "name": job.name,
         "queue": job.queue,
@@ -239,7 +284,7 @@ def _job_part(job: Job, progress: Progress) -> dict[str, Any]:
         "size": job.size,
         "submitted_ms": job.submitted_ms,
         "job_ended_ms": progress.ended_ms,
-        "counts": {state.word: progress.counts[state] for state in State if progress.counts[state]},
+        "counts": {state.word: counts[state] for state in State if counts[state]},
     }
 
 
@@ -276,25 +321,6 @@ def _ending(entry: Ending) -> dict[str, Any]:
         "ended_ms": entry.ended_ms,
         "charged": entry.charged,
     }
-
-
-def _matches(command: List, wanted: frozenset[State], job: Job, progress: Progress) -> bool:
-    return (
-        job_state(progress) in wanted
-        and command.queue in ("", job.queue)
-        and command.name in ("", job.name)
-        and (not command.tag or command.tag in job.tags)
-    )
-
-
-def _states(words: tuple[str, ...]) -> frozenset[State]:
-    if not words:
-        return frozenset(State)
-    known = {state.word: {state} for state in State} | {"failed": {State.DEAD, State.EXPIRED}}
-    for word in words:
-        if word not in known:
-            raise BadRequest(f"{word[:40]!r} is not a state", hint="one of " + ", ".join(known))
-    return frozenset(state for word in words for state in known[word])
 
 
 def _page(text: str) -> int:

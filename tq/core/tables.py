@@ -5,7 +5,7 @@ Widths and families of the keys are the store's business (store/keys.py); the co
 
 from typing import Any, Final
 
-from tq.core.job import Job, Key, Lane, Meta, Progress, Sweep, Token, Upload
+from tq.core.job import Entries, Forgotten, Job, Key, Lane, Meta, Progress, Queue, Sweep, Token, Upload
 from tq.core.task import Task
 from tq.core.view import Table
 
@@ -20,12 +20,20 @@ LANE: Final = Table("lane", Lane, "lane")
 LANE_NAME: Final = Table("lane_name", int, "name")
 TIMER: Final = Table("timer", bool, "clock", "due", "kind", "job", "part", "member")
 KEY: Final = Table("key", Key, "name")
+KEY_END: Final = Table("key_end", bool, "due", "name")  # when the keys of forgotten jobs go
 DEAD: Final = Table("dead", bool, "time", "job", "part", "member")
 ENDED: Final = Table("ended", bool, "time", "job")
 UPLOAD: Final = Table("upload", Upload, "name")
 BODY: Final = Table("body", bytes, "blob", "piece")
+ENTRIES: Final = Table("entries", Entries, "blob", "first")
+ENTRY_AT: Final = Table("entry_at", bool, "blob", "first")  # where runs of entries begin: found without reading them
+BLOB_USER: Final = Table("blob_user", bool, "blob", "job")  # the jobs of a blob that more than one has
+QUEUE: Final = Table("queue", Queue, "name")
 SWEEP: Final = Table("sweep", Sweep, "sweep")
 TOKEN: Final = Table("token", Token, "name")
+
+# Not a table on disk: a put here makes the store delete all rows of TASK, output and blobs of the job, as ranges.
+FORGOTTEN: Final = Table("forgotten", Forgotten, "job")
 
 TABLES: Final[tuple[Table[Any], ...]] = (
     META,
@@ -39,10 +47,15 @@ TABLES: Final[tuple[Table[Any], ...]] = (
     LANE_NAME,
     TIMER,
     KEY,
+    KEY_END,
     DEAD,
     ENDED,
     UPLOAD,
     BODY,
+    ENTRIES,
+    ENTRY_AT,
+    BLOB_USER,
+    QUEUE,
     SWEEP,
     TOKEN,
 )

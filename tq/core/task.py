@@ -102,6 +102,11 @@ class Cause(IntEnum):
         return self.name.lower()
 
 
+def cause_of(number: int) -> Cause:
+    """Return the cause that a worker names. One that is not known (a newer worker's, or nonsense) is INTERNAL."""
+    return Cause(number) if 0 <= number < len(Cause) else Cause.INTERNAL
+
+
 _S, _T = State, Trigger
 _WAITING: Final = (_S.BLOCKED, _S.SCHEDULED, _S.HELD, _S.QUEUED, _S.RETRYING)
 _GAVE_UP: Final = (_S.DEAD, _S.CANCELLED, _S.SKIPPED, _S.EXPIRED)

@@ -43,10 +43,12 @@ class AttemptRef(_Word, frozen=True, array_like=True, gc=False):
 
 
 class Submit(_Word, frozen=True, tag=True):
-    """Make a job. `key` makes it idempotent. `stdin_key` names a finished upload that becomes its input.
+    """Make a job. `key` makes it idempotent. `stdin_key` names a finished upload that becomes its input, `entries_key`
+    one of `size` entries, one for each member: nothing of it runs before this submit.
 
     `body` is the CBOR of a `wire.body.Body`, opaque here. `size` members; an array shows member position p as
-    `array_first + p * array_step`.
+    `array_first + p * array_step`. `entries_digest` is the `after` of the last run: entries are a part of the request.
+    `stdin_of` and `entries_of` name a job whose uploaded input, or entries, this one gets, too.
     """
 
     key: str
@@ -66,6 +68,11 @@ class Submit(_Word, frozen=True, tag=True):
     hold: bool = False
     trace: str = ""
     stdin_key: str = ""
+    entries_key: str = ""
+    max_fails: int = -1
+    entries_digest: bytes = b""
+    stdin_of: str = ""
+    entries_of: str = ""
 
 
 class Upload(_Word, frozen=True, tag=True):
@@ -76,14 +83,96 @@ class Upload(_Word, frozen=True, tag=True):
     data: bytes
 
 
-class Cancel(_Word, frozen=True, tag=True):
-    """Cancel whole jobs or single members."""
+class AddEntries(_Word, frozen=True, tag=True):
+    """A run of entries of a coming array, from entry `first` (from 0). Idempotent by `first`.
 
-    ids: tuple[str, ...]
+    A run has at most entries_items_max items and entries_bytes_max bytes; one without items only asks where to go on,
+    and keeps the upload alive. `before` and `after` are the sender's digests of all entries before the run and up to
+    its end: a run joins only the entries that its sender has seen, whoever else uploads under the key.
+    """
+
+    key: str
+    first: int
+    items: tuple[bytes, ...]
+    before: bytes = b""
+    after: bytes = b""
+
+
+class Where(_Word, frozen=True):
+    """Which jobs: all that match every part that is given. `states` are words; `failed` means dead or expired.
+
+    What acts on tasks acts on those of a matching job that are in one of the states.
+    """
+
+    states: tuple[str, ...] = ()
+    queue: str = ""
+    tag: str = ""
+    name: str = ""
+
+
+class _Selected(_Word, frozen=True):
+    """Base of what acts on many: jobs and members by id (`42`, `43.7`, `43.1-5`), or all jobs that match `where`.
+
+    With `dry_run` the answer says what would be done, and nothing is.
+    """
+
+    ids: tuple[str, ...] = ()
+    where: Where | None = None
+    dry_run: bool = False
+
+
+class Cancel(_Selected, frozen=True, tag=True):
+    """Cancel jobs or members."""
+
+
+class Hold(_Selected, frozen=True, tag=True):
+    """Start nothing more of these jobs; what runs goes on."""
+
+
+class Release(_Selected, frozen=True, tag=True):
+    """End a hold."""
+
+
+class Requeue(_Selected, frozen=True, tag=True):
+    """Stop what runs and put it back into the queue, uncharged."""
+
+
+class Retry(_Selected, frozen=True, tag=True):
+    """Begin a new round of what gave up; with `force` of what succeeded, too."""
+
+    force: bool = False
+
+
+class SetPriority(_Selected, frozen=True, tag=True):
+    """Give jobs another priority."""
+
+    priority: int = 0
+
+
+class Forget(_Selected, frozen=True, tag=True):
+    """Remove ended jobs with all their records and output."""
+
+
+class SetQueue(_Word, frozen=True, tag=True):
+    """Pause or resume a queue, or bound how many of it run at once (0 = no bound); None leaves a part as it is."""
+
+    name: str
+    paused: bool | None = None
+    max: int | None = None
+
+
+class Queues(_Word, frozen=True, tag=True):
+    """The queues that have tasks or settings."""
 
 
 class Get(_Word, frozen=True, tag=True):
     """Everything about one job or task."""
+
+    id: str
+
+
+class GetRequest(_Word, frozen=True, tag=True):
+    """The request that made a job, to make it again."""
 
     id: str
 
@@ -262,6 +351,12 @@ class Tick(_Word, frozen=True, tag=True):
     """Do what is due at these times."""
 
 
+class Retain(_Word, frozen=True, tag=True):
+    """The janitor: forget what ended longer than `keep_ms` ago; dead letters stay until somebody purges them."""
+
+    keep_ms: int
+
+
 class Dispatch(_Word, frozen=True, tag=True):
     """Lease what may start, recall what should not wait. The last command of every turn."""
 
@@ -278,17 +373,31 @@ class Submitted(_Word, frozen=True, tag=True):
 
 
 class Uploaded(_Word, frozen=True, tag=True):
-    """`received` is the next offset in bytes."""
+    """`received` is the next offset in bytes, or the next entry; `digest` the `after` of the last run.
+
+    `job` is the job that the key has made already: nothing more is to be sent.
+    """
 
     received: int
+    digest: bytes = b""
+    job: str = ""
 
 
-class Cancelled(_Word, frozen=True, tag=True):
-    """How many were cancelled, were asked to stop, had ended already; `sweeping`: a sweep goes on with the rest."""
+class Requested(_Word, frozen=True, tag=True):
+    """A request as it was, without keys: what was uploaded for it is named by `stdin_of` and `entries_of`."""
 
-    cancelled: int
-    stopping: int
-    ended: int
+    submit: Submit
+
+
+class Acted(_Word, frozen=True, tag=True):
+    """How many tasks (for what acts on whole jobs: jobs) were changed, were asked to stop, were left as they were.
+
+    `sweeping`: a sweep goes on with the rest, beyond these counts.
+    """
+
+    done: int
+    stopping: int = 0
+    unchanged: int = 0
     sweeping: bool = False
 
 
@@ -372,10 +481,14 @@ class Recovered(_Word, frozen=True, tag=True):
 
 
 class Assignment(_Word, frozen=True):
-    """One attempt to start. `member` in the ref is the position, `value` what the task's id shows."""
+    """One attempt to start. `member` in the ref is the position, `value` what the task's id shows.
+
+    `entry` is the member's own input; its columns are separated by NUL bytes.
+    """
 
     attempt: AttemptRef
     value: int
+    entry: bytes | None = None
 
 
 class Start(_Word, frozen=True, tag=True):
@@ -447,13 +560,14 @@ class TokenRevoked(_Word, frozen=True, tag=True):
 
 
 ClientCommand = (
-    Submit | Upload | Cancel | Get | List | Wait | Workers | Drain | CreateToken | RevokeToken | Tokens
+    Submit | Upload | AddEntries | Cancel | Hold | Release | Requeue | Retry | SetPriority
+    | Forget | SetQueue | Queues | Get | GetRequest | List | Wait | Workers | Drain | CreateToken | RevokeToken | Tokens
     | Status | StoreStatistics | Logs
 )
 WorkerCommand = Join | Started | Report | Handback | WorkerDrains
-ServerCommand = WorkerLost | Recover | Tick | Dispatch
+ServerCommand = WorkerLost | Recover | Tick | Retain | Dispatch
 Command = ClientCommand | WorkerCommand | ServerCommand
 Answer = (
-    Submitted | Uploaded | Cancelled | Document | Page | Waited | Done | Chunk | LogsEnd | Joined | Recovered
+    Submitted | Uploaded | Requested | Acted | Document | Page | Waited | Done | Chunk | LogsEnd | Joined | Recovered
 )
 Effect = Start | Stop | Recall | Acknowledge | Supersede | TaskChanged | DrainAsked | TokenRevoked

@@ -138,7 +138,7 @@ class ClientSession:
                 )
             case v.Workers():
                 answer = partial(self._answer_workers, number)
-        return Request(command, self._submitter, answer)
+        return Request(command, self._submitter, answer, _bulk_bytes(command))
 
     # ------------------------------------------------------------ answering
 
@@ -259,3 +259,13 @@ class ClientSession:
             except errors.Refused as refusal:
                 self._answer(number, refusal)
         self._readers.pop(number, None)
+
+    def _room_again(self) -> None:
+        self._room.set()
+
+
+def _bulk_bytes(command: v.ClientCommand) -> int:
+    """Return the size of a part of an upload; 0 for what somebody waits for."""
+    if isinstance(command, v.AddEntries):
+        return sum(map(len, command.items)) + len(command.items)
+    return len(command.data) if isinstance(command, v.Upload) else 0

@@ -148,6 +148,7 @@ class Pipeline:
         self._turn_times = Times(0, 0)
         self._answers = _Answers()  # of the open turn
         self._spent_ms = 0.0  # applying, in the open turn
+        self._bulk_bytes = 0  # of uploads, in the open turn
         self._flight: _Answers | None = None  # the turn that is being flushed
         self._durable = 0
         self._is_cut = False  # Dispatch stopped at its bound: it goes on in a turn of its own
@@ -244,6 +245,7 @@ class Pipeline:
         self._turn = self.engine.begin(times)
         self._answers = _Answers()
         self._spent_ms = 0.0
+        self._bulk_bytes = 0
         self.intake.rotate()
         return self._turn
 
@@ -261,9 +263,10 @@ class Pipeline:
         began_ms = self._lap_ms()
         spent_ms = self._spent_ms
         while spent_ms < limits.turn_ms_max and turn.changes_count < limits.turn_changes_max:
-            request = self.intake.take()
+            request = self.intake.take(may_be_bulk=self._bulk_bytes < limits.turn_bulk_bytes_max)
             if request is None:
                 break
+            self._bulk_bytes += request.bulk_bytes
             self._apply(turn, request)
             spent_ms = self._spent_ms + self._lap_ms() - began_ms
         self._spent_ms = spent_ms

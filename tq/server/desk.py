@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from tq.core.engine import Engine
-from tq.core.vocabulary import Submit, Times, Upload
+from tq.core.vocabulary import AddEntries, Submit, Times, Upload
 from tq.errors import NotDone
 from tq.server.commit_loop import STOPPING, Pipeline
 from tq.server.intake import Intake
@@ -30,7 +30,7 @@ class Gate:
         """Raise NotDone for new work that the server cannot take now; everything else always goes on."""
         if self.is_stopping:
             raise STOPPING
-        if self.room is not Room.NORMAL and isinstance(command, Submit | Upload):
+        if self.room is not Room.NORMAL and isinstance(command, Submit | Upload | AddEntries):
             raise LOW_DISK
 
 

@@ -50,7 +50,8 @@ def find(view: View, text: str) -> TaskKey:
         return (named.job, 0, ids.position(named.job, job, named.value))
     if job.is_array:
         first = ids.task_id(named.job, job, 0)
-        raise BadRequest(f"{text} is an array of {job.size} tasks", hint=f"name one of them, as in {first}")
+        hint = f"name one of them, as in {first}, or show all: tq logs --prefix {text}"
+        raise BadRequest(f"{text} is an array of {job.size} tasks", hint=hint)
     return (named.job, 0, 0)
 
 

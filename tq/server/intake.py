@@ -1,8 +1,9 @@
 """Where requests wait for the commit loop, and the order in which it takes them: fairly.
 
 Every peer has an inlet of its own. The loop goes round the inlets that have something and takes a slice of each, so
-that one peer's bulk load does not stand before another's single submit. Inlets are bounded: a peer that reads
-`is_full` waits for `on_room` before it reads on, and so the sender feels it.
+that one peer's bulk load does not stand before another's single submit. What is *bulk* (parts of uploads, counted in
+bytes) is a slice by itself, and a turn that has its fill of it passes over inlets where it comes next. Inlets are
+bounded: a peer that reads `is_full` waits for `on_room` before it reads on, and so the sender feels it.
 
 Pure: no trio, no clock. An inlet never looks into a request.
 """
@@ -14,9 +15,11 @@ from typing import Final, NamedTuple
 from tq import errors
 from tq.core.view import View
 from tq.core.vocabulary import Answer, Command
+from tq.limits import MIB
 
 slice_requests: Final = 16
 inlet_requests_max: Final = 512
+inlet_bulk_bytes_max: Final = 2 * MIB
 
 Reply = Callable[[Answer | errors.TqError], None]
 
@@ -32,12 +35,14 @@ class Look(NamedTuple):
 class Request(NamedTuple):
     """One command for the engine (or a look), who asks (the token's name), and where the answer goes.
 
-    `reply` gets an Answer, or the error that refused the request; None where nobody waits for it.
+    `reply` gets an Answer, or the error that refused the request; None where nobody waits for it. `bulk_bytes` is the
+    size of a part of an upload, 0 for everything that somebody waits for.
     """
 
     command: Command | Look
     submitter: str = ""
     reply: Reply | None = None
+    bulk_bytes: int = 0
 
 
 def _nothing() -> None:
@@ -47,11 +52,13 @@ def _nothing() -> None:
 class Inlet:
     """One peer's requests that are not taken yet, in order."""
 
-    __slots__ = ("_intake", "_waiting", "on_room")
+    __slots__ = ("_bulk_bytes", "_intake", "_is_awaited", "_waiting", "on_room")
 
     def __init__(self, intake: "Intake", on_room: Callable[[], None]) -> None:
         self._intake = intake
         self._waiting: deque[Request] = deque()
+        self._bulk_bytes = 0
+        self._is_awaited = False  # somebody has read that it is full
         self.on_room = on_room
 
     def __len__(self) -> int:
@@ -60,16 +67,25 @@ class Inlet:
     @property
     def is_full(self) -> bool:
         """Whether the peer must wait before it sends more."""
-        return len(self._waiting) >= inlet_requests_max
+        self._is_awaited = len(self._waiting) >= inlet_requests_max or self._bulk_bytes >= inlet_bulk_bytes_max
+        return self._is_awaited
+
+    @property
+    def is_bulk_next(self) -> bool:
+        """Whether its oldest request is bulk."""
+        return self._waiting[0].bulk_bytes > 0
 
     def put(self, requests: Sequence[Request]) -> None:
         """Add the requests of one frame. Answered at once with the closing error where the intake is closed."""
-        self._intake.add(self, self._waiting, requests)
+        self._bulk_bytes += self._intake.add(self, self._waiting, requests)
 
     def take(self) -> Request:
         """Remove the oldest request; tell the peer when there is room again."""
         request = self._waiting.popleft()
-        if len(self._waiting) == inlet_requests_max // 2:
+        self._bulk_bytes -= request.bulk_bytes
+        is_roomy = len(self._waiting) <= inlet_requests_max // 2 and self._bulk_bytes <= inlet_bulk_bytes_max // 2
+        if self._is_awaited and is_roomy:
+            self._is_awaited = False
             self.on_room()
         return request
 
@@ -92,22 +108,27 @@ class Intake:
         """Make a place for one more peer. It needs no closing: an inlet with nothing in it is nowhere listed."""
         return Inlet(self, on_room)
 
-    def add(self, inlet: Inlet, waiting: deque[Request], requests: Sequence[Request]) -> None:
-        """Append requests to an inlet (`Inlet.put`)."""
+    def add(self, inlet: Inlet, waiting: deque[Request], requests: Sequence[Request]) -> int:
+        """Append requests to an inlet (`Inlet.put`); return how many bytes of bulk were added."""
         if self._closed is not None:
             for request in requests:
                 if request.reply is not None:
                     request.reply(self._closed)
-            return
+            return 0
         if not requests:
-            return
+            return 0
         if not waiting:
             self._round.append(inlet)
         waiting.extend(requests)
         self.on_work()
+        return sum(request.bulk_bytes for request in requests)
 
-    def take(self) -> Request | None:
-        """Return the next request in fair order, None when nothing waits."""
+    def take(self, *, may_be_bulk: bool = True) -> Request | None:
+        """Return the next request in fair order, None when nothing waits, or nothing but bulk that is not wanted."""
+        if not may_be_bulk:
+            self._pass_over_bulk()
+            if self._round and self._round[0].is_bulk_next:
+                return None
         if not self._round:
             return None
         inlet = self._round[0]
@@ -116,10 +137,18 @@ class Intake:
         if not len(inlet):
             self._round.popleft()
             self._left = slice_requests
-        elif not self._left:
+        elif not self._left or request.bulk_bytes:
             self._round.rotate(-1)
             self._left = slice_requests
         return request
+
+    def _pass_over_bulk(self) -> None:
+        """Bring the next inlet to the front that has something else, if any has."""
+        for _ in range(len(self._round)):
+            if not self._round[0].is_bulk_next:
+                return
+            self._round.rotate(-1)
+            self._left = slice_requests
 
     def rotate(self) -> None:
         """Begin a turn with another inlet than the one before was cut off at."""

@@ -1,13 +1,16 @@
 """The background loops of a server beside the commit loop: one noun each, all children of the nursery in serve.py.
 
 Beats: a sign of life to every peer. The lease clock: counts beats that workers miss, and tells the core who is lost.
-Deliveries: closes connections of workers that do not acknowledge. The disk: watches the room that is left.
+Deliveries: closes connections of workers that do not acknowledge. The disk: watches the room that is left. The janitor:
+forgets what ended long ago.
 """
 
+from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
 import trio
 
+from tq.core.vocabulary import Acted, Answer, Retain
 from tq.net.log import log
 from tq.server.desk import Desk
 from tq.server.intake import Request
@@ -16,6 +19,8 @@ from tq.store.directory import Room, room
 _CHECK_DELIVERIES_S: Final = 1.0
 _CHECK_DISK_S: Final = 1.0
 _READERS_TURNS: Final = 10
+_JANITOR_S: Final = 60.0
+_JANITOR_PAUSE_S: Final = 0.05  # between two slices: others come first
 
 
 class Disk(Protocol):
@@ -63,6 +68,23 @@ async def deliveries_loop(desk: Desk) -> None:
         now_s = trio.current_time()
         for session in desk.registry.workers:
             session.check_deliveries(now_s)
+
+
+async def janitor_loop(ask: Callable[[Request], Awaitable[Answer]], keep_ms: int) -> None:
+    """Forget, once a minute, what ended longer than `keep_ms` ago: slice by slice, with room for others between."""
+    while True:
+        forgotten = 0
+        while True:
+            answer = await ask(Request(Retain(keep_ms), "server"))
+            if not isinstance(answer, Acted):
+                raise TypeError("retention answers how many it forgot")
+            forgotten += answer.done
+            if not answer.sweeping:
+                break
+            await trio.sleep(_JANITOR_PAUSE_S)
+        if forgotten:
+            log("jobs_forgotten", jobs=forgotten, kept_s=keep_ms // 1_000)
+        await trio.sleep(_JANITOR_S)
 
 
 async def disk_loop(desk: Desk, disk: Disk) -> None:

@@ -21,7 +21,17 @@ ROLES: Final = ("read", "submit", "worker", "admin")
 ALLOWED: Final[dict[type[Any], frozenset[str]]] = {
     v.Submit: SUBMIT,
     v.Upload: SUBMIT,
+    v.AddEntries: SUBMIT,
+    v.GetRequest: SUBMIT,
     v.Cancel: SUBMIT,
+    v.Hold: SUBMIT,
+    v.Release: SUBMIT,
+    v.Requeue: SUBMIT,
+    v.Retry: SUBMIT,
+    v.SetPriority: SUBMIT,
+    v.Forget: SUBMIT,
+    v.SetQueue: ADMIN,
+    v.Queues: READ,
     v.Get: READ,
     v.List: READ,
     v.Wait: READ,
@@ -41,6 +51,7 @@ ALLOWED: Final[dict[type[Any], frozenset[str]]] = {
     v.WorkerLost: NOBODY,
     v.Recover: NOBODY,
     v.Tick: NOBODY,
+    v.Retain: NOBODY,
     v.Dispatch: NOBODY,
 }
 

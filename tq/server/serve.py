@@ -220,6 +220,8 @@ async def open_server(settings: Settings, store: DiskStore, identity: Identity) 
             for loop in (loops.beats_loop, loops.lease_clock_loop, loops.deliveries_loop):
                 nursery.start_soon(loop, desk)
             nursery.start_soon(loops.disk_loop, desk, store)
+            if settings.keep_ms:
+                nursery.start_soon(loops.janitor_loop, server.ask, settings.keep_ms)
             server.started_ms = server.clock.times().wall_ms
             server.url = connection_file.local_url(*bound[0])
             connection = connection_file.Connection(server.url, identity.ca_pem, token)

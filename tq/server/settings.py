@@ -17,7 +17,8 @@ HEARTBEAT_S_MAX: float = 3_600.0
 
 class Settings(NamedTuple):
     """What `tq server` was asked for. `port` 0 = any free one; `state` is where the local user's copy of the
-    connection file goes; `connections` is how many peers are expected (compared with `ulimit -n`).
+    connection file goes; `connections` is how many peers are expected (compared with `ulimit -n`). `keep_ms` is for how
+    long ended jobs are kept, 0 = for ever.
     """
 
     data: Path
@@ -31,6 +32,7 @@ class Settings(NamedTuple):
     key: Path | None = None
     connections: int = 100
     log_level: str = "info"
+    keep_ms: int = 7 * 86_400_000
 
     @property
     def beat_ms(self) -> int:
@@ -44,6 +46,8 @@ def check_settings(settings: Settings) -> None:
         raise ConfigurationError(f"port {settings.port} is out of range")
     if not HEARTBEAT_S_MIN <= settings.heartbeat_s <= HEARTBEAT_S_MAX:
         raise ConfigurationError(f"a heartbeat of {settings.heartbeat_s:g} s is out of range", hint="try 5s")
+    if settings.keep_ms < 0:
+        raise ConfigurationError("ended jobs cannot be kept for less than no time")
     if not settings.data.is_absolute() or not settings.state.is_absolute():
         raise ConfigurationError("data and state directory must be absolute paths")
     if settings.log_level not in LEVELS:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from tq.core.tables import FORGOTTEN
 from tq.core.view import Changes, Key, Table
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import wal_bytes_max
@@ -18,6 +19,7 @@ from tq.store import directory, rocks
 from tq.store.keys import KEYS, TRIMMED_KEY, turn_key, turn_sequence
 from tq.store.lock import DataLock
 from tq.store.output import pack_slot, slot_bounds, unpack_slots
+from tq.store.ranges import ranges
 from tq.store.records import RECORDS, damaged_record
 from tq.store.rocks import Database, Family, Raw, RocksError
 from tq.store.seam import OutputSlot
@@ -101,6 +103,8 @@ class DiskStore:
             raise ValueError(f"turn {sequence} does not follow on turn {self.sequence}")
         batch = rocks.batch()
         for table, rows in changes.items():
+            if table is FORGOTTEN:
+                continue
             family, pack, encode, _ = self._tables[table]
             batch.set_default_column_family(family.handle)
             for key, record in rows.items():
@@ -108,6 +112,8 @@ class DiskStore:
                     del batch[pack(*key)]
                 else:
                     batch[pack(*key)] = encode(record)
+        for gone in ranges(changes.get(FORGOTTEN, {}).items()):  # last: whatever else the turn wrote there goes, too
+            batch.delete_range(gone.low, gone.high, self._families[gone.family].handle)
         turn, value = turn_key(sequence), pack_turn(epoch, wall_ms)
         for family in self._families.values():
             batch.put(turn, value, family.handle)
@@ -158,6 +164,16 @@ class DiskStore:
         except RocksError as error:
             self._fail("flush its memtables", error)
         return not self._failure
+
+    def compact(self) -> None:
+        """Write everything into tables and rewrite them without what was deleted or forgotten. Blocks until done."""
+        self._check_usable()
+        try:
+            self._db.flush()
+            for family in self._families.values():
+                family.compact()
+        except RocksError as error:
+            raise self._fail("compact", error) from None
 
     # ---------------------------------------------------------------- the end, and figures
 

@@ -42,6 +42,11 @@ LAYOUT: Final[dict[str, tuple[int, str]]] = {
     "body": (30, "bodies"),
     "sweep": (31, "state"),
     "token": (32, "state"),
+    "entries": (33, "bodies"),
+    "entry_at": (34, "state"),
+    "key_end": (35, "state"),
+    "queue": (36, "state"),
+    "blob_user": (37, "state"),
 }
 
 # Struct codes by field name: B 8, I 32, Q 64 bits. `name` is a string and has none.
@@ -59,6 +64,7 @@ WIDTHS: Final[dict[str, str]] = {
     "time": "Q",
     "blob": "Q",
     "piece": "I",
+    "first": "I",
     "sweep": "Q",
     "lease": "Q",
     "attempt": "I",

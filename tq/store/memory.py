@@ -9,11 +9,12 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-from tq.core.tables import TABLES
+from tq.core.tables import FORGOTTEN, TABLES
 from tq.core.view import Changes, Key, Table
 from tq.errors import StoreError
 from tq.store.keys import KEYS
 from tq.store.output import pack_slot, slot_bounds, unpack_slots
+from tq.store.ranges import ranges
 from tq.store.records import RECORDS
 from tq.store.seam import OutputSlot
 
@@ -100,10 +101,15 @@ class MemoryStore:
         del epoch, wall_ms
         undo: _Undo = []
         for table, changed in changes.items():
+            if table is FORGOTTEN:
+                continue
             rows, pack, encode = self._tables[table], KEYS[table].pack, RECORDS[table].encode
             for key, record in changed.items():
                 packed = pack(*key)
                 undo.append((rows, packed, rows.set(packed, None if record is None else encode(record))))
+        for gone in ranges(changes.get(FORGOTTEN, {}).items()):
+            rows = self._output if gone.table is None else self._tables[gone.table]
+            undo.extend((rows, key, rows.set(key, None)) for key in rows.page(gone.low, gone.high, len(rows.data)))
         self.sequence = sequence
         self._unflushed.append((sequence, undo))
 

@@ -96,6 +96,10 @@ class Family:
         """Write the memtable to a table file, and wait for it."""
         self._rows.flush()
 
+    def compact(self) -> None:
+        """Rewrite all table files, without what was deleted. Takes as long as it reads and writes them."""
+        self._rows.compact_range(None, None)
+
     def let_go(self) -> None:
         """Drop what would keep the database open, whoever still holds this object (a traceback does)."""
         del self.handle, self._rows, self.get

@@ -20,6 +20,8 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     kill_after_ms: int = 10_000
     umask: int = 0o022
     stop_signal: int = 15
+    columns: int = 0  # of each member's entry, 0 = no entries; {} {1} {2} {#} in argv then stand for it
+    is_shell: bool = False  # a shell reads argv: each column is quoted as one word of it
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -51,7 +51,7 @@ class Order:
         if spawn.trace:
             self._environment[b"TRACEPARENT"] = spawn.trace.encode()
 
-    def environment(self, ref: AttemptRef, value: int) -> dict[bytes, bytes]:
+    def environment(self, ref: AttemptRef, value: int, entry: bytes | None) -> dict[bytes, bytes]:
         """Return the whole environment of one attempt."""
         environment = self._environment.copy()
         job = b"%d" % ref.job
@@ -64,6 +64,8 @@ class Order:
             environment[b"TQ_TASK"] = job
         environment[b"TQ_ATTEMPT"] = b"%d" % ref.attempt
         environment[b"TQ_FENCE"] = b"%d" % ref.lease
+        if entry is not None:
+            environment[b"TQ_ENTRY"] = entry.replace(b"\0", b" ")
         return environment
 
 
@@ -76,14 +78,15 @@ class Attempt:
     """
 
     __slots__ = (
-        "begin", "cause", "code", "core_dumped", "credit", "error", "fds", "is_killed", "is_stuck", "is_swept",
-        "is_watched", "order", "output_held", "peak_kib", "phase", "pid", "push_pause", "pushed_at", "ref", "run_us",
-        "streams", "system_us", "user_us", "value", "written",
+        "begin", "cause", "code", "core_dumped", "credit", "entry", "error", "fds", "is_killed", "is_stuck",
+        "is_swept", "is_watched", "order", "output_held", "peak_kib", "phase", "pid", "push_pause", "pushed_at",
+        "ref", "run_us", "streams", "system_us", "user_us", "value", "written",
     )  # fmt: skip
 
-    def __init__(self, ref: AttemptRef, value: int, order: Order) -> None:
+    def __init__(self, ref: AttemptRef, value: int, order: Order, entry: bytes | None = None) -> None:
         self.ref = ref
         self.value = value
+        self.entry = entry
         self.order = order
         self.phase = Phase.QUEUED
         self.pid = 0

@@ -175,7 +175,7 @@ class Launcher:
         except OSError as error:  # no descriptor, no memory, or an input that never came: not the task's fault
             self._reports.send(frames.Recalled(refs, Cause.WORKER_TROUBLE, str(error)))
             return
-        attempts = [Attempt(assignment.attempt, assignment.value, order) for assignment in new]
+        attempts = [Attempt(one.attempt, one.value, order, one.entry) for one in new]
         self._held.update(zip(refs, attempts, strict=True))
         self._lanes.add(spawn.lane, spawn.width, attempts)
 
@@ -244,7 +244,10 @@ class Launcher:
         attempt.begin = time.monotonic()  # a short task has run when posix_spawn returns
         try:
             attempt.pid, *attempt.fds = self._spawner.start(
-                order.program, order.environment(attempt.ref, attempt.value), order.stdin
+                order.program,
+                order.program.arguments(attempt.value, attempt.entry),
+                order.environment(attempt.ref, attempt.value, attempt.entry),
+                order.stdin,
             )
         except CwdMissing as error:
             self._not_started(attempt, Cause.CWD_MISSING, _CWD_MISSING_CODE, str(error))

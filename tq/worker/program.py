@@ -6,6 +6,7 @@ members of an array share one. Relative paths are seen from the current director
 
 import errno
 import os
+import re
 import signal
 import stat
 import time
@@ -20,6 +21,7 @@ from tq.wire.body import Body
 _ALLOWED: Final = frozenset({b"PATH", b"HOME", b"LANG", b"TZ", b"USER", b"SHELL", b"TMPDIR"})
 _ALLOWED_PREFIX: Final = b"LC_"
 _PATH_DEFAULT: Final = b"/usr/local/bin:/usr/bin:/bin"
+_PLACE: Final = re.compile(rb"\{([1-9]?|#)\}")
 _SIGNALS: Final = signal.valid_signals()
 _programs_max: Final = 64
 _found_s_max: Final = 1.0
@@ -66,8 +68,8 @@ class Program:
     """One body, decoded. `environment` lacks only what differs from attempt to attempt."""
 
     __slots__ = (
-        "_found", "_found_at", "argv", "cwd", "environment", "flaw", "is_loud", "kill_after_s", "stdin", "stop_signal",
-        "time_limit_s", "umask",
+        "_found", "_found_at", "_found_name", "_is_shell", "_is_template", "argv", "cwd", "environment", "flaw",
+        "is_loud", "kill_after_s", "stdin", "stop_signal", "time_limit_s", "umask",
     )  # fmt: skip
 
     def __init__(self, body: Body, base: Mapping[bytes, bytes]) -> None:
@@ -79,29 +81,42 @@ class Program:
         self.kill_after_s = max(0, body.kill_after_ms) / 1000
         self.stop_signal = body.stop_signal if body.stop_signal in _SIGNALS else signal.SIGTERM
         self.stdin = StoredInput(body.stdin) if body.stdin else None
+        self._is_template = body.columns > 0 and any(_PLACE.search(item) for item in body.argv)
+        self._is_shell = body.is_shell
         self.is_loud = False  # an attempt of it has written much
         self.flaw = "no command"  # why it cannot be run, when there are no arguments
-        self._found = b""
+        self._found = self._found_name = b""
         self._found_at = 0.0
 
-    def path(self) -> bytes:
-        """Return the program's path, or raise SpawnError. What the PATH led to is remembered for a second."""
-        if not self.argv:
+    def arguments(self, value: int, entry: bytes | None) -> list[bytes]:
+        """Return the arguments of one attempt: those of the body, with the entry in its places."""
+        if not self._is_template or entry is None:
+            return self.argv
+        columns = entry.split(b"\0")
+        if self._is_shell:
+            columns = [_quoted(column) for column in columns]
+        words = {b"": b" ".join(columns), b"#": b"%d" % value}
+        words |= {b"%d" % number: column for number, column in enumerate(columns, 1)}
+        return [_PLACE.sub(lambda match: words.get(match[1], match[0]), item) for item in self.argv]
+
+    def path(self, argv: list[bytes]) -> bytes:
+        """Return the path of what `argv` runs, or raise SpawnError. What the PATH led to is remembered for a second."""
+        if not argv:
             raise SpawnError(126, self.flaw)
-        name = self.argv[0]
+        name = argv[0]
         if b"/" in name:
             return name
         now = time.monotonic()
-        if not self._found or now - self._found_at > _found_s_max:
+        if name != self._found_name or now - self._found_at > _found_s_max:
+            self._found_name = b""
             self._found = search(name, self.environment.get(b"PATH", _PATH_DEFAULT))
-            self._found_at = now
+            self._found_name, self._found_at = name, now
         return self._found
 
-    def explain(self, error: OSError) -> SpawnError:
-        """Return what a failed exec of this program means."""
-        path = self._found or self.argv[0]
+    def explain(self, path: bytes, error: OSError) -> SpawnError:
+        """Return what a failed exec of this path means."""
         text = os.fsdecode(path)
-        self._found = b""  # look for it again next time
+        self._found_name = b""  # look for it again next time
         if error.errno in {errno.ENOENT, errno.ENOTDIR}:
             if os.path.exists(path):
                 return SpawnError(127, f"{text}: its interpreter does not exist")
@@ -113,6 +128,11 @@ class Program:
         if error.errno == errno.E2BIG:
             return SpawnError(126, f"{text}: arguments and environment are too long for this machine")
         return SpawnError(126, f"{text}: {os.strerror(error.errno or 0)}")
+
+
+def _quoted(word: bytes) -> bytes:
+    """Return what a shell reads as this one word: an entry is data, never code."""
+    return b"'" + word.replace(b"'", b"'\\''") + b"'"
 
 
 def search(name: bytes, path: bytes) -> bytes:

@@ -21,6 +21,9 @@ _files_by_attempt: Final = 3
 _TROUBLE: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO})  # not the task's fault
 
 
+Command = tuple[bytes, list[bytes], dict[bytes, bytes]]  # path, arguments, environment
+
+
 class CwdMissing(Exception):
     """The task's directory does not exist or cannot be entered; the text says which and why."""
 
@@ -55,8 +58,10 @@ class Spawner:
                 resource.setrlimit(resource.RLIMIT_NOFILE, (self._files_hard, self._files_hard))
                 self._files_raised = self._files_hard != self._files
 
-    def start(self, program: Program, environment: dict[bytes, bytes], stdin: StoredInput | None) -> Spawned:
-        """Start `program` as the leader of a session of its own.
+    def start(
+        self, program: Program, argv: list[bytes], environment: dict[bytes, bytes], stdin: StoredInput | None
+    ) -> Spawned:
+        """Start `program` with these arguments as the leader of a session of its own.
 
         Raises CwdMissing or SpawnError for what is wrong with the task, OSError for what is wrong with this machine.
         """
@@ -65,19 +70,19 @@ class Spawner:
         except (OSError, ValueError) as error:
             reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
             raise CwdMissing(f"{os.fsdecode(program.cwd)}: {reason}") from error
-        path = program.path()
+        command = program.path(argv), argv, environment
         if program.umask != self._umask:
             os.umask(program.umask)
             self._umask = program.umask
         if stdin is None:
-            return self._start(program, path, environment, self._null)
+            return self._start(program, command, self._null)
         source = stdin.open()
         try:
-            return self._start(program, path, environment, source)
+            return self._start(program, command, source)
         finally:
             os.close(source)
 
-    def _start(self, program: Program, path: bytes, environment: dict[bytes, bytes], source: int) -> Spawned:
+    def _start(self, program: Program, command: Command, source: int) -> Spawned:
         out, out_end = os.pipe2(os.O_CLOEXEC)
         try:
             err, err_end = os.pipe2(os.O_CLOEXEC)
@@ -89,7 +94,7 @@ class Spawner:
         try:
             os.set_blocking(out, False)
             os.set_blocking(err, False)
-            pid = self._spawn(program, path, environment, (source, out_end, err_end))
+            pid = self._spawn(program, command, (source, out_end, err_end))
             is_started = True
         finally:
             os.close(out_end)
@@ -99,13 +104,14 @@ class Spawner:
                 os.close(err)
         return Spawned(pid, out, err)
 
-    def _spawn(self, program: Program, path: bytes, environment: dict[bytes, bytes], streams: Streams) -> int:
+    def _spawn(self, program: Program, command: Command, streams: Streams) -> int:
+        path, argv, environment = command
         if self._files_raised:
             streams = self._lower(streams)
         source, out, err = streams
         try:
             return os.posix_spawn(
-                path, program.argv, environment,
+                path, argv, environment,
                 file_actions=((_DUP2, source, 0), (_DUP2, out, 1), (_DUP2, err, 2)),
                 setsid=True, setsigmask=(), setsigdef=IGNORED,
             )  # fmt: skip
@@ -114,7 +120,7 @@ class Spawner:
         except OSError as error:
             if error.errno in _TROUBLE:
                 raise
-            raise program.explain(error) from error
+            raise program.explain(path, error) from error
         finally:
             if self._files_raised:
                 self._raise()

@@ -11,29 +11,35 @@ commands with the same times on the same state give the same changes, however th
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 from tq.core import query, tables
-from tq.core.engine import cancel, clock, control, dispatch, join, report, submit
+from tq.core.engine import act, again, clock, control, dispatch, forget, join, queues, report, submit, upload
 from tq.core.engine.step import Bounds, Step
 from tq.core.engine.timers import STEADY
+from tq.core.engine.verbs import VERBS
 from tq.core.job import Meta
 from tq.core.live import LIVE_TABLES, Live
 from tq.core.view import Changes, Overlay, View
 from tq.core.vocabulary import (
+    AddEntries,
     Answer,
-    Cancel,
     Command,
     CreateToken,
     Drain,
     Effect,
     Get,
+    GetRequest,
     Handback,
     Join,
     List,
+    Queues,
     Recover,
     Report,
+    Retain,
     RevokeToken,
+    SetQueue,
     Started,
     Status,
     Submit,
@@ -51,11 +57,16 @@ from tq.limits import prefetch_ms
 
 __all__ = ["Bounds", "Engine", "Finished", "Turn"]
 
+def _act(verb: act.Verb, step: Step, command: act.Selected) -> Answer:
+    return act.act(step, verb, command)
+
+
 _CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
     Submit: submit.submit,
-    Upload: submit.upload,
-    Cancel: cancel.cancel,
+    Upload: upload.add_piece,
+    AddEntries: upload.add_entries,
     Drain: control.drain,
+    SetQueue: queues.set_queue,
     CreateToken: control.create_token,
     RevokeToken: control.revoke_token,
     Join: join.join,
@@ -66,15 +77,19 @@ _CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
     WorkerLost: report.worker_lost,
     Recover: control.recover,
     Tick: lambda step, _: clock.tick(step),
+    Retain: forget.retain,
+    **{kind: partial(_act, verb) for kind, verb in VERBS.items()},
 }
 
 _READS: Final[dict[type, Callable[[View, Live, Any], Answer]]] = {
     Get: query.get,
+    GetRequest: again.get_request,
     List: query.list_page,
     Wait: query.wait,
     Workers: query.workers,
     Tokens: query.tokens,
     Status: query.status,
+    Queues: query.queues,
 }
 
 
@@ -96,6 +111,11 @@ class Engine:
         self.bounds = bounds
         self.live = Live(view)
         self._due_ms: int | None = None
+        self._dispatched_ms = 0  # steady time of the last Dispatch: what turned long until then has been looked at
+
+    def dispatched(self, steady_ms: int) -> None:
+        """Note until when Dispatch has looked at the chains."""
+        self._dispatched_ms = steady_ms
 
     def begin(self, times: Times) -> "Turn":
         """Begin a turn over the store as written so far."""
@@ -111,7 +131,7 @@ class Engine:
         for worker in self.live.workers.values():
             if worker.started and len(worker.held) > worker.slots_used:
                 turned_long = (since_ms + prefetch_ms for since_ms in worker.started.values())
-                due.extend(due_ms for due_ms in turned_long if due_ms > times.steady_ms)
+                due.extend(due_ms for due_ms in turned_long if due_ms > self._dispatched_ms)
         return max(min(due) - times.steady_ms, 0) if due else None
 
 
@@ -141,13 +161,15 @@ class Turn:
             return read(self._overlay, self._engine.live, command)
         step = self._step(submitter)
         answer = _CHANGES[kind](step, command)
-        self._take(step)
+        if not getattr(command, "dry_run", False):
+            self._take(step)
         return answer
 
     def finish(self, *, may_lease: bool = True) -> Finished:
         """Dispatch, and return what to write and what to do once it is on disk. An exception here is fatal."""
         step = self._step("")
         dispatch.dispatch(step, may_lease=may_lease)
+        self._engine.dispatched(self.times.steady_ms)
         self._take(step)
         changes = {table: rows for table, rows in self._overlay.changes.items() if table not in LIVE_TABLES and rows}
         meta = self._overlay.get(tables.META, ())

@@ -4,10 +4,12 @@ A tick does a bounded number of timers; what is left is due at once again.
 """
 
 from tq.core import tables
+from tq.core.engine.act import continue_sweep
+from tq.core.engine.forget import expire_keys
 from tq.core.engine.step import Step
-from tq.core.engine.sweep import continue_sweep
 from tq.core.engine.timers import STEADY, TimerKind
-from tq.limits import page_keys_max, piece_bytes_max, stdin_bytes_max
+from tq.core.engine.upload import expire_uploads
+from tq.core.engine.verbs import VERBS
 
 DUE_PER_TICK = 100
 
@@ -18,15 +20,8 @@ def tick(step: Step) -> None:
     for key, _ in rows:
         step.overlay.delete(tables.TIMER, key)
         if key[2] == TimerKind.SWEEP:
-            continue_sweep(step, key[3])
+            continue_sweep(step, key[3], VERBS)
         elif key[2] == TimerKind.UPLOADS:
-            _expire_uploads(step)
-
-
-def _expire_uploads(step: Step) -> None:
-    """Forget uploads that no submit took within upload_ttl_ms, with their pieces."""
-    for (name,), upload in step.overlay.scan(tables.UPLOAD, ("",), ("\U0010ffff",), page_keys_max):
-        if upload.expires_ms <= step.times.steady_ms:
-            step.overlay.delete(tables.UPLOAD, (name,))
-            for piece in range(stdin_bytes_max // piece_bytes_max):
-                step.overlay.delete(tables.BODY, (upload.blob, piece))
+            expire_uploads(step)
+        elif key[2] == TimerKind.KEYS:
+            expire_keys(step)

@@ -7,17 +7,19 @@ those workers: so chains drain, and it gets its slot.
 
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import islice
 
 from tq.core import ids, tables
-from tq.core.engine.step import JobKey, Step, TaskKey
+from tq.core.engine.step import JobKey, Step, TaskKey, history_with_last
 from tq.core.engine.stop import ref_of
+from tq.core.entries import EntryReader
 from tq.core.job import Progress
 from tq.core.live import LIVE_GRANTED, LIVE_RECALLED, LIVE_WIDTH, LiveWorker
 from tq.core.placement import chain_room, could_fit, places
-from tq.core.task import Cause, Ending, Phase, State, Task, Trigger
+from tq.core.task import Cause, Phase, State, Task, Trigger
 from tq.core.view import Key
 from tq.core.vocabulary import Assignment, AttemptRef, Recall, Start
-from tq.limits import history_max, prefetch_max
+from tq.limits import body_bytes_max, prefetch_max
 
 Found = tuple[TaskKey, Task | None]
 
@@ -29,12 +31,21 @@ def dispatch(step: Step, *, may_lease: bool = True) -> None:
     if not may_lease or not workers:
         return
     leases = Leases(step)
+    left = {queue: step.live.may_start(queue) for queue in step.live.queues}
     for number in _lanes_in_order(step):
         lane = step.live.lanes[number]
+        bound = left.get(lane.queue)
+        if bound == 0:
+            continue
         fitting = [worker for worker in workers if could_fit(worker, lane.queue, lane.demand)]
         if not fitting:
             continue
-        is_unmet = leases.fill(number, places(step.live, number, fitting, step.times.steady_ms, leases.added))
+        room = places(step.live, number, fitting, step.times.steady_ms, leases.added)
+        before = leases.taken
+        is_unmet = leases.fill(number, room if bound is None else islice(room, bound))
+        if bound is not None:
+            left[lane.queue] = bound - (leases.taken - before)
+            is_unmet = is_unmet and left[lane.queue] != 0
         if leases.taken >= step.bounds.leases:
             break
         if is_unmet:
@@ -51,6 +62,7 @@ class Leases:
     def __init__(self, step: Step) -> None:
         self._step = step
         self.taken = 0
+        self._entries = EntryReader(step.overlay)
         self._starts: dict[tuple[int, JobKey], list[Assignment]] = defaultdict(list)
         self._widths: dict[tuple[int, int], int] = {}
         self.added: dict[int, dict[int, int]] = defaultdict(dict)
@@ -78,7 +90,7 @@ class Leases:
             live = self._step.live.workers[worker]
             job = self._step.job(key)
             lane = self._step.progress(key).lane
-            for start in range(0, len(assignments), prefetch_max):
+            for part in _frames(assignments, body_bytes_max - len(job.body)):
                 self._step.effects.append(
                     Start(
                         worker=worker,
@@ -90,7 +102,7 @@ class Leases:
                         trace=job.trace,
                         body=job.body,
                         stdin=job.stdin,
-                        attempts=tuple(assignments[start : start + prefetch_max]),
+                        attempts=part,
                     )
                 )
 
@@ -113,16 +125,30 @@ class Leases:
             cause=Cause.NONE,
             code=0,
             result=b"",
-            history=_history(task),
+            history=history_with_last(task),
         )
         ref = AttemptRef(*key, attempt, step.sequence)
         job = step.job(key[:2])
-        self._starts[worker.worker, key[:2]].append(Assignment(ref, ids.value_of(job, key[2])))
+        entry = self._entries.entry(job.entries, key[2]) if job.entries else None
+        self._starts[worker.worker, key[:2]].append(Assignment(ref, ids.value_of(job, key[2]), entry))
         lane = step.progress(key[:2]).lane
         self._widths[worker.worker, lane] = width
         load = worker.loads.get(lane)
         self.added[worker.worker][lane] = width - (load.width if load else 0)
         self.taken += 1
+
+
+def _frames(assignments: list[Assignment], entries_bytes_max: int) -> Iterator[tuple[Assignment, ...]]:
+    """Cut assignments into parts whose entries fit a frame beside their body."""
+    part: list[Assignment] = []
+    size = 0
+    for assignment in assignments:
+        size += len(assignment.entry or b"")
+        if part and (len(part) >= prefetch_max or size > entries_bytes_max):
+            yield tuple(part)
+            part, size = [], len(assignment.entry or b"")
+        part.append(assignment)
+    yield tuple(part)
 
 
 def _lanes_in_order(step: Step) -> list[int]:
@@ -207,24 +233,6 @@ def _next_untouched(step: Step, key: JobKey, progress: Progress) -> int:
             progress.cursor += 1
             progress.ahead -= 1
     return progress.cursor
-
-
-def _history(task: Task | None) -> tuple[Ending, ...]:
-    """Append how the attempt before ended, unless it was given back without having run."""
-    if task is None or task.phase not in (Phase.ENDED, Phase.LOST):
-        return task.history if task else ()
-    cause = Cause.LOST if task.phase is Phase.LOST else task.cause
-    last = Ending(
-        attempt=task.attempt,
-        worker=task.worker,
-        host=task.host,
-        cause=int(cause),
-        code=task.code,
-        started_ms=task.started_ms or task.leased_ms,
-        ended_ms=task.ended_ms,
-        charged=task.charged if task.phase is Phase.LOST else True,
-    )
-    return (*task.history, last)[-history_max:]
 
 
 def _recall(step: Step) -> None:

@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from tq.core.engine.fence import Verdict, claim, is_current_session, judge
 from tq.core.engine.report import give_back, lose_worker, mark_started
 from tq.core.engine.step import Step
-from tq.core.live import LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
+from tq.core.live import LIVE_RECALLED, LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
 from tq.core.task import Cause, Phase, State, Task
-from tq.core.vocabulary import AttemptRef, Held, Join, Joined, Supersede, WorkerDrains
+from tq.core.vocabulary import AttemptRef, DrainAsked, Held, Join, Joined, Recall, Supersede, WorkerDrains
 
 
 def join(step: Step, command: Join) -> Joined:
@@ -26,7 +26,12 @@ def join(step: Step, command: Join) -> Joined:
         step.effects.append(Supersede(command.worker, before.session.number))
     if command.predecessor and command.predecessor != command.worker and command.predecessor in step.live.workers:
         lose_worker(step, command.predecessor)
-    session = Session(command.session, command.capacity, command.draining, command.predecessor)
+    was_drained = before is not None and before.draining
+    if was_drained and not command.draining:
+        # It was asked to drain, and the word did not reach it.
+        step.effects.append(DrainAsked(command.worker, command.session, on=True))
+    is_draining = command.draining or was_drained
+    session = Session(command.session, command.capacity, is_draining, command.predecessor)
     step.overlay.put(LIVE_SESSION, (command.worker,), session)
     stop: list[tuple[AttemptRef, int]] = []
     settled: list[AttemptRef] = []
@@ -37,6 +42,7 @@ def join(step: Step, command: Join) -> Joined:
     if before is not None:
         _give_back_missing(step, before, kept)
     _restore_widths(step, command, kept)
+    _recall_again(step, command, kept, before)
     return Joined(tuple(stop), tuple(settled))
 
 
@@ -62,6 +68,8 @@ def _keep(
     if task is not None and verdict is Verdict.CURRENT:
         if task.phase is Phase.ASSIGNED and held.phase == Phase.STARTED:
             task = mark_started(step, ref.task, task)
+        elif task.phase is Phase.STARTED:
+            task = step.mark(ref.task, task)  # a restart of the server has forgotten which run, and since when
         if task.phase is Phase.STOPPING and not has_ended:
             stop.append((ref, int(task.cause)))
         return True
@@ -83,6 +91,19 @@ def _give_back_missing(step: Step, before: LiveWorker, kept: set[tuple[int, int,
 
 def _is_with(task: Task | None, worker: int) -> bool:
     return task is not None and task.state is State.RUNNING and task.worker == worker
+
+
+def _recall_again(step: Step, command: Join, kept: set[tuple[int, int, int]], before: LiveWorker | None) -> None:
+    """Ask again for what was asked back and has not come: the word may have been lost with the connection."""
+    recalled = before.recalled if before is not None else set()
+    refs = []
+    for held in command.held:
+        key = held.attempt.task
+        if key in kept and held.phase == Phase.ASSIGNED and (key in recalled or step.progress(key[:2]).hold):
+            step.overlay.put(LIVE_RECALLED, (command.worker, *key), True)
+            refs.append(held.attempt)
+    if refs:
+        step.effects.append(Recall(command.worker, command.session, tuple(refs)))
 
 
 def _restore_widths(step: Step, command: Join, kept: set[tuple[int, int, int]]) -> None:

@@ -1,12 +1,14 @@
 """Reports, handbacks and losses: how an attempt leaves its worker."""
 
 from tq.core import retry
+from tq.core.engine.act import act
 from tq.core.engine.fence import current_task, is_current_session
 from tq.core.engine.step import Step, TaskKey, ending
-from tq.core.engine.stop import is_cancelled
+from tq.core.engine.stop import is_cancelled, is_requeued
+from tq.core.engine.verbs import VERBS
 from tq.core.live import LIVE_SESSION
-from tq.core.task import Cause, Phase, Task, Trigger
-from tq.core.vocabulary import Acknowledge, End, Handback, Report, Started, TaskChanged, WorkerLost
+from tq.core.task import Cause, Phase, State, Task, Trigger, cause_of
+from tq.core.vocabulary import Acknowledge, Cancel, End, Handback, Report, Started, TaskChanged, WorkerLost
 
 
 def started(step: Step, command: Started) -> None:
@@ -40,9 +42,11 @@ def report(step: Step, command: Report) -> None:
 
 def _end(step: Step, end: End, task: Task) -> None:
     key = end.attempt.task
-    cause = Cause(end.cause)
+    cause = cause_of(end.cause)
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
         step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, end.code, end.run_us, end.result))
+    elif is_requeued(task) or cause in (Cause.DRAIN, Cause.REQUEUE):
+        give_back(step, key, task)
     elif cause is Cause.LOST:
         lose(step, key, task, charged=True)
     elif retry.is_success(cause, end.code):
@@ -51,6 +55,16 @@ def _end(step: Step, end: End, task: Task) -> None:
         trigger = retry.after_failure(step.job(key[:2]), task)
         fields = ending(step, cause, end.code, end.run_us, end.result)
         step.move(key, task, trigger, failures=task.failures + 1, **fields)
+        _check_fails(step, key)
+
+
+def _check_fails(step: Step, key: TaskKey) -> None:
+    """End an array early that has more dead members than it may have."""
+    job, progress = step.job(key[:2]), step.progress(key[:2])
+    has_too_many = 0 <= job.max_fails < progress.counts[State.DEAD]
+    alive = sum(progress.counts[: State.SUCCEEDED])
+    if has_too_many and alive and not progress.cancelling:
+        act(step, VERBS[Cancel], Cancel((str(key[0]),)))
 
 
 def handback(step: Step, command: Handback) -> None:
@@ -73,9 +87,12 @@ def give_back(step: Step, key: TaskKey, task: Task) -> None:
 
 
 def worker_lost(step: Step, command: WorkerLost) -> None:
-    """Take everything back from a worker that is gone, unless a newer session has begun."""
+    """Take everything back from a worker that is gone, unless a newer session has begun.
+
+    A session whose Join was never applied counts too: nobody watches the older one any more.
+    """
     live = step.live.workers.get(command.worker)
-    if live is None or live.session_number != command.session:
+    if live is None or live.session_number > command.session:
         step.count("superseded")
         return
     lose_worker(step, command.worker)
@@ -84,16 +101,17 @@ def worker_lost(step: Step, command: WorkerLost) -> None:
 def lose_worker(step: Step, worker: int) -> None:
     """Lose all attempts of a worker: those that run and the oldest assigned ones, one for each slot, are charged."""
     live = step.live.workers[worker]
-    may_run = max(live.capacity.slots, 1)
-    charged = set(live.started)
-    for key in live.held:
+    # By the records: after a restart of the server the soft state knows neither who runs nor who is the oldest.
+    found = ((key, step.task(key)) for key in live.held)
+    held = sorted(((key, task) for key, task in found if task is not None), key=lambda pair: pair[1].lease)
+    charged = {key for key, task in held if task.phase in (Phase.STARTED, Phase.STOPPING)}
+    may_run = max(live.capacity.slots if live.session else live.slots_used, 1)
+    for key, _ in held:
         if len(charged) >= may_run:
             break
         charged.add(key)
-    for key in list(live.held):
-        task = step.task(key)
-        if task is not None:
-            lose(step, key, task, charged=key in charged)
+    for key, task in held:
+        lose(step, key, task, charged=key in charged)
     step.overlay.delete(LIVE_SESSION, (worker,))
     step.count("workers_lost")
 
@@ -102,6 +120,9 @@ def lose(step: Step, key: TaskKey, task: Task, *, charged: bool) -> None:
     """Lose one running attempt: back to the queue, claimable; or the end, at the crash limit or when cancelled."""
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
         step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, 0, 0))
+        return
+    if is_requeued(task):
+        give_back(step, key, task)
         return
     losses = task.losses + charged
     trigger = retry.after_loss(step.job(key[:2]), losses) if charged else Trigger.LOSE

@@ -13,10 +13,10 @@ from msgspec.structs import replace
 from tq.core import tables
 from tq.core.job import Job, Lane, Meta, Progress
 from tq.core.live import LIVE_COUNT, Live
-from tq.core.task import Cause, Phase, State, Task, Trigger, transition
+from tq.core.task import Cause, Ending, Phase, State, Task, Trigger, transition
 from tq.core.view import Overlay, View
 from tq.core.vocabulary import Effect, TaskChanged, Times
-from tq.limits import leases_per_dispatch_max, members_per_command_max
+from tq.limits import history_max, leases_per_dispatch_max, members_per_command_max
 
 
 class Bounds(NamedTuple):
@@ -143,6 +143,28 @@ class Step:
         seen = self.overlay.changes.get(LIVE_COUNT, {}).get((name,), 0)
         self.overlay.put(LIVE_COUNT, (name,), seen + more)
 
+    def set_rank(self, key: JobKey, rank: int) -> None:
+        """Give a job another place in its lane."""
+        progress = self.progress(key)
+        if progress.ready and rank != progress.rank:
+            # Out of its old place; settle() puts it into the new one.
+            self.overlay.delete(tables.READY, (progress.lane, progress.rank, *key))
+            self.lane(progress.lane).ready -= 1
+            progress.ready = False
+        progress.rank = rank
+
+    def close_job(self, key: JobKey) -> None:
+        """Remove an ended job's own rows; those of its members go as a range."""
+        progress = self.progress(key)
+        counts = self.lane(progress.lane).counts
+        for state, count in enumerate(progress.counts):
+            counts[state] -= count
+        self.overlay.delete(tables.ENDED, (progress.ended_ms, key[0]))
+        self.overlay.delete(tables.PROGRESS, key)
+        self.overlay.delete(tables.JOB, key)
+        del self._progress[key]
+        self.effects.append(TaskChanged(*key))
+
     # ------------------------------------------------------------ what follows from it
 
     def settle(self) -> None:
@@ -178,6 +200,7 @@ class Step:
         ended = progress.is_ended
         if ended is (progress.ended_ms > 0):
             return
+        progress.kept = False
         if ended:
             progress.ended_ms = max(self.times.wall_ms, 1)
             self.overlay.put(tables.ENDED, (progress.ended_ms, key[0]), True)
@@ -217,6 +240,24 @@ class Step:
             self.overlay.delete(tables.AGAIN, (*key[:2], progress.lane, task.since_ms, key[2]))
         elif state is State.DEAD:
             self.overlay.delete(tables.DEAD, (task.ended_ms, *key))
+
+
+def history_with_last(task: Task | None) -> tuple[Ending, ...]:
+    """Return the history with how the latest attempt ended, unless it was given back without having run."""
+    if task is None or task.phase not in (Phase.ENDED, Phase.LOST):
+        return task.history if task else ()
+    is_lost = task.phase is Phase.LOST
+    last = Ending(
+        attempt=task.attempt,
+        worker=task.worker,
+        host=task.host,
+        cause=int(Cause.LOST if is_lost else task.cause),
+        code=task.code,
+        started_ms=task.started_ms or task.leased_ms,
+        ended_ms=task.ended_ms,
+        charged=task.charged if is_lost else True,
+    )
+    return (*task.history, last)[-history_max:]
 
 
 def ending(step: Step, cause: Cause, code: int, run_us: int, result: bytes = b"") -> dict[str, Any]:

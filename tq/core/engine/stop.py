@@ -6,19 +6,26 @@ processes live.
 
 from collections import defaultdict
 
-from tq.core.engine.step import Step, TaskKey
+from tq.core.engine.step import JobKey, Step, TaskKey
+from tq.core.live import LIVE_RECALLED
 from tq.core.task import Cause, Phase, State, Task, Trigger
-from tq.core.vocabulary import AttemptRef, Stop
+from tq.core.vocabulary import AttemptRef, Recall, Stop
 
 
 class Tally:
-    """What a cancel did so far."""
+    """What a command that acts on many did so far; `why` says for a person why the last one was left alone."""
 
     def __init__(self) -> None:
-        self.cancelled = 0
+        self.done = 0
         self.stopping = 0
-        self.ended = 0
-        self.stops: dict[int, list[AttemptRef]] = defaultdict(list)
+        self.unchanged = 0
+        self.why = ""
+        self.stops: dict[tuple[int, Cause], list[AttemptRef]] = defaultdict(list)
+
+    def leave(self, why: str) -> None:
+        """Count one that was left as it was."""
+        self.unchanged += 1
+        self.why = why
 
 
 def ref_of(key: TaskKey, task: Task) -> AttemptRef:
@@ -29,15 +36,27 @@ def ref_of(key: TaskKey, task: Task) -> AttemptRef:
 def cancel_task(step: Step, key: TaskKey, task: Task, tally: Tally) -> None:
     """Cancel a task that has a record, or count that it has ended."""
     if task.state.is_terminal:
-        tally.ended += 1
+        tally.unchanged += 1
     elif task.state is State.RUNNING:
-        tally.stopping += 1
-        if not is_cancelled(task):
-            step.mark(key, task, phase=Phase.STOPPING, cause=Cause.CANCELLED)
-            tally.stops[task.worker].append(ref_of(key, task))
+        if is_cancelled(task):
+            tally.stopping += 1
+        else:
+            stop_task(step, key, task, Cause.CANCELLED, tally)
     else:
-        tally.cancelled += 1
+        tally.done += 1
         step.move(key, task, Trigger.CANCEL, ended_ms=step.times.wall_ms, cause=Cause.CANCELLED)
+
+
+def stop_task(step: Step, key: TaskKey, task: Task, cause: Cause, tally: Tally) -> None:
+    """Ask a running attempt to end. A cancel overrides what it was asked to stop for before."""
+    step.mark(key, task, phase=Phase.STOPPING, cause=cause)
+    tally.stopping += 1
+    tally.stops[task.worker, cause].append(ref_of(key, task))
+
+
+def is_requeued(task: Task) -> bool:
+    """Whether the running attempt was asked to stop so that it goes back to the queue."""
+    return task.phase is Phase.STOPPING and task.cause in (Cause.REQUEUE, Cause.DRAIN)
 
 
 def is_cancelled(task: Task) -> bool:
@@ -47,8 +66,24 @@ def is_cancelled(task: Task) -> bool:
 
 def send_stops(step: Step, tally: Tally) -> None:
     """Tell the workers that are connected; the others hear it when they reconcile."""
-    for worker, refs in tally.stops.items():
+    for (worker, cause), refs in tally.stops.items():
         live = step.live.workers.get(worker)
         if live is not None and live.session is not None:
-            step.effects.append(Stop(worker, live.session.number, tuple(refs), int(Cause.CANCELLED)))
+            step.effects.append(Stop(worker, live.session.number, tuple(refs), int(cause)))
     tally.stops.clear()
+
+
+def recall_assigned(step: Step, job: JobKey) -> None:
+    """Ask for a job's attempts back that have not started, as far as is known."""
+    waiting: dict[int, list[AttemptRef]] = defaultdict(list)
+    for member, worker in step.live.jobs.get(job, {}).items():
+        key = (*job, member)
+        live = step.live.workers[worker]
+        if live.session is None or key in live.started or key in live.recalled:
+            continue
+        task = step.task(key)
+        if task is not None and task.phase is Phase.ASSIGNED:
+            waiting[worker].append(ref_of(key, task))
+            step.overlay.put(LIVE_RECALLED, (worker, *key), True)
+    for worker, refs in waiting.items():
+        step.effects.append(Recall(worker, step.live.workers[worker].session_number, tuple(refs)))

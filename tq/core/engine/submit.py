@@ -1,24 +1,23 @@
-"""Submit and Upload: what a client gives, checked once and stored."""
+"""Submit: what a client gives, checked once and stored."""
 
 import re
 from hashlib import blake2b
 from typing import Final
 
 import msgspec
-from msgspec.structs import replace
 
 from tq import limits
 from tq.core import tables
+from tq.core.engine.again import share, shared_blobs
 from tq.core.engine.step import Step
-from tq.core.engine.timers import TimerKind, set_timer
+from tq.core.engine.upload import take
 from tq.core.job import Demand, Job, Key, Lane, Progress, Upload
+from tq.core.names import NAME_HINT, is_name
 from tq.core.placement import why_nowhere
 from tq.core.task import State
-from tq.core.vocabulary import Submit, Submitted, Uploaded
-from tq.core.vocabulary import Upload as UploadPiece
-from tq.errors import BadRequest, KeyConflict, NotDone, TaskNotFound, TooLarge, TooManyLanes
+from tq.core.vocabulary import Submit, Submitted
+from tq.errors import BadRequest, KeyConflict, TooLarge, TooManyLanes
 
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _TRACE: Final = re.compile(r"(?:[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?")
 _INT64_MAX: Final = (1 << 63) - 1
 
@@ -36,48 +35,29 @@ def submit(step: Step, command: Submit) -> Submitted:
                     hint="use another --key, or repeat the request as it was",
                 )
             return Submitted(str(known.job), existed=True)
-    blob = _finished_upload(step, command.stdin_key)
+    stdin = take(step, command.stdin_key, is_entries=False)
+    entries = take(step, command.entries_key, is_entries=True)
+    if entries is not None:
+        _check_entries(command, entries)
+    shared = shared_blobs(step, command)
     lane = _lane(step, command.queue, command.demand)
     meta = step.meta()
     number, meta.next_job = meta.next_job, meta.next_job + 1
-    step.open_job((number, 0), _job(step, command, blob), _progress(command, lane))
+    blobs = (stdin.blob if stdin else shared[0], entries.blob if entries else shared[1])
+    step.open_job((number, 0), _job(step, command, blobs), _progress(command, lane))
+    share(step, command, shared, number)
     if command.key:
         expires_ms = step.times.steady_ms + limits.key_ttl_ms
         step.overlay.put(tables.KEY, (command.key,), Key(digest, number, expires_ms))
-    if command.stdin_key:
-        step.overlay.delete(tables.UPLOAD, (command.stdin_key,))
+    for taken in filter(None, (command.stdin_key, command.entries_key)):
+        step.overlay.delete(tables.UPLOAD, (taken,))
     return Submitted(str(number), warning=why_nowhere(step.live.workers.values(), command.queue, command.demand))
-
-
-def upload(step: Step, command: UploadPiece) -> Uploaded:
-    """Store one piece of a large input, and answer the next offset. A piece that is known already changes nothing."""
-    if not 1 <= len(command.key) <= limits.key_chars_max:
-        raise BadRequest("an upload needs a key of at most 128 characters")
-    if len(command.data) > limits.piece_bytes_max or command.offset % limits.piece_bytes_max:
-        raise BadRequest("pieces of an upload begin at multiples of piece_bytes_max and are no longer")
-    if command.offset + len(command.data) > limits.stdin_bytes_max:
-        raise TooLarge(f"input exceeds stdin_bytes_max, {limits.stdin_bytes_max} bytes", hint="pass a file's name")
-    known = step.overlay.get(tables.UPLOAD, (command.key,))
-    if known is None:
-        if command.offset:
-            return Uploaded(0)
-        meta = step.meta()
-        blob, meta.next_blob = meta.next_blob, meta.next_blob + 1
-        known = Upload(step.submitter, blob, 0, 0)
-    if command.offset != known.received or not command.data:
-        return Uploaded(known.received)
-    step.overlay.put(tables.BODY, (known.blob, command.offset // limits.piece_bytes_max), command.data)
-    due_ms = step.times.steady_ms + limits.upload_ttl_ms
-    grown = replace(known, received=command.offset + len(command.data), expires_ms=due_ms)
-    step.overlay.put(tables.UPLOAD, (command.key,), grown)
-    set_timer(step, TimerKind.UPLOADS, due_ms)
-    return Uploaded(grown.received)
 
 
 def _check(command: Submit) -> None:
     for what, text in (("name", command.name), ("queue", command.queue), *(("tag", tag) for tag in command.tags)):
-        if not _NAME.fullmatch(text) and (text or what != "name"):
-            raise BadRequest(f"{text[:140]!r} is not a {what}", hint="use 1 to 128 letters, digits, '.', '_' or '-'")
+        if not is_name(text) and (text or what != "name"):
+            raise BadRequest(f"{text[:140]!r} is not a {what}", hint=NAME_HINT)
     if len(command.key) > limits.key_chars_max:
         raise BadRequest(f"a key has at most {limits.key_chars_max} characters")
     if len(command.tags) > limits.tags_max:
@@ -91,8 +71,18 @@ def _check(command: Submit) -> None:
     if not _TRACE.fullmatch(command.trace):
         raise BadRequest("the trace is not a W3C traceparent")
     _check_array(command)
-    if min(command.throttle, command.retries, command.crash_limit) < 0 or command.demand.cpus_milli < 0:
+    bounds = (command.throttle, command.retries, command.crash_limit, command.max_fails + 1, command.demand.cpus_milli)
+    if min(bounds) < 0:
         raise BadRequest("throttle, retries, crash limit and CPUs are not negative")
+
+
+def _check_entries(command: Submit, entries: Upload) -> None:
+    if entries.received != command.size:
+        raise BadRequest(f"{entries.received} entries have arrived, and the array has {command.size} members")
+    if entries.digest != command.entries_digest:
+        raise BadRequest("the entries that have arrived are not those of this request", hint="use another --key")
+    if entries.largest + len(command.body) > limits.body_bytes_max:
+        raise TooLarge(f"command, environment and entry exceed body_bytes_max, {limits.body_bytes_max} bytes")
 
 
 def _check_array(command: Submit) -> None:
@@ -102,17 +92,6 @@ def _check_array(command: Submit) -> None:
         raise TooLarge(f"an array has at most {limits.array_size_max} members (array_size_max)")
     if command.array_first < 0 or command.array_first + command.size * command.array_step > _INT64_MAX:
         raise BadRequest("the numbers of the array leave 0 to 2^63-1")
-
-
-def _finished_upload(step: Step, key: str) -> int:
-    if not key:
-        return 0
-    known = step.overlay.get(tables.UPLOAD, (key,))
-    if known is None or not known.received:
-        raise TaskNotFound("the upload of the input is not known (any more)", hint="submit again")
-    if known.submitter != step.submitter:
-        raise NotDone("the upload of the input belongs to somebody else")
-    return known.blob
 
 
 def _lane(step: Step, queue: str, demand: Demand) -> int:
@@ -129,7 +108,7 @@ def _lane(step: Step, queue: str, demand: Demand) -> int:
     return number
 
 
-def _job(step: Step, command: Submit, blob: int) -> Job:
+def _job(step: Step, command: Submit, blobs: tuple[int, int]) -> Job:
     return Job(
         queue=command.queue,
         name=command.name,
@@ -146,8 +125,10 @@ def _job(step: Step, command: Submit, blob: int) -> Job:
         trace=command.trace,
         submitted_ms=step.times.wall_ms,
         body=command.body,
-        stdin=blob,
+        stdin=blobs[0],
         key=command.key,
+        entries=blobs[1],
+        max_fails=command.max_fails,
     )
 
 

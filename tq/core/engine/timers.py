@@ -18,6 +18,7 @@ class TimerKind(IntEnum):
 
     SWEEP = 1
     UPLOADS = 2
+    KEYS = 3
 
 
 def set_timer(step: Step, kind: TimerKind, due_ms: int, subject: int = 0) -> None:

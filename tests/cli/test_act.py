@@ -1,0 +1,235 @@
+"""`cancel`, `hold`, `release`, `requeue`, `retry`, `set`, `forget`: what is asked of the server, and what is said."""
+
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.fake import FakeServer
+from tq.cli import act
+from tq.core import vocabulary as v
+from tq.errors import AlreadyEnded, TaskNotFound
+
+# verb with its options, the command that is asked, what is said of (3 done, 1 stopping, 2 unchanged)
+VERBS: list[tuple[list[str], Any, str]] = [
+    (["cancel"], v.Cancel, "3 cancelled, 1 being stopped, 2 had ended already"),
+    (["hold"], v.Hold, "3 held, 2 held already, or ended"),
+    (["release"], v.Release, "3 released, 2 not held"),
+    (["requeue"], v.Requeue, "3 queued again, 1 being stopped to run again, 2 not running"),
+    (["retry"], v.Retry, "3 queued again, 2 not failed"),
+    (["set", "--priority", "7"], v.SetPriority, "3 changed, 2 had ended already"),
+    (["forget"], v.Forget, "3 forgotten, 2 not ended"),
+]
+WORDS = [verb[0] for verb, _, _ in VERBS]
+
+
+def asked(server: FakeServer, kind: type[Any] | None = None) -> list[Any]:
+    """What was asked, without the looking-up."""
+    return [one for one in server.asked if not isinstance(one, v.List) and (kind is None or isinstance(one, kind))]
+
+
+def has_jobs(server: FakeServer, *ids: str, name: str = "", tag: str = "") -> None:
+    """Let the server have jobs that a filter with this name or tag finds; with neither, every filter."""
+
+    def answer(command: v.List) -> v.Page:
+        is_found = (command.name, command.tag) == (name, tag) if name or tag else True
+        items: tuple[dict[str, Any], ...] = tuple({"id": text} for text in ids) if is_found else ()
+        return v.Page(items)
+
+    server.says[v.List] = answer
+
+
+@pytest.mark.parametrize("verb, kind, said", VERBS)
+def test_what_became_of_what_is_said(run: Run, server: FakeServer, verb: list[str], kind: Any, said: str) -> None:
+    server.says[kind] = lambda _: v.Acted(3, 1, 2)
+    assert run(*verb, "42") == (0, "", f"tq: {said}\n")
+    server.says[kind] = lambda _: v.Acted(5, sweeping=True)
+    assert run(*verb, "42").err.endswith("; the rest goes on in the background\n")
+    server.says[kind] = lambda _: v.Acted(0)
+    assert run(*verb, "42") == (0, "", f"tq: nothing to {verb[0]}\n")
+    assert run(*verb, "-q", "42") == (0, "", "")
+
+
+@pytest.mark.parametrize("verb, kind, said", VERBS)
+def test_scripts_get_one_versioned_object(run: Run, server: FakeServer, verb: list[str], kind: Any, said: str) -> None:
+    server.says[kind] = lambda _: v.Acted(3, 1, 2, sweeping=True)
+    ran = run(*verb, "42", "--dry-run", "-o", "json")
+    assert json.loads(ran.out) == {
+        "v": 1, "verb": verb[0], "done": 3, "stopping": 1, "unchanged": 2, "sweeping": True, "dry_run": True,
+    }  # fmt: skip
+    assert (ran.status, ran.err) == (0, "")
+
+
+@pytest.mark.parametrize("verb, kind, said", VERBS)
+def test_a_dry_run_is_the_servers(run: Run, server: FakeServer, verb: list[str], kind: Any, said: str) -> None:
+    server.says[kind] = lambda _: v.Acted(3, sweeping=True)
+    assert run(*verb, "42", "--dry-run").err.startswith("tq: dry run, nothing is done: 3 ")
+    assert asked(server)[0].dry_run
+
+
+def test_ids_and_ranges_go_to_the_server_as_they_are(run: Run, server: FakeServer) -> None:
+    server.says[v.Cancel] = lambda _: v.Acted(1)
+    run("cancel", "42", "43.1-5", "42", "44.7")
+    assert server.asked == [v.Cancel(("42", "43.1-5", "44.7"))]
+
+
+def test_many_are_asked_in_commands_of_a_thousand(run: Run, server: FakeServer) -> None:
+    server.says[v.Cancel] = lambda _: v.Acted(1)
+    assert run("cancel", "43.1-600", "44.1-600", "45").err == "tq: 2 cancelled\n"
+    assert server.asked == [v.Cancel(("43.1-600",)), v.Cancel(("44.1-600", "45"))]
+
+
+@pytest.mark.parametrize(
+    "words, where",
+    [
+        (["all"], v.Where()),
+        (["@failed"], v.Where(("failed",))),
+        (["nightly"], v.Where(name="nightly")),
+        (["--state", "dead,expired", "--queue", "q", "--tag", "t", "--name", "n"],
+         v.Where(("dead", "expired"), "q", "t", "n")),
+    ],
+)  # fmt: skip
+def test_everything_else_is_a_filter_of_the_servers(
+    run: Run, server: FakeServer, words: list[str], where: v.Where
+) -> None:
+    has_jobs(server, "1", "2")
+    server.says[v.Retry] = lambda _: v.Acted(1)
+    assert run("retry", *words, "--yes").status == 0
+    assert asked(server) == [v.Retry((), where)]
+
+
+def test_a_word_is_a_name_before_it_is_a_tag(run: Run, server: FakeServer) -> None:
+    server.says[v.Cancel] = lambda _: v.Acted(1)
+    has_jobs(server, "1", name="both")
+    run("cancel", "both", "--yes")
+    has_jobs(server, "1", tag="both")
+    run("cancel", "both", "--yes")
+    assert asked(server) == [v.Cancel((), v.Where(name="both")), v.Cancel((), v.Where(tag="both"))]
+
+
+def test_a_word_that_is_nothing_is_not_found(run: Run, server: FakeServer) -> None:
+    has_jobs(server)
+    ran = run("cancel", "nobody")
+    assert ran.status == 1
+    assert ran.err.startswith("tq: 'nobody' is no id, and no job has that name or tag\nhint: ")
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        ([], " what?"),
+        (["42", "--tag", "t"], "not both"),
+        (["4 2"], "is no id"),
+        (["@all"], "selects nothing"),
+        (["43.5-1"], "runs backwards"),
+        (["43.1-99999999"], "wait_ids_max"),
+        (["--nosuch"], "--nosuch"),
+    ],
+)
+def test_wrong_use_has_a_hint_and_no_traceback(
+    run: Run, server: FakeServer, word: str, words: list[str], says: str
+) -> None:
+    more = ["--priority", "1"] if word == "set" else []
+    ran = run(word, *more, *words)
+    assert (ran.status, ran.out) == (2, "")
+    assert says in ran.err
+    assert "\nhint: " in ran.err
+    assert "Traceback" not in ran.err
+    assert asked(server) == []
+
+
+@pytest.mark.parametrize("priority", ["101", "-101", "x", ""])
+def test_a_priority_out_of_range_is_never_sent(run: Run, server: FakeServer, priority: str) -> None:
+    assert run("set", "42", "--priority", priority).status == 2
+    assert run("set", "42").status == 2
+    assert server.asked == []
+
+
+def test_set_and_force_reach_the_server(run: Run, server: FakeServer) -> None:
+    server.says[v.SetPriority] = server.says[v.Retry] = lambda _: v.Acted(1)
+    run("set", "42", "--priority", "-10")
+    run("retry", "--force", "42")
+    assert server.asked == [v.SetPriority(("42",), priority=-10), v.Retry(("42",), force=True)]
+
+
+def test_what_is_refused_is_refused_only_if_nothing_was_done(run: Run, server: FakeServer) -> None:
+    def answer(command: v.Cancel) -> v.Acted:
+        if command.ids[0] == "43.1-900":
+            raise AlreadyEnded("nothing to do: 43.1-900 had ended already")
+        return v.Acted(2)
+
+    server.says[v.Cancel] = answer
+    assert run("cancel", "43.1-900") == (1, "", "tq: nothing to do: 43.1-900 had ended already\n")
+    assert run("cancel", "43.1-900", "44.1-900") == (0, "", "tq: 2 cancelled\n")
+
+
+def test_what_is_not_there_is_refused_with_1(run: Run, server: FakeServer) -> None:
+    def answer(_: v.Hold) -> v.Acted:
+        raise TaskNotFound("there is no job 42", hint="tq ls")
+
+    server.says[v.Hold] = answer
+    assert run("hold", "42") == (1, "", "tq: there is no job 42\nhint: tq ls\n")
+
+
+class TestConfirm:
+    """More than one job by a filter is confirmed: by typing how many on a terminal, else by --yes."""
+
+    @pytest.fixture(autouse=True)
+    def acted(self, server: FakeServer) -> None:
+        server.says[v.Cancel] = lambda _: v.Acted(1)
+
+    @pytest.fixture
+    def terminal(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        def answers(text: str) -> None:
+            class Keyboard:
+                def readline(self) -> str:
+                    return text
+
+            monkeypatch.setattr(act, "is_terminal", lambda _: True)
+            monkeypatch.setattr(sys, "stdin", Keyboard())
+
+        return answers
+
+    def test_one_job_needs_none(self, run: Run, server: FakeServer) -> None:
+        has_jobs(server, "1")
+        assert run("cancel", "all").status == 0
+
+    def test_a_dry_run_needs_none(self, run: Run, server: FakeServer) -> None:
+        has_jobs(server, "1", "2")
+        assert run("cancel", "all", "--dry-run").status == 0
+
+    def test_without_a_terminal_it_is_refused_with_a_hint(self, run: Run, server: FakeServer) -> None:
+        has_jobs(server, "1", "2")
+        ran = run("cancel", "all")
+        assert ran.status == 2
+        said, hint = ran.err.splitlines()
+        assert said == "tq: `tq cancel` would touch 2 jobs; say so with --yes"
+        assert hint == "hint: look first: the same with --dry-run"
+        assert asked(server) == []
+
+    def test_only_jobs_that_it_can_touch_count(self, run: Run, server: FakeServer) -> None:
+        has_jobs(server, "1", "2")
+        run("cancel", "--tag", "t")
+        assert server.asked[-1].states == ("running", "queued", "retrying", "scheduled", "held", "blocked")
+        run("cancel", "--tag", "t", "--state", "queued")
+        assert server.asked[-1].states == ("queued",)
+
+    def test_the_right_count_goes_on(self, run: Run, server: FakeServer, terminal: Any) -> None:
+        has_jobs(server, "1", "2", "3")
+        terminal("3\n")
+        ran = run("cancel", "all")
+        assert ran.status == 0
+        assert ran.err.startswith("tq: `tq cancel` would touch 3 jobs. To go on, type 3: ")
+        assert asked(server) == [v.Cancel((), v.Where())]
+
+    @pytest.mark.parametrize("text", ["y\n", "2\n", "\n", ""])
+    def test_anything_else_does_nothing(self, run: Run, server: FakeServer, terminal: Any, text: str) -> None:
+        has_jobs(server, "1", "2", "3")
+        terminal(text)
+        ran = run("cancel", "all")
+        assert ran.status == 1
+        assert "nothing was done" in ran.err
+        assert asked(server) == []

@@ -1,0 +1,254 @@
+"""`queue`, `result`, `doctor`, and `ls` where it meets a terminal: snapshots of what people and scripts see."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.fake import FakeServer
+from tests.cli.test_look import ARRAY, JOB, TASK
+from tq import __version__
+from tq.cli import context, ls, output, waiting
+from tq.core import vocabulary as v
+
+QUEUES: list[dict[str, Any]] = [
+    {
+        "id": "builds",
+        "paused": True,
+        "max": 3,
+        "counts": {"running": 1, "queued": 8, "held": 2, "retrying": 4, "dead": 9},
+    },
+    {"id": "default", "paused": False, "max": 0, "counts": {}},
+]
+TABLE = """\
+QUEUE    STATE   MAX  RUNNING  QUEUED  HELD  OTHER
+builds   paused  3    1        8       2     4
+default  open    -    0        0       0     0
+"""
+
+
+class TestQueue:
+    """Queues: seen by all, set by an admin."""
+
+    def test_a_table_and_json(self, run: Run, server: FakeServer) -> None:
+        server.says[v.Queues] = lambda _: v.Page(tuple(QUEUES))
+        assert run("queue", "ls") == (0, TABLE, "")
+        assert json.loads(run("queue", "ls", "-o", "json").out) == {"v": 1, "items": QUEUES, "next": None}
+        assert run("queue", "ls", "-q").out == "builds\ndefault\n"
+
+    @pytest.mark.parametrize(
+        "words, command, said, shown",
+        [
+            (["set", "b", "--max", "3"], v.SetQueue("b", None, 3), "runs at most 3 at once", {"max": 3}),
+            (["set", "b", "--max", "0"], v.SetQueue("b", None, 0), "has no bound", {"max": 0}),
+            (["pause", "b"], v.SetQueue("b", True), "is paused; what runs goes on", {"paused": True}),
+            (["resume", "b"], v.SetQueue("b", False), "goes on", {"paused": False}),
+        ],
+    )
+    def test_setting_one(
+        self, run: Run, server: FakeServer, words: list[str], command: Any, said: str, shown: dict[str, Any]
+    ) -> None:
+        server.says[v.SetQueue] = lambda _: v.Done("b")
+        assert run("queue", *words) == (0, "", f"tq: queue b {said}\n")
+        assert json.loads(run("queue", *words, "-o", "json").out) == {"v": 1, "id": "b", **shown}
+        assert server.asked == [command, command]
+
+    @pytest.mark.parametrize(
+        "words",
+        [["set", "b"], ["set", "b", "--max", "-1"], ["set", "b", "--max", "x"], ["pause", "a b"], ["pause"], []],
+    )
+    def test_wrong_use_has_a_hint(self, run: Run, server: FakeServer, words: list[str]) -> None:
+        ran = run("queue", *words)
+        assert ran.status == 2 or not words
+        assert "Traceback" not in ran.err
+        assert "hint: " in ran.err or not words
+        assert server.asked == []
+
+
+class TestResult:
+    """How one task ended, for programs."""
+
+    def test_json_is_what_it_prints(self, run: Run, server: FakeServer) -> None:
+        server.says[v.Get] = lambda _: v.Document(TASK)
+        ran = run("result", "42")
+        assert json.loads(ran.out) == {
+            "v": 1, "id": "42", "state": "dead", "exit_code": None, "signal": 9, "cause": "signal", "attempt": 2,
+            "host": "rack-7", "submitted_at": "2023-11-14T22:13:20.000Z", "started_at": "2023-11-14T22:13:20.200Z",
+            "ended_at": "2023-11-14T22:13:21.200Z", "run_s": 1.0,
+            "usage": {"user_s": 0.5, "peak_bytes": 1048576, "stdout_bytes": 10},
+        }  # fmt: skip
+        assert (ran.status, ran.err) == (0, "")
+        assert run("result", "42", "-q").out == "42\n"
+        table = run("result", "42", "-o", "table").out.splitlines()
+        assert table[:3] == ["id         42", "state      dead", "signal     9"]
+
+    def test_what_has_not_come_is_null(self, run: Run, server: FakeServer) -> None:
+        server.says[v.Get] = lambda _: v.Document({"id": "42", "state": "queued", "attempt": 0, "is_array": False})
+        shown = json.loads(run("result", "42").out)
+        assert (shown["state"], shown["exit_code"], shown["ended_at"], shown["usage"]) == ("queued", None, None, None)
+
+    def test_an_array_has_no_one_result(self, run: Run, server: FakeServer) -> None:
+        server.says[v.Get] = lambda _: v.Document(ARRAY)
+        ran = run("result", "43")
+        assert (ran.status, ran.out) == (2, "")
+        assert ran.err == "tq: 43 is an array of 10 tasks\nhint: name one, as in 43.1\n"
+
+
+class TestDoctor:
+    """Each finding is ok, warn or fail; only a failure makes the exit status 1."""
+
+    @pytest.fixture
+    def story(self, server: FakeServer, place: Path) -> dict[str, Any]:
+        """A healthy server's own story; the test changes what ails."""
+        data = place / "data"
+        data.mkdir(mode=0o700)
+        story: dict[str, Any] = {
+            "version": __version__, "url": "tq://127.0.0.1:7878", "data": str(data), "room": "normal",
+            "started_ms": round(time.time() * 1_000) - 5_000, "uptime_s": 5.0, "internal_errors": 0,
+            "certificate_expires": "2999-01-01T00:00:00+00:00",
+        }  # fmt: skip
+        store = {"free_bytes": 1 << 40, "room": "normal", "settings": {"low_water_bytes": 1 << 29}}
+        workers = [{"id": "w1", "state": "up", "slots": 2, "level": "group", "software": __version__, "host": "else"}]
+        story["store"], story["workers"] = store, workers
+        server.says[v.Status] = lambda _: v.Document({"server": story})
+        server.says[v.StoreStatistics] = lambda _: v.Document(store)
+        server.says[v.Workers] = lambda _: v.Page(tuple(workers))
+        return story
+
+    def found(self, run: Run) -> tuple[int, dict[str, dict[str, Any]]]:
+        ran = run("doctor", "-o", "json")
+        return ran.status, {item["id"]: item for item in json.loads(ran.out)["items"]}
+
+    def test_a_healthy_server_is_ok_in_every_line(self, run: Run, story: dict[str, Any]) -> None:
+        status, found = self.found(run)
+        assert status == 0
+        assert [item["status"] for item in found.values()] == ["ok"] * len(found)
+        assert list(found) == ["server", "versions", "clock", "disk", "certificate", "workers", "containment", "data",
+                               "open files"]  # fmt: skip
+        ran = run("doctor")
+        assert ran.out.splitlines()[1] == f"ok    versions     everybody is tq {__version__}"
+        assert ran.err == ""
+
+    @pytest.mark.parametrize(
+        "check, status, change",
+        [
+            ("versions", "warn", {"version": "0.0.1"}),
+            ("clock", "warn", {"uptime_s": 15.0}),
+            ("clock", "fail", {"uptime_s": 905.0}),
+            ("clock", "fail", {"uptime_s": -905.0}),
+            ("certificate", "warn", {"certificate_expires": time.strftime("%Y-%m-%dT%H:%M:%S+00:00",
+                                                                          time.gmtime(time.time() + 86_400))}),
+            ("certificate", "fail", {"certificate_expires": "2020-01-01T00:00:00+00:00"}),
+            ("errors", "warn", {"internal_errors": 2}),
+        ],
+    )  # fmt: skip
+    def test_what_ails_the_server_is_found(
+        self, run: Run, story: dict[str, Any], check: str, status: str, change: dict[str, Any]
+    ) -> None:
+        story.update(change)
+        code, found = self.found(run)
+        assert (found[check]["status"], code) == (status, int(status == "fail"))
+        assert found[check]["hint"]
+
+    def test_a_full_disk_fails_and_a_filling_one_warns(self, run: Run, story: dict[str, Any]) -> None:
+        story["store"].update(free_bytes=700 << 20)
+        assert self.found(run)[1]["disk"]["status"] == "warn"
+        story["store"].update(free_bytes=7, room="critical")
+        code, found = self.found(run)
+        assert (code, found["disk"]["status"]) == (1, "fail")
+
+    def test_no_worker_is_a_warning(self, run: Run, story: dict[str, Any]) -> None:
+        story["workers"].clear()
+        code, found = self.found(run)
+        assert (code, found["workers"]["status"]) == (0, "warn")
+
+    def test_a_data_directory_that_others_read_fails(self, run: Run, story: dict[str, Any]) -> None:
+        data = Path(story["data"])
+        (data / "connection.json").touch()
+        data.chmod(0o755)
+        code, found = self.found(run)
+        assert (code, found["data"]["status"]) == (1, "fail")
+        assert found["data"]["hint"] == f"close it: chmod 700 {data}"
+
+    def test_tasks_that_can_read_the_admin_token_are_told_of(self, run: Run, story: dict[str, Any]) -> None:
+        import os
+        import socket
+
+        story["workers"][0].update(host=socket.gethostname(), pid=os.getpid())
+        code, found = self.found(run)
+        assert (code, found["users"]["status"]) == (0, "warn")
+        assert f"uid {os.getuid()}, who can read the admin token" in found["users"]["text"]
+
+    def test_without_a_server_the_rest_is_looked_at(self, run: Run, place: Path) -> None:
+        code, found = self.found(run)
+        assert code == 1
+        assert found["server"]["status"] == "fail"
+        assert "tq up" in found["server"]["hint"]
+        assert "open files" in found
+
+
+class TestLs:
+    """Lists page by page, with what a terminal adds."""
+
+    @pytest.fixture
+    def terminal(self, monkeypatch: pytest.MonkeyPatch) -> Any:
+        def has(columns: int) -> None:
+            monkeypatch.setattr(ls, "is_terminal", lambda _: True)
+            monkeypatch.setattr(output, "_terminal_width", lambda: columns)
+
+        return has
+
+    def test_every_page_is_printed_when_it_comes_under_one_head(self, run: Run, server: FakeServer) -> None:
+        wide = {**JOB, "id": "1000", "state": "queued"}
+        pages = {"": v.Page((JOB,), "2"), "2": v.Page((wide,), "1"), "1": v.Page((JOB,))}
+        server.says[v.List] = lambda command: pages[command.page]
+        lines = run("ls", "-n", "0").out.splitlines()
+        heads = ["ID  STATE      TAS", "42  succeeded  1  ", "1000  queued     1", "42    succeeded  1"]
+        assert [line[:18] for line in lines] == heads
+        assert run("ls", "-n", "0", "-q").out == "42\n1000\n42\n"
+        assert len(run("ls", "-n", "0", "-o", "jsonl").out.splitlines()) == 3
+
+    def test_no_job_is_a_head_alone(self, run: Run, server: FakeServer) -> None:
+        server.says[v.List] = lambda _: v.Page(())
+        assert run("ls") == (0, "ID  STATE  TASKS  QUEUE  NAME  AGE  COMMAND\n", "")
+        assert run("ls", "-o", "jsonl") == (0, "", "")
+        assert run("ls", "-o", "json").out == '{"v":1,"items":[],"next":null}\n'
+
+    def test_a_terminal_has_the_counts_by_state_below(self, run: Run, server: FakeServer, terminal: Any) -> None:
+        terminal(80)
+        server.says[v.List] = lambda _: v.Page((JOB,))
+        server.says[v.Status] = lambda _: v.Document({"tasks": {"queued": 7, "running": 0, "dead": 2}})
+        assert run("ls").err == "tq: tasks: 7 queued, 2 dead\n"
+        server.says[v.Get] = lambda _: v.Document(ARRAY)
+        assert run("ls", "43").err == "tq: of its tasks: 3 succeeded, 1 dead, 6 queued\n"
+
+    def test_twenty_columns_are_never_left(self, run: Run, server: FakeServer, terminal: Any) -> None:
+        terminal(20)
+        server.says[v.List] = lambda _: v.Page((ARRAY, JOB))
+        server.says[v.Status] = lambda _: v.Document({"tasks": {}})
+        lines = run("ls").out.splitlines()
+        assert [len(line) for line in lines] == [20, 20, 20]
+        assert lines[1].startswith("43  running")
+
+    def test_cancelled_is_not_failed(self, run: Run, server: FakeServer) -> None:
+        counts = {"succeeded": 1, "cancelled": 6, "dead": 2, "expired": 1}
+        server.says[v.List] = lambda _: v.Page(({**ARRAY, "counts": counts},))
+        assert "10/10 (3 failed)" in run("ls").out
+
+
+class TestBar:
+    """The bar of `wait` keeps to its line."""
+
+    @pytest.mark.parametrize("columns", [1, 5, 10, 20, 40, 80, 200])
+    def test_it_is_shorter_than_the_line(self, columns: int) -> None:
+        assert len(waiting._bar(3, 10_000_000, "3/10000000, 2 failed", columns)) < max(columns, 1)
+
+    def test_it_fills(self) -> None:
+        assert waiting._bar(1, 2, "1/2", 80) == "[############............] 1/2"
+
+    def test_a_stream_that_is_no_terminal_has_eighty_columns(self, tmp_path: Path) -> None:
+        with (tmp_path / "file").open("w") as file:
+            assert context.columns(file) == 80

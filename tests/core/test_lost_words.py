@@ -1,0 +1,131 @@
+"""What a lost connection or a restart of the server must not make the core forget."""
+
+import pytest
+
+from tests.server.rig import Loop, submit
+from tests.support.house import House, held
+from tq import limits
+from tq.core import tables
+from tq.core.task import Cause, Phase, State
+from tq.core.vocabulary import (
+    Acknowledge,
+    AttemptRef,
+    Capacity,
+    End,
+    Hold,
+    Join,
+    Recall,
+    Report,
+    Started,
+    Tick,
+    WorkerLost,
+)
+
+
+@pytest.fixture
+def house():
+    return House()
+
+
+def _held(house):
+    """Return what worker 5 holds, oldest first."""
+    tasks = [(key, house.store.get(tables.TASK, key)) for key in house.engine.live.workers[5].held]
+    return [AttemptRef(*key, task.attempt, task.lease) for key, task in tasks]
+
+
+def _stream(house):
+    """Let one slot work through short members until others stand behind the one that runs; return all of them."""
+    number = house.array(100)
+    house.join()
+    for _ in range(8):
+        house.report(_held(house)[0])
+    return number, _held(house)
+
+
+def _waiting(refs):
+    return held(*refs, phase=Phase.ASSIGNED)
+
+
+def test_what_was_recalled_is_recalled_again_after_a_reconnect(house):
+    _, refs = _stream(house)
+    house.started(refs[0])
+    house.now_ms += limits.prefetch_ms
+    house.do(Tick())
+    assert set(house.recalls()) == set(refs[1:])
+
+    house.join(session=2, held=held(refs[0]) + _waiting(refs[1:]))
+
+    assert set(house.recalls()) == set(refs[1:])
+
+
+def test_what_a_hold_asked_back_is_asked_back_after_a_restart_too(house):
+    number, refs = _stream(house)
+    house.do(Hold((str(number),)))
+    asked = house.recalls()
+    house.restart()
+
+    house.join(held=_waiting(refs))
+
+    assert set(house.recalls()) == set(asked) == set(refs)
+
+
+def test_what_runs_is_known_to_run_after_a_restart(house):
+    _, refs = _stream(house)
+    house.started(refs[0])
+    house.restart()
+
+    house.join(held=held(refs[0]) + _waiting(refs[1:]))
+
+    assert list(house.engine.live.workers[5].started) == [refs[0].task]
+
+
+def test_after_a_restart_a_loss_is_charged_to_what_ran_and_not_to_whoever_is_first(house):
+    house.join(slots=2)
+    number = house.array(2)
+    first, second = _held(house)
+    house.started(second)
+    house.restart()
+
+    house.do(WorkerLost(5, 0))
+
+    assert [house.task(number, ref.member).losses for ref in (first, second)] == [0, 1]
+
+
+def test_the_loss_of_a_session_that_the_core_never_saw_is_the_workers_loss(house):
+    house.join()
+    number = house.submit()
+
+    house.do(WorkerLost(5, 2))
+
+    assert house.task(number).state is State.QUEUED
+
+
+def test_a_cause_that_nobody_knows_is_a_failure_and_acknowledged(house):
+    house.join()
+    number = house.submit()
+    (ref,) = house.starts()
+
+    for cause in (99, -1):
+        house.do(Report(5, 1, 1, (End(ref, cause, 0, 1),)))
+        assert any(isinstance(effect, Acknowledge) for effect in house.finished.effects)
+
+    assert (house.task(number).state, house.task(number).cause) == (State.DEAD, Cause.INTERNAL)
+
+
+def test_what_stands_behind_a_long_attempt_is_recalled_when_nothing_else_happens():
+    loop = Loop().start()
+    loop.ask("join", Join(5, 1, Capacity(slots=1)))
+    loop.ask("submit", submit(size=50, is_array=True))
+    loop.settle()
+    for delivery in range(8):
+        loop.ask("report", Report(5, 1, delivery, (End(_held(loop)[0], 1, 0, 1_000),)))
+        loop.settle()
+    loop.ask("started", Started(5, 1, (_held(loop)[0],)))
+    loop.settle()
+    loop.left.clear()
+
+    while (wait_ms := loop.pipeline.idle_ms()) is not None:
+        loop.now_ms += wait_ms
+        loop.settle()
+
+    assert [len(effect.attempts) for effect in loop.left if isinstance(effect, Recall)] == [len(_held(loop)) - 1]

@@ -1,0 +1,119 @@
+"""Queues: paused ones start nothing, bounded ones never run more than their maximum."""
+
+import pytest
+
+from tests.support.house import House
+from tq.core.job import Queue
+from tq.core.task import State
+from tq.core.vocabulary import Get, Handback, Queues, SetQueue
+from tq.errors import BadRequest
+
+
+@pytest.fixture
+def house():
+    return House()
+
+
+def _running(house, queue="q"):
+    return sum(lane.counts[State.RUNNING] for lane in house.engine.live.lanes.values() if lane.queue == queue)
+
+
+def test_a_paused_queue_starts_nothing_over_a_restart_and_blocks_no_other(house):
+    house.do(SetQueue("q", paused=True))
+    house.restart()
+    house.join(slots=4)
+    number = house.array(3, queue="q")
+    assert house.starts() == []
+    assert house.do(Get(f"{number}.1")).value["reason"] == "queue q is paused"
+    house.submit()
+    assert len(house.starts()) == 1
+    house.do(SetQueue("q", paused=False))
+    assert len(house.starts()) == 3
+
+
+def test_a_pause_recalls_what_has_not_started(house):
+    house.join(slots=2)
+    house.array(2, queue="q")
+    refs = house.starts()
+    house.started(refs[0])
+    house.do(SetQueue("q", paused=True))
+    assert house.recalls() == [refs[1]]
+    house.do(Handback(5, 1, 1, (refs[1],)))
+    assert house.starts() == []
+
+
+def test_a_queue_never_runs_more_than_its_maximum(house):
+    house.do(SetQueue("q", max=3))
+    house.join(slots=8)
+    house.array(50, queue="q")
+    refs = house.starts()
+    for _ in range(20):
+        assert _running(house) == 3
+        house.report(refs.pop(0))
+        refs += house.starts()
+    house.do(SetQueue("q", max=5))
+    assert _running(house) == 5
+    house.do(SetQueue("q", max=0))
+    assert _running(house) >= 8
+
+
+def test_the_maximum_counts_over_all_lanes_of_a_queue(house):
+    from tq.core.job import Demand
+
+    house.do(SetQueue("q", max=2))
+    house.join(slots=8)
+    house.array(5, queue="q")
+    house.array(5, queue="q", demand=Demand(cpus_milli=1000))
+    assert _running(house) == 2
+
+
+def test_settings_that_are_all_default_leave_no_record(house):
+    house.do(SetQueue("q", max=2, paused=True))
+    assert house.engine.live.queues == {"q": Queue(paused=True, max=2)}
+    house.do(SetQueue("q", max=0, paused=False))
+    assert house.engine.live.queues == {}
+
+
+def test_queues_are_listed_with_counts_and_settings(house):
+    house.array(3, queue="b")
+    house.do(SetQueue("a", max=1))
+    assert house.do(Queues()).items == (
+        {"id": "a", "paused": False, "max": 1, "counts": {}},
+        {"id": "b", "paused": False, "max": 0, "counts": {"queued": 3}},
+    )
+
+
+@pytest.mark.parametrize("command", [SetQueue("a b"), SetQueue(""), SetQueue("q", max=-1)])
+def test_a_wrong_setting_is_refused(house, command):
+    with pytest.raises(BadRequest):
+        house.do(command)
+
+
+class TestMaxFails:
+    """An array with too many failures ends early."""
+
+    def test_the_rest_is_cancelled_when_more_have_failed_than_may(self, house):
+        house.join(slots=2)
+        number = house.array(100, max_fails=1)
+        refs = house.starts()
+        house.report(refs[0], code=1)
+        assert len(house.starts()) == 1
+        other = house.starts()[0]
+        house.report(refs[1], code=1)
+        assert house.stops() == [other]
+        house.report(other, code=-15)
+        document = house.do(Get(str(number))).value
+        assert document["counts"] == {"dead": 2, "cancelled": 98}
+        assert "max_fails" in document["reason"]
+
+    def test_zero_means_the_first_failure_ends_it(self, house):
+        house.join()
+        number = house.array(5, max_fails=0)
+        house.report(*house.starts(), code=1)
+        assert house.do(Get(str(number))).value["counts"] == {"dead": 1, "cancelled": 4}
+
+    def test_the_last_members_failure_has_nothing_left_to_cancel(self, house):
+        house.join()
+        house.array(1, max_fails=0)
+        house.report(*house.starts(), code=1)
+        assert house.task(1).state is State.DEAD

@@ -1,0 +1,74 @@
+"""Entries: what a member's own input does to its arguments and environment."""
+
+import subprocess
+
+import pytest
+
+from tests.support.launcher import Link, ref
+from tq.core.vocabulary import Assignment
+from tq.wire import codec
+from tq.wire.body import Body
+from tq.worker import frames
+from tq.worker.program import Program
+
+
+def _arguments(*argv, entry, value=7, columns=1):
+    return Program(Body(tuple(argv), b"/", columns=columns), {}).arguments(value, entry)
+
+
+@pytest.mark.parametrize(
+    "given, entry, expected",
+    [
+        (b"{}", b"a b", b"a b"),
+        (b"x-{}.{}", b"$(rm)", b"x-$(rm).$(rm)"),
+        (b"{1}:{2}", b"a\0b", b"a:b"),
+        (b"{}", b"a\0b", b"a b"),
+        (b"{#}", b"a", b"7"),
+        (b"{3}", b"a\0b", b"{3}"),
+        (b"{}", b"{1}", b"{1}"),
+        (b"{}", b"", b""),
+        (b"{}", b"\xff", b"\xff"),
+        (b"plain {x} {{}", b"a", b"plain {x} {a"),
+    ],
+)
+def test_a_placeholder_becomes_its_column_verbatim(given, entry, expected):
+    assert _arguments(given, entry=entry, columns=entry.count(b"\0") + 1) == [expected]
+
+
+@pytest.mark.parametrize("entry", [b"a b", b"", b"$(rm) `id`; x", b"it's '' \\' \n", b"\xff*?~"])
+def test_in_a_shell_line_an_entry_is_one_word_and_no_code(entry):
+    body = Body((b"/bin/sh", b"-c", b"printf '[%s]' {} x{1}y"), b"/", columns=1, is_shell=True)
+    argv = Program(body, {}).arguments(1, entry)
+    assert subprocess.run(argv, capture_output=True, check=True).stdout == b"[%b][x%by]" % (entry, entry)
+
+
+def test_in_a_shell_line_each_column_is_a_word():
+    body = Body((b"/bin/sh", b"-c", b"printf '[%s]' {}"), b"/", columns=2, is_shell=True)
+    argv = Program(body, {}).arguments(1, b"a b\0c")
+    assert subprocess.run(argv, capture_output=True, check=True).stdout == b"[a b][c]"
+
+
+def test_without_entries_braces_are_only_braces():
+    assert _arguments(b"find", b"{}", entry=None, columns=0) == [b"find", b"{}"]
+
+
+def test_an_entry_reaches_arguments_and_environment_of_its_own_member_only():
+    data = codec.dumps(Body((b"sh", b"-c", b'echo "$0|$TQ_ENTRY"', b"{}"), b"/", columns=1))
+    with Link() as link:
+        first, second = ref(1, 0), ref(1, 1)
+        attempts = (Assignment(first, 1, b"one; exit 3"), Assignment(second, 2, b"two"))
+        link.say(frames.Spawn(1, 2, True, "q", "", data, 0, link.worker, attempts))
+        link.until(lambda: {first, second} <= link.ends.keys())
+        assert link.text(first) == b"one; exit 3|one; exit 3\n"
+        assert link.text(second) == b"two|two\n"
+
+
+def test_a_program_may_be_the_entry():
+    data = codec.dumps(Body((b"{}",), b"/", columns=1))
+    with Link() as link:
+        refs = [ref(1, 0), ref(1, 1), ref(1, 2)]
+        entries = (b"true", b"false", b"no-such-program")
+        attempts = tuple(Assignment(one, 1, entry) for one, entry in zip(refs, entries, strict=True))
+        link.say(frames.Spawn(1, 1, True, "q", "", data, 0, link.worker, attempts))
+        link.until(lambda: set(refs) <= link.ends.keys())
+        assert [link.ends[one].code for one in refs] == [0, 1, 127]

@@ -1,0 +1,283 @@
+"""`tq cancel`, `hold`, `release`, `requeue`, `retry`, `set`, `forget`: one way of acting on many, and what each says.
+
+Ids and ranges go to the server as they are, everything else as a filter that the server walks: what is many goes on
+there as a sweep, which this program does not wait for. A filter over more than one job is confirmed first.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from tq.cli import options
+from tq.cli.context import Context, is_terminal
+from tq.cli.present import ALIVE, TERMINAL
+from tq.cli.verb import Verb
+from tq.errors import AlreadyEnded, BadRequest, TqError
+
+if TYPE_CHECKING:
+    from tq.cli.selectors import Targets
+    from tq.client.blocking import Client
+    from tq.core import vocabulary as v
+
+_JOBS_COUNTED_MAX = 10_000
+
+
+class NotConfirmed(TqError):
+    """The person did not type what was asked for."""
+
+    code = "not_confirmed"
+
+
+class Deed(NamedTuple):
+    """What a verb does and says. `command` is the word of the vocabulary; `states` are those that it can touch."""
+
+    word: str
+    command: str
+    states: tuple[str, ...]
+    done: str
+    stopping: str
+    unchanged: str
+
+
+class Wish(NamedTuple):
+    """The arguments that all these verbs share."""
+
+    words: list[str] | None
+    states: list[str] | None
+    queue: str
+    tag: str
+    name: str
+    dry_run: bool
+    yes: bool
+
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[ID]...", help="42, 43.7, 43.1-5, last, all, @failed, a name or a tag", show_default=False),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, however many jobs a filter matches")]
+
+
+def _plain(deed: Deed, help_text: str) -> Callable[..., None]:
+    """Return the function of a verb that takes no options of its own."""
+
+    def act(
+        ctx: typer.Context,
+        ids: Words = None,
+        state: options.States = None,
+        queue: options.OfQueue = "",
+        tag: options.OfTag = "",
+        name: options.OfName = "",
+        dry_run: DryRun = False,
+        yes: Yes = False,
+    ) -> None:
+        _act(ctx.obj, deed, Wish(ids, state, queue, tag, name, dry_run, yes))
+
+    act.__doc__ = help_text
+    return act
+
+
+def retry(
+    ctx: typer.Context,
+    ids: Words = None,
+    state: options.States = None,
+    queue: options.OfQueue = "",
+    tag: options.OfTag = "",
+    name: options.OfName = "",
+    force: Annotated[bool, typer.Option("--force", help="Run again what succeeded, too")] = False,
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Run again what failed, was cancelled or expired.
+
+    A new round begins in the same job, with all its retries.
+    """
+    deed = Deed("retry", "Retry", TERMINAL if force else TERMINAL[1:], "queued again", "",
+                "not ended" if force else "not failed")  # fmt: skip
+    _act(ctx.obj, deed, Wish(ids, state, queue, tag, name, dry_run, yes), force=force)
+
+
+def set_(
+    ctx: typer.Context,
+    priority: Annotated[int, typer.Option("--priority", metavar="N", help="-100 (last) to 100 (first)")],
+    ids: Words = None,
+    state: options.States = None,
+    queue: options.OfQueue = "",
+    tag: options.OfTag = "",
+    name: options.OfName = "",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Change what may change of jobs that wait: their priority."""
+    from tq.cli import values
+
+    deed = Deed("set", "SetPriority", ALIVE, "changed", "", "had ended already")
+    wish = Wish(ids, state, queue, tag, name, dry_run, yes)
+    _act(ctx.obj, deed, wish, priority=values.priority(priority))
+
+
+def _act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
+    """Do it, and say how many; exit with 1 when nothing of what was named by id could be done."""
+    from tq.core import vocabulary as v
+
+    total = v.Acted(0)
+    refused = None
+    with context.client() as client:
+        targets = _targets(client, deed, wish)
+        if targets.filters and not (wish.yes or wish.dry_run):
+            _confirm(client, deed, targets)
+        for command in _commands(deed, targets, wish, more):
+            try:
+                answer = client.ask(command)
+            except AlreadyEnded as error:
+                # Asked again after a cut, it may have been done by the first asking: that is what was wanted.
+                refused = None if client.has_repeated else error
+                continue
+            assert isinstance(answer, v.Acted)
+            total = v.Acted(
+                total.done + answer.done,
+                total.stopping + answer.stopping,
+                total.unchanged + answer.unchanged,
+                total.sweeping or answer.sweeping,
+            )
+    if refused is not None and not (total.done or total.stopping or total.sweeping):
+        raise refused
+    _say(context, deed, total, dry_run=wish.dry_run)
+
+
+def _targets(client: "Client", deed: Deed, wish: Wish) -> "Targets":
+    """Return what is acted on. A filter's states are those the verb can touch, unless the person chose some."""
+    from tq.cli import selectors, values
+    from tq.core import vocabulary as v
+
+    has_filter = bool(wish.states or wish.queue or wish.tag or wish.name)
+    if bool(wish.words) is has_filter:
+        raise BadRequest(
+            "name ids, or a filter, not both" if has_filter else f"{deed.word} what?",
+            hint=f"tq {deed.word} 42, or tq {deed.word} --tag nightly; `tq ls` lists jobs",
+        )
+    if wish.words:
+        return selectors.targets(client, wish.words)
+    found = selectors.Targets()
+    found.filters.append(v.Where(values.states(wish.states), wish.queue, wish.tag, wish.name))
+    return found
+
+
+def _commands(deed: Deed, targets: "Targets", wish: Wish, more: dict[str, Any]) -> "Iterator[v.ClientCommand]":
+    from tq.cli import selectors
+    from tq.core import vocabulary as v
+
+    kind = getattr(v, deed.command)
+    for group in selectors.groups(list(targets.ids)):
+        yield kind(group, None, wish.dry_run, **more)
+    for where in targets.filters:
+        yield kind((), where, wish.dry_run, **more)
+
+
+def _confirm(client: "Client", deed: Deed, targets: "Targets") -> None:
+    """Have the person type how many jobs it is about, when it is more than one. Raises NotConfirmed, BadRequest."""
+    count = _count(client, deed, targets)
+    if count < 2:
+        return
+    many = f"{count} jobs or more" if count >= _JOBS_COUNTED_MAX else f"{count} jobs"
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+        raise BadRequest(
+            f"`tq {deed.word}` would touch {many}; say so with --yes", hint="look first: the same with --dry-run"
+        )
+    sys.stderr.write(f"tq: `tq {deed.word}` would touch {many}. To go on, type {count}: ")
+    sys.stderr.flush()
+    if sys.stdin.readline().strip() != str(count):
+        raise NotConfirmed("nothing was done", hint="look first: the same with --dry-run")
+
+
+def _count(client: "Client", deed: Deed, targets: "Targets") -> int:
+    """Count the jobs that filters match and the verb can touch, up to a bound."""
+    from tq.cli import selectors
+
+    found: set[str] = set()
+    for where in targets.filters:
+        for job in selectors.jobs(client, _touched(deed, where)):
+            found.add(job)
+            if len(found) >= _JOBS_COUNTED_MAX:
+                return len(found)
+    return len(found)
+
+
+def _touched(deed: Deed, where: "v.Where") -> "v.Where":
+    from msgspec.structs import replace
+
+    return where if where.states else replace(where, states=deed.states)
+
+
+def _say(context: Context, deed: Deed, total: "v.Acted", *, dry_run: bool) -> None:
+    from tq.cli import output
+
+    if context.format in {"json", "jsonl"}:
+        output.print_json(
+            {
+                "verb": deed.word,
+                "done": total.done,
+                "stopping": total.stopping,
+                "unchanged": total.unchanged,
+                "sweeping": total.sweeping,
+                "dry_run": dry_run,
+            }
+        )
+        return
+    parts = ((total.done, deed.done), (total.stopping, deed.stopping), (total.unchanged, deed.unchanged))
+    text = ", ".join(f"{count} {what}" for count, what in parts if count and what) or f"nothing to {deed.word}"
+    if dry_run:
+        context.talk(f"tq: dry run, nothing is done: {text}" + (", and more" if total.sweeping else ""))
+    else:
+        context.talk(f"tq: {text}" + ("; the rest goes on in the background" if total.sweeping else ""))
+
+
+def _verb(deed: Deed, help_text: str, *examples: str) -> Verb:
+    return Verb(_plain(deed, help_text), examples)
+
+
+VERBS = {
+    "cancel": _verb(
+        Deed("cancel", "Cancel", ALIVE, "cancelled", "being stopped", "had ended already"),
+        """Cancel jobs or tasks.
+
+        What waits ends at once; what runs is sent TERM and, after its --kill-after, KILL. Exits with 1 when all of it
+        had ended already.
+        """,
+        "tq cancel 42", "tq cancel 43.1-5", "tq cancel --tag nightly --state queued --yes",
+    ),
+    "hold": _verb(
+        Deed("hold", "Hold", ALIVE, "held", "", "held already, or ended"),
+        """Start nothing more of these jobs until they are released.
+
+        What runs goes on. A hold is for whole jobs.
+        """,
+        "tq hold 42", "tq hold --queue builds --yes",
+    ),
+    "release": _verb(
+        Deed("release", "Release", ALIVE, "released", "", "not held"),
+        "Let held jobs go on.",
+        "tq release 42", "tq release all --yes",
+    ),
+    "requeue": _verb(
+        Deed("requeue", "Requeue", ("running",), "queued again", "being stopped to run again", "not running"),
+        """Stop what runs and put it back into the queue.
+
+        It counts as no failure: the attempt is not charged.
+        """,
+        "tq requeue 42", "tq requeue 43.7",
+    ),
+    "retry": Verb(retry, ("tq retry 42", "tq retry @failed --yes", "tq retry --force 43.1-5")),
+    "set": Verb(set_, ("tq set 42 --priority 50", "tq set nightly --priority -10")),
+    "forget": _verb(
+        Deed("forget", "Forget", TERMINAL, "forgotten", "", "not ended"),
+        """Remove ended jobs with their records and output.
+
+        Nothing of them is left to look at. What has not ended stays: cancel it first.
+        """,
+        "tq forget 42", "tq forget --state succeeded --dry-run",
+    ),
+}  # fmt: skip

@@ -1,0 +1,244 @@
+"""`tq doctor`: looks at everything that makes trouble, and says for each what to do about it.
+
+Every check is a line: ok, warn or fail. What cannot be seen from here (the disk of a server elsewhere, the user of a
+worker elsewhere) is asked of the server or left out. It changes nothing.
+"""
+
+import socket
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import typer
+
+from tq import __version__, limits
+from tq.cli.context import Context
+from tq.cli.verb import Verb
+from tq.errors import ConfigurationError, TqError
+
+if TYPE_CHECKING:
+    from tq.client.blocking import Client
+
+_SKEW_WARN_S: Final = 2.0
+_SKEW_FAIL_S: Final = 60.0
+_EXPIRES_WARN_S: Final = 14 * 86_400
+_FILES_BESIDE: Final = 256  # of the store, the log and the listener
+_PEERS_MIN: Final = 100
+
+
+class Finding(NamedTuple):
+    """One line: `status` is ok, warn or fail."""
+
+    check: str
+    status: str
+    text: str
+    hint: str = ""
+
+
+class Seen(NamedTuple):
+    """What the server said: its own story, its store, its workers, and this machine's time when it said so."""
+
+    story: dict[str, Any]
+    store: dict[str, Any]
+    workers: tuple[dict[str, Any], ...]
+    asked_s: float
+    answered_s: float
+
+
+def doctor(ctx: typer.Context) -> None:
+    """Check the server, its disk and workers, and this machine; exits with 1 when something is wrong.
+
+    Each line is ok, warn or fail. A warning says what may go wrong later, and does not change the exit status.
+    """
+    context: Context = ctx.obj
+    found: list[Finding] = []
+    seen: Seen | None = None
+    try:
+        with context.client() as client:
+            seen = _look(client)
+            found.append(_reached(client, seen))
+    except TqError as error:
+        found.append(Finding("server", "fail", error.message, error.hint))
+    if seen is not None:
+        for check in (_versions, _clock, _disk, _certificate, _errors, _workers):
+            found.extend(check(seen))
+    found.extend(_directory(_data(context, seen)))
+    if seen is not None:
+        found.extend(_token_readers(_data(context, seen), seen))
+    found.append(_open_files())
+    _print(context, found)
+    raise typer.Exit(1 if any(finding.status == "fail" for finding in found) else 0)
+
+
+def _look(client: "Client") -> Seen:
+    from tq.core import vocabulary as v
+
+    client.connect()
+    asked_s = time.time()
+    status = client.ask(v.Status())
+    answered_s = time.time()
+    store, workers = client.ask(v.StoreStatistics()), client.ask(v.Workers())
+    assert isinstance(status, v.Document)
+    assert isinstance(store, v.Document)
+    assert isinstance(workers, v.Page)
+    return Seen(status.value.get("server") or {}, store.value, workers.items, asked_s, answered_s)
+
+
+def _reached(client: "Client", seen: Seen) -> Finding:
+    took_ms = (seen.answered_s - seen.asked_s) * 1_000
+    url = seen.story.get("url", "")
+    return Finding("server", "ok", f"{url} answers in {took_ms:.1f} ms; this token's role is {client.role}")
+
+
+def _versions(seen: Seen) -> Iterator[Finding]:
+    server = str(seen.story.get("version", "?"))
+    others = {str(worker.get("software", "")).removeprefix("tq ") for worker in seen.workers}
+    others = {other for other in (*others, __version__) if other and other != server}
+    if others:
+        yield Finding(
+            "versions", "warn", f"the server is tq {server}; others are {', '.join(sorted(others))}",
+            "bring all to one version, the server first",
+        )  # fmt: skip
+    else:
+        yield Finding("versions", "ok", f"everybody is tq {server}")
+
+
+def _clock(seen: Seen) -> Iterator[Finding]:
+    started_ms, uptime_s = seen.story.get("started_ms"), seen.story.get("uptime_s")
+    if not started_ms or uptime_s is None:
+        return
+    there_s = started_ms / 1_000 + uptime_s
+    skew_s = max(seen.asked_s - there_s, there_s - seen.answered_s, 0.0)
+    if skew_s < _SKEW_WARN_S:
+        yield Finding("clock", "ok", f"the server's clock and this machine's agree within {max(skew_s, 0.1):.1f} s")
+        return
+    status = "fail" if skew_s >= _SKEW_FAIL_S else "warn"
+    yield Finding("clock", status, f"the server's clock is {skew_s:.0f} s off this machine's",
+                  "set both by NTP: certificates and tokens have times")  # fmt: skip
+
+
+def _disk(seen: Seen) -> Iterator[Finding]:
+    from tq.cli import present
+
+    free, low = seen.store.get("free_bytes"), (seen.store.get("settings") or {}).get("low_water_bytes")
+    if free is None or not low:
+        return
+    text = f"{present.size(free)} free on the server's disk; below {present.size(low)} it takes no new work"
+    room = seen.store.get("room", "normal")
+    if room != "normal":
+        yield Finding("disk", "fail", text, "free some space, or forget ended jobs: tq forget --state succeeded")
+    elif free < 2 * low:
+        yield Finding("disk", "warn", text, "free some space soon")
+    else:
+        yield Finding("disk", "ok", text)
+
+
+def _certificate(seen: Seen) -> Iterator[Finding]:
+    text = str(seen.story.get("certificate_expires") or "")
+    try:
+        expires = datetime.fromisoformat(text)
+    except ValueError:
+        return
+    left_s = (expires if expires.tzinfo else expires.replace(tzinfo=UTC)).timestamp() - seen.answered_s
+    says = f"the server's certificate is valid until {text[:10]}"
+    if left_s < _EXPIRES_WARN_S:
+        status = "fail" if left_s < 0 else "warn"
+        yield Finding("certificate", status, says, "start the server again: it makes a new one")
+    else:
+        yield Finding("certificate", "ok", says)
+
+
+def _errors(seen: Seen) -> Iterator[Finding]:
+    count = seen.story.get("internal_errors") or 0
+    if count:
+        yield Finding("errors", "warn", f"the server met {count} internal errors since its start",
+                      "look into its log, and report them")  # fmt: skip
+
+
+def _workers(seen: Seen) -> Iterator[Finding]:
+    up = [worker for worker in seen.workers if worker.get("state") in {"up", "draining"}]
+    if not up:
+        yield Finding("workers", "warn", "no worker is connected: nothing runs", "start one: tq worker")
+        return
+    slots = sum(int(worker.get("slots") or 0) for worker in up)
+    yield Finding("workers", "ok", f"{len(up)} connected with {slots} slots")
+    levels = sorted({str(worker.get("level") or "?") for worker in up})
+    yield Finding("containment", "ok", f"what a task starts is held by level {', '.join(levels)}")
+
+
+def _data(context: Context, seen: Seen | None) -> Path | None:
+    """Return the data directory, if it is on this machine."""
+    from tq.client import target
+
+    if seen is not None:
+        data = Path(str(seen.story.get("data") or ""))
+        host, _, _ = str(seen.story.get("url", "")).removeprefix("tq://").rpartition(":")
+        is_here = host in {"127.0.0.1", "[::1]", "localhost", socket.gethostname()}
+        return data if is_here and data.is_absolute() and data.is_dir() else None
+    data = target.places(context.environ).data
+    return data if data.is_dir() else None
+
+
+def _directory(data: Path | None) -> Iterator[Finding]:
+    from tq.store import directory
+
+    if data is None:
+        return
+    try:
+        directory.check_owner(data)
+    except ConfigurationError as error:
+        yield Finding("data", "fail", error.message, error.hint)
+    else:
+        yield Finding("data", "ok", f"{data} is this user's alone, on {directory.file_system(data) or 'a local disk'}")
+
+
+def _token_readers(data: Path | None, seen: Seen) -> Iterator[Finding]:
+    """Say when tasks run as the user who may read the admin token: whoever may submit is then an admin."""
+    if data is None:
+        return
+    owner = data.stat().st_uid
+    here = socket.gethostname()
+    for worker in seen.workers:
+        try:
+            uid = Path(f"/proc/{worker['pid']}").stat().st_uid
+        except (OSError, KeyError):
+            continue
+        if worker.get("host") == here and uid in {owner, 0}:
+            yield Finding(
+                "users", "warn", f"tasks run as uid {uid}, who can read the admin token in {data}",
+                "fine for yourself; where others may submit, give workers a user of their own",
+            )  # fmt: skip
+            return
+
+
+def _open_files() -> Finding:
+    import resource
+
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= limits.connections_max + _FILES_BESIDE:
+        return Finding("open files", "ok", "ulimit -n is enough for every connection that a server takes")
+    peers = max(0, hard - _FILES_BESIDE)
+    status = "ok" if peers >= _PEERS_MIN else "warn"
+    hint = "" if status == "ok" else "raise it: ulimit -Hn, or LimitNOFILE= of a systemd unit"
+    return Finding("open files", status, f"ulimit -Hn is {hard}: a server here takes about {peers} connections", hint)
+
+
+def _print(context: Context, found: list[Finding]) -> None:
+    from tq.cli import output
+
+    if context.format in {"json", "jsonl"}:
+        items = [{"id": one.check, "status": one.status, "text": one.text, "hint": one.hint or None} for one in found]
+        output.print_items(context, items, "", ())
+        return
+    wide = max(len(one.check) for one in found)
+    for one in found:
+        if context.format == "id" and one.status == "ok":
+            continue
+        output.print_line(f"{one.status:4}  {one.check:{wide}}  {one.text}")
+        if one.hint:
+            output.print_line(f"{'':4}  {'':{wide}}  hint: {one.hint}")
+
+
+VERBS = {"doctor": Verb(doctor, ("tq doctor", "tq doctor -o json"))}

@@ -1,0 +1,48 @@
+"""What `submit --dry-run` prints: the request as it would be sent."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tq.cli.context import Context
+    from tq.core import vocabulary as v
+
+
+def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -> None:
+    """Print what would be submitted, and say that nothing was. `stdin_bytes` are those that would go first."""
+    from tq.cli import output, present
+    from tq.wire import codec
+    from tq.wire.body import Body
+
+    body = codec.loads(command.body, Body)
+    plan = {
+        "id": None,
+        "command": [present.text(word) for word in body.argv],
+        "cwd": present.text(body.cwd),
+        "environment": {name: present.text(value) for name, value in sorted(body.environment.items())},
+        "name": command.name,
+        "tags": list(command.tags),
+        "queue": command.queue,
+        "priority": command.priority,
+        "cpus": command.demand.cpus_milli / 1_000,
+        "tasks": command.size,
+        "throttle": command.throttle or None,
+        "max_fails": command.max_fails if command.max_fails >= 0 else None,
+        "hold": command.hold or None,
+        "time_limit_s": body.time_limit_ms / 1_000 or None,
+        "kill_after_s": body.kill_after_ms / 1_000,
+        "stdin_bytes": len(body.stdin) + stdin_bytes,
+    }
+    if hint:
+        context.talk(hint)
+    output.print_one(context, plan, ((key, _text(value)) for key, value in plan.items() if value not in (None, "")))
+    context.talk("tq: nothing was submitted (--dry-run)")
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}={item}" for key, item in value.items())
+    if isinstance(value, list):
+        from shlex import join
+
+        return join(value)
+    return str(value)

@@ -1,0 +1,107 @@
+"""The same request once more: `tq rerun`, and `tq submit --like` with parts of it changed.
+
+What was uploaded for the old job (its input, the entries of its tasks) stays where it is: the new job shares it.
+"""
+
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+import typer
+
+from tq.cli import options
+from tq.cli.context import Context
+from tq.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from tq.cli.request import Wish
+    from tq.client.blocking import Client
+    from tq.core import vocabulary as v
+
+
+def rerun(ctx: typer.Context, ids: options.Ids) -> None:
+    """Submit jobs again, each as a new one, and print the new ids.
+
+    Command, environment, directory, input, queue, priority and limits are those of the old job; an array runs as a
+    whole. To change something: `tq submit --like ID`. To run again what failed, in the same job: `tq retry`.
+    """
+    from tq.cli import selectors
+    from tq.cli.submit import deliver, print_submitted
+
+    context: Context = ctx.obj
+    with context.client() as client:
+        olds = [fetch(client, name) for name in selectors.expand(client, ids)]
+        for old in olds:
+            print_submitted(context, deliver(context, client, again(context, old)))
+
+
+def again(context: Context, old: "v.Submit") -> "v.Submit":
+    """Return the old request under a key and a trace of its own."""
+    from tq.cli import request
+
+    return msgspec.structs.replace(old, key=os.urandom(16).hex(), trace=request.trace(context.environ))
+
+
+def fetch(client: "Client", name: str) -> "v.Submit":
+    """Return the request that made a job. Raises TaskNotFound; BadRequest for one task of an array."""
+    from tq.cli import selectors
+    from tq.core import vocabulary as v
+    from tq.errors import ProtocolError
+
+    answer = client.ask(v.GetRequest(selectors.single(client, name)))
+    if not isinstance(answer, v.Requested):
+        raise ProtocolError(f"the server answered GetRequest with {type(answer).__name__}")
+    return answer.submit
+
+
+def lend(wish: "Wish", old: "v.Submit") -> None:
+    """Give a wish without a command that of the old job, and one without inputs of its own the old columns."""
+    from tq.wire import codec
+    from tq.wire.body import Body
+
+    body = codec.loads(old.body, Body)
+    if not wish.command:
+        wish.command = [os.fsdecode(word) for word in body.argv]
+        wish.is_lent = True
+    if not wish.columns and wish.array[:1] in ("", "%"):
+        wish.columns = body.columns
+        wish.is_counted = old.is_array
+
+
+def merged(old: "v.Submit", new: "v.Submit", wish: "Wish", given: set[str]) -> "v.Submit":
+    """Return the old request with what the options in `given` say anew. `new` is what `wish` alone makes."""
+    from tq.wire import codec
+    from tq.wire.body import Body
+
+    was, now = codec.loads(old.body, Body), codec.loads(new.body, Body)
+    body = msgspec.structs.replace(
+        now,
+        cwd=now.cwd if "cwd" in given else was.cwd,
+        environment=now.environment if wish.env_all else {**was.environment, **now.environment},
+        stdin=now.stdin if "stdin" in given else was.stdin,
+        time_limit_ms=now.time_limit_ms if "time_limit" in given else was.time_limit_ms,
+        kill_after_ms=now.kill_after_ms if "kill_after" in given else was.kill_after_ms,
+        umask=was.umask,
+        stop_signal=was.stop_signal,
+        is_shell=was.is_shell if wish.is_lent else now.is_shell,
+    )
+    kept = {
+        field: getattr(old, field)
+        for option, field in (
+            ("name", "name"), ("tag", "tags"), ("queue", "queue"), ("priority", "priority"), ("cpus", "demand"),
+            ("max_fails", "max_fails"),
+        )
+        if option not in given
+    }  # fmt: skip
+    if wish.is_counted:
+        kept |= {name: getattr(old, name) for name in ("size", "is_array", "array_first", "array_step", "entries_of")}
+    if wish.is_counted and "array" not in given:
+        kept["throttle"] = old.throttle
+    if "stdin" not in given:
+        kept["stdin_of"] = old.stdin_of
+    return msgspec.structs.replace(
+        new, body=codec.dumps(body), retries=old.retries, crash_limit=old.crash_limit, **kept
+    )
+
+
+VERBS = {"rerun": Verb(rerun, ("tq rerun 42", "tq rerun last"))}

@@ -1,0 +1,99 @@
+"""Where an array's entries come from, as the options say, and their way to the server before the submit."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from tq.cli import context, entries
+from tq.errors import BadRequest, NotDone
+
+if TYPE_CHECKING:
+    from tq.client.blocking import Client
+    from tq.client.upload import Sent
+
+_SHOWN_EVERY_S: Final = 0.2
+
+
+class Supply(NamedTuple):
+    """One kind of inputs: `open` gives the runs of entries, none longer than it is told; `name` is for people."""
+
+    name: str
+    columns: int
+    reads_stdin: bool
+    open: Callable[[int], entries.Runs]
+
+
+def chosen(each_line: str, from_json: str, lists: list[list[str]]) -> Supply | None:
+    """Return what the options ask for, None for a job without entries. Raises BadRequest if they ask for two."""
+    if bool(each_line) + bool(from_json) + bool(lists) > 1:
+        raise BadRequest("tasks get their entries in one way", hint="choose --each-line, --from-json or :::")
+    if each_line:
+        return Supply(each_line, 1, each_line == "-", lambda bytes_max: entries.from_lines(each_line, bytes_max))
+    if from_json:
+        return Supply(from_json, 1, from_json == "-", lambda bytes_max: entries.from_json(from_json, bytes_max))
+    if lists:
+        words = [[os.fsencode(word) for word in one] for one in lists]
+        return Supply(":::", len(lists), False, lambda bytes_max: entries.from_lists(words, bytes_max))
+    return None
+
+
+def count(supply: Supply, bytes_max: int) -> int:
+    """Read all entries without sending them, and return how many there are. Raises what is wrong with them."""
+    return _some(supply, sum(len(run) for run in supply.open(bytes_max)))
+
+
+def upload(talk_to: context.Context, client: "Client", supply: Supply, key: str, bytes_max: int) -> "Sent":
+    """Send all entries, and return what the submit says of them. Ctrl-C, or a cut for too long, leaves no job."""
+    from tq.client.upload import EntryUpload
+
+    bar = _Bar(is_quiet=talk_to.quiet)
+    try:
+        sent = EntryUpload(client, key, supply.open(bytes_max), bar.show).run()
+    except (KeyboardInterrupt, NotDone) as stop:
+        bar.clear()
+        begin = "\n" if isinstance(stop, KeyboardInterrupt) else ""  # behind the ^C of the terminal
+        talk_to.talk(f"{begin}tq: nothing was submitted. To go on where it was: the same command with --key {key}")
+        raise
+    finally:
+        bar.clear()
+    _some(supply, sent.size)
+    return sent
+
+
+def _some(supply: Supply, size: int) -> int:
+    if not size:
+        what = "standard input" if supply.name == "-" else supply.name
+        raise BadRequest(f"there are no entries in {what}", hint="an array has at least one task")
+    return size
+
+
+class _Bar:
+    """One short line on a terminal: how many entries are on the server's disk, and how fast they get there."""
+
+    def __init__(self, *, is_quiet: bool) -> None:
+        self._is_shown = not is_quiet and context.is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+        self._began_s = time.monotonic()
+        self._drawn_s = self._began_s
+        self._is_drawn = False
+
+    def show(self, stored: int) -> None:
+        """Draw, unless it was drawn a moment ago."""
+        now_s = time.monotonic()
+        if not self._is_shown or now_s - self._drawn_s < _SHOWN_EVERY_S:
+            return
+        self._drawn_s = now_s
+        rate = f", {stored / (now_s - self._began_s):,.0f}/s"
+        note = f"{stored:,} stored"
+        room = context.columns(sys.stderr) - 1
+        sys.stderr.write(f"\r\x1b[K{(note + rate if len(note + rate) <= room else note)[:room]}")
+        sys.stderr.flush()
+        self._is_drawn = True
+
+    def clear(self) -> None:
+        """Leave the line empty."""
+        if self._is_drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._is_drawn = False

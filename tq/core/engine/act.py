@@ -1,0 +1,195 @@
+"""Acting on many: one machinery for every verb that a client may use on jobs and members, however many.
+
+What is one field of a job takes effect at once. What needs the members' records walks them: as far as one command may
+go, and beyond as a sweep, a slice a turn, that survives a restart. What may *start* reads the job's own flag first, so
+the effect on starts is immediate however long the sweep takes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from tq.core import selection, tables
+from tq.core.engine.step import JobKey, Step, TaskKey
+from tq.core.engine.stop import Tally, send_stops
+from tq.core.engine.timers import TimerKind, set_timer
+from tq.core.job import Sweep
+from tq.core.task import State, Task
+from tq.core.vocabulary import Acted, Cancel, Forget, Hold, Release, Requeue, Retry, SetPriority, Where
+from tq.errors import AlreadyEnded, BadRequest
+
+Selected = Cancel | Hold | Release | Requeue | Retry | SetPriority | Forget
+Rows = Sequence[tuple[TaskKey, Task]]
+
+_commands: Final = msgspec.msgpack.Decoder(Selected)
+
+
+class Acting(NamedTuple):
+    """One verb at work in one step."""
+
+    step: Step
+    command: Selected
+    states: frozenset[State]
+    tally: Tally
+
+
+class Verb(NamedTuple):
+    """What a verb does.
+
+    `begin` does the whole-job part and says whether records must be walked; `find` returns at most so many of them from
+    a member on, and where to go on (None = that was all); `member` acts on one; `end` comes when the walk is over.
+    """
+
+    begin: Callable[[Acting, JobKey], bool]
+    find: Callable[[Acting, JobKey, int, int], tuple[Rows, int | None]]
+    member: Callable[[Acting, TaskKey, Task | None], None] | None
+    end: Callable[[Acting, JobKey], None]
+    has_members: bool = False  # whether a client may name single members
+
+
+def act(step: Step, verb: Verb, command: Selected) -> Acted:
+    """Carry out a command; what is beyond one command goes on as a sweep."""
+    if bool(command.ids) is (command.where is not None):
+        raise BadRequest("name ids, or a filter", hint="tq ls lists ids")
+    where = command.where or Where()
+    acting = Acting(step, command, selection.states_of(where.states), Tally())
+    if command.where is not None:
+        meta = step.overlay.get(tables.META, ())
+        rests = [_walk(acting, verb, Sweep(b"", 1, meta.next_job - 1 if meta else 0), step.bounds.slice)]
+    else:
+        rests = _act_on_ids(acting, verb)
+    left = [rest for rest in rests if rest is not None]
+    tally = acting.tally
+    if command.ids and not left and not tally.done and not tally.stopping:
+        raise AlreadyEnded(f"nothing to do: {', '.join(command.ids[:5])} {tally.why or 'had ended already'}")
+    for rest in left:
+        _store_sweep(step, replace(rest, command=msgspec.msgpack.encode(command)))
+    send_stops(step, tally)
+    return Acted(tally.done, tally.stopping, tally.unchanged, bool(left))
+
+
+def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
+    """Do one slice of a sweep, and set the timer for the next, or end it."""
+    sweep = step.overlay.get(tables.SWEEP, (number,))
+    if sweep is None:
+        return
+    command = _commands.decode(sweep.command)
+    where = command.where or Where()
+    acting = Acting(step, command, selection.states_of(where.states), Tally())
+    rest = _walk(acting, verbs[type(command)], sweep, step.bounds.slice)
+    send_stops(step, acting.tally)
+    if rest is None:
+        step.overlay.delete(tables.SWEEP, (number,))
+        return
+    step.overlay.put(tables.SWEEP, (number,), rest)
+    set_timer(step, TimerKind.SWEEP, step.times.steady_ms, number)
+
+
+def _store_sweep(step: Step, sweep: Sweep) -> None:
+    meta = step.meta()
+    number, meta.next_sweep = meta.next_sweep, meta.next_sweep + 1
+    step.overlay.put(tables.SWEEP, (number,), sweep)
+    set_timer(step, TimerKind.SWEEP, step.times.steady_ms, number)
+
+
+def _act_on_ids(acting: Acting, verb: Verb) -> list[Sweep | None]:
+    step = acting.step
+    rests: list[Sweep | None] = []
+    for target in selection.resolve(step.overlay, acting.command.ids, step.bounds.slice):
+        if target.members is None:
+            spent = acting.tally.done + acting.tally.stopping
+            budget = max(step.bounds.slice - spent, 1)
+            rests.append(_walk(acting, verb, Sweep(b"", target.job, target.job), budget))
+            continue
+        if verb.member is None or not verb.has_members:
+            raise BadRequest(f"this acts on whole jobs, as in {target.job}", hint="leave the member out")
+        for member in target.members:
+            key = (target.job, 0, member)
+            verb.member(acting, key, step.task(key))
+    return rests
+
+
+def _walk(acting: Acting, verb: Verb, sweep: Sweep, budget: int) -> Sweep | None:
+    """Act on jobs from where the sweep stands, for about `budget` rows. Return the sweep that is left."""
+    step = acting.step
+    if sweep.member:
+        rest = _walk_job(acting, verb, (sweep.job, 0), sweep.member, budget)
+        return replace(sweep, member=rest) if rest is not None else _next(sweep, sweep.job)
+    rows = step.overlay.scan(tables.JOB, (sweep.job, 0), (sweep.last + 1, 0), budget)
+    for (number, part), job in rows:
+        key = (number, part)
+        progress = step.overlay.get(tables.PROGRESS, key)
+        budget -= 1
+        where = acting.command.where
+        if part or progress is None or progress.forgetting:
+            continue
+        if where and not selection.matches(where, acting.states, job, progress):
+            continue
+        if not verb.begin(acting, key):
+            continue
+        rest = _walk_job(acting, verb, key, 0, max(budget, 1))
+        if rest is not None:
+            return replace(sweep, job=number, member=rest)
+    return _next(sweep, rows[-1][0][0]) if rows else None
+
+
+def _next(sweep: Sweep, job: int) -> Sweep | None:
+    return replace(sweep, job=job + 1, member=0) if job < sweep.last else None
+
+
+def _walk_job(acting: Acting, verb: Verb, key: JobKey, member: int, budget: int) -> int | None:
+    """Act on the records of one job from `member` on; return where to go on, None when its walk is over."""
+    rows, rest = verb.find(acting, key, member, budget)
+    if verb.member is not None:
+        for task_key, task in rows:
+            if task.state in acting.states:
+                verb.member(acting, task_key, task)
+    if rest is None:
+        verb.end(acting, key)
+    return rest
+
+
+def find_records(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[Rows, int | None]:
+    """Find all records of a job, in order."""
+    found = acting.step.overlay.scan(tables.TASK, (*key, member), (key[0], key[1] + 1), limit)
+    rows = [((job, part, place), task) for (job, part, place), task in found]
+    return rows, rows[-1][0][2] + 1 if len(rows) >= limit else None
+
+
+def find_alive(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[Rows, int | None]:
+    """Find the records of a job that have not ended: by who holds them, then by who came back. Not by a scan of all."""
+    step = acting.step
+    if step.progress(key).counts[State.RETRYING]:
+        return find_records(acting, key, member, limit)
+    running, rest = find_running(acting, key, member, limit)
+    if rest is not None or State.QUEUED not in acting.states:
+        return running, rest  # those that came back and are not meant would be found again for ever
+    lane = step.progress(key).lane
+    again = step.overlay.scan(tables.AGAIN, (*key, lane), (*key, lane + 1), limit - len(running))
+    back = [(_task_key(key, row[4]), _record(step, _task_key(key, row[4]))) for row, _ in again]
+    # What was acted on has left this index, so the next slice begins at its beginning again.
+    return [*running, *back], (_BEHIND_ALL if len(running) + len(back) >= limit else None)
+
+
+def find_running(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[Rows, int | None]:
+    """Find the records of a job that are running, in order."""
+    step = acting.step
+    held = sorted(place for place in step.live.jobs.get(key, ()) if place >= member)
+    rows = [(_task_key(key, place), _record(step, _task_key(key, place))) for place in held[:limit]]
+    return rows, held[limit] if len(held) > limit else None
+
+
+_BEHIND_ALL: Final = 1 << 31  # no member is at or behind this position
+
+
+def _task_key(key: JobKey, member: int) -> TaskKey:
+    return (*key, member)
+
+
+def _record(step: Step, key: TaskKey) -> Task:
+    task = step.task(key)
+    if task is None:
+        raise KeyError(key)
+    return task

@@ -1,0 +1,73 @@
+"""Forgetting: an ended job goes with all its records, output and input, and with nothing left behind.
+
+Records and output of a job go as ranges (the table FORGOTTEN tells the store): ten million members are one write. Its
+dead letters stand by time and are taken away first, in slices; meanwhile the job is `forgetting`: nobody finds
+it.
+"""
+
+from msgspec.structs import replace
+
+from tq.core import tables
+from tq.core.engine.again import last_use
+from tq.core.engine.step import JobKey, Step, TaskKey
+from tq.core.engine.timers import TimerKind, set_timer
+from tq.core.job import Forgotten
+from tq.core.task import State, Task
+from tq.core.vocabulary import Acted, Retain
+
+
+def forget_dead_letter(step: Step, key: TaskKey, task: Task) -> None:
+    """Take a member out of the dead letter queue."""
+    if task.state is State.DEAD:
+        step.overlay.delete(tables.DEAD, (task.ended_ms, *key))
+
+
+def forget_job(step: Step, key: JobKey) -> None:
+    """Remove an ended job. Its key lives on for as long as it was promised."""
+    job = step.job(key)
+    step.close_job(key)
+    step.overlay.put(tables.FORGOTTEN, (key[0],), Forgotten(last_use(step, key, job)))
+    if not job.key:
+        return
+    known = step.overlay.get(tables.KEY, (job.key,))
+    if known is not None and known.expires_ms > step.times.steady_ms:
+        step.overlay.put(tables.KEY, (job.key,), replace(known, is_forgotten=True))
+        step.overlay.put(tables.KEY_END, (known.expires_ms, job.key), True)
+        set_timer(step, TimerKind.KEYS, known.expires_ms)
+    else:
+        step.overlay.delete(tables.KEY, (job.key,))
+
+
+def expire_keys(step: Step) -> None:
+    """Remove the keys of forgotten jobs whose time has passed."""
+    now_ms = step.times.steady_ms
+    rows = step.overlay.scan(tables.KEY_END, (0, ""), (now_ms + 1, ""), step.bounds.slice)
+    for (due_ms, name), _ in rows:
+        step.overlay.delete(tables.KEY_END, (due_ms, name))
+        step.overlay.delete(tables.KEY, (name,))
+    if len(rows) >= step.bounds.slice:
+        set_timer(step, TimerKind.KEYS, now_ms)
+
+
+def retain(step: Step, command: Retain) -> Acted:
+    """Forget what ended long ago, oldest first, a bounded part; `sweeping` says that there is more.
+
+    Jobs with dead letters are kept, and leave the order of what ended: they would stand at its head and hide the rest.
+    """
+    before_ms = max(step.times.wall_ms - command.keep_ms, 0)
+    rows = step.overlay.scan(tables.ENDED, (0,), (before_ms,), step.bounds.slice)
+    done = 0
+    for (ended_ms, number), _ in rows:
+        key = (number, 0)
+        if step.progress(key).counts[State.DEAD]:
+            step.overlay.delete(tables.ENDED, (ended_ms, number))
+            step.progress(key).kept = True
+        else:
+            forget_job(step, key)
+            done += 1
+    return Acted(done, sweeping=len(rows) >= step.bounds.slice)
+
+
+def begin_forgetting(step: Step, key: JobKey) -> None:
+    """Hide a job whose dead letters have to be taken away first."""
+    step.progress(key).forgetting = True

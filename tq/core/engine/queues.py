@@ -1,0 +1,40 @@
+"""Queues: pausing one, and bounding how many of it run."""
+
+from msgspec.structs import replace
+
+from tq.core import tables
+from tq.core.engine.step import Step
+from tq.core.engine.stop import recall_assigned
+from tq.core.job import Queue
+from tq.core.names import NAME_HINT, is_name
+from tq.core.vocabulary import Done, SetQueue
+from tq.errors import BadRequest
+from tq.limits import page_items_max
+
+
+def set_queue(step: Step, command: SetQueue) -> Done:
+    """Change what is set for a queue. What is assigned and has not started comes back; what runs goes on."""
+    if not is_name(command.name):
+        raise BadRequest(f"{command.name[:140]!r} is not a queue", hint=NAME_HINT)
+    if command.max is not None and command.max < 0:
+        raise BadRequest("a queue's maximum is not negative", hint="0 means no bound")
+    before = step.overlay.get(tables.QUEUE, (command.name,))
+    if before is None and len(step.live.queues) >= page_items_max:
+        raise BadRequest(f"{page_items_max} queues have settings already (page_items_max)")
+    queue = before or Queue()
+    if command.paused is not None:
+        queue = replace(queue, paused=command.paused)
+    if command.max is not None:
+        queue = replace(queue, max=command.max)
+    if queue == Queue():
+        step.overlay.delete(tables.QUEUE, (command.name,))
+    else:
+        step.overlay.put(tables.QUEUE, (command.name,), queue)
+        for key in _jobs_in(step, command.name):
+            recall_assigned(step, key)
+    return Done(command.name)
+
+
+def _jobs_in(step: Step, name: str) -> list[tuple[int, int]]:
+    """Return the jobs of a queue that have attempts somewhere: soft state, bounded by what workers hold."""
+    return [key for key in step.live.jobs if step.job(key).queue == name]

@@ -1,0 +1,173 @@
+"""What each verb on jobs and members does: cancel, hold, release, requeue, retry, set priority, forget."""
+
+from typing import Final
+
+from tq.core.engine.act import Acting, Verb, find_alive, find_records, find_running
+from tq.core.engine.forget import begin_forgetting, forget_dead_letter, forget_job
+from tq.core.engine.step import JobKey, TaskKey, history_with_last
+from tq.core.engine.stop import cancel_task, recall_assigned, stop_task
+from tq.core.job import Progress
+from tq.core.selection import ALL
+from tq.core.task import Cause, Phase, State, Task, Trigger, is_legal
+from tq.core.vocabulary import Cancel, Forget, Hold, Release, Requeue, Retry, SetPriority
+from tq.errors import BadRequest
+from tq.limits import priority_max
+
+
+def _touched(progress: Progress, first: int, last: int) -> int:
+    """Count the members with a record in the states from `first` to before `last`."""
+    found = sum(progress.counts[first:last])
+    return found - progress.untouched if first <= progress.first < last else found
+
+
+def _begin_cancel(acting: Acting, key: JobKey) -> bool:
+    progress = acting.step.progress(key)
+    acting.tally.unchanged += sum(progress.counts[State.SUCCEEDED :])
+    if progress.untouched and not progress.first.is_terminal and progress.first in acting.states:
+        acting.tally.done += acting.step.move_untouched(key, Trigger.CANCEL)
+    if not _touched(progress, 0, State.SUCCEEDED):
+        return False
+    progress.cancelling = acting.states is ALL
+    return True
+
+
+def _cancel_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
+    step = acting.step
+    if task is not None:
+        cancel_task(step, key, task, acting.tally)
+    elif step.progress(key[:2]).first.is_terminal:
+        acting.tally.unchanged += 1
+    else:
+        step.move(key, None, Trigger.CANCEL, ended_ms=step.times.wall_ms, cause=Cause.CANCELLED)
+        acting.tally.done += 1
+
+
+def _end_cancel(acting: Acting, key: JobKey) -> None:
+    acting.step.progress(key).cancelling = False
+
+
+def _begin_hold(acting: Acting, key: JobKey) -> bool:
+    progress = acting.step.progress(key)
+    if progress.hold or progress.is_ended:
+        acting.tally.leave("was held already" if progress.hold else "had ended already")
+        return False
+    progress.hold = True
+    if progress.first is State.QUEUED and progress.untouched:
+        acting.step.move_untouched(key, Trigger.HOLD)
+    recall_assigned(acting.step, key)
+    acting.tally.done += 1
+    return False
+
+
+def _begin_release(acting: Acting, key: JobKey) -> bool:
+    progress = acting.step.progress(key)
+    if not progress.hold:
+        acting.tally.leave("was not held")
+        return False
+    progress.hold = False
+    if progress.first is State.HELD:
+        acting.step.move_untouched(key, Trigger.OPEN)
+    acting.tally.done += 1
+    return False
+
+
+def _begin_requeue(acting: Acting, key: JobKey) -> bool:
+    running = acting.step.progress(key).counts[State.RUNNING]
+    if not running:
+        acting.tally.leave("does not run")
+    return running > 0
+
+
+def _requeue_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
+    if task is None or task.state is not State.RUNNING or task.phase is Phase.STOPPING:
+        acting.tally.leave("does not run")
+        return
+    stop_task(acting.step, key, task, Cause.REQUEUE, acting.tally)
+
+
+def _begin_retry(acting: Acting, key: JobKey) -> bool:
+    progress = acting.step.progress(key)
+    trigger = _retry_trigger(acting, progress.first)
+    if trigger is not None and progress.untouched and progress.first in acting.states:
+        acting.tally.done += acting.step.move_untouched(key, trigger)
+    if not _touched(progress, State.SUCCEEDED, len(State)):
+        acting.tally.leave("has not ended")
+        return False
+    return True
+
+
+def _retry_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
+    state = task.state if task else acting.step.progress(key[:2]).first
+    trigger = _retry_trigger(acting, state)
+    if trigger is None:
+        acting.tally.leave("did not fail; --force runs it again" if state is State.SUCCEEDED else "has not ended")
+        return
+    acting.step.move(
+        key,
+        task,
+        trigger,
+        round=(task.round if task else 1) + 1,
+        failures=0,
+        losses=0,
+        charged=False,
+        phase=Phase.NONE,
+        cause=Cause.NONE,
+        history=history_with_last(task),
+    )
+    acting.tally.done += 1
+
+
+def _retry_trigger(acting: Acting, state: State) -> Trigger | None:
+    if is_legal(state, Trigger.RETRY):
+        return Trigger.RETRY
+    forced = isinstance(acting.command, Retry) and acting.command.force
+    return Trigger.FORCE_RETRY if forced and is_legal(state, Trigger.FORCE_RETRY) else None
+
+
+def _begin_priority(acting: Acting, key: JobKey) -> bool:
+    if not isinstance(acting.command, SetPriority) or not -priority_max <= acting.command.priority <= priority_max:
+        raise BadRequest("a priority is between -100 and 100")
+    if acting.step.progress(key).is_ended:
+        acting.tally.leave("had ended already")
+        return False
+    acting.step.set_rank(key, priority_max - acting.command.priority)
+    acting.tally.done += 1
+    return False
+
+
+def _begin_forget(acting: Acting, key: JobKey) -> bool:
+    progress = acting.step.progress(key)
+    if not progress.is_ended:
+        acting.tally.leave("has not ended; cancel it first")
+        return False
+    if not progress.counts[State.DEAD]:
+        _end_forget(acting, key)
+        return False
+    begin_forgetting(acting.step, key)
+    return True
+
+
+def _forget_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
+    if task is not None:
+        forget_dead_letter(acting.step, key, task)
+
+
+def _end_forget(acting: Acting, key: JobKey) -> None:
+    forget_job(acting.step, key)
+    acting.tally.done += 1
+
+
+def _nothing(_acting: Acting, _key: JobKey) -> None:
+    return
+
+
+VERBS: Final[dict[type, Verb]] = {
+    Cancel: Verb(_begin_cancel, find_alive, _cancel_member, _end_cancel, has_members=True),
+    Hold: Verb(_begin_hold, find_records, None, _nothing),
+    Release: Verb(_begin_release, find_records, None, _nothing),
+    Requeue: Verb(_begin_requeue, find_running, _requeue_member, _nothing, has_members=True),
+    Retry: Verb(_begin_retry, find_records, _retry_member, _nothing, has_members=True),
+    SetPriority: Verb(_begin_priority, find_records, None, _nothing),
+    Forget: Verb(_begin_forget, find_records, _forget_member, _end_forget),
+}
+

@@ -1,0 +1,82 @@
+"""Which jobs and members a client means: ids, ranges of an array, and filters over all jobs."""
+
+import re
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from tq.core import ids, tables
+from tq.core.job import Job, Progress
+from tq.core.task import State
+from tq.core.view import View
+from tq.core.vocabulary import Where
+from tq.errors import BadRequest, TaskNotFound, TooLarge
+
+_RANGE: Final = re.compile(r"([1-9][0-9]{0,17})\.([0-9]{1,18})-([0-9]{1,18})")
+_WORDS: Final = {state.word: frozenset((state,)) for state in State} | {
+    "failed": frozenset((State.DEAD, State.EXPIRED))
+}
+ALL: Final = frozenset(State)
+
+
+class Target(NamedTuple):
+    """A job, or some of its members by position (`members` None = the whole job)."""
+
+    job: int
+    members: tuple[int, ...] | None = None
+
+
+def resolve(view: View, texts: Iterable[str], members_max: int) -> list[Target]:
+    """Return what ids and ranges name, each once. Raises BadRequest, TaskNotFound, TooLarge."""
+    targets: dict[Target, None] = {}
+    count = 0
+    for text in texts:
+        target = _target(view, text, members_max)
+        targets[target] = None
+        count += len(target.members) if target.members is not None else 1
+        if count > members_max:
+            raise TooLarge(f"these name more than {members_max} tasks or jobs", hint="name whole jobs, or a filter")
+    return list(targets)
+
+
+def _target(view: View, text: str, members_max: int) -> Target:
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        number, value = ids.parse(text)
+        job = _job(view, number)
+        return Target(number) if value is None else Target(number, (ids.position(number, job, value),))
+    number, first, last = map(int, match.groups())
+    job = _job(view, number)
+    if last < first:
+        raise BadRequest(f"the range {text} runs backwards", hint=f"write {number}.{last}-{first}")
+    low, high = ids.position(number, job, first), ids.position(number, job, last)
+    if high - low >= members_max:
+        raise TooLarge(f"{text} names more than {members_max} tasks", hint=f"name the whole job: {number}")
+    return Target(number, tuple(range(low, high + 1)))
+
+
+def _job(view: View, number: int) -> Job:
+    job = view.get(tables.JOB, (number, 0))
+    progress = view.get(tables.PROGRESS, (number, 0))
+    if job is None or progress is None or progress.forgetting:
+        raise TaskNotFound(f"there is no job {number}", hint="tq ls")
+    return job
+
+
+def states_of(words: Iterable[str]) -> frozenset[State]:
+    """Return the states that words name; no words name all. Raises BadRequest."""
+    found: frozenset[State] = frozenset()
+    for word in words:
+        if word not in _WORDS:
+            raise BadRequest(f"{word[:40]!r} is not a state", hint="one of " + ", ".join(_WORDS))
+        found |= _WORDS[word]
+    return found or ALL
+
+
+def matches(where: Where, states: frozenset[State], job: Job, progress: Progress) -> bool:
+    """Whether a job has what a filter asks for, and at least one task in one of the states."""
+    return (
+        where.queue in ("", job.queue)
+        and where.name in ("", job.name)
+        and (not where.tag or where.tag in job.tags)
+        and (states is ALL or any(progress.counts[state] for state in states))
+    )
