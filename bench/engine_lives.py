@@ -2,7 +2,7 @@
 
     python bench/engine_lives.py [MEMBERS]
 
-Submit, then lease, report and commit in turns of about 500 ends, as a worker with two slots and short tasks causes them.
+Submit, then lease, report and commit in turns of about 500 ends, as a worker with two slots and short tasks does.
 """
 
 import sys

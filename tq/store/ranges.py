@@ -8,7 +8,6 @@ from tq.core.tables import BODY, ENTRIES, ENTRY_AT, TASK
 from tq.core.view import Key, Table
 from tq.store.keys import KEYS, OUTPUT
 
-
 blob_tables: Final[tuple[Table[Any], ...]] = (BODY, ENTRIES, ENTRY_AT)
 
 
