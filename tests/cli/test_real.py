@@ -297,3 +297,22 @@ def test_the_file_of_a_killed_server_is_no_server_whoever_has_its_number_now(tmp
         place.says(r"worker \| .* connected ", process)
     finally:
         assert stop(process) == 0
+
+
+def test_what_a_second_ctrl_c_stops_goes_back_uncharged(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    process = place.start()
+    place.says(r"worker \| .* connected ", process)
+    task = place.tq("submit", "--", "sleep", "60").out.strip()
+    assert place.tq("wait", "--for", "running", task).status == 0
+    for pattern in ("nothing new is taken", "stopping now"):
+        process.send_signal(signal.SIGINT)
+        place.says(pattern)
+    assert process.wait(30) == 0
+    place.says("worker_leaves .* unacknowledged=0")
+    process = place.start()
+    try:
+        assert place.says(r"(?s)server_stopped.*worker \| [^\n]* connected ", process)
+        assert place.show(task)["losses"] == 0
+    finally:
+        stop(process)

@@ -30,4 +30,4 @@ def test_a_signal_is_only_counted_where_it_comes_and_obeyed_at_the_next_look() -
     roles._on_signal(signal.SIGINT, None)
     roles._obey()
     assert worker.sent == [signal.SIGTERM, signal.SIGTERM, signal.SIGKILL]
-    assert server.sent == [signal.SIGTERM, signal.SIGKILL]
+    assert server.sent == [signal.SIGKILL]

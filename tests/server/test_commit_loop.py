@@ -371,3 +371,18 @@ def test_joining_is_answered_before_the_assignments_that_follow_from_it() -> Non
 
     assert loop.left[0] == ("join", Joined())
     assert isinstance(loop.left[1], Start)
+
+
+def test_whoever_cannot_be_answered_is_told_so_and_does_not_wait_for_ever() -> None:
+    loop = Loop().start()
+    got: list[Any] = []
+
+    def reply(answer: Any) -> None:
+        got.append(answer)
+        if isinstance(answer, Document):
+            raise KeyError("a bug of the session's")
+
+    loop.inlet.put([Request(Status(), "me", reply)])
+    loop.settle()
+
+    assert [type(answer) for answer in got] == [Document, errors.InternalError]

@@ -179,9 +179,10 @@ class Roles:
             self._worker.signal(signal.SIGTERM)
         else:
             talk.say("\ntq: stopping now")
+            # The server stays until the worker is gone (_start_due): else nobody takes back what the worker stops.
             self._worker.signal(signal.SIGTERM if self._signals == 2 else signal.SIGKILL)
-            if self._server is not None:
-                self._server.signal(signal.SIGTERM if self._signals == 2 else signal.SIGKILL)
+            if self._server is not None and self._signals > 2:
+                self._server.signal(signal.SIGKILL)
 
     def _is_over(self) -> bool:
         is_server_running = self._server is not None and self._server.process is not None

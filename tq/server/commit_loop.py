@@ -19,6 +19,7 @@ leaves the generator and stops the server. A StoreError answers everything pendi
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import Final, Protocol
 
@@ -31,6 +32,7 @@ from tq.store.seam import Store
 UNKNOWN: Final = errors.Unknown(
     "the disk failed, so it is not known whether this took effect", hint="repeat it with the same key"
 )
+LOST_ANSWER: Final = errors.InternalError("it was done, and the server failed at the answer", hint="its log says where")
 STOPPING: Final = errors.NotDone("the server is stopping", hint="try again in a moment")
 
 
@@ -315,6 +317,8 @@ class Pipeline:
                 reply(answer)
             except Exception as error:  # noqa: BLE001 - a session's bug: its peer's loss, never the server's (I12)
                 self._bug(answer, error)
+                with suppress(Exception):  # silence would keep its peer waiting for as long as both live
+                    reply(LOST_ANSWER)
         yield Point.REPLIED
         if answers.effects:
             self._release(answers.effects)
