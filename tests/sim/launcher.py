@@ -63,8 +63,9 @@ class Order:
 class Attempt:
     """One attempt as the launcher holds it."""
 
-    def __init__(self, ref: AttemptRef, order: Order) -> None:
+    def __init__(self, ref: AttemptRef, order: Order, entry: bytes | None) -> None:
         self.ref = ref
+        self.entry = entry
         self.order = order
         self.phase = Phase.QUEUED
         self.cause = Cause.NONE
@@ -116,7 +117,7 @@ class Launcher(Process):
 
     def _queue(self, spawn: frames.Spawn) -> None:
         order = Order(spawn)
-        new = [Attempt(one.attempt, order) for one in spawn.attempts if one.attempt not in self.held]
+        new = [Attempt(one.attempt, order, one.entry) for one in spawn.attempts if one.attempt not in self.held]
         self.held.update((attempt.ref, attempt) for attempt in new)
         self._lanes.add(spawn.lane, spawn.width, new)  # type: ignore[arg-type]  # has what the queue looks at
 
@@ -164,7 +165,7 @@ class Launcher(Process):
                 continue
             self.live += 1
             attempt.begin_us = self.world.now_us
-            self.ledger.process_starts(attempt.ref)
+            self.ledger.process_starts(attempt.ref, attempt.entry)
             run_us, code = self._fate(attempt.order.body)
             if run_us > STARTED_US:
                 self.after(STARTED_US, self._started, attempt)
