@@ -249,6 +249,25 @@ class TestBar:
     def test_it_fills(self) -> None:
         assert waiting._bar(1, 2, "1/2", 80) == "[############............] 1/2"
 
+    @pytest.mark.parametrize(
+        "term, quiet, is_shown", [("xterm", False, True), ("dumb", False, False), ("xterm", True, False)]
+    )
+    def test_it_is_drawn_only_where_it_can_be_wiped_away(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        term: str,
+        quiet: bool,
+        is_shown: bool,
+    ) -> None:
+        monkeypatch.setenv("TERM", term)
+        monkeypatch.setattr(context, "is_terminal", lambda _: True)
+        bar = waiting._Bar(is_quiet=quiet)
+        bar.show([v.Outcome("43", "running", size=4, ended=2, succeeded=1)])
+        bar.clear()
+        shown = capsys.readouterr().err
+        assert shown == ("\r\x1b[K[############............] 2/4, 1 failed\r\x1b[K" if is_shown else "")
+
     def test_a_stream_that_is_no_terminal_has_eighty_columns(self, tmp_path: Path) -> None:
         with (tmp_path / "file").open("w") as file:
             assert context.columns(file) == 80

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -191,17 +192,52 @@ def test_a_completion_script_is_one_that_its_shell_reads(shell: str, check: list
     assert subprocess.run([*check, path], check=False).returncode == 0
 
 
-def test_bash_completes_verbs_options_and_live_ids(task: FakeServer, tmp_path) -> None:
-    script = tmp_path / "tq.bash"
-    script.write_bytes(subprocess.run([*TQ, "completion", "bash"], capture_output=True, check=True).stdout)
+def installed(shell: str, tmp_path: Path) -> Path:
+    """Return the completion script of a shell, with a program `tq` beside it; skip where there is no such shell."""
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    script = tmp_path / f"tq.{shell}"
+    script.write_bytes(subprocess.run([*TQ, "completion", shell], capture_output=True, check=True).stdout)
     (tmp_path / "tq").write_text(f'#!/bin/sh\nexec {" ".join(TQ)} "$@"\n')
     (tmp_path / "tq").chmod(0o755)
+    return script
+
+
+def says(shell: list[str], program: str, tmp_path: Path) -> list[str]:
+    environ = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    return subprocess.run([*shell, program], capture_output=True, check=True, text=True, env=environ).stdout.split()
+
+
+def test_zsh_completes_live_ids_and_queues(task: FakeServer, tmp_path: Path) -> None:
+    script = installed("zsh", tmp_path)
 
     def complete(*words: str) -> list[str]:
         quoted = " ".join(f"'{word}'" for word in ("tq", *words))
-        setting = f"PATH={tmp_path}:$PATH; . {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words)}"
-        program = setting + '; _tq; printf "%s\\n" "${COMPREPLY[@]}"'
-        return subprocess.run(["bash", "-c", program], capture_output=True, check=True, text=True).stdout.split()
+        setting = f'compadd() {{ print -r -- "$@" }}; compdef() {{ : }}; . {script}; '
+        return says(["zsh", "-f", "-c"], f"{setting} words=({quoted}); CURRENT={len(words) + 1}; _tq", tmp_path)
+
+    assert complete("show", "") == ["--", "last", *map(str, range(50))]
+    assert complete("queue", "pause", "") == ["--", "builds", "default", "touchevil"]
+    assert complete("queue", "") == ["--", "ls", "set", "pause", "resume"]
+
+
+def test_fish_completes_live_ids_and_queues(task: FakeServer, tmp_path: Path) -> None:
+    script = installed("fish", tmp_path)
+
+    def complete(line: str) -> list[str]:
+        return says(["fish", "-c"], f"source {script}; complete -C '{line}'", tmp_path)
+
+    assert complete("tq show 4") == ["4", *map(str, range(40, 50))]
+    assert complete("tq queue pause b") == ["builds"]
+
+
+def test_bash_completes_verbs_options_and_live_ids(task: FakeServer, tmp_path: Path) -> None:
+    script = installed("bash", tmp_path)
+
+    def complete(*words: str) -> list[str]:
+        quoted = " ".join(f"'{word}'" for word in ("tq", *words))
+        setting = f". {script}; COMP_WORDS=({quoted}); COMP_CWORD={len(words)}"
+        return says(["bash", "-c"], setting + '; _tq; printf "%s\\n" "${COMPREPLY[@]}"', tmp_path)
 
     assert complete("sub") == ["submit"]
     assert complete("submit", "--pri") == ["--priority"]

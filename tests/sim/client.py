@@ -12,6 +12,7 @@ from tq.core import vocabulary as v
 from tq.wire import messages as m
 
 SILENT_US: Final = 6 * SECOND
+_NO_SURPRISE: Final = ("already_ended", "not_ended", "not_found", "bad_request", "too_large")
 TRY_AGAIN: Final = ("unknown", "not_done")
 
 
@@ -124,7 +125,7 @@ class Client(Process):
         self._done(f"got id {message.answer.id}")
 
     def _check(self, answer: v.Answer) -> None:
-        if isinstance(answer, v.Cancelled) and isinstance(self.command, v.Cancel):
+        if isinstance(answer, v.Acted) and isinstance(self.command, v.Cancel):
             for text in self.command.ids:
                 if "." not in text:
                     self.ledger.cancelled.add(int(text))
@@ -172,7 +173,7 @@ class Client(Process):
                 return
             self.todo = self._script.plan(self.jobs)
         self.command = self.todo.pop(0)
-        self.expects = ("already_ended", "not_found", "bad_request") if not isinstance(self.command, v.Submit) else ()
+        self.expects = () if isinstance(self.command, v.Submit | v.AddEntries) else _NO_SURPRISE
         if isinstance(self.command, v.Submit):
             known = self.ledger.told.get(self.command.key)
             is_other = any(sub.key == self.command.key and sub != self.command for _, sub in self.jobs)

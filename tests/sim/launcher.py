@@ -64,8 +64,9 @@ class Order:
 class Attempt:
     """One attempt as the launcher holds it."""
 
-    def __init__(self, ref: AttemptRef, order: Order) -> None:
+    def __init__(self, ref: AttemptRef, order: Order, entry: bytes | None) -> None:
         self.ref = ref
+        self.entry = entry
         self.order = order
         self.phase = Phase.QUEUED
         self.cause = Cause.NONE
@@ -124,7 +125,7 @@ class Launcher(Process):
         if spawn.stdin and self._inputs.get(spawn.stdin) != INPUT:
             raise self.world.violated(f"{spawn} comes with the input {self._inputs.get(spawn.stdin)}")
         order = Order(spawn)
-        new = [Attempt(one.attempt, order) for one in spawn.attempts if one.attempt not in self.held]
+        new = [Attempt(one.attempt, order, one.entry) for one in spawn.attempts if one.attempt not in self.held]
         self.held.update((attempt.ref, attempt) for attempt in new)
         self._lanes.add(spawn.lane, spawn.width, new)  # type: ignore[arg-type]  # has what the queue looks at
 
@@ -172,7 +173,7 @@ class Launcher(Process):
                 continue
             self.live += 1
             attempt.begin_us = self.world.now_us
-            self.ledger.process_starts(attempt.ref)
+            self.ledger.process_starts(attempt.ref, attempt.entry)
             self._check_room()
             run_us, code = self._fate(attempt.order.body)
             if run_us > STARTED_US:

@@ -17,6 +17,11 @@ from tq.store.seam import Store
 TaskKey = tuple[int, int, int]
 
 
+def entry_of(key: str, member: int) -> bytes:
+    """Return the entry that a member of the job of this key must get."""
+    return b"%s %d" % (key.encode(), member)
+
+
 class Told(NamedTuple):
     """A submit that was acknowledged: its key, the id, how many members, and what else a check needs."""
 
@@ -116,10 +121,13 @@ class Ledger:
 
     # ------------------------------------------------------------ what workers do
 
-    def process_starts(self, ref: AttemptRef) -> None:
+    def process_starts(self, ref: AttemptRef, entry: bytes | None) -> None:
         """A process of this attempt begins: the first and only one, and no sibling runs that nobody called lost."""
         if ref in self.started:
             raise self.world.violated(f"{ref} was started twice")
+        job = self.jobs[ref.job, ref.part]
+        if entry != (entry_of(job.key, ref.member) if job.entries else None):
+            raise self.world.violated(f"{ref} of job {job.key} got the entry {entry!r}")
         self.started.add(ref)
         other = self.running.get(ref.task)
         older = min(ref.attempt, other.attempt) if other is not None else 0

@@ -137,7 +137,8 @@ class Run:
                 if not progress.is_ended and (progress.hold or self.ledger.jobs[key].demand == IMPOSSIBLE)
             ]
             if stuck:
-                client.tell(v.Cancel(tuple(stuck)))
+                for job in stuck:
+                    client.tell(v.Cancel((job,)))
         self.world.after(5 * SECOND, self._tidy_up)
 
     def _is_drained(self) -> bool:

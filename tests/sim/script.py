@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from tests.sim.launcher import INPUT, PROFILES
+from tests.sim.ledger import entry_of
 from tests.sim.world import World
 from tq.core import vocabulary as v
 from tq.core.job import Demand
@@ -62,6 +65,8 @@ class Script:
             todo += [v.Upload(key, 0, INPUT), self._submit(stdin_key=key)]
         elif share < 0.985:
             todo += self._token()
+        elif share < 0.99:
+            todo += self._lines()
         if not todo:
             todo.append(v.Get(f"{dice.randint(1, 2_000)}"))
         return todo
@@ -71,6 +76,24 @@ class Script:
         self._submits += 1
         name = f"{self._name}-{self._submits}"
         return [v.CreateToken(name, bytes(32), "submit"), v.Tokens(), v.RevokeToken(name)]
+
+    def _lines(self) -> list[v.ClientCommand]:
+        """Upload entries in runs, some of them twice, and submit an array of them; an entry names its job's key."""
+        dice = self.world.dice
+        submit = self._submit()
+        todo: list[v.ClientCommand] = []
+        size = 0
+        for _ in range(dice.randint(1, 4)):
+            items = tuple(entry_of(submit.key, size + place) for place in range(dice.randint(1, 5)))
+            todo.append(
+                v.AddEntries(submit.key, size, items, b"%d" % size if size else b"", b"%d" % (size + len(items)))
+            )
+            size += len(items)
+        for place in reversed(range(len(todo))):
+            if dice.random() < 0.1:
+                todo.insert(place, todo[place])
+        fields = {"size": size, "is_array": True, "entries_key": submit.key, "entries_digest": b"%d" % size}
+        return [*todo, replace(submit, **fields)] if dice.random() < 0.9 else todo
 
     def _submit(self, stdin_key: str = "") -> v.Submit:
         dice = self.world.dice
