@@ -1,7 +1,4 @@
-"""Bad input and tasks that misbehave, with the real program: a clear error or a named cause, and the server goes on.
-
-One server and one worker are shared by all tests here; a test that needs another kind makes its own town.
-"""
+"""Bad input and tasks that misbehave, with the real program: one server and worker for all, which go on."""
 
 import contextlib
 import json
@@ -51,9 +48,7 @@ def goes_on(request: pytest.FixtureRequest) -> Iterator[None]:
 def figures(here: Town) -> dict[str, Any]:
     """Return the server's status; over a connection, since a program for each look would double the time."""
     with here.client() as client:
-        answer: Any = client.ask(Status())
-    value: dict[str, Any] = answer.value
-    return value
+        return client.ask(Status()).value
 
 
 def jobs(here: Town) -> int:

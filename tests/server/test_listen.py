@@ -476,15 +476,16 @@ async def test_the_ca_is_fetched_once_and_its_hash_compared(identity: Identity) 
 async def test_small_frames_leave_at_once_and_a_dead_peer_is_noticed(identity: Identity) -> None:
     options: list[int] = []
 
+    def look(stream: SecureStream) -> None:
+        options.append(stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        options.append(stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
     async def attend(arrival: Arrival) -> None:
-        options.append(arrival.stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-        options.append(arrival.stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        look(arrival.stream)
 
     async with serving(identity, attend) as served, served.client() as link:
-        raw = link.stream
-        assert isinstance(raw, SecureStream)
-        options.append(raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
-        options.append(raw.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+        assert isinstance(link.stream, SecureStream)
+        look(link.stream)
         assert [messages async for messages in link] == []
 
     assert len(options) == 4
@@ -494,11 +495,8 @@ async def test_small_frames_leave_at_once_and_a_dead_peer_is_noticed(identity: I
 async def test_no_session_ticket_is_sent(identity: Identity) -> None:
     """A ticket that nobody reads turns a clean close into a reset, or into a deadlock (python-trio/trio#819)."""
     assert identity.context.num_tickets == 0
-    async with serving(identity) as served:
-        stream = await dial.dial(served.address, served.context)
-        await stream.send_all(Connection().send([HELLO]))
-        end, got = Connection(), list[Message]()
-        while not got:
-            got = end.receive_data(bytes(await stream.receive_some()))
-        assert not stream.has_ticket
-        await stream.aclose()
+    async with serving(identity) as served, served.client() as link:
+        link.send_nowait(HELLO)
+        assert await anext(link)
+        assert isinstance(link.stream, SecureStream)
+        assert not link.stream.has_ticket

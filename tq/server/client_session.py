@@ -260,9 +260,6 @@ class ClientSession:
                 self._answer(number, refusal)
         self._readers.pop(number, None)
 
-    def _room_again(self) -> None:
-        self._room.set()
-
 
 def _bulk_bytes(command: v.ClientCommand) -> int:
     """Return the size of a part of an upload; 0 for what somebody waits for."""

@@ -37,7 +37,7 @@ class WorkerSession:
         self._link = link
         self._submitter = submitter
         self._room = trio.Event()
-        self._inlet = desk.intake.inlet(self._room_again)
+        self._inlet = desk.intake.inlet(lambda: self._room.set())  # noqa: PLW0108 - each time another event
         self._joined = trio.Event()
         self._outbox: deque[v.Effect | v.Joined] = deque()
         self._outbox_filled = trio.Event()
@@ -224,6 +224,3 @@ class WorkerSession:
 
     def _heard(self) -> None:
         self._desk.lease_clock.heard(self.peer.worker, self.peer.session)
-
-    def _room_again(self) -> None:
-        self._room.set()

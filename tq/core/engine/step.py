@@ -113,7 +113,7 @@ class Step:
         after = transition(before, trigger)
         if task is None:
             task = Task(before)
-            self._touch(progress, key[2], trigger)
+            _touch(progress, key[2], trigger)
         else:
             self._unindex(key, task, progress)
         if after is State.QUEUED:
@@ -208,13 +208,6 @@ class Step:
             self.overlay.delete(tables.ENDED, (progress.ended_ms, key[0]))
             progress.ended_ms = 0
 
-    def _touch(self, progress: Progress, member: int, trigger: Trigger) -> None:
-        progress.untouched -= 1
-        if trigger is Trigger.LEASE:
-            progress.cursor = member + 1
-        elif member >= progress.cursor:
-            progress.ahead += 1
-
     def _count(self, progress: Progress, before: State, after: State, more: int) -> None:
         lane = self.lane(progress.lane)
         for counts in (progress.counts, lane.counts):
@@ -240,6 +233,15 @@ class Step:
             self.overlay.delete(tables.AGAIN, (*key[:2], progress.lane, task.since_ms, key[2]))
         elif state is State.DEAD:
             self.overlay.delete(tables.DEAD, (task.ended_ms, *key))
+
+
+def _touch(progress: Progress, member: int, trigger: Trigger) -> None:
+    """Count that an untouched member gets a record."""
+    progress.untouched -= 1
+    if trigger is Trigger.LEASE:
+        progress.cursor = member + 1
+    elif member >= progress.cursor:
+        progress.ahead += 1
 
 
 def history_with_last(task: Task | None) -> tuple[Ending, ...]:

@@ -1,0 +1,119 @@
+"""What the engine says to whoever gave a command. Part of the vocabulary (vocabulary.py), which names them all."""
+
+from typing import Any
+
+from tq.core.commands import Submit
+from tq.core.words import AttemptRef, Word
+
+
+class Submitted(Word, frozen=True, tag=True):
+    """`id` is the job's; `existed` says that the key was known already; `warning` is for the person."""
+
+    id: str
+    existed: bool = False
+    warning: str = ""
+
+
+class Uploaded(Word, frozen=True, tag=True):
+    """`received` is the next offset in bytes, or the next entry; `digest` the `after` of the last run.
+
+    `job` is the job that the key has made already: nothing more is to be sent.
+    """
+
+    received: int
+    digest: bytes = b""
+    job: str = ""
+
+
+class Requested(Word, frozen=True, tag=True):
+    """A request as it was, without keys: what was uploaded for it is named by `stdin_of` and `entries_of`."""
+
+    submit: Submit
+
+
+class Acted(Word, frozen=True, tag=True):
+    """How many tasks (for what acts on whole jobs: jobs) were changed, were asked to stop, were left as they were.
+
+    `sweeping`: a sweep goes on with the rest, beyond these counts.
+    """
+
+    done: int
+    stopping: int = 0
+    unchanged: int = 0
+    sweeping: bool = False
+
+
+class Document(Word, frozen=True, tag=True):
+    """One JSON-like document for people and scripts (`show`, `status`, `store stats`): str keys, plain values."""
+
+    value: dict[str, Any]
+
+
+class Page(Word, frozen=True, tag=True):
+    """Some documents, and the page to ask for next ('' = no more; a page may be empty with a next)."""
+
+    items: tuple[dict[str, Any], ...]
+    next: str = ""
+
+
+class Outcome(Word, frozen=True, gc=False):
+    """How one job or task stands, as `wait` needs it. `code` and `cause` as in End; of an array only the counts."""
+
+    id: str
+    state: str  # of a job with several tasks: `ended`, or the most alive of its tasks' states
+    phase: str = ""
+    code: int = 0
+    cause: str = ""
+    size: int = 1
+    succeeded: int = 0
+    ended: int = 0
+    attempt: int = 0
+    usage: bytes = b""  # CBOR of a wire.body.Usage
+
+
+class Waited(Word, frozen=True, tag=True):
+    """`done` says that the condition holds for all of `outcomes`."""
+
+    done: bool
+    outcomes: tuple[Outcome, ...]
+
+
+class Done(Word, frozen=True, tag=True):
+    """It is done; `text` names what it was done to."""
+
+    text: str = ""
+
+
+class Chunk(Word, frozen=True, tag=True):
+    """Output bytes: `stream` 1 or 2, at `offset` of that stream. A jump of the offset is a dropped middle."""
+
+    stream: int
+    offset: int
+    data: bytes
+    attempt: int = 0
+
+
+class LogsEnd(Word, frozen=True, tag=True):
+    """The output is complete (or, without `follow`, this is all there is). Totals in bytes by stream."""
+
+    attempt: int
+    totals: tuple[int, int]
+    state: str = ""
+
+
+class Joined(Word, frozen=True, tag=True):
+    """The complete answer to what a worker holds: stop these (with a cause), these reports are settled, keep the rest.
+
+    `stopping` maps the position in the held list to a core.task.Cause.
+    """
+
+    stop: tuple[tuple[AttemptRef, int], ...] = ()
+    settled: tuple[AttemptRef, ...] = ()
+
+
+class Recovered(Word, frozen=True, tag=True):
+    """After a start of the server: who holds attempts, and the names of this life of the store."""
+
+    lineage: int
+    epoch: int
+    workers: tuple[int, ...]

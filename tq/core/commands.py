@@ -1,0 +1,323 @@
+"""What clients, workers and the server itself ask of the engine, or tell it. Part of the vocabulary (vocabulary.py)."""
+
+from tq.core.job import Demand
+from tq.core.words import AttemptRef, Word
+
+
+class Submit(Word, frozen=True, tag=True):
+    """Make a job. `key` makes it idempotent. `stdin_key` names a finished upload that becomes its input, `entries_key`
+    one of `size` entries, one for each member: nothing of it runs before this submit.
+
+    `body` is the CBOR of a `wire.body.Body`, opaque here. `size` members; an array shows member position p as
+    `array_first + p * array_step`. `entries_digest` is the `after` of the last run: entries are a part of the request.
+    `stdin_of` and `entries_of` name a job whose uploaded input, or entries, this one gets, too.
+    """
+
+    key: str
+    body: bytes
+    name: str = ""
+    tags: tuple[str, ...] = ()
+    queue: str = "default"
+    priority: int = 0
+    demand: Demand = Demand()
+    size: int = 1
+    is_array: bool = False
+    array_first: int = 1
+    array_step: int = 1
+    throttle: int = 0
+    retries: int = 0
+    crash_limit: int = 3
+    hold: bool = False
+    trace: str = ""
+    stdin_key: str = ""
+    entries_key: str = ""
+    max_fails: int = -1
+    entries_digest: bytes = b""
+    stdin_of: str = ""
+    entries_of: str = ""
+
+
+class Upload(Word, frozen=True, tag=True):
+    """One piece of a large input, at byte `offset` (a multiple of piece_bytes_max). Idempotent by offset."""
+
+    key: str
+    offset: int
+    data: bytes
+
+
+class AddEntries(Word, frozen=True, tag=True):
+    """A run of entries of a coming array, from entry `first` (from 0). Idempotent by `first`.
+
+    A run has at most entries_items_max items and entries_bytes_max bytes; one without items only asks where to go on,
+    and keeps the upload alive. `before` and `after` are the sender's digests of all entries before the run and up to
+    its end: a run joins only the entries that its sender has seen, whoever else uploads under the key.
+    """
+
+    key: str
+    first: int
+    items: tuple[bytes, ...]
+    before: bytes = b""
+    after: bytes = b""
+
+
+class Where(Word, frozen=True):
+    """Which jobs: all that match every part that is given. `states` are words; `failed` means dead or expired.
+
+    What acts on tasks acts on those of a matching job that are in one of the states.
+    """
+
+    states: tuple[str, ...] = ()
+    queue: str = ""
+    tag: str = ""
+    name: str = ""
+
+
+class _Selected(Word, frozen=True):
+    """Base of what acts on many: jobs and members by id (`42`, `43.7`, `43.1-5`), or all jobs that match `where`.
+
+    With `dry_run` the answer says what would be done, and nothing is.
+    """
+
+    ids: tuple[str, ...] = ()
+    where: Where | None = None
+    dry_run: bool = False
+
+
+class Cancel(_Selected, frozen=True, tag=True):
+    """Cancel jobs or members."""
+
+
+class Hold(_Selected, frozen=True, tag=True):
+    """Start nothing more of these jobs; what runs goes on."""
+
+
+class Release(_Selected, frozen=True, tag=True):
+    """End a hold."""
+
+
+class Requeue(_Selected, frozen=True, tag=True):
+    """Stop what runs and put it back into the queue, uncharged."""
+
+
+class Retry(_Selected, frozen=True, tag=True):
+    """Begin a new round of what gave up; with `force` of what succeeded, too."""
+
+    force: bool = False
+
+
+class SetPriority(_Selected, frozen=True, tag=True):
+    """Give jobs another priority."""
+
+    priority: int = 0
+
+
+class Forget(_Selected, frozen=True, tag=True):
+    """Remove ended jobs with all their records and output."""
+
+
+class SetQueue(Word, frozen=True, tag=True):
+    """Pause or resume a queue, or bound how many of it run at once (0 = no bound); None leaves a part as it is."""
+
+    name: str
+    paused: bool | None = None
+    max: int | None = None
+
+
+class Queues(Word, frozen=True, tag=True):
+    """The queues that have tasks or settings."""
+
+
+class Get(Word, frozen=True, tag=True):
+    """Everything about one job or task."""
+
+    id: str
+
+
+class GetRequest(Word, frozen=True, tag=True):
+    """The request that made a job, to make it again."""
+
+    id: str
+
+
+class List(Word, frozen=True, tag=True):
+    """Jobs, newest first; with `job`, the members of that job, in order. `page` continues an earlier answer."""
+
+    job: str = ""
+    states: tuple[str, ...] = ()
+    queue: str = ""
+    tag: str = ""
+    name: str = ""
+    limit: int = 100
+    page: str = ""
+
+
+class Wait(Word, frozen=True, tag=True):
+    """Whether these ended (`until` = `done`) or started (`running`), and how. The server subscribes the asker."""
+
+    ids: tuple[str, ...]
+    until: str = "done"
+
+
+class Workers(Word, frozen=True, tag=True):
+    """The connected workers."""
+
+
+class Drain(Word, frozen=True, tag=True):
+    """Stop (or, with `on` False, resume) leasing to a worker, named by id, unique id prefix or host."""
+
+    worker: str
+    on: bool = True
+
+
+class CreateToken(Word, frozen=True, tag=True):
+    """Store a new token. The caller made the secret; only its SHA-256 comes here. `expires_ms` wall, 0 = never."""
+
+    id: str
+    digest: bytes
+    role: str
+    name: str = ""
+    expires_ms: int = 0
+
+
+class RevokeToken(Word, frozen=True, tag=True):
+    """Forget a token, by id; its connections are closed."""
+
+    id: str
+
+
+class Tokens(Word, frozen=True, tag=True):
+    """The tokens that exist, without secrets."""
+
+
+class Status(Word, frozen=True, tag=True):
+    """Counts by state over all queues, workers, and the server's own story."""
+
+
+class StoreStatistics(Word, frozen=True, tag=True):
+    """What `tq store stats` prints. Answered at the edge, from the store."""
+
+
+class Logs(Word, frozen=True, tag=True):
+    """Stored output of one task. `attempt` 0 = the latest. Answered at the edge (output is the second door).
+
+    `position` are the bytes already seen of (stdout, stderr); `follow` keeps sending chunks until the task's end.
+    """
+
+    id: str
+    attempt: int = 0
+    follow: bool = False
+    position: tuple[int, int] = (0, 0)
+    tail_bytes: int = 0
+
+
+# ---------------------------------------------------------------- commands of workers and of the server itself
+
+
+class Capacity(Word, frozen=True):
+    """What a worker offers and who it is."""
+
+    slots: int
+    cpus_milli: int = 0
+    mem_bytes: int = 0
+    host: str = ""
+    pid: int = 0
+    software: str = ""
+    queues: tuple[str, ...] = ()  # empty = all
+    labels: tuple[str, ...] = ()
+    level: str = "group"  # of containment
+
+
+class Held(Word, frozen=True, gc=False):
+    """One attempt that a worker holds; `phase` is that of core.task.Phase (ASSIGNED, STARTED, STOPPING, ENDED)."""
+
+    attempt: AttemptRef
+    phase: int
+
+
+class End(Word, frozen=True):
+    """A report: how one attempt ended. `code` = exit code, or -N for signal N; `cause` of core.task.Cause.
+
+    `result` is the CBOR of a `wire.body.Usage`, opaque here.
+    """
+
+    attempt: AttemptRef
+    cause: int
+    code: int
+    run_us: int
+    result: bytes = b""
+
+
+class Join(Word, frozen=True, tag=True):
+    """A worker's session begins: reconcile what it holds with what the store says (semantics.md, Delivery 5).
+
+    `widths` are pairs of a lane and how many of it this worker was last told to run at once.
+    """
+
+    worker: int
+    session: int
+    capacity: Capacity
+    held: tuple[Held, ...] = ()
+    predecessor: int = 0
+    draining: bool = False
+    widths: tuple[tuple[int, int], ...] = ()
+
+
+class Started(Word, frozen=True, tag=True):
+    """Attempts that have been running for longer than a moment."""
+
+    worker: int
+    session: int
+    attempts: tuple[AttemptRef, ...]
+
+
+class Report(Word, frozen=True, tag=True):
+    """Attempts that ended. `delivery` comes back in the effect `Acknowledge`."""
+
+    worker: int
+    session: int
+    delivery: int
+    ends: tuple[End, ...]
+
+
+class Handback(Word, frozen=True, tag=True):
+    """Attempts returned without having run (or, when `stopped`, run and stopped by a drain), uncharged."""
+
+    worker: int
+    session: int
+    delivery: int
+    attempts: tuple[AttemptRef, ...]
+    cause: int = 0
+
+
+class WorkerDrains(Word, frozen=True, tag=True):
+    """A worker says that it wants nothing more."""
+
+    worker: int
+    session: int
+
+
+class WorkerLost(Word, frozen=True, tag=True):
+    """The lease clock or a goodbye says that a worker is gone. Does nothing if `session` is superseded."""
+
+    worker: int
+    session: int
+
+
+class Recover(Word, frozen=True, tag=True):
+    """The server starts: a new epoch. Answered with the workers that are owed the re-attach window."""
+
+    lineage: int = 0  # for a new store: the name it gets
+
+
+class Tick(Word, frozen=True, tag=True):
+    """Do what is due at these times."""
+
+
+class Retain(Word, frozen=True, tag=True):
+    """The janitor: forget what ended longer than `keep_ms` ago; dead letters stay until somebody purges them."""
+
+    keep_ms: int
+
+
+class Dispatch(Word, frozen=True, tag=True):
+    """Lease what may start, recall what should not wait. The last command of every turn."""

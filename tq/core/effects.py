@@ -1,0 +1,82 @@
+"""What is to be done once the commit that decided it is on disk. Part of the vocabulary (vocabulary.py)."""
+
+from tq.core.words import AttemptRef, Word
+
+
+class Assignment(Word, frozen=True):
+    """One attempt to start. `member` in the ref is the position, `value` what the task's id shows.
+
+    `entry` is the member's own input; its columns are separated by NUL bytes.
+    """
+
+    attempt: AttemptRef
+    value: int
+    entry: bytes | None = None
+
+
+class Start(Word, frozen=True, tag=True):
+    """Start these attempts of one job, at most `width` of its lane at once; `body` as submitted."""
+
+    worker: int
+    session: int
+    lane: int
+    width: int
+    is_array: bool
+    queue: str
+    trace: str
+    body: bytes
+    stdin: int
+    attempts: tuple[Assignment, ...]
+
+
+class Stop(Word, frozen=True, tag=True):
+    """End these attempts: TERM, then KILL after `kill_after`; report them with `cause`."""
+
+    worker: int
+    session: int
+    attempts: tuple[AttemptRef, ...]
+    cause: int
+
+
+class Recall(Word, frozen=True, tag=True):
+    """Give back what of these has not started."""
+
+    worker: int
+    session: int
+    attempts: tuple[AttemptRef, ...]
+
+
+class Acknowledge(Word, frozen=True, tag=True):
+    """The report or handback with this delivery number is on disk; forget it."""
+
+    worker: int
+    session: int
+    delivery: int
+
+
+class Supersede(Word, frozen=True, tag=True):
+    """A newer session of this worker has begun: close this one."""
+
+    worker: int
+    session: int
+
+
+class TaskChanged(Word, frozen=True, tag=True):
+    """Something in this job started, ended or was cancelled: whoever waits for it looks again. Once a turn and job."""
+
+    job: int
+    part: int
+
+
+class DrainAsked(Word, frozen=True, tag=True):
+    """Somebody asked this worker to drain (or, `on` False, to go on)."""
+
+    worker: int
+    session: int
+    on: bool
+
+
+class TokenRevoked(Word, frozen=True, tag=True):
+    """Close the connections of this token."""
+
+    id: str
