@@ -13,7 +13,7 @@ from tq.core.engine.report import give_back, lose_worker, mark_started
 from tq.core.engine.step import Step
 from tq.core.live import LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
 from tq.core.task import Cause, Phase, State, Task
-from tq.core.vocabulary import AttemptRef, Held, Join, Joined, Supersede, WorkerDrains
+from tq.core.vocabulary import AttemptRef, DrainAsked, Held, Join, Joined, Supersede, WorkerDrains
 
 
 def join(step: Step, command: Join) -> Joined:
@@ -26,7 +26,8 @@ def join(step: Step, command: Join) -> Joined:
         step.effects.append(Supersede(command.worker, before.session.number))
     if command.predecessor and command.predecessor != command.worker and command.predecessor in step.live.workers:
         lose_worker(step, command.predecessor)
-    session = Session(command.session, command.capacity, command.draining, command.predecessor)
+    draining = _drains(step, command, before)
+    session = Session(command.session, command.capacity, draining, command.predecessor)
     step.overlay.put(LIVE_SESSION, (command.worker,), session)
     stop: list[tuple[AttemptRef, int]] = []
     settled: list[AttemptRef] = []
@@ -38,6 +39,18 @@ def join(step: Step, command: Join) -> Joined:
         _give_back_missing(step, before, kept)
     _restore_widths(step, command, kept)
     return Joined(tuple(stop), tuple(settled))
+
+
+def _drains(step: Step, command: Join, before: LiveWorker | None) -> bool:
+    """Return whether the worker drains; tell it so if its list says otherwise.
+
+    What was asked here since its last session is newer than the list: the worker may not have heard of it, or not yet.
+    Two that do not agree would lease and hand back without end.
+    """
+    if before is None or before.session is None or before.draining is command.draining:
+        return command.draining
+    step.effects.append(DrainAsked(command.worker, command.session, before.draining))
+    return before.draining
 
 
 def worker_drains(step: Step, command: WorkerDrains) -> None:
