@@ -36,7 +36,7 @@ def replay(options: argparse.Namespace) -> int:
     """Run one seed and show what happened in it."""
     echo = print if options.all else None
     result = run_seed(options.seed, commands=options.commands, faults=options.faults, echo=echo)
-    if not options.all:
+    if not options.all and options.lines:
         print("\n".join(result.history[-options.lines :]))
     print(_line(result))
     print(result.violation or "every promise was kept")

@@ -14,6 +14,7 @@ from tq.core.task import Cause, Phase, State, Task
 from tq.core.vocabulary import AttemptRef, Held, Joined
 from tq.store.seam import Store
 
+ATTEMPTS_MAX = 1_000  # of one task: recalls make some dozens
 TaskKey = tuple[int, int, int]
 
 
@@ -95,6 +96,8 @@ class Ledger:
                 raise self.world.violated(f"I3: attempt {attempt} of {key} had lease {lease}, has {after.lease}")
         elif after.attempt != attempt + 1 or after.lease != sequence or sequence <= lease:
             raise self.world.violated(f"I3: {key} went from attempt {attempt}, lease {lease} to {after} in {sequence}")
+        elif after.attempt > ATTEMPTS_MAX:
+            raise self.world.violated(f"{key} is leased and handed back without end: {after}")
         elif key[0] in self.cancelled:
             raise self.world.violated(f"{key} was leased after the cancel of its job was answered")
         job = self.jobs[key[:2]]

@@ -146,6 +146,9 @@ class ClientSession:
 
     def receive(self, messages: list[m.Message]) -> None:
         """Take a frame of the client."""
+        for message in messages:
+            if isinstance(message, m.Unsubscribe) and message.request in self.waits:
+                self.server.registry.watch.unsubscribe(self.waits.pop(message.request))
         requests = [self._request(message) for message in messages if isinstance(message, m.Ask)]
         self.inlet.put([request for request in requests if request is not None])
 
@@ -175,6 +178,8 @@ class ClientSession:
                 self.end.send([reply(number, what)])
                 return
             self.server.check_durable("the answer to a wait")
+            if not self.end.is_open or (waiting is not None and number not in self.waits):
+                return  # nobody waits any more
             if waiting is None:
                 waiting = self.waits[number] = Waiting(command, ask)
                 self.server.registry.watch.subscribe(waiting)

@@ -97,7 +97,9 @@ class Slots:
                 return _lists(self)
             case m.DrainWorker():
                 self.is_draining = message.on or self.is_leaving
-                return self._recall(list(self.held)) if message.on else []
+                if message.on:
+                    return self._recall(list(self.held))
+                return [Say(m.Draining())] if self.is_leaving and self.outbox.is_open else []
             case _:
                 return []
 

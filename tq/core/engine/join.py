@@ -26,12 +26,8 @@ def join(step: Step, command: Join) -> Joined:
         step.effects.append(Supersede(command.worker, before.session.number))
     if command.predecessor and command.predecessor != command.worker and command.predecessor in step.live.workers:
         lose_worker(step, command.predecessor)
-    was_drained = before is not None and before.draining
-    if was_drained and not command.draining:
-        # It was asked to drain, and the word did not reach it.
-        step.effects.append(DrainAsked(command.worker, command.session, on=True))
-    is_draining = command.draining or was_drained
-    session = Session(command.session, command.capacity, is_draining, command.predecessor)
+    draining = _drains(step, command, before)
+    session = Session(command.session, command.capacity, draining, command.predecessor)
     step.overlay.put(LIVE_SESSION, (command.worker,), session)
     stop: list[tuple[AttemptRef, int]] = []
     settled: list[AttemptRef] = []
@@ -44,6 +40,18 @@ def join(step: Step, command: Join) -> Joined:
     _restore_widths(step, command, kept)
     _recall_again(step, command, kept, before)
     return Joined(tuple(stop), tuple(settled))
+
+
+def _drains(step: Step, command: Join, before: LiveWorker | None) -> bool:
+    """Return whether the worker drains; tell it so if its list says otherwise.
+
+    What was asked here since its last session is newer than the list: the worker may not have heard of it, or not yet.
+    Two that do not agree would lease and hand back without end.
+    """
+    if before is None or before.session is None or before.draining is command.draining:
+        return command.draining
+    step.effects.append(DrainAsked(command.worker, command.session, before.draining))
+    return before.draining
 
 
 def worker_drains(step: Step, command: WorkerDrains) -> None:
