@@ -4,6 +4,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,21 @@ def test_other_lines_under_the_key_of_an_unfinished_upload_are_refused(run: Run,
     assert "other entries have been uploaded under the key 'k'" in ran.err
 
 
+def test_other_lines_of_the_same_number_are_noticed_before_the_submit(
+    run: Run, house: House, server: FakeServer, place: Path
+) -> None:
+    server.says[v.Submit] = lambda _: [...]
+    words = ("submit", "--connect-timeout", "1ms", "--key", "k", "--each-line", "lines", "--", "echo", "{}")
+    (place / "lines").write_bytes(b"x\n" * 3_000)
+    assert run(*words).status == 74
+    (place / "lines").write_bytes(b"y\n" * 3_000)
+    server.asked.clear()
+    ran = run(*words)
+    assert (ran.status, ran.out) == (1, "")
+    assert "other entries" in ran.err
+    assert not any(isinstance(asked, v.Submit) for asked in server.asked)
+
+
 @pytest.mark.parametrize("count", [1, 999, 1_000, 1_001, 2_500])
 def test_an_unfinished_upload_of_more_lines_is_no_beginning_of_fewer(
     run: Run, house: House, server: FakeServer, place: Path, count: int, monkeypatch: pytest.MonkeyPatch
@@ -296,21 +312,24 @@ def test_a_key_that_has_made_its_job_makes_it_once(run: Run, house: House, serve
     assert "was used for another request" in ran.err
 
 
+@pytest.mark.parametrize("size", [1, 3_000])
 def test_an_upload_that_somebody_else_seals_meanwhile_makes_the_same_job(
-    run: Run, house: House, server: FakeServer, place: Path
+    run: Run, house: House, server: FakeServer, place: Path, size: int
 ) -> None:
-    """The other client is this one: its upload is sealed as it stands after the third run."""
-    lines = [b"%d" % number for number in range(3_000)]
+    """Somebody else is as far, and first: our runs come when the job exists already."""
+    lines = [b"%d" % number for number in range(size)]
     (place / "lines").write_bytes(b"\n".join(lines))
     words = ("submit", "--key", "k", "--each-line", "lines", "--", "echo", "{}")
     assert run(*words).status == 0
     seal = server.asked[-1]
+    sent = runs(server)
     other = House()
-    count = itertools.count()
 
     def add(command: v.AddEntries) -> Any:
         answer = other.do(command)
-        if command.items and next(count) == 2:
+        if not command.items:
+            for one in sent:
+                other.do(one)
             other.do(seal)
         return answer
 
@@ -318,6 +337,60 @@ def test_an_upload_that_somebody_else_seals_meanwhile_makes_the_same_job(
     assert run(*words) == (0, "1\n", "")
     assert entries(other) == lines
     assert other.store.get(tables.UPLOAD, ("k",)) is None
+
+
+def _digests(lines: list[bytes]) -> list[bytes]:
+    """Return the digest of the first n lines, for each n, as tq makes it."""
+    made: list[bytes] = [b""]
+    hasher = blake2b(digest_size=16)
+    for line in lines:
+        hasher.update(msgspec.msgpack.encode(line))
+        made.append(hasher.digest())
+    return made
+
+
+def test_somebody_else_may_upload_the_same_in_other_runs(
+    run: Run, house: House, server: FakeServer, place: Path
+) -> None:
+    lines = [b"%d" % number for number in range(6_500)]
+    digests = _digests(lines)
+    (place / "lines").write_bytes(b"\n".join(lines))
+    count = itertools.count()
+
+    def add(command: v.AddEntries) -> Any:
+        if command.items and next(count) % 3 == 1:
+            there = house.do(v.AddEntries("k", 0, ()))
+            assert isinstance(there, v.Uploaded)
+            end = min(there.received + 700, len(lines))
+            items = tuple(lines[there.received : end])
+            house.do(v.AddEntries("k", there.received, items, digests[there.received], digests[end]))
+        return house.do(command)
+
+    server.says[v.AddEntries] = add
+    assert run("submit", "--key", "k", "--each-line", "lines", "--", "echo", "{}") == (0, "1\n", "")
+    assert entries(house) == lines
+
+
+@pytest.mark.parametrize("at, count", [(0, 1), (0, 400), (0, 1_000), (2, 1), (2, 400), (2, 1_000), (4, 500)])
+def test_somebody_elses_other_lines_in_the_middle_are_noticed(
+    run: Run, house: House, server: FakeServer, place: Path, at: int, count: int
+) -> None:
+    lines = [b"%d" % number for number in range(4_500)]
+    digests = _digests(lines)
+    (place / "lines").write_bytes(b"\n".join(lines))
+    runs_seen = itertools.count()
+
+    def add(command: v.AddEntries) -> Any:
+        if command.items and next(runs_seen) == at:
+            first = command.first
+            house.do(v.AddEntries("k", first, (b"other",) * count, digests[first], b"other"))
+        return house.do(command)
+
+    server.says[v.AddEntries] = add
+    ran = run("submit", "--key", "k", "--each-line", "lines", "--", "echo", "{}")
+    assert (ran.status, ran.out) == (1, "")
+    assert "other entries have been uploaded" in ran.err
+    assert house.store.get(tables.JOB, (1, 0)) is None
 
 
 def test_an_upload_that_has_ended_meanwhile_makes_no_job(

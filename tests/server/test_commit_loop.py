@@ -9,6 +9,7 @@ from tq import errors, limits
 from tq.core import tables
 from tq.core.engine import Engine
 from tq.core.vocabulary import (
+    AddEntries,
     Acknowledge,
     AttemptRef,
     Cancel,
@@ -386,3 +387,24 @@ def test_whoever_cannot_be_answered_is_told_so_and_does_not_wait_for_ever() -> N
     loop.settle()
 
     assert [type(answer) for answer in got] == [Document, errors.InternalError]
+
+
+def test_a_turn_ends_its_bulk_at_a_cap_of_bytes_and_takes_on_what_somebody_waits_for() -> None:
+    loop = Loop().start()
+    size = limits.turn_bulk_bytes_max // 2
+    for number in range(5):
+        parts = [Request(AddEntries("u", number, (b"x",)), "me", None, size)]
+        loop.inlet.put(parts)
+    loop.run()
+    assert loop.pipeline.counters.commands == 2 + 2  # a turn that is being flushed, and the open one
+    loop.ask("single", submit("s"), loop.intake.inlet())
+    loop.run()
+    assert loop.pipeline.counters.commands == 2 + 2 + 1
+    loop.flush()
+    loop.run()
+    assert loop.pipeline.counters.commands == 2 + 2 + 1 + 1
+    loop.flush()
+    loop.run()
+
+    assert "single" in loop.answers()
+    loop.settle()
