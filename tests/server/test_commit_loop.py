@@ -9,8 +9,8 @@ from tq import errors, limits
 from tq.core import tables
 from tq.core.engine import Engine
 from tq.core.vocabulary import (
-    AddEntries,
     Acknowledge,
+    AddEntries,
     AttemptRef,
     Cancel,
     Capacity,
