@@ -29,12 +29,6 @@ def made(run: Run, house: House, server: FakeServer) -> Iterator[House]:
     return house
 
 
-def _without_key(submit: v.Submit) -> v.Submit:
-    return msgspec.structs.replace(
-        submit, key="", trace="", entries_key="", entries_of="", entries_digest=b"", hold=False
-    )
-
-
 def test_rerun_makes_the_same_job_again_and_shares_its_entries(run: Run, made: House, server: FakeServer) -> None:
     assert run("rerun", "1") == (0, "2\n", "")
     assert entries(made, 2) == [b"a", b"b", b"c"]
