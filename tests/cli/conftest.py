@@ -8,7 +8,9 @@ from typing import NamedTuple
 import pytest
 
 from tests.cli.fake import FakeServer
+from tests.support.house import House
 from tq.cli import app
+from tq.core import vocabulary as v
 from tq.server.identity import Identity, open_identity
 
 
@@ -71,3 +73,13 @@ def give_input(tmp_path: Path) -> Iterator[Callable[[bytes], None]]:
     yield give
     os.dup2(kept, 0)
     os.close(kept)
+
+
+@pytest.fixture
+def house(server: FakeServer) -> House:
+    """The engine that answers for the server, with one worker."""
+    house = House()
+    house.join(slots=4)
+    for kind in (v.AddEntries, v.Submit, v.Upload, v.GetRequest, v.List, v.Tick):
+        server.says[kind] = house.do  # type: ignore[assignment]
+    return house

@@ -57,7 +57,8 @@ class Loop:
 
     def ask(self, name: str, command: Any, inlet: Inlet | None = None) -> None:
         """Put a request; its answer is noted under `name` when it leaves."""
-        (inlet or self.inlet).put([Request(command, "me", lambda answer: self.left.append((name, answer)))])
+        request = Request(command, "me", lambda answer: self.left.append((name, answer)))
+        (self.inlet if inlet is None else inlet).put([request])
 
     def to(self, point: Point) -> None:
         """Step until the loop stands at a point."""
