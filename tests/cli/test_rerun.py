@@ -10,7 +10,6 @@ from tests.cli.fake import FakeServer
 from tests.cli.stored import body, entries
 from tests.support.house import House
 from tq.core import tables
-from tq.core import vocabulary as v
 from tq.wire.body import Body
 from tq.wire.codec import loads
 
