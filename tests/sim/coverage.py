@@ -1,7 +1,8 @@
 """What many runs have shown together: every fault at every point of the commit loop, every move that can be made.
 
-A blank in a table is a blank in the proof, so it is asked for (`blanks`). What no command can reach yet is listed, with
-its reason: whoever builds such a command takes its line out here, and a run that makes such a move says so.
+A blank in a table is a blank in the proof, so it is asked for (`blanks`). Moves that no client of the simulator leads to
+are listed, with the reason: whoever teaches it such a command (script.py) takes the line out here, and a run that makes
+such a move says so.
 """
 
 from collections import Counter
@@ -13,20 +14,20 @@ from tests.sim.kinds import KINDS
 from tests.sim.run import Result
 from tq.core.task import TRANSITIONS, State, Trigger
 
-# Moves of the table that no command of today leads to: by trigger, and why.
+# Moves of the table that nothing here leads to: by trigger, and why.
 OUT_OF_REACH: Final[dict[Trigger, str]] = {
-    Trigger.OPEN: "there is no release, no start time, no edge and no retry yet: nothing opens a gate",
-    Trigger.SHUT_SCHEDULED: "no start times yet",
-    Trigger.SHUT_HELD: "no start times, edges and retries yet; a hold at submit is the first state, not a move",
-    Trigger.IMPOSSIBLE: "no edges yet",
-    Trigger.HOLD: "a hold can only be given at submit yet",
-    Trigger.FAIL: "retries by policy are not built yet: the first failure is the last (core/retry.py)",
-    Trigger.EXPIRE: "no start-by times yet",
-    Trigger.RETRY: "no retry by hand yet",
-    Trigger.RETRY_BLOCKED: "no retry by hand yet",
-    Trigger.FORCE_RETRY: "no retry by hand yet",
+    Trigger.OPEN: "no client here releases; no start times, edges and retries by policy",
+    Trigger.SHUT_SCHEDULED: "no start times",
+    Trigger.SHUT_HELD: "no start times, edges and retries by policy; a hold at submit is a first state, not a move",
+    Trigger.IMPOSSIBLE: "no edges",
+    Trigger.HOLD: "no client here holds, but at submit",
+    Trigger.FAIL: "no retries by policy: the first failure is the last (core/retry.py)",
+    Trigger.EXPIRE: "no start-by times",
+    Trigger.RETRY: "no client here retries",
+    Trigger.RETRY_BLOCKED: "no edges",
+    Trigger.FORCE_RETRY: "no client here retries",
 }
-NEVER_IN: Final = (State.BLOCKED, State.SCHEDULED, State.RETRYING)  # nothing brings a task there yet
+NEVER_IN: Final = (State.BLOCKED, State.SCHEDULED, State.RETRYING)  # nothing brings a task there
 
 # What happens by the way, and must have happened, or the runs are tamer than they look.
 SIGHTS: Final = (
@@ -52,7 +53,7 @@ SIGHTS: Final = (
 
 
 def reachable() -> set[tuple[State, Trigger]]:
-    """Return the moves that commands of today can make."""
+    """Return the moves that the commands of the simulator can make."""
     return {(state, trigger) for state, trigger in TRANSITIONS if trigger not in OUT_OF_REACH and state not in NEVER_IN}
 
 
@@ -99,7 +100,7 @@ class Coverage:
     def _move_table(self) -> str:
         lines = ["legal moves", ""]
         lines += [f"{_name(move):<34}{self.moves[move]:>10}" for move in sorted(reachable())]
-        lines += ["", "out of reach of the commands that exist"]
+        lines += ["", "out of reach of the commands that are given here"]
         lines += [f"  {trigger.name.lower():<18}{reason}" for trigger, reason in OUT_OF_REACH.items()]
         words = ", ".join(state.word for state in NEVER_IN)
         return "\n".join([*lines, f"  and every move out of {words}: nothing brings a task there"])

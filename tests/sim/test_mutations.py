@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.sim.run import run_seed
-from tq.core.engine import fence, join
+from tq.core.engine import fence, join, step
 from tq.core.engine.fence import Verdict
 from tq.core.engine.step import Step
 from tq.core.task import Phase, State, Trigger
@@ -18,10 +18,10 @@ from tq.worker.hands import Hands
 from tq.worker.outbox import Outbox
 from tq.worker.slots import Slots
 
-SEEDS_MAX = 12
+SEEDS_MAX = 30
 RARE_SEEDS_MAX = 60
 COMMANDS = 600
-FAULTS = 12
+FAULTS = 20
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
@@ -79,15 +79,15 @@ def release_effects_before_the_flush(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_the_array_cursor(patch: pytest.MonkeyPatch) -> None:
-    touch = Step._touch
+    touch = step._touch
 
-    def forgetful(self: Step, progress, member, trigger) -> None:
+    def forgetful(progress, member, trigger) -> None:
         cursor = progress.cursor
-        touch(self, progress, member, trigger)
+        touch(progress, member, trigger)
         if trigger is Trigger.LEASE and member % 4 == 3:
             progress.cursor = cursor
 
-    patch.setattr(Step, "_touch", forgetful)
+    patch.setattr(step, "_touch", forgetful)
 
 
 def take_back_nothing_that_is_not_held(patch: pytest.MonkeyPatch) -> None:

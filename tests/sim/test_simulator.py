@@ -54,7 +54,7 @@ def test_the_seed_decides_the_trace() -> None:
     assert first.digest != other.digest
 
 
-def test_the_moves_that_no_command_makes_yet_are_these() -> None:
+def test_the_moves_that_the_commands_given_here_can_make_are_these() -> None:
     assert reachable() == {
         (State.HELD, Trigger.CANCEL),
         (State.QUEUED, Trigger.LEASE),
