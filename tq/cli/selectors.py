@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _ID: Final = re.compile(r"\d{1,18}(?:\.\d{1,18})?", re.ASCII)
 _SPAN: Final = re.compile(r"(\d{1,18})\.(\d{1,18})-(\d{1,18})", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_MEANT_AS_ID: Final = re.compile(r"[0-9.-]+")  # whoever types 1..2 means no name
 _HINT: Final = "write 42, 43.7, 43.1-5, last, all, @failed, or a name or tag; `tq ls` lists jobs"
 
 
@@ -131,7 +132,7 @@ def _filter(client: "Client", word: str) -> v.Where:
         return v.Where(states=("failed",))
     if word.startswith("@"):
         raise BadRequest(f"{word!r} selects nothing", hint="@failed is what there is; for others: --state STATE")
-    if not _NAME.fullmatch(word):
+    if not _NAME.fullmatch(word) or _MEANT_AS_ID.fullmatch(word):
         shown = word if len(word) <= 40 else word[:40] + "…"
         raise BadRequest(f"{shown!r} is no id", hint=_HINT)
     for where in (v.Where(name=word), v.Where(tag=word)):
