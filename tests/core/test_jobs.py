@@ -273,6 +273,8 @@ class TestReads:
         number = house.array(3)
         refs = house.starts()
         assert not house.do(Wait((str(number),))).done
+        assert not house.do(Wait((f"{number}.1",), "running")).done
+        house.started(refs[0])
         assert house.do(Wait((f"{number}.1",), "running")).done
         house.report(*refs)
         _run(house)

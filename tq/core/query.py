@@ -11,7 +11,7 @@ from tq.core.job import Job, Progress, Queue
 from tq.core.live import Live
 from tq.core.placement import why_nowhere
 from tq.core.selection import matches, states_of
-from tq.core.task import Cause, Ending, State, Task
+from tq.core.task import Cause, Ending, Phase, State, Task
 from tq.core.view import View
 from tq.core.vocabulary import Document, Get, List, Outcome, Page, Queues, Status, Tokens, Wait, Waited, Where, Workers
 from tq.errors import BadRequest, TaskNotFound, TooLarge
@@ -180,7 +180,8 @@ def _outcome(view: View, text: str) -> Outcome:
 
 def _is_there(outcome: Outcome, until: str) -> bool:
     if until == "running":
-        return outcome.state == "running" or outcome.ended > 0
+        # An attempt that is only assigned stands behind another one, or has not reached its process yet.
+        return outcome.ended > 0 or (outcome.state == "running" and outcome.phase != Phase.ASSIGNED.word)
     return outcome.ended == outcome.size
 
 
