@@ -40,6 +40,7 @@ same as this page; so does `man tq-VERB`.
 - **A lost connection** is made again silently for 60 s (`--connect-timeout`); `wait`, `run` and `logs -f` go on without
   end. No server at first is said at once (69).
 - **Ctrl-C** in `wait`, `run`, `logs -f` leaves the task alone, says how to cancel it, and exits with 130.
+- **An option with an empty value** is refused (2): a variable that is not set, as in `--tag "$TAG"`, never means all.
 - **Durations** are seconds, or `10ms`, `5m`, `1h`, `7d`. **Ids** are `42`, `43.7` (a task of an array), `43.1-5`,
   `last` (the newest job); also `all`, `@failed` (dead or expired tasks), and the name or the tag of jobs. A verb that
   looks at one takes the newest job of that name or tag.
@@ -47,6 +48,8 @@ same as this page; so does `man tq-VERB`.
   (`--state`, `--queue`, `--tag`, `--name`). Filters, `all`, `@failed`, names and tags that match more than one job are
   confirmed: on a terminal by typing how many, elsewhere by `--yes`. `--dry-run` says what would be done. What is many
   goes on in the background, also over a restart of the server; what is cancelled or held starts nothing more at once.
+- **Output of a task that runs** comes to the server as it is written while `logs -f` or `run` follows it, in large
+  pieces while it is much, else with the task's end: `logs` without `-f` says on stderr that there may be more.
 - **Output that is kept** is bounded for each stream of an attempt: its first 64 KiB and its last MiB. What fell out of
   the middle is said on stderr.
 - `TQ_DEBUG=1` shows where an error comes from.

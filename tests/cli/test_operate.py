@@ -153,6 +153,14 @@ class TestDoctor:
         assert (found[check]["status"], code) == (status, int(status == "fail"))
         assert found[check]["hint"]
 
+    def test_workers_that_all_drain_are_a_warning(self, run: Run, story: dict[str, Any]) -> None:
+        story["workers"].append(story["workers"][0] | {"id": "w2", "state": "draining"})
+        assert self.found(run)[1]["workers"]["status"] == "ok"
+        story["workers"][0]["state"] = "draining"
+        code, found = self.found(run)
+        assert (found["workers"]["status"], code) == ("warn", 0)
+        assert "tq undrain" in found["workers"]["hint"]
+
     def test_a_full_disk_fails_and_a_filling_one_warns(self, run: Run, story: dict[str, Any]) -> None:
         story["store"].update(free_bytes=700 << 20)
         assert self.found(run)[1]["disk"]["status"] == "warn"

@@ -240,7 +240,7 @@ def test_run_outlives_a_killed_server_and_up_starts_it_again(place: Place) -> No
         assert running.stdout.readline() == b"before\n"
         pid = json.loads((place.home / ".local/share/tq/connection.json").read_bytes())["pid"]
         os.kill(pid, signal.SIGKILL)
-        place.says("the server ended with -9; it is started again")
+        place.says("the server was ended by signal 9; it is started again")
         flag.touch()
         assert running.stdout.read() == b"after\n"
         assert running.wait(60) == 5

@@ -145,7 +145,7 @@ def test_a_warning_goes_to_stderr(run: Run, server: FakeServer) -> None:
         (["--", ""], "the command is empty"),
         (["--name", "a b", "--", "true"], "'a b' is no name"),
         (["--name", "x" * 129, "--", "true"], "name_chars_max"),
-        (["--tag", "", "--", "true"], "'' is no tag"),
+        (["--tag", "", "--", "true"], "the value of --tag is empty"),
         (["--queue", "a/b", "--", "true"], "is no queue"),
         (["--key", "é", "--", "true"], "is no key"),
         (["--priority", "101", "--", "true"], "the priority 101"),

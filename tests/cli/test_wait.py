@@ -70,6 +70,13 @@ def test_wait_gives_up_with_124(run: Run, server: FakeServer) -> None:
     assert ran.err == "tq: 42 did not end within 0.1s\n"
 
 
+def test_a_timeout_of_nothing_is_one_look(run: Run, server: FakeServer) -> None:
+    server.says[v.Wait] = lambda _: v.Waited(True, (FAILED,))
+    assert run("wait", "--timeout", "0", "42") == (7, "", "")
+    server.says[v.Wait] = lambda _: hang(server)
+    assert run("wait", "--timeout", "0", "42").status == 124
+
+
 def hang(server: FakeServer) -> list[v.Answer]:
     server.is_mute = True
     return [v.Waited(False, (RUNNING,))] * 2
@@ -222,7 +229,17 @@ def test_tail_and_follow_begin_near_the_end(run: Run, server: FakeServer) -> Non
         return [v.Chunk(1, command.position[0], b"c\n", 1), v.LogsEnd(1, (6, 0), "succeeded")]
 
     server.says[v.Logs] = say
-    assert run("logs", "-f", "--tail", "1", "42").out == "b\nc\n"
+    assert run("logs", "-f", "--tail", "1", "42") == (0, "b\nc\n", "")
+
+
+@pytest.mark.parametrize("how", [[], ["--tail", "9"], ["--stdout"]])
+def test_of_a_task_that_runs_it_is_said_that_there_may_be_more(run: Run, server: FakeServer, how: list[str]) -> None:
+    server.says[v.Logs] = lambda _: chunks((1, 0, b"so far\n"), state="running")
+    ran = run("logs", "42", *how)
+    assert (ran.status, ran.out) == (0, "so far\n")
+    assert ran.err == "tq: 42 runs, and its worker may have more of its output: tq logs -f 42\n"
+    assert run("logs", "42", *how, "--quiet").err == ""
+    assert run("logs", "42", *how, "--attempt", "1").err == ""
 
 
 def test_an_array_is_refused_as_the_server_says(run: Run, server: FakeServer) -> None:
@@ -312,6 +329,19 @@ def test_submit_wait_prints_the_id_first(run: Run, task: FakeServer) -> None:
 
 def test_submit_follow_shows_its_output(run: Run, task: FakeServer) -> None:
     assert run("submit", "--follow", "true") == (7, "42\nout\n", "err\n")
+
+
+@pytest.mark.parametrize("how, look", [("--wait", "tq show 42"), ("--follow", "tq logs -f 42")])
+def test_who_detaches_is_told_a_command_that_works(
+    run: Run, task: FakeServer, monkeypatch: pytest.MonkeyPatch, how: str, look: str
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tq.cli.waiting.until", interrupted)
+    ran = run("submit", how, "--", "true")
+    assert ran.status == 130
+    assert ran.err.endswith(f"\ntq: detached; 42 goes on. To cancel it: tq cancel 42. To see it: {look}\n")
 
 
 def test_submit_wait_of_an_array_is_1_for_any_failure(run: Run, task: FakeServer) -> None:

@@ -41,6 +41,9 @@ def test_the_examples_of_a_verb_parse(entry: grammar.Entry) -> None:
         assert {word.split("=")[0] for word in words if re.fullmatch(r"-{1,2}[a-z][a-z-]*", word)} <= known
 
 
+NOTHING = "give one, or leave the option out"
+
+
 def test_version(run: Run) -> None:
     assert run("--version") == (0, f"tq {__version__}\n", "")
 
@@ -57,13 +60,21 @@ def test_version(run: Run) -> None:
         (["token", "mint"], "no such command 'mint'", "see `tq token --help`"),
         (["token"], "missing command", "see `tq token --help`"),
         (["show"], "missing argument 'ID'", "see `tq show --help`"),
-        (["ls", "-n", "x"], "invalid value for '-n' / '--limit': 'x' is not a valid int", "see `tq ls --help`"),
+        (["ls", "-n", "x"], "invalid value for '-n' / '--limit': 'x' is no whole number", "see `tq ls --help`"),
         (["-o", "yaml", "ls"], "'yaml' is no output format", "one of table, json, jsonl, id"),
         (["ls", "-o", "yaml"], "'yaml' is no output format", "one of table, json, jsonl, id"),
         (["ls", "--color", "blue"], "'blue' is no choice for --color", "one of auto, always, never"),
         (["worker", "--url", "tq://x", "--data", "y"], "--url and --data name a server each", "give one of them"),
         (["server", "--listen", "x"], "'x' is no address", "write HOST:PORT, as in 127.0.0.1:7878"),
         (["up", "--drain-time", "x"], "'x' is no duration", "write seconds, or 10ms, 5m, 1h, 7d"),
+        (["cancel", "--tag", "", "--state", "queued", "--yes"], "the value of --tag is empty", NOTHING),
+        (["forget", "--state", "", "--yes"], "the value of --state is empty", NOTHING),
+        (["submit", "--key", "", "--", "true"], "the value of --key is empty", NOTHING),
+        (["submit", "--array=", "--", "true"], "the value of --array is empty", NOTHING),
+        (["wait", "--timeout", "", "42"], "the value of --timeout is empty", NOTHING),
+        (["--url", "", "ls"], "the value of --url is empty", NOTHING),
+        (["ls", "-o", ""], "the value of --output is empty", NOTHING),
+        (["worker", "--name", ""], "the value of --name is empty", NOTHING),
         (["completion", "tcsh"], "'tcsh' is no shell that tq knows", "one of bash, zsh, fish"),
     ],
 )

@@ -87,7 +87,7 @@ def _usage_error(error: Any) -> tuple[str, str] | None:
     hint = (
         f"did you mean {_closest(error.option_name, possibilities)}?" if possibilities else getattr(error, "hint", "")
     )
-    message = message[:1].lower() + message[1:].rstrip(".")
+    message = (message[:1].lower() + message[1:].rstrip(".")).replace("is not a valid int", "is no whole number")
     return message, hint or f"see `{path} --help`"
 
 

@@ -163,7 +163,11 @@ def _workers(seen: Seen) -> Iterator[Finding]:
         yield Finding("workers", "warn", "no worker is connected: nothing runs", "start one: tq worker")
         return
     slots = sum(int(worker.get("slots") or 0) for worker in up)
-    yield Finding("workers", "ok", f"{len(up)} connected with {slots} slots")
+    if all(worker.get("state") == "draining" for worker in up):
+        yield Finding("workers", "warn", f"all {len(up)} that are connected drain: nothing new is started",
+                      "let one go on: tq undrain WORKER; or start one: tq worker")  # fmt: skip
+    else:
+        yield Finding("workers", "ok", f"{len(up)} connected with {slots} slots")
     levels = sorted({str(worker.get("level") or "?") for worker in up})
     yield Finding("containment", "ok", f"what a task starts is held by level {', '.join(levels)}")
 

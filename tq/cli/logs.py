@@ -44,13 +44,16 @@ def logs(
     context: Context = ctx.obj
     wanted = [2] if stderr and not stdout else [1] if stdout and not stderr else [1, 2]
     with context.client() as client:
-        task = id
+        task, running = id, ""
         try:
             for task in _tasks(client, id, is_following=is_following) if prefix else [selectors.single(client, id)]:
-                _show(client, task, _Manner(wanted, tail, attempt, is_following, prefix, raw))
+                state = _show(client, task, _Manner(wanted, tail, attempt, is_following, prefix, raw))
+                running = running or (task if state == "running" and not attempt else "")
         except KeyboardInterrupt:
             context.talk(f"\ntq: detached; the task is not touched. To cancel it: tq cancel {task}")
             raise typer.Exit(130) from None
+    if running:
+        context.talk(f"tq: {running} runs, and its worker may have more of its output: tq logs -f {running}")
 
 
 class _Manner(NamedTuple):
@@ -75,8 +78,8 @@ class _Manner(NamedTuple):
         return made
 
 
-def _show(client: "Client", task: str, manner: _Manner) -> None:
-    """Show the output of one task."""
+def _show(client: "Client", task: str, manner: _Manner) -> str:
+    """Show the output of one task. Return the state that the task was in at the end of it."""
     from tq.cli import follow
 
     position, attempt, is_following = (0, 0), manner.attempt, manner.is_following
@@ -87,9 +90,10 @@ def _show(client: "Client", task: str, manner: _Manner) -> None:
         end = follow.Follower(client, task, ends, attempt=attempt).run()
         position, attempt = end.totals, end.attempt if not is_following else attempt
     if is_following or manner.tail is None:
-        follow.Follower(
+        end = follow.Follower(
             client, task, manner.sinks(task), attempt=attempt, is_following=is_following, position=position
         ).run()
+    return end.state
 
 
 def _tasks(client: "Client", word: str, *, is_following: bool) -> "Iterator[str]":

@@ -18,7 +18,7 @@ _FIELDS: Final = (
 def result(ctx: typer.Context, id: options.Id) -> None:  # noqa: A002 - the word in the help
     """Print how one task ended, as JSON unless -o says otherwise.
 
-    Fields that have not come are null: it does not wait (`tq wait` does). Exits with 1 for a whole array.
+    Fields that have not come are null: it does not wait (`tq wait` does). Exits with 2 for a whole array.
     """
     from tq.cli import output, present, selectors
     from tq.core import vocabulary as v

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from tq import __version__
 from tq.cli.context import Context, check_color, check_format
-from tq.cli.verb import HELP_NAMES, Noun, Verb, build, build_noun
+from tq.cli.verb import HELP_NAMES, Noun, Verb, build, build_noun, check_options
 
 # In the order of `tq --help`; each is tq/cli/<module>.py and has VERBS[word], a Verb or a Noun.
 WORDS: dict[str, str] = {
@@ -100,6 +100,12 @@ class Root(TyperGroup):
                 error.hint = f"did you mean {' or '.join(f'`tq {match}`' for match in close)}?"  # type: ignore[attr-defined]
             raise error
         return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the options that stand before the verb."""
+        rest: list[str] = super().parse_args(ctx, args)
+        check_options(ctx, self.params)
+        return rest
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the examples first."""

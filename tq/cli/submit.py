@@ -190,7 +190,8 @@ def finish(context: Context, client: "Client", job: str, *, is_followed: bool, w
             follow.Follower(client, job, sinks, is_following=True).run()
         waited = waiting.until(client, [job], is_quiet=context.quiet or is_followed)
     except KeyboardInterrupt:
-        context.talk(f"\ntq: detached; {job} goes on. To cancel it: tq cancel {job}. To see it: tq logs -f {job}")
+        look = "logs -f" if is_followed else "show"  # an array cannot be followed
+        context.talk(f"\ntq: detached; {job} goes on. To cancel it: tq cancel {job}. To see it: tq {look} {job}")
         return exits.CANCELLED
     status, says = exits.of_all(waited.outcomes, way)
     for text in says:

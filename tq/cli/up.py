@@ -257,7 +257,8 @@ class Roles:
                 if other is not None:
                     other.signal(signal.SIGTERM)
                 continue
-            talk.say(f"tq: the {role.name} ended with {status}; it is started again")
+            how = f"was ended by signal {-status}" if status < 0 else f"ended with {status}"
+            talk.say(f"tq: the {role.name} {how}; it is started again")
 
     def _kill(self) -> None:
         """Leave nothing behind, whatever went wrong here: the roles have sessions of their own."""

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from tq.cli.context import Context, check_color, check_format
-from tq.errors import InternalError, ProtocolError, TqError
+from tq.errors import BadRequest, InternalError, ProtocolError, TqError
 
 ARGUMENTS = "tq.arguments"  # in Context.meta: the words behind the verb, as they were typed
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
@@ -58,6 +58,23 @@ def _ends_as_task(ctx: Any) -> bool:
     return ctx.info_name in {"run", "wait"} or bool(ctx.params.get("wait") or ctx.params.get("follow"))
 
 
+def refuse_nothing(option: str, value: Any) -> None:
+    """Raise BadRequest if an option was given an empty value.
+
+    It is mostly a variable of a script that is not set: `--tag "$TAG"` must not mean all jobs, nor `--key "$KEY"` none.
+    """
+    if value == "" or (isinstance(value, list | tuple) and "" in value):
+        raise BadRequest(f"the value of {option} is empty", hint="give one, or leave the option out")
+
+
+def check_options(ctx: Any, params: list[Any]) -> None:
+    """Refuse every option that was typed with an empty value; a default may be one."""
+    for param in params:
+        source = ctx.get_parameter_source(param.name) if isinstance(param, TyperOption) else None
+        if source is not None and source.name == "COMMANDLINE":
+            refuse_nothing(param.opts[-1], ctx.params.get(param.name))
+
+
 class VerbCommand(TyperCommand):
     """A command whose help begins with its examples."""
 
@@ -67,6 +84,7 @@ class VerbCommand(TyperCommand):
         """Parse, and keep the words: the parser takes the `--` away, and with `:::` it matters."""
         ctx.meta[ARGUMENTS] = list(args)
         rest: list[str] = super().parse_args(ctx, args)
+        check_options(ctx, self.params)
         return rest
 
     def invoke(self, ctx: Any) -> Any:
@@ -106,7 +124,8 @@ class NounGroup(TyperGroup):
 def _sets(field: str, check: Callable[[Any], Any] = lambda value: value) -> Callable[..., Any]:
     """Return the callback of a global option that stands after the verb: it overrules the one before it."""
 
-    def set_option(ctx: Any, _param: Any, value: Any) -> Any:
+    def set_option(ctx: Any, param: Any, value: Any) -> Any:
+        refuse_nothing(param.opts[-1], value)
         if value is not None and isinstance(ctx.obj, Context):
             setattr(ctx.obj, field, check(value))
         return value

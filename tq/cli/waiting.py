@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tq.client.blocking import Client
 
 TIMED_OUT = 124
+_LOOK_S = 2.0  # the first answers may take so long, however short the timeout: what has ended has ended
 _BAR_COLUMNS = 24
 
 
@@ -37,12 +38,17 @@ def until(
     timeout_s: float | None = None,
     is_quiet: bool = False,
 ) -> v.Waited:
-    """Wait until `is_enough` of an answer is true, and return that answer. Raises WaitTimedOut."""
+    """Wait until `is_enough` of an answer is true, and return that answer. Raises WaitTimedOut.
+
+    With a timeout of 0 s, too, how things stand is looked at once.
+    """
     command = v.Wait(tuple(ids), "running" if for_running else "done")
     bar = _Bar(is_quiet=is_quiet)
     known: dict[str, v.Outcome] = {}
     last = v.Waited(False, ())
-    client.deadline_s = None if timeout_s is None else time.monotonic() + timeout_s
+    begin_s = time.monotonic()
+    end_s = None if timeout_s is None else begin_s + timeout_s
+    client.deadline_s = None if end_s is None else max(end_s, begin_s + _LOOK_S)
     try:
         for answer in client.subscribe(lambda: command, patience_s=None):
             if isinstance(answer, v.Waited):
@@ -50,8 +56,10 @@ def until(
                 known.update((outcome.id, outcome) for outcome in answer.outcomes)
                 last = v.Waited(answer.done, tuple(known[one] for one in ids if one in known))
                 bar.show(last.outcomes)
-                if not last.done and len(known) == len(ids) and is_enough(last):
-                    return last
+                if not last.done and len(known) == len(ids):
+                    if is_enough(last):
+                        return last
+                    client.deadline_s = end_s
     except TimeoutError:
         raise WaitTimedOut(last.outcomes) from None
     finally:
