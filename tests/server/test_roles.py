@@ -96,5 +96,19 @@ def test_a_token_connects_as_what_it_is_for(token: str, peer: str, allowed: bool
             roles.check_peer(token, peer)
 
 
+@pytest.mark.parametrize(
+    "command, says",
+    [
+        (v.Submit, "a token of role read may not submit"),
+        (v.CreateToken, "a token of role read may not create token"),
+        (v.Tokens, "a token of role read may not see tokens"),
+    ],
+)
+def test_a_refusal_is_in_words(command: type, says: str) -> None:
+    with pytest.raises(NotAllowed) as refused:
+        roles.check_allowed("read", command)
+    assert refused.value.message == says
+
+
 def test_only_who_may_submit_sees_environments() -> None:
     assert [role for role in roles.ROLES if roles.sees_secrets(role)] == ["submit", "admin"]

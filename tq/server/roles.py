@@ -5,6 +5,7 @@ token may do everything, also serve as a worker's: `tq up` runs both roles of on
 (the session asks here before a command goes anywhere), so that no handler has to remember it.
 """
 
+import re
 from typing import Any, Final
 
 from tq.core import vocabulary as v
@@ -63,9 +64,15 @@ def check_allowed(role: str, command: type[Any]) -> None:
         return
     may = " or ".join(sorted(allowed)) or "the server itself"
     raise NotAllowed(
-        f"a token of role {role} may not {command.__name__}",
+        f"a token of role {role} may not {_in_words(command)}",
         hint=f"use a token of role {may}" if allowed else "",
     )
+
+
+def _in_words(command: type[Any]) -> str:
+    """Return what a command does, after `may not`: those that are called for what they list see it."""
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", command.__name__).lower()
+    return f"see {words}" if command in (v.Queues, v.Workers, v.Status, v.StoreStatistics, v.Logs, v.Tokens) else words
 
 
 def check_peer(token_role: str, peer_role: str) -> None:
