@@ -1,6 +1,6 @@
 """What many runs have shown together: every fault at every point of the commit loop, every move that can be made.
 
-A blank in a table is a blank in the proof, so it is asked for (`blanks`). Moves that no client of the simulator makes are
+A blank in a table is a blank in the proof, so it is asked for (`blanks`). Moves that no client of the simulator makes
 are listed, with the reason: whoever teaches it such a command (script.py) takes the line out here, and a run that makes
 such a move says so.
 """
