@@ -11,7 +11,9 @@ from tq.errors import ConfigurationError
 from tq.net import tls
 from tq.net.join import parse_join
 from tq.net.token import parse_token
+from tq.server import serve
 from tq.server.identity import new_token, open_identity, own_identity
+from tq.server.settings import Settings
 from tq.store import files
 
 NOW = dt.datetime(2026, 3, 1, 12, 0, tzinfo=dt.UTC)
@@ -255,3 +257,12 @@ def test_a_pair_that_does_not_fit_is_refused(place: Path, certificate: str, key:
 
     with pytest.raises(ConfigurationError, match="cannot use the certificate"):
         own_identity(place / certificate, place / key)
+
+
+def test_a_start_with_a_wrong_certificate_leaves_nothing_that_hinders_the_next(tmp_path: Path) -> None:
+    wrong = Settings(tmp_path, tmp_path / "state", cert=tmp_path / "no.pem", key=tmp_path / "no.key")
+
+    with pytest.raises(ConfigurationError, match="cannot use the certificate"):
+        serve._identity(wrong)
+
+    assert serve._identity(Settings(tmp_path, tmp_path / "state")).ca_pem

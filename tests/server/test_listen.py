@@ -396,7 +396,7 @@ async def test_a_port_in_use_is_a_configuration_error_with_a_hint(identity: Iden
         with pytest.raises(ConfigurationError, match=str(served.address.port)) as caught:
             await open_listeners("127.0.0.1", served.address.port)
 
-    assert "--port" in caught.value.hint
+    assert "--listen" in caught.value.hint
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no.such.host.invalid"])
@@ -404,7 +404,7 @@ async def test_an_address_of_another_machine_is_a_configuration_error(host: str)
     with pytest.raises(ConfigurationError, match=host) as caught:
         await open_listeners(host, 0)
 
-    assert "--host" in caught.value.hint
+    assert "--listen" in caught.value.hint
 
 
 async def test_stopping_closes_every_connection_and_the_listener(identity: Identity) -> None:

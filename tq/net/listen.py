@@ -93,13 +93,13 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
         return await trio.open_tcp_listeners(port, host=host, backlog=_BACKLOG)
     except OSError as error:
         hints = {
-            errno.EADDRINUSE: "another server listens there: stop it, or choose another --port",
-            errno.EACCES: "ports below 1024 are for root: choose another --port",
-            errno.EADDRNOTAVAIL: "this machine has no such address: choose another --host",
+            errno.EADDRINUSE: "another server listens there: stop it, or choose another with --listen",
+            errno.EACCES: "ports below 1024 are for root: choose another with --listen",
+            errno.EADDRNOTAVAIL: "this machine has no such address: choose another with --listen",
         }
         why = error.strerror or str(error)
         raise ConfigurationError(
-            f"cannot listen on {where}: {why}", hint=hints.get(error.errno or 0, "check --host and --port")
+            f"cannot listen on {where}: {why}", hint=hints.get(error.errno or 0, "check --listen")
         ) from error
 
 

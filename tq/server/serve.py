@@ -297,8 +297,10 @@ async def _admin_token(server: Server) -> Token:
 
 def _identity(settings: Settings) -> Identity:
     if settings.cert is not None and settings.key is not None:
+        identity = own_identity(settings.cert, settings.key)
+        # After it: an empty directory, left by a start that failed, would look like a lost CA to the next one.
         (settings.data / "identity").mkdir(mode=0o700, exist_ok=True)
-        return own_identity(settings.cert, settings.key)
+        return identity
     return open_identity(settings.data / "identity", dt.datetime.now(dt.UTC))
 
 
