@@ -257,6 +257,8 @@ class Roles:
                 if other is not None:
                     other.signal(signal.SIGTERM)
                 continue
+            if self._status:
+                continue  # asked to end, because the other one cannot start
             how = f"was ended by signal {-status}" if status < 0 else f"ended with {status}"
             talk.say(f"tq: the {role.name} {how}; it is started again")
 
