@@ -126,13 +126,14 @@ class Live:
         self.workers: dict[int, LiveWorker] = {}
         self.jobs: dict[tuple[int, int], dict[int, int]] = {}  # job -> member -> worker
         self.lanes: dict[int, Lane] = {}
+        self.lane_names: dict[str, int] = {}
         self.queues: dict[str, Queue] = {}
         self.runs: dict[int, list[int]] = {}  # lane -> us of its last runs
         self.depths: dict[int, int] = {}  # lane -> how deep a chain may be
         self.granted: dict[str, int] = {}
         self.counts: dict[str, int] = {}
         self.timers_changed = True  # since somebody last looked for the next one
-        lasting: tuple[Table[Any], ...] = (tables.RUNNING, tables.LANE, tables.QUEUE)
+        lasting: tuple[Table[Any], ...] = (tables.RUNNING, tables.LANE, tables.LANE_NAME, tables.QUEUE)
         for table in lasting:
             for page in pages(view, table):
                 self.fold({table: dict(page)})
@@ -167,6 +168,8 @@ class Live:
                 self.queues.pop(name, None)
             else:
                 self.queues[name] = queue
+        for (name,), number in changes.get(tables.LANE_NAME, {}).items():
+            self.lane_names[name] = number
         lanes = changes.get(tables.LANE)
         if lanes:
             for (number,), lane in lanes.items():

@@ -6,6 +6,7 @@ numbers are checked: one that no table could hold, or an offer without measure, 
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from tq import limits
@@ -16,6 +17,8 @@ from tq.wire.body import Body
 from tq.wire.codec import loads
 
 SHA256_BYTES = 32
+_KEPT: Final = 256  # bodies
+_KEPT_BYTES: Final = 4 * limits.KIB
 _JOB_MAX: Final = 2**63 - 1
 _PLACE_MAX: Final = 2**32 - 1  # of a part, and of a member
 
@@ -38,8 +41,15 @@ def check(command: object) -> None:
 def check_submit(submit: Submit) -> None:
     """Raise unless the body is a `Body` that some worker can run."""
     _bound(len(submit.body), limits.body_bytes_max, "body_bytes_max", "command and environment")
+    if len(submit.body) <= _KEPT_BYTES:
+        _check_small_body(submit.body)
+    else:
+        _check_body(submit.body)
+
+
+def _check_body(data: bytes) -> None:
     try:
-        body = loads(submit.body, Body)
+        body = loads(data, Body)
     except ProtocolError as error:
         raise BadRequest(f"the body of the submit is malformed: {error}") from None
     if not body.argv or not body.argv[0]:
@@ -57,6 +67,10 @@ def check_submit(submit: Submit) -> None:
         if not name or "=" in name or "\0" in name or b"\0" in value:
             raise BadRequest("an environment variable is malformed")
         _bound(len(name) + len(value) + 2, limits.argument_bytes_max, "argument_bytes_max", "a variable")
+
+
+# A loop in a script submits the same body again and again: what was found in order is not looked at again.
+_check_small_body: Final = lru_cache(_KEPT)(_check_body)
 
 
 def check_upload(upload: Upload) -> None:

@@ -110,6 +110,8 @@ class Engine:
         self.view = view
         self.bounds = bounds
         self.live = Live(view)
+        # The counters as the last turn left them: whoever writes turns is alone, so they need no reading again.
+        self.meta: Meta | None = view.get(tables.META, ())
         self._due_ms: int | None = None
         self._dispatched_ms = 0  # steady time of the last Dispatch: what turned long until then has been looked at
 
@@ -143,7 +145,7 @@ class Turn:
         self._overlay = Overlay(engine.view)
         self._effects: list[Effect] = []
         self._changed_jobs: dict[tuple[int, int], TaskChanged] = {}
-        meta = engine.view.get(tables.META, ())
+        meta = engine.meta
         self.sequence = meta.sequence + 1 if meta else 1
         # Times never go back, whatever the caller's clock does.
         self.times = Times(max(times.steady_ms, meta.steady_ms), times.wall_ms) if meta else times
@@ -172,10 +174,11 @@ class Turn:
         self._engine.dispatched(self.times.steady_ms)
         self._take(step)
         changes = {table: rows for table, rows in self._overlay.changes.items() if table not in LIVE_TABLES and rows}
-        meta = self._overlay.get(tables.META, ())
+        meta = self._latest_meta()
         epoch = meta.epoch if meta else 0
         if changes and meta is not None:
-            changes[tables.META] = {(): self._stamped(meta)}
+            self._engine.meta = self._stamped(meta)
+            changes[tables.META] = {(): self._engine.meta}
         return Finished(
             self.sequence, epoch, self.times.wall_ms, changes, [*self._effects, *self._changed_jobs.values()]
         )
@@ -194,7 +197,15 @@ class Turn:
         )
 
     def _step(self, submitter: str) -> Step:
-        return Step(self._overlay, self._engine.live, self.times, self.sequence, submitter, self._engine.bounds)
+        engine = self._engine
+        return Step(
+            self._overlay, engine.live, self.times, self.sequence, submitter, engine.bounds, self._latest_meta()
+        )
+
+    def _latest_meta(self) -> Meta | None:
+        """Return the counters as the turn has left them so far; None before the first Recover of a store."""
+        changed = self._overlay.changes.get(tables.META)
+        return changed[()] if changed else self._engine.meta
 
     def _take(self, step: Step) -> None:
         """Merge a finished layer, and fold it into the soft state."""

@@ -34,7 +34,16 @@ TaskKey = tuple[int, int, int]
 class Step:
     """The working set of one command over the turn's overlay."""
 
-    def __init__(self, below: View, live: Live, times: Times, sequence: int, submitter: str, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        below: View,
+        live: Live,
+        times: Times,
+        sequence: int,
+        submitter: str,
+        bounds: Bounds,
+        meta: Meta | None,
+    ) -> None:
         self.overlay = Overlay(below)
         self.live = live
         self.times = times
@@ -43,6 +52,7 @@ class Step:
         self.bounds = bounds
         self.effects: list[Effect] = []
         self._meta: Meta | None = None
+        self._stored_meta = meta
         self._jobs: dict[JobKey, Job] = {}
         self._progress: dict[JobKey, Progress] = {}
         self._lanes: dict[int, Lane] = {}
@@ -77,16 +87,13 @@ class Step:
         """Return the working copy of a lane; it is put at the end of the command."""
         lane = self._lanes.get(number)
         if lane is None:
-            stored = self.overlay.get(tables.LANE, (number,))
-            if stored is None:
-                raise KeyError(number)
-            lane = self._lanes[number] = stored.copy()
+            lane = self._lanes[number] = self.live.lanes[number].copy()
         return lane
 
     def meta(self) -> Meta:
         """Return the working copy of the store's counters; it is put at the end of the command."""
         if self._meta is None:
-            stored = self.overlay.get(tables.META, ())
+            stored = self._stored_meta or self.overlay.get(tables.META, ())
             if stored is None:
                 raise KeyError("meta")
             self._meta = replace(stored)

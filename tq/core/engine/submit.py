@@ -96,7 +96,7 @@ def _check_array(command: Submit) -> None:
 
 def _lane(step: Step, queue: str, demand: Demand) -> int:
     name = f"{queue}/{demand.cpus_milli}/{demand.mem_bytes}"
-    number = step.overlay.get(tables.LANE_NAME, (name,))
+    number = step.live.lane_names.get(name)
     if number is None:
         meta = step.meta()
         number = meta.next_lane
