@@ -408,3 +408,22 @@ def test_a_turn_ends_its_bulk_at_a_cap_of_bytes_and_takes_on_what_somebody_waits
 
     assert "single" in loop.answers()
     loop.settle()
+
+
+def test_a_turn_is_lone_if_one_peer_waits_for_it_and_nobody_for_the_next() -> None:
+    lone: list[bool] = []
+    loop = Loop().start()
+    flush = loop.pipeline._flush
+
+    def look(sequence: int) -> None:
+        lone.append(loop.pipeline.is_lone)
+        flush(sequence)
+
+    loop.pipeline._flush = look
+    loop.ask("a", submit("a"))
+    loop.settle()
+    loop.ask("b", submit("b"))
+    loop.ask("c", submit("c"))
+    loop.settle()
+
+    assert lone == [True, False]

@@ -156,7 +156,7 @@ class Pipeline:
         self._is_cut = False  # Dispatch stopped at its bound: it goes on in a turn of its own
         self._stopping = False
         self._error: errors.StoreError | None = None
-        intake.on_work = self._wake
+        intake.on_work = lambda: self.on_wake()  # noqa: PLW0108 - whoever drives the loop sets it later
 
     # ------------------------------------------------------------ from outside
 
@@ -191,6 +191,11 @@ class Pipeline:
     def is_flushed(self) -> bool:
         """Whether the turn in flight is on disk, or never will be."""
         return self._flight is None or self._flight.sequence <= self._durable or self._error is not None
+
+    @property
+    def is_lone(self) -> bool:
+        """Whether one peer at most waits for the turn in flight, and nobody for the next."""
+        return self._flight is not None and len(self._flight.replies) <= 1 and self.intake.is_empty
 
     def idle_ms(self) -> int | None:
         """Return after how many ms Tick has something to do, None for never."""
@@ -337,9 +342,6 @@ class Pipeline:
             self._answers.refuse(UNKNOWN)
             self._turn = None
         self.intake.refuse_all(UNKNOWN)
-
-    def _wake(self) -> None:
-        self.on_wake()
 
 
 def _leases(effects: Sequence[Effect]) -> int:

@@ -2,11 +2,16 @@
 
 The thread does nothing but `store.flush`: everything else of a turn runs on the loop's thread (writes hold the GIL
 wherever they run, and a flush takes no lock of Python). It is joined before the store is closed, whatever happens.
+
+A lone turn on a quick disk is flushed on the loop's thread instead: with nobody else to serve meanwhile, two changes of
+threads and their wake-ups would cost more than the flush (docs/adr/0013-lone-turns-flush-in-place.md).
 """
 
 import threading
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Final
 
 import trio
 
@@ -16,6 +21,8 @@ from tq.server.commit_loop import Pipeline, Point
 from tq.store.seam import Store
 
 JOIN_S = 8.0
+quick_s: Final = 0.001  # a flush that is no reason to change threads
+quick_runs_min: Final = 16  # so many quick flushes in a row make a quick disk, one slow one unmakes it
 
 
 class Committer:
@@ -27,6 +34,7 @@ class Committer:
         self._fail = fail
         self._queue: SimpleQueue[int | None] = SimpleQueue()
         self._token: trio.lowlevel.TrioToken | None = None
+        self._quick_runs = 0
         # A daemon, so that a flush which never returns (a dead disk) cannot keep a failed server from exiting.
         self._thread = threading.Thread(target=self._run, name="tq-committer", daemon=True)
 
@@ -35,9 +43,16 @@ class Committer:
         self._token = trio.lowlevel.current_trio_token()
         self._thread.start()
 
-    def flush(self, sequence: int) -> None:
-        """Ask for everything up to this sequence to be made durable."""
-        self._queue.put(sequence)
+    def flush(self, sequence: int, *, is_lone: bool = False) -> None:
+        """Ask for everything up to this sequence to be made durable. `is_lone`: nobody else waits for the loop."""
+        if not (is_lone and self._quick_runs >= quick_runs_min):
+            self._queue.put(sequence)
+            return
+        failure = self._flush(sequence)
+        if failure is None:
+            self._flushed(sequence)
+        else:
+            self._fail(failure)
 
     def close(self) -> bool:
         """End the thread after the flush under way; return whether it has ended."""
@@ -48,15 +63,23 @@ class Committer:
 
     def _run(self) -> None:
         while (sequence := self._queue.get()) is not None:
-            try:
-                self._store.flush(sequence)
-            except errors.StoreError as error:
-                self._tell(self._fail, error)
-                return
-            except Exception as error:  # noqa: BLE001 - whatever it was, durability is not known any more
-                self._tell(self._fail, errors.StoreError(f"the flush failed: {error!r}"))
+            failure = self._flush(sequence)
+            if failure is not None:
+                self._tell(self._fail, failure)
                 return
             self._tell(self._flushed, sequence)
+
+    def _flush(self, sequence: int) -> errors.StoreError | None:
+        """Flush, and note how quick the disk is. Return why it failed: then nothing is known to be durable any more."""
+        began_s = time.perf_counter()
+        try:
+            self._store.flush(sequence)
+        except errors.StoreError as error:
+            return error
+        except Exception as error:  # noqa: BLE001 - whatever it was, durability is not known any more
+            return errors.StoreError(f"the flush failed: {error!r}")
+        self._quick_runs = self._quick_runs + 1 if time.perf_counter() - began_s < quick_s else 0
+        return None
 
     def _tell(self, what: Callable[..., None], *arguments: object) -> None:
         if self._token is None:

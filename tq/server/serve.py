@@ -117,7 +117,7 @@ class Server:
             self.intake,
             times=self.clock.times,
             lap_ms=lambda: time.perf_counter() * 1_000,
-            flush=self.committer.flush,
+            flush=lambda sequence: self.committer.flush(sequence, is_lone=self.pipeline.is_lone),
             release=self.registry.release,
             on_bug=FailedCommands(settings.data).keep,
         )
