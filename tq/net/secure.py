@@ -11,7 +11,7 @@ connection that ends without close_notify has simply ended: frames carry their l
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import ClassVar, Final
 
 import trio
 
@@ -20,6 +20,9 @@ _READ_BYTES: Final = 64 * 1024
 
 class SecureStream(trio.abc.HalfCloseableStream):
     """A TLS stream over `raw`, which it takes over: socket and all. `do_handshake` comes first."""
+
+    # Shared: what is received lies here only until the same call has copied it on.
+    _buffer: ClassVar[memoryview] = memoryview(bytearray(_READ_BYTES))
 
     def __init__(
         self,
@@ -35,6 +38,7 @@ class SecureStream(trio.abc.HalfCloseableStream):
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
+        self._has_ciphertext = False  # that OpenSSL has not been asked for
         self._unsent = b""  # ciphertext that the kernel has not taken yet
 
     def selected_alpn_protocol(self) -> str | None:
@@ -65,7 +69,8 @@ class SecureStream(trio.abc.HalfCloseableStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return all that is there, at least a byte; b'' at the end. Raises BrokenResourceError."""
         while True:
-            data = self._read_ready(max_bytes or _READ_BYTES)
+            # An empty BIO has nothing: asking OpenSSL would only cost an exception.
+            data = self._read_ready(max_bytes or _READ_BYTES) if self._has_ciphertext else None
             if data is not None:
                 if data:
                     return data
@@ -142,7 +147,11 @@ class SecureStream(trio.abc.HalfCloseableStream):
                     break
                 records.append(record)
                 size += len(record)
+                if not self._incoming.pending and not self._tls.pending():
+                    self._has_ciphertext = False
+                    break
         except ssl.SSLWantReadError:
+            self._has_ciphertext = False
             return b"".join(records) if records else None
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
             pass
@@ -156,13 +165,14 @@ class SecureStream(trio.abc.HalfCloseableStream):
         while True:
             await self._wait(trio.lowlevel.wait_readable)
             try:
-                data = self._socket.recv(_READ_BYTES)
+                size = self._socket.recv_into(self._buffer)
             except BlockingIOError:
                 continue
             except OSError as error:
                 raise trio.BrokenResourceError from error
-            if data:
-                self._incoming.write(data)
+            if size:
+                self._incoming.write(self._buffer[:size])
+                self._has_ciphertext = True
                 return True
             if ends_as is not None:
                 raise trio.BrokenResourceError from ends_as
