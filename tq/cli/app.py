@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from tq import __version__
 from tq.errors import TqError
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a program that died of it
@@ -41,13 +42,19 @@ def _open_standard_streams() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run `tq` with these arguments and return its exit status. Prints; never raises but for bugs in itself."""
     try:
-        status = _parse(arguments)
+        # Alone it needs no parser, and importing one takes longer than all the rest (docs/adr/0008).
+        status = _print_version() if list(arguments) == ["--version"] else _parse(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         return _end_quietly()
     except OSError as error:
         return _say_error(_of_system(error), "", _INTERNAL)
     return status
+
+
+def _print_version() -> int:
+    print(f"tq {__version__}")
+    return 0
 
 
 def _parse(arguments: Sequence[str]) -> int:
