@@ -1,12 +1,12 @@
 """Where an array's entries come from, as the options say, and their way to the server before the submit."""
 
 import os
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tq.cli import context, entries
+from tq.cli.line import Line
 from tq.errors import BadRequest, NotDone
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def upload(talk_to: context.Context, client: "Client", supply: Supply, key: str,
     """Send all entries, and return what the submit says of them. Ctrl-C, or a cut for too long, leaves no job."""
     from tq.client.upload import EntryUpload
 
-    bar = _Bar(is_quiet=talk_to.quiet)
+    bar = _Bar(Line(is_quiet=talk_to.quiet))
     try:
         sent = EntryUpload(client, key, supply.open(bytes_max), bar.show).run()
     except (KeyboardInterrupt, NotDone) as stop:
@@ -72,28 +72,19 @@ def _some(supply: Supply, size: int) -> int:
 class _Bar:
     """One short line on a terminal: how many entries are on the server's disk, and how fast they get there."""
 
-    def __init__(self, *, is_quiet: bool) -> None:
-        self._is_shown = not is_quiet and context.is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+    def __init__(self, line: Line) -> None:
+        self._line = line
         self._began_s = time.monotonic()
         self._drawn_s = self._began_s
-        self._is_drawn = False
+        self.clear = line.clear
 
     def show(self, stored: int) -> None:
         """Draw, unless it was drawn a moment ago."""
         now_s = time.monotonic()
-        if not self._is_shown or now_s - self._drawn_s < _SHOWN_EVERY_S:
+        if not self._line.is_shown or now_s - self._drawn_s < _SHOWN_EVERY_S:
             return
         self._drawn_s = now_s
         rate = f", {stored / (now_s - self._began_s):,.0f}/s"
         note = f"{stored:,} stored"
-        room = context.columns(sys.stderr) - 1
-        sys.stderr.write(f"\r\x1b[K{(note + rate if len(note + rate) <= room else note)[:room]}")
-        sys.stderr.flush()
-        self._is_drawn = True
-
-    def clear(self) -> None:
-        """Leave the line empty."""
-        if self._is_drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
-            self._is_drawn = False
+        room = self._line.columns - 1
+        self._line.draw((note + rate if len(note + rate) <= room else note)[:room])

@@ -3,13 +3,12 @@
 A lost connection is made again without end.
 """
 
-import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tq.cli import context, exits
+from tq.cli import exits
+from tq.cli.line import Line
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError, Unreachable
 
@@ -43,7 +42,7 @@ def until(
     With a timeout of 0 s, too, how things stand is looked at once.
     """
     command = v.Wait(tuple(ids), "running" if for_running else "done")
-    bar = _Bar(is_quiet=is_quiet)
+    bar = _Bar(Line(is_quiet=is_quiet))
     known: dict[str, v.Outcome] = {}
     last = v.Waited(False, ())
     begin_s = time.monotonic()
@@ -82,25 +81,17 @@ def _bar(ended: int, size: int, note: str, columns: int) -> str:
 
 
 class _Bar:
-    """One line on stderr that says how far things are, when several tasks are waited for on a terminal."""
+    """How far things are, when several tasks are waited for on a terminal."""
 
-    def __init__(self, *, is_quiet: bool) -> None:
-        self._is_shown = not is_quiet and context.is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
-        self._columns = context.columns(sys.stderr)
-        self._is_drawn = False
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self.clear = line.clear
 
     def show(self, outcomes: Sequence[v.Outcome]) -> None:
         size = sum(outcome.size for outcome in outcomes)
-        if not self._is_shown or size < 2:
+        if not self._line.is_shown or size < 2:
             return
         ended = sum(outcome.ended if outcome.size > 1 else exits.is_ended(outcome) for outcome in outcomes)
         failed = sum(outcome.ended - outcome.succeeded for outcome in outcomes if outcome.size > 1)
         note = f"{ended}/{size}" + (f", {failed} failed" if failed else "")
-        sys.stderr.write(f"\r\x1b[K{_bar(ended, size, note, self._columns)}")
-        sys.stderr.flush()
-        self._is_drawn = True
-
-    def clear(self) -> None:
-        if self._is_drawn:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+        self._line.draw(_bar(ended, size, note, self._line.columns))

@@ -64,6 +64,8 @@ def main(settings: Settings) -> int:
         check_format(settings.data)
         identity = _identity(settings)
         store = open_store(lock)
+        if store.note:
+            log("store_recovered", level="warning", text=store.note)
         try:
             status = trio.run(_run, settings, store, identity)
         except BaseException:
