@@ -6,7 +6,7 @@ from tests.support.house import House
 from tq import limits
 from tq.core import tables
 from tq.core.job import Demand
-from tq.core.vocabulary import Submit, Submitted, Tick, Upload
+from tq.core.vocabulary import SetQueue, Submit, Submitted, Tick, Upload
 from tq.errors import BadRequest, KeyConflict, NotDone, Refused, TaskNotFound, TooLarge, TooManyLanes
 
 
@@ -40,6 +40,9 @@ def test_jobs_without_a_key_are_all_different(house):
     "fields",
     [
         {"name": "a b"},
+        {"name": "42"},
+        {"name": "43.7"},
+        {"name": "last"},
         {"name": "x" * 129},
         {"queue": ""},
         {"queue": "a/b"},
@@ -107,6 +110,8 @@ def test_a_submit_says_when_no_worker_can_run_it(house):
     house.join(slots=2)
     assert warning() == ""
     assert "asks for" in warning(demand=Demand(cpus_milli=64_000))
+    house.do(SetQueue("default", paused=True))
+    assert warning() == "queue default is paused"
 
 
 class TestUpload:

@@ -161,6 +161,13 @@ class Live:
         running = sum(lane.counts[State.RUNNING] for lane in self.lanes.values() if lane.queue == queue)
         return max(settings.max - running, 0)
 
+    def why_waits(self, queue: str) -> str:
+        """Return why nothing of a queue may start just now, or '' if it may."""
+        settings = self.queues.get(queue)
+        if settings is None or self.may_start(queue) != 0:
+            return ""
+        return f"queue {queue} is paused" if settings.paused else f"queue {queue} runs at most {settings.max}"
+
     def fold(self, changes: Changes) -> None:
         """Take over what a finished command changed."""
         for (name,), queue in changes.get(tables.QUEUE, {}).items():

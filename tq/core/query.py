@@ -79,17 +79,8 @@ def get(view: View, live: Live, command: Get) -> Document:
     document["state"] = shown_state(progress, task).word
     document |= _task_part(task)
     if task is None and document["state"] == "queued":
-        document["reason"] = why_nowhere(live.workers.values(), job.queue, job.demand) or _why_queue(live, job.queue)
+        document["reason"] = why_nowhere(live.workers.values(), job.queue, job.demand) or live.why_waits(job.queue)
     return Document(document)
-
-
-def _why_queue(live: Live, name: str) -> str:
-    settings = live.queues.get(name)
-    if settings is None:
-        return ""
-    if settings.paused:
-        return f"queue {name} is paused"
-    return f"queue {name} runs at most {settings.max}" if live.may_start(name) == 0 else ""
 
 
 def list_page(view: View, _live: Live, command: List) -> Page:
