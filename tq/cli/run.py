@@ -37,6 +37,9 @@ def run(
     Its stdout and stderr come out of this program's, and this program exits with its code: 128+N for a signal, 124 for
     its time limit, 130 when it was cancelled, 125 when it ended without a code of its own. Ctrl-C detaches: the task
     goes on. Input that is no terminal is read to its end first, then passed on.
+
+    Of output that comes faster than it is carried here the middle is lost, and said on stderr: what must be whole goes
+    into a file of the task's own.
     """
     from tq.cli import inputs, request
     from tq.cli.request import Wish
