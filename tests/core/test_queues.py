@@ -4,8 +4,8 @@ import pytest
 
 from tests.support.house import House
 from tq.core.job import Queue
-from tq.core.task import State
-from tq.core.vocabulary import Get, Handback, Queues, SetQueue
+from tq.core.task import Phase, State
+from tq.core.vocabulary import Get, Handback, Held, Queues, SetQueue
 from tq.errors import BadRequest
 
 
@@ -40,6 +40,18 @@ def test_a_pause_recalls_what_has_not_started(house):
     assert house.recalls() == [refs[1]]
     house.do(Handback(5, 1, 1, (refs[1],)))
     assert house.starts() == []
+
+
+def test_a_pause_that_did_not_reach_a_worker_recalls_when_it_is_back(house):
+    house.join(slots=2)
+    house.array(2, queue="q")
+    refs = house.starts()
+    house.started(refs[0])
+    house.do(SetQueue("q", paused=True))
+    house.restart()
+    held = (Held(refs[0], int(Phase.STARTED)), Held(refs[1], int(Phase.ASSIGNED)))
+    house.join(slots=2, held=held)
+    assert house.recalls() == [refs[1]]
 
 
 def test_a_queue_never_runs_more_than_its_maximum(house):

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from tq.core.engine.fence import Verdict, claim, is_current_session, judge
 from tq.core.engine.report import give_back, lose_worker, mark_started
-from tq.core.engine.step import Step
+from tq.core.engine.step import JobKey, Step
 from tq.core.live import LIVE_RECALLED, LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
 from tq.core.task import Cause, Phase, State, Task
 from tq.core.vocabulary import AttemptRef, DrainAsked, Held, Join, Joined, Recall, Supersede, WorkerDrains
@@ -101,13 +101,21 @@ def _is_with(task: Task | None, worker: int) -> bool:
     return task is not None and task.state is State.RUNNING and task.worker == worker
 
 
+def _is_stopped(step: Step, key: JobKey) -> bool:
+    """Whether nothing more of a job may start: it is held, or its queue is paused."""
+    if step.progress(key).hold:
+        return True
+    paused = {name for name, queue in step.live.queues.items() if queue.paused}
+    return bool(paused) and step.job(key).queue in paused
+
+
 def _recall_again(step: Step, command: Join, kept: set[tuple[int, int, int]], before: LiveWorker | None) -> None:
     """Ask again for what was asked back and has not come: the word may have been lost with the connection."""
     recalled = before.recalled if before is not None else set()
     refs = []
     for held in command.held:
         key = held.attempt.task
-        if key in kept and held.phase == Phase.ASSIGNED and (key in recalled or step.progress(key[:2]).hold):
+        if key in kept and held.phase == Phase.ASSIGNED and (key in recalled or _is_stopped(step, key[:2])):
             step.overlay.put(LIVE_RECALLED, (command.worker, *key), True)
             refs.append(held.attempt)
     if refs:
