@@ -13,8 +13,6 @@ from tq.errors import BadRequest, TaskNotFound
 if TYPE_CHECKING:
     from tq.client.blocking import Client
 
-ROLES = ("read", "submit", "worker", "admin")
-
 
 def create(
     ctx: typer.Context,
@@ -41,6 +39,7 @@ def make(client: "Client", role: str, name: str, expires: str) -> tuple[str, str
     """Have the server store a new token; return its text, the secret, and its id."""
     from tq.cli import values
     from tq.core import vocabulary as v
+    from tq.core.job import ROLES
     from tq.net.token import RANDOM_BYTES, make_token
 
     if role not in ROLES:

@@ -10,6 +10,7 @@ A record is never removed but with its whole job, since a missing record means u
 """
 
 from copy import copy
+from typing import Final
 
 import msgspec
 
@@ -187,6 +188,9 @@ class Sweep(msgspec.Struct, frozen=True, array_like=True, tag=1):
     job: int
     last: int
     member: int = 0
+
+
+ROLES: Final = ("read", "submit", "worker", "admin")  # of a token; what each may do stands in server/roles.py
 
 
 class Token(msgspec.Struct, frozen=True, array_like=True, tag=1):

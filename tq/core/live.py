@@ -151,12 +151,17 @@ class Live:
         queue = self.queues.get(self.lanes[lane].queue)
         return 1 if queue is not None and queue.max else self.depths.get(lane, 1)
 
+    def is_paused(self, queue: str) -> bool:
+        """Whether somebody has paused a queue."""
+        settings = self.queues.get(queue)
+        return settings is not None and settings.paused
+
     def may_start(self, queue: str) -> int | None:
         """How many more of a queue may start; None = no bound."""
         settings = self.queues.get(queue)
         if settings is None or not (settings.paused or settings.max):
             return None
-        if settings.paused:
+        if self.is_paused(queue):
             return 0
         running = sum(lane.counts[State.RUNNING] for lane in self.lanes.values() if lane.queue == queue)
         return max(settings.max - running, 0)

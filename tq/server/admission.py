@@ -10,9 +10,9 @@ from functools import lru_cache
 from typing import Final
 
 from tq import limits
+from tq.core.job import ROLES
 from tq.core.vocabulary import AttemptRef, Capacity, CreateToken, End, Submit, Upload, Wait
 from tq.errors import BadRequest, ProtocolError, TooLarge
-from tq.server.roles import ROLES
 from tq.wire.body import Body
 from tq.wire.codec import loads
 

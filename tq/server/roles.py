@@ -17,8 +17,6 @@ ADMIN: Final = frozenset({"admin"})
 WORKER: Final = frozenset({"worker", "admin"})
 NOBODY: Final[frozenset[str]] = frozenset()  # the server's own commands: no peer may send them
 
-ROLES: Final = ("read", "submit", "worker", "admin")
-
 ALLOWED: Final[dict[type[Any], frozenset[str]]] = {
     v.Submit: SUBMIT,
     v.Upload: SUBMIT,

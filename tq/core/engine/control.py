@@ -1,12 +1,10 @@
 """The small commands: the server's start, draining a worker, tokens."""
 
-from typing import Final
-
 from msgspec.structs import replace
 
 from tq.core import tables
 from tq.core.engine.step import Step
-from tq.core.job import Meta, Token
+from tq.core.job import ROLES, Meta, Token
 from tq.core.live import LIVE_SESSION, LiveWorker
 from tq.core.vocabulary import (
     CreateToken,
@@ -20,8 +18,6 @@ from tq.core.vocabulary import (
 )
 from tq.errors import BadRequest, TaskNotFound
 from tq.limits import name_chars_max, page_items_max
-
-ROLES: Final = ("read", "submit", "worker", "admin")
 
 
 def recover(step: Step, command: Recover) -> Recovered:

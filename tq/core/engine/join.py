@@ -103,10 +103,7 @@ def _is_with(task: Task | None, worker: int) -> bool:
 
 def _is_stopped(step: Step, key: JobKey) -> bool:
     """Whether nothing more of a job may start: it is held, or its queue is paused."""
-    if step.progress(key).hold:
-        return True
-    paused = {name for name, queue in step.live.queues.items() if queue.paused}
-    return bool(paused) and step.job(key).queue in paused
+    return step.progress(key).hold or step.live.is_paused(step.job(key).queue)
 
 
 def _recall_again(step: Step, command: Join, kept: set[tuple[int, int, int]], before: LiveWorker | None) -> None:
