@@ -51,8 +51,10 @@ def main() -> None:
             turn(Report(5, 1, 1, ends))
             if not ended % 50_000:
                 store.flush(now_ms)
-        print(f"{ended} lives: {(time.process_time() - begin) / ended * 1e6:.1f} us CPU each,"
-              f" {(time.perf_counter() - wall) / ended * 1e6:.1f} us wall")
+        print(
+            f"{ended} lives: {(time.process_time() - begin) / ended * 1e6:.1f} us CPU each,"
+            f" {(time.perf_counter() - wall) / ended * 1e6:.1f} us wall"
+        )
 
 
 if __name__ == "__main__":

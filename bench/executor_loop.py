@@ -48,5 +48,5 @@ def rate(n: int, k: int) -> float:
 
 
 if __name__ == "__main__":
-    n, k = (int(a) for a in (sys.argv[1:] + ["3000", "2"][len(sys.argv) - 1:]))
+    n, k = (int(a) for a in (sys.argv[1:] + ["3000", "2"][len(sys.argv) - 1 :]))
     print(f"{rate(n, k):.0f}")

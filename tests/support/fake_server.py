@@ -1,10 +1,10 @@
 """A server for tests of a real worker: real TLS on loopback, and a test that plays the other end message by message.
 
-    async with open_fake_server(tmp_path) as server:
-        with running_worker(server, tmp_path) as worker:
-            peer = await server.reconciled()
-            peer.send(assign(1, ["true"]))
-            ended = await peer.receive(m.Ended)
+async with open_fake_server(tmp_path) as server:
+    with running_worker(server, tmp_path) as worker:
+        peer = await server.reconciled()
+        peer.send(assign(1, ["true"]))
+        ended = await peer.receive(m.Ended)
 """
 
 import json

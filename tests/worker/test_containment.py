@@ -209,8 +209,7 @@ def test_a_daemon_of_a_running_attempt_is_left_alone(link, mark):
 
 def test_fifty_stubborn_grandchildren_in_their_own_sessions_are_dead_at_the_report(link, mark):
     text = (
-        STUBBORN
-        + "for _ in range(50):\n"
+        STUBBORN + "for _ in range(50):\n"
         "    if os.fork() == 0:\n"
         "        os.setsid()\n"
         "        os.close(1); os.close(2)\n"

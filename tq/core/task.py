@@ -138,9 +138,7 @@ TRANSITIONS: Final[dict[tuple[State, Trigger], State]] = {
 }
 
 # The table compiled to a nested tuple: an enum member as a dict key costs five times an index (measured).
-_MOVES: Final = tuple(
-    tuple(TRANSITIONS.get((state, trigger)) for trigger in Trigger) for state in State
-)
+_MOVES: Final = tuple(tuple(TRANSITIONS.get((state, trigger)) for trigger in Trigger) for state in State)
 
 
 class IllegalMove(Exception):

@@ -97,11 +97,7 @@ class Overlay:
             return self.below.scan(table, low, high, limit)
         ours = keys[start:stop]
         # Every key of ours may hide one row below, so ask for that many more.
-        rows = {
-            key: record
-            for key, record in self.below.scan(table, low, high, limit + len(ours))
-            if key not in mine
-        }
+        rows = {key: record for key, record in self.below.scan(table, low, high, limit + len(ours)) if key not in mine}
         rows.update((key, mine[key]) for key in ours if mine[key] is not None)
         return sorted(rows.items(), key=_by_key)[:limit]
 

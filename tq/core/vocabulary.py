@@ -148,9 +148,30 @@ __all__ = [
 ]
 
 ClientCommand = (
-    Submit | Upload | AddEntries | Cancel | Hold | Release | Requeue | Retry | SetPriority
-    | Forget | SetQueue | Queues | Get | GetRequest | List | Wait | Workers | Drain | CreateToken | RevokeToken | Tokens
-    | Status | StoreStatistics | Logs
+    Submit
+    | Upload
+    | AddEntries
+    | Cancel
+    | Hold
+    | Release
+    | Requeue
+    | Retry
+    | SetPriority
+    | Forget
+    | SetQueue
+    | Queues
+    | Get
+    | GetRequest
+    | List
+    | Wait
+    | Workers
+    | Drain
+    | CreateToken
+    | RevokeToken
+    | Tokens
+    | Status
+    | StoreStatistics
+    | Logs
 )
 WorkerCommand = Join | Started | Report | Handback | WorkerDrains
 ServerCommand = WorkerLost | Recover | Tick | Retain | Dispatch

@@ -28,9 +28,7 @@ class Store(View, Protocol):
         """Make everything written so far durable (called in the committer thread), then move the watermark."""
         ...
 
-    def put_output(
-        self, task: tuple[int, int, int], attempt: int, stream: int, offset: int, data: bytes
-    ) -> None:
+    def put_output(self, task: tuple[int, int, int], attempt: int, stream: int, offset: int, data: bytes) -> None:
         """Write one slot's contents (bounds of limits.py enforced here). Durable with the next flush."""
         ...
 

@@ -33,9 +33,7 @@ _LEASE: Final = 0x27D4EB2F165667C5
 
 def mix(ref: AttemptRef) -> int:
     """Return 64 bits that stand for one attempt."""
-    x = (
-        ref.job * _JOB + ref.part * _PART + ref.member * _MEMBER + ref.attempt * _ATTEMPT + ref.lease * _LEASE
-    ) & _MASK
+    x = (ref.job * _JOB + ref.part * _PART + ref.member * _MEMBER + ref.attempt * _ATTEMPT + ref.lease * _LEASE) & _MASK
     x = ((x ^ (x >> 33)) * _FINISH) & _MASK
     return x ^ (x >> 33)
 

@@ -245,8 +245,32 @@ class Blob(_Message, frozen=True, tag=True):
 
 
 Message = (
-    GetCA | CA | Hello | Welcome | Refused | Beat | Goodbye
-    | Ask | Reply | Failed | Unsubscribe
-    | Reconcile | Reconciled | ReconcileAgain | Assign | Assigned | StopAttempts | RecallAttempts | StartedAttempts
-    | Ended | HandedBack | Acknowledged | Output | FollowOutput | DrainWorker | Draining | GetBlob | Blob
+    GetCA
+    | CA
+    | Hello
+    | Welcome
+    | Refused
+    | Beat
+    | Goodbye
+    | Ask
+    | Reply
+    | Failed
+    | Unsubscribe
+    | Reconcile
+    | Reconciled
+    | ReconcileAgain
+    | Assign
+    | Assigned
+    | StopAttempts
+    | RecallAttempts
+    | StartedAttempts
+    | Ended
+    | HandedBack
+    | Acknowledged
+    | Output
+    | FollowOutput
+    | DrainWorker
+    | Draining
+    | GetBlob
+    | Blob
 )

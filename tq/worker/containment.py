@@ -107,6 +107,7 @@ class Children:
                 text += more
         return text
 
+
 def cookie(pid: int) -> tuple[bytes, bytes, bytes] | None:
     """Return (TQ_WORKER, TQ_TASK, TQ_ATTEMPT) of a process, or None: erased, unreadable, gone."""
     try:

@@ -151,8 +151,15 @@ class Hands:
                 self._tell(piece)
         self._tell(
             frames.Spawn(
-                assign.lane, assign.width, assign.is_array, assign.queue, assign.trace, assign.body, assign.stdin,
-                self.name, assign.attempts,
+                assign.lane,
+                assign.width,
+                assign.is_array,
+                assign.queue,
+                assign.trace,
+                assign.body,
+                assign.stdin,
+                self.name,
+                assign.attempts,
             )
         )
         if assign.stdin:

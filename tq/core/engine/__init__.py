@@ -57,6 +57,7 @@ from tq.limits import prefetch_ms
 
 __all__ = ["Bounds", "Engine", "Finished", "Turn"]
 
+
 def _act(verb: act.Verb, step: Step, command: act.Selected) -> Answer:
     return act.act(step, verb, command)
 
@@ -217,5 +218,3 @@ class Turn:
                 self._changed_jobs[effect.job, effect.part] = effect
             else:
                 self._effects.append(effect)
-
-

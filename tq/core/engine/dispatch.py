@@ -256,5 +256,3 @@ def _recall(step: Step) -> None:
                 asked += 1
         if refs:
             step.effects.append(Recall(worker.worker, worker.session.number, tuple(refs)))
-
-

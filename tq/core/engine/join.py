@@ -62,9 +62,7 @@ def worker_drains(step: Step, command: WorkerDrains) -> None:
             step.overlay.put(LIVE_SESSION, (command.worker,), replace(session, draining=True))
 
 
-def _keep(
-    step: Step, worker: int, held: Held, stop: list[tuple[AttemptRef, int]], settled: list[AttemptRef]
-) -> bool:
+def _keep(step: Step, worker: int, held: Held, stop: list[tuple[AttemptRef, int]], settled: list[AttemptRef]) -> bool:
     """Judge one held attempt; return whether the worker still holds it for us."""
     ref = held.attempt
     task = step.task(ref.task)

@@ -24,9 +24,7 @@ def started(step: Step, command: Started) -> None:
 
 def mark_started(step: Step, key: TaskKey, task: Task) -> Task:
     """Set the phase of an assigned attempt that runs."""
-    return step.mark(
-        key, task, phase=Phase.STARTED, started_ms=step.times.wall_ms, since_ms=step.times.steady_ms
-    )
+    return step.mark(key, task, phase=Phase.STARTED, started_ms=step.times.wall_ms, since_ms=step.times.steady_ms)
 
 
 def report(step: Step, command: Report) -> None:

@@ -170,4 +170,3 @@ VERBS: Final[dict[type, Verb]] = {
     SetPriority: Verb(_begin_priority, find_records, None, _nothing),
     Forget: Verb(_begin_forget, find_records, _forget_member, _end_forget),
 }
-
