@@ -53,6 +53,7 @@ wait_ids_max: Final = 10_000
 lanes_max: Final = 10_000
 history_max: Final = 10
 result_inline_bytes_max: Final = 1_024
+result_bytes_max: Final = 128 * KIB
 
 # Workers.
 heartbeat_s: Final = 5.0
@@ -79,6 +80,7 @@ output_ring_slots: Final = 65
 output_low_water_bytes: Final = 4 * KIB
 
 # Retries and losses.
+backoff_ms: Final = (1_000, 300_000)
 crash_limit: Final = 3
 retries: Final = 3
 priority_max: Final = 100

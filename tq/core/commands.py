@@ -2,6 +2,7 @@
 
 from tq.core.job import Demand
 from tq.core.words import AttemptRef, Word
+from tq.limits import backoff_ms
 
 
 class Submit(Word, frozen=True, tag=True):
@@ -10,7 +11,8 @@ class Submit(Word, frozen=True, tag=True):
 
     `body` is the CBOR of a `wire.body.Body`, opaque here. `size` members; an array shows member position p as
     `array_first + p * array_step`. `entries_digest` is the `after` of the last run: entries are a part of the request.
-    `stdin_of` and `entries_of` name a job whose uploaded input, or entries, this one gets, too.
+    `stdin_of` and `entries_of` name a job whose uploaded input, or entries, this one gets, too. After a failure the
+    next attempt is due in `backoff_ms` (first, longest), unless its exit code says otherwise (core/retry.py).
     """
 
     key: str
@@ -35,6 +37,9 @@ class Submit(Word, frozen=True, tag=True):
     entries_digest: bytes = b""
     stdin_of: str = ""
     entries_of: str = ""
+    backoff_ms: tuple[int, int] = backoff_ms
+    retry_on: tuple[int, ...] = ()
+    no_retry_on: tuple[int, ...] = ()
 
 
 class Upload(Word, frozen=True, tag=True):
@@ -70,6 +75,7 @@ class Where(Word, frozen=True):
     queue: str = ""
     tag: str = ""
     name: str = ""
+    cause: str = ""  # of dead letters
 
 
 class _Selected(Word, frozen=True):
@@ -225,6 +231,7 @@ class Capacity(Word, frozen=True):
     queues: tuple[str, ...] = ()  # empty = all
     labels: tuple[str, ...] = ()
     level: str = "group"  # of containment
+    modules: tuple[str, ...] = ()  # whose functions it may call, each with what is below it
 
 
 class Held(Word, frozen=True, gc=False):
@@ -237,7 +244,8 @@ class Held(Word, frozen=True, gc=False):
 class End(Word, frozen=True):
     """A report: how one attempt ended. `code` = exit code, or -N for signal N; `cause` of core.task.Cause.
 
-    `result` is the CBOR of a `wire.body.Usage`, opaque here.
+    `result` is the CBOR of a `wire.body.Usage`, opaque here; `value` the CBOR of what it returned, or raised: b"" if
+    there is none.
     """
 
     attempt: AttemptRef
@@ -245,6 +253,7 @@ class End(Word, frozen=True):
     code: int
     run_us: int
     result: bytes = b""
+    value: bytes = b""
 
 
 class Join(Word, frozen=True, tag=True):

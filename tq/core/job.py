@@ -15,13 +15,18 @@ from typing import Final
 import msgspec
 
 from tq.core.task import STATES, State
+from tq.limits import backoff_ms
 
 
 class Demand(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What a task asks of a worker beside its one slot. `cpus_milli` in thousandths of a CPU."""
+    """What a task asks of a worker beside its one slot. `cpus_milli` in thousandths of a CPU.
+
+    `module` is that of a function task: only a worker that allows it may run it.
+    """
 
     cpus_milli: int = 0
     mem_bytes: int = 0
+    module: str = ""
 
 
 class Lane(msgspec.Struct, array_like=True, tag=1):
@@ -80,6 +85,9 @@ class Job(msgspec.Struct, frozen=True, array_like=True, tag=1):
     key: str = ""
     entries: int = 0  # the blob that holds one entry for each member, 0 for none
     max_fails: int = -1  # with more dead members than this the rest is cancelled; -1 = never
+    backoff_ms: tuple[int, int] = backoff_ms  # first and longest wait before another attempt
+    retry_on: tuple[int, ...] = ()  # exit codes that are tried again; empty = all
+    no_retry_on: tuple[int, ...] = ()
 
 
 class Progress(msgspec.Struct, array_like=True, tag=1):

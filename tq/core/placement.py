@@ -18,7 +18,14 @@ def could_fit(worker: LiveWorker, queue: str, demand: Demand) -> bool:
     offer = worker.session.capacity
     if offer.queues and queue not in offer.queues:
         return False
+    if demand.module and not allows(offer.modules, demand.module):
+        return False
     return offer.slots > 0 and demand.cpus_milli <= offer.cpus_milli and demand.mem_bytes <= offer.mem_bytes
+
+
+def allows(modules: Collection[str], module: str) -> bool:
+    """Whether a worker that allows `modules` may call functions of `module`: itself, or one above it."""
+    return any(module == allowed or module.startswith(allowed + ".") for allowed in modules)
 
 
 def why_nowhere(workers: Collection[LiveWorker], queue: str, demand: Demand) -> str:
@@ -30,6 +37,8 @@ def why_nowhere(workers: Collection[LiveWorker], queue: str, demand: Demand) -> 
         return ""
     if all(worker.draining for worker in connected):
         return "all workers are draining"
+    if demand.module and not any(allows(worker.capacity.modules, demand.module) for worker in connected):
+        return f"no connected worker allows the module {demand.module}"
     return "no connected worker offers what it asks for"
 
 

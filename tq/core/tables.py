@@ -27,6 +27,7 @@ UPLOAD: Final = Table("upload", Upload, "name")
 BODY: Final = Table("body", bytes, "blob", "piece")
 ENTRIES: Final = Table("entries", Entries, "blob", "first")
 ENTRY_AT: Final = Table("entry_at", bool, "blob", "first")  # where runs of entries begin: found without reading them
+RESULT: Final = Table("result", bytes, "job", "part", "member")  # values over result_inline_bytes_max
 BLOB_USER: Final = Table("blob_user", bool, "blob", "job")  # the jobs of a blob that more than one has
 QUEUE: Final = Table("queue", Queue, "name")
 SWEEP: Final = Table("sweep", Sweep, "sweep")
@@ -54,6 +55,7 @@ TABLES: Final[tuple[Table[Any], ...]] = (
     BODY,
     ENTRIES,
     ENTRY_AT,
+    RESULT,
     BLOB_USER,
     QUEUE,
     SWEEP,

@@ -95,6 +95,9 @@ class Cause(IntEnum):
     REQUEUE = 10
     DRAIN = 11
     WORKER_TROUBLE = 12
+    EXCEPTION = 13  # a function raised
+    BAD_RESULT = 14  # what a task returned is not plain data, or too large
+    UNKNOWN_FUNCTION = 15
 
     @property
     def word(self) -> str:
@@ -176,7 +179,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
     `lease` is the sequence of the commit that gave the latest attempt; with the store's lineage it is the
     fencing token. `due_ms` belongs to the clock that the state's timer names. `code` is an exit code, or -N for
-    signal N. `result` is an opaque CBOR string made by the worker (usage, output counts).
+    signal N. `result` is an opaque CBOR string made by the worker (usage, output counts), and so is `value`.
     """
 
     state: State
@@ -199,3 +202,5 @@ class Task(msgspec.Struct, frozen=True, array_like=True, tag=1):
     code: int = 0
     result: bytes = b""
     history: tuple[Ending, ...] = ()
+    value: bytes = b""  # what it returned, up to result_inline_bytes_max; a larger one is in RESULT
+    value_bytes: int = 0

@@ -94,6 +94,8 @@ def check_ends(ends: Iterable[End]) -> None:
         check_attempts((end.attempt,))
         if len(end.result) > limits.result_inline_bytes_max:
             raise ProtocolError(f"a result of {len(end.result)} bytes exceeds result_inline_bytes_max")
+        if len(end.value) > limits.result_bytes_max:
+            raise ProtocolError(f"a returned value of {len(end.value)} bytes exceeds result_bytes_max")
 
 
 def check_capacity(offer: Capacity) -> None:

@@ -47,6 +47,7 @@ LAYOUT: Final[dict[str, tuple[int, str]]] = {
     "key_end": (35, "state"),
     "queue": (36, "state"),
     "blob_user": (37, "state"),
+    "result": (38, "bodies"),
 }
 
 # Struct codes by field name: B 8, I 32, Q 64 bits. `name` is a string and has none.

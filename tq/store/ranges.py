@@ -4,10 +4,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from tq.core.job import Forgotten
-from tq.core.tables import BODY, ENTRIES, ENTRY_AT, TASK
+from tq.core.tables import BODY, ENTRIES, ENTRY_AT, RESULT, TASK
 from tq.core.view import Key, Table
 from tq.store.keys import KEYS, OUTPUT
 
+job_tables: Final[tuple[Table[Any], ...]] = (TASK, RESULT)
 blob_tables: Final[tuple[Table[Any], ...]] = (BODY, ENTRIES, ENTRY_AT)
 
 
@@ -23,8 +24,9 @@ class Range(NamedTuple):
 def ranges(forgotten: Iterable[tuple[Key, Forgotten]]) -> Iterator[Range]:
     """Yield what to delete for the rows of FORGOTTEN."""
     for (job,), what in forgotten:
-        tasks = KEYS[TASK]
-        yield Range(TASK, tasks.family, tasks.bound((job,)), tasks.bound((job + 1,)))
+        for table in job_tables:
+            keys = KEYS[table]
+            yield Range(table, keys.family, keys.bound((job,)), keys.bound((job + 1,)))
         yield Range(None, OUTPUT.family, OUTPUT.bound((job,)), OUTPUT.bound((job + 1,)))
         for blob in what.blobs:
             for table in blob_tables:

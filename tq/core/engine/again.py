@@ -37,6 +37,9 @@ def get_request(view: View, _live: Live, command: GetRequest) -> Requested:
         retries=job.retries,
         crash_limit=job.crash_limit,
         max_fails=job.max_fails,
+        backoff_ms=job.backoff_ms,
+        retry_on=job.retry_on,
+        no_retry_on=job.no_retry_on,
         stdin_of=str(number) if job.stdin else "",
         entries_of=str(number) if job.entries else "",
     )

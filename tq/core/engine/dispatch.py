@@ -126,7 +126,11 @@ class Leases:
             code=0,
             result=b"",
             history=history_with_last(task),
+            value=b"",
+            value_bytes=0,
         )
+        if task is not None and task.value_bytes > len(task.value):
+            step.overlay.delete(tables.RESULT, key)
         ref = AttemptRef(*key, attempt, step.sequence)
         job = step.job(key[:2])
         entry = self._entries.entry(job.entries, key[2]) if job.entries else None

@@ -1,6 +1,8 @@
 """Reports, handbacks and losses: how an attempt leaves its worker."""
 
-from tq.core import retry
+from typing import Any
+
+from tq.core import retry, tables
 from tq.core.engine.act import act
 from tq.core.engine.fence import current_task, is_current_session
 from tq.core.engine.step import Step, TaskKey, ending
@@ -9,6 +11,7 @@ from tq.core.engine.verbs import VERBS
 from tq.core.live import LIVE_SESSION
 from tq.core.task import Cause, Phase, State, Task, Trigger, cause_of
 from tq.core.vocabulary import Acknowledge, Cancel, End, Handback, Report, Started, TaskChanged, WorkerLost
+from tq.limits import result_inline_bytes_max
 
 
 def started(step: Step, command: Started) -> None:
@@ -48,12 +51,23 @@ def _end(step: Step, end: End, task: Task) -> None:
     elif cause is Cause.LOST:
         lose(step, key, task, charged=True)
     elif retry.is_success(cause, end.code):
-        step.move(key, task, Trigger.ACK, **ending(step, cause, end.code, end.run_us, end.result))
+        fields = ending(step, cause, end.code, end.run_us, end.result)
+        step.move(key, task, Trigger.ACK, **fields, **_returned(step, key, end.value))
     else:
         trigger = retry.after_failure(step.job(key[:2]), task)
         fields = ending(step, cause, end.code, end.run_us, end.result)
-        step.move(key, task, trigger, failures=task.failures + 1, **fields)
+        step.move(key, task, trigger, failures=task.failures + 1, **fields, **_returned(step, key, end.value))
         _check_fails(step, key)
+
+
+def _returned(step: Step, key: TaskKey, value: bytes) -> dict[str, Any]:
+    """Return the fields of a record that keep what its attempt returned; a large value goes to a table of its own."""
+    if not value:
+        return {}
+    if len(value) <= result_inline_bytes_max:
+        return {"value": value, "value_bytes": len(value)}
+    step.overlay.put(tables.RESULT, key, value)
+    return {"value_bytes": len(value)}
 
 
 def _check_fails(step: Step, key: TaskKey) -> None:

@@ -99,7 +99,7 @@ def _check_array(command: Submit) -> None:
 
 
 def _lane(step: Step, queue: str, demand: Demand) -> int:
-    name = f"{queue}/{demand.cpus_milli}/{demand.mem_bytes}"
+    name = f"{queue}/{demand.cpus_milli}/{demand.mem_bytes}{demand.module and '/' + demand.module}"
     number = step.live.lane_names.get(name)
     if number is None:
         meta = step.meta()
@@ -133,6 +133,9 @@ def _job(step: Step, command: Submit, blobs: tuple[int, int]) -> Job:
         key=command.key,
         entries=blobs[1],
         max_fails=command.max_fails,
+        backoff_ms=command.backoff_ms,
+        retry_on=command.retry_on,
+        no_retry_on=command.no_retry_on,
     )
 
 
