@@ -202,7 +202,7 @@ def test_a_handback_is_uncharged_and_is_not_claimable(house):
 
 def test_a_successor_on_the_state_directory_speaks_for_its_predecessor(house):
     number, ref = _running(house)
-    house.join(worker=6, session=1, held=held(ref, phase=Phase.ENDED), predecessor=5)
+    house.join(worker=6, session=1, held=held(ref, phase=Phase.ENDED), predecessors=(5,))
     assert house.task(number).worker == 6
     house.report(ref, worker=6)
 
@@ -212,7 +212,7 @@ def test_a_successor_on_the_state_directory_speaks_for_its_predecessor(house):
 
 def test_a_predecessors_attempts_are_lost_at_once(house):
     number, _ = _running(house)
-    house.join(worker=6, session=1, predecessor=5)
+    house.join(worker=6, session=1, predecessors=(5,))
     (again,) = house.starts()
     assert (again.attempt, house.task(number).losses) == (2, 1)
 

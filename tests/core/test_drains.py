@@ -5,8 +5,10 @@ Else they lease and hand back without end.
 
 import pytest
 
-from tests.support.house import House
+from tests.support.house import House, held
+from tq.core.task import Phase, State
 from tq.core.vocabulary import Drain, DrainAsked
+from tq.errors import BadRequest, TaskNotFound
 
 
 def asked(house: House) -> list[DrainAsked]:
@@ -44,3 +46,79 @@ def test_who_agrees_is_told_nothing() -> None:
 
     assert house.engine.live.workers[5].draining
     assert asked(house) == []
+
+
+# ---------------------------------------------------------------- a deadline
+
+
+def test_the_deadline_goes_to_the_worker_which_stops_what_still_runs() -> None:
+    house = House()
+    house.join()
+    house.do(Drain("host5", deadline_ms=30_000))
+    assert asked(house) == [DrainAsked(5, 1, on=True, deadline_ms=30_000)]
+
+
+def test_a_reconnected_worker_is_told_what_is_left_of_its_deadline() -> None:
+    house = House()
+    house.join()
+    house.do(Drain("host5", deadline_ms=30_000))
+    house.now_ms += 10_000
+    house.join(session=2, draining=True)
+    ((left_ms),) = [effect.deadline_ms for effect in asked(house)]
+    assert left_ms == 20_000 - 1  # the turn itself takes a millisecond here
+
+    house.now_ms += 60_000
+    house.join(session=3, draining=True)
+    assert [effect.deadline_ms for effect in asked(house)] == [0]
+
+
+def test_the_last_word_counts_also_without_a_deadline() -> None:
+    house = House()
+    house.join()
+    house.do(Drain("host5", deadline_ms=30_000))
+    house.do(Drain("host5"))
+    house.join(session=2, draining=True)
+    assert asked(house) == []
+
+
+@pytest.mark.parametrize("wrong", [{"deadline_ms": -2}, {"deadline_ms": 10**12}, {"on": False, "deadline_ms": 5}])
+def test_a_deadline_that_makes_no_sense_is_refused(wrong: dict[str, int]) -> None:
+    house = House()
+    house.join()
+    with pytest.raises(BadRequest, match="deadline"):
+        house.do(Drain("host5", **wrong))
+    assert not house.engine.live.workers[5].draining
+
+
+def test_a_worker_that_nobody_knows_or_that_is_away_is_named() -> None:
+    house = House()
+    house.submit()
+    house.join()
+    with pytest.raises(TaskNotFound, match="no worker 'w99' is known"):
+        house.do(Drain("w99"))
+    house.restart()
+    with pytest.raises(TaskNotFound, match="w0000000000000005 is not connected"):
+        house.do(Drain("w0000000000000005"))
+
+
+def test_what_ended_with_its_worker_s_predecessor_is_not_given_up_before_it_is_reported() -> None:
+    house = House()
+    house.join()
+    job = house.submit(crash_limit=1)
+    (ref,) = house.starts()
+    house.started(ref)
+    house.join(worker=6, held=held(ref, phase=Phase.ENDED), predecessors=(4, 5))
+    house.report(ref, worker=6)
+    task = house.task(job)
+    assert (task.state, task.losses, task.attempt) == (State.SUCCEEDED, 0, 1)
+    assert house.counted("claims") == 1
+
+
+def test_what_ran_with_a_predecessor_and_is_not_brought_is_lost_at_once() -> None:
+    house = House()
+    house.join(slots=2)
+    job = house.array(2, crash_limit=1)
+    first, second = house.starts()
+    house.started(first, second)
+    house.join(worker=6, held=held(first, phase=Phase.ENDED), predecessors=(5,))
+    assert house.task(job, 1).state is State.DEAD

@@ -27,7 +27,7 @@ def start(*members: int, session: int = 1) -> v.Start:
 
 def fresh(*held: v.Held) -> WorkerPeer:
     numbers = count(1)
-    peer = WorkerPeer(WORKER, 5, lambda: next(numbers))
+    peer = WorkerPeer(WORKER, (5,), lambda: next(numbers))
     peer.receive(m.Reconcile(v.Capacity(slots=2), held))
     return peer
 
@@ -37,20 +37,20 @@ def beat(*refs: v.AttemptRef) -> m.Beat:
 
 
 def test_nothing_counts_before_the_list_of_what_the_worker_holds() -> None:
-    peer = WorkerPeer(WORKER, 0, lambda: 1)
+    peer = WorkerPeer(WORKER, (), lambda: 1)
 
     with pytest.raises(ProtocolError, match="came before the list"):
         peer.receive(m.Ended(1, ()))
 
 
 def test_a_list_in_several_messages_makes_one_join() -> None:
-    peer = WorkerPeer(WORKER, 5, lambda: 4)
+    peer = WorkerPeer(WORKER, (5,), lambda: 4)
     first = peer.receive(m.Reconcile(v.Capacity(slots=1), (v.Held(ref(1), 2),), more=True))
     joined = peer.receive(m.Reconcile(v.Capacity(slots=2), (v.Held(ref(2), 1),), draining=True))
 
     assert first is None
     held = (v.Held(ref(1), 2), v.Held(ref(2), 1))
-    assert joined == v.Join(WORKER, 4, v.Capacity(slots=2), held, predecessor=5, draining=True)
+    assert joined == v.Join(WORKER, 4, v.Capacity(slots=2), held, predecessors=(5,), draining=True)
 
 
 @pytest.mark.parametrize("wrong", [{"job": -1}, {"job": 0}, {"part": -1}, {"part": 2**32}, {"member": 2**32}])
@@ -70,7 +70,7 @@ def test_an_attempt_that_no_table_could_hold_is_no_word_of_the_protocol(wrong: d
 
 @pytest.mark.parametrize("offer", [{"slots": -1}, {"slots": limits.slots_max + 1}, {"mem_bytes": -1}])
 def test_an_offer_without_measure_is_refused(offer: dict[str, int]) -> None:
-    peer = WorkerPeer(WORKER, 0, lambda: 1)
+    peer = WorkerPeer(WORKER, (), lambda: 1)
 
     with pytest.raises(ProtocolError):
         peer.receive(m.Reconcile(v.Capacity(**{"slots": 1, **offer}), ()))
@@ -85,7 +85,7 @@ def test_a_result_that_would_not_fit_beside_others_is_refused() -> None:
 
 
 def test_a_list_without_end_is_refused() -> None:
-    peer = WorkerPeer(WORKER, 0, lambda: 1)
+    peer = WorkerPeer(WORKER, (), lambda: 1)
     part = m.Reconcile(v.Capacity(slots=1), tuple(v.Held(ref(member), 1) for member in range(1_000)), more=True)
 
     for _ in range(held_max // 1_000):

@@ -24,6 +24,7 @@ from tq.core.vocabulary import (
     Start,
     Upload,
     WorkerLost,
+    Workers,
 )
 from tq.server.intake import Request
 from tq.server.peers import WorkerPeer
@@ -253,6 +254,40 @@ async def test_any_bytes_are_a_sign_of_life() -> None:
             await trio.testing.wait_all_tasks_blocked()
 
 
+async def test_each_beat_of_a_worker_is_answered_with_its_number_also_before_the_list() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        for number in (3, 4):
+            worker.send(m.Beat(number=number))
+            assert await worker.next_beat() == m.Beat(number=number)
+
+
+async def test_the_answer_to_a_beat_stands_for_one_of_the_servers_own() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker()
+        worker.send(m.Beat(number=9))
+        await worker.next_beat()
+        (session,) = hall.registry.workers
+        session.beat()
+        session.beat()
+        assert await worker.next_beat() == m.Beat()
+        await trio.testing.wait_all_tasks_blocked()
+        assert worker.beats == [m.Beat(number=9), m.Beat()]
+
+
+async def test_a_worker_that_cannot_kill_what_it_runs_is_shown_as_degraded() -> None:
+    async with open_hall() as hall:
+        client, worker = await hall.client("read"), await hall.worker()
+        worker.send(m.Beat(number=1, stuck=2))
+        await worker.next_beat()
+        (shown,) = (await client.ask(Workers())).items
+        assert (shown["state"], shown["stuck"], shown["draining"]) == ("degraded", 2, False)
+        worker.send(m.Beat(number=2))
+        await worker.next_beat()
+        (shown,) = (await client.ask(Workers())).items
+        assert (shown["state"], shown["stuck"]) == ("up", 0)
+
+
 async def test_an_input_is_given_to_the_worker_that_needs_it_and_to_no_other() -> None:
     async with open_hall() as hall:
         client = await hall.client("submit")
@@ -335,7 +370,7 @@ async def test_what_is_sent_never_overtakes_what_had_to_wait() -> None:
     async with open_hall() as hall:
         sent: list[m.Message] = []
         link: Any = SimpleNamespace(has_room=False, send_nowait=lambda message, **_: sent.append(message))
-        peer = WorkerPeer(77, 0, lambda: 1)
+        peer = WorkerPeer(77, (), lambda: 1)
         session = WorkerSession(hall.desk, link, peer, "test")
         session.carry_out(Acknowledge(77, 1, 1))
         link.has_room = True
@@ -363,7 +398,7 @@ async def test_a_predecessors_attempts_are_lost_at_once() -> None:
         worker = await hall.worker()
         ref, _ = await leased(hall, worker)
         token = await hall.token("worker")
-        heir = await hall.connect(hello(token.text, "worker", worker=79, predecessor=77))
+        heir = await hall.connect(hello(token.text, "worker", worker=79, predecessors=(77,)))
         heir.send(m.Reconcile(Capacity(slots=1), ()))
 
         (again,) = assigned(await heir.receive(m.Assign))

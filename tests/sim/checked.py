@@ -97,7 +97,7 @@ class CheckedTurn(Turn):
         session = self._engine.live.workers[command.worker].session
         if session is None or task is None or (task.attempt, task.lease) != (ref.attempt, ref.lease):
             return False
-        if task.worker not in (command.worker, session.predecessor or command.worker):
+        if task.worker not in (command.worker, *session.predecessors):
             return False
         if task.state is State.RUNNING:
             return True
@@ -150,9 +150,9 @@ class Checks:
         """Re-derive every index and count from the records (I8, I14, I15), and compare the soft state."""
         self._no("; ".join(invariants.check(store, live)[:5]))
 
-    def idle(self, live: Live) -> None:
+    def idle(self, live: Live, steady_ms: int) -> None:
         """Check that nothing waits beside room for it, when the loop has nothing to do."""
-        self._no(idle_beside_work(live))
+        self._no(idle_beside_work(live, steady_ms))
 
     def _no(self, finding: str) -> None:
         if finding:
@@ -194,12 +194,12 @@ def has_room(live: Live, worker: LiveWorker, demand: Demand) -> bool:
     )
 
 
-def idle_beside_work(live: Live) -> str:
+def idle_beside_work(live: Live, steady_ms: int) -> str:
     """Return a worker that has room beside ready work that fits, and is not held back for another lane; '' = none.
 
     A lane that finds no room holds the workers back on which it could run. Which lane came first is not looked at.
     """
-    workers = [worker for worker in live.workers.values() if worker.session and not worker.session.draining]
+    workers = [worker for worker in live.workers.values() if worker.may_lease(steady_ms)]
     ready = [(number, lane) for number, lane in live.lanes.items() if lane.ready]
     if not ready or not any(worker.slots_used < worker.capacity.slots for worker in workers):
         return ""

@@ -88,7 +88,18 @@ class Line:
         self._session = 0
         end.on_messages = lambda messages: self._welcome(end, messages)
         end.on_end = lambda: self._disconnected(end)
-        end.send([m.Hello((1, 1), "sim", "", "worker", self.worker.id, self.worker.predecessor)])
+        end.send(
+            [
+                m.Hello(
+                    (1, 1),
+                    "sim",
+                    "",
+                    "worker",
+                    self.worker.id,
+                    (self.worker.predecessor,) if self.worker.predecessor else (),
+                )
+            ]
+        )
         self.worker.after(HELLO_US, self._hello_late, end)
 
     def _hello_late(self, end: End) -> None:

@@ -69,14 +69,14 @@ class Server(Process):
         self.beats = Beats(self)
         self.ends: list[End] = []
         self.is_disk_low = False
-        clock = Clock(self.disk.get(tables.META, ()), self.now_wall_ms, self._now_boot_ms)
+        self.clock = Clock(self.disk.get(tables.META, ()), self.now_wall_ms, self._now_boot_ms)
         self._lap_ms = 0.0
         self._is_driving = self._is_woken = False
         self.pipeline = Pipeline(
             self.engine,
             self.disk,
             self.intake,
-            times=clock.times,
+            times=self.clock.times,
             lap_ms=self._lap,
             flush=Committer(self).flush,
             release=self._release,
@@ -183,7 +183,7 @@ class Server(Process):
                 if self.pipeline.has_work:
                     return True
                 if self.pipeline.may_lease:
-                    self.checks.idle(self.engine.live)
+                    self.checks.idle(self.engine.live, self.clock.times().steady_ms)
                 idle_ms = self.pipeline.idle_ms()
                 if idle_ms is not None:
                     self.after(max(idle_ms, 1) * MS, self._drive)

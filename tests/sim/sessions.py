@@ -27,7 +27,7 @@ class WorkerSession:
     def __init__(self, server: "Server", end: End, hello: m.Hello) -> None:
         self.server = server
         self.end = end
-        self.peer = WorkerPeer(hello.worker, hello.predecessor, server.registry.next_session)
+        self.peer = WorkerPeer(hello.worker, hello.predecessors, server.registry.next_session)
         self.inlet = server.intake.inlet()
         self._waiting: deque[m.Message] = deque()
         self._is_joining = False

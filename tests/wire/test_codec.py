@@ -33,7 +33,7 @@ REF = v.AttemptRef(42, 0, 6, 1, 7_000)
     [
         (GetCA(), "8165476574 4341"),
         (ReconcileAgain(), "816e5265636f6e63696c65416761696e"),
-        (Beat(2, 258), "83644265617402190102"),
+        (Beat(2, 258), "856442656174021901020000"),
         (Acknowledged(24), "826c41636b6e6f776c65646765641818"),
         (
             Ask(1, v.Cancel(("42", "43.7"))),
@@ -214,7 +214,7 @@ def test_a_string_may_look_like_an_integer_that_is_too_large(digits: bytes) -> N
 
 
 def test_new_fields_at_the_end_are_ignored() -> None:
-    assert codec.decode(b"\x81\x85\x64Beat\x01\x02\x03\xa1\x61x\x80") == [Beat(1, 2)]
+    assert codec.decode(b"\x81\x87\x64Beat\x01\x02\x03\x04\x05\xa1\x61x\x80") == [Beat(1, 2, 3, 4)]
 
 
 def test_the_depth_that_is_allowed_is_the_one_of_the_limits() -> None:

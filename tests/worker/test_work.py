@@ -162,8 +162,9 @@ async def test_the_next_worker_names_its_predecessor(server: FakeServer, tmp_pat
         await worker.logged(" connected ")
     with running_worker(server, tmp_path):
         second = (await server.reconciled()).hello
-    assert first.predecessor == 0
-    assert second.predecessor == first.worker != second.worker
+    assert first.predecessors == ()
+    assert second.predecessors == (first.worker,)
+    assert first.worker != second.worker
     assert (second.lineage, second.epoch) == (server.lineage, server.epoch)
 
 
@@ -171,7 +172,7 @@ async def test_two_workers_on_one_state_directory_live_apart(server: FakeServer,
     with running_worker(server, tmp_path), running_worker(server, tmp_path):
         hellos = [(await server.reconciled()).hello for _ in range(2)]
         assert hellos[0].worker != hellos[1].worker
-        assert {hello.predecessor for hello in hellos} == {0}
+        assert {hello.predecessors for hello in hellos} == {()}
         assert (tmp_path / "state" / "worker-2" / "worker.lock").exists()
 
 
@@ -227,7 +228,7 @@ async def test_a_result_outlives_its_worker(server: FakeServer, tmp_path: Path) 
         await worker.exit_status()
     with running_worker(server, tmp_path):
         peer = await server.peer()
-        while peer.hello.predecessor == 0:
+        while peer.hello.predecessors == ():
             peer = await server.peer()
         assert (await peer.receive(m.Reconcile)).held == (Held(ref(1), Phase.ENDED),)
         peer.send(m.Reconciled((), ()))

@@ -169,10 +169,14 @@ class Workers(Word, frozen=True, tag=True):
 
 
 class Drain(Word, frozen=True, tag=True):
-    """Stop (or, with `on` False, resume) leasing to a worker, named by id, unique id prefix or host."""
+    """Stop (or, with `on` False, resume) leasing to a worker, named by id, unique id prefix or host.
+
+    What runs there may end within `deadline_ms`; then it is stopped and handed back. -1 = it may run to its end.
+    """
 
     worker: str
     on: bool = True
+    deadline_ms: int = -1
 
 
 class CreateToken(Word, frozen=True, tag=True):
@@ -259,14 +263,15 @@ class End(Word, frozen=True):
 class Join(Word, frozen=True, tag=True):
     """A worker's session begins: reconcile what it holds with what the store says (semantics.md, Delivery 5).
 
-    `widths` are pairs of a lane and how many of it this worker was last told to run at once.
+    `widths` are pairs of a lane and how many of it this worker was last told to run at once. `predecessors` are the
+    workers whose state directory this one has taken over: it speaks for them.
     """
 
     worker: int
     session: int
     capacity: Capacity
     held: tuple[Held, ...] = ()
-    predecessor: int = 0
+    predecessors: tuple[int, ...] = ()
     draining: bool = False
     widths: tuple[tuple[int, int], ...] = ()
 

@@ -69,11 +69,12 @@ class TaskChanged(Word, frozen=True, tag=True):
 
 
 class DrainAsked(Word, frozen=True, tag=True):
-    """Somebody asked this worker to drain (or, `on` False, to go on)."""
+    """Somebody asked this worker to drain (or, `on` False, to go on); see commands.Drain."""
 
     worker: int
     session: int
     on: bool
+    deadline_ms: int = -1
 
 
 class TokenRevoked(Word, frozen=True, tag=True):

@@ -14,7 +14,14 @@ from tq.core.job import Lane, Queue
 from tq.core.task import Phase, State, Task
 from tq.core.view import Changes, Table, View, pages
 from tq.core.vocabulary import AttemptRef, Capacity
-from tq.limits import prefetch_max, prefetch_ms, prefetch_runs_min, prefetch_runs_seen
+from tq.limits import (
+    prefetch_max,
+    prefetch_ms,
+    prefetch_runs_min,
+    prefetch_runs_seen,
+    quarantine_troubles,
+    trouble_pause_ms,
+)
 
 TaskKey = tuple[int, int, int]
 
@@ -25,16 +32,41 @@ class Session(msgspec.Struct, frozen=True):
     number: int
     capacity: Capacity
     draining: bool = False
-    predecessor: int = 0
+    predecessors: tuple[int, ...] = ()
+    drain_due_ms: int = -1  # steady: until when somebody lets its attempts run; -1 = to their ends
+
+
+class Trouble(msgspec.Struct, frozen=True):
+    """A worker could not start what it was given, `count` times in a row. Nothing is given to it before `until_ms`.
+
+    Then it gets one attempt, as a try. `sequence` is that of the commit which noted the last trouble: only an attempt
+    that was leased after it says anything new.
+    """
+
+    count: int
+    until_ms: int  # steady
+    sequence: int
+
+    @property
+    def pause_ms(self) -> int:
+        """How long the worker rests after this trouble, and after each try."""
+        first_ms, longest_ms = trouble_pause_ms
+        return min(longest_ms, first_ms << min(self.count - 1, 16))
+
+    @property
+    def is_quarantine(self) -> bool:
+        """Whether so many in a row are more than an accident."""
+        return self.count >= quarantine_troubles
 
 
 LIVE_SESSION: Final = Table("live_session", Session, "worker")
+LIVE_TROUBLE: Final = Table("live_trouble", Trouble, "worker")
 LIVE_WIDTH: Final = Table("live_width", int, "worker", "lane")
 LIVE_RECALLED: Final = Table("live_recalled", bool, "worker", "job", "part", "member")
 LIVE_GRANTED: Final = Table("live_granted", int, "name")  # queue -> sequence of the last turn that leased from it
 LIVE_COUNT: Final = Table("live_count", int, "name")
 LIVE_TABLES: Final[frozenset[Table[Any]]] = frozenset(
-    (LIVE_SESSION, LIVE_WIDTH, LIVE_RECALLED, LIVE_GRANTED, LIVE_COUNT)
+    (LIVE_SESSION, LIVE_TROUBLE, LIVE_WIDTH, LIVE_RECALLED, LIVE_GRANTED, LIVE_COUNT)
 )
 
 
@@ -51,7 +83,7 @@ class Load:
 class LiveWorker:
     """One worker that is connected, or that holds attempts and is owed its re-attach window (`session` None)."""
 
-    __slots__ = ("held", "loads", "recalled", "session", "slots_used", "started", "worker")
+    __slots__ = ("held", "loads", "recalled", "session", "slots_used", "started", "trouble", "worker")
 
     def __init__(self, worker: int) -> None:
         self.worker = worker
@@ -61,6 +93,7 @@ class LiveWorker:
         self.slots_used = 0
         self.started: dict[TaskKey, int] = {}  # task -> steady ms of the commit that said so
         self.recalled: set[TaskKey] = set()
+        self.trouble: Trouble | None = None
 
     @property
     def session_number(self) -> int:
@@ -76,6 +109,11 @@ class LiveWorker:
     def capacity(self) -> Capacity:
         """What it offers; nothing while it is not connected."""
         return self.session.capacity if self.session else Capacity(slots=0)
+
+    def may_lease(self, steady_ms: int) -> bool:
+        """Whether anything may be given to it now: it is connected, does not drain, and does not rest after trouble."""
+        is_resting = self.trouble is not None and steady_ms < self.trouble.until_ms
+        return self.session is not None and not self.session.draining and not is_resting
 
     def hold(self, task: TaskKey, lane: int) -> None:
         """Count an attempt that was leased to it."""
@@ -193,6 +231,9 @@ class Live:
         if sessions:
             for (worker,), session in sessions.items():
                 self._fold_session(worker, session)
+        for (worker,), trouble in changes.get(LIVE_TROUBLE, {}).items():
+            if worker in self.workers:
+                self.workers[worker].trouble = trouble
         running = changes.get(tables.RUNNING)
         if running:
             self._fold_running(running, changes.get(tables.TASK, {}))

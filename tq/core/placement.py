@@ -7,7 +7,7 @@ the lane's demand once. So short tasks stream, and a long task never has another
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from tq.core.job import Demand, Lane
-from tq.core.live import Live, LiveWorker
+from tq.core.live import Live, LiveWorker, Trouble
 from tq.limits import held_max
 
 
@@ -33,8 +33,9 @@ def why_nowhere(workers: Collection[LiveWorker], queue: str, demand: Demand) -> 
     connected = [worker for worker in workers if worker.session is not None]
     if not connected:
         return "no worker is connected"
-    if any(could_fit(worker, queue, demand) for worker in connected):
-        return ""
+    troubles = [worker.trouble for worker in connected if could_fit(worker, queue, demand)]
+    if troubles:
+        return "" if None in troubles else _why_rests([trouble for trouble in troubles if trouble is not None])
     if all(worker.draining for worker in connected):
         return "all workers are draining"
     if demand.module and not any(allows(worker.capacity.modules, demand.module) for worker in connected):
@@ -42,13 +43,21 @@ def why_nowhere(workers: Collection[LiveWorker], queue: str, demand: Demand) -> 
     return "no connected worker offers what it asks for"
 
 
+def _why_rests(troubles: Collection[Trouble]) -> str:
+    """Return why a task waits for workers that could not start what they were given."""
+    who = "the worker that could run it" if len(troubles) == 1 else "every worker that could run it"
+    within_s = min(trouble.pause_ms for trouble in troubles) / 1_000
+    return f"{who} could not start its last attempts; tried again within {within_s:g} s"
+
+
 Added = Mapping[int, Mapping[int, int]]  # worker -> lane -> chains given in this dispatch, not yet in the soft state
 
 
 def free_chains(live: Live, worker: LiveWorker, demand: Demand, added: Added) -> int:
-    """How many more chains with this demand the worker has room for."""
+    """How many more chains with this demand the worker has room for. After trouble of its own: one, as a try."""
     chains = {lane: load.width for lane, load in worker.loads.items()}
-    for lane, more in added.get(worker.worker, {}).items():
+    mine = added.get(worker.worker, {})
+    for lane, more in mine.items():
         chains[lane] = chains.get(lane, 0) + more
     offer = worker.capacity
     free = offer.slots - sum(chains.values())
@@ -58,6 +67,8 @@ def free_chains(live: Live, worker: LiveWorker, demand: Demand, added: Added) ->
     if free > 0 and demand.mem_bytes:
         used = sum(live.lanes[lane].demand.mem_bytes * width for lane, width in chains.items())
         free = min(free, (offer.mem_bytes - used) // demand.mem_bytes)
+    if worker.trouble is not None:
+        free = min(free, 1 - sum(mine.values()))
     return max(free, 0)
 
 
@@ -82,7 +93,7 @@ def places(
         turn += 1
         spread = [pair for pair in spread if pair[1] > turn]
     if live.depth(number) > 1:
-        for worker, _ in fitting:
+        for worker in (worker for worker, _ in fitting if worker.trouble is None):
             width = widths[worker.worker]
             for _ in range(chain_room(live, worker, number, width, steady_ms) - taken[worker.worker]):
                 yield worker, width

@@ -8,7 +8,7 @@ from typing import Any
 
 from tq.core import ids, tables
 from tq.core.job import Job, Progress, Queue
-from tq.core.live import Live
+from tq.core.live import Live, LiveWorker
 from tq.core.placement import why_nowhere
 from tq.core.selection import matches, states_of
 from tq.core.task import Cause, Ending, Phase, State, Task
@@ -181,11 +181,10 @@ def workers(_view: View, live: Live, _command: Workers) -> Page:
     items = []
     for worker in live.workers.values():
         offer = worker.capacity
-        state = "draining" if worker.draining else "up" if worker.session else "suspect"
         items.append(
             {
                 "id": f"w{worker.worker:016x}",
-                "state": state,
+                "state": _worker_state(worker),
                 "host": offer.host,
                 "pid": offer.pid,
                 "slots": offer.slots,
@@ -197,9 +196,20 @@ def workers(_view: View, live: Live, _command: Workers) -> Page:
                 "labels": list(offer.labels),
                 "level": offer.level,
                 "software": offer.software,
+                "draining": worker.draining,
+                "troubles": worker.trouble.count if worker.trouble else 0,
             }
         )
     return Page(tuple(items[:page_items_max]))
+
+
+def _worker_state(worker: LiveWorker) -> str:
+    """Return a worker's state as far as it is known here; who listens to the workers knows more (present.py)."""
+    if worker.session is None:
+        return "suspect"
+    if worker.draining:
+        return "draining"
+    return "quarantined" if worker.trouble is not None and worker.trouble.is_quarantine else "up"
 
 
 def tokens(view: View, _live: Live, _command: Tokens) -> Page:

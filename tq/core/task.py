@@ -98,6 +98,7 @@ class Cause(IntEnum):
     EXCEPTION = 13  # a function raised
     BAD_RESULT = 14  # what a task returned is not plain data, or too large
     UNKNOWN_FUNCTION = 15
+    CUT_OFF = 16  # its worker heard nothing of the server, and the submitter said `--if-cut stop`
 
     @property
     def word(self) -> str:

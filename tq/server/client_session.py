@@ -20,7 +20,7 @@ from tq.server.desk import Desk
 from tq.server.intake import Reply, Request
 from tq.server.log_reader import LogReader
 from tq.server.peers import reply
-from tq.server.present import present, present_page
+from tq.server.present import present, present_page, present_worker
 from tq.server.receive import receive_all
 from tq.server.roles import check_allowed, sees_secrets
 from tq.wire import messages as m
@@ -162,13 +162,15 @@ class ClientSession:
         self._answer(number, answer)
 
     def _answer_workers(self, number: int, answer: v.Answer | errors.TqError) -> None:
-        """Add what only the lease clock knows: who has missed a beat."""
+        """Add what only those know who listen to the workers: who has missed a beat, who cannot kill what it runs."""
         if isinstance(answer, v.Page):
             items = []
             for item in answer.items:
-                missed = self._desk.lease_clock.missed(int(str(item["id"])[1:], 16))
-                is_suspect = missed > 0 and item["state"] == "up"
-                items.append({**item, "missed_beats": missed, "state": "suspect" if is_suspect else item["state"]})
+                worker = int(str(item["id"])[1:], 16)
+                session = self._desk.registry.worker(worker)
+                items.append(
+                    present_worker(item, self._desk.lease_clock.missed(worker), session.stuck if session else 0)
+                )
             answer = v.Page(tuple(items), answer.next)
         self._answer(number, answer)
 

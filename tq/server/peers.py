@@ -37,12 +37,12 @@ class _Delivery:
 class WorkerPeer:
     """One worker on one connection. `number` gives the next session number of this life of the server."""
 
-    def __init__(self, worker: int, predecessor: int, number: Callable[[], int]) -> None:
+    def __init__(self, worker: int, predecessors: tuple[int, ...], number: Callable[[], int]) -> None:
         self.worker = worker
         self.session = number()
         self.is_joined = False
         self.beats_wrong = 0
-        self._predecessor = predecessor
+        self._predecessors = predecessors[: limits.predecessors_max]
         self._number = number
         self._list: list[v.Held] = []  # of a Reconcile that is not complete
         self._held: set[v.AttemptRef] = set()
@@ -121,7 +121,7 @@ class WorkerPeer:
             self.session,
             message.capacity,
             held,
-            self._predecessor,
+            self._predecessors,
             message.draining,
             tuple(widths.items()),
         )
@@ -166,7 +166,7 @@ class WorkerPeer:
             case v.Acknowledge():
                 return [m.Acknowledged(effect.delivery)]
             case v.DrainAsked():
-                return [m.DrainWorker(effect.on)]
+                return [m.DrainWorker(effect.on, effect.deadline_ms)]
         return []
 
     def is_overdue(self, now_s: float) -> bool:

@@ -30,6 +30,16 @@ def present_page(page: Page) -> Page:
     return Page(tuple(_line(item) for item in page.items), page.next)
 
 
+def present_worker(item: dict[str, Any], missed_beats: int, stuck: int) -> dict[str, Any]:
+    """Return a worker as people see it, with what its connection tells. What is most urgent is its state."""
+    state = item["state"]
+    if missed_beats > 0:
+        state = "suspect"
+    elif stuck and state != "draining":
+        state = "degraded"
+    return {**item, "state": state, "missed_beats": missed_beats, "stuck": stuck}
+
+
 def _line(item: dict[str, Any]) -> dict[str, Any]:
     line = _with_usage(item)
     body = line.pop("body", None)

@@ -28,6 +28,8 @@ class Peer(Protocol):
 class WorkerSession(Peer, Protocol):
     """The connection of a worker."""
 
+    stuck: int  # attempts that it cannot kill
+
     def follow_output(self, attempt: v.AttemptRef, *, on: bool) -> None:
         """Ask for the output of an attempt as it comes, or no longer."""
         ...

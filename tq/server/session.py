@@ -108,7 +108,7 @@ async def _serve(link: Link, guest: Guest, desk: Desk, where: str) -> None:
     hello = guest.hello
     session: WorkerSession | ClientSession
     if hello.role == "worker":
-        peer = WorkerPeer(hello.worker, hello.predecessor, desk.registry.next_session)
+        peer = WorkerPeer(hello.worker, hello.predecessors, desk.registry.next_session)
         session = WorkerSession(desk, link, peer, guest.name)
         number = peer.session
     else:

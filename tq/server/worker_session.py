@@ -41,6 +41,8 @@ class WorkerSession:
         self._joined = trio.Event()
         self._outbox: deque[v.Effect | v.Joined] = deque()
         self._outbox_filled = trio.Event()
+        self.stuck = 0  # attempts that the worker cannot kill, as it said last
+        self._has_answered = False  # a beat of the worker, since the last beat of our own
         self._blobs: set[int] = set()  # inputs of attempts that this worker was given
         link.on_bytes = self._heard
 
@@ -61,8 +63,10 @@ class WorkerSession:
     # ------------------------------------------------------------ what others ask of it
 
     def beat(self) -> None:
-        """Send a sign of life."""
-        self._link.send_nowait(m.Beat())
+        """Send a sign of life, unless the answer to a beat of the worker was one."""
+        if not self._has_answered:
+            self._link.send_nowait(m.Beat())
+        self._has_answered = False
 
     def close(self, reason: str) -> None:
         """Say goodbye and close."""
@@ -104,7 +108,8 @@ class WorkerSession:
         for message in messages:
             match message:
                 case m.Beat():
-                    for answer in self.peer.beat(message):
+                    self.stuck, self._has_answered = max(message.stuck, 0), True
+                    for answer in (m.Beat(number=message.number), *self.peer.beat(message)):
                         self._link.send_nowait(answer)
                 case m.Output():
                     self._output(message)

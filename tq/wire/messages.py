@@ -32,7 +32,8 @@ class CA(_Message, frozen=True, tag=True):
 class Hello(_Message, frozen=True, tag=True):
     """The first message of a peer. `lineage` and `epoch` are those it saw last (0 = none).
 
-    `worker` is its random id for a worker, 0 for a client; `predecessor` the id that lived on its state directory.
+    `worker` is its random id for a worker, 0 for a client; `predecessors` the ids that lived before it on its state
+    directory, and on those that it has taken over.
     """
 
     versions: tuple[int, int]
@@ -40,7 +41,7 @@ class Hello(_Message, frozen=True, tag=True):
     token: str
     role: str  # `client` or `worker`
     worker: int = 0
-    predecessor: int = 0
+    predecessors: tuple[int, ...] = ()
     lineage: int = 0
     epoch: int = 0
     required: tuple[str, ...] = ()  # features without which this peer cannot work
@@ -67,10 +68,16 @@ class Refused(_Message, frozen=True, tag=True):
 
 
 class Beat(_Message, frozen=True, tag=True):
-    """A sign of life. A worker's carries the count and hash of what it holds (wire/held.py)."""
+    """A sign of life. A worker's carries the count and hash of what it holds (wire/held.py).
+
+    A worker numbers its beats, and the server answers each with a beat of the same number: so the worker knows until
+    when it was heard. `stuck` are the attempts that it cannot kill.
+    """
 
     count: int = 0
     digest: int = 0
+    number: int = 0
+    stuck: int = 0
 
 
 class Goodbye(_Message, frozen=True, tag=True):
@@ -220,9 +227,13 @@ class FollowOutput(_Message, frozen=True, tag=True):
 
 
 class DrainWorker(_Message, frozen=True, tag=True):
-    """The server asks the worker to hand back what has not started (or, `on` False, to go on)."""
+    """The server asks the worker to hand back what has not started (or, `on` False, to go on).
+
+    What still runs in `deadline_ms` is stopped then, and handed back with the cause DRAIN; -1 = it may run to its end.
+    """
 
     on: bool
+    deadline_ms: int = -1
 
 
 class Draining(_Message, frozen=True, tag=True):

@@ -86,7 +86,7 @@ class Connecting:
     def _hello(self) -> m.Hello:
         life = self._life
         return m.Hello(
-            m.VERSIONS, __version__, life.settings.token, "worker", life.id, life.home.last.worker,
+            m.VERSIONS, __version__, life.settings.token, "worker", life.id, life.home.last.workers,
             life.hands.lineage, life.epoch,
         )  # fmt: skip
 

@@ -29,6 +29,11 @@ class Last(msgspec.Struct, frozen=True):
     lineage: int = 0
     epoch: int = 0
 
+    @property
+    def workers(self) -> tuple[int, ...]:
+        """The ids for which whoever lives here now speaks, too."""
+        return (self.worker,) if self.worker else ()
+
 
 class Home(NamedTuple):
     """The directory that this worker holds, and who lived there before."""

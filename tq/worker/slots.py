@@ -61,10 +61,11 @@ class Slots:
         """Whether no attempt is running or waiting here; reports may still be on their way."""
         return all(phase is Phase.ENDED for phase in self.held.values())
 
-    def beat(self) -> m.Beat:
+    def beat(self, number: int = 0, stuck: int = 0) -> m.Beat:
         """Return the sign of life that is due, with count and digest of what is held (wire/held.py)."""
         unsaid = self.outbox.unsaid
-        return m.Beat(*tally(ref for ref, phase in self.held.items() if phase is not Phase.ENDED or ref in unsaid))
+        counted = tally(ref for ref, phase in self.held.items() if phase is not Phase.ENDED or ref in unsaid)
+        return m.Beat(*counted, number, stuck)
 
     # ------------------------------------------------------------ the connection
 

@@ -132,6 +132,8 @@ class Engine:
             self.live.timers_changed = False
         due = [] if self._due_ms is None else [self._due_ms]
         for worker in self.live.workers.values():
+            if worker.trouble is not None and worker.trouble.until_ms > self._dispatched_ms:
+                due.append(worker.trouble.until_ms)
             if worker.started and len(worker.held) > worker.slots_used:
                 turned_long = (since_ms + prefetch_ms for since_ms in worker.started.values())
                 due.extend(due_ms for due_ms in turned_long if due_ms > self._dispatched_ms)

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from tq.core import tables
 from tq.core.engine.step import Step
 from tq.core.job import ROLES, Meta, Token
-from tq.core.live import LIVE_SESSION, LiveWorker
+from tq.core.live import LIVE_SESSION, LIVE_TROUBLE, LiveWorker
 from tq.core.vocabulary import (
     CreateToken,
     Done,
@@ -17,7 +17,7 @@ from tq.core.vocabulary import (
     TokenRevoked,
 )
 from tq.errors import BadRequest, TaskNotFound
-from tq.limits import name_chars_max, page_items_max
+from tq.limits import drain_ms_max, name_chars_max, page_items_max
 
 
 def recover(step: Step, command: Recover) -> Recovered:
@@ -31,14 +31,22 @@ def recover(step: Step, command: Recover) -> Recovered:
 
 
 def drain(step: Step, command: Drain) -> Done:
-    """Lease nothing more to a worker, or go on."""
+    """Lease nothing more to a worker, or go on: then its trouble is over as well.
+
+    The worker itself stops at the deadline what still runs, so that it does so cut off as well.
+    """
+    if not -1 <= command.deadline_ms <= drain_ms_max or (command.deadline_ms >= 0 and not command.on):
+        raise BadRequest("a drain's deadline is at most a week", hint="tq drain WORKER --deadline 10m")
     worker = _worker(step, command.worker)
-    session = worker.session
+    name, session = worker_name(worker.worker), worker.session
     if session is None:
-        raise TaskNotFound(f"worker {worker_name(worker.worker)} is not connected")
-    step.overlay.put(LIVE_SESSION, (worker.worker,), replace(session, draining=command.on))
-    step.effects.append(DrainAsked(worker.worker, session.number, command.on))
-    return Done(worker_name(worker.worker))
+        raise TaskNotFound(f"worker {name} is not connected", hint="once it is back: tq drain; tq workers")
+    due_ms = step.times.steady_ms + command.deadline_ms if command.deadline_ms >= 0 else -1
+    step.overlay.put(LIVE_SESSION, (worker.worker,), replace(session, draining=command.on, drain_due_ms=due_ms))
+    if not command.on:
+        step.overlay.delete(LIVE_TROUBLE, (worker.worker,))
+    step.effects.append(DrainAsked(worker.worker, session.number, command.on, command.deadline_ms))
+    return Done(name)
 
 
 def worker_name(worker: int) -> str:

@@ -12,6 +12,7 @@ from itertools import islice
 from tq.core import ids, tables
 from tq.core.engine.step import JobKey, Step, TaskKey, history_with_last
 from tq.core.engine.stop import ref_of
+from tq.core.engine.trouble import note_try
 from tq.core.entries import EntryReader
 from tq.core.job import Progress
 from tq.core.live import LIVE_GRANTED, LIVE_RECALLED, LIVE_WIDTH, LiveWorker
@@ -27,7 +28,7 @@ Found = tuple[TaskKey, Task | None]
 def dispatch(step: Step, *, may_lease: bool = True) -> None:
     """Lease to every worker with room what may start there; recall what stands behind a long attempt."""
     _recall(step)
-    workers = [worker for worker in step.live.workers.values() if worker.session and not worker.session.draining]
+    workers = [worker for worker in step.live.workers.values() if worker.may_lease(step.times.steady_ms)]
     if not may_lease or not workers:
         return
     leases = Leases(step)
@@ -140,6 +141,7 @@ class Leases:
         load = worker.loads.get(lane)
         self.added[worker.worker][lane] = width - (load.width if load else 0)
         self.taken += 1
+        note_try(step, worker)
 
 
 def _frames(assignments: list[Assignment], entries_bytes_max: int) -> Iterator[tuple[Assignment, ...]]:

@@ -23,10 +23,10 @@ class Verdict(Enum):
 
 
 def judge(step: Step, task: Task | None, ref: AttemptRef, worker: int) -> Verdict:
-    """Compare a word with the record. A worker speaks for the one that lived on its state directory before, too."""
+    """Compare a word with the record. A worker speaks for those who lived on its state directory before, too."""
     if task is None or task.attempt != ref.attempt or task.lease != ref.lease:
         return Verdict.STALE
-    if task.worker != worker and task.worker != predecessor(step, worker):
+    if task.worker != worker and task.worker not in predecessors(step, worker):
         return Verdict.STALE
     if task.state is State.RUNNING:
         return Verdict.CURRENT
@@ -37,13 +37,13 @@ def judge(step: Step, task: Task | None, ref: AttemptRef, worker: int) -> Verdic
     return Verdict.STALE
 
 
-def predecessor(step: Step, worker: int) -> int:
-    """Return the id that lived on this worker's state directory before it, 0 for none."""
+def predecessors(step: Step, worker: int) -> tuple[int, ...]:
+    """Return the ids that lived on this worker's state directory before it, and on those that it has taken over."""
     session = step.overlay.changes.get(LIVE_SESSION, {}).get((worker,))
     if session is None:
         live = step.live.workers.get(worker)
         session = live.session if live else None
-    return session.predecessor if session else 0
+    return session.predecessors if session else ()
 
 
 def claim(step: Step, ref: AttemptRef, task: Task, worker: int, phase: Phase) -> Task:

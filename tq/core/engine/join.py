@@ -24,10 +24,9 @@ def join(step: Step, command: Join) -> Joined:
         return Joined()
     if before is not None and before.session is not None and before.session.number != command.session:
         step.effects.append(Supersede(command.worker, before.session.number))
-    if command.predecessor and command.predecessor != command.worker and command.predecessor in step.live.workers:
-        lose_worker(step, command.predecessor)
-    draining = _drains(step, command, before)
-    session = Session(command.session, command.capacity, draining, command.predecessor)
+    _lose_predecessors(step, command)
+    draining, drain_due_ms = _drains(step, command, before)
+    session = Session(command.session, command.capacity, draining, command.predecessors, drain_due_ms)
     step.overlay.put(LIVE_SESSION, (command.worker,), session)
     stop: list[tuple[AttemptRef, int]] = []
     settled: list[AttemptRef] = []
@@ -42,16 +41,30 @@ def join(step: Step, command: Join) -> Joined:
     return Joined(tuple(stop), tuple(settled))
 
 
-def _drains(step: Step, command: Join, before: LiveWorker | None) -> bool:
-    """Return whether the worker drains; tell it so if its list says otherwise.
+def _lose_predecessors(step: Step, command: Join) -> None:
+    """Take everything back from the workers whose directory this one has: they are gone.
+
+    What ended there and was not reported is about to be: it must not be given up for its loss before that.
+    """
+    ended = {held.attempt.task for held in command.held if held.phase == Phase.ENDED}
+    for predecessor in command.predecessors:
+        if predecessor != command.worker and predecessor in step.live.workers:
+            lose_worker(step, predecessor, spared=ended)
+
+
+def _drains(step: Step, command: Join, before: LiveWorker | None) -> tuple[bool, int]:
+    """Return whether the worker drains, and until when; tell it so if its list says otherwise.
 
     What was asked here since its last session is newer than the list: the worker may not have heard of it, or not yet.
-    Two that do not agree would lease and hand back without end.
+    Two that do not agree would lease and hand back without end. A deadline is told again, as the list does not name it.
     """
-    if before is None or before.session is None or before.draining is command.draining:
-        return command.draining
-    step.effects.append(DrainAsked(command.worker, command.session, before.draining))
-    return before.draining
+    if before is None or before.session is None:
+        return command.draining, -1
+    session = before.session
+    if session.draining is not command.draining or session.drain_due_ms >= 0:
+        left_ms = max(session.drain_due_ms - step.times.steady_ms, 0) if session.drain_due_ms >= 0 else -1
+        step.effects.append(DrainAsked(command.worker, command.session, session.draining, left_ms))
+    return session.draining, session.drain_due_ms
 
 
 def worker_drains(step: Step, command: WorkerDrains) -> None:

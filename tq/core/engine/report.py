@@ -1,5 +1,6 @@
 """Reports, handbacks and losses: how an attempt leaves its worker."""
 
+from collections.abc import Collection
 from typing import Any
 
 from tq.core import retry, tables
@@ -7,6 +8,7 @@ from tq.core.engine.act import act
 from tq.core.engine.fence import current_task, is_current_session
 from tq.core.engine.step import Step, TaskKey, ending
 from tq.core.engine.stop import is_cancelled, is_requeued
+from tq.core.engine.trouble import note_success, note_trouble
 from tq.core.engine.verbs import VERBS
 from tq.core.live import LIVE_SESSION
 from tq.core.task import Cause, Phase, State, Task, Trigger, cause_of
@@ -18,6 +20,7 @@ def started(step: Step, command: Started) -> None:
     """Note that attempts run. It needs no flush of its own: a lost note costs nothing."""
     if not is_current_session(step, command.worker, command.session):
         return
+    note_success(step, command.worker, (ref.lease for ref in command.attempts))
     for ref in command.attempts:
         task = current_task(step, ref, command.worker, Phase.ASSIGNED)
         if task is not None and task.phase is Phase.ASSIGNED:
@@ -34,6 +37,7 @@ def report(step: Step, command: Report) -> None:
     """Accept what ended, by the fence; acknowledge the delivery whatever it held, so that it is not sent for ever."""
     if not is_current_session(step, command.worker, command.session):
         return
+    note_success(step, command.worker, (end.attempt.lease for end in command.ends if end.cause != Cause.LOST))
     for end in command.ends:
         task = current_task(step, end.attempt, command.worker, Phase.STARTED)
         if task is not None:
@@ -46,7 +50,7 @@ def _end(step: Step, end: End, task: Task) -> None:
     cause = cause_of(end.cause)
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
         step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, end.code, end.run_us, end.result))
-    elif is_requeued(task) or cause in (Cause.DRAIN, Cause.REQUEUE):
+    elif is_requeued(task) or cause in (Cause.DRAIN, Cause.REQUEUE, Cause.CUT_OFF):
         give_back(step, key, task)
     elif cause is Cause.LOST:
         lose(step, key, task, charged=True)
@@ -83,6 +87,8 @@ def handback(step: Step, command: Handback) -> None:
     """Take attempts back that have not run, uncharged."""
     if not is_current_session(step, command.worker, command.session):
         return
+    if command.cause == Cause.WORKER_TROUBLE:
+        note_trouble(step, command.worker, (ref.lease for ref in command.attempts))
     for ref in command.attempts:
         task = current_task(step, ref, command.worker, Phase.ASSIGNED)
         if task is not None:
@@ -110,8 +116,11 @@ def worker_lost(step: Step, command: WorkerLost) -> None:
     lose_worker(step, command.worker)
 
 
-def lose_worker(step: Step, worker: int) -> None:
-    """Lose all attempts of a worker: those that run and the oldest assigned ones, one for each slot, are charged."""
+def lose_worker(step: Step, worker: int, spared: Collection[TaskKey] = ()) -> None:
+    """Lose all attempts of a worker: those that run and the oldest assigned ones, one for each slot, are charged.
+
+    Those that are `spared` have ended, and somebody is about to say how: their loss decides nothing.
+    """
     live = step.live.workers[worker]
     # By the records: after a restart of the server the soft state knows neither who runs nor who is the oldest.
     found = ((key, step.task(key)) for key in live.held)
@@ -123,7 +132,7 @@ def lose_worker(step: Step, worker: int) -> None:
             break
         charged.add(key)
     for key, task in held:
-        lose(step, key, task, charged=key in charged)
+        lose(step, key, task, charged=key in charged and key not in spared)
     step.overlay.delete(LIVE_SESSION, (worker,))
     step.count("workers_lost")
 

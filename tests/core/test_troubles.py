@@ -1,0 +1,183 @@
+"""A worker that cannot start what it is given rests, longer each time; nobody's tasks pay for it."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.house import House
+from tq.core.task import Cause, State
+from tq.core.vocabulary import AttemptRef, Drain, Get, Handback, Submit, Tick, Times, WorkerLost, Workers
+
+TROUBLE = Cause.WORKER_TROUBLE
+
+
+@pytest.fixture
+def house() -> House:
+    house = House()
+    house.join()
+    return house
+
+
+def trouble(house: House, *refs: AttemptRef, worker: int = 5) -> None:
+    house.do(Handback(worker, 1, 1, refs, int(TROUBLE)))
+
+
+def due_ms(house: House) -> int | None:
+    return house.engine.next_due_ms(Times(house.now_ms, house.now_ms))
+
+
+def after(house: House, ms: int) -> list[AttemptRef]:
+    """Let time pass; return what is leased then."""
+    house.now_ms += ms
+    house.do(Tick())
+    return house.starts()
+
+
+def worker(house: House) -> dict[str, Any]:
+    page: Any = house.do(Workers())
+    return page.items[0]  # type: ignore[no-any-return]
+
+
+def quarantine(house: House, job: int) -> None:
+    """Let the only worker have trouble five times in a row."""
+    for count in range(5):
+        trouble(house, house.starts()[0] if count else ref_of(house, job))
+        if count < 4:
+            assert len(after(house, 60_000)) == 1
+    assert worker(house)["state"] == "quarantined"
+
+
+def ref_of(house: House, job: int) -> AttemptRef:
+    task = house.task(job)
+    return AttemptRef(job, 0, 0, task.attempt, task.lease)
+
+
+def test_what_a_worker_could_not_start_goes_back_uncharged_and_never_straight_back_to_it(house: House) -> None:
+    job = house.submit()
+    trouble(house, *house.starts())
+    task = house.task(job)
+    assert (task.state, task.failures, task.losses, house.starts()) == (State.QUEUED, 0, 0, [])
+
+
+def test_another_worker_gets_it_at_once(house: House) -> None:
+    house.submit()
+    (ref,) = house.starts()
+    house.join(worker=6)
+    trouble(house, ref)
+    assert house.task(ref.job).worker == 6
+
+
+def test_it_is_tried_again_after_a_second_then_two_up_to_a_minute(house: House) -> None:
+    house.submit()
+    pauses = []
+    for _ in range(8):
+        trouble(house, *house.starts())
+        wait_ms = due_ms(house)
+        assert wait_ms is not None
+        assert after(house, wait_ms - 2) == []  # a turn of this house takes a millisecond
+        assert len(after(house, 1)) == 1
+        pauses.append(wait_ms)
+    assert pauses == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]
+
+
+def test_the_try_is_one_attempt_however_many_slots_and_lanes_there_are() -> None:
+    house = House()
+    house.join(slots=8)
+    house.array(20, queue="a")
+    trouble(house, *house.starts())
+    house.array(20, queue="b")
+    assert len(after(house, 1_000)) == 1
+    assert after(house, 500) == []
+
+
+def test_a_try_that_says_nothing_is_followed_by_another_one_after_the_same_pause() -> None:
+    house = House()
+    house.join(slots=2)
+    house.array(4)
+    trouble(house, *house.starts())
+    assert len(after(house, 1_000)) == 1
+    assert len(after(house, 1_000)) == 1
+
+
+@pytest.mark.parametrize("how", ["started", "succeeded", "failed"])
+def test_an_attempt_that_runs_ends_the_trouble(house: House, how: str) -> None:
+    house.array(9, retries=0)
+    trouble(house, *house.starts())
+    (ref,) = after(house, 1_000)
+    if how == "started":
+        house.started(ref)
+    else:
+        house.report(ref, code=0 if how == "succeeded" else 3)
+    assert worker(house)["troubles"] == 0
+    (again,) = house.starts() or [ref]
+    trouble(house, again)
+    assert due_ms(house) == 1_000
+
+
+def test_what_was_leased_before_the_trouble_neither_counts_again_nor_ends_it() -> None:
+    house = House()
+    house.join(slots=3)
+    house.array(3)
+    first, second, third = house.starts()
+    trouble(house, first)
+    trouble(house, second)
+    assert worker(house)["troubles"] == 1
+    house.report(third)
+    assert worker(house)["troubles"] == 1
+
+
+def test_a_lost_launcher_ends_no_trouble(house: House) -> None:
+    house.submit()
+    trouble(house, *house.starts())
+    (ref,) = after(house, 1_000)
+    house.report(ref, cause=Cause.LOST)
+    assert worker(house)["troubles"] == 1
+
+
+def test_after_five_in_a_row_it_is_quarantined_and_still_tried_once_a_minute(house: House) -> None:
+    job = house.submit()
+    quarantine(house, job)
+    assert after(house, 16_000) != []
+
+
+def test_undrain_lets_it_go_on_at_once(house: House) -> None:
+    job = house.submit()
+    quarantine(house, job)
+    house.do(Drain("host5", on=False))
+    assert [ref.job for ref in house.starts()] == [job]
+    assert (worker(house)["state"], worker(house)["troubles"]) == ("up", 0)
+
+
+def test_a_worker_that_was_lost_begins_anew(house: House) -> None:
+    job = house.submit()
+    quarantine(house, job)
+    house.do(WorkerLost(5, 1))
+    house.join(session=2)
+    assert [ref.job for ref in house.starts()] == [job]
+
+
+def test_why_a_task_waits_is_said_where_nobody_else_could_run_it(house: House) -> None:
+    job = house.submit()
+    trouble(house, *house.starts())
+    submitted: Any = house.do(Submit("", b"body"))
+    assert "could not start its last attempts; tried again within 1 s" in submitted.warning
+    waiting: Any = house.do(Get(submitted.id))
+    assert waiting.value["reason"] == submitted.warning
+    house.join(worker=6)
+    assert house.task(job).worker == 6
+    other: Any = house.do(Submit("", b"body"))
+    assert other.warning == ""
+
+
+def test_a_plain_handback_is_no_trouble(house: House) -> None:
+    house.submit()
+    house.do(Handback(5, 1, 1, tuple(house.starts()), int(Cause.DRAIN)))
+    assert len(house.starts()) == 1
+
+
+def test_trouble_of_a_superseded_session_counts_nothing(house: House) -> None:
+    house.submit()
+    refs = tuple(house.starts())
+    house.join(session=2, held=())
+    house.do(Handback(5, 1, 1, refs, int(TROUBLE)))
+    assert worker(house)["troubles"] == 0
