@@ -85,6 +85,8 @@ output_low_water_bytes: Final = 4 * KIB
 
 # Retries and losses.
 backoff_ms: Final = (1_000, 300_000)
+backoff_ms_max: Final = 7 * 24 * 3_600_000
+retry_codes_max: Final = 64
 crash_limit: Final = 3
 retries: Final = 3
 priority_max: Final = 100

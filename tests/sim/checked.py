@@ -5,7 +5,7 @@ from tests.sim.world import World
 from tq.core import invariants, tables
 from tq.core.engine import Bounds, Engine, Finished, Turn
 from tq.core.engine import step as step_module
-from tq.core.job import Demand
+from tq.core.job import Lane
 from tq.core.live import Live, LiveWorker
 from tq.core.placement import could_fit
 from tq.core.task import Phase, State, Task, Trigger, transition
@@ -120,8 +120,10 @@ class CheckedTurn(Turn):
         for key, task in finished.changes.get(tables.TASK, {}).items():
             if task.state is State.RUNNING and task.lease == finished.sequence:
                 progress = self._overlay.get(tables.PROGRESS, key[:2])
+                lane = self._overlay.get(tables.RUNNING, (task.worker, *key))
                 assert progress is not None
-                last[progress.lane] = max(last.get(progress.lane, (0, 0, 0)), (progress.rank, *key[:2]))
+                assert lane is not None
+                last[lane] = max(last.get(lane, (0, 0, 0)), (progress.rank, *key[:2]))
         for lane, place in last.items():
             waiting = self._overlay.scan(tables.READY, (lane,), (lane, *place), 1)
             if waiting:
@@ -182,11 +184,14 @@ def capacity_broken(live: Live) -> str:
     return ""
 
 
-def has_room(live: Live, worker: LiveWorker, demand: Demand) -> bool:
-    """Whether one more chain with this demand fits (written down once more, from what is reserved)."""
+def has_room(live: Live, worker: LiveWorker, lane: Lane) -> bool:
+    """Whether one more chain of a lane fits (written down once more, from what is reserved)."""
+    if lane.alone or any(live.lanes[number].alone for number in worker.loads):
+        return not worker.loads
+    demand = lane.demand
     offer = worker.capacity
-    cpus = sum(live.lanes[lane].demand.cpus_milli * load.width for lane, load in worker.loads.items())
-    memory = sum(live.lanes[lane].demand.mem_bytes * load.width for lane, load in worker.loads.items())
+    cpus = sum(live.lanes[number].demand.cpus_milli * load.width for number, load in worker.loads.items())
+    memory = sum(live.lanes[number].demand.mem_bytes * load.width for number, load in worker.loads.items())
     return (
         sum(load.width for load in worker.loads.values()) < offer.slots
         and (not demand.cpus_milli or cpus + demand.cpus_milli <= offer.cpus_milli)
@@ -207,8 +212,7 @@ def idle_beside_work(live: Live, steady_ms: int) -> str:
         number: [worker for worker in workers if could_fit(worker, lane.queue, lane.demand)] for number, lane in ready
     }
     rooms = {
-        number: {worker.worker for worker in fits[number] if has_room(live, worker, lane.demand)}
-        for number, lane in ready
+        number: {worker.worker for worker in fits[number] if has_room(live, worker, lane)} for number, lane in ready
     }
     if not any(rooms.values()):
         return ""

@@ -16,18 +16,16 @@ from tq.core.task import TRANSITIONS, State, Trigger
 
 # Moves of the table that nothing here leads to: by trigger, and why.
 OUT_OF_REACH: Final[dict[Trigger, str]] = {
-    Trigger.OPEN: "no client here releases; no start times, edges and retries by policy",
     Trigger.SHUT_SCHEDULED: "no start times",
-    Trigger.SHUT_HELD: "no start times, edges and retries by policy; a hold at submit is a first state, not a move",
+    Trigger.SHUT_HELD: "no start times and edges; a hold at submit is a first state, not a move",
     Trigger.IMPOSSIBLE: "no edges",
     Trigger.HOLD: "no client here holds, but at submit",
-    Trigger.FAIL: "no retries by policy: the first failure is the last (core/retry.py)",
     Trigger.EXPIRE: "no start-by times",
     Trigger.RETRY: "no client here retries",
     Trigger.RETRY_BLOCKED: "no edges",
     Trigger.FORCE_RETRY: "no client here retries",
 }
-NEVER_IN: Final = (State.BLOCKED, State.SCHEDULED, State.RETRYING)  # nothing brings a task there
+NEVER_IN: Final = (State.BLOCKED, State.SCHEDULED)  # nothing brings a task there
 
 # What happens by the way, and must have happened, or the runs are tamer than they look.
 SIGHTS: Final = (
@@ -54,7 +52,10 @@ SIGHTS: Final = (
 
 def reachable() -> set[tuple[State, Trigger]]:
     """Return the moves that the commands of the simulator can make."""
-    return {(state, trigger) for state, trigger in TRANSITIONS if trigger not in OUT_OF_REACH and state not in NEVER_IN}
+    moves = {
+        (state, trigger) for state, trigger in TRANSITIONS if trigger not in OUT_OF_REACH and state not in NEVER_IN
+    }
+    return moves - {(State.HELD, Trigger.OPEN)}  # no client here releases
 
 
 class Coverage:

@@ -101,9 +101,9 @@ def keep_what_lost_workers_had(patch: pytest.MonkeyPatch) -> None:
 def never_take_a_job_out_of_its_lane(patch: pytest.MonkeyPatch) -> None:
     settle_ready = Step._settle_ready
 
-    def lazy(self: Step, key, progress) -> None:
-        if progress.is_startable() or progress.size % 3:
-            settle_ready(self, key, progress)
+    def lazy(self: Step, key, progress, lane) -> None:
+        if progress.is_startable(lane) or progress.size % 3:
+            settle_ready(self, key, progress, lane)
 
     patch.setattr(Step, "_settle_ready", lazy)
 

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from tq.core import tables
-from tq.core.job import Progress
+from tq.core.engine.indexes import lane_of
+from tq.core.job import Job, Progress
 from tq.core.live import Live
 from tq.core.placement import could_fit, places
 from tq.core.task import STATES, Phase, State, Task
+from tq.core.timers import TimerKind, retry_timer
 from tq.core.view import Table, View, pages
 
 JobKey = tuple[int, int]
@@ -36,7 +38,8 @@ def _findings(view: View, live: Live | None) -> Iterator[str]:
         yield from _check_job(view, key, progress, index_rows)
         counts = lanes.setdefault(progress.lane, Counter())
         counts.update({state: progress.counts[state] for state in range(STATES)})
-        ready[progress.lane] += progress.ready
+        for lane in progress.lanes:
+            ready[lane] += progress.is_ready_in(lane)
     yield from _check_lanes(view, lanes, ready)
     yield from _check_index_sizes(view, index_rows)
     yield from _check_keys(view)
@@ -64,51 +67,64 @@ def _check_job(view: View, key: JobKey, progress: Progress, index_rows: Counter[
         yield f"{name} has progress and no record"
         return
     counts = [0] * STATES
-    records = ahead = again = 0
+    records = ahead = purged = 0
+    again: Counter[int] = Counter()
     for task_key, task in _tasks_of(view, key):
         records += 1
         counts[task.state] += 1
         ahead += task_key[2] >= progress.cursor
-        again += task.state is State.QUEUED
-        yield from _check_task(view, task_key, task, progress, index_rows)
+        if task.state is State.QUEUED:
+            again[lane_of(task_key, task, progress, lambda _: job)] += 1
+        purged += task.state is State.DEAD and task.purged
+        yield from _check_task(view, task_key, task, progress, job, index_rows)
         if job.crash_limit and task.losses > job.crash_limit:
             yield f"{name} member {task_key[2]} has {task.losses} losses, over its crash limit (I6)"
+        if task.failures > job.retries + 1:
+            yield f"{name} member {task_key[2]} has {task.failures} failures, over its {job.retries} retries (I6)"
     counts[progress.first] += progress.size - records
     if counts != progress.counts:
         yield f"{name} counts {progress.counts}, and has {counts} (I15)"
-    found = (progress.size - records, ahead, again)
-    if found != (progress.untouched, progress.ahead, progress.again):
-        yield f"{name} says untouched, ahead, again {progress.untouched, progress.ahead, progress.again}, has {found}"
+    said = (progress.untouched, progress.ahead, progress.purged, *map(progress.again_in, progress.lanes))
+    found = (progress.size - records, ahead, purged, *(again[lane] for lane in progress.lanes))
+    if found != said:
+        yield f"{name} says untouched, ahead, purged, again {said}, has {found}"
     if progress.cursor > progress.size or (progress.untouched and progress.cursor + progress.ahead > progress.size):
         yield f"{name} has its cursor at {progress.cursor} of {progress.size}"
-    if progress.ready is not progress.is_startable():
-        yield f"{name} is {'' if progress.ready else 'not '}marked ready against its counts"
-    if progress.ready and not view.get(tables.READY, (progress.lane, progress.rank, *key)):
-        yield f"{name} is ready and has no READY entry"
+    for lane in progress.lanes:
+        ready = progress.is_ready_in(lane)
+        if ready is not progress.is_startable(lane):
+            yield f"{name} is {'' if ready else 'not '}marked ready in lane {lane} against its counts"
+        if ready and not view.get(tables.READY, (lane, progress.rank, *key)):
+            yield f"{name} is ready and has no READY entry in lane {lane}"
+        index_rows["ready"] += ready
     if progress.is_ended is not (progress.ended_ms > 0):
         yield f"{name} has ended_ms {progress.ended_ms} against its counts"
     if progress.ended_ms and not progress.kept and not view.get(tables.ENDED, (progress.ended_ms, key[0])):
         yield f"{name} has ended and has no ENDED entry"
-    index_rows["ready"] += progress.ready
     index_rows["ended"] += progress.ended_ms > 0 and not progress.kept
 
 
 def _check_task(
-    view: View, key: tuple[int, int, int], task: Task, progress: Progress, index_rows: Counter[str]
+    view: View, key: tuple[int, int, int], task: Task, progress: Progress, job: Job, index_rows: Counter[str]
 ) -> Iterator[str]:
     """Check that the one index entry of a member's state is there (that there is no other, sizes show)."""
     name = f"task {key[0]} member {key[2]}"
+    lane = lane_of(key, task, progress, lambda _: job)
     if task.state is State.RUNNING:
         index_rows["running"] += 1
-        if view.get(tables.RUNNING, (task.worker, *key)) != progress.lane:
-            yield f"{name} is running and has no RUNNING entry"
+        if view.get(tables.RUNNING, (task.worker, *key)) != lane:
+            yield f"{name} is running and has no RUNNING entry with its lane"
         if task.phase not in (Phase.ASSIGNED, Phase.STARTED, Phase.STOPPING) or not task.attempt or not task.lease:
             yield f"{name} is running in phase {task.phase.word}, attempt {task.attempt}, lease {task.lease}"
     elif task.state is State.QUEUED:
         index_rows["again"] += 1
-        if not view.get(tables.AGAIN, (*key[:2], progress.lane, task.since_ms, key[2])):
+        if not view.get(tables.AGAIN, (*key[:2], lane, task.since_ms, key[2])):
             yield f"{name} came back and has no AGAIN entry"
-    elif task.state is State.DEAD:
+    elif task.state is State.RETRYING:
+        index_rows["retries"] += 1
+        if view.get(tables.TIMER, retry_timer(key, task)) is None:
+            yield f"{name} waits for its next attempt and has no timer"
+    elif task.state is State.DEAD and not task.purged:
         is_there = view.get(tables.DEAD, (task.ended_ms, *key)) is not None
         index_rows["dead"] += is_there
         if not is_there and not progress.forgetting:
@@ -139,6 +155,9 @@ def _check_index_sizes(view: View, expected: Counter[str]) -> Iterator[str]:
         size = sum(map(len, pages(view, table)))
         if size != expected[table.name]:
             yield f"index {table.name} has {size} entries, the records want {expected[table.name]}"
+    retries = sum(1 for page in pages(view, tables.TIMER) for key, _ in page if key[2] == TimerKind.RETRY)
+    if retries != expected["retries"]:
+        yield f"there are {retries} timers of retries, the records want {expected['retries']}"
 
 
 def _check_keys(view: View) -> Iterator[str]:
@@ -168,13 +187,20 @@ def _check_live(view: View, live: Live) -> Iterator[str]:
 
 
 def idle_room(view: View, live: Live, steady_ms: int) -> list[str]:
-    """Return where a worker has room beside ready work that fits: nothing, right after a Dispatch that was not cut."""
+    """Return where a worker has room beside ready work that fits: nothing, right after a Dispatch that was not cut.
+
+    Where something waits to run alone, one worker is kept empty for it: which one is not looked at.
+    """
     found = []
+    kept = sum(lane.ready > 0 for lane in live.lanes.values() if lane.alone)
     for number, lane in live.lanes.items():
         if not view.scan(tables.READY, (number,), (number + 1,), 1):
             continue
         fitting = [worker for worker in live.workers.values() if could_fit(worker, lane.queue, lane.demand)]
         free = [worker for worker in fitting if worker.slots_used < worker.capacity.slots]
-        if free and next(places(live, number, free, steady_ms, {}), None) is not None:
+        if (
+            len(free) > (0 if lane.alone else kept)
+            and next(places(live, number, free, steady_ms, {}), None) is not None
+        ):
             found.append(f"lane {number} is ready, and worker {free[0].worker:x} has a free slot")
     return found

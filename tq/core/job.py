@@ -44,6 +44,7 @@ class Lane(msgspec.Struct, array_like=True, tag=1):
     floor_job: int = 0
     floor_part: int = 0
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * STATES)
+    alone: bool = False  # each of its attempts has a worker to itself
 
     def copy(self) -> "Lane":
         """Return a working copy, for one command."""
@@ -94,6 +95,9 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     """How far a job is. Mutable only as a working copy inside the engine; put once a command.
 
     `cancelling` stops every start at once while a sweep works through the members that have a record.
+
+    Members whose next charged loss would be their last stand in `lane_alone`, 0 while there were none: there they count
+    as `again_alone`, and `ready_alone` says whether READY has the job. All members count in the job's own lane.
     """
 
     lane: int
@@ -114,6 +118,10 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     counts: list[int] = msgspec.field(default_factory=lambda: [0] * STATES)
     kept: bool = False  # it has ended and is not in ENDED: retention passed it over for its dead letters
     forgetting: bool = False  # its dead letters are being taken away; nobody finds it any more
+    lane_alone: int = 0
+    again_alone: int = 0
+    ready_alone: bool = False
+    purged: int = 0  # dead members that are no dead letters any more
 
     def copy(self) -> "Progress":
         """Return a working copy, for one command."""
@@ -126,12 +134,46 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
         """Whether every member is in a terminal state."""
         return sum(self.counts[State.SUCCEEDED :]) == self.size
 
-    def is_startable(self) -> bool:
-        """Whether something in this job may start now, as far as the job alone decides."""
+    @property
+    def dead_letters(self) -> int:
+        """How many of its members are in the dead letter queue."""
+        return self.counts[State.DEAD] - self.purged
+
+    @property
+    def lanes(self) -> tuple[int, ...]:
+        """The lanes in which members of this job may stand."""
+        return (self.lane, self.lane_alone) if self.lane_alone else (self.lane,)
+
+    def again_in(self, lane: int) -> int:
+        """How many members came back to the queue and stand in this lane."""
+        return self.again if lane == self.lane else self.again_alone
+
+    def is_ready_in(self, lane: int) -> bool:
+        """Whether READY has the job in this lane."""
+        return self.ready if lane == self.lane else self.ready_alone
+
+    def set_ready(self, lane: int, ready: bool) -> None:
+        """Note whether READY has the job in this lane."""
+        if lane == self.lane:
+            self.ready = ready
+        else:
+            self.ready_alone = ready
+
+    def count_again(self, lane: int, more: int) -> None:
+        """Count a member that comes back to this lane, or leaves it."""
+        if lane == self.lane:
+            self.again += more
+        else:
+            self.again_alone += more
+
+    def is_startable(self, lane: int) -> bool:
+        """Whether something of this job may start in this lane now, as far as the job alone decides."""
         if self.hold or self.cancelling:
             return False
         if self.throttle and self.counts[State.RUNNING] >= self.throttle:
             return False
+        if lane != self.lane:
+            return self.again_alone > 0
         return self.again > 0 or (self.first is State.QUEUED and self.untouched > 0)
 
 

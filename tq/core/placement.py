@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from tq.core.job import Demand, Lane
 from tq.core.live import Live, LiveWorker, Trouble
-from tq.limits import held_max
+from tq.limits import held_max, prefetch_ms
 
 
 def could_fit(worker: LiveWorker, queue: str, demand: Demand) -> bool:
@@ -53,19 +53,27 @@ def _why_rests(troubles: Collection[Trouble]) -> str:
 Added = Mapping[int, Mapping[int, int]]  # worker -> lane -> chains given in this dispatch, not yet in the soft state
 
 
-def free_chains(live: Live, worker: LiveWorker, demand: Demand, added: Added) -> int:
-    """How many more chains with this demand the worker has room for. After trouble of its own: one, as a try."""
-    chains = {lane: load.width for lane, load in worker.loads.items()}
+def free_chains(live: Live, worker: LiveWorker, lane: Lane, added: Added) -> int:
+    """How many more chains of a lane the worker has room for; after trouble of its own one, as a try.
+
+    What runs alone needs, and has, a worker to itself.
+    """
+    demand = lane.demand
+    chains = {number: load.width for number, load in worker.loads.items()}
     mine = added.get(worker.worker, {})
-    for lane, more in mine.items():
-        chains[lane] = chains.get(lane, 0) + more
+    for number, more in mine.items():
+        chains[number] = chains.get(number, 0) + more
+    if lane.alone:
+        return int(not chains)
+    if any(live.lanes[number].alone for number in chains):
+        return 0
     offer = worker.capacity
     free = offer.slots - sum(chains.values())
     if free > 0 and demand.cpus_milli:
-        used = sum(live.lanes[lane].demand.cpus_milli * width for lane, width in chains.items())
+        used = sum(live.lanes[number].demand.cpus_milli * width for number, width in chains.items())
         free = min(free, (offer.cpus_milli - used) // demand.cpus_milli)
     if free > 0 and demand.mem_bytes:
-        used = sum(live.lanes[lane].demand.mem_bytes * width for lane, width in chains.items())
+        used = sum(live.lanes[number].demand.mem_bytes * width for number, width in chains.items())
         free = min(free, (offer.mem_bytes - used) // demand.mem_bytes)
     if worker.trouble is not None:
         free = min(free, 1 - sum(mine.values()))
@@ -80,7 +88,7 @@ def places(
     `width` is how many of the lane that worker may run at once if it takes this one.
     """
     lane: Lane = live.lanes[number]
-    fitting = [(worker, free_chains(live, worker, lane.demand, added)) for worker in workers]
+    fitting = [(worker, free_chains(live, worker, lane, added)) for worker in workers]
     spread = sorted((pair for pair in fitting if pair[1]), key=lambda pair: _busy(pair[0]))
     taken = {worker.worker: 0 for worker, _ in fitting}
     widths = {worker.worker: _width(worker, number) for worker, _ in fitting}
@@ -92,11 +100,21 @@ def places(
             yield worker, widths[worker.worker]
         turn += 1
         spread = [pair for pair in spread if pair[1] > turn]
-    if live.depth(number) > 1:
+    if live.depth(number) > 1 and not lane.alone:
         for worker in (worker for worker, _ in fitting if worker.trouble is None):
             width = widths[worker.worker]
             for _ in range(chain_room(live, worker, number, width, steady_ms) - taken[worker.worker]):
                 yield worker, width
+
+
+def to_empty(workers: Iterable[LiveWorker], steady_ms: int) -> LiveWorker:
+    """Return the worker that will be empty soonest, if nothing more is leased to it: for what must run alone."""
+
+    def busy(worker: LiveWorker) -> tuple[int, int, int]:
+        long = sum(1 for since_ms in worker.started.values() if steady_ms - since_ms >= prefetch_ms)
+        return long, len(worker.held), worker.worker
+
+    return min(workers, key=busy)
 
 
 def chain_room(live: Live, worker: LiveWorker, number: int, width: int, steady_ms: int) -> int:

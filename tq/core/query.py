@@ -65,7 +65,12 @@ def get(view: View, live: Live, command: Get) -> Document:
         "hold": progress.hold,
         "submitter": job.submitter,
         "trace": job.trace,
+        "retries": job.retries,
         "crash_limit": job.crash_limit,
+        "backoff_first_ms": job.backoff_ms[0],
+        "backoff_longest_ms": job.backoff_ms[1],
+        "retry_on": list(job.retry_on),
+        "no_retry_on": list(job.no_retry_on),
         "max_fails": job.max_fails,
         "cpus_milli": job.demand.cpus_milli,
         "body": job.body,
@@ -80,6 +85,8 @@ def get(view: View, live: Live, command: Get) -> Document:
     document |= _task_part(task)
     if task is None and document["state"] == "queued":
         document["reason"] = why_nowhere(live.workers.values(), job.queue, job.demand) or live.why_waits(job.queue)
+    if task is not None and task.state is State.RETRYING:
+        document["reason"] = f"failed {task.failures} of {job.retries + 1} times, and waits for its next attempt"
     return Document(document)
 
 
@@ -295,6 +302,7 @@ def _task_part(task: Task | None) -> dict[str, Any]:
         return {"attempt": 0}
     return {
         "attempt": task.attempt,
+        "round": task.round,
         "phase": task.phase.word,
         "worker": f"w{task.worker:016x}" if task.worker else "",
         "host": task.host,
@@ -304,12 +312,18 @@ def _task_part(task: Task | None) -> dict[str, Any]:
         "leased_ms": task.leased_ms,
         "started_ms": task.started_ms,
         "ended_ms": task.ended_ms,
+        "due_ms": _due_ms(task),
         "run_us": task.run_us,
         "cause": task.cause.word,
         "code": task.code,
         "usage": task.result,
         "history": [_ending(entry) for entry in task.history],
     }
+
+
+def _due_ms(task: Task) -> int:
+    """Return when a task that failed is due again, in wall ms as the clock stood at its failure; 0 if it is not."""
+    return task.ended_ms + task.due_ms - task.since_ms if task.state is State.RETRYING else 0
 
 
 def _ending(entry: Ending) -> dict[str, Any]:

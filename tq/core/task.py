@@ -205,3 +205,4 @@ class Task(msgspec.Struct, frozen=True, array_like=True, tag=1):
     history: tuple[Ending, ...] = ()
     value: bytes = b""  # what it returned, up to result_inline_bytes_max; a larger one is in RESULT
     value_bytes: int = 0
+    purged: bool = False  # dead, and no dead letter any more

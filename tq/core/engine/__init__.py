@@ -17,10 +17,10 @@ from typing import Any, Final, NamedTuple
 from tq.core import query, tables
 from tq.core.engine import act, again, clock, control, dispatch, forget, join, queues, report, submit, upload
 from tq.core.engine.step import Bounds, Step
-from tq.core.engine.timers import STEADY
 from tq.core.engine.verbs import VERBS
 from tq.core.job import Meta
 from tq.core.live import LIVE_TABLES, Live
+from tq.core.timers import STEADY
 from tq.core.view import Changes, Overlay, View
 from tq.core.vocabulary import (
     AddEntries,

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from tq.core import selection, tables
 from tq.core.engine.step import JobKey, Step, TaskKey
 from tq.core.engine.stop import Tally, send_stops
-from tq.core.engine.timers import TimerKind, set_timer
 from tq.core.job import Sweep
 from tq.core.task import State, Task
+from tq.core.timers import TimerKind
 from tq.core.vocabulary import Acted, Cancel, Forget, Hold, Release, Requeue, Retry, SetPriority, Where
 from tq.errors import AlreadyEnded, BadRequest
 
@@ -84,14 +84,14 @@ def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
         step.overlay.delete(tables.SWEEP, (number,))
         return
     step.overlay.put(tables.SWEEP, (number,), rest)
-    set_timer(step, TimerKind.SWEEP, step.times.steady_ms, number)
+    step.set_timer(TimerKind.SWEEP, step.times.steady_ms, number)
 
 
 def _store_sweep(step: Step, sweep: Sweep) -> None:
     meta = step.meta()
     number, meta.next_sweep = meta.next_sweep, meta.next_sweep + 1
     step.overlay.put(tables.SWEEP, (number,), sweep)
-    set_timer(step, TimerKind.SWEEP, step.times.steady_ms, number)
+    step.set_timer(TimerKind.SWEEP, step.times.steady_ms, number)
 
 
 def _act_on_ids(acting: Acting, verb: Verb) -> list[Sweep | None]:
@@ -166,8 +166,7 @@ def find_alive(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[Ro
     running, rest = find_running(acting, key, member, limit)
     if rest is not None or State.QUEUED not in acting.states:
         return running, rest  # those that came back and are not meant would be found again for ever
-    lane = step.progress(key).lane
-    again = step.overlay.scan(tables.AGAIN, (*key, lane), (*key, lane + 1), limit - len(running))
+    again = step.overlay.scan(tables.AGAIN, key, (key[0], key[1] + 1), limit - len(running))
     back = [(_task_key(key, row[4]), _record(step, _task_key(key, row[4]))) for row, _ in again]
     # What was acted on has left this index, so the next slice begins at its beginning again.
     return [*running, *back], (_BEHIND_ALL if len(running) + len(back) >= limit else None)

@@ -16,7 +16,7 @@ from tq.core.engine.trouble import note_try
 from tq.core.entries import EntryReader
 from tq.core.job import Progress
 from tq.core.live import LIVE_GRANTED, LIVE_RECALLED, LIVE_WIDTH, LiveWorker
-from tq.core.placement import chain_room, could_fit, places
+from tq.core.placement import chain_room, could_fit, places, to_empty
 from tq.core.task import Cause, Phase, State, Task, Trigger
 from tq.core.view import Key
 from tq.core.vocabulary import Assignment, AttemptRef, Recall, Start
@@ -50,8 +50,9 @@ def dispatch(step: Step, *, may_lease: bool = True) -> None:
         if leases.taken >= step.bounds.leases:
             break
         if is_unmet:
-            # Nobody behind it in the order may refill where it could run.
-            workers = [worker for worker in workers if worker not in fitting]
+            # Nobody behind it in the order may refill where it could run; one worker to empty is enough to run alone.
+            kept = [to_empty(fitting, step.times.steady_ms)] if lane.alone else fitting
+            workers = [worker for worker in workers if worker not in kept]
             if not workers:
                 break
     leases.send()
@@ -64,7 +65,7 @@ class Leases:
         self._step = step
         self.taken = 0
         self._entries = EntryReader(step.overlay)
-        self._starts: dict[tuple[int, JobKey], list[Assignment]] = defaultdict(list)
+        self._starts: dict[tuple[int, int, JobKey], list[Assignment]] = defaultdict(list)
         self._widths: dict[tuple[int, int], int] = {}
         self.added: dict[int, dict[int, int]] = defaultdict(dict)
 
@@ -76,21 +77,20 @@ class Leases:
         lane = self._step.live.lanes[number]
         self._step.overlay.put(LIVE_GRANTED, (lane.queue,), self._step.sequence)
         for jobs, (key, progress) in enumerate(_ready_jobs(self._step, number), start=1):
-            for task_key, task in _startable(self._step, key, progress, self._step.bounds.leases - self.taken):
-                self._lease(task_key, task, *place)
+            for task_key, task in _startable(self._step, key, progress, number, self._step.bounds.leases - self.taken):
+                self._lease(task_key, task, number, *place)
                 place = next(room, None)
                 if place is None or self.taken >= self._step.bounds.leases:
-                    return progress.is_startable() or jobs < lane.ready
+                    return progress.is_startable(number) or jobs < lane.ready
         return False
 
     def send(self) -> None:
         """Turn what was leased into effects, grouped by worker and job."""
         for (worker, lane), width in self._widths.items():
             self._step.overlay.put(LIVE_WIDTH, (worker, lane), width)
-        for (worker, key), assignments in self._starts.items():
+        for (worker, lane, key), assignments in self._starts.items():
             live = self._step.live.workers[worker]
             job = self._step.job(key)
-            lane = self._step.progress(key).lane
             for part in _frames(assignments, body_bytes_max - len(job.body)):
                 self._step.effects.append(
                     Start(
@@ -107,7 +107,7 @@ class Leases:
                     )
                 )
 
-    def _lease(self, key: TaskKey, task: Task | None, worker: LiveWorker, width: int) -> None:
+    def _lease(self, key: TaskKey, task: Task | None, lane: int, worker: LiveWorker, width: int) -> None:
         step = self._step
         attempt = task.attempt + 1 if task else 1
         step.move(
@@ -135,8 +135,7 @@ class Leases:
         ref = AttemptRef(*key, attempt, step.sequence)
         job = step.job(key[:2])
         entry = self._entries.entry(job.entries, key[2]) if job.entries else None
-        self._starts[worker.worker, key[:2]].append(Assignment(ref, ids.value_of(job, key[2]), entry))
-        lane = step.progress(key[:2]).lane
+        self._starts[worker.worker, lane, key[:2]].append(Assignment(ref, ids.value_of(job, key[2]), entry))
         self._widths[worker.worker, lane] = width
         load = worker.loads.get(lane)
         self.added[worker.worker][lane] = width - (load.width if load else 0)
@@ -174,7 +173,9 @@ def _lanes_in_order(step: Step) -> list[int]:
         if head is not None:
             heads[live[number].queue].append((head, number))
     granted = step.live.granted
-    rows = [sorted(heads[queue]) for queue in sorted(heads, key=lambda queue: (granted.get(queue, 0), queue))]
+    queues = sorted(heads, key=lambda queue: (granted.get(queue, 0), queue))
+    # Of one job, what must run alone comes first: the rest would take every worker before one is empty.
+    rows = [sorted(heads[queue], key=lambda pair: (pair[0], not live[pair[1]].alone, pair[1])) for queue in queues]
     longest = max(map(len, rows), default=0)
     first = [row[place][1] for place in range(longest) for row in rows if place < len(row)]
     return first + ready[step.bounds.lanes :]
@@ -199,29 +200,28 @@ def _ready_jobs(step: Step, number: int) -> Iterator[tuple[JobKey, Progress]]:
         for (_, rank, job, part), _ in rows:
             progress = step.progress((job, part))
             yield (job, part), progress
-            at_head = at_head and not progress.is_startable()
+            at_head = at_head and not progress.is_startable(number)
             if at_head:
                 lane.floor_rank, lane.floor_job, lane.floor_part = rank, job, part + 1
         low = (number, rank, job, part + 1)
 
 
-def _startable(step: Step, key: JobKey, progress: Progress, want: int) -> Iterator[Found]:
+def _startable(step: Step, key: JobKey, progress: Progress, lane: int, want: int) -> Iterator[Found]:
     """Yield members of a job that may start: first those that came back, then the untouched ones from the cursor.
 
     Each is leased by the caller before the next is asked for.
     """
     page = max(min(want, step.bounds.slice), 1)
-    while progress.again and progress.is_startable():
-        low = (*key, progress.lane)
-        rows = step.overlay.scan(tables.AGAIN, low, (*key, progress.lane + 1), page)
+    while progress.again_in(lane) and progress.is_startable(lane):
+        rows = step.overlay.scan(tables.AGAIN, (*key, lane), (*key, lane + 1), page)
         if not rows:
-            raise AssertionError(f"job {key} counts {progress.again} that came back, and has none")
+            raise AssertionError(f"job {key} counts {progress.again_in(lane)} that came back, and has none")
         for row, _ in rows:
-            if not progress.is_startable():
+            if not progress.is_startable(lane):
                 return
             task_key = (*key, row[4])
             yield task_key, step.task(task_key)
-    while progress.is_startable():
+    while progress.is_startable(lane):
         member = _next_untouched(step, key, progress)
         yield (*key, member), None
 

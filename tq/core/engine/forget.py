@@ -10,15 +10,15 @@ from msgspec.structs import replace
 from tq.core import tables
 from tq.core.engine.again import last_use
 from tq.core.engine.step import JobKey, Step, TaskKey
-from tq.core.engine.timers import TimerKind, set_timer
 from tq.core.job import Forgotten
 from tq.core.task import State, Task
+from tq.core.timers import TimerKind
 from tq.core.vocabulary import Acted, Retain
 
 
 def forget_dead_letter(step: Step, key: TaskKey, task: Task) -> None:
     """Take a member out of the dead letter queue."""
-    if task.state is State.DEAD:
+    if task.state is State.DEAD and not task.purged:
         step.overlay.delete(tables.DEAD, (task.ended_ms, *key))
 
 
@@ -33,7 +33,7 @@ def forget_job(step: Step, key: JobKey) -> None:
     if known is not None and known.expires_ms > step.times.steady_ms:
         step.overlay.put(tables.KEY, (job.key,), replace(known, is_forgotten=True))
         step.overlay.put(tables.KEY_END, (known.expires_ms, job.key), True)
-        set_timer(step, TimerKind.KEYS, known.expires_ms)
+        step.set_timer(TimerKind.KEYS, known.expires_ms)
     else:
         step.overlay.delete(tables.KEY, (job.key,))
 
@@ -46,7 +46,7 @@ def expire_keys(step: Step) -> None:
         step.overlay.delete(tables.KEY_END, (due_ms, name))
         step.overlay.delete(tables.KEY, (name,))
     if len(rows) >= step.bounds.slice:
-        set_timer(step, TimerKind.KEYS, now_ms)
+        step.set_timer(TimerKind.KEYS, now_ms)
 
 
 def retain(step: Step, command: Retain) -> Acted:
@@ -59,7 +59,7 @@ def retain(step: Step, command: Retain) -> Acted:
     done = 0
     for (ended_ms, number), _ in rows:
         key = (number, 0)
-        if step.progress(key).counts[State.DEAD]:
+        if step.progress(key).dead_letters:
             step.overlay.delete(tables.ENDED, (ended_ms, number))
             step.progress(key).kept = True
         else:

@@ -9,6 +9,7 @@ from collections import Counter
 from msgspec.structs import replace
 
 from tq.core.engine.fence import Verdict, claim, is_current_session, judge
+from tq.core.engine.indexes import lane_of
 from tq.core.engine.report import give_back, lose_worker, mark_started
 from tq.core.engine.step import JobKey, Step
 from tq.core.live import LIVE_RECALLED, LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
@@ -135,7 +136,8 @@ def _restore_widths(step: Step, command: Join, kept: set[tuple[int, int, int]]) 
 
     The worker's own word counts, since its launcher goes by it: what runs just now may be fewer, for a moment.
     """
-    held = Counter(step.progress(task[:2]).lane for task in kept)
+    tasks = ((key, step.task(key)) for key in kept)
+    held = Counter(lane_of(key, task, step.progress(key[:2]), step.job) for key, task in tasks if task is not None)
     for lane, width in command.widths:
         if held[lane]:
             step.overlay.put(LIVE_WIDTH, (command.worker, lane), max(min(width, held[lane]), 1))

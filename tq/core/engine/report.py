@@ -6,7 +6,8 @@ from typing import Any
 from tq.core import retry, tables
 from tq.core.engine.act import act
 from tq.core.engine.fence import current_task, is_current_session
-from tq.core.engine.step import Step, TaskKey, ending
+from tq.core.engine.lanes import stand_alone
+from tq.core.engine.step import Step, TaskKey, ending, history_with
 from tq.core.engine.stop import is_cancelled, is_requeued
 from tq.core.engine.trouble import note_success, note_trouble
 from tq.core.engine.verbs import VERBS
@@ -51,17 +52,25 @@ def _end(step: Step, end: End, task: Task) -> None:
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
         step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, end.code, end.run_us, end.result))
     elif is_requeued(task) or cause in (Cause.DRAIN, Cause.REQUEUE, Cause.CUT_OFF):
-        give_back(step, key, task)
+        give_back(step, key, task, Cause.REQUEUE if is_requeued(task) else cause, end.code)
     elif cause is Cause.LOST:
         lose(step, key, task, charged=True)
     elif retry.is_success(cause, end.code):
         fields = ending(step, cause, end.code, end.run_us, end.result)
         step.move(key, task, Trigger.ACK, **fields, **_returned(step, key, end.value))
     else:
-        trigger = retry.after_failure(step.job(key[:2]), task)
-        fields = ending(step, cause, end.code, end.run_us, end.result)
-        step.move(key, task, trigger, failures=task.failures + 1, **fields, **_returned(step, key, end.value))
-        _check_fails(step, key)
+        _fail(step, end, task, cause)
+
+
+def _fail(step: Step, end: End, task: Task, cause: Cause) -> None:
+    key = end.attempt.task
+    job, failures = step.job(key[:2]), task.failures + 1
+    trigger = retry.after_failure(job, failures, cause, end.code)
+    fields = ending(step, cause, end.code, end.run_us, end.result) | _returned(step, key, end.value)
+    if trigger is Trigger.FAIL:
+        fields["due_ms"] = step.times.steady_ms + retry.backoff_ms(job, key, task.attempt, failures)
+    step.move(key, task, trigger, failures=failures, **fields)
+    _check_fails(step, key)
 
 
 def _returned(step: Step, key: TaskKey, value: bytes) -> dict[str, Any]:
@@ -96,12 +105,15 @@ def handback(step: Step, command: Handback) -> None:
     step.effects.append(Acknowledge(command.worker, command.session, command.delivery))
 
 
-def give_back(step: Step, key: TaskKey, task: Task) -> None:
-    """Return an attempt to the queue as if it had never been; a cancelled one ends."""
+def give_back(step: Step, key: TaskKey, task: Task, cause: Cause = Cause.NONE, code: int = 0) -> None:
+    """Return an attempt to the queue, uncharged; a cancelled one ends. One that has run stays in the history."""
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
         step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, 0, 0))
     else:
-        step.move(key, task, Trigger.HAND_BACK, phase=Phase.NONE, charged=False, cause=Cause.NONE)
+        history = task.history
+        if cause is not Cause.NONE:
+            history = history_with(task, cause, code, step.times.wall_ms, charged=False)
+        step.move(key, task, Trigger.HAND_BACK, phase=Phase.NONE, charged=False, cause=Cause.NONE, history=history)
 
 
 def worker_lost(step: Step, command: WorkerLost) -> None:
@@ -146,10 +158,14 @@ def lose(step: Step, key: TaskKey, task: Task, *, charged: bool) -> None:
         give_back(step, key, task)
         return
     losses = task.losses + charged
-    trigger = retry.after_loss(step.job(key[:2]), losses) if charged else Trigger.LOSE
+    job = step.job(key[:2])
+    trigger = retry.after_loss(job, losses) if charged else Trigger.LOSE
     step.count("losses")
     if trigger is Trigger.LOSE:
         ended_ms = step.times.wall_ms
+        if retry.runs_alone(job.crash_limit, losses):
+            stand_alone(step, key[:2])
         step.move(key, task, trigger, phase=Phase.LOST, losses=losses, charged=charged, ended_ms=ended_ms)
     else:
         step.move(key, task, trigger, losses=losses, charged=True, **ending(step, Cause.LOST, 0, 0))
+        _check_fails(step, key)

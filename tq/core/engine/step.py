@@ -1,7 +1,8 @@
 """One command's working set: what it reads, what it changes, and the indexes that follow from it.
 
 `move()` (a member's record, the index entry of its state, the counts), `move_untouched()` and `settle()` (job ready or
-not, job ended) are the only code that writes TASK, PROGRESS, LANE's counts, READY, AGAIN, RUNNING, DEAD and ENDED.
+not, job ended) are, with indexes.py, the only code that writes TASK, PROGRESS, LANE's counts, READY, AGAIN, RUNNING,
+the timers of retries, DEAD and ENDED.
 Handlers say what happens; a handler refuses before its first move. Nothing here outlives the command: its layer is
 merged into the turn, or dropped.
 """
@@ -11,9 +12,11 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from tq.core import tables
+from tq.core.engine.indexes import index, unindex
 from tq.core.job import Job, Lane, Meta, Progress
 from tq.core.live import LIVE_COUNT, Live
 from tq.core.task import Cause, Ending, Phase, State, Task, Trigger, transition
+from tq.core.timers import TimerKind, timer
 from tq.core.view import Overlay, View
 from tq.core.vocabulary import Effect, TaskChanged, Times
 from tq.limits import history_max, leases_per_dispatch_max, members_per_command_max
@@ -122,11 +125,11 @@ class Step:
             task = Task(before)
             _touch(progress, key[2], trigger)
         else:
-            self._unindex(key, task, progress)
-        if after is State.QUEUED:
+            unindex(self.overlay, key, task, progress, self.job)
+        if after in (State.QUEUED, State.RETRYING):
             fields["since_ms"] = self.times.steady_ms
         record = replace(task, state=after, **fields)
-        self._index(key, record, progress)
+        index(self.overlay, key, record, progress, self.job)
         self._count(progress, before, after, 1)
         self.overlay.put(tables.TASK, key, record)
         return record
@@ -145,6 +148,21 @@ class Step:
         self.overlay.put(tables.TASK, key, record)
         return record
 
+    def purge(self, key: TaskKey, task: Task) -> None:
+        """Take a dead member out of the dead letter queue; its record stays as long as its job."""
+        progress = self.progress(key[:2])
+        unindex(self.overlay, key, task, progress, self.job)
+        progress.purged += 1
+        self.mark(key, task, purged=True)
+        if progress.kept and not progress.dead_letters:
+            # Retention finds it again, at its old age.
+            progress.kept = False
+            self.overlay.put(tables.ENDED, (progress.ended_ms, key[0]), True)
+
+    def set_timer(self, kind: TimerKind, due_ms: int, subject: int = 0) -> None:
+        """Ask for `kind` to be done at `due_ms` of the steady clock. `subject` names what it is about (a sweep)."""
+        self.overlay.put(tables.TIMER, timer(kind, due_ms, subject), True)
+
     def count(self, name: str, more: int = 1) -> None:
         """Add to one of the live counters."""
         seen = self.overlay.changes.get(LIVE_COUNT, {}).get((name,), 0)
@@ -153,11 +171,12 @@ class Step:
     def set_rank(self, key: JobKey, rank: int) -> None:
         """Give a job another place in its lane."""
         progress = self.progress(key)
-        if progress.ready and rank != progress.rank:
-            # Out of its old place; settle() puts it into the new one.
-            self.overlay.delete(tables.READY, (progress.lane, progress.rank, *key))
-            self.lane(progress.lane).ready -= 1
-            progress.ready = False
+        for lane in progress.lanes if rank != progress.rank else ():
+            if progress.is_ready_in(lane):
+                # Out of its old place; settle() puts it into the new one.
+                self.overlay.delete(tables.READY, (lane, progress.rank, *key))
+                self.lane(lane).ready -= 1
+                progress.set_ready(lane, False)
         progress.rank = rank
 
     def close_job(self, key: JobKey) -> None:
@@ -177,22 +196,23 @@ class Step:
     def settle(self) -> None:
         """Bring READY and ENDED in line with every job touched, and put all working copies."""
         for key, progress in self._progress.items():
-            self._settle_ready(key, progress)
+            for lane in progress.lanes:
+                self._settle_ready(key, progress, lane)
             self._settle_ended(key, progress)
             self.overlay.put(tables.PROGRESS, key, progress)
             self.effects.append(TaskChanged(*key))
-        for number, lane in self._lanes.items():
-            self.overlay.put(tables.LANE, (number,), lane)
+        for number, working in self._lanes.items():
+            self.overlay.put(tables.LANE, (number,), working)
         if self._meta is not None:
             self.overlay.put(tables.META, (), self._meta)
 
-    def _settle_ready(self, key: JobKey, progress: Progress) -> None:
-        startable = progress.is_startable()
-        if startable is progress.ready:
+    def _settle_ready(self, key: JobKey, progress: Progress, number: int) -> None:
+        startable = progress.is_startable(number)
+        if startable is progress.is_ready_in(number):
             return
-        progress.ready = startable
-        lane = self.lane(progress.lane)
-        entry = (progress.lane, progress.rank, *key)
+        progress.set_ready(number, startable)
+        lane = self.lane(number)
+        entry = (number, progress.rank, *key)
         if startable:
             lane.ready += 1
             lane.floor_rank, lane.floor_job, lane.floor_part = min(
@@ -221,26 +241,6 @@ class Step:
             counts[before] -= more
             counts[after] += more
 
-    def _index(self, key: TaskKey, task: Task, progress: Progress) -> None:
-        state = task.state
-        if state is State.RUNNING:
-            self.overlay.put(tables.RUNNING, (task.worker, *key), progress.lane)
-        elif state is State.QUEUED:
-            progress.again += 1
-            self.overlay.put(tables.AGAIN, (*key[:2], progress.lane, task.since_ms, key[2]), True)
-        elif state is State.DEAD:
-            self.overlay.put(tables.DEAD, (task.ended_ms, *key), True)
-
-    def _unindex(self, key: TaskKey, task: Task, progress: Progress) -> None:
-        state = task.state
-        if state is State.RUNNING:
-            self.overlay.delete(tables.RUNNING, (task.worker, *key))
-        elif state is State.QUEUED:
-            progress.again -= 1
-            self.overlay.delete(tables.AGAIN, (*key[:2], progress.lane, task.since_ms, key[2]))
-        elif state is State.DEAD:
-            self.overlay.delete(tables.DEAD, (task.ended_ms, *key))
-
 
 def _touch(progress: Progress, member: int, trigger: Trigger) -> None:
     """Count that an untouched member gets a record."""
@@ -256,16 +256,14 @@ def history_with_last(task: Task | None) -> tuple[Ending, ...]:
     if task is None or task.phase not in (Phase.ENDED, Phase.LOST):
         return task.history if task else ()
     is_lost = task.phase is Phase.LOST
-    last = Ending(
-        attempt=task.attempt,
-        worker=task.worker,
-        host=task.host,
-        cause=int(Cause.LOST if is_lost else task.cause),
-        code=task.code,
-        started_ms=task.started_ms or task.leased_ms,
-        ended_ms=task.ended_ms,
-        charged=task.charged if is_lost else True,
-    )
+    cause = Cause.LOST if is_lost else task.cause
+    return history_with(task, cause, task.code, task.ended_ms, charged=task.charged or not is_lost)
+
+
+def history_with(task: Task, cause: Cause, code: int, ended_ms: int, *, charged: bool) -> tuple[Ending, ...]:
+    """Return the history with an end of the latest attempt; the oldest ones go."""
+    started_ms = task.started_ms or task.leased_ms
+    last = Ending(task.attempt, task.worker, task.host, int(cause), code, started_ms, ended_ms, charged)
     return (*task.history, last)[-history_max:]
 
 

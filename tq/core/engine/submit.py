@@ -9,18 +9,22 @@ import msgspec
 from tq import limits
 from tq.core import tables
 from tq.core.engine.again import share, shared_blobs
+from tq.core.engine.lanes import lane_for
 from tq.core.engine.step import Step
 from tq.core.engine.upload import take
-from tq.core.job import Demand, Job, Key, Lane, Progress, Upload
+from tq.core.job import Job, Key, Progress, Upload
 from tq.core.names import NAME_HINT, is_name
 from tq.core.placement import why_nowhere
+from tq.core.retry import runs_alone
 from tq.core.task import State
 from tq.core.vocabulary import Submit, Submitted
-from tq.errors import BadRequest, KeyConflict, TooLarge, TooManyLanes
+from tq.errors import BadRequest, KeyConflict, TooLarge
 
 _MEANS_ELSE: Final = frozenset({"all", "last"})  # what people write where an id may stand
 _TRACE: Final = re.compile(r"(?:[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?")
 _INT64_MAX: Final = (1 << 63) - 1
+_EXIT_CODE_MAX: Final = 255
+_SIGNAL_MAX: Final = 64
 
 
 def submit(step: Step, command: Submit) -> Submitted:
@@ -41,7 +45,7 @@ def submit(step: Step, command: Submit) -> Submitted:
     if entries is not None:
         _check_entries(command, entries)
     shared = shared_blobs(step, command)
-    lane = _lane(step, command.queue, command.demand)
+    lane = lane_for(step, command.queue, command.demand, alone=runs_alone(command.crash_limit, 0))
     meta = step.meta()
     number, meta.next_job = meta.next_job, meta.next_job + 1
     blobs = (stdin.blob if stdin else shared[0], entries.blob if entries else shared[1])
@@ -78,6 +82,19 @@ def _check(command: Submit) -> None:
     bounds = (command.throttle, command.retries, command.crash_limit, command.max_fails + 1, command.demand.cpus_milli)
     if min(bounds) < 0:
         raise BadRequest("throttle, retries, crash limit and CPUs are not negative")
+    _check_retries(command)
+
+
+def _check_retries(command: Submit) -> None:
+    first_ms, longest_ms = command.backoff_ms
+    if not 0 <= first_ms <= longest_ms <= limits.backoff_ms_max:
+        raise BadRequest("the waits of a backoff grow, and are at most a week", hint="as in --backoff 1s..5m")
+    codes = (*command.retry_on, *command.no_retry_on)
+    if len(codes) > limits.retry_codes_max or not all(-_SIGNAL_MAX <= code <= _EXIT_CODE_MAX for code in codes):
+        raise BadRequest("exit codes are 0 to 255, signals 1 to 64")
+    both = set(command.retry_on) & set(command.no_retry_on)
+    if both:
+        raise BadRequest(f"exit code {min(both)} is both to be tried again and not")
 
 
 def _check_entries(command: Submit, entries: Upload) -> None:
@@ -96,20 +113,6 @@ def _check_array(command: Submit) -> None:
         raise TooLarge(f"an array has at most {limits.array_size_max} members (array_size_max)")
     if command.array_first < 0 or command.array_first + command.size * command.array_step > _INT64_MAX:
         raise BadRequest("the numbers of the array leave 0 to 2^63-1")
-
-
-def _lane(step: Step, queue: str, demand: Demand) -> int:
-    name = f"{queue}/{demand.cpus_milli}/{demand.mem_bytes}{demand.module and '/' + demand.module}"
-    number = step.live.lane_names.get(name)
-    if number is None:
-        meta = step.meta()
-        number = meta.next_lane
-        if number > limits.lanes_max:
-            raise TooManyLanes(f"there are {limits.lanes_max} combinations of queue and demand already (lanes_max)")
-        meta.next_lane += 1
-        step.overlay.put(tables.LANE_NAME, (name,), number)
-        step.open_lane(number, Lane(queue, demand))
-    return number
 
 
 def _job(step: Step, command: Submit, blobs: tuple[int, int]) -> Job:

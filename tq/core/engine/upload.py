@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from tq import limits
 from tq.core import tables
 from tq.core.engine.step import Step
-from tq.core.engine.timers import TimerKind, set_timer
 from tq.core.job import Entries, Upload
+from tq.core.timers import TimerKind
 from tq.core.vocabulary import AddEntries, Uploaded
 from tq.core.vocabulary import Upload as UploadPiece
 from tq.errors import BadRequest, NotDone, TaskNotFound, TooLarge
@@ -86,7 +86,7 @@ def expire_uploads(step: Step) -> None:
         elif _forget(step, upload):
             step.overlay.delete(tables.UPLOAD, (name,))
     if next_ms:
-        set_timer(step, TimerKind.UPLOADS, min(next_ms))
+        step.set_timer(TimerKind.UPLOADS, min(next_ms))
 
 
 def _forget(step: Step, upload: Upload) -> bool:
@@ -101,7 +101,7 @@ def _forget(step: Step, upload: Upload) -> bool:
         step.overlay.delete(tables.ENTRY_AT, key)
     if len(runs) < step.bounds.slice:
         return True
-    set_timer(step, TimerKind.UPLOADS, step.times.steady_ms)
+    step.set_timer(TimerKind.UPLOADS, step.times.steady_ms)
     return False
 
 
@@ -130,7 +130,7 @@ def _numbered(step: Step, upload: Upload) -> Upload:
         return upload
     meta = step.meta()
     blob, meta.next_blob = meta.next_blob, meta.next_blob + 1
-    set_timer(step, TimerKind.UPLOADS, step.times.steady_ms + limits.upload_ttl_ms)
+    step.set_timer(TimerKind.UPLOADS, step.times.steady_ms + limits.upload_ttl_ms)
     return replace(upload, blob=blob)
 
 

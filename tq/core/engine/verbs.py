@@ -140,7 +140,7 @@ def _begin_forget(acting: Acting, key: JobKey) -> bool:
     if not progress.is_ended:
         acting.tally.leave("has not ended; cancel it first")
         return False
-    if not progress.counts[State.DEAD]:
+    if not progress.dead_letters:
         _end_forget(acting, key)
         return False
     begin_forgetting(acting.step, key)

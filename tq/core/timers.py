@@ -1,0 +1,32 @@
+"""Kinds of timers and their keys. What each does when it is due stands in engine/clock.py.
+
+Clock 0 is the steady one, clock 1 the wall's. A timer is a key, so it survives a restart; the key of a member's timer
+follows from its record, so that whatever moves the member deletes it exactly.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+from tq.core.task import Task
+
+STEADY: Final = 0
+WALL: Final = 1
+
+
+class TimerKind(IntEnum):
+    """What is to be done when a timer is due; part of the key on disk, so numbers are never used again."""
+
+    SWEEP = 1
+    UPLOADS = 2
+    KEYS = 3
+    RETRY = 4
+
+
+def timer(kind: TimerKind, due_ms: int, subject: int = 0) -> tuple[int, ...]:
+    """Return the key of a timer of the steady clock. `subject` names what it is about (a sweep)."""
+    return (STEADY, due_ms, int(kind), subject, 0, 0)
+
+
+def retry_timer(key: tuple[int, int, int], task: Task) -> tuple[int, ...]:
+    """Return the key of the timer at whose time a member that failed goes back to the queue."""
+    return (STEADY, task.due_ms, int(TimerKind.RETRY), *key)
