@@ -47,6 +47,7 @@ complete -c tq -n "__fish_seen_subcommand_from submit" -l env-all -d 'Pass on th
 complete -c tq -n "__fish_seen_subcommand_from submit" -l shell -d 'Let /bin/sh read the command as one line'
 complete -c tq -n "__fish_seen_subcommand_from submit" -l time-limit -r -d 'Stop it after so long: 90, 10ms, 5m, 1h, 7d'
 complete -c tq -n "__fish_seen_subcommand_from submit" -l kill-after -r -d 'From TERM to KILL when it is stopped (10s)'
+complete -c tq -n "__fish_seen_subcommand_from submit" -l if-cut -r -d 'When its worker hears no server for 3 beats: run (on), or stop, so that no second copy ever runs'
 complete -c tq -n "__fish_seen_subcommand_from submit" -l cpus -r -d 'CPUs it needs, as in 2 or 0.5'
 complete -c tq -n "__fish_seen_subcommand_from submit" -l stdin -d 'Store this program\'s input as the task\'s'
 complete -c tq -n "__fish_seen_subcommand_from submit" -l key -r -d 'The same key makes the same job, once'

@@ -239,3 +239,63 @@ async def test_the_session_s_end_puts_unacknowledged_results_on_the_way_to_the_d
         made.server.close()
         await made.has_ended.wait()
         assert [instruction.ends for _, instruction in made.hands.to_disk] == [(end(ref(1)),)]
+
+
+# ---------------------------------------------------------------- until when the server has heard us
+
+
+@pytest.fixture
+def _virtual_boot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tq.worker.session.boot_s", trio.current_time)
+
+
+@pytest.mark.usefixtures("_virtual_boot")
+async def test_the_answer_to_the_list_is_worth_three_beats_from_when_it_was_sent(autojump_clock: Clock) -> None:
+    async with rig() as made, trio.open_nursery() as nursery:
+        nursery.start_soon(made.run)
+        made.server.send_nowait(WELCOME)
+        await made.receive(m.Reconcile)
+        sent_s = trio.current_time()
+        await trio.sleep(2.0)
+        assert made.hands.heard_until_s == 0.0
+        made.server.send_nowait(m.Reconciled((), ()))
+        await trio.testing.wait_all_tasks_blocked()
+        assert made.hands.heard_until_s == sent_s + 3 * BEAT_S
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("_virtual_boot")
+async def test_an_answered_beat_is_worth_three_beats_from_when_it_was_sent(autojump_clock: Clock) -> None:
+    async with running() as made:
+        first = await made.receive(m.Beat)
+        sent_s = trio.current_time()
+        second = await made.receive(m.Beat)
+        assert isinstance(first, m.Beat)
+        assert isinstance(second, m.Beat)
+        assert second.number == first.number + 1
+        made.server.send_nowait(m.Beat(number=first.number))
+        await trio.testing.wait_all_tasks_blocked()
+        assert made.hands.heard_until_s == pytest.approx(sent_s + 3 * BEAT_S)
+
+
+@pytest.mark.usefixtures("_virtual_boot")
+@pytest.mark.parametrize("number", [0, 99])
+async def test_a_beat_that_answers_none_of_ours_is_worth_nothing(number: int, autojump_clock: Clock) -> None:
+    async with running() as made:
+        before_s = made.hands.heard_until_s
+        await made.receive(m.Beat)
+        made.server.send_nowait(m.Beat(number=number))
+        await trio.testing.wait_all_tasks_blocked()
+        assert made.hands.heard_until_s == before_s
+
+
+@pytest.mark.usefixtures("_virtual_boot")
+async def test_the_answer_to_an_older_beat_takes_nothing_back(autojump_clock: Clock) -> None:
+    async with running() as made:
+        first, second = await made.receive(m.Beat), await made.receive(m.Beat)
+        assert isinstance(first, m.Beat)
+        assert isinstance(second, m.Beat)
+        for number in (second.number, first.number):
+            made.server.send_nowait(m.Beat(number=number))
+            await trio.testing.wait_all_tasks_blocked()
+            assert made.hands.heard_until_s == pytest.approx(trio.current_time() + 3 * BEAT_S)

@@ -34,6 +34,14 @@ KillAfter = Annotated[
         "--kill-after", metavar="DURATION", help="From TERM to KILL when it is stopped (10s)", show_default=False
     ),
 ]
+IfCut = Annotated[
+    str,
+    typer.Option(
+        "--if-cut",
+        metavar="WHAT",
+        help="When its worker hears no server for 3 beats: run (on), or stop, so that no second copy ever runs",
+    ),
+]
 Cpus = Annotated[str, typer.Option("--cpus", metavar="N", help="CPUs it needs, as in 2 or 0.5", show_default=False)]
 Ids = Annotated[
     list[str],

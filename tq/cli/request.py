@@ -45,6 +45,7 @@ class Wish(msgspec.Struct):
     stdin: bytes = b""
     max_fails: int = -1
     hold: bool = False
+    if_cut: str = "run"
     columns: int = 0  # of the entries that are uploaded beside it
     is_counted: bool = False  # another job says how many tasks there are
     is_dashed: bool = False  # the command stood behind `--`
@@ -126,6 +127,7 @@ def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
         umask=_umask(),
         columns=wish.columns,
         is_shell=wish.shell,
+        stops_when_cut=_stops_when_cut(wish.if_cut),
     )
     if wish.columns:
         places.check(body.argv, wish.columns)
@@ -208,6 +210,12 @@ def _time_limit_ms(text: str) -> int:
     if limit_ms < 1:
         raise BadRequest(f"the time limit {text!r} must be longer than nothing", hint="leave it out for no limit")
     return limit_ms
+
+
+def _stops_when_cut(text: str) -> bool:
+    if text not in {"run", "stop"}:
+        raise BadRequest(f"--if-cut {text!r}: it may run on, or stop", hint="--if-cut stop")
+    return text == "stop"
 
 
 def _umask() -> int:

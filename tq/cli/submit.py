@@ -32,6 +32,7 @@ def submit(
     shell: options.Shell = False,
     time_limit: options.TimeLimit = "",
     kill_after: options.KillAfter = "",
+    if_cut: options.IfCut = "run",
     cpus: options.Cpus = "",
     stdin: Annotated[bool, typer.Option("--stdin", help="Store this program's input as the task's")] = False,
     key: options.Key = "",
@@ -69,8 +70,8 @@ def submit(
     if stdin and source is not None and source.reads_stdin:
         raise BadRequest("standard input is either the entries or the tasks' input", hint="read one from a file")
     wish = Wish(
-        words, name, tag or [], queue, priority, cwd, env or [], env_all, shell, time_limit, kill_after, key,
-        array, cpus, max_fails=max_fails, hold=hold, columns=source.columns if source else 0, is_dashed=is_dashed,
+        words, name, tag or [], queue, priority, cwd, env or [], env_all, shell, time_limit, kill_after, key, array, cpus,
+        max_fails=max_fails, hold=hold, columns=source.columns if source else 0, is_dashed=is_dashed, if_cut=if_cut,
     )  # fmt: skip
     wish.key = key or request.new_key()
     context: Context = ctx.obj

@@ -111,6 +111,7 @@ def _body(raw: bytes, *, with_secrets: bool) -> dict[str, Any]:
         "cwd": text(body.cwd),
         "time_limit_s": body.time_limit_ms / 1_000 if body.time_limit_ms else None,
         "kill_after_s": body.kill_after_ms / 1_000,
+        "if_cut": "stop" if body.stops_when_cut else "run",
         "stdin_bytes": len(body.stdin),
     }
     if with_secrets:

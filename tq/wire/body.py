@@ -22,6 +22,7 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     stop_signal: int = 15
     columns: int = 0  # of each member's entry, 0 = no entries; {} {1} {2} {#} in argv then stand for it
     is_shell: bool = False  # a shell reads argv: each column is quoted as one word of it
+    stops_when_cut: bool = False  # KILLed when its worker hears nothing of the server, before anybody else gets it
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -103,6 +103,15 @@ class Forget(_Frame, frozen=True, tag=True):
     blob: int
 
 
+class Lease(_Frame, frozen=True, tag=True):
+    """The server has heard the worker: attempts that must stop when it is cut off may live until then.
+
+    `until_s` counts from the start of the machine (CLOCK_BOOTTIME).
+    """
+
+    until_s: float
+
+
 class Ping(_Frame, frozen=True, tag=True):
     """Answer with a Pong. A launcher that does not is stuck in a spawn, and only KILL helps."""
 
@@ -149,7 +158,7 @@ class Pong(_Frame, frozen=True, tag=True):
     degraded: int
 
 
-Down = Spawn | Stop | Recall | Follow | Slots | Input | Forget | Ping
+Down = Spawn | Stop | Recall | Follow | Slots | Input | Forget | Lease | Ping
 Up = Ended | Started | Output | Recalled | Pong
 
 _encoder: Final = msgspec.msgpack.Encoder()

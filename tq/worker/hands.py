@@ -36,11 +36,17 @@ class Hands:
         self.launcher_is_ready = trio.Event()
         self.output = KeptOutput()
         self.inputs: dict[int, list[bytes]] = {}  # pieces of large inputs that are being fetched
+        self.heard_until_s = 0.0  # until when the server does not give away what is held (guard.boot_s)
         self.lineage = 0  # of the store whose attempts are held
         self.to_disk: list[tuple[int, ToDisk]] = []  # each with the lineage that it is about
         self.disk_work = trio.Event()
         self._followed: set[AttemptRef] = set()
         self._changed = trio.Event()
+
+    @property
+    def stuck(self) -> int:
+        """How many attempts the launcher cannot kill."""
+        return self.launcher.pong.degraded if self.launcher is not None else 0
 
     def carry_out(self, instructions: Iterable[i.Instruction]) -> None:
         """Do what was decided, in order."""
@@ -97,6 +103,11 @@ class Hands:
         elif not message.on and message.attempt in self._followed:
             self._followed.discard(message.attempt)
             self._tell(frames.Follow(message.attempt, 0))
+
+    def renew(self, until_s: float) -> None:
+        """The server has heard this worker: what must stop when it is cut off may live until then."""
+        self.heard_until_s = max(self.heard_until_s, until_s)
+        self._tell(frames.Lease(self.heard_until_s))
 
     async def take_frames(self, messages: Iterable[frames.Up]) -> None:
         """Take what the launcher says. Waits while the connection has no room for output."""

@@ -11,9 +11,10 @@ One loop; a turn is
     start     the next ones, in the same turn
     push      output that is due, reports that are due
 
-The parts: lanes.py what waits; spawn.py and program.py how a process is started; lives.py how it ends; capture.py and
-output.py what it writes; reports.py the way up; containment.py the kernel's part. End of file on the socket means that
-the worker is gone: everything is killed, and the launcher exits. It keeps nothing on disk and takes no other orders.
+The parts: lanes.py what waits; guard.py what a cut ends; spawn.py and program.py how a process is started; lives.py how
+it ends; capture.py and output.py what it writes; reports.py the way up; containment.py the kernel's part. End of file
+on the socket means that the worker is gone: everything is killed, and the launcher exits. It keeps nothing on disk and
+takes no other orders.
 """
 
 import gc
@@ -31,6 +32,7 @@ from tq.core.vocabulary import AttemptRef
 from tq.worker import containment, frames
 from tq.worker.attempt import Attempt, Order, Phase
 from tq.worker.capture import Capture
+from tq.worker.guard import Guard
 from tq.worker.lanes import Lanes
 from tq.worker.lives import Lives
 from tq.worker.program import Programs, SpawnError, StoredInput
@@ -76,6 +78,7 @@ class Launcher:
         self._programs: Final = Programs(os.environb)
         self._inputs: Final[dict[int, StoredInput]] = {}
         self._held: Final[dict[AttemptRef, Attempt]] = {}
+        self._guard: Final = Guard()
         self._slots = 0
         self._is_open = True
         self._more = False  # there is work left that no event will announce
@@ -102,6 +105,7 @@ class Launcher:
                 self._receive(now)
             elif (attempt := capture.ready(fd)) is not None:
                 lives.closed(attempt)
+        self._cut_off(now)
         lives.tick(now)
         lives.settle(now)
         self._start()
@@ -115,7 +119,8 @@ class Launcher:
         if self._more or self._lives.more:
             return 0.0
         due = min(self._capture.due(), self._lives.due(), self._reports.due())
-        return -1.0 if due == float("inf") else min(max(0.0, due - time.monotonic()), _wait_s_max)
+        wait_s = min(due - time.monotonic(), self._guard.wait_s())
+        return -1.0 if wait_s == float("inf") else min(max(0.0, wait_s), _wait_s_max)
 
     # ------------------------------------------------------------ the socket
 
@@ -160,6 +165,8 @@ class Launcher:
                 self._store(message)
             case frames.Forget():
                 self._inputs.pop(message.blob, None)
+            case frames.Lease():
+                self._guard.renew(message.until_s)
             case frames.Ping():
                 self._reports.send(
                     frames.Pong(self._lives.live, self._lanes.queued, self._reports.unsent_bytes, self._lives.degraded)
@@ -177,6 +184,8 @@ class Launcher:
             return
         attempts = [Attempt(one.attempt, one.value, order, one.entry) for one in new]
         self._held.update(zip(refs, attempts, strict=True))
+        for attempt in attempts:
+            self._guard.add(attempt)
         self._lanes.add(spawn.lane, spawn.width, attempts)
 
     def _store(self, piece: frames.Input) -> None:
@@ -210,6 +219,13 @@ class Launcher:
             else:
                 self._lives.stop(attempt, stop.cause, grace_s, now)
 
+    def _cut_off(self, now: float) -> None:
+        """End what may not run while the server cannot hear the worker. What came after the last frame counts too."""
+        over = self._guard.take_over()
+        self._recall([attempt.ref for attempt in over])
+        for attempt in over:
+            self._lives.stop(attempt, Cause.CUT_OFF, 0.0, now)
+
     def _recall(self, refs: Sequence[AttemptRef]) -> None:
         given_back = []
         for ref in refs:
@@ -222,6 +238,7 @@ class Launcher:
 
     def _drop(self, attempt: Attempt) -> None:
         del self._held[attempt.ref]
+        self._guard.discard(attempt)
         self._lanes.drop(attempt)
 
     # ------------------------------------------------------------ start and end
@@ -274,6 +291,7 @@ class Launcher:
     def _drop_started(self, attempt: Attempt) -> None:
         attempt.phase = Phase.ENDED
         del self._held[attempt.ref]
+        self._guard.discard(attempt)
         self._lanes.release(attempt.order.lane)
 
 

@@ -69,7 +69,7 @@ class Program:
 
     __slots__ = (
         "_found", "_found_at", "_found_name", "_is_shell", "_is_template", "argv", "cwd", "environment", "flaw",
-        "is_loud", "kill_after_s", "stdin", "stop_signal", "time_limit_s", "umask",
+        "is_loud", "kill_after_s", "stdin", "stop_signal", "stops_when_cut", "time_limit_s", "umask",
     )  # fmt: skip
 
     def __init__(self, body: Body, base: Mapping[bytes, bytes]) -> None:
@@ -83,6 +83,7 @@ class Program:
         self.stdin = StoredInput(body.stdin) if body.stdin else None
         self._is_template = body.columns > 0 and any(_PLACE.search(item) for item in body.argv)
         self._is_shell = body.is_shell
+        self.stops_when_cut = body.stops_when_cut
         self.is_loud = False  # an attempt of it has written much
         self.flaw = "no command"  # why it cannot be run, when there are no arguments
         self._found = self._found_name = b""

@@ -18,6 +18,7 @@ from tq.errors import ProtocolError, Refused, Unreachable, from_code
 from tq.net.link import Link
 from tq.net.log import log
 from tq.wire import messages as m
+from tq.worker.guard import boot_s
 from tq.worker.hands import Hands
 
 _BEAT_MS_MIN: Final = 10
@@ -41,6 +42,8 @@ class Session:
         self._reconciled = reconciled
         self._is_heard = True
         self._farewell = ""  # why the server says that it closes
+        self._sent_s: dict[int, float] = {}  # beats that are not answered: when each was sent, by number
+        self._listed_s = 0.0  # when the list of what is held was sent
         self._waiting_for = (0, 0)  # the oldest delivery, and for how many beats
 
     async def begin(self, hello: m.Hello) -> list[m.Message]:
@@ -74,12 +77,18 @@ class Session:
                 hint="is it a copy of the data directory? a restored one gets a name of its own",
             )
 
+    @property
+    def _beat_s(self) -> float:
+        """How long a beat is, as the server says."""
+        return max(self.welcome.beat_ms, _BEAT_MS_MIN) / 1_000 if self.welcome else limits.heartbeat_s
+
     async def run(self, rest: list[m.Message]) -> str:
         """Reconcile, then serve until the connection ends; return why it ended."""
         hands, link = self._hands, self._link
         hands.link = link
         hands.output.new_connection()
         try:
+            self._listed_s = boot_s()
             hands.carry_out(hands.slots.connected())
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._beat)
@@ -110,13 +119,27 @@ class Session:
                 case m.Reconciled():
                     # Before the reports go out again, so that no report overtakes its output.
                     await hands.send_output(heard=self._note_life)
+                    self._renew(self._listed_s)
                     hands.carry_out(hands.slots.receive(message))
                     if self.welcome is not None:
                         self._reconciled(self.welcome)
+                case m.Beat():
+                    self._answered(message.number)
                 case m.Goodbye() | m.Refused():
                     self._farewell = message.reason if isinstance(message, m.Goodbye) else message.message
                 case _:
                     hands.carry_out(hands.slots.receive(message))
+
+    def _answered(self, number: int) -> None:
+        """The server has heard a beat: what it heard before that one says nothing new."""
+        sent_s = self._sent_s.get(number)
+        if sent_s is not None:
+            self._sent_s = {later: at_s for later, at_s in self._sent_s.items() if later > number}
+            self._renew(sent_s)
+
+    def _renew(self, sent_s: float) -> None:
+        """What was sent then has been heard, so the server waits for `missed_beats_max` beats after it."""
+        self._hands.renew(sent_s + limits.missed_beats_max * self._beat_s)
 
     def _note_life(self) -> None:
         self._is_heard = True
@@ -126,12 +149,14 @@ class Session:
 
         Counts beats, subtracts no times: a laptop that slept has not missed anything (semantics.md, Delivery 3).
         """
-        beat_s = max(self.welcome.beat_ms, _BEAT_MS_MIN) / 1_000 if self.welcome else limits.heartbeat_s
-        silent = 0
+        beat_s = self._beat_s
+        silent = number = 0
         while True:
             before_s = trio.current_time()
             await trio.sleep(beat_s)
-            self._link.send_nowait(self._hands.slots.beat())
+            number += 1
+            self._sent_s[number] = boot_s()
+            self._link.send_nowait(self._hands.slots.beat(number, self._hands.stuck))
             is_late = trio.current_time() - before_s > 2 * beat_s
             # Who waits for a launcher reads nothing: that is no silence of the server's.
             is_deaf = not self._hands.launcher_is_ready.is_set()

@@ -22,10 +22,12 @@ An attempt is held from its delivery until its report or handback is acknowledge
 
 Nothing but `Reconcile` is said before the server's `Reconciled`; what had to wait is said then. What is handed back
 is listed as ENDED as well, and its handback repeated, so that a lost connection does not lose its cause (0 = never
-ran, DRAIN = stopped because the worker leaves, WORKER_TROUBLE = this machine could not start it).
+ran, DRAIN = stopped because the worker shall be empty, CUT_OFF = because the server could not hear it, WORKER_TROUBLE
+= this machine could not start it).
 """
 
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from msgspec.structs import replace
 
@@ -37,6 +39,8 @@ from tq.wire.held import tally
 from tq.worker.inputs import Inputs
 from tq.worker.instructions import Aside, Instruction, Recall, Say, Settled, Spawn, Stop
 from tq.worker.outbox import Outbox
+
+_GIVEN_BACK: Final = (Cause.DRAIN, Cause.CUT_OFF)
 
 
 class Slots:
@@ -178,24 +182,25 @@ class Slots:
         return _starts(self, fresh)
 
     def ended(self, ends: tuple[End, ...]) -> list[Instruction]:
-        """Take results. Those of another lineage go aside; what leaving stopped goes back uncharged."""
+        """Take results. Those of another lineage go aside; what a drain or a cut has stopped goes back uncharged."""
         held = self.held
         reports: list[End] = []
-        drained: list[AttemptRef] = []
+        back: dict[int, list[AttemptRef]] = {}
         strange: list[End] = []
         for end in ends:
             phase = held.get(end.attempt)
             if phase is None or self.is_abandoned:
                 held.pop(end.attempt, None)
                 strange.append(end)
-            elif end.cause == Cause.DRAIN:
-                drained.append(end.attempt)
+            elif end.cause in _GIVEN_BACK:
+                back.setdefault(end.cause, []).append(end.attempt)
             elif phase is not Phase.ENDED:
                 held[end.attempt] = Phase.ENDED
                 reports.append(end)
         self.is_abandoned = self.is_abandoned and bool(held)
         done = self.outbox.report(tuple(reports)) if reports else []
-        done += self._hand_back(tuple(drained), Cause.DRAIN)
+        for cause, attempts in back.items():
+            done += self._hand_back(tuple(attempts), cause)
         return [*done, Aside(tuple(strange))] if strange else done
 
     def recalled(self, attempts: tuple[AttemptRef, ...], cause: int = Cause.NONE) -> list[Instruction]:

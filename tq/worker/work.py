@@ -68,6 +68,7 @@ async def run_launcher(life: Life) -> None:
         begun_s = trio.current_time()
         async with open_launcher() as launcher:
             launcher.send(frames.Slots(life.capacity.slots))
+            launcher.send(frames.Lease(hands.heard_until_s))
             hands.launcher = launcher
             hands.launcher_is_ready.set()
             try:

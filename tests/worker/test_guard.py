@@ -1,0 +1,104 @@
+"""`--if-cut stop`: what must not outlive its worker's lease is killed by the launcher itself. Real processes."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.launcher import Link, body, marker, processes, ref, wait_gone
+from tests.support.processes import freeze_tree, thaw
+from tq.core.task import Cause
+from tq.worker import frames
+from tq.worker.guard import boot_s
+
+FOR_EVER_S = 3_600.0
+OVER_S = -1.0
+
+
+@pytest.fixture
+def link() -> Iterator[Link]:
+    with Link() as one:
+        yield one
+
+
+def lease(link: Link, seconds: float) -> None:
+    link.say(frames.Lease(boot_s() + seconds))
+
+
+def guarded(*argv: str) -> bytes:
+    return body(*argv, stops_when_cut=True)
+
+
+def test_it_runs_while_the_lease_lasts_and_ends_as_any_other(link: Link) -> None:
+    lease(link, FOR_EVER_S)
+    end = link.run(guarded("sh", "-c", "exit 3"))
+    assert (end.cause, end.code) == (Cause.EXIT, 3)
+
+
+def test_when_the_lease_is_over_it_is_killed_at_once_whatever_it_ignores_and_the_others_run_on(link: Link) -> None:
+    other = marker()
+    calm = link.begin(body("sh", "-c", f"echo ready; exec sleep {other}"), 1)
+    lease(link, FOR_EVER_S)
+    bound = link.begin(guarded("sh", "-c", "trap '' TERM; echo ready; sleep 60; sleep 60"), 2)
+    with Link() as late:  # renewing never shortens, so another launcher has one that ends soon
+        lease(late, 0.5)
+        one = late.begin(guarded("sh", "-c", "trap '' TERM; echo ready; sleep 60; sleep 60"), 3)
+        late.until(lambda: one in late.ends)
+        assert (late.ends[one].cause, late.ends[one].code) == (Cause.CUT_OFF, -signal.SIGKILL)
+    assert bound not in link.ends
+    assert calm not in link.ends
+    assert processes(other)
+
+
+def test_a_lease_that_is_renewed_in_time_lasts(link: Link) -> None:
+    lease(link, FOR_EVER_S)
+    lease(link, OVER_S)  # an answer that was overtaken
+    assert link.run(guarded("true"), 2).code == 0
+
+
+@pytest.mark.parametrize("is_leased", [False, True], ids=["no lease yet", "a lease that is over"])
+def test_without_a_lease_nothing_of_it_starts_and_it_goes_back(link: Link, is_leased: bool) -> None:
+    if is_leased:
+        lease(link, OVER_S)
+    word = marker()
+    link.spawn(guarded("sleep", word), [ref(1), ref(2)])
+    link.until(lambda: {ref(1), ref(2)} <= link.recalled.keys())
+    assert {link.recalled[one].cause for one in (ref(1), ref(2))} == {Cause.NONE}
+    assert not processes(word)
+    assert link.run(body("true"), 3).code == 0
+
+
+def test_what_waits_behind_others_goes_back_when_the_lease_is_over() -> None:
+    with Link(slots=1) as link:
+        lease(link, 0.5)
+        first = link.begin(guarded("sh", "-c", "echo ready; exec sleep 60"), 1)
+        link.spawn(guarded("true"), [ref(2), ref(3)])
+        link.until(lambda: {ref(2), ref(3)} <= link.recalled.keys() and first in link.ends)
+        assert link.ends[first].cause == Cause.CUT_OFF
+        assert link.ends.keys() == {first}
+
+
+def test_the_cause_that_came_first_stands(link: Link) -> None:
+    lease(link, 0.5)
+    one = link.begin(guarded("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"))
+    link.say(frames.Stop((one,), Cause.CANCELLED))
+    link.until(lambda: one in link.ends)
+    assert (link.ends[one].cause, link.ends[one].code) == (Cause.CANCELLED, -signal.SIGKILL)
+
+
+def test_a_launcher_that_was_frozen_kills_before_it_does_anything_else() -> None:
+    word = marker()
+    with Link(slots=2) as link:
+        lease(link, 0.5)
+        one = link.begin(guarded("sh", "-c", f"echo ready; exec sleep {word}"), 1)
+        until_s = boot_s() + 0.5
+        pids = freeze_tree(link.process.pid)
+        link.spawn(guarded("true"), [ref(2)])  # lies in the socket when it wakes up
+        while boot_s() < until_s:
+            os.sched_yield()
+        thaw(pids)
+        link.until(lambda: one in link.ends and ref(2) in link.recalled)
+        assert link.ends[one].cause == Cause.CUT_OFF
+        assert ref(2) not in link.ends
+        wait_gone(word)
