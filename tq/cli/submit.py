@@ -62,16 +62,16 @@ def submit(
     ten minutes.
     """
     from tq.cli import places, plan, request, supply
-    from tq.cli.request import Wish
 
     is_dashed = _is_dashed(ctx, command or [])
     words, lists = places.split(command or [], is_dashed=is_dashed)
     source = supply.chosen(each_line, from_json, lists)
     if stdin and source is not None and source.reads_stdin:
         raise BadRequest("standard input is either the entries or the tasks' input", hint="read one from a file")
-    wish = Wish(
-        words, name, tag or [], queue, priority, cwd, env or [], env_all, shell, time_limit, kill_after, key, array, cpus,
-        max_fails=max_fails, hold=hold, columns=source.columns if source else 0, is_dashed=is_dashed, if_cut=if_cut,
+    wish = request.Wish(
+        words, name, tag or [], queue, priority, cwd, env or [], env_all, shell, time_limit, kill_after, key, array,
+        cpus, max_fails=max_fails, hold=hold, columns=source.columns if source else 0, is_dashed=is_dashed,
+        if_cut=if_cut,
     )  # fmt: skip
     wish.key = key or request.new_key()
     context: Context = ctx.obj
