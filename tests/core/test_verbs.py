@@ -300,6 +300,17 @@ class TestForget:
         assert house.store.scan(tables.PROGRESS, (0,), (1 << 62,), 5) == []
         assert house.store.scan(tables.DEAD, (0,), (1 << 62,), 5) == []
 
+    def test_a_filter_by_state_forgets_whole_jobs_their_dead_letters_too(self, house):
+        house.join(slots=4)
+        house.array(2)
+        good, bad = house.starts()
+        house.report(good)
+        house.report(bad, code=1)
+
+        assert house.do(Forget(where=Where(states=("succeeded",)))) == Acted(1)
+
+        assert house.store.scan(tables.DEAD, (0,), (1 << 62,), 5) == []
+
     def test_the_key_of_a_forgotten_job_lives_for_a_day(self, house):
         house.join()
         first = house.do(Submit("k", b"body"))
@@ -340,3 +351,27 @@ def test_a_cancel_of_what_runs_ends_though_much_that_is_not_meant_came_back():
 
     assert house.store.scan(tables.SWEEP, (0,), (99,), 9) == []
     assert house.store.get(tables.PROGRESS, (number, 0)).counts[State.QUEUED] == 5
+
+
+class TestFiltersByState:
+    """A filter by state means states as they are shown: under a hold, what came back to the queue is held."""
+
+    @pytest.fixture
+    def held(self, house):
+        """Return a held job whose one task came back to the queue."""
+        number = house.submit()
+        house.join()
+        starts = tuple(house.starts())
+        house.do(Hold((str(number),)))
+        house.do(Handback(5, 1, 1, starts))
+        return str(number)
+
+    def test_a_held_job_is_listed_released_and_cancelled_as_held(self, house, held):
+        assert [item["id"] for item in house.do(List(states=("held",))).items] == [held]
+        assert house.do(Cancel(where=Where(states=("held",)), dry_run=True)) == Acted(1)
+        assert house.do(Release(where=Where(states=("held",)))) == Acted(1)
+
+    def test_and_not_as_queued(self, house, held):
+        assert house.do(List(states=("queued",))).items == ()
+        assert house.do(Cancel(where=Where(states=("queued",)))) == Acted(0)
+        assert house.do(Get(held)).value["state"] == "held"

@@ -10,7 +10,7 @@ from tq.core import ids, tables
 from tq.core.job import Job, Progress, Queue
 from tq.core.live import Live, LiveWorker
 from tq.core.placement import why_nowhere
-from tq.core.selection import matches, states_of
+from tq.core.selection import matches, shown_counts, shown_state, states_of
 from tq.core.task import Cause, Ending, Phase, State, Task
 from tq.core.view import View
 from tq.core.vocabulary import Document, Get, List, Outcome, Page, Queues, Status, Tokens, Wait, Waited, Where, Workers
@@ -36,21 +36,6 @@ def job_state(progress: Progress) -> State:
     """Return the state of a whole job: the most alive of its tasks' states; of an ended one the worst."""
     counts = shown_counts(progress)
     return next(state for state in _ALIVE_FIRST if counts[state])
-
-
-def shown_counts(progress: Progress) -> list[int]:
-    """Return the counts by state as shown: under the job's hold, what came back to the queue is held."""
-    counts = progress.counts[:]
-    if progress.hold:
-        counts[State.HELD] += counts[State.QUEUED]
-        counts[State.QUEUED] = 0
-    return counts
-
-
-def shown_state(progress: Progress, task: Task | None) -> State:
-    """Return the state of one member as shown: under the job's hold, queued reads held."""
-    state = progress.first if task is None else task.state
-    return State.HELD if progress.hold and state is State.QUEUED else state
 
 
 def get(view: View, live: Live, command: Get) -> Document:

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from tq.core import ids, tables
 from tq.core.job import Job, Progress
-from tq.core.task import State
+from tq.core.task import State, Task
 from tq.core.view import View
 from tq.core.vocabulary import Where
 from tq.errors import BadRequest, TaskNotFound, TooLarge
@@ -72,11 +72,27 @@ def states_of(words: Iterable[str]) -> frozenset[State]:
     return found or ALL
 
 
+def shown_counts(progress: Progress) -> list[int]:
+    """Return the counts by state as shown: under the job's hold, what came back to the queue is held."""
+    counts = progress.counts[:]
+    if progress.hold:
+        counts[State.HELD] += counts[State.QUEUED]
+        counts[State.QUEUED] = 0
+    return counts
+
+
+def shown_state(progress: Progress, task: Task | None) -> State:
+    """Return the state of one member as shown: under the job's hold, queued reads held."""
+    state = progress.first if task is None else task.state
+    return State.HELD if progress.hold and state is State.QUEUED else state
+
+
 def matches(where: Where, states: frozenset[State], job: Job, progress: Progress) -> bool:
-    """Whether a job has what a filter asks for, and at least one task in one of the states."""
+    """Whether a job has what a filter asks for, and at least one task that is shown in one of the states."""
+    counts = shown_counts(progress)
     return (
         where.queue in ("", job.queue)
         and where.name in ("", job.name)
         and (not where.tag or where.tag in job.tags)
-        and (states is ALL or any(progress.counts[state] for state in states))
+        and (states is ALL or any(counts[state] for state in states))
     )

@@ -143,8 +143,9 @@ def _walk_job(acting: Acting, verb: Verb, key: JobKey, member: int, budget: int)
     """Act on the records of one job from `member` on; return where to go on, None when its walk is over."""
     rows, rest = verb.find(acting, key, member, budget)
     if verb.member is not None:
+        progress = acting.step.progress(key)
         for task_key, task in rows:
-            if task.state in acting.states:
+            if not verb.has_members or selection.shown_state(progress, task) in acting.states:
                 verb.member(acting, task_key, task)
     if rest is None:
         verb.end(acting, key)
@@ -164,7 +165,8 @@ def find_alive(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[Ro
     if step.progress(key).counts[State.RETRYING]:
         return find_records(acting, key, member, limit)
     running, rest = find_running(acting, key, member, limit)
-    if rest is not None or State.QUEUED not in acting.states:
+    back_in = State.HELD if step.progress(key).hold else State.QUEUED  # how what came back is shown
+    if rest is not None or back_in not in acting.states:
         return running, rest  # those that came back and are not meant would be found again for ever
     again = step.overlay.scan(tables.AGAIN, key, (key[0], key[1] + 1), limit - len(running))
     back = [(_task_key(key, row[4]), _record(step, _task_key(key, row[4]))) for row, _ in again]

@@ -7,7 +7,7 @@ from tq.core.engine.forget import begin_forgetting, forget_dead_letter, forget_j
 from tq.core.engine.step import JobKey, TaskKey, history_with_last
 from tq.core.engine.stop import cancel_task, recall_assigned, stop_task
 from tq.core.job import Progress
-from tq.core.selection import ALL
+from tq.core.selection import ALL, shown_state
 from tq.core.task import Cause, Phase, State, Task, Trigger, is_legal
 from tq.core.vocabulary import Cancel, Forget, Hold, Release, Requeue, Retry, SetPriority
 from tq.errors import BadRequest
@@ -23,7 +23,7 @@ def _touched(progress: Progress, first: int, last: int) -> int:
 def _begin_cancel(acting: Acting, key: JobKey) -> bool:
     progress = acting.step.progress(key)
     acting.tally.unchanged += sum(progress.counts[State.SUCCEEDED :])
-    if progress.untouched and not progress.first.is_terminal and progress.first in acting.states:
+    if progress.untouched and not progress.first.is_terminal and shown_state(progress, None) in acting.states:
         acting.tally.done += acting.step.move_untouched(key, Trigger.CANCEL)
     if not _touched(progress, 0, State.SUCCEEDED):
         return False
