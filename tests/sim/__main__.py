@@ -36,8 +36,8 @@ def replay(options: argparse.Namespace) -> int:
     """Run one seed and show what happened in it."""
     echo = print if options.all else None
     result = run_seed(options.seed, commands=options.commands, faults=options.faults, echo=echo)
-    if not options.all and options.lines:
-        print("\n".join(result.history[-options.lines :]))
+    if not options.all and (result.story or options.lines):
+        print("\n".join(result.story or result.history[-options.lines :]))
     print(_line(result))
     print(result.violation or "every promise was kept")
     return 1 if result.violation else 0
@@ -52,12 +52,13 @@ def many(options: argparse.Namespace) -> int:
         coverage.add(result)
         if result.violation:
             failed += 1
+            print("\n".join(result.story))
             print(f"{result.violation}\n  replay: {_command(result.seed, options)}", flush=True)
         if coverage.seeds % 100 == 0:
             print(f"{coverage.seeds} seeds, {failed} failed, {time.perf_counter() - began:.0f} s", file=sys.stderr)
     seconds = time.perf_counter() - began
     print(coverage)
-    blanks = coverage.blanks()
+    blanks = coverage.rare() + coverage.empty_cells()
     print("\nnot seen: " + ("; ".join(blanks) if blanks else "nothing, no zero in any table"))
     print(
         f"{coverage.seeds} seeds from {options.first}, {failed} failed; {coverage.commands} commands "

@@ -1,16 +1,21 @@
-"""The real engine, watched: every command is compared with what the fence says, every turn with what must hold."""
+"""The real engine, watched: a worker's word is compared with what the fence says, a client's verb with what it promises
+(promises.py), every turn with what may be leased in it.
+"""
+
+from collections import Counter
+from typing import Any
+
+from msgspec.structs import replace
 
 from tests.sim.ledger import Ledger
-from tests.sim.world import World
-from tq.core import invariants, tables
+from tests.sim.promises import WHOLE, Promises, Subject, Verb, counts
+from tq import errors
+from tq.core import tables
 from tq.core.engine import Bounds, Engine, Finished, Turn
 from tq.core.engine import step as step_module
-from tq.core.job import Lane
-from tq.core.live import Live, LiveWorker
-from tq.core.placement import could_fit
 from tq.core.task import Phase, State, Task, Trigger, transition
 from tq.core.view import View
-from tq.core.vocabulary import Answer, AttemptRef, Command, Handback, Report, Started, Times, WorkerLost
+from tq.core.vocabulary import Acted, Answer, AttemptRef, Cancel, Command, Handback, Report, Started, Times, WorkerLost
 
 Moves = dict[tuple[State, Trigger], int]
 
@@ -41,9 +46,16 @@ class CheckedEngine(Engine):
     def __init__(self, view: View, bounds: Bounds, ledger: Ledger) -> None:
         super().__init__(view, bounds)
         self.ledger = ledger
+        self.promises = Promises(ledger)
+        self._begun = (0, 0)  # the last turn: its steady ms, and when that was
 
     def begin(self, times: Times) -> "CheckedTurn":
-        """Begin a turn that is watched."""
+        """Begin a turn that is watched: in one life, steady time passes as time does, whatever the wall clock says."""
+        now_ms = self.ledger.world.now_us // 1_000
+        steady_ms, then_ms = self._begun
+        if then_ms and times.steady_ms - steady_ms != now_ms - then_ms:
+            raise self.ledger.world.violated(f"steady time went from {self._begun} to {(times.steady_ms, now_ms)}")
+        self._begun = (times.steady_ms, now_ms)
         return CheckedTurn(self, times)
 
 
@@ -54,7 +66,16 @@ class CheckedTurn(Turn):
 
     def apply(self, command: Command, submitter: str = "") -> Answer | None:
         """Apply a command; a worker's word must count exactly where the fence says so."""
-        self._engine.ledger.world.saw("engine", command)
+        world = self._engine.ledger.world
+        world.saw("engine", command)
+        world.count(f"command {type(command).__name__}")
+        answer = self._apply(command, submitter)
+        self._engine.promises.look(self._overlay)
+        return answer
+
+    def _apply(self, command: Command, submitter: str) -> Answer | None:
+        if isinstance(command, Verb):
+            return self._apply_verb(command)
         if isinstance(command, Report | Handback | Started | WorkerLost):
             live = self._engine.live.workers.get(command.worker)
             if live is None or live.session_number != command.session:
@@ -62,6 +83,62 @@ class CheckedTurn(Turn):
             if not isinstance(command, WorkerLost):
                 return self._apply_word(command)
         return super().apply(command, submitter)
+
+    def _apply_verb(self, command: Verb) -> Answer:
+        """A dry run says what the command would do, and changes nothing; the command does that, to what it means."""
+        subjects = self._engine.promises.subjects(self._overlay, command)
+        before = {table: dict(rows) for table, rows in self._overlay.changes.items()}
+        said = self._try(replace(command, dry_run=True))
+        if self._overlay.changes != before:
+            raise self._violated(f"a dry run of {command} changed something")
+        if command.dry_run and not isinstance(said, errors.Refused):
+            self._engine.ledger.world.count("dry runs")
+            return said
+        answer = self._try(command)
+        if answer != said and not (isinstance(said, errors.Refused) and type(said) is type(answer)):
+            raise self._violated(f"a dry run of {command} said {said!r}, then it was {answer!r}")
+        if isinstance(answer, errors.Refused):
+            if self._overlay.changes != before:
+                raise self._violated(f"{command} was refused and changed something")
+            raise answer
+        self._check_verb(command, subjects, before, answer)
+        return answer
+
+    def _try(self, command: Verb) -> Acted | errors.Refused:
+        try:
+            answer = super().apply(command)
+        except errors.Refused as refusal:
+            return refusal
+        assert isinstance(answer, Acted)
+        return answer
+
+    def _check_verb(self, command: Verb, subjects: dict[Subject, Any], before: dict, answer: Acted) -> None:
+        """Nothing but what the command means has changed; what it counts, it did; what it could not do yet, it will."""
+        ledger, old_sweeps = self._engine.ledger, before.get(tables.SWEEP, {})
+        meant = {subject[0] for subject in subjects}
+        for job in meant:
+            ledger.world.tell(job, None, "engine", "{}: {}", command, answer)
+        for key, task in self._overlay.changes.get(tables.TASK, {}).items():
+            if task is not before.get(tables.TASK, {}).get(key) and (key[0], key[2]) not in subjects:
+                raise self._violated(f"{command} turned {key}, which it does not mean, into {task}")
+        for key, progress in self._overlay.changes.get(tables.PROGRESS, {}).items():
+            if progress is not before.get(tables.PROGRESS, {}).get(key) and key[0] not in meant:
+                raise self._violated(f"{command} changed job {key[0]}, which it does not mean: {progress}")
+        sweeps = [
+            key[0]
+            for key, sweep in self._overlay.changes.get(tables.SWEEP, {}).items()
+            if sweep is not None and key not in old_sweeps
+        ]
+        if bool(sweeps) is not answer.sweeping:
+            raise self._violated(f"{command} has begun the sweeps {sweeps}, and answered {answer}")
+        self._engine.promises.given(command, subjects, sweeps, self._overlay)
+        if isinstance(command, Cancel) and command.where is None:
+            for job, member in subjects:
+                if member == WHOLE:
+                    ledger.put(ledger.cancelled, job, True)
+        counted = counts(command, subjects, self._overlay)
+        if not sweeps and (counted.done, counted.stopping) != (answer.done, answer.stopping):
+            raise self._violated(f"{command} was answered {answer}, and did {counted}")
 
     def _apply_superseded(self, command: Command) -> Answer | None:
         """Nothing that a peer says in an old session, and no loss of one, changes anything."""
@@ -108,9 +185,11 @@ class CheckedTurn(Turn):
     def finish(self, *, may_lease: bool = True) -> Finished:
         """Finish the turn, and see what must hold after Dispatch."""
         finished = super().finish(may_lease=may_lease)
+        self._engine.promises.look(self._overlay)
         if finished.changes:
             self._engine.ledger.wrote(finished)
             self._check_order(finished)
+            self._check_leases(finished)
         self._engine.ledger.world.saw("engine", finished.effects)
         return finished
 
@@ -129,112 +208,32 @@ class CheckedTurn(Turn):
             if waiting:
                 raise self._violated(f"lane {lane}: {place} was leased before {waiting[0][0]}")
 
+    def _check_leases(self, finished: Finished) -> None:
+        """I13: nothing is leased of what is held or being cancelled, of a paused queue, or beyond a bound."""
+        leased = {
+            key[:2]
+            for key, task in finished.changes.get(tables.TASK, {}).items()
+            if task.state is State.RUNNING and task.lease == finished.sequence
+        }
+        running: Counter[str] = Counter()
+        if leased and self._overlay.scan(tables.QUEUE, ("",), ("\U0010ffff",), 1):
+            rows = self._overlay.scan(tables.RUNNING, (0,), (1 << 63,), 1 << 31)
+            running.update(self._engine.ledger.jobs[key[1:3]].queue for key, _ in rows)
+        for key in leased:
+            progress = self._overlay.get(tables.PROGRESS, key)
+            assert progress is not None
+            if progress.hold or progress.cancelling:
+                raise self._violated(f"something of job {key[0]} was leased: {progress}")
+            if progress.throttle and progress.counts[State.RUNNING] > progress.throttle:
+                raise self._violated(f"I13: job {key[0]} runs more than its throttle: {progress}")
+            name = self._engine.ledger.jobs[key].queue
+            queue = self._overlay.get(tables.QUEUE, (name,))
+            if queue is not None and (queue.paused or 0 < queue.max < running[name]):
+                raise self._violated(f"I13: something of job {key[0]} was leased: {queue} runs {running[name]}")
+
     def _violated(self, what: str) -> Exception:
         return self._engine.ledger.world.violated(what)
 
 
-class Checks:
-    """What must hold of the whole after each turn; all of it every `check_every` turns."""
-
-    def __init__(self, world: World, check_every: int) -> None:
-        self._world = world
-        self._check_every = check_every
-        self._turns = 0
-
-    def turn(self, store: View, live: Live) -> None:
-        """Check what is cheap, of a turn that has just been written."""
-        self._turns += 1
-        self._no(capacity_broken(live))
-        if self._turns % self._check_every == 0:
-            self.everything(store, live)
-
-    def everything(self, store: View, live: Live) -> None:
-        """Re-derive every index and count from the records (I8, I14, I15), and compare the soft state."""
-        self._no("; ".join(invariants.check(store, live)[:5]))
-
-    def idle(self, live: Live, steady_ms: int) -> None:
-        """Check that nothing waits beside room for it, when the loop has nothing to do."""
-        self._no(idle_beside_work(live, steady_ms))
-
-    def _no(self, finding: str) -> None:
-        if finding:
-            raise self._world.violated(finding)
-
-
 def _refs(command: Report | Handback | Started) -> list[AttemptRef]:
     return [end.attempt for end in command.ends] if isinstance(command, Report) else list(command.attempts)
-
-
-def capacity_broken(live: Live) -> str:
-    """Return who has reserved more than it offers (I8), '' for nobody."""
-    for worker in live.workers.values():
-        offer = worker.capacity
-        if worker.session is None:
-            continue
-        cpus = memory = held = 0
-        for number, load in worker.loads.items():
-            demand = live.lanes[number].demand
-            cpus += demand.cpus_milli * load.width
-            memory += demand.mem_bytes * load.width
-            held += load.held
-        if worker.slots_used > offer.slots or cpus > offer.cpus_milli or memory > offer.mem_bytes:
-            return f"I8: w{worker.worker:x} offers {offer}, has reserved {worker.slots_used} slots, {cpus}, {memory}"
-        if held != len(worker.held):
-            return f"I8: w{worker.worker:x} holds {len(worker.held)} in {worker.loads}"
-    return ""
-
-
-def has_room(live: Live, worker: LiveWorker, lane: Lane) -> bool:
-    """Whether one more chain of a lane fits (written down once more, from what is reserved)."""
-    if lane.alone or any(live.lanes[number].alone for number in worker.loads):
-        return not worker.loads
-    demand = lane.demand
-    offer = worker.capacity
-    cpus = sum(live.lanes[number].demand.cpus_milli * load.width for number, load in worker.loads.items())
-    memory = sum(live.lanes[number].demand.mem_bytes * load.width for number, load in worker.loads.items())
-    return (
-        sum(load.width for load in worker.loads.values()) < offer.slots
-        and (not demand.cpus_milli or cpus + demand.cpus_milli <= offer.cpus_milli)
-        and (not demand.mem_bytes or memory + demand.mem_bytes <= offer.mem_bytes)
-    )
-
-
-def idle_beside_work(live: Live, steady_ms: int) -> str:
-    """Return a worker that has room beside ready work that fits, and is not held back for another lane; '' = none.
-
-    A lane that finds no room holds the workers back on which it could run. Which lane came first is not looked at.
-    """
-    workers = [worker for worker in live.workers.values() if worker.may_lease(steady_ms)]
-    ready = [(number, lane) for number, lane in live.lanes.items() if lane.ready]
-    if not ready or not any(worker.slots_used < worker.capacity.slots for worker in workers):
-        return ""
-    fits = {
-        number: [worker for worker in workers if could_fit(worker, lane.queue, lane.demand)] for number, lane in ready
-    }
-    rooms = {
-        number: {worker.worker for worker in fits[number] if has_room(live, worker, lane)} for number, lane in ready
-    }
-    if not any(rooms.values()):
-        return ""
-    held: set[int] = set()
-    before = -1
-    while len(held) != before:
-        before = len(held)
-        for number, _ in ready:
-            if not rooms[number] - held:
-                held.update(worker.worker for worker in fits[number])
-    for number, _ in ready:
-        for worker in sorted(rooms[number] - held):
-            return f"liveness: w{worker:x} has room for lane {number}, which has ready work; {_scene(live)}"
-    return ""
-
-
-def _scene(live: Live) -> str:
-    """Return lanes and workers, for a person."""
-    lanes = {number: lane for number, lane in live.lanes.items() if lane.ready}
-    workers = {
-        f"w{worker.worker:x}": (worker.capacity, {lane: (load.held, load.width) for lane, load in worker.loads.items()})
-        for worker in live.workers.values()
-        if worker.session and not worker.draining
-    }
-    return f"lanes {lanes}, workers {workers}"

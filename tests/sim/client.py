@@ -81,6 +81,8 @@ class Client(Process):
             return
         self._request += 1
         self._asked = (self.server.lives, self.server.freezes)
+        if self.world.subject is not None:
+            self._tell(f"asks, as request {self._request}")
         self._was_frozen = self.server.is_frozen
         self.end.send([m.Ask(self._request, self.command)])
         self.after(SILENT_US, self._silent, self._request)
@@ -104,8 +106,10 @@ class Client(Process):
             match message:
                 case m.Reply(answer=v.Submitted()):
                     self._submitted(message)
+                case m.Reply(request=self._request, answer=v.Requested()) if self.command is not None:
+                    self.todo.append(self._script.again(message.answer.submit))
+                    self._done("got the request")
                 case m.Reply(request=self._request) if self.command is not None and not message.more:
-                    self._check(message.answer)
                     self._done(type(message.answer).__name__)
                 case m.Failed(request=self._request) if self.command is not None:
                     self._failed(message)
@@ -124,12 +128,6 @@ class Client(Process):
         self.jobs = [*self.jobs[-40:], (message.answer.id, submit)]
         self._done(f"got id {message.answer.id}")
 
-    def _check(self, answer: v.Answer) -> None:
-        if isinstance(answer, v.Acted) and isinstance(self.command, v.Cancel):
-            for text in self.command.ids:
-                if "." not in text:
-                    self.ledger.cancelled.add(int(text))
-
     def _failed(self, message: m.Failed) -> None:
         if message.code in TRY_AGAIN:
             self.world.count(f"answered {message.code}")
@@ -139,12 +137,24 @@ class Client(Process):
             raise self.world.violated(f"{self.command} failed: {message}")
         self._done(f"failed {message.code}")
 
+    def _tell(self, what: str) -> None:
+        """Tell the story of the jobs that the request under way names."""
+        command = self.command
+        ids = getattr(command, "ids", ()) or (getattr(command, "id", ""),)
+        if isinstance(command, v.Submit):
+            ids = tuple(job for job, submit in self.jobs if submit.key == command.key)
+        for number in (text.partition(".")[0] for text in ids):
+            if number.isdigit():
+                self.world.tell(int(number), None, self.name, "{}: {}", command, what)
+
     def _again(self, request: int) -> None:
         if request == self._request:
             self._ask()
 
     def _done(self, what: str) -> None:
         self.note(f"{type(self.command).__name__}: {what}")
+        if self.world.subject is not None:
+            self._tell(what)
         self.command = None
         self.after(self.world.wait_us(self._think_us) if not self.todo else 1, self._act)
 
@@ -171,13 +181,13 @@ class Client(Process):
         if not self.todo:
             if self.is_stopped:
                 return
-            self.todo = self._script.plan(self.jobs)
+            self.todo = self._script.plan(self.jobs) or [v.Status()]
         self.command = self.todo.pop(0)
         self.expects = () if isinstance(self.command, v.Submit | v.AddEntries) else _NO_SURPRISE
         if isinstance(self.command, v.Submit):
             known = self.ledger.told.get(self.command.key)
             is_other = any(sub.key == self.command.key and sub != self.command for _, sub in self.jobs)
-            self.expects = ("key_conflict",) if known and is_other else ("not_found",) if self.command.stdin_key else ()
+            self.expects = ("key_conflict",) if known and is_other else ("not_found",)
         self._ask()
 
     def tell(self, command: v.ClientCommand) -> None:

@@ -1,15 +1,16 @@
 """What was promised and what happened, written down independently of the engine: the history that the checks need.
 
 It mirrors every task record that was written, turn by turn, so that what a crash loses can be taken back here too. It
-knows what workers really did (`physical`), and what clients were really told.
+knows what workers really did, and what clients were really told. What the verbs of clients promise is in promises.py,
+what policies promise of failures and losses in policy.py.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tests.sim.world import World
 from tq.core import tables
 from tq.core.engine import Finished
-from tq.core.job import Job
+from tq.core.job import Job, Progress
 from tq.core.task import Cause, Phase, State, Task
 from tq.core.vocabulary import AttemptRef, Held, Joined
 from tq.store.seam import Store
@@ -36,34 +37,58 @@ class Ledger:
     def __init__(self, world: World) -> None:
         self.world = world
         self.tasks: dict[TaskKey, Task] = {}
-        self.jobs: dict[tuple[int, int], Job] = {}
+        self.jobs: dict[tuple[int, int], Job] = {}  # forgotten ones, too
+        self.progress: dict[tuple[int, int], Progress] = {}
         self.keys: dict[str, int] = {}
+        self.gone: dict[int, bool] = {}  # jobs that were forgotten
+        self.entries: dict[int, str] = {}  # a blob of entries -> the key under which they were uploaded
         self.told: dict[str, Told] = {}
         self.started: set[AttemptRef] = set()  # physically, ever
         self.running: dict[TaskKey, AttemptRef] = {}  # physically, the newest
         self.ended: dict[AttemptRef, int] = {}  # physically: the exit code
         self.written: dict[AttemptRef, bytes] = {}  # what it wrote to its stdout
         self.lost: set[tuple[TaskKey, int]] = set()  # attempts that the store called lost
-        self.cancelled: set[int] = set()  # jobs whose cancel was answered
+        self.cancelled: dict[int, bool] = {}  # jobs whose cancel was answered; False again by a retry
+        self.steady_ms: dict[str, int] = {}  # of the last turn
+        self._open: list[tuple[dict, object, object]] = []
         self._undo: list[tuple[int, list[tuple[dict, object, object]]]] = []
 
     # ------------------------------------------------------------ what is written
 
+    def put(self, table: dict, key: Any, record: Any) -> None:
+        """Set (None: remove) something that a crash may take back."""
+        self._open.append((table, key, table.get(key)))
+        if record is None:
+            table.pop(key, None)
+        else:
+            table[key] = record
+
     def wrote(self, finished: Finished) -> None:
         """Check and mirror one turn's changes."""
-        undo: list[tuple[dict, object, object]] = []
         changes = finished.changes
         for key, record in changes.get(tables.JOB, {}).items():
-            self._set(undo, self.jobs, key, record)
-        for (name,), record in changes.get(tables.KEY, {}).items():
             if record is not None:
-                if self.keys.get(name, record.job) != record.job:
-                    raise self.world.violated(f"I2: key {name} stands for job {self.keys[name]} and {record.job}")
-                self._set(undo, self.keys, name, record.job)
+                self.put(self.jobs, key, record)
+                if record.entries and record.entries not in self.entries:
+                    self.put(self.entries, record.entries, record.key)
+        for (name,), record in changes.get(tables.KEY, {}).items():
+            if record is not None and self.keys.get(name, record.job) != record.job:
+                raise self.world.violated(f"I2: key {name} stands for job {self.keys[name]} and {record.job}")
+            self.put(self.keys, name, record.job if record is not None else None)
+        for key, progress in changes.get(tables.PROGRESS, {}).items():
+            self._check_progress(key, self.progress.get(key), progress)
+            self.put(self.progress, key, progress)
         for key, record in changes.get(tables.TASK, {}).items():
             self._check_task(key, self.tasks.get(key), record, finished.sequence)
-            self._set(undo, self.tasks, key, record)
-        self._undo.append((finished.sequence, undo))
+            self.put(self.tasks, key, record)
+        for job in (key[0] for key in changes.get(tables.FORGOTTEN, {})):
+            self._forget(job)
+        steady_ms = changes[tables.META][()].steady_ms
+        if steady_ms < self.steady_ms.get("last", 0):
+            raise self.world.violated(f"steady time went back, from {self.steady_ms} to {steady_ms}")
+        self.put(self.steady_ms, "last", steady_ms)
+        self._undo.append((finished.sequence, self._open))
+        self._open = []
 
     def flushed(self, sequence: int) -> None:
         """What is on disk cannot be taken back any more."""
@@ -71,6 +96,8 @@ class Ledger:
 
     def crashed(self, surviving: int) -> None:
         """Take back what a crash lost: everything after this sequence."""
+        self._undo.append((surviving + 1, self._open))
+        self._open = []
         for sequence, undo in reversed(self._undo):
             if sequence > surviving:
                 for table, key, before in reversed(undo):
@@ -80,16 +107,38 @@ class Ledger:
                         table[key] = before
         self._undo.clear()
 
-    @staticmethod
-    def _set(undo: list, table: dict, key: object, record: object) -> None:
-        undo.append((table, key, table.get(key)))
-        table[key] = record
+    def _forget(self, job: int) -> None:
+        """A job is gone with all its members: only one that had ended may be."""
+        for key in [key for key in self.tasks if key[0] == job]:
+            self.put(self.tasks, key, None)
+        self.put(self.gone, job, True)
+        self.world.tell(job, None, "store", "forgotten")
+
+    def _check_progress(self, key: tuple[int, int], before: Progress | None, after: Progress | None) -> None:
+        if after is None:
+            return
+        if before is not None and before.first.is_terminal and not after.first.is_terminal:
+            self.put(self.cancelled, key[0], False)
+        if before is None or (before.first, before.hold, before.cancelling) != (
+            after.first, after.hold, after.cancelling,
+        ):  # fmt: skip
+            self.world.tell(
+                key[0], None, "store", "job: {} members, first {}, hold {}, cancelling {}",
+                after.size, after.first.name, after.hold, after.cancelling,
+            )  # fmt: skip
 
     def _check_task(self, key: TaskKey, before: Task | None, after: Task | None, sequence: int) -> None:
         if after is None:
             raise self.world.violated(f"the record of {key} is gone: a missing one means untouched")
-        attempt, lease = (before.attempt, before.lease) if before else (0, 0)
-        if before is not None and before.state.is_terminal and after != before:
+        self.world.tell(
+            key[0], key[2], "store", "{}/{} {} {} lease {} at w{:x}, {} failures, {} losses, round {}, {} {}",
+            key, after.attempt, after.state.name, after.phase.name, after.lease, after.worker, after.failures,
+            after.losses, after.round, after.cause.name, after.code,
+        )  # fmt: skip
+        attempt, lease, rounds = (before.attempt, before.lease, before.round) if before else (0, 0, 1)
+        if after.round != rounds:
+            self._check_round(key, before, after)
+        elif before is not None and before.state.is_terminal and after != before:
             raise self.world.violated(f"I3: {key} ended as {before.state.name} and then became {after}")
         if after.attempt == attempt:
             if after.lease != lease:
@@ -98,7 +147,7 @@ class Ledger:
             raise self.world.violated(f"I3: {key} went from attempt {attempt}, lease {lease} to {after} in {sequence}")
         elif after.attempt > ATTEMPTS_MAX:
             raise self.world.violated(f"{key} is leased and handed back without end: {after}")
-        elif key[0] in self.cancelled:
+        elif self.cancelled.get(key[0]):
             raise self.world.violated(f"{key} was leased after the cancel of its job was answered")
         job = self.jobs[key[:2]]
         if after.failures > job.retries + 1 or (job.crash_limit and after.losses > job.crash_limit):
@@ -111,6 +160,16 @@ class Ledger:
             self.lost.add((key, after.history[-1].attempt))
         if after.phase is Phase.ENDED and after.state.is_terminal:
             self._check_end(key, after)
+
+    def _check_round(self, key: TaskKey, before: Task | None, after: Task) -> None:
+        """A retry by hand begins a new round: of what had ended, with its counters at 0."""
+        self.put(self.cancelled, key[0], False)
+        first = self.progress[key[:2]].first
+        state, rounds = (before.state, before.round) if before else (first, 1)
+        if after.round != rounds + 1 or not (state.is_terminal or first.is_terminal):
+            raise self.world.violated(f"{key} went from {before} to {after}, not by a retry")
+        if after.attempt == (before.attempt if before else 0) and (after.failures or after.losses):
+            raise self.world.violated(f"{key} begins round {after.round} with {after}")
 
     def _check_end(self, key: TaskKey, after: Task) -> None:
         """An accepted end must have happened: on that worker, in that attempt, with that code."""
@@ -126,10 +185,11 @@ class Ledger:
 
     def process_starts(self, ref: AttemptRef, entry: bytes | None) -> None:
         """A process of this attempt begins: the first and only one, and no sibling runs that nobody called lost."""
+        self.world.tell(ref.job, ref.member, "process", "{} starts", ref)
         if ref in self.started:
             raise self.world.violated(f"{ref} was started twice")
         job = self.jobs[ref.job, ref.part]
-        if entry != (entry_of(job.key, ref.member) if job.entries else None):
+        if entry != (entry_of(self.entries[job.entries], ref.member) if job.entries else None):
             raise self.world.violated(f"{ref} of job {job.key} got the entry {entry!r}")
         self.started.add(ref)
         other = self.running.get(ref.task)
@@ -152,6 +212,7 @@ class Ledger:
 
     def process_ends(self, ref: AttemptRef, code: int | None) -> None:
         """The last process of an attempt is gone; None = killed with its worker, nobody will tell."""
+        self.world.tell(ref.job, ref.member, "process", "{} ends: {}", ref, code)
         if self.running.get(ref.task) == ref:
             del self.running[ref.task]
         if code is not None:
@@ -178,14 +239,18 @@ class Ledger:
     def acknowledged(self, key: str, told: Told) -> None:
         """A client was told an id."""
         before = self.told.setdefault(key, told)
-        if before != told:
+        if before != told and before.job not in self.gone:
             raise self.world.violated(f"I2: key {key} was answered {before}, then {told}")
+        self.told[key] = told
 
     # ------------------------------------------------------------ at the end
 
     def check_all(self, store: Store) -> None:
         """Every acknowledged job is there and has ended, each member once; what ended has its whole output."""
         for key, told in self.told.items():
+            if told.job in self.gone:
+                self._check_gone(store, told.job)
+                continue
             job = store.get(tables.JOB, (told.job, 0))
             progress = store.get(tables.PROGRESS, (told.job, 0))
             if job is None or progress is None or job.key != key or job.size != told.size:
@@ -203,3 +268,12 @@ class Ledger:
                 found = b"".join(slot.data for slot in store.output(key, task.attempt))
                 if found != text:
                     raise self.world.violated(f"logs of {ref}: wrote {text!r}, stored {found!r}")
+
+    def _check_gone(self, store: Store, number: int) -> None:
+        """Nothing is left of a job that was forgotten."""
+        for table in (tables.JOB, tables.PROGRESS, tables.TASK, tables.RESULT):
+            if rows := store.scan(table, (number,), (number + 1,), 1):
+                raise self.world.violated(f"job {number} was forgotten, and {table.name} has {rows}")
+        for ref in self.written:
+            if ref.job == number and (slots := store.output(ref.task, ref.attempt)):
+                raise self.world.violated(f"job {number} was forgotten, and its output is there: {slots}")

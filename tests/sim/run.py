@@ -3,6 +3,7 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
@@ -16,8 +17,9 @@ from tests.sim.ledger import Ledger
 from tests.sim.network import Network
 from tests.sim.script import IMPOSSIBLE
 from tests.sim.server import Server
+from tests.sim.story import shortened, subject_of
 from tests.sim.worker import Worker
-from tests.sim.world import MS, SECOND, Violation, World
+from tests.sim.world import MS, SECOND, Subject, Violation, World
 from tq import limits
 from tq.core import tables
 from tq.core import vocabulary as v
@@ -46,6 +48,7 @@ class Result(NamedTuple):
     virtual_s: float
     violation: str
     history: tuple[str, ...]
+    story: tuple[str, ...]  # of what the violation names
 
 
 @contextmanager
@@ -72,12 +75,14 @@ def bounds_of(seed: int) -> Iterator[Bounds]:
 class Run:
     """One run of one seed."""
 
-    def __init__(self, seed: int, bounds: Bounds, disk: MemoryStore | Disk, *, commands: int, faults: int) -> None:
+    def __init__(
+        self, seed: int, bounds: Bounds, disk: MemoryStore | Disk, *, commands: int, faults: int, check_every: int
+    ) -> None:
         self.world = world = World(seed)
         self.commands = commands
         self.ledger = Ledger(world)
         network = Network(world, is_encoded=seed % 8 == 3)
-        self.server = Server(world, network, self.ledger, disk, bounds, BEAT_US, CHECK_EVERY)
+        self.server = Server(world, network, self.ledger, disk, bounds, BEAT_US, check_every)
         self.workers = [
             Worker(world, self.ledger, self.server, f"worker{number}", self._capacity(number))
             for number in range(world.dice.randint(2, 4))
@@ -123,22 +128,23 @@ class Run:
         self._tidy_up()
 
     def _tidy_up(self) -> None:
-        """End what never ends by itself: held jobs, impossible ones, drained workers."""
+        """End what never ends by itself: held jobs, impossible ones, drained workers, queues that are shut."""
         client = self.clients[0]
         if self.server.is_up and client.is_idle:
             staying = {worker.id for worker in self.workers if worker.is_up and not worker.slots.is_leaving}
             for worker in self.server.engine.live.workers.values():
                 if worker.draining and worker.worker in staying:
                     client.tell(v.Drain(f"w{worker.worker:016x}", on=False))
-            stuck = [
-                str(key[0])
+            for name in self.server.engine.live.queues:
+                client.tell(v.SetQueue(name, paused=False, max=0))
+            alive = [
+                (str(key[0]), progress.hold)
                 for page in pages(self.server.disk, tables.PROGRESS)
                 for key, progress in page
                 if not progress.is_ended and (progress.hold or self.ledger.jobs[key].demand == IMPOSSIBLE)
             ]
-            if stuck:
-                for job in stuck:
-                    client.tell(v.Cancel((job,)))
+            for job, is_held in alive:
+                client.tell(v.Release((job,)) if is_held and self.world.chance(0.7) else v.Cancel((job,)))
         self.world.after(5 * SECOND, self._tidy_up)
 
     def _is_drained(self) -> bool:
@@ -178,15 +184,26 @@ class Run:
 
 
 def run_seed(
-    seed: int, *, commands: int = 2_000, faults: int = 20, data: Path | None = None, echo: Any = None
+    seed: int,
+    *,
+    commands: int = 2_000,
+    faults: int = 20,
+    data: Path | None = None,
+    echo: Any = None,
+    subject: Subject | None = None,
+    check_every: int = CHECK_EVERY,
 ) -> Result:
-    """Run one seed; what goes wrong is in the result. With `data` the store is on disk there, else in memory."""
+    """Run one seed; what goes wrong is in the result. With `data` the store is on disk there, else in memory.
+
+    A failed run in memory runs once more, to tell the story of what the violation names.
+    """
     moves: Moves = {}
     violation = ""
     with bounds_of(seed) as bounds, count_moves(moves), patch.object(hands, "log", _ignore):
         disk = MemoryStore() if data is None else Disk(data)
-        run = Run(seed, bounds, disk, commands=commands, faults=faults)
+        run = Run(seed, bounds, disk, commands=commands, faults=faults, check_every=check_every)
         run.world.echo = echo
+        run.world.subject = subject
         try:
             run.go()
         except Violation as found:
@@ -196,10 +213,17 @@ def run_seed(
         finally:
             run.server.disk.close()
     world = run.world
-    return Result(
+    result = Result(
         seed, run.server.total_commands, run.faults.total, run.faults.fired, moves, world.counts, world.digest,
-        world.now_us / SECOND, violation, tuple(world.history),
+        world.now_us / SECOND, violation, tuple(world.history), tuple(shortened(world.story)),
     )  # fmt: skip
+    if not violation or subject is not None or data is not None:
+        return result
+    again = partial(run_seed, seed, commands=commands, faults=faults)
+    if run.server.checks.has_found and check_every > 1:
+        return again(check_every=1)  # found late: in which turn did it begin?
+    named = subject_of(violation)
+    return result._replace(story=again(check_every=check_every, subject=named).story) if named else result
 
 
 def _ignore(*_: object, **__: object) -> None:

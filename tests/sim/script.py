@@ -1,4 +1,4 @@
-"""What a simulated client does next: the dice behind its submits, cancels, reads and drains."""
+"""What a simulated client does next: the dice behind its submits, reads, drains and queues (its verbs: verbs.py)."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from tests.sim.launcher import INPUT, PROFILES
 from tests.sim.ledger import entry_of
+from tests.sim.verbs import Verbs
 from tests.sim.world import World
 from tq.core import vocabulary as v
 from tq.core.job import Demand
@@ -31,45 +32,57 @@ class Script:
         self._drained: list[str] = []
         self._demands = DEMANDS[world.seed % 3]
         self._queues = QUEUES[world.seed // 3 % 3]
+        self.verbs = Verbs(world.dice)
 
     def plan(self, jobs: list[tuple[str, v.Submit]]) -> list[v.ClientCommand]:
         """Return what to do next, knowing these jobs."""
         dice = self.world.dice
-        todo: list[v.ClientCommand] = []
         share = dice.random()
-        job, submit = dice.choice(jobs) if jobs else ("", None)
-        if share < 0.45 or submit is None:
-            todo.append(self._submit())
-        elif share < 0.57:
-            todo.append(v.Cancel((job,)))
-        elif share < 0.66 and submit.is_array:
-            members = dice.sample(range(submit.size), min(submit.size, dice.randint(1, 4)))
-            values = (submit.array_first + member * submit.array_step for member in members)
-            todo.append(v.Cancel(tuple(f"{job}.{value}" for value in values)))
-        elif share < 0.74:
-            todo.append(v.Get(job))
-        elif share < 0.80:
-            todo.append(v.Wait((job,), dice.choice(("done", "running"))))
-        elif share < 0.84:
-            todo.append(v.List(limit=20) if dice.random() < 0.5 else v.List(job=job, limit=20))
-        elif share < 0.88:
-            todo += self._drain()
-        elif share < 0.90 and submit.key:
-            todo.append(submit)
-        elif share < 0.91 and submit.key:
-            todo.append(v.Submit(submit.key, submit.body, name="other"))
-        elif share < 0.94:
-            todo.append(v.Status() if dice.random() < 0.5 else v.Workers())
-        elif share < 0.975:
+        if share < 0.4 or not jobs:
+            return [self._submit()]
+        job, submit = dice.choice(jobs)
+        if share < 0.64:
+            return [self.verbs.plan(job, submit, jobs)]
+        if share < 0.80:
+            return self._look(job, submit)
+        if share < 0.84:
+            return self._drain()
+        if share < 0.86:
+            return [submit] if submit.key else [v.GetRequest(job)]
+        if share < 0.87:
+            return [v.Submit(submit.key, submit.body, name="other")] if submit.key else [v.Get(job)]
+        if share < 0.90:
+            return self.queues()
+        if share < 0.93:
+            return [v.GetRequest(job)]  # and once more: client.py
+        if share < 0.965:
             key = f"in-{self._name}-{self._submits}"
-            todo += [v.Upload(key, 0, INPUT), self._submit(stdin_key=key)]
-        elif share < 0.985:
-            todo += self._token()
-        elif share < 0.99:
-            todo += self._lines()
-        if not todo:
-            todo.append(v.Get(f"{dice.randint(1, 2_000)}"))
-        return todo
+            return [v.Upload(key, 0, INPUT), self._submit(stdin_key=key)]
+        return self._token() if share < 0.975 else self._lines()
+
+    def _look(self, job: str, submit: v.Submit) -> list[v.ClientCommand]:
+        dice = self.world.dice
+        share = dice.random()
+        if share < 0.4:
+            return [v.Get(job if dice.random() < 0.8 else f"{dice.randint(1, 2_000)}")]
+        if share < 0.7:
+            return [v.Wait((job,), dice.choice(("done", "running")))]
+        if share < 0.85:
+            return [v.List(limit=20) if dice.random() < 0.5 or not submit.is_array else v.List(job=job, limit=20)]
+        return [dice.choice((v.Status(), v.Workers(), v.Queues()))]
+
+    def queues(self) -> list[v.ClientCommand]:
+        """Pause or bound a queue, or open it again."""
+        dice = self.world.dice
+        name = dice.choice(self._queues)
+        if dice.random() < 0.6:
+            return [v.SetQueue(name, paused=False, max=0)]
+        return [dice.choice((v.SetQueue(name, paused=True), v.SetQueue(name, max=dice.randint(1, 3))))]
+
+    def again(self, request: v.Submit) -> v.Submit:
+        """Return the submit that repeats a request that was read back."""
+        self._submits += 1
+        return replace(request, key=f"{self._name}-{self._submits}")
 
     def _token(self) -> list[v.ClientCommand]:
         """Make a token, look at the tokens, and forget it again."""
@@ -110,6 +123,8 @@ class Script:
             }
             if dice.random() < 0.3:
                 fields["throttle"] = dice.randint(1, 3)
+            if dice.random() < 0.2:
+                fields["max_fails"] = dice.randint(0, 3)
         return v.Submit(
             key=f"{self._name}-{self._submits}",
             body=profile,
@@ -120,6 +135,8 @@ class Script:
             retries=dice.choice((0, 3)),
             hold=dice.random() < 0.05,
             stdin_key=stdin_key,
+            name=dice.choice(("", "a", "b")),
+            tags=(f"t{dice.randint(0, 5)}",),
             **fields,
         )
 

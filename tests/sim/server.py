@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from tests.sim.beats import Beats
-from tests.sim.checked import CheckedEngine, Checks
+from tests.sim.checked import CheckedEngine
+from tests.sim.checks import Checks
 from tests.sim.committer import Committer
 from tests.sim.disk import Disk
 from tests.sim.ledger import Ledger
@@ -84,7 +85,7 @@ class Server(Process):
         )
         self.pipeline.on_wake = self._wake
         self._steps: Iterator[Point] = self.pipeline.steps(self.world.dice.getrandbits(63) | 1, self._recovered)
-        self.note(f"starts, life {self.lives}, at sequence {self.disk.sequence}")
+        self.world.tell_all(self.name, f"starts, life {self.lives}, at sequence {self.disk.sequence}")
         self.after(1, self._drive)
 
     def crash(self, reason: str) -> None:
@@ -103,7 +104,7 @@ class Server(Process):
         for name, more in self.engine.live.counts.items():
             self.world.count(name, more)
         self.ledger.crashed(self.disk.sequence)
-        self.note(f"{reason}: {surviving} unflushed writes survive, {lost} are lost")
+        self.world.tell_all(self.name, f"{reason}: {surviving} unflushed writes survive, {lost} are lost")
         for end in self.ends:
             self.network.die(end)
         self.is_up = self.is_listening = False
@@ -202,7 +203,9 @@ class Server(Process):
     def _recovered(self, answer: Recovered) -> None:
         self.is_listening = True
         self.lineage, self.epoch = answer.lineage, answer.epoch
-        self.note(f"listens, epoch {answer.epoch}, owes {[f'w{worker:x}' for worker in answer.workers]}")
+        self.world.tell_all(
+            self.name, f"listens, epoch {answer.epoch}, owes {[f'w{worker:x}' for worker in answer.workers]}"
+        )
         self.beats.begin(answer.workers)
 
     def check_durable(self, what: str) -> None:

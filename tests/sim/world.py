@@ -15,6 +15,9 @@ MS: Final = 1_000
 SECOND: Final = 1_000_000
 
 
+Subject = tuple[int, int | None]  # a job, or one member of it
+
+
 class Violation(AssertionError):
     """Something happened that tq promises will not happen."""
 
@@ -30,6 +33,8 @@ class World:
         self.digest = 0
         self.is_calm = False  # no more faults: everything must come to its end
         self.counts: dict[str, int] = {}
+        self.subject: Subject | None = None  # whose story is told
+        self.story: list[str] = []
         self.history: deque[str] = deque(maxlen=history_max)
         self.echo: Callable[[str], None] | None = None
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
@@ -66,6 +71,18 @@ class World:
         self.digest = hash((self.digest, self.now_us, self.events))
         if self.echo is not None:
             self.echo(f"{self.now_us / SECOND:11.6f} {who:<8}   . {what}")
+
+    def tell(self, job: int, member: int | None, who: str, what: str, *parts: object) -> None:
+        """Add to the story of a task, if this run is told for it; `what` is a format for the parts."""
+        subject = self.subject
+        if subject is not None and subject[0] == job and (member is None or subject[1] in (None, member)):
+            self.story.append(f"{self.now_us / SECOND:11.6f} {who:<8} {what.format(*parts)}")
+
+    def tell_all(self, who: str, what: str) -> None:
+        """Add what concerns everybody: to the history and to whatever story is told."""
+        self.note(who, what)
+        if self.story:
+            self.story.append(self.history[-1])
 
     def count(self, what: str, more: int = 1) -> None:
         """Count something worth having seen."""
