@@ -7,7 +7,18 @@ from typing import Any, Final
 from tq.core import vocabulary as v
 
 Jobs = list[tuple[str, v.Submit]]
-STATES: Final = ((), (), (), ("queued",), ("running",), ("failed",), ("held",), ("dead", "cancelled"), ("succeeded",))
+STATES: Final = (
+    (),
+    (),
+    (),
+    ("queued",),
+    ("running",),
+    ("failed",),
+    ("held",),
+    ("dead", "cancelled"),
+    ("succeeded",),
+    ("queued", "retrying"),
+)
 
 
 class Verbs:
