@@ -99,3 +99,32 @@ def test_an_address_to_listen_at(text: str, address: tuple[str, int]) -> None:
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(BadRequest):
         values.listen_address(text)
+
+
+@pytest.mark.parametrize(
+    "text, waits_ms", [("1s..5m", (1_000, 300_000)), ("10ms", (10, 10)), ("0", (0, 0)), ("2..2", (2_000, 2_000))]
+)
+def test_a_backoff_is_a_first_and_a_longest_wait(text: str, waits_ms: tuple[int, int]) -> None:
+    assert values.backoff_ms(text) == waits_ms
+
+
+@pytest.mark.parametrize("text", ["", "5m..1s", "..", "1s..", "..1s", "1s...2s", "8d", "x"])
+def test_what_is_no_backoff_is_refused(text: str) -> None:
+    with pytest.raises(BadRequest):
+        values.backoff_ms(text)
+
+
+def test_codes_are_exit_codes_and_signals() -> None:
+    assert values.codes(["1,75", "TERM", "sigkill", "1"], "--retry-on") == (1, 75, -15, -9)
+    for wrong in ("256", "-1", "", "1,,2", "NONSENSE", "1.5", "٣"):
+        with pytest.raises(BadRequest, match="--retry-on"):
+            values.codes([wrong], "--retry-on")
+    with pytest.raises(BadRequest, match="retry_codes_max"):
+        values.codes([",".join(map(str, range(100)))], "--retry-on")
+
+
+def test_a_number_of_times_is_not_negative() -> None:
+    assert values.count(0, "--retries") == 0
+    for wrong in (-1, 10_000_000):
+        with pytest.raises(BadRequest, match="--retries"):
+            values.count(wrong, "--retries")

@@ -42,6 +42,28 @@ IfCut = Annotated[
         help="When its worker hears no server for 3 beats: run (on), or stop, so that no second copy ever runs",
     ),
 ]
+Retries = Annotated[int, typer.Option("--retries", metavar="N", help="Try again after a failure, at most N times")]
+CrashLimit = Annotated[
+    int, typer.Option("--crash-limit", metavar="N", help="Give up once N workers were lost with it; 0 = never")
+]
+Backoff = Annotated[
+    str,
+    typer.Option(
+        "--backoff",
+        metavar="FIRST[..LONGEST]",
+        help="How long it waits before it tries again: a random part of a bound that doubles; one value: exactly that",
+    ),
+]
+RetryOn = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--retry-on", metavar="CODES", help="Try again after these exit codes (or signals) alone", show_default=False
+    ),
+]
+NoRetryOn = Annotated[
+    list[str] | None,
+    typer.Option("--no-retry-on", metavar="CODES", help="Never try again after these", show_default=False),
+]
 Cpus = Annotated[str, typer.Option("--cpus", metavar="N", help="CPUs it needs, as in 2 or 0.5", show_default=False)]
 Ids = Annotated[
     list[str],

@@ -7,7 +7,7 @@ the client can refuse an empty command or an environment of 1 MiB with a sentenc
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -42,6 +42,11 @@ class Wish(msgspec.Struct):
     key: str = ""
     array: str = ""
     cpus: str = ""
+    retries: int = 0
+    crash_limit: int = limits.crash_limit
+    backoff: str = "1s..5m"
+    retry_on: list[str] = []
+    no_retry_on: list[str] = []
     stdin: bytes = b""
     max_fails: int = -1
     hold: bool = False
@@ -50,6 +55,16 @@ class Wish(msgspec.Struct):
     is_counted: bool = False  # another job says how many tasks there are
     is_dashed: bool = False  # the command stood behind `--`
     is_lent: bool = False  # the command is another job's, made ready for its shell already
+
+
+_NOT_OPTIONS: Final = frozenset({"command", "stdin"})  # options of these names mean something else
+
+
+def wished(options: Mapping[str, Any], command: Sequence[str], **more: Any) -> Wish:
+    """Return the wish that the options of a verb say: those that are named like its fields, and `tag`."""
+    fields = (field for field in Wish.__struct_fields__ if field not in _NOT_OPTIONS)
+    said = {field: options[field] for field in fields if options.get(field) is not None}
+    return Wish(command, tags=options.get("tag") or [], **said, **more)
 
 
 def build(wish: Wish, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Upload]]:
@@ -73,6 +88,11 @@ def build(wish: Wish, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Uplo
         array_first=span.first,
         array_step=span.step,
         throttle=span.throttle,
+        retries=values.count(wish.retries, "--retries"),
+        crash_limit=values.count(wish.crash_limit, "--crash-limit"),
+        backoff_ms=values.backoff_ms(wish.backoff),
+        retry_on=values.codes(wish.retry_on, "--retry-on"),
+        no_retry_on=values.codes(wish.no_retry_on, "--no-retry-on"),
         trace=trace(environ),
         hold=wish.hold,
         stdin_key=pieces[0].key if pieces else "",

@@ -90,7 +90,8 @@ def merged(old: "v.Submit", new: "v.Submit", wish: "Wish", given: set[str]) -> "
         field: getattr(old, field)
         for option, field in (
             ("name", "name"), ("tag", "tags"), ("queue", "queue"), ("priority", "priority"), ("cpus", "demand"),
-            ("max_fails", "max_fails"),
+            ("max_fails", "max_fails"), ("retries", "retries"), ("crash_limit", "crash_limit"),
+            ("backoff", "backoff_ms"), ("retry_on", "retry_on"), ("no_retry_on", "no_retry_on"),
         )
         if option not in given
     }  # fmt: skip
@@ -100,9 +101,7 @@ def merged(old: "v.Submit", new: "v.Submit", wish: "Wish", given: set[str]) -> "
         kept["throttle"] = old.throttle
     if "stdin" not in given:
         kept["stdin_of"] = old.stdin_of
-    return msgspec.structs.replace(
-        new, body=codec.dumps(body), retries=old.retries, crash_limit=old.crash_limit, **kept
-    )
+    return msgspec.structs.replace(new, body=codec.dumps(body), **kept)
 
 
 VERBS = {"rerun": Verb(rerun, ("tq rerun 42", "tq rerun last"))}

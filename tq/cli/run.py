@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from tq import limits
 from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.verb import Verb
@@ -22,6 +23,11 @@ def run(
     shell: options.Shell = False,
     time_limit: options.TimeLimit = "",
     kill_after: options.KillAfter = "",
+    retries: options.Retries = 0,
+    crash_limit: options.CrashLimit = limits.crash_limit,
+    backoff: options.Backoff = "1s..5m",
+    retry_on: options.RetryOn = None,
+    no_retry_on: options.NoRetryOn = None,
     cpus: options.Cpus = "",
     stdin: Annotated[
         bool | None,
@@ -42,15 +48,11 @@ def run(
     into a file of the task's own.
     """
     from tq.cli import inputs, request
-    from tq.cli.request import Wish
     from tq.cli.submit import finish, send
 
     context: Context = ctx.obj
     takes_input = inputs.has_input() if stdin is None else stdin
-    wish = Wish(
-        command or [], name, tag or [], queue, priority, cwd, env or [], env_all, shell, time_limit, kill_after,
-        cpus=cpus,
-    )  # fmt: skip
+    wish = request.wished(ctx.params, command or [])
     with context.client() as client:
         request.build(wish, context.environ)  # a wrong request is refused before its input is read
         client.connect()  # nobody types an input for a server that is not there

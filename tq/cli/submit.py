@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from msgspec.structs import replace
 
+from tq import limits
 from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.verb import ARGUMENTS, Verb
@@ -33,6 +34,11 @@ def submit(
     time_limit: options.TimeLimit = "",
     kill_after: options.KillAfter = "",
     if_cut: options.IfCut = "run",
+    retries: options.Retries = limits.retries,
+    crash_limit: options.CrashLimit = limits.crash_limit,
+    backoff: options.Backoff = "1s..5m",
+    retry_on: options.RetryOn = None,
+    no_retry_on: options.NoRetryOn = None,
     cpus: options.Cpus = "",
     stdin: Annotated[bool, typer.Option("--stdin", help="Store this program's input as the task's")] = False,
     key: options.Key = "",
@@ -61,18 +67,14 @@ def submit(
     same command with the same `--key` goes on where it was; left alone, an upload without its end is forgotten after
     ten minutes.
     """
-    from tq.cli import places, plan, request, supply
+    from tq.cli import places, request, supply
 
     is_dashed = _is_dashed(ctx, command or [])
     words, lists = places.split(command or [], is_dashed=is_dashed)
     source = supply.chosen(each_line, from_json, lists)
     if stdin and source is not None and source.reads_stdin:
         raise BadRequest("standard input is either the entries or the tasks' input", hint="read one from a file")
-    wish = request.Wish(
-        words, name, tag or [], queue, priority, cwd, env or [], env_all, shell, time_limit, kill_after, key, array,
-        cpus, max_fails=max_fails, hold=hold, columns=source.columns if source else 0, is_dashed=is_dashed,
-        if_cut=if_cut,
-    )  # fmt: skip
+    wish = request.wished(ctx.params, words, columns=source.columns if source else 0, is_dashed=is_dashed)
     wish.key = key or request.new_key()
     context: Context = ctx.obj
     with context.client() as client:
@@ -80,15 +82,23 @@ def submit(
         if follow and asked.is_array:
             raise BadRequest("--follow shows one task", hint="use --wait, and `tq logs JOB.MEMBER`")
         if dry_run:
-            size = supply.count(source, request.entry_bytes_max(asked)) if source else asked.size
-            stdin_bytes = sum(len(piece.data) for piece in pieces)
-            plan.show(context, replace(asked, size=size), stdin_bytes, request.hint_for(wish))
+            _show_plan(context, wish, asked, pieces, source)
             return
         _hint(context, wish)
         submitted = deliver(context, client, asked, pieces, source)
         print_submitted(context, submitted)
         if wait or follow:
             raise typer.Exit(finish(context, client, submitted.id, is_followed=follow, way=exit_code))
+
+
+def _show_plan(
+    context: Context, wish: "Wish", asked: "v.Submit", pieces: "Sequence[v.Upload]", source: "Supply | None"
+) -> None:
+    from tq.cli import plan, request, supply
+
+    size = supply.count(source, request.entry_bytes_max(asked)) if source else asked.size
+    stdin_bytes = sum(len(piece.data) for piece in pieces)
+    plan.show(context, replace(asked, size=size), stdin_bytes, request.hint_for(wish))
 
 
 def _asked(

@@ -5,6 +5,7 @@ client refuses here is never sent, so that a wrong value stores nothing.
 """
 
 import re
+import signal
 from typing import NamedTuple
 
 from tq import limits
@@ -16,6 +17,8 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _ARRAY = re.compile(r"(-?\d{1,20})-(-?\d{1,20})(?::(-?\d{1,20}))?(?:%(\d{1,20}))?", re.ASCII)
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([KMGT]?)i?B?", re.IGNORECASE | re.ASCII)
 _DURATION_MS_MAX = 100 * 365 * 86_400_000
+_COUNT_MAX = 1_000_000
+_EXIT_CODE_MAX = 255
 _VALUE_MAX = 2**53  # every array value fits a number of JSON and of a shell
 
 
@@ -98,6 +101,42 @@ def priority(value: int) -> int:
     if not -bound <= value <= bound:
         raise BadRequest(f"the priority {value} must lie between {-bound} and {bound}")
     return value
+
+
+def count(value: int, what: str) -> int:
+    """Check a number of times: not negative, and not absurd."""
+    if not 0 <= value <= _COUNT_MAX:
+        raise BadRequest(f"{what} {value}: a number of times is between 0 and {_COUNT_MAX}")
+    return value
+
+
+def backoff_ms(text: str) -> tuple[int, int]:
+    """Parse `1s..5m` into the first and the longest wait; one value is both."""
+    first, dots, longest = text.partition("..")
+    waits = (duration_ms(first), duration_ms(longest if dots else first))
+    if waits[0] > waits[1]:
+        raise BadRequest(f"the backoff {text!r} shrinks", hint=f"write {longest}..{first}")
+    if waits[1] > limits.backoff_ms_max:
+        raise BadRequest(f"the backoff {text!r} is longer than a week (backoff_ms_max)")
+    return waits
+
+
+def codes(texts: list[str], what: str) -> tuple[int, ...]:
+    """Parse exit codes and signals, `1,75,TERM`: a signal N is returned as -N. Repeats are dropped, order is kept."""
+    words = [word.strip() for text in texts for word in text.split(",")]
+    found = tuple(dict.fromkeys(_code(word, what) for word in words))
+    if len(found) > limits.retry_codes_max:
+        raise BadRequest(f"{what} has {len(found)} codes; retry_codes_max is {limits.retry_codes_max}")
+    return found
+
+
+def _code(word: str, what: str) -> int:
+    if word.isascii() and word.isdecimal() and int(word) <= _EXIT_CODE_MAX:
+        return int(word)
+    try:
+        return -signal.Signals["SIG" + word.upper().removeprefix("SIG")]
+    except KeyError:
+        raise BadRequest(f"{what} {word!r}: no exit code and no signal", hint="write 0 to 255, or TERM, KILL") from None
 
 
 def cpus_milli(text: str) -> int:
