@@ -17,7 +17,7 @@ _tq() {
         --queue) COMPREPLY=($(compgen -W "$(tq queue ls -q --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-')" -- "$cur")); return ;;
         --data|--cwd|--cert|--key) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
-    local words="demo up server worker submit rerun run ls show logs wait result cancel hold release requeue retry set forget queue workers drain undrain token join store doctor config completion --url -o --output -q --quiet --color --connect-timeout --version"
+    local words="demo up server worker submit rerun run ls show logs wait result cancel hold release requeue retry set forget queue workers drain undrain token join backup restore store doctor config completion --url -o --output -q --quiet --color --connect-timeout --version"
     case $verb in
         demo) words="" ;;
         up) words="--data --listen --heartbeat --keep --slots --queue --drain-time" ;;
@@ -55,6 +55,8 @@ _tq() {
             *) words="create ls revoke" ;;
         esac ;;
         join) words="--role --name --expires --url -o --output -q --quiet --color --connect-timeout" ;;
+        backup) words="--url -o --output -q --quiet --color --connect-timeout" ;;
+        restore) words="--data --data-on-network --url -o --output -q --quiet --color --connect-timeout" ;;
         store) case $noun in
             check) words="--data --url -o --output -q --quiet --color --connect-timeout" ;;
             stats) words="--data --url -o --output -q --quiet --color --connect-timeout" ;;

@@ -253,10 +253,10 @@ class TestBar:
 
     @pytest.mark.parametrize("columns", [1, 5, 10, 20, 40, 80, 200])
     def test_it_is_shorter_than_the_line(self, columns: int) -> None:
-        assert len(waiting._bar(3, 10_000_000, "3/10000000, 2 failed", columns)) < max(columns, 1)
+        assert len(waiting.bar(3, 10_000_000, "3/10000000, 2 failed", columns)) < max(columns, 1)
 
     def test_it_fills(self) -> None:
-        assert waiting._bar(1, 2, "1/2", 80) == "[############............] 1/2"
+        assert waiting.bar(1, 2, "1/2", 80) == "[############............] 1/2"
 
     @pytest.mark.parametrize(
         "term, quiet, is_shown", [("xterm", False, True), ("dumb", False, False), ("xterm", True, False)]

@@ -20,13 +20,13 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair
 from tests.support.fake_server import Peer
 from tq import __version__, limits
 from tq.core.engine import Engine
-from tq.core.vocabulary import AttemptRef, Capacity, ClientCommand, CreateToken, Held, Recovered, Times
+from tq.core.vocabulary import AttemptRef, BackupPart, Capacity, ClientCommand, CreateToken, Held, Recovered, Times
 from tq.errors import StoreError, TqError, from_code
 from tq.net.link import Link, open_link
 from tq.net.token import Token, make_token
 from tq.server.commit_loop import Pipeline
 from tq.server.committer import run_pipeline
-from tq.server.desk import Desk, Gate
+from tq.server.desk import Desk, Gate, Send
 from tq.server.intake import Intake, Request
 from tq.server.lease_clock import LeaseClock
 from tq.server.registry import Registry
@@ -132,8 +132,14 @@ class Hall:
         self.desk = Desk(
             engine=self.engine, store=self.store, pipeline=self.pipeline, intake=self.intake, registry=self.registry,
             lease_clock=self.lease_clock, gate=self.gate, times=self.times, story=lambda: {"version": __version__},
-            ca_pem=b"the CA", lineage=recovered.lineage, epoch=recovered.epoch, beat_ms=round(BEAT_S * 1_000),
+            back_up=self.back_up, ca_pem=b"the CA", lineage=recovered.lineage, epoch=recovered.epoch,
+            beat_ms=round(BEAT_S * 1_000),
         )  # fmt: skip
+
+    async def back_up(self, send: Send) -> None:
+        """Send a backup of two parts."""
+        await send(BackupPart(0, b"one", 6, 7), more=True)
+        await send(BackupPart(3, b"two", 6, 7), more=False)
 
     def let_flush(self) -> None:
         """Finish the flushes that were held back."""

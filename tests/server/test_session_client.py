@@ -25,7 +25,7 @@ from tq.core.vocabulary import (
     Wait,
     Workers,
 )
-from tq.server.client_session import log_readers_max, waits_max
+from tq.server.client_session import streams_max, waits_max
 from tq.server.follow import pending_slots_max
 from tq.server.log_reader import LogReader
 from tq.store.directory import Room
@@ -254,16 +254,28 @@ async def test_a_waiter_for_many_ids_gets_all_outcomes_in_pieces_that_fit() -> N
 # ---------------------------------------------------------------- logs
 
 
-async def test_log_readers_of_one_connection_are_bounded() -> None:
+async def test_streams_of_one_connection_are_bounded() -> None:
     async with open_hall() as hall:
         client = await hall.client("submit")
         await client.ask(submit())
-        numbers = [client.put(Logs("1", follow=True)) for _ in range(log_readers_max)]
-        with pytest.raises(errors.NotDone, match="logs on one connection"):
+        numbers = [client.put(Logs("1", follow=True)) for _ in range(streams_max)]
+        with pytest.raises(errors.NotDone, match="streams on one connection"):
             await client.ask(Logs("1"))
         client.send(m.Unsubscribe(numbers[0]))
 
         assert (await client.ask(Logs("1"))).state == "queued"
+
+
+async def test_a_backup_comes_in_parts_and_for_admins_alone() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("admin")
+        number = client.put(v.Backup())
+
+        assert (await client.reply(number, wants_more=True)).data == b"one"
+        assert (await client.reply(number)).data == b"two"
+        for role in ("read", "submit"):
+            with pytest.raises(errors.NotAllowed):
+                await (await hall.client(role)).ask(v.Backup())
 
 
 async def running(hall: Any) -> tuple[Any, Any, v.AttemptRef]:

@@ -41,6 +41,8 @@ WORDS: dict[str, str] = {
     "undrain": "drain",
     "token": "token",
     "join": "join",
+    "backup": "backup",
+    "restore": "backup",
     "store": "store",
     "doctor": "doctor",
     "config": "config",

@@ -71,7 +71,7 @@ def until(
     raise Unreachable("the server stopped answering before the end", hint="wait again")
 
 
-def _bar(ended: int, size: int, note: str, columns: int) -> str:
+def bar(ended: int, size: int, note: str, columns: int) -> str:
     """Return a bar and its note, on one line of so many columns; only the note where there is no room for both."""
     wide = min(_BAR_COLUMNS, columns - len(note) - 4)
     if wide < 4:
@@ -94,4 +94,4 @@ class _Bar:
         ended = sum(outcome.ended if outcome.size > 1 else exits.is_ended(outcome) for outcome in outcomes)
         failed = sum(outcome.ended - outcome.succeeded for outcome in outcomes if outcome.size > 1)
         note = f"{ended}/{size}" + (f", {failed} failed" if failed else "")
-        self._line.draw(_bar(ended, size, note, self._line.columns))
+        self._line.draw(bar(ended, size, note, self._line.columns))

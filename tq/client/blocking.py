@@ -17,7 +17,9 @@ from tq.core import vocabulary as v
 from tq.errors import ConfigurationError, NotDone, ProtocolError, TqError, Unknown, Unreachable, from_code
 from tq.wire import messages as m
 
-_READS = (v.Get, v.GetRequest, v.List, v.Wait, v.Workers, v.Tokens, v.Status, v.StoreStatistics, v.Logs, v.Queues)
+_READS = (
+    v.Get, v.GetRequest, v.List, v.Wait, v.Workers, v.Tokens, v.Status, v.StoreStatistics, v.Logs, v.Queues, v.Backup,
+)  # fmt: skip
 _T = TypeVar("_T")
 _FIRST_PAUSE_S = 0.02
 _LONG_S = 60.0

@@ -93,6 +93,15 @@ class Chunk(Word, frozen=True, tag=True):
     attempt: int = 0
 
 
+class BackupPart(Word, frozen=True, tag=True):
+    """Bytes of an archive of `size_bytes` from `offset` on. It holds the store as commit `sequence` left it."""
+
+    offset: int
+    data: bytes
+    size_bytes: int
+    sequence: int
+
+
 class LogsEnd(Word, frozen=True, tag=True):
     """The output is complete (or, without `follow`, this is all there is). Totals in bytes by stream."""
 

@@ -207,6 +207,10 @@ class StoreStatistics(Word, frozen=True, tag=True):
     """What `tq store stats` prints. Answered at the edge, from the store."""
 
 
+class Backup(Word, frozen=True, tag=True):
+    """The whole store and the server's identity, as one archive. Answered at the edge, in many parts."""
+
+
 class Logs(Word, frozen=True, tag=True):
     """Stored output of one task. `attempt` 0 = the latest. Answered at the edge (output is the second door).
 

@@ -8,6 +8,7 @@ Ids are text (`42`, `43.7`) where people give them, and `AttemptRef`s between se
 
 from tq.core.answers import (
     Acted,
+    BackupPart,
     Chunk,
     Document,
     Done,
@@ -23,6 +24,7 @@ from tq.core.answers import (
 )
 from tq.core.commands import (
     AddEntries,
+    Backup,
     Cancel,
     Capacity,
     CreateToken,
@@ -82,6 +84,8 @@ __all__ = [
     "Answer",
     "Assignment",
     "AttemptRef",
+    "Backup",
+    "BackupPart",
     "Cancel",
     "Capacity",
     "Chunk",
@@ -171,12 +175,25 @@ ClientCommand = (
     | Tokens
     | Status
     | StoreStatistics
+    | Backup
     | Logs
 )
 WorkerCommand = Join | Started | Report | Handback | WorkerDrains
 ServerCommand = WorkerLost | Recover | Tick | Retain | Dispatch
 Command = ClientCommand | WorkerCommand | ServerCommand
 Answer = (
-    Submitted | Uploaded | Requested | Acted | Document | Page | Waited | Done | Chunk | LogsEnd | Joined | Recovered
+    Submitted
+    | Uploaded
+    | Requested
+    | Acted
+    | Document
+    | Page
+    | Waited
+    | Done
+    | BackupPart
+    | Chunk
+    | LogsEnd
+    | Joined
+    | Recovered
 )
 Effect = Start | Stop | Recall | Acknowledge | Supersede | TaskChanged | DrainAsked | TokenRevoked

@@ -1,11 +1,11 @@
-"""The session of a client: requests in, answers out, subscriptions (`wait`, `logs`) while it stays.
+"""The session of a client: requests in, answers out, subscriptions (`wait`) and streams (`logs`, `backup`).
 
 The role is checked here before a request goes anywhere, then the bounds of what the core does not look into
 (admission.py). Most requests go through the commit loop, reads among them. What nobody decides, the store's figures, is
 answered here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -16,9 +16,9 @@ from tq.core import vocabulary as v
 from tq.errors import BadRequest, NotDone, ProtocolError
 from tq.net.link import Link
 from tq.server import admission, watch
-from tq.server.desk import Desk
+from tq.server.desk import Desk, Send
 from tq.server.intake import Reply, Request
-from tq.server.log_reader import LogReader
+from tq.server.log_reader import read_logs
 from tq.server.peers import reply
 from tq.server.present import present, present_page, present_worker
 from tq.server.receive import receive_all
@@ -26,7 +26,7 @@ from tq.server.roles import check_allowed, sees_secrets
 from tq.wire import messages as m
 
 waits_max: Final = 256
-log_readers_max: Final = 16  # each may hold what the store has of one attempt: 2 MiB
+streams_max: Final = 16  # each may hold what the store has of one attempt: 2 MiB
 list_items_max: Final = 250  # so that a page of ordinary jobs fits a frame
 _NEWS_S: Final = 0.1  # intermediate answers of one `wait` are at least so far apart
 
@@ -44,7 +44,7 @@ class ClientSession:
         self._waits: dict[int, watch.Waiting] = {}
         self._told_s: dict[int, float] = {}  # by request: when its last intermediate answer left
         self._news: dict[int, dict[str, v.Outcome]] = {}  # by request: what has not been told yet
-        self._readers: dict[int, trio.CancelScope] = {}
+        self._streams: dict[int, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, rest: Sequence[m.Message]) -> None:
@@ -116,7 +116,10 @@ class ClientSession:
             case v.Wait():
                 return self._wait(number, command)
             case v.Logs():
-                self._read_logs(number, command)
+                self._stream(number, partial(read_logs, self._desk, command))
+                return None
+            case v.Backup():
+                self._stream(number, self._desk.back_up)
                 return None
             case v.StoreStatistics():
                 self._answer(number, v.Document(self._desk.store.statistics()))
@@ -237,30 +240,33 @@ class ClientSession:
         if waiting is not None:
             del self._told_s[number], self._news[number]
             self._desk.registry.watch.unsubscribe(waiting)
-        reader = self._readers.pop(number, None)
-        if reader is not None:
-            reader.cancel()
+        stream = self._streams.pop(number, None)
+        if stream is not None:
+            stream.cancel()
 
-    def _read_logs(self, number: int, logs: v.Logs) -> None:
-        if len(self._readers) >= log_readers_max:
-            raise NotDone(f"{log_readers_max} logs on one connection are enough", hint="open another one")
-        if number in self._readers:
-            raise BadRequest(f"request {number} reads logs already")
+    # ------------------------------------------------------------ streams
+
+    def _stream(self, number: int, run: Callable[[Send], Awaitable[None]]) -> None:
+        """Let `run` send the answers to a request one after the other, as fast as the client reads."""
+        if len(self._streams) >= streams_max:
+            raise NotDone(f"{streams_max} streams on one connection are enough", hint="open another one")
+        if number in self._streams:
+            raise BadRequest(f"request {number} is being answered already")
         if self._nursery is None:
             raise RuntimeError("the session does not run")
-        scope = self._readers[number] = trio.CancelScope()
-        self._nursery.start_soon(self._read_logs_loop, number, logs, scope)
+        scope = self._streams[number] = trio.CancelScope()
+        self._nursery.start_soon(self._stream_loop, number, run, scope)
 
-    async def _read_logs_loop(self, number: int, logs: v.Logs, scope: trio.CancelScope) -> None:
+    async def _stream_loop(self, number: int, run: Callable[[Send], Awaitable[None]], scope: trio.CancelScope) -> None:
         async def send(answer: v.Answer, *, more: bool) -> None:
             await self._link.send(reply(number, answer, more=more))
 
         with scope:
             try:
-                await LogReader(self._desk, logs, send).run()
+                await run(send)
             except errors.Refused as refusal:
                 self._answer(number, refusal)
-        self._readers.pop(number, None)
+        self._streams.pop(number, None)
 
 
 def _bulk_bytes(command: v.ClientCommand) -> int:

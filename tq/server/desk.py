@@ -1,10 +1,10 @@
 """What every session of one server shares, wired once in serve.py. Holds references, decides nothing."""
 
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple, Protocol
 
 from tq.core.engine import Engine
-from tq.core.vocabulary import AddEntries, Submit, Times, Upload
+from tq.core.vocabulary import AddEntries, Answer, Submit, Times, Upload
 from tq.errors import NotDone
 from tq.server.commit_loop import STOPPING, Pipeline
 from tq.server.intake import Intake
@@ -34,6 +34,12 @@ class Gate:
             raise LOW_DISK
 
 
+class Send(Protocol):
+    """Sends one of several answers to a request; waits while the client does not read."""
+
+    async def __call__(self, answer: Answer, *, more: bool) -> None: ...  # noqa: D102
+
+
 class Desk(NamedTuple):
     """The parts of a running server that sessions use. `story` gives the server's own part of `status`."""
 
@@ -46,6 +52,7 @@ class Desk(NamedTuple):
     gate: Gate
     times: Callable[[], Times]
     story: Callable[[], dict[str, Any]]
+    back_up: Callable[[Send], Awaitable[None]]
     ca_pem: bytes
     lineage: int
     epoch: int

@@ -5,7 +5,7 @@ on disk; and whatever an attempt printed was written before its report, so after
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
@@ -13,17 +13,14 @@ from tq import errors
 from tq.core import vocabulary as v
 from tq.core.view import View
 from tq.errors import BadRequest, TaskNotFound
-from tq.server.desk import Desk
+from tq.server.desk import Desk, Send
 from tq.server.follow import Reader, Sight, TaskKey, find, look
 from tq.server.intake import Look, Request
 
 
-class Send(Protocol):
-    """Sends one answer; waits while the client does not read."""
-
-    async def __call__(self, answer: v.Answer, *, more: bool) -> None:
-        """Send."""
-        ...
+async def read_logs(desk: Desk, logs: v.Logs, send: Send) -> None:
+    """Send everything that was asked for. Raises Refused, where that ends it."""
+    await LogReader(desk, logs, send).run()
 
 
 class LogReader:

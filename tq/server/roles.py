@@ -37,6 +37,7 @@ ALLOWED: Final[dict[type[Any], frozenset[str]]] = {
     v.Workers: READ,
     v.Status: READ,
     v.StoreStatistics: READ,
+    v.Backup: ADMIN,
     v.Logs: READ,
     v.Drain: ADMIN,
     v.CreateToken: ADMIN,

@@ -31,7 +31,8 @@ from tq.core.vocabulary import Answer, CreateToken, Recovered
 from tq.net import listen
 from tq.net.log import log, set_level
 from tq.net.token import Token, is_token
-from tq.server import connection_file, loops
+from tq.server import backup, connection_file, loops
+from tq.server.backup import Backups
 from tq.server.clock import Clock
 from tq.server.commit_loop import Pipeline
 from tq.server.committer import Committer, run_pipeline
@@ -62,6 +63,7 @@ def main(settings: Settings) -> int:
     _raise_open_files(settings)
     with hold_directory(settings.data, allow_network=settings.data_on_network) as lock:
         check_format(settings.data)
+        backup.clear(settings.data)
         identity = _identity(settings)
         store = open_store(lock)
         if store.note:
@@ -142,6 +144,7 @@ class Server:
             gate=self.gate,
             times=self.clock.times,
             story=self.story,
+            back_up=Backups(self.store, self.clock.times, lambda: self.gate.room).run,
             ca_pem=self.identity.ca_pem.encode(),
             lineage=recovered.lineage,
             epoch=recovered.epoch,

@@ -10,6 +10,7 @@ Checked before anything in it is opened. What else lies there (identity/, connec
 
 import os
 import re
+import shutil
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from tq.store.lock import DataLock, lock_directory
 from tq.store.turns import Watermark
 
 FORMAT: Final = 1
+RESTORING: Final = "restoring"  # a directory in which a restore is under way, or was cut off (restore.py)
 
 # Recovery writes tables as large as the logs: without that room even a restart fails (measured).
 low_water_bytes: Final = max(free_bytes_min, 2 * wal_bytes_max)
@@ -116,6 +118,8 @@ def check_format(data: Path) -> None:
     """Raise ConfigurationError if the store in `data` is newer than this program, or if `db` is none of ours."""
     path = data / "format"
     if not path.exists():
+        if (data / RESTORING).exists():
+            raise ConfigurationError(f"a restore into {data} was cut off", hint="run `tq restore` again")
         if (data / "db").exists():
             raise ConfigurationError(f"{data} holds a database that tq did not make (no file `format`)")
         return
@@ -144,6 +148,7 @@ def prepare(data: Path) -> None:
         finally:
             os.close(fd)
         new.rename(path)
+    shutil.rmtree(data / RESTORING, ignore_errors=True)  # of a restore that was cut off when all was there
     if not (data / "watermark").exists():
         if (data / "db").exists():
             raise StoreDamaged(f"the file {data / 'watermark'} is missing, but there is a database")

@@ -52,7 +52,7 @@ class DiskStore:
             for table, keys in KEYS.items()
         }
         self._failure = ""
-        self._trimmer = Trimmer(self._flush_memtables, runs["state"].trimmed)
+        self._trimmer = Trimmer(self.flush_memtables, runs["state"].trimmed)
 
     # ---------------------------------------------------------------- reads
 
@@ -157,13 +157,25 @@ class DiskStore:
         self.flushed = sequence
         self._trimmer.flushed(sequence)
 
-    def _flush_memtables(self) -> bool:
-        """Flush the memtables; a failure shows at the next write or flush."""
+    def flush_memtables(self) -> bool:
+        """Flush the memtables, in any thread; a failure shows at the next write or flush."""
         try:
             self._db.flush()
         except RocksError as error:
             self._fail("flush its memtables", error)
         return not self._failure
+
+    def checkpoint(self, place: Path) -> int:
+        """Make a copy of the database in the new directory `place`; return the turn that it stands at.
+
+        For the thread that writes. It holds that up, so `flush_memtables` in another thread comes first.
+        """
+        self._check_usable()
+        try:
+            self._db.checkpoint(place)
+        except RocksError as error:  # if the disk is to blame, the next write says so
+            raise StoreError(f"no copy of the database could be made: {error}") from None
+        return self.sequence
 
     def compact(self) -> None:
         """Write everything into tables and rewrite them without what was deleted or forgotten. Blocks until done."""
