@@ -55,6 +55,16 @@ history_max: Final = 10
 result_inline_bytes_max: Final = 1_024
 result_bytes_max: Final = 128 * KIB
 
+# Function tasks. A process that calls functions is replaced after so many calls, when it has grown by more than that
+# beside twice its first size, or when it was idle for so long.
+function_chars_max: Final = 255
+function_calls_max: Final = 50_000
+function_growth_bytes_max: Final = 256 * MIB
+function_idle_s_max: Final = 300.0
+exception_message_bytes_max: Final = 2 * KIB
+exception_traceback_bytes_max: Final = 16 * KIB
+modules_max: Final = 256
+
 # Workers.
 heartbeat_s: Final = 5.0
 missed_beats_max: Final = 3

@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 
 from tq.core.task import Cause
 from tq.core.vocabulary import Assignment, AttemptRef, End
-from tq.wire import codec
+from tq.wire import codec, plain
 from tq.wire.body import Body, Usage
 from tq.worker import frames, launcher
 
@@ -23,6 +23,17 @@ PATIENCE_S: Final = 30.0
 def body(*argv: str | bytes, cwd: str = "/", **fields: Any) -> bytes:
     """Return the bytes of a body."""
     return codec.dumps(Body(tuple(os.fsencode(word) for word in argv), os.fsencode(cwd), **fields))
+
+
+def call(function: str, *positional: Any, **named: Any) -> bytes:
+    """Return the bytes of a body that calls a function; what is a field of a body is no argument."""
+    fields = {name: named.pop(name) for name in list(named) if name in Body.__struct_fields__}
+    return codec.dumps(Body((), b"", function=function, arguments=packed([list(positional), named]), **fields))
+
+
+def packed(value: Any) -> bytes:
+    """Return the bytes of plain data."""
+    return plain.dumps(value, 1 << 20, "")
 
 
 def ref(job: int, member: int = 0, attempt: int = 1) -> AttemptRef:
@@ -203,3 +214,10 @@ class Link:
             assert offset == len(text), "a gap"
             text += data
         return text
+
+
+def value_of(link: Link, data: bytes) -> Any:
+    """Run a call that returns, and return what."""
+    end = link.run(data, secrets.randbelow(2**31) + 1)
+    assert (end.cause, end.code) == (Cause.EXIT, 0), usage(end).error
+    return plain.loads(end.value)

@@ -7,7 +7,7 @@ import msgspec
 
 
 class Body(msgspec.Struct, frozen=True, array_like=True):
-    """What a worker needs to run a task. `environment` are NAME=VALUE pairs that the submitter chose.
+    """What a worker needs to run a task, or to call a function. `environment` are NAME=VALUE pairs of the submitter's.
 
     `time_limit_ms` 0 = none. `stdin` is the input when it is small; a large one is a blob (`Start.stdin`).
     """
@@ -23,6 +23,9 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     columns: int = 0  # of each member's entry, 0 = no entries; {} {1} {2} {#} in argv then stand for it
     is_shell: bool = False  # a shell reads argv: each column is quoted as one word of it
     stops_when_cut: bool = False  # KILLed when its worker hears nothing of the server, before anybody else gets it
+    function: str = ""  # `module:qualname`: this is called, in a warm process, and argv is empty
+    arguments: bytes = b""  # plain data (wire/plain.py): [positional, by name]
+    has_plain_entries: bool = False  # an entry is plain data, one value; else columns of text
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):

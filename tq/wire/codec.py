@@ -81,7 +81,7 @@ def encode(messages: Sequence[Message]) -> bytes:
 
 def decode(body: bytes) -> list[Message]:
     """Return the messages in the body of a frame, at least one; `ProtocolError` for anything else."""
-    items = _loads(body)
+    items = unpack(body)
     try:
         messages = msgspec.convert((items,), _Frame, strict=True, builtin_types=(bytes,)).messages
     except msgspec.ValidationError as error:
@@ -100,14 +100,19 @@ def dumps(record: msgspec.Struct) -> bytes:
 
 def loads(data: bytes, kind: type[_Record]) -> _Record:
     """Return the opaque part of a message, checked as strictly as a frame; `ProtocolError` for anything else."""
-    item = _loads(data)
+    item = unpack(data)
     try:
         return msgspec.convert(item, kind, strict=True, builtin_types=(bytes,))
     except msgspec.ValidationError as error:
         raise ProtocolError(f"not a {kind.__name__}: {_without_values(error)}") from error
 
 
-def _loads(data: bytes) -> Any:
+def pack(value: Any) -> bytes:
+    """Return the CBOR of plain values, which whoever calls has checked (wire/plain.py)."""
+    return cbor2.dumps(value)
+
+
+def unpack(data: bytes) -> Any:
     """Return the one CBOR item that `data` is: null, bools, int64, floats, strings, lists, dicts by string."""
     source = BytesIO(data)
     decoder = cbor2.CBORDecoder(

@@ -9,7 +9,7 @@ Whoever moves an attempt from one phase to the next is named in launcher.py. No 
 
 from collections.abc import Iterator
 from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef, End
@@ -18,6 +18,10 @@ from tq.wire.body import Usage
 from tq.worker.frames import Output, Spawn
 from tq.worker.output import Stream, dropped_bytes
 from tq.worker.program import Program, StoredInput
+
+if TYPE_CHECKING:
+    from tq.worker.caller import Caller
+    from tq.worker.calls import Returned
 
 error_bytes_max: Final = 400  # a PATH that was searched in vain can be long
 
@@ -35,7 +39,7 @@ class Phase(IntEnum):
 class Order:
     """What one `Spawn` says about all of its attempts. `stdin` is its large input, if it has one."""
 
-    __slots__ = ("_environment", "is_array", "lane", "program", "stdin", "worker")
+    __slots__ = ("_names", "is_array", "lane", "program", "stdin", "worker")
 
     def __init__(self, spawn: Spawn, program: Program, stdin: StoredInput | None) -> None:
         self.lane = spawn.lane
@@ -43,30 +47,30 @@ class Order:
         self.stdin = stdin or program.stdin
         self.is_array = spawn.is_array
         self.worker = spawn.worker.encode()
-        self._environment = {
-            **program.environment,
-            b"TQ_QUEUE": spawn.queue.encode(),
-            b"TQ_WORKER": self.worker,
-        }
+        self._names = {b"TQ_QUEUE": spawn.queue.encode(), b"TQ_WORKER": self.worker}
         if spawn.trace:
-            self._environment[b"TRACEPARENT"] = spawn.trace.encode()
+            self._names[b"TRACEPARENT"] = spawn.trace.encode()
 
     def environment(self, ref: AttemptRef, value: int, entry: bytes | None) -> dict[bytes, bytes]:
         """Return the whole environment of one attempt."""
-        environment = self._environment.copy()
+        return {**self.program.environment, **self.names(ref, value, entry)}
+
+    def names(self, ref: AttemptRef, value: int, entry: bytes | None) -> dict[bytes, bytes]:
+        """Return the variables that tell one attempt what it is."""
+        names = self._names.copy()
         job = b"%d" % ref.job
-        environment[b"TQ_JOB"] = job
+        names[b"TQ_JOB"] = job
         if self.is_array:
             member = b"%d" % value
-            environment[b"TQ_MEMBER"] = member
-            environment[b"TQ_TASK"] = job + b"." + member
+            names[b"TQ_MEMBER"] = member
+            names[b"TQ_TASK"] = job + b"." + member
         else:
-            environment[b"TQ_TASK"] = job
-        environment[b"TQ_ATTEMPT"] = b"%d" % ref.attempt
-        environment[b"TQ_FENCE"] = b"%d" % ref.lease
-        if entry is not None:
-            environment[b"TQ_ENTRY"] = entry.replace(b"\0", b" ")
-        return environment
+            names[b"TQ_TASK"] = job
+        names[b"TQ_ATTEMPT"] = b"%d" % ref.attempt
+        names[b"TQ_FENCE"] = b"%d" % ref.lease
+        if entry is not None and not self.program.has_plain_entries:
+            names[b"TQ_ENTRY"] = entry.replace(b"\0", b" ")
+        return names
 
 
 class Attempt:
@@ -78,9 +82,9 @@ class Attempt:
     """
 
     __slots__ = (
-        "begin", "cause", "code", "core_dumped", "credit", "entry", "error", "fds", "is_killed", "is_stuck",
-        "is_swept", "is_watched", "order", "output_held", "peak_kib", "phase", "pid", "push_pause", "pushed_at",
-        "ref", "run_us", "streams", "system_us", "user_us", "value", "written",
+        "begin", "caller", "cause", "code", "core_dumped", "credit", "entry", "error", "fds", "is_killed",
+        "is_stuck", "is_swept", "is_watched", "order", "output_held", "peak_kib", "phase", "pid", "push_pause",
+        "pushed_at", "ref", "returned", "run_us", "streams", "system_us", "user_us", "value", "written",
     )  # fmt: skip
 
     def __init__(self, ref: AttemptRef, value: int, order: Order, entry: bytes | None = None) -> None:
@@ -107,6 +111,8 @@ class Attempt:
         self.is_killed = False  # by the launcher, when its grace was over
         self.is_swept = False  # its leftovers have been killed once
         self.is_stuck = False  # something of it does not die
+        self.caller: Caller | None = None  # the process that calls its function, while it does
+        self.returned = b""
         self.credit: int | None = None
         self.pushed_at = 0.0
         self.push_pause = 0.0
@@ -137,12 +143,22 @@ class Attempt:
             self.streams = None
         return rest
 
+    def take_answer(self, answer: "Returned") -> None:
+        """The call of its function has come to an end. Why it was asked to stop before, if it was, stays."""
+        self.cause = self.cause or answer.cause
+        self.code = answer.code
+        self.returned = answer.value
+        self.error = _bounded(answer.error)
+        self.user_us = answer.user_us
+        self.system_us = answer.system_us
+        self.peak_kib = answer.peak_kib
+
     def fail(self, cause: int, code: int = 0, error: str = "") -> None:
         """It ended without having run, and this is why."""
         self.phase = Phase.ENDED
         self.cause = cause
         self.code = code
-        self.error = error.encode(errors="backslashreplace")[:error_bytes_max].decode(errors="ignore")
+        self.error = _bounded(error)
 
     def end(self) -> End:
         """Return the report. `take_rest` comes before."""
@@ -158,4 +174,8 @@ class Attempt:
             self.output_held,
             self.error,
         )
-        return End(self.ref, cause, self.code, self.run_us, codec.dumps(usage))
+        return End(self.ref, cause, self.code, self.run_us, codec.dumps(usage), self.returned)
+
+
+def _bounded(error: str) -> str:
+    return error.encode(errors="backslashreplace")[:error_bytes_max].decode(errors="ignore")

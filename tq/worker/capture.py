@@ -116,21 +116,42 @@ class Capture:
         fd = attempt.fds[index]
         attempt.fds[index] = -1
         if attempt.is_watched:
-            del self._by_fd[fd]
-            self._poll.unregister(fd)
+            self._unwatch(fd)
         close(fd)
+
+    def _unwatch(self, fd: int) -> None:
+        del self._by_fd[fd]
+        self._poll.unregister(fd)
 
     def drain(self, attempt: Attempt) -> bool:
         """The main process has ended: read what is there. Return whether both pipes are at their end."""
+        self._read_rest(attempt)
+        if attempt.fds == [-1, -1]:
+            return True
+        self._watch(attempt)  # somebody else holds them
+        return False
+
+    def release(self, attempt: Attempt, *, is_read: bool) -> bool:
+        """The attempt leaves its pipes to another, and what it wrote is taken (`is_read`: there may be something).
+
+        Return whether both are still open.
+        """
+        if is_read:
+            self._read_rest(attempt)
+        is_whole = -1 not in attempt.fds
+        if attempt.is_watched:
+            for fd in attempt.fds:
+                if fd >= 0:
+                    self._unwatch(fd)
+        attempt.fds = [-1, -1]
+        return is_whole
+
+    def _read_rest(self, attempt: Attempt) -> None:
         for index in (0, 1):
             if attempt.fds[index] >= 0:
                 for _ in range(_reads_at_end_max):
                     if not self._read(attempt, index):
                         break
-        if attempt.fds == [-1, -1]:
-            return True
-        self._watch(attempt)  # somebody else holds them
-        return False
 
     def cut(self, attempt: Attempt) -> None:
         """Close the pipes that are still open, whoever holds their other ends."""

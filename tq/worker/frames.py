@@ -4,7 +4,7 @@ One stream socket between the two processes. A frame is its length (u32, big-end
 array whose first item is the message's name; at most `frame_bytes_max`. Refs, assignments and ends are those of the
 core's vocabulary, so that the worker passes them on as they are, and `Spawn` carries the submitted body unparsed.
 
-    down   Spawn Stop Recall Follow Slots Input Forget Ping
+    down   Spawn Stop Recall Follow Slots Input Forget Lease Functions Ping
     up     Ended Started Output Recalled Pong
 
 End of file on the launcher's side means: kill everything, exit. Frames keep their order, so all `Output` of an
@@ -112,6 +112,14 @@ class Lease(_Frame, frozen=True, tag=True):
     until_s: float
 
 
+class Functions(_Frame, frozen=True, tag=True):
+    """Whose functions may be called (none before this comes), where they are imported from, and where they run."""
+
+    modules: tuple[str, ...]
+    path: tuple[str, ...]
+    directory: str
+
+
 class Ping(_Frame, frozen=True, tag=True):
     """Answer with a Pong. A launcher that does not is stuck in a spawn, and only KILL helps."""
 
@@ -158,7 +166,7 @@ class Pong(_Frame, frozen=True, tag=True):
     degraded: int
 
 
-Down = Spawn | Stop | Recall | Follow | Slots | Input | Forget | Lease | Ping
+Down = Spawn | Stop | Recall | Follow | Slots | Input | Forget | Lease | Functions | Ping
 Up = Ended | Started | Output | Recalled | Pong
 
 _encoder: Final = msgspec.msgpack.Encoder()
@@ -168,6 +176,11 @@ _up: Final = msgspec.msgpack.Decoder(Up)
 
 def encode(message: Down | Up) -> bytes:
     """Return `message` as one frame, or raise `FrameError` if it is too long."""
+    return framed(message)
+
+
+def framed(message: msgspec.Struct) -> bytes:
+    """Return any message as one frame; as `encode`."""
     body = _encoder.encode(message)
     if len(body) > frame_bytes_max:
         raise FrameError(f"a frame of {len(body)} bytes exceeds frame_bytes_max ({frame_bytes_max})")
@@ -180,8 +193,26 @@ def input_frames(blob: int, data: bytes) -> Iterator[Input]:
         yield Input(blob, offset, data[offset : offset + input_piece_bytes])
 
 
+def cut_frames(buffer: bytearray) -> list[bytes]:
+    """Take the bodies of all complete frames out of `buffer`; decode nothing before a frame is complete."""
+    bodies: list[bytes] = []
+    begin = 0
+    while len(buffer) - begin >= _LENGTH_BYTES:
+        size = int.from_bytes(buffer[begin : begin + _LENGTH_BYTES], "big")
+        if size > frame_bytes_max:
+            raise FrameError(f"a frame of {size} bytes exceeds frame_bytes_max ({frame_bytes_max})")
+        end = begin + _LENGTH_BYTES + size
+        if end > len(buffer):
+            break
+        bodies.append(bytes(buffer[begin + _LENGTH_BYTES : end]))
+        begin = end
+    if begin:
+        del buffer[:begin]
+    return bodies
+
+
 class _Reader:
-    """Collects received bytes and cuts them into frames; decodes nothing before a frame is complete."""
+    """Collects received bytes and cuts them into frames."""
 
     __slots__ = ("_buffer",)
 
@@ -189,22 +220,8 @@ class _Reader:
         self._buffer = bytearray()
 
     def _cut(self, data: bytes) -> list[bytes]:
-        buffer = self._buffer
-        buffer += data
-        bodies: list[bytes] = []
-        begin = 0
-        while len(buffer) - begin >= _LENGTH_BYTES:
-            size = int.from_bytes(buffer[begin : begin + _LENGTH_BYTES], "big")
-            if size > frame_bytes_max:
-                raise FrameError(f"a frame of {size} bytes exceeds frame_bytes_max ({frame_bytes_max})")
-            end = begin + _LENGTH_BYTES + size
-            if end > len(buffer):
-                break
-            bodies.append(bytes(buffer[begin + _LENGTH_BYTES : end]))
-            begin = end
-        if begin:
-            del buffer[:begin]
-        return bodies
+        self._buffer += data
+        return cut_frames(self._buffer)
 
 
 class DownReader(_Reader):

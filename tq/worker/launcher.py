@@ -29,12 +29,13 @@ from typing import Final
 
 from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef
-from tq.worker import containment, frames
+from tq.worker import containment, frames, functions
 from tq.worker.attempt import Attempt, Order, Phase
 from tq.worker.capture import Capture
 from tq.worker.guard import Guard
 from tq.worker.lanes import Lanes
 from tq.worker.lives import Lives
+from tq.worker.pool import FunctionNotAllowed, Pool
 from tq.worker.program import Programs, SpawnError, StoredInput
 from tq.worker.reports import Reports
 from tq.worker.spawn import CwdMissing, Spawner
@@ -76,6 +77,7 @@ class Launcher:
         self._lanes: Final = Lanes()
         self._spawner: Final = Spawner()
         self._programs: Final = Programs(os.environb)
+        self._pool: Final = Pool(self._poll, self._spawner, self._lives, self._capture, os.environb)
         self._inputs: Final[dict[int, StoredInput]] = {}
         self._held: Final[dict[AttemptRef, Attempt]] = {}
         self._guard: Final = Guard()
@@ -97,17 +99,20 @@ class Launcher:
         lives, capture, reports = self._lives, self._capture, self._reports
         if lives.more:
             lives.reap(now)
-        for fd, _ in events:
+        for fd, what in events:
             if fd == self._signals:
                 os.read(fd, 4096)
                 lives.reap(now)
             elif fd == self._fd:
                 self._receive(now)
+            elif self._pool.ready(fd, what, now):
+                pass
             elif (attempt := capture.ready(fd)) is not None:
                 lives.closed(attempt)
         self._cut_off(now)
         lives.tick(now)
         lives.settle(now)
+        self._pool.tick(now)
         self._start()
         capture.tick(now)
         reports.tick(now, lives.live == 0 and self._lanes.queued == 0)
@@ -118,7 +123,7 @@ class Launcher:
         """Return how long to wait for events: until the next thing is due."""
         if self._more or self._lives.more:
             return 0.0
-        due = min(self._capture.due(), self._lives.due(), self._reports.due())
+        due = min(self._capture.due(), self._lives.due(), self._pool.due(), self._reports.due())
         wait_s = min(due - time.monotonic(), self._guard.wait_s())
         return -1.0 if wait_s == float("inf") else min(max(0.0, wait_s), _wait_s_max)
 
@@ -167,6 +172,8 @@ class Launcher:
                 self._inputs.pop(message.blob, None)
             case frames.Lease():
                 self._guard.renew(message.until_s)
+            case frames.Functions():
+                self._pool.offer(message)
             case frames.Ping():
                 self._reports.send(
                     frames.Pong(self._lives.live, self._lanes.queued, self._reports.unsent_bytes, self._lives.degraded)
@@ -260,12 +267,17 @@ class Launcher:
         order = attempt.order
         attempt.begin = time.monotonic()  # a short task has run when posix_spawn returns
         try:
-            attempt.pid, *attempt.fds = self._spawner.start(
-                order.program,
-                order.program.arguments(attempt.value, attempt.entry),
-                order.environment(attempt.ref, attempt.value, attempt.entry),
-                order.stdin,
-            )
+            if order.program.function:
+                self._pool.start(attempt)
+            else:
+                attempt.pid, *attempt.fds = self._spawner.start(
+                    order.program,
+                    order.program.arguments(attempt.value, attempt.entry),
+                    order.environment(attempt.ref, attempt.value, attempt.entry),
+                    order.stdin,
+                )
+        except FunctionNotAllowed as error:
+            self._not_started(attempt, Cause.UNKNOWN_FUNCTION, functions.NOT_FOUND, str(error))
         except CwdMissing as error:
             self._not_started(attempt, Cause.CWD_MISSING, _CWD_MISSING_CODE, str(error))
         except SpawnError as error:
@@ -286,7 +298,10 @@ class Launcher:
     def _ended(self, attempt: Attempt, now: float) -> None:
         self._drop_started(attempt)
         self._capture.forget(attempt)
-        self._reports.add(attempt, now)
+        if attempt.cause == Cause.WORKER_TROUBLE:
+            self._reports.send(frames.Recalled((attempt.ref,), attempt.cause, attempt.error))
+        else:
+            self._reports.add(attempt, now)
 
     def _drop_started(self, attempt: Attempt) -> None:
         attempt.phase = Phase.ENDED

@@ -17,6 +17,7 @@ from tq.worker import containment
 from tq.worker.hands import Hands
 from tq.worker.home import Home
 from tq.worker.machine import look
+from tq.worker.modules import imports
 from tq.worker.settings import Settings
 from tq.worker.slots import Slots
 from tq.worker.spool import Spool
@@ -36,6 +37,7 @@ class Life:
         self.home = home
         self.id = secrets.randbits(_ID_BITS) or 1
         self.capacity = _capacity(settings)
+        self.imports = imports(settings.modules)
         self.spool = Spool(home.path / "spool")
         lineage, restored = _restore(self.spool, home.last.lineage)
         self.hands = Hands(Slots(self.capacity, restored), f"{self.id:016x}")
@@ -86,6 +88,7 @@ def _capacity(settings: Settings) -> Capacity:
         queues=settings.queues,
         labels=settings.labels,
         level=containment.LEVEL,
+        modules=settings.modules,
     )
 
 

@@ -28,6 +28,7 @@ from tq import limits
 from tq.core.task import Cause
 from tq.worker import containment
 from tq.worker.attempt import Attempt, Phase
+from tq.worker.caller import Caller
 from tq.worker.capture import Capture
 
 _reaps_by_turn_max: Final = 128
@@ -56,6 +57,7 @@ class Lives:
         self.live = 0
         self._capture: Final = capture
         self._on_end: Final = on_end
+        self.spare: Final[set[int]] = set()  # unreaped processes that call functions, without an attempt (pool.py)
         self._mains: Final[dict[int, Attempt]] = {}  # by pid, until reaped
         self._by_pid: Final[dict[int, Attempt]] = {}  # by the main's pid, until ended: session and group bear it
         self._sweeping: Final[set[Attempt]] = set()
@@ -77,6 +79,15 @@ class Lives:
         self._by_pid[attempt.pid] = attempt
         attempt.phase = Phase.RUNNING
         self._capture.add(attempt)
+        if attempt.caller is None or attempt.caller.is_ready:
+            self._limit(attempt)
+
+    def begin(self, attempt: Attempt, now: float) -> None:
+        """What calls the function of `attempt` has started: only now it begins."""
+        attempt.begin = now
+        self._limit(attempt)
+
+    def _limit(self, attempt: Attempt) -> None:
         if limit_s := attempt.order.program.time_limit_s:
             self._set_timer(attempt.begin + limit_s, _Timer.TIME_LIMIT, attempt)
 
@@ -96,9 +107,10 @@ class Lives:
         if grace_s > 0:
             self._set_timer(now + grace_s, _Timer.KILL, attempt)
         else:
-            self._kill(attempt, now)
+            self.kill(attempt, now)
 
-    def _kill(self, attempt: Attempt, now: float) -> None:
+    def kill(self, attempt: Attempt, now: float) -> None:
+        """KILL a started attempt."""
         attempt.is_killed = True
         containment.signal_group(attempt.pid, signal.SIGKILL)
         self._set_timer(now + limits.unkillable_s, _Timer.STUCK, attempt)
@@ -120,6 +132,7 @@ class Lives:
             attempt = self._mains.pop(pid, None)
             if attempt is None:
                 self._orphans.pop(pid, None)
+                self.spare.discard(pid)
             else:
                 self._exited(attempt, status, usage, now)
         else:
@@ -134,6 +147,8 @@ class Lives:
         attempt.user_us = int(usage.ru_utime * 1e6)
         attempt.system_us = int(usage.ru_stime * 1e6)
         attempt.peak_kib = self._peak_kib(usage.ru_maxrss, now)
+        if attempt.caller is not None:
+            _cut_short(attempt, attempt.caller)
         attempt.phase = Phase.DRAINING
         if attempt.is_killed:  # and all that is left of it shall be, now
             self._cut(attempt)
@@ -141,6 +156,14 @@ class Lives:
             self.closed(attempt)
         else:
             self._set_timer(now + _drain_s, _Timer.CUT, attempt)
+
+    def returned(self, attempt: Attempt, now: float) -> None:
+        """The call of a function came to its end, and nothing is left of it; its process is spare."""
+        attempt.run_us = int((now - attempt.begin) * 1e6)
+        attempt.caller = None
+        del self._mains[attempt.pid]
+        self.spare.add(attempt.pid)
+        self._finish(attempt, now)
 
     def _peak_kib(self, seen: int, now: float) -> int:
         """Return a child's peak memory, 0 = not known.
@@ -176,9 +199,9 @@ class Lives:
         self._is_dirty = False
         waiting: set[Attempt] = set()
         children = self._children.read()
-        if children.count(b" ") > len(self._mains):  # a child that is no main process is an orphan
+        if children.count(b" ") > len(self._mains) + len(self.spare):  # a child that is neither is an orphan
             for pid in map(int, children.split()):
-                if pid not in self._mains:
+                if pid not in self._mains and pid not in self.spare:
                     waiting |= self._sweep_orphan(pid)
         for attempt in self._sweeping - waiting if waiting else list(self._sweeping):
             self._finish(attempt, now)
@@ -242,7 +265,7 @@ class Lives:
                     self.degraded += 1
             elif attempt.phase is Phase.RUNNING:
                 if what is _Timer.KILL:
-                    self._kill(attempt, now)
+                    self.kill(attempt, now)
                 else:
                     self.stop(attempt, Cause.TIME_LIMIT, None, now)
         if self._sweeping and self._swept_at + _sweep_again_s <= now:
@@ -254,3 +277,19 @@ class Lives:
         if len(self._timers) > 4 * self.live + _timers_spare:  # an hour's limit on tasks of a millisecond
             self._timers = [timer for timer in self._timers if timer[3].phase is not Phase.ENDED]
             heapq.heapify(self._timers)
+
+
+def _cut_short(attempt: Attempt, caller: Caller) -> None:
+    """The process of a call has ended, which is the call's end, too, unless it has left an answer."""
+    attempt.caller = None
+    attempt.user_us = attempt.system_us = 0  # of all its calls
+    if (answer := caller.last_answer()) is not None:
+        attempt.take_answer(answer)
+    elif attempt.cause:
+        pass
+    elif not caller.is_ready:
+        attempt.cause = Cause.WORKER_TROUBLE
+        attempt.error = f"the process that calls functions ended before it was ready ({attempt.code})"
+    elif attempt.code == 0:
+        attempt.cause = Cause.BAD_RESULT
+        attempt.error = "its process ended before the function returned"

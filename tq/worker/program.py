@@ -69,7 +69,8 @@ class Program:
 
     __slots__ = (
         "_found", "_found_at", "_found_name", "_is_shell", "_is_template", "argv", "cwd", "environment", "flaw",
-        "is_loud", "kill_after_s", "stdin", "stop_signal", "stops_when_cut", "time_limit_s", "umask",
+        "function", "has_plain_entries", "is_loud", "kill_after_s", "packed_arguments", "stdin", "stop_signal",
+        "stops_when_cut", "time_limit_s", "umask",
     )  # fmt: skip
 
     def __init__(self, body: Body, base: Mapping[bytes, bytes]) -> None:
@@ -81,6 +82,9 @@ class Program:
         self.kill_after_s = max(0, body.kill_after_ms) / 1000
         self.stop_signal = body.stop_signal if body.stop_signal in _SIGNALS else signal.SIGTERM
         self.stdin = StoredInput(body.stdin) if body.stdin else None
+        self.function = body.function
+        self.packed_arguments = body.arguments
+        self.has_plain_entries = body.has_plain_entries
         self._is_template = body.columns > 0 and any(_PLACE.search(item) for item in body.argv)
         self._is_shell = body.is_shell
         self.stops_when_cut = body.stops_when_cut

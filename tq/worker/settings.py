@@ -12,6 +12,7 @@ from typing import NamedTuple
 from tq import limits
 from tq.errors import ConfigurationError
 from tq.net.address import Address
+from tq.worker.modules import check_modules
 
 DRAIN_S_MAX: float = 7 * 24 * 3_600.0
 WORDS_MAX: int = 256
@@ -23,7 +24,7 @@ class Settings(NamedTuple):
 
     Exactly one of `ca_pem` and `ca_sha256` is set: the server's CA, or the hash by which it is known at the first
     contact. `state` is the state directory of the user. 0 slots, CPUs or bytes = as the machine has; `queues` empty =
-    all; `name` '' = the machine's name.
+    all; `name` '' = the machine's name. `modules` are those whose functions it may call.
     """
 
     address: Address
@@ -38,6 +39,7 @@ class Settings(NamedTuple):
     labels: tuple[str, ...] = ()
     name: str = ""
     drain_s: float = limits.drain_s
+    modules: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Settings {self.address} slots={self.slots} state={os.fspath(self.state)}>"
@@ -59,6 +61,7 @@ def check_settings(settings: Settings) -> None:
         raise ConfigurationError("no token was given", hint="set TQ_JOIN, TQ_TOKEN or TQ_TOKEN_FILE")
     if len(settings.queues) + len(settings.labels) > WORDS_MAX:
         raise ConfigurationError(f"more than {WORDS_MAX} queues and labels", hint="leave --queue out to serve all")
+    check_modules(settings.modules)
     for word in (*settings.queues, *settings.labels):
         if len(word) > limits.name_chars_max or not _WORD.fullmatch(word):
             raise ConfigurationError(f"{word!r} is no name of a queue or label", hint="letters, digits and . _ - only")

@@ -10,10 +10,10 @@ import errno
 import os
 import resource
 from contextlib import suppress
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from tq.worker.containment import IGNORED
-from tq.worker.program import Program, SpawnError, StoredInput
+from tq.worker.program import Program, SpawnError
 
 _DUP2: Final = os.POSIX_SPAWN_DUP2
 _files_reserved: Final = 64
@@ -26,6 +26,13 @@ Command = tuple[bytes, list[bytes], dict[bytes, bytes]]  # path, arguments, envi
 
 class CwdMissing(Exception):
     """The task's directory does not exist or cannot be entered; the text says which and why."""
+
+
+class Source(Protocol):
+    """What a process gets as its standard input."""
+
+    def open(self) -> int:
+        """Return a descriptor of its own. The caller closes it."""
 
 
 Streams = tuple[int, int, int]  # descriptors that become 0, 1 and 2
@@ -59,7 +66,7 @@ class Spawner:
                 self._files_raised = self._files_hard != self._files
 
     def start(
-        self, program: Program, argv: list[bytes], environment: dict[bytes, bytes], stdin: StoredInput | None
+        self, program: Program, argv: list[bytes], environment: dict[bytes, bytes], stdin: Source | None
     ) -> Spawned:
         """Start `program` with these arguments as the leader of a session of its own.
 

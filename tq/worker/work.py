@@ -69,6 +69,7 @@ async def run_launcher(life: Life) -> None:
         async with open_launcher() as launcher:
             launcher.send(frames.Slots(life.capacity.slots))
             launcher.send(frames.Lease(hands.heard_until_s))
+            launcher.send(frames.Functions(life.capacity.modules, *life.imports))
             hands.launcher = launcher
             hands.launcher_is_ready.set()
             try:

@@ -1,0 +1,152 @@
+"""Functions that tests of function tasks call, in a process of a worker's: it is copied to where that imports from."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from os import path
+from pathlib import Path
+
+import trio
+
+__all__ = ["path"]  # a module in the module
+calls: list[None] = []
+
+
+def echo(*positional, **named):
+    return [list(positional), named]
+
+
+def count():
+    calls.append(None)
+    return [os.getpid(), len(calls)]
+
+
+def variables(*_):
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(("TQ_", "TRACE", "SECRET"))}
+
+
+def write(out, err):
+    print(out)
+    os.write(2, err.encode())
+    subprocess.run(["echo", "from below"], check=True)
+
+
+def flood(size):
+    for _ in range(size // 65536):
+        os.write(1, b"x" * 65536)
+
+
+def raises(text):
+    raise KeyError(text)
+
+
+def deep():
+    return deep()
+
+
+class Odd(Exception):
+    def __str__(self):
+        raise RuntimeError
+
+
+def raises_odd():
+    raise Odd
+
+
+def leave(code):
+    sys.exit(code)
+
+
+def vanish(code):
+    os._exit(code)
+
+
+def crash():
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def give(what):
+    long = "x" * 200_000
+    return {"object": object(), "set": {1}, "key": {1: 2}, "large": 2**63, "long": long, "text": "\udc80"}[what]
+
+
+def cycle():
+    items = []
+    items.append(items)
+    return items
+
+
+def wide():
+    items = []
+    for _ in range(30):
+        items = [items] * 9
+    return items
+
+
+def sleep(marker):
+    print("ready", flush=True)
+    subprocess.run(["sleep", marker], check=False)
+
+
+def stubborn(marker):
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    print("ready", flush=True)
+    while True:
+        subprocess.run(["sleep", marker], check=False)
+
+
+def graceful():
+    def stop(*_):
+        raise InterruptedError("was told to stop")
+
+    signal.signal(signal.SIGTERM, stop)
+    print("ready", flush=True)
+    time.sleep(1000)
+
+
+def abandon(marker):
+    for _ in range(3):
+        subprocess.Popen(["sleep", marker], env={}, start_new_session=True)
+    return os.getpid()
+
+
+def daemon(marker):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execvp("sleep", ["sleep", marker])
+        os._exit(0)
+    os.wait()
+
+
+def twice():
+    os.fork()
+    return os.getpid()
+
+
+def close_streams():
+    sys.stdout.close()
+    os.close(2)
+
+
+def wander():
+    os.chdir("/")
+
+
+def here():
+    return str(Path.cwd())
+
+
+async def under_trio(value):
+    await trio.lowlevel.checkpoint()
+    return value
+
+
+class Tool:
+    limit = 3
+
+    @staticmethod
+    def use(value):
+        return value * Tool.limit

@@ -1,0 +1,90 @@
+"""The launcher's end of one process that calls functions: its channel, its pipes, and the attempt that it serves.
+
+The channel is a stream socket that the process has as its standard input until it knows better. Nothing here decides;
+pool.py lends callers to attempts, lives.py ends attempts.
+"""
+
+import os
+import select
+from typing import Final
+
+from tq.worker import calls
+from tq.worker.attempt import Attempt
+from tq.worker.frames import FrameError
+
+_READ_BYTES: Final = 32 * 1024
+
+Answer = calls.Ready | calls.Returned
+
+
+class Caller:
+    """One process. `attempt` is the one that it serves, None while it is idle; `is_ready`: it has started.
+
+    `pipes` are the reading ends of its stdout and stderr, -1 once closed: an attempt has them as its own meanwhile.
+    `channel` is the launcher's end, and becomes the caller's to close; `callers` are all that there are, by channel.
+    """
+
+    def __init__(self, poll: select.epoll, callers: "dict[int, Caller]", channel: int, pid: int) -> None:
+        self.pid: Final = pid
+        self.pipes = [-1, -1]
+        self.attempt: Attempt | None = None
+        self.is_ready = False
+        self.idle_at = 0.0
+        self.answer: calls.Returned | None = None  # to a call that was asked to stop meanwhile
+        self._poll: Final = poll
+        self._callers: Final = callers
+        self._fd = channel
+        self._unread: Final = bytearray()
+        self._unsent = b""
+        callers[self._fd] = self
+        poll.register(self._fd, select.EPOLLIN)
+
+    def send(self, frame: bytes = b"") -> bool:
+        """Send what waits, then `frame`; what the socket does not take waits. Return whether somebody is there."""
+        waited = bool(self._unsent)
+        rest = self._unsent + frame if waited else frame
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            return False
+        self._unsent = rest
+        if bool(rest) != waited:
+            self._poll.modify(self._fd, select.EPOLLIN | (select.EPOLLOUT if rest else 0))
+        return True
+
+    def receive(self) -> list[Answer] | None:
+        """Return what it has said; None once it says no more, or talks nonsense."""
+        data = b""
+        try:
+            while data := os.read(self._fd, _READ_BYTES):
+                self._unread.extend(data)
+                if len(data) < _READ_BYTES:
+                    break
+        except BlockingIOError:
+            data = b"-"
+        except OSError:
+            pass
+        try:
+            answers = calls.answers(self._unread)
+        except FrameError:
+            return None
+        self.is_ready = self.is_ready or bool(answers)
+        return answers if answers or data else None
+
+    def last_answer(self) -> calls.Returned | None:
+        """The process has ended: return the answer that it left, and close the channel. Its pipes are the attempt's."""
+        answers = self.receive() if self._fd >= 0 else None
+        self.pipes = [-1, -1]
+        self.close()
+        return next((answer for answer in answers or () if isinstance(answer, calls.Returned)), self.answer)
+
+    def close(self) -> None:
+        """Close the channel."""
+        if self._fd >= 0:
+            del self._callers[self._fd]
+            self._poll.unregister(self._fd)
+            os.close(self._fd)
+            self._fd = -1
