@@ -3,7 +3,7 @@ PYTHON ?= .venv/bin/python
 SEED   ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fmt test test-all sim sim-long chaos bench docs ci clean
+.PHONY: help setup check fmt test test-all sim sim-long chaos bench bench-peers docs ci clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,6 +42,9 @@ docs:  ## Write the pages that are generated from code
 
 bench:  ## Measure this machine; writes bench/RESULTS.md
 	$(PYTHON) bench/run.py
+
+bench-peers:  ## Measure other queues beside tq; installs them in a scratch directory (and Debian's, as root)
+	$(PYTHON) bench/run.py --only peers --install
 
 ci:  ## What CI does, in a clean copy of HEAD
 	bash .ci/run

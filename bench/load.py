@@ -1,11 +1,14 @@
 """Load for a server: N connections, each with one durable submit of `true` outstanding at a time.
 
-    python bench/load.py CONNECTIONS SUBMITS      prints JSON: rate, p50_ms, p99_ms
+    python bench/load.py CONNECTIONS SUBMITS [BATCH]      prints JSON: rate, p50_ms, p99_ms
+
+With BATCH so many submits are in one frame, and outstanding together: to fill a queue, not to measure an answer.
 
 The server is found as `tq` finds it (TQ_DATA, TQ_URL…). Run it in a process of its own: frames are encoded before the
 clock starts and answers are not decoded, so that what is measured is the server and not its load.
 """
 
+import itertools
 import json
 import os
 import secrets
@@ -36,6 +39,7 @@ class Peer:
         self.stream.setblocking(False)
         self._frames = frames
         self._unread = bytearray()
+        self._owed = 0
         self._sent_s = 0.0
         self.latencies_s: list[float] = []
 
@@ -44,12 +48,12 @@ class Peer:
         if not self._frames:
             return False
         self._sent_s = time.perf_counter()
+        self._owed = BATCH
         self.stream.sendall(self._frames.pop())
         return True
 
     def receive(self) -> bool:
-        """Take in what has come; True when the outstanding submit is answered."""
-        is_answered = False
+        """Take in what has come; True when what was sent is answered."""
         try:
             while data := self.stream.recv(RECEIVE_BYTES):
                 self._unread += data
@@ -63,24 +67,27 @@ class Peer:
                 break
             frame = bytes(self._unread[:end])
             del self._unread[:end]
-            if b"Submitted" in frame:
-                is_answered = True
+            answers = frame.count(b"Submitted")
+            self._owed -= answers
+            if answers and not self._owed:
                 self.latencies_s.append(time.perf_counter() - self._sent_s)
-            elif b"Failed" in frame or b"Refused" in frame:
+                return True
+            if b"Failed" in frame or b"Refused" in frame:
                 sys.exit(f"the server refused: {frame!r}")
-        return is_answered
+        return False
 
 
 def submits(count: int) -> list[bytes]:
     """Return the frames of `count` submits, each with a key of its own."""
     wire = Connection()
     body = dumps(Body(argv=(b"true",), cwd=b"/", environment={"PATH": b"/usr/bin:/bin"}))
-    return [wire.send([Ask(n + 1, Submit(key=secrets.token_hex(8), body=body, name="load"))]) for n in range(count)]
+    asks = (Ask(n + 1, Submit(key=secrets.token_hex(8), body=body, name="load")) for n in range(count))
+    return [wire.send(batch) for batch in iter(lambda: list(itertools.islice(asks, BATCH)), [])]
 
 
 def run(connections: int, count: int) -> dict[str, float]:
     """Send `count` submits over `connections`, and return the rate and the latencies."""
-    share = count // connections
+    share = count // connections // BATCH * BATCH
     peers = [Peer(submits(share)) for _ in range(connections)]
     ready = selectors.DefaultSelector()
     for peer in peers:
@@ -104,4 +111,5 @@ def run(connections: int, count: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     TARGET = find({}, os.environ)
-    print(json.dumps(run(int(sys.argv[1]), int(sys.argv[2]))))
+    CONNECTIONS, SUBMITS, BATCH = (int(argument) for argument in [*sys.argv[1:], "1"][:3])
+    print(json.dumps(run(CONNECTIONS, SUBMITS)))

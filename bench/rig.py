@@ -27,6 +27,7 @@ class Rig:
     """Processes of tq whose home, data and state are in one scratch directory. Leaving the context ends them all."""
 
     def __init__(self, scratch: str) -> None:
+        self.scratch = scratch
         self.directory = Path(tempfile.mkdtemp(prefix="tq-bench-", dir=scratch))
         self.environment: Mapping[str, str] = {
             "PATH": os.environ["PATH"],
@@ -78,9 +79,16 @@ class Rig:
 
     def rss_mib(self, name: str) -> float:
         """Return the resident memory of a process in MiB."""
-        status = Path(f"/proc/{self._processes[name].pid}/status").read_text()
-        kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS"))
-        return int(kib) / 1024
+        return kib(f"/proc/{self._processes[name].pid}/status", "VmRSS") / 1024
+
+    def pss_mib(self, name: str) -> float:
+        """Return the proportional memory of a process and all below it in MiB."""
+        return sum(kib(f"/proc/{pid}/smaps_rollup", "Pss") for pid in family(self._processes[name].pid)) / 1024
+
+    def cpu_s(self, name: str) -> float:
+        """Return how long a process and all below it have been on a processor, to the microsecond."""
+        tasks = (path for pid in family(self._processes[name].pid) for path in Path(f"/proc/{pid}/task").iterdir())
+        return sum(int((path / "schedstat").read_text().split()[0]) for path in tasks) / 1e9
 
     # ---------------------------------------------------------------- questions
 
@@ -121,6 +129,11 @@ class Rig:
             sys.exit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout
 
+    def spawn(self, *arguments: str) -> subprocess.Popen[bytes]:
+        """Start a program with this rig's environment; whoever called ends it."""
+        pipe = subprocess.PIPE
+        return subprocess.Popen(arguments, env=self.environment, stdin=pipe, stdout=pipe, start_new_session=True)
+
     # ---------------------------------------------------------------- inside
 
     def _start(self, name: str, *arguments: str) -> None:
@@ -155,3 +168,17 @@ class Rig:
             sys.exit(
                 f"the {name} did not start:\n{(self.directory / f'{name}.log').read_text(errors='replace')[-4000:]}"
             )
+
+
+def kib(path: str, field: str) -> int:
+    """Return a field of one of the kernel's tables about a process, in KiB."""
+    return next(int(line.split()[1]) for line in Path(path).read_text().splitlines() if line.startswith(f"{field}:"))
+
+
+def family(pid: int) -> list[int]:
+    """Return a process and all below it."""
+    found = [pid]
+    for one in found:
+        for task in Path(f"/proc/{one}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
