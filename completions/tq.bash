@@ -22,7 +22,7 @@ _tq() {
         demo) words="" ;;
         up) words="--data --listen --heartbeat --keep --slots --queue --drain-time" ;;
         server) words="--data --listen --heartbeat --keep --check --data-on-network --cert --key --connections --log-level" ;;
-        worker) words="--url --data --slots --cpus --mem --label --queue --name --drain-time" ;;
+        worker) words="--url --data --slots --cpus --mem --label --queue --name --drain-time --max-tasks --idle-timeout" ;;
         submit) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --if-cut --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --key --array --each-line --from-json --max-fails --like --hold --wait --follow --exit-code --dry-run --url -o --output -q --quiet --color --connect-timeout" ;;
         rerun) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         run) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --no-stdin --url -o --output -q --quiet --color --connect-timeout" ;;
@@ -46,7 +46,7 @@ _tq() {
             *) words="ls set pause resume" ;;
         esac ;;
         workers) words="--url -o --output -q --quiet --color --connect-timeout" ;;
-        drain) words="--url -o --output -q --quiet --color --connect-timeout" ;;
+        drain) words="--deadline --wait --url -o --output -q --quiet --color --connect-timeout" ;;
         undrain) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         token) case $noun in
             create) words="--role --name --expires --url -o --output -q --quiet --color --connect-timeout" ;;

@@ -203,24 +203,6 @@ def test_what_is_not_there_is_refused_with_1(run: Run, server: FakeServer) -> No
     assert run("show", "42") == (1, "", "tq: there is no job 42\nhint: tq ls\n")
 
 
-def test_workers(run: Run, server: FakeServer) -> None:
-    worker = {"id": "w00ff", "state": "up", "host": "rack", "pid": 7, "slots": 8, "slots_used": 3, "cpus_milli": 8_000,
-              "held": 4, "queues": [], "level": "group"}  # fmt: skip
-    server.says[v.Workers] = lambda _: v.Page((worker,))
-    assert run("workers").out == (
-        "ID     STATE  HOST  PID  SLOTS  HELD  CPUS  CONTAINMENT  QUEUES\n"
-        "w00ff  up     rack  7    3/8    4     8     group        all\n"
-    )
-    assert json.loads(run("workers", "-o", "json").out)["items"][0]["id"] == "w00ff"
-
-
-def test_drain_and_undrain(run: Run, server: FakeServer) -> None:
-    server.says[v.Drain] = lambda _: v.Done("w00ff")
-    assert run("drain", "w00").status == 0
-    assert json.loads(run("undrain", "rack", "-o", "json").out) == {"v": 1, "id": "w00ff", "draining": False}
-    assert server.asked == [v.Drain("w00"), v.Drain("rack", on=False)]
-
-
 def test_a_new_token_stands_alone_on_stdout_and_is_not_sent(run: Run, server: FakeServer) -> None:
     server.says[v.CreateToken] = lambda _: v.Done("x")
     ran = run("token", "create", "--role", "worker", "--name", "rack", "--expires", "30d")

@@ -3,7 +3,6 @@
 TQ_CUT_S sets how long the cut lasts at least, TQ_CUT_BEAT the heartbeat: `20` and `5s` are the real ones.
 """
 
-import json
 import os
 import time
 from collections.abc import Iterator
@@ -40,12 +39,7 @@ class Cut:
 
     def far_worker(self, slots: int = 1) -> WorkerProcess:
         """Start the worker behind the bad network."""
-        connection = json.loads((self.here.server.data / "connection.json").read_text())
-        ca, token = self.place / "ca.pem", self.place / "token"
-        ca.write_text(connection["ca"])
-        token.write_text(connection["token"])
-        environ = {"TQ_URL": self.line.url, "TQ_CA": str(ca), "TQ_TOKEN_FILE": str(token), "TQ_DATA": "/nowhere"}
-        return self.here.worker("far", slots=slots, environ=environ)
+        return self.here.worker("far", slots=slots, environ=self.here.elsewhere(self.line.url))
 
     def run(self, *options: str) -> tuple[str, int]:
         """Submit the task, and wait until its first attempt runs; return its id and its pid."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tq.errors import ConfigurationError
+from tq.errors import BadRequest, ConfigurationError
 from tq.net.log import log, set_level
 from tq.server.settings import Settings, check_settings
 
@@ -39,7 +39,7 @@ def test_what_is_in_order_passes() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(fields: dict[str, Any], text: str) -> None:
-    with pytest.raises(ConfigurationError, match=text):
+    with pytest.raises((BadRequest, ConfigurationError), match=text):
         check_settings(GOOD._replace(**fields))
 
 

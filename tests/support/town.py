@@ -109,6 +109,14 @@ class Town:
         worker.says(" connected ")
         return worker
 
+    def elsewhere(self, url: str) -> dict[str, str]:
+        """Return the variables of somebody who knows the server by this address only, as on another machine."""
+        connection = json.loads((self.server.data / "connection.json").read_text())
+        ca, token = self.place / "ca.pem", self.place / "token"
+        ca.write_text(connection["ca"])
+        token.write_text(connection["token"])
+        return {"TQ_URL": url, "TQ_CA": str(ca), "TQ_TOKEN_FILE": str(token), "TQ_DATA": "/nowhere"}
+
     # ------------------------------------------------------------ the real program
 
     def popen(self, *words: str, environ: Mapping[str, str] | None = None, **options: Any) -> subprocess.Popen[bytes]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tq.errors import ConfigurationError
+from tq.errors import BadRequest, ConfigurationError
 from tq.net.address import Address
 from tq.worker.machine import Machine, look
 from tq.worker.settings import Settings, check_settings
@@ -88,7 +88,11 @@ SETTINGS = Settings(Address("127.0.0.1", 7878), "tqw_secret", Path("/state"), ca
 
 
 def test_sensible_settings_are_accepted_and_their_secret_is_not_shown() -> None:
-    check_settings(SETTINGS._replace(queues=("default", "a.b-c"), labels=("zone=a",), slots=3))
+    check_settings(
+        SETTINGS._replace(
+            queues=("default", "a.b-c"), labels=("zone=a", "gpu"), slots=3, name="rack-7.x", tasks_max=1, idle_s=0.5
+        )
+    )
     assert "secret" not in repr(SETTINGS)
 
 
@@ -96,12 +100,22 @@ def test_sensible_settings_are_accepted_and_their_secret_is_not_shown() -> None:
     "wrong",
     [
         {"slots": -1}, {"slots": 5_000}, {"cpus": -0.5}, {"mem_bytes": -1}, {"drain_s": -1.0},
-        {"drain_s": float("nan")}, {"state": Path("relative")}, {"ca_pem": ""}, {"ca_sha256": "00"}, {"token": ""},
-        {"queues": ("a b",)},
-        {"queues": ("",)}, {"labels": ("x" * 200,)}, {"queues": ("q",) * 300},
+        {"drain_s": float("nan")}, {"queues": ("a b",)}, {"queues": ("a=b",)}, {"queues": ("",)},
+        {"queues": ("q",) * 300}, {"labels": ("x" * 200,)}, {"labels": ("=a",)}, {"labels": ("zone=",)},
+        {"labels": ("a=b=c",)}, {"labels": ("",)},
+        {"name": "two words"}, {"name": "x" * 200}, {"name": "esc\x1b[2J"}, {"tasks_max": 0}, {"tasks_max": -1},
+        {"idle_s": 0.0}, {"idle_s": -1.0}, {"idle_s": float("nan")},
     ],
     ids=str,
 )  # fmt: skip
-def test_senseless_settings_are_refused(wrong: dict[str, object]) -> None:
+def test_senseless_options_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(BadRequest):
+        check_settings(SETTINGS._replace(**wrong))
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"state": Path("relative")}, {"ca_pem": ""}, {"ca_sha256": "00"}, {"token": ""}], ids=str
+)
+def test_what_is_wrong_with_the_machine_is_no_matter_of_options(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
         check_settings(SETTINGS._replace(**wrong))

@@ -6,7 +6,7 @@ from tests.support.slots import CAPACITY, assign, end, holding, joined, reconcil
 from tq.core.task import Cause, Phase
 from tq.core.vocabulary import End
 from tq.wire import messages as m
-from tq.worker.instructions import Aside, Fetch, Forget, Instruction, Recall, Say, Settled, Spawn, Stop
+from tq.worker.instructions import Aside, Fetch, Forget, Instruction, Recall, Say, Settled, Spawn, Stop, StopAfter
 from tq.worker.slots import Slots
 
 # ---------------------------------------------------------------- the usual life
@@ -262,9 +262,9 @@ def test_a_worker_that_leaves_says_so_in_its_next_list() -> None:
 
 def test_the_server_drains_a_worker_and_takes_it_back() -> None:
     slots = holding(ref(1))
-    assert slots.receive(m.DrainWorker(on=True)) == [Recall((ref(1),))]
+    assert slots.receive(m.DrainWorker(on=True)) == [StopAfter(-1), Recall((ref(1),))]
     assert slots.is_draining
-    assert slots.receive(m.DrainWorker(on=False)) == []
+    assert slots.receive(m.DrainWorker(on=False)) == [StopAfter(-1)]
     assert said(slots.receive(assign(ref(2), delivery=2))) == [m.Assigned(2)]
 
 

@@ -1,46 +1,114 @@
 """`tq drain` and `tq undrain`: a worker gets nothing more to do, or goes on."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tq.cli.context import Context
 from tq.cli.verb import Verb
+from tq.errors import Refused
+
+if TYPE_CHECKING:
+    from tq.client.blocking import Client
+
+_LOOK_S = 0.2
+_DETACHED = 130
 
 Worker = Annotated[
     str, typer.Argument(metavar="WORKER", help="Its id, the beginning of it, or its host", show_default=False)
 ]
 
 
-def drain(ctx: typer.Context, worker: Worker) -> None:
+def drain(
+    ctx: typer.Context,
+    worker: Worker,
+    deadline: Annotated[
+        str,
+        typer.Option(
+            "--deadline",
+            metavar="DURATION",
+            help="Stop what still runs there after so long, and let it start anew elsewhere; without, it may end",
+            show_default=False,
+        ),
+    ] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Return once nothing is left there")] = False,
+) -> None:
     """Give a worker nothing more to do.
 
-    What runs there ends; what waits there goes elsewhere.
+    What has not started goes elsewhere at once; what runs there may end, until the deadline. The worker stays connected
+    and drained until `tq undrain`, also when it was cut off, or the server has restarted: it remembers. Stopped tasks
+    get TERM, and KILL when their time is over; they go back to the queue, and neither a retry nor a loss is counted.
     """
-    _ask(ctx.obj, worker, on=True)
+    from tq.cli import values
+    from tq.core import vocabulary as v
+
+    context: Context = ctx.obj
+    deadline_ms = values.duration_ms(deadline) if deadline else -1
+    with context.client() as client:
+        name = _ask(client, v.Drain(worker, deadline_ms=deadline_ms))
+        held = None
+        if wait:
+            _talk(context, name, "drains")
+            try:
+                held = _until_empty(client, name)
+            except KeyboardInterrupt:
+                context.talk(f"\ntq: detached; {name} drains on. To let it go on: tq undrain {name}")
+                raise typer.Exit(_DETACHED) from None
+    _print(context, name, on=True, held=held)
 
 
 def undrain(ctx: typer.Context, worker: Worker) -> None:
-    """Let a drained worker go on."""
-    _ask(ctx.obj, worker, on=False)
-
-
-def _ask(context: Context, worker: str, *, on: bool) -> None:
-    from tq.cli import output
+    """Let a drained worker go on, and one that is quarantined try again at once."""
     from tq.core import vocabulary as v
 
+    context: Context = ctx.obj
     with context.client() as client:
-        answer = client.ask(v.Drain(worker, on))
-    name = answer.text if isinstance(answer, v.Done) and answer.text else worker
+        name = _ask(client, v.Drain(worker, on=False))
+    _print(context, name, on=False)
+
+
+def _ask(client: "Client", command: object) -> str:
+    from tq.core import vocabulary as v
+
+    assert isinstance(command, v.Drain)
+    answer = client.ask(command)
+    return answer.text if isinstance(answer, v.Done) and answer.text else command.worker
+
+
+def _until_empty(client: "Client", name: str) -> int:
+    """Wait until a worker holds nothing, or is gone; return how much that is. Raises Refused if it goes on instead."""
+    import time
+
+    from tq.core import vocabulary as v
+
+    while True:
+        page = client.ask(v.Workers())
+        assert isinstance(page, v.Page)
+        shown = next((item for item in page.items if item.get("id") == name), None)
+        if shown is None or not shown.get("held"):
+            return 0
+        if not shown.get("draining", True) and shown.get("state") != "suspect":
+            raise Refused(f"{name} is not empty: somebody has let it go on", hint="tq workers")
+        time.sleep(_LOOK_S)
+
+
+def _talk(context: Context, name: str, what: str) -> None:
+    if context.format == "table":
+        context.talk(f"tq: {name} {what}")
+
+
+def _print(context: Context, name: str, *, on: bool, held: int | None = None) -> None:
+    from tq.cli import output
+
     if context.format in {"json", "jsonl"}:
-        output.print_json({"id": name, "draining": on})
+        output.print_json({"id": name, "draining": on} | ({} if held is None else {"held": held}))
     elif context.format == "id":
         output.print_line(name)
     else:
-        context.talk(f"tq: {name} {'drains: it gets nothing more' if on else 'goes on'}")
+        _talk(context, name, "is empty" if held == 0 else "drains: it gets nothing more" if on else "goes on")
 
 
 VERBS = {
-    "drain": Verb(drain, ("tq drain w3fa9", "tq drain build-7.example")),
+    "drain": Verb(drain, ("tq drain w3fa9", "tq drain build-7.example --deadline 10m --wait")),
     "undrain": Verb(undrain, ("tq undrain w3fa9",)),
 }

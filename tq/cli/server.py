@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tq.cli import parent
 from tq.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def server(
 
     from tq.server import serve
 
+    parent.follow(ctx.obj.environ)
     made = settings(
         ctx.obj.environ, data, listen, heartbeat, keep=keep, check=check, data_on_network=data_on_network, cert=cert,
         key=key, connections=connections, log_level=log_level,

@@ -20,6 +20,7 @@ from typing import Any
 import typer
 
 from tq.cli import context as talk
+from tq.cli import parent
 from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Keep, Listen, places, settings
 from tq.cli.verb import Verb
 from tq.cli.worker import DrainTime, Queues, Slots
@@ -43,14 +44,26 @@ def up(
 ) -> None:
     """Run a server and a worker on this machine until Ctrl-C.
 
-    The first Ctrl-C takes nothing new and lets what runs end, within the drain time; the second stops now. If a server
-    serves the data directory already, only a worker is started.
+    The first Ctrl-C takes nothing new and lets what runs end, within the drain time; the second stops now. If this
+    program is killed, both end too, the worker as after one Ctrl-C. If a server serves the data directory already, only
+    a worker is started.
     """
     from tq.cli import values
+    from tq.net.address import Address
+    from tq.worker.settings import Settings as WorkerSettings
+    from tq.worker.settings import check_options
 
     environ = ctx.obj.environ
     checked = settings(environ, data, listen, heartbeat, keep=keep)  # what is wrong is said before anything starts
-    values.duration_ms(drain_time)
+    options = WorkerSettings(
+        Address("", 0),
+        "",
+        Path(),
+        slots=slots,
+        queues=tuple(queue or ()),
+        drain_s=values.duration_ms(drain_time) / 1_000,
+    )
+    check_options(options)
     directory = places(environ, data).data
     port = checked.port or _free_port(checked.host)
     address = f"[{checked.host}]:{port}" if ":" in checked.host else f"{checked.host}:{port}"
@@ -104,7 +117,7 @@ class Role:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=dict(self._environ),
+            env={**self._environ, parent.VARIABLE: str(os.getpid())},
             start_new_session=True,
         )
         return self.process.stdout

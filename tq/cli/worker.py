@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tq.cli import parent
 from tq.cli.verb import Verb
 from tq.errors import BadRequest
 
@@ -53,38 +54,62 @@ def worker(
         str, typer.Option("--name", metavar="NAME", help="What to be called; the machine's name", show_default=False)
     ] = "",
     drain_time: DrainTime = "30s",
+    max_tasks: Annotated[
+        int | None,
+        typer.Option("--max-tasks", metavar="N", help="Leave after at most so many tasks", show_default=False),
+    ] = None,
+    idle_timeout: Annotated[
+        str,
+        typer.Option("--idle-timeout", metavar="DURATION", help="Leave after so long with no task", show_default=False),
+    ] = "",
 ) -> None:
     """Run tasks until SIGTERM or Ctrl-C.
 
     The first one drains: nothing new is taken, and what runs may end within the drain time. The second stops now. On
     another machine give it TQ_URL and TQ_JOIN from `tq join`. Whoever may submit runs code as this user.
+
+    A worker that leaves by itself (`--max-tasks`, `--idle-timeout`) ends what it has begun, and exits with 0.
     """
     import gc
 
     from tq.cli import values
     from tq.net.address import Address
     from tq.worker import work
-    from tq.worker.settings import Settings, check_settings
+    from tq.worker.settings import Settings, check_options
 
     context: Context = ctx.obj
-    found = find(context, url, data)
+    parent.follow(context.environ)
     settings = Settings(
+        address=Address("", 0),
+        token="",
+        state=Path(),
+        slots=slots,
+        cpus=_positive("cpus", cpus, values.cpus_milli(cpus)) / 1_000 if cpus else 0.0,
+        mem_bytes=_positive("mem", mem, values.size_bytes(mem)) if mem else 0,
+        queues=tuple(queue or ()),
+        labels=tuple(label or ()),
+        name=name,
+        drain_s=values.duration_ms(drain_time) / 1_000,
+        tasks_max=max_tasks,
+        idle_s=values.duration_ms(idle_timeout) / 1_000 if idle_timeout else None,
+    )
+    check_options(settings)  # what is wrong with the command line is said even where no server is
+    found = find(context, url, data)
+    settings = settings._replace(
         address=Address(found.host, found.port),
         token=found.token,
         state=found.state_directory,
         ca_pem=found.ca_pem,
         ca_sha256=found.ca_sha256,
-        slots=slots,
-        cpus=values.cpus_milli(cpus) / 1_000 if cpus else 0.0,
-        mem_bytes=values.size_bytes(mem) if mem else 0,
-        queues=tuple(queue or ()),
-        labels=tuple(label or ()),
-        name=name,
-        drain_s=values.duration_ms(drain_time) / 1_000,
     )
-    check_settings(settings)
     gc.enable()
     raise typer.Exit(work.main(settings) or 0)
+
+
+def _positive(option: str, text: str, value: int) -> int:
+    if value <= 0:
+        raise BadRequest(f"--{option} {text}: that is nothing to offer", hint="leave it out for what the machine has")
+    return value
 
 
 def find(context: "Context", url: str, data: str) -> "Target":
@@ -108,6 +133,7 @@ VERBS = {
         (
             "tq worker",
             "tq worker --slots 8 --queue builds --label zone=a",
+            "tq worker --max-tasks 1000 --idle-timeout 10m",
             "TQ_URL=tq://queue:7878 TQ_JOIN=tq1.… tq worker",
         ),
         asks_server=False,

@@ -1,5 +1,7 @@
 """`tq workers`: who runs tasks."""
 
+from typing import Any
+
 import typer
 
 from tq.cli.context import Context
@@ -7,7 +9,12 @@ from tq.cli.verb import Verb
 
 
 def workers(ctx: typer.Context) -> None:
-    """List the workers with their state and slots."""
+    """List the workers with their state and slots.
+
+    up; suspect (so many heartbeats missed; at three it is lost and leaves the list); draining; degraded (it cannot kill
+    so many of its tasks); quarantined (it could not start its last attempts, so often in a row: it is tried again once
+    a minute, or after `tq undrain`).
+    """
     from tq.cli import output, present
     from tq.core import vocabulary as v
 
@@ -21,7 +28,7 @@ def workers(ctx: typer.Context) -> None:
         rows.append(
             [
                 str(item.get("id", "")),
-                str(item.get("state", "")),
+                _state(item),
                 present.blank(item.get("host")),
                 present.blank(item.get("pid")),
                 f"{item.get('slots_used', 0)}/{item.get('slots', 0)}",
@@ -34,6 +41,14 @@ def workers(ctx: typer.Context) -> None:
     output.print_items(context, [present.document(item) for item in answer.items], answer.next, rows)
     if not answer.items and context.format == "table":
         context.talk("hint: start one with `tq worker`, or server and worker at once with `tq up`")
+
+
+def _state(item: dict[str, Any]) -> str:
+    """Return a worker's state, with the number that makes it so."""
+    state = str(item.get("state", ""))
+    counts = {"suspect": "missed_beats", "quarantined": "troubles", "degraded": "stuck"}
+    count = item.get(counts.get(state, ""))
+    return f"{state} ({count})" if count else state
 
 
 VERBS = {"workers": Verb(workers, ("tq workers", "tq workers -o json"))}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tq import limits
-from tq.errors import ConfigurationError
+from tq.errors import BadRequest, ConfigurationError
 from tq.net.log import LEVELS
 
 PORT: int = 7878
@@ -41,16 +41,16 @@ class Settings(NamedTuple):
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise ConfigurationError for a value that makes no sense."""
+    """Raise BadRequest for a value that makes no sense, ConfigurationError for a directory that cannot be one."""
     if not 0 <= settings.port <= 65_535:
-        raise ConfigurationError(f"port {settings.port} is out of range")
+        raise BadRequest(f"port {settings.port} is out of range")
     if not HEARTBEAT_S_MIN <= settings.heartbeat_s <= HEARTBEAT_S_MAX:
-        raise ConfigurationError(f"a heartbeat of {settings.heartbeat_s:g} s is out of range", hint="try 5s")
+        raise BadRequest(f"a heartbeat of {settings.heartbeat_s:g} s is out of range", hint="try 5s")
     if settings.keep_ms < 0:
-        raise ConfigurationError("ended jobs cannot be kept for less than no time")
+        raise BadRequest("ended jobs cannot be kept for less than no time")
     if not settings.data.is_absolute() or not settings.state.is_absolute():
         raise ConfigurationError("data and state directory must be absolute paths")
     if settings.log_level not in LEVELS:
-        raise ConfigurationError(f"{settings.log_level!r} is no level", hint="one of " + ", ".join(LEVELS))
+        raise BadRequest(f"{settings.log_level!r} is no level", hint="one of " + ", ".join(LEVELS))
     if (settings.cert is None) != (settings.key is None):
-        raise ConfigurationError("--cert and --key belong together")
+        raise BadRequest("--cert and --key belong together")

@@ -40,6 +40,8 @@ class Hands:
         self.lineage = 0  # of the store whose attempts are held
         self.to_disk: list[tuple[int, ToDisk]] = []  # each with the lineage that it is about
         self.disk_work = trio.Event()
+        self.stop_after_ms = -1  # what a drain from afar says: leave.py obeys
+        self.deadline_told = trio.Event()
         self._followed: set[AttemptRef] = set()
         self._changed = trio.Event()
 
@@ -66,6 +68,9 @@ class Hands:
                 case i.Settled():
                     self.output.forget(instruction.attempts)
                     self._followed.difference_update(instruction.attempts)
+                case i.StopAfter():
+                    self.stop_after_ms = instruction.after_ms
+                    self.deadline_told.set()
                 case i.Keep() | i.Forget() | i.Aside():
                     self.to_disk.append((self.lineage, instruction))
                     self.disk_work.set()

@@ -67,4 +67,10 @@ class Aside(NamedTuple):
     ends: tuple[End, ...]
 
 
-Instruction = Say | Spawn | Stop | Recall | Fetch | Keep | Forget | Settled | Aside
+class StopAfter(NamedTuple):
+    """What still lives in `after_ms` is to be stopped then (`Slots.stop_all`); -1 = it may run. The last one counts."""
+
+    after_ms: int
+
+
+Instruction = Say | Spawn | Stop | Recall | Fetch | Keep | Forget | Settled | Aside | StopAfter

@@ -1,8 +1,11 @@
-"""How a worker leaves: SIGTERM and SIGINT, once to drain, twice to go now.
+"""How a worker becomes empty: by SIGTERM and SIGINT, once to drain, twice to go now; or drained from afar.
 
     drain   want nothing more, hand back what has not started, let the rest finish within the drain time; then stop it
             and hand it back uncharged; say goodbye, exit 0
     now     kill the launcher, hand back what it had; say goodbye, exit 0
+
+    by itself  after its last task (`--max-tasks`), or when it was idle for long (`--idle-timeout`): what runs may end
+    afar    `tq drain`: the same, but it stays. Without a deadline what runs may end; with one it is stopped then
 
 What the server does not acknowledge any more is in the spool (results), or is lost to it at once by the goodbye.
 """
@@ -27,11 +30,13 @@ async def run_signals(life: Life) -> None:
     """Wait for signals, and end the worker's life by them."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with trio.open_nursery() as nursery:
+            is_asked = False  # a worker that leaves by itself still drains at the first signal
             async for number in signals:
-                if life.slots.is_leaving:
+                if is_asked:
                     log("leaving_now", signal=signal.Signals(number).name, held=len(life.slots.held))
                     nursery.cancel_scope.cancel()
                     break
+                is_asked = True
                 log(
                     "draining", signal=signal.Signals(number).name, held=len(life.slots.held),
                     drain_s=life.settings.drain_s,
@@ -55,6 +60,52 @@ async def drain(life: Life) -> None:
         await say_goodbye(life)
     else:
         await leave_now(life)
+
+
+async def run_deadline(life: Life) -> None:
+    """Stop what still runs when the deadline of a drain from afar has come, connected or not. For ever."""
+    hands = life.hands
+    while True:
+        await hands.deadline_told.wait()
+        hands.deadline_told = trio.Event()
+        if hands.stop_after_ms < 0:
+            continue
+        with trio.move_on_after(hands.stop_after_ms / 1_000) as patience:
+            await hands.deadline_told.wait()
+        if patience.cancelled_caught and not life.slots.is_idle:
+            log("stopping_attempts", held=len(life.slots.held), why="the deadline of a drain has come")
+            hands.carry_out(life.slots.stop_all(Cause.DRAIN))
+
+
+async def run_limits(life: Life) -> None:
+    """End a worker that has had its last task, or nothing to do for long; what it has taken may end. For ever, else."""
+    hands, slots, idle_s = life.hands, life.slots, life.settings.idle_s
+    is_over = trio.Event()
+
+    async def until_last() -> None:
+        await hands.until(lambda: slots.tasks_left == 0)
+        is_over.set()
+
+    async def until_idle() -> None:
+        """Results that nobody has taken yet are something to do, too."""
+        while idle_s is not None:
+            await hands.until(lambda: not slots.held)
+            with trio.move_on_after(idle_s) as patience:
+                await hands.until(lambda: bool(slots.held))
+            if patience.cancelled_caught:
+                is_over.set()
+                return
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(until_last)
+        nursery.start_soon(until_idle)
+        await is_over.wait()
+        nursery.cancel_scope.cancel()
+    log("enough", tasks_left=slots.tasks_left, held=len(slots.held))
+    if not slots.is_leaving:
+        hands.carry_out(slots.leave())
+    await hands.until(lambda: slots.is_idle)
+    await say_goodbye(life)
 
 
 async def leave_now(life: Life) -> None:

@@ -40,7 +40,7 @@ class Life:
         self.imports = imports(settings.modules)
         self.spool = Spool(home.path / "spool")
         lineage, restored = _restore(self.spool, home.last.lineage)
-        self.hands = Hands(Slots(self.capacity, restored), f"{self.id:016x}")
+        self.hands = Hands(Slots(self.capacity, restored, settings.tasks_max), f"{self.id:016x}")
         self.hands.lineage = lineage
         self.epoch = home.last.epoch if lineage == home.last.lineage else 0
         self.is_hurrying = False

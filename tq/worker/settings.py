@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tq import limits
-from tq.errors import ConfigurationError
+from tq.errors import BadRequest, ConfigurationError
 from tq.net.address import Address
 from tq.worker.modules import check_modules
 
 DRAIN_S_MAX: float = 7 * 24 * 3_600.0
 WORDS_MAX: int = 256
-_WORD = re.compile(r"[A-Za-z0-9._=-]+")
+TASKS_MAX: int = 2**53
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_LABEL = re.compile(r"[A-Za-z0-9._-]+(=[A-Za-z0-9._-]+)?")
 
 
 class Settings(NamedTuple):
@@ -24,7 +26,8 @@ class Settings(NamedTuple):
 
     Exactly one of `ca_pem` and `ca_sha256` is set: the server's CA, or the hash by which it is known at the first
     contact. `state` is the state directory of the user. 0 slots, CPUs or bytes = as the machine has; `queues` empty =
-    all; `name` '' = the machine's name. `modules` are those whose functions it may call.
+    all; `name` '' = the machine's name. `modules` are those whose functions it may call. After `tasks_max` attempts, or
+    `idle_s` without any, the worker leaves.
     """
 
     address: Address
@@ -40,28 +43,45 @@ class Settings(NamedTuple):
     name: str = ""
     drain_s: float = limits.drain_s
     modules: tuple[str, ...] = ()
+    tasks_max: int | None = None
+    idle_s: float | None = None
 
     def __repr__(self) -> str:
         return f"<Settings {self.address} slots={self.slots} state={os.fspath(self.state)}>"
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise ConfigurationError for a value that makes no sense."""
-    if not 0 <= settings.slots <= limits.slots_max:
-        raise ConfigurationError(f"{settings.slots} slots are out of range", hint=f"at most {limits.slots_max}")
-    if settings.cpus < 0 or settings.mem_bytes < 0:
-        raise ConfigurationError("CPUs and memory cannot be negative")
-    if not 0 <= settings.drain_s <= DRAIN_S_MAX:
-        raise ConfigurationError(f"a drain time of {settings.drain_s:g} s is out of range", hint="try --drain-time 30s")
+    """Raise BadRequest for an option that makes no sense, ConfigurationError for what is wrong with this machine."""
+    check_options(settings)
     if not settings.state.is_absolute():
         raise ConfigurationError("the state directory must be an absolute path")
     if bool(settings.ca_pem) == bool(settings.ca_sha256):
         raise ConfigurationError("the server's CA is not known", hint="set TQ_JOIN, or TQ_CA to the server's ca.pem")
     if not settings.token:
         raise ConfigurationError("no token was given", hint="set TQ_JOIN, TQ_TOKEN or TQ_TOKEN_FILE")
+
+
+def check_options(settings: Settings) -> None:
+    """Raise BadRequest for an option that makes no sense."""
+    if not 0 <= settings.slots <= limits.slots_max:
+        raise BadRequest(f"{settings.slots} slots are out of range", hint=f"at most {limits.slots_max}; 0 = as CPUs")
+    if settings.cpus < 0 or settings.mem_bytes < 0:
+        raise BadRequest("CPUs and memory cannot be negative")
+    if not 0 <= settings.drain_s <= DRAIN_S_MAX:
+        raise BadRequest(f"a drain time of {settings.drain_s:g} s is out of range", hint="try --drain-time 30s")
+    if settings.tasks_max is not None and not 1 <= settings.tasks_max <= TASKS_MAX:
+        raise BadRequest(f"a worker for {settings.tasks_max} tasks is none", hint="--max-tasks 1 is the least")
+    if settings.idle_s is not None and not settings.idle_s > 0:
+        raise BadRequest("an idle time must be longer than nothing", hint="try --idle-timeout 5m")
     if len(settings.queues) + len(settings.labels) > WORDS_MAX:
-        raise ConfigurationError(f"more than {WORDS_MAX} queues and labels", hint="leave --queue out to serve all")
+        raise BadRequest(f"more than {WORDS_MAX} queues and labels", hint="leave --queue out to serve all")
     check_modules(settings.modules)
-    for word in (*settings.queues, *settings.labels):
-        if len(word) > limits.name_chars_max or not _WORD.fullmatch(word):
-            raise ConfigurationError(f"{word!r} is no name of a queue or label", hint="letters, digits and . _ - only")
+    _check_words("name", (settings.name,) if settings.name else (), _NAME, "letters, digits and . _ - only")
+    _check_words("queue", settings.queues, _NAME, "letters, digits and . _ - only")
+    _check_words("label", settings.labels, _LABEL, "KEY=VALUE, or KEY; letters, digits and . _ - only")
+
+
+def _check_words(what: str, words: tuple[str, ...], pattern: re.Pattern[str], hint: str) -> None:
+    for word in words:
+        if len(word) > limits.name_chars_max or not pattern.fullmatch(word):
+            raise BadRequest(f"{word[: limits.name_chars_max]!r} is no {what} of a worker", hint=hint)

@@ -12,6 +12,7 @@ forget an attempt that the server has not acknowledged.
     the launcher says ...                   started(attempts)  ended(ends)  recalled(attempts, cause)
     the launcher died, its children too     launcher_died()
     the worker shall leave                  leave()                when its patience ends: stop_all(Cause.DRAIN)
+    a drain's deadline has come             stop_all(Cause.DRAIN)
     the server speaks for another lineage   abandon()              before the next connected()
 
 An attempt is held from its delivery until its report or handback is acknowledged:
@@ -37,7 +38,7 @@ from tq.wire import messages as m
 from tq.wire.connection import divided
 from tq.wire.held import tally
 from tq.worker.inputs import Inputs
-from tq.worker.instructions import Aside, Instruction, Recall, Say, Settled, Spawn, Stop
+from tq.worker.instructions import Aside, Instruction, Recall, Say, Settled, Spawn, Stop, StopAfter
 from tq.worker.outbox import Outbox
 
 _GIVEN_BACK: Final = (Cause.DRAIN, Cause.CUT_OFF)
@@ -46,16 +47,23 @@ _GIVEN_BACK: Final = (Cause.DRAIN, Cause.CUT_OFF)
 class Slots:
     """The attempts of one worker, from delivery to acknowledgement. See the head of this file.
 
-    `capacity` is what it offers; `restored` are the results that an earlier worker left on the disk, by delivery.
+    `capacity` is what it offers; `restored` are the results that an earlier worker left on the disk, by delivery;
+    `tasks_max` is how many attempts may run here before the worker leaves, None = any number.
     """
 
-    def __init__(self, capacity: Capacity, restored: Mapping[int, tuple[End, ...]] | None = None) -> None:
+    def __init__(
+        self,
+        capacity: Capacity,
+        restored: Mapping[int, tuple[End, ...]] | None = None,
+        tasks_max: int | None = None,
+    ) -> None:
         restored = restored or {}
         self.capacity = capacity
         self.held: dict[AttemptRef, Phase] = {end.attempt: Phase.ENDED for ends in restored.values() for end in ends}
         self.outbox = Outbox(restored)
         self.inputs = Inputs()
         self.widths: dict[int, int] = {}  # lane -> how many of it may run at once, as the server said last
+        self.tasks_left = tasks_max  # how many more it takes
         self.is_leaving = False  # the worker's own wish, for good
         self.is_draining = False  # that, or the server's wish until it takes it back
         self.is_abandoned = False  # what is held belongs to another lineage
@@ -102,9 +110,10 @@ class Slots:
                 return _lists(self)
             case m.DrainWorker():
                 self.is_draining = message.on or self.is_leaving
+                stop = StopAfter(message.deadline_ms if message.on else -1)
                 if message.on:
-                    return self._recall(list(self.held))
-                return [Say(m.Draining())] if self.is_leaving and self.outbox.is_open else []
+                    return [stop, *self._recall(list(self.held))]
+                return [stop, Say(m.Draining())] if self.is_leaving and self.outbox.is_open else [stop]
             case _:
                 return []
 
@@ -131,9 +140,23 @@ class Slots:
             held[item.attempt] = Phase.ASSIGNED
         if self.is_draining:
             return done + self._hand_back(tuple(item.attempt for item in attempts))
-        if message.stdin and attempts:
+        if self.tasks_left is not None:
+            message, more = self._take_last(message, self.tasks_left)
+            done += more
+        if message.stdin and message.attempts:
             return done + self.inputs.wait(message)
-        return [*done, Spawn(message, b"")] if attempts else done
+        return [*done, Spawn(message, b"")] if message.attempts else done
+
+    def _take_last(self, message: m.Assign, left: int) -> tuple[m.Assign, list[Instruction]]:
+        """Take no more attempts than are left to this worker; with the last one it wants nothing more."""
+        taken, surplus = message.attempts[:left], message.attempts[left:]
+        self.tasks_left = left - len(taken)
+        done: list[Instruction] = []
+        if not self.tasks_left and not self.is_leaving:
+            self.is_leaving = self.is_draining = True
+            done.append(Say(m.Draining()))
+        done += self._hand_back(tuple(item.attempt for item in surplus))
+        return replace(message, attempts=taken), done
 
     def fetched(self, blob: int, data: bytes) -> list[Instruction]:
         """Start what waited for this input, less what was stopped or recalled meanwhile."""
@@ -209,6 +232,8 @@ class Slots:
             self._forget(attempts)
             self.is_abandoned = bool(self.held)
             return []
+        if self.tasks_left:
+            self.tasks_left += len(attempts)  # they have not run
         return self._hand_back(attempts, cause)
 
     def _hand_back(self, attempts: tuple[AttemptRef, ...], cause: int = Cause.NONE) -> list[Instruction]:

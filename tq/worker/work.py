@@ -4,6 +4,8 @@
     connection   dials the server, holds a session, dials again (connect.py, session.py)
     disk         takes results to the spool while the server is away (disk.py)
     signals      SIGTERM and SIGINT: the first drains, the second ends at once (leave.py)
+    deadline     stops what still runs when a drain from afar is to be over (leave.py)
+    limits       ends a worker after so many tasks, or so long without one (leave.py)
 
 What is held and what follows from it is decided in slots.py and carried out by hands.py; here is only how it runs.
 """
@@ -19,7 +21,7 @@ from tq.worker.connect import Connecting
 from tq.worker.disk import finish, run_disk
 from tq.worker.home import Home, settle
 from tq.worker.launcher_link import open_launcher
-from tq.worker.leave import run_signals
+from tq.worker.leave import run_deadline, run_limits, run_signals
 from tq.worker.life import Life
 from tq.worker.settings import Settings, check_settings
 
@@ -51,6 +53,8 @@ async def work(settings: Settings, home: Home) -> int:
                 nursery.start_soon(Connecting(life).run)
                 nursery.start_soon(run_disk, life.hands, life.spool)
                 nursery.start_soon(run_signals, life)
+                nursery.start_soon(run_deadline, life)
+                nursery.start_soon(run_limits, life)
     finally:
         finish(life.hands, life.spool)
     if life.failure is not None:

@@ -1,0 +1,131 @@
+"""`tq workers`, `drain` and `undrain`; the options of `tq worker`, refused before any server is looked for."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.fake import FakeServer
+from tq.core import vocabulary as v
+from tq.errors import TaskNotFound
+
+WORKER = {"id": "w00ff", "state": "up", "host": "rack", "pid": 7, "slots": 8, "slots_used": 3, "cpus_milli": 8_000,
+          "held": 4, "queues": [], "level": "group", "draining": False, "missed_beats": 0, "troubles": 0,
+          "stuck": 0}  # fmt: skip
+
+
+def shows(server: FakeServer, *lists: list[dict[str, Any]]) -> None:
+    """Let the server answer with these lists, one after the other, the last for ever."""
+    left = list(lists)
+    server.says[v.Workers] = lambda _: v.Page(tuple(left.pop(0) if len(left) > 1 else left[0]))
+
+
+def test_workers(run: Run, server: FakeServer) -> None:
+    shows(server, [WORKER])
+    assert run("workers").out == (
+        "ID     STATE  HOST  PID  SLOTS  HELD  CPUS  CONTAINMENT  QUEUES\n"
+        "w00ff  up     rack  7    3/8    4     8     group        all\n"
+    )
+    assert json.loads(run("workers", "-o", "json").out)["items"][0]["id"] == "w00ff"
+
+
+@pytest.mark.parametrize(
+    "fields, word",
+    [
+        ({"state": "suspect", "missed_beats": 2}, "suspect (2)"),
+        ({"state": "suspect", "missed_beats": 0}, "suspect"),
+        ({"state": "draining", "draining": True}, "draining"),
+        ({"state": "quarantined", "troubles": 6}, "quarantined (6)"),
+        ({"state": "degraded", "stuck": 1}, "degraded (1)"),
+    ],
+)
+def test_a_state_is_shown_with_its_number(run: Run, server: FakeServer, fields: dict[str, Any], word: str) -> None:
+    shows(server, [WORKER | fields])
+    assert f"w00ff  {word}  rack" in run("workers").out
+    shown = json.loads(run("workers", "-o", "json").out)["items"][0]
+    assert {key: shown[key] for key in fields} == fields
+
+
+def test_drain_and_undrain(run: Run, server: FakeServer) -> None:
+    server.says[v.Drain] = lambda _: v.Done("w00ff")
+    assert run("drain", "w00").status == 0
+    assert json.loads(run("undrain", "rack", "-o", "json").out) == {"v": 1, "id": "w00ff", "draining": False}
+    assert server.asked == [v.Drain("w00"), v.Drain("rack", on=False)]
+
+
+def test_a_deadline_is_sent_in_milliseconds(run: Run, server: FakeServer) -> None:
+    server.says[v.Drain] = lambda _: v.Done("w00ff")
+    assert run("drain", "w00", "--deadline", "1m30s").status == 0
+    assert run("drain", "w00", "--deadline", "0").status == 0
+    assert server.asked == [v.Drain("w00", deadline_ms=90_000), v.Drain("w00", deadline_ms=0)]
+    assert run("drain", "w00", "--deadline", "soon").status == 2
+    assert len(server.asked) == 2
+
+
+def test_wait_returns_once_nothing_is_left_there(run: Run, server: FakeServer) -> None:
+    server.says[v.Drain] = lambda _: v.Done("w00ff")
+    draining = WORKER | {"draining": True, "state": "draining"}
+    shows(server, [draining], [draining | {"state": "suspect", "draining": False}], [draining | {"held": 0}])
+    ran = run("drain", "w00", "--wait", "-o", "json")
+    assert (ran.status, json.loads(ran.out)) == (0, {"v": 1, "id": "w00ff", "draining": True, "held": 0})
+    assert [type(one) for one in server.asked] == [v.Drain, v.Workers, v.Workers, v.Workers]
+
+
+def test_a_worker_that_is_gone_is_empty(run: Run, server: FakeServer) -> None:
+    server.says[v.Drain] = lambda _: v.Done("w00ff")
+    shows(server, [WORKER | {"draining": True}], [])
+    ran = run("drain", "w00", "--wait")
+    assert (ran.status, ran.err.splitlines()[-1]) == (0, "tq: w00ff is empty")
+
+
+def test_waiting_ends_when_somebody_lets_the_worker_go_on(run: Run, server: FakeServer) -> None:
+    server.says[v.Drain] = lambda _: v.Done("w00ff")
+    shows(server, [WORKER])
+    ran = run("drain", "w00", "--wait")
+    assert ran.status == 1
+    assert "w00ff is not empty: somebody has let it go on" in ran.err
+
+
+def test_a_worker_that_nobody_knows_is_an_error_with_a_hint(run: Run, server: FakeServer) -> None:
+    def refuse(_: v.Drain) -> v.Done:
+        raise TaskNotFound("no worker 'w99' is known", hint="tq workers")
+
+    server.says[v.Drain] = refuse
+    assert run("drain", "w99") == (1, "", "tq: no worker 'w99' is known\nhint: tq workers\n")
+
+
+@pytest.mark.parametrize(
+    "words, says",
+    [
+        (["--cpus", "0"], "nothing to offer"),
+        (["--mem", "0"], "nothing to offer"),
+        (["--cpus", "many"], "is no number of CPUs"),
+        (["--slots", "-1"], "out of range"),
+        (["--slots", "99999"], "out of range"),
+        (["--label", "two words"], "no label"),
+        (["--label", "zone="], "no label"),
+        (["--queue", "a b"], "no queue"),
+        (["--name", "\x1b[2J"], "no name"),
+        (["--max-tasks", "0"], "tasks is none"),
+        (["--idle-timeout", "0"], "longer than nothing"),
+        (["--idle-timeout", "later"], "no duration"),
+        (["--drain-time", "999w"], "drain time"),
+    ],
+)
+def test_a_worker_is_told_what_is_wrong_with_its_options(
+    run: Run, server: FakeServer, words: list[str], says: str
+) -> None:
+    ran = run("worker", *words)
+    assert (ran.status, ran.out) == (2, "")
+    assert says in ran.err
+    assert server.hellos == []
+
+
+@pytest.mark.parametrize(
+    "words", [["--slots", "99999"], ["--queue", "a b"], ["--heartbeat", "0"], ["--drain-time", "9999w"]], ids=str
+)
+def test_up_says_what_is_wrong_with_its_options_before_it_starts_anything(run: Run, words: list[str]) -> None:
+    ran = run("up", *words)
+    assert (ran.status, ran.out) == (2, "")
+    assert "server |" not in ran.err
