@@ -23,45 +23,45 @@ Queues = Annotated[
 ]
 
 
+Url = Annotated[
+    str, typer.Option("--url", metavar="URL", help="The server; TQ_URL, or the one of this user", show_default=False)
+]
+OfData = Annotated[
+    str,
+    typer.Option("--data", metavar="DIR", help="The server that runs on this data directory here", show_default=False),
+]
+Cpus = Annotated[str, typer.Option("--cpus", metavar="N", help="CPUs to offer; as the machine has", show_default=False)]
+Mem = Annotated[
+    str, typer.Option("--mem", metavar="SIZE", help="Memory to offer, as in 8G; as the machine has", show_default=False)
+]
+Labels = Annotated[
+    list[str] | None,
+    typer.Option("--label", metavar="KEY=VALUE", help="A word that tasks may demand; repeatable", show_default=False),
+]
+Name = Annotated[
+    str, typer.Option("--name", metavar="NAME", help="What to be called; the machine's name", show_default=False)
+]
+MaxTasks = Annotated[
+    int | None, typer.Option("--max-tasks", metavar="N", help="Leave after at most so many tasks", show_default=False)
+]
+IdleTimeout = Annotated[
+    str, typer.Option("--idle-timeout", metavar="DURATION", help="Leave after so long with no task", show_default=False)
+]
+
+
 def worker(
     ctx: typer.Context,
-    url: Annotated[
-        str,
-        typer.Option("--url", metavar="URL", help="The server; TQ_URL, or the one of this user", show_default=False),
-    ] = "",
-    data: Annotated[
-        str,
-        typer.Option(
-            "--data", metavar="DIR", help="The server that runs on this data directory here", show_default=False
-        ),
-    ] = "",
+    url: Url = "",
+    data: OfData = "",
     slots: Slots = 0,
-    cpus: Annotated[
-        str, typer.Option("--cpus", metavar="N", help="CPUs to offer; as the machine has", show_default=False)
-    ] = "",
-    mem: Annotated[
-        str,
-        typer.Option("--mem", metavar="SIZE", help="Memory to offer, as in 8G; as the machine has", show_default=False),
-    ] = "",
-    label: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--label", metavar="KEY=VALUE", help="A word that tasks may demand; repeatable", show_default=False
-        ),
-    ] = None,
+    cpus: Cpus = "",
+    mem: Mem = "",
+    label: Labels = None,
     queue: Queues = None,
-    name: Annotated[
-        str, typer.Option("--name", metavar="NAME", help="What to be called; the machine's name", show_default=False)
-    ] = "",
+    name: Name = "",
     drain_time: DrainTime = "30s",
-    max_tasks: Annotated[
-        int | None,
-        typer.Option("--max-tasks", metavar="N", help="Leave after at most so many tasks", show_default=False),
-    ] = None,
-    idle_timeout: Annotated[
-        str,
-        typer.Option("--idle-timeout", metavar="DURATION", help="Leave after so long with no task", show_default=False),
-    ] = "",
+    max_tasks: MaxTasks = None,
+    idle_timeout: IdleTimeout = "",
 ) -> None:
     """Run tasks until SIGTERM or Ctrl-C.
 

@@ -141,22 +141,11 @@ class Slots:
         if self.is_draining:
             return done + self._hand_back(tuple(item.attempt for item in attempts))
         if self.tasks_left is not None:
-            message, more = self._take_last(message, self.tasks_left)
+            message, more = _last_of(self, message, self.tasks_left)
             done += more
         if message.stdin and message.attempts:
             return done + self.inputs.wait(message)
         return [*done, Spawn(message, b"")] if message.attempts else done
-
-    def _take_last(self, message: m.Assign, left: int) -> tuple[m.Assign, list[Instruction]]:
-        """Take no more attempts than are left to this worker; with the last one it wants nothing more."""
-        taken, surplus = message.attempts[:left], message.attempts[left:]
-        self.tasks_left = left - len(taken)
-        done: list[Instruction] = []
-        if not self.tasks_left and not self.is_leaving:
-            self.is_leaving = self.is_draining = True
-            done.append(Say(m.Draining()))
-        done += self._hand_back(tuple(item.attempt for item in surplus))
-        return replace(message, attempts=taken), done
 
     def fetched(self, blob: int, data: bytes) -> list[Instruction]:
         """Start what waited for this input, less what was stopped or recalled meanwhile."""
@@ -293,3 +282,15 @@ def _lists(slots: Slots) -> list[Instruction]:
 
 def _starts(slots: Slots, attempts: list[AttemptRef]) -> list[Instruction]:
     return [Say(m.StartedAttempts(tuple(attempts)))] if attempts and slots.outbox.is_open else []
+
+
+def _last_of(slots: Slots, message: m.Assign, left: int) -> tuple[m.Assign, list[Instruction]]:
+    """Take no more attempts than are left to the worker; with the last one it wants nothing more."""
+    taken, surplus = message.attempts[:left], message.attempts[left:]
+    slots.tasks_left = left - len(taken)
+    done: list[Instruction] = []
+    if not slots.tasks_left and not slots.is_leaving:
+        slots.is_leaving = slots.is_draining = True
+        done.append(Say(m.Draining()))
+    done += slots.recalled(tuple(item.attempt for item in surplus))
+    return replace(message, attempts=taken), done
