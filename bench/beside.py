@@ -17,11 +17,12 @@ from typing import Final, NamedTuple
 import measures
 from measures import HERE, shown
 from peers.stage import Figures, Peer
-from rig import Rig
+from rig import NOOP, Rig
 from scenery import Scenery, peers, said
 
 PERFORM_S_MAX: Final = 120.0
 STOP_S_MAX: Final = 15.0
+FUNCTIONS: Final = 20_000
 
 
 class Line(NamedTuple):
@@ -42,6 +43,7 @@ class Workload(NamedTuple):
     what: str
     tq: Callable[[Rig], Figures]
     has_worker: bool = True
+    allow: str = ""
     floor: tuple[str, Callable[[Rig], float]] | None = None
 
 
@@ -77,11 +79,21 @@ DISK: Final = ("fdatasync, one by one", measures.fdatasync)
 WORKLOADS: Final[dict[str, Workload]] = {
     "processes": Workload(
         "`true` as a process, 2 at once, /s",
-        lambda rig: {"rate": measures.array_rate(rig)},
+        lambda rig: {"rate": measures.array_rate(rig, measures.SMALL)},
         floor=("executor loop", measures.executor_loop),
     ),
     "process latency": Workload(
         "submit of `true` to its end, one at a time", lambda rig: measures.latency(measures.results_ms(rig, 100))
+    ),
+    "functions": Workload(
+        "functions that do nothing, in bulk, 2 at once, /s",
+        lambda rig: {"rate": measures.array_rate(rig, FUNCTIONS, NOOP)},
+        allow="builtins",
+    ),
+    "function latency": Workload(
+        "submit of such a function to its result, one at a time",
+        lambda rig: measures.latency(measures.results_ms(rig, 100, NOOP)),
+        allow="builtins",
     ),
     "submits, 1 connection": Workload(
         "durable submits, 1 connection, /s", lambda rig: measures.load(rig, 1, 1_000), has_worker=False, floor=DISK
@@ -92,21 +104,26 @@ WORKLOADS: Final[dict[str, Workload]] = {
 }
 
 
-def beside(scratch: str, count: int, scenery: Scenery) -> Iterator[Line]:
-    """Yield the lines of all workloads, each with a server of tq of its own."""
+def beside(chosen: list[str], scratch: str, count: int, scenery: Scenery) -> Iterator[Line]:
+    """Yield the lines of the chosen workloads, each with a server of tq of its own."""
     able = {}
     for file, peer in peers().items():
         if lack := scenery.lacks(peer):
             said(f"without {peer.name}: {lack}")
         else:
             able[file] = peer
-    for name, workload in WORKLOADS.items():
-        with Rig(scratch) as rig:
-            rig.start_server()
-            if workload.has_worker:
-                rig.start_worker()
-            taking = {file: peer for file, peer in able.items() if name in peer.workloads}
-            yield from lines(workload, rig, count, [*floor(workload, rig), *rivals(taking, name, scratch, scenery)])
+    for name in chosen:
+        workload = WORKLOADS[name]
+        taking = {file: peer for file, peer in able.items() if name in peer.workloads}
+        try:
+            with Rig(scratch) as rig:
+                rig.start_server()
+                if workload.has_worker:
+                    rig.start_worker(allow=workload.allow)
+                yield from lines(workload, rig, count, [*floor(workload, rig), *rivals(taking, name, scratch, scenery)])
+        except (Exception, SystemExit) as failure:  # noqa: BLE001 - the others are not to be lost for it
+            said(f"tq failed at {name}: {failure!r}")
+            yield Line(workload.what, "", "failed", "", "", "", "")
 
 
 def floor(workload: Workload, rig: Rig) -> Iterator[Rival]:

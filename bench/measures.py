@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from peers.stage import Figures, latency
-from rig import Rig
+from rig import BODY, Rig
 
 from tq.client.blocking import Client
 
@@ -98,25 +98,25 @@ def durable_submits(rig: Rig, count: int) -> Iterator[Row]:
 
 def short_tasks(rig: Rig, count: int) -> Iterator[Row]:
     """An array of `true` on two slots, from submit to the last result, against the bare loop that does only that."""
-    array_rate(rig)
+    array_rate(rig, SMALL)
     yield compared(
         f"array of {SMALL:,} `true`, 2 slots, captured, durable, against the executor loop",
         "at least 0.6",
         count,
         lambda: executor_loop(rig),
-        lambda: array_rate(rig),
+        lambda: array_rate(rig, SMALL),
     )
 
 
-def array_rate(rig: Rig) -> float:
+def array_rate(rig: Rig, size: int, body: bytes = BODY) -> float:
     """Return how many tasks of an array end in a second, from its submit to its last result."""
     with rig.client() as client:
         client.connect()
         begin = time.perf_counter()
-        outcome = rig.wait(client, rig.submit(client, SMALL, name="small"))
+        outcome = rig.wait(client, rig.submit(client, size, name="small", body=body))
         took_s = time.perf_counter() - begin
-    assert outcome.succeeded == SMALL, outcome
-    return SMALL / took_s
+    assert outcome.succeeded == size, outcome
+    return size / took_s
 
 
 def lone_task(rig: Rig, count: int) -> Iterator[Row]:
@@ -125,13 +125,13 @@ def lone_task(rig: Rig, count: int) -> Iterator[Row]:
     yield Row("submit of one `true` to its result, one at a time", quantiles(took_ms), wanted="p50 < 4 ms")
 
 
-def results_ms(rig: Rig, count: int) -> list[float]:
+def results_ms(rig: Rig, count: int, body: bytes = BODY) -> list[float]:
     """Return the ms from the submit of one task to its result, one after the other, after a few to warm up."""
     took_ms = []
     with rig.client() as client:
         for _ in range(count + 5):
             begin = time.perf_counter()
-            outcome = rig.wait(client, rig.submit(client))
+            outcome = rig.wait(client, rig.submit(client, body=body))
             took_ms.append((time.perf_counter() - begin) * 1_000)
             assert outcome.state == "succeeded", outcome
     return took_ms[5:]

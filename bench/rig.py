@@ -15,12 +15,14 @@ from tq.client.blocking import Client
 from tq.client.target import find
 from tq.core import vocabulary as v
 from tq.errors import TqError
+from tq.wire import plain
 from tq.wire.body import Body
 from tq.wire.codec import dumps
 
 START_S_MAX: Final = 30.0
 STOP_S_MAX: Final = 20.0
 BODY: Final = dumps(Body(argv=(b"true",), cwd=b"/", environment={"PATH": b"/usr/bin:/bin"}))
+NOOP: Final = dumps(Body(argv=(), cwd=b"", function="builtins:bool", arguments=plain.dumps([[], {}], 64, "")))
 
 
 class Rig:
@@ -55,9 +57,9 @@ class Rig:
         self._until_it_answers()
         return time.perf_counter() - begin
 
-    def start_worker(self, slots: int = 2) -> None:
-        """Start a worker and wait until the server knows it."""
-        self._start("worker", "worker", "--slots", str(slots))
+    def start_worker(self, slots: int = 2, *, allow: str = "") -> None:
+        """Start a worker and wait until the server knows it. `allow` names a module whose functions it may call."""
+        self._start("worker", "worker", "--slots", str(slots), *(("--allow", allow) if allow else ()))
         begin = time.perf_counter()
         with self.client() as client:
             while not self.ask(client, v.Workers()).items:
@@ -100,11 +102,11 @@ class Rig:
         """Ask one question."""
         return client.ask(command)
 
-    def submit(self, client: Client, size: int = 1, *, name: str = "", priority: int = 0) -> str:
-        """Submit `true`, as an array if there is more than one, and return the job's id."""
+    def submit(self, client: Client, size: int = 1, *, name: str = "", priority: int = 0, body: bytes = BODY) -> str:
+        """Submit `true`, or what else `body` says, as an array if there is more than one; return the job's id."""
         self._keys += 1
         key = f"bench-{os.getpid()}-{self._keys}"
-        command = v.Submit(key=key, body=BODY, name=name, priority=priority, size=size, is_array=size > 1)
+        command = v.Submit(key=key, body=body, name=name, priority=priority, size=size, is_array=size > 1)
         return self.ask(client, command).id
 
     def wait(self, client: Client, job: str) -> v.Outcome:

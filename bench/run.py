@@ -22,7 +22,7 @@ import backlog
 import idle
 import measures
 import streams
-from beside import beside
+from beside import WORKLOADS, beside
 from measures import Row
 from rig import Rig
 from scenery import Scenery
@@ -151,6 +151,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3, help="of tq and its peers")
     parser.add_argument("--only", default="", help=f"with commas between: {', '.join([*MEASURES, PEERS])}")
+    parser.add_argument("--workload", action="append", choices=WORKLOADS, help="of peers; repeatable; all if not given")
     parser.add_argument("--scratch", default="/var/tmp", help="a directory on the disk to measure")
     parser.add_argument("--install", action="store_true", help="install what the peers lack: PyPI, and as root Debian")
     parser.add_argument("--no-write", action="store_true", help="print only")
@@ -170,8 +171,9 @@ def main() -> None:
         if not options.no_write and set(mine) == set(MEASURES):
             written(own, TABLES[own].format(pairs=options.pairs, facts=known) + table)
     if PEERS in chosen:
-        table = printed(beside(options.scratch, options.rounds, scenery))
-        if not options.no_write:
+        workloads = options.workload or list(WORKLOADS)
+        table = printed(beside(workloads, options.scratch, options.rounds, scenery))
+        if not options.no_write and workloads == list(WORKLOADS):
             known += f"\n- {scenery.versions()}"
             written(others, TABLES[others].format(rounds=options.rounds, facts=known) + table)
 
