@@ -57,6 +57,7 @@ class ClientSession:
         finally:
             for request in tuple(self._waits):
                 self._unsubscribe(request)
+            self._inlet.leave()
         if failure is not None:
             raise failure
 

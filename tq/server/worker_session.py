@@ -57,6 +57,8 @@ class WorkerSession:
                 nursery.cancel_scope.cancel()
         finally:
             self._desk.registry.worker_leaves(worker, self)
+            self._inlet.leave()
+            self._link.on_bytes = None
         if failure is not None:
             raise failure
 

@@ -1,0 +1,54 @@
+"""A session that has ended is freed at once: its TLS is 40 KiB, and the cycle collector of a server comes seldom."""
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from tests.server.hall import Hall, open_hall, until
+from tests.server.rig import submit
+from tq.core.vocabulary import Status
+from tq.server.client_session import ClientSession
+from tq.server.worker_session import WorkerSession
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def living(kind: type) -> int:
+    return sum(isinstance(one, kind) for one in gc.get_objects())
+
+
+async def one_turn_more(hall: Hall) -> None:
+    """Let another client ask: the commit loop holds the answers of its last turn, and so whom they were for."""
+    client = await hall.client("submit")
+    await client.ask(submit("another"))
+
+
+async def test_a_client_that_left_leaves_nothing_to_the_cycle_collector(no_collector: None) -> None:
+    async with open_hall() as hall:
+        for number in range(3):
+            client = await hall.client("submit")
+            await client.ask(submit(f"k{number}"))
+            await client.ask(Status())
+            client.link.close()
+            await until(client.has_ended.is_set)
+        await one_turn_more(hall)
+
+        assert living(ClientSession) == 1
+
+
+async def test_a_worker_that_left_leaves_nothing_to_the_cycle_collector(no_collector: None) -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker(5)
+        assert living(WorkerSession) == 1
+        worker.link.close()
+        await until(worker.has_ended.is_set)
+        await one_turn_more(hall)
+
+        assert living(WorkerSession) == 0
