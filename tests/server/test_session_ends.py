@@ -1,7 +1,7 @@
 """A session that has ended is freed at once: its TLS is 40 KiB, and the cycle collector of a server comes seldom."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -13,15 +13,14 @@ from tq.server.worker_session import WorkerSession
 
 
 @pytest.fixture
-def no_collector() -> Iterator[None]:
+def living() -> Iterator[Callable[[type], int]]:
+    """How many of a kind live that this test has made; without the cycle collector."""
     gc.collect()
     gc.disable()
-    yield
+    before = [one for one in gc.get_objects() if isinstance(one, ClientSession | WorkerSession)]
+    known = set(map(id, before))
+    yield lambda kind: sum(isinstance(one, kind) and id(one) not in known for one in gc.get_objects())
     gc.enable()
-
-
-def living(kind: type) -> int:
-    return sum(isinstance(one, kind) for one in gc.get_objects())
 
 
 async def one_turn_more(hall: Hall) -> None:
@@ -30,7 +29,7 @@ async def one_turn_more(hall: Hall) -> None:
     await client.ask(submit("another"))
 
 
-async def test_a_client_that_left_leaves_nothing_to_the_cycle_collector(no_collector: None) -> None:
+async def test_a_client_that_left_leaves_nothing_to_the_cycle_collector(living: Callable[[type], int]) -> None:
     async with open_hall() as hall:
         for number in range(3):
             client = await hall.client("submit")
@@ -43,7 +42,7 @@ async def test_a_client_that_left_leaves_nothing_to_the_cycle_collector(no_colle
         assert living(ClientSession) == 1
 
 
-async def test_a_worker_that_left_leaves_nothing_to_the_cycle_collector(no_collector: None) -> None:
+async def test_a_worker_that_left_leaves_nothing_to_the_cycle_collector(living: Callable[[type], int]) -> None:
     async with open_hall() as hall:
         worker = await hall.worker(5)
         assert living(WorkerSession) == 1
