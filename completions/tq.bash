@@ -17,7 +17,7 @@ _tq() {
         --queue) COMPREPLY=($(compgen -W "$(tq queue ls -q --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-')" -- "$cur")); return ;;
         --data|--cwd|--cert|--key) COMPREPLY=($(compgen -f -- "$cur")); return ;;
     esac
-    local words="demo up server worker submit rerun run ls show logs wait result cancel hold release requeue retry set forget queue workers drain undrain token join backup restore store doctor config completion --url -o --output -q --quiet --color --connect-timeout --version"
+    local words="demo up server worker submit rerun run ls show logs wait result cancel hold release requeue retry set forget dlq queue workers drain undrain token join backup restore store doctor config completion --url -o --output -q --quiet --color --connect-timeout --version"
     case $verb in
         demo) words="" ;;
         up) words="--data --listen --heartbeat --keep --slots --queue --drain-time" ;;
@@ -38,6 +38,13 @@ _tq() {
         retry) words="--state --queue --tag --name --force --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
         set) words="--priority --state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
         forget) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        dlq) case $noun in
+            ls) words="--queue --cause --name --tag -n --limit --page --url -o --output -q --quiet --color --connect-timeout" ;;
+            show) words="--url -o --output -q --quiet --color --connect-timeout" ;;
+            retry) words="--queue --cause --name --tag --all --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+            purge) words="--queue --cause --name --tag --all --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+            *) words="ls show retry purge" ;;
+        esac ;;
         queue) case $noun in
             ls) words="--url -o --output -q --quiet --color --connect-timeout" ;;
             set) words="--max --url -o --output -q --quiet --color --connect-timeout" ;;

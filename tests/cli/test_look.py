@@ -137,8 +137,15 @@ def test_ls_of_a_job_lists_its_tasks(run: Run, server: FakeServer) -> None:
     )
 
 
+def written(command: v.Logs) -> list[Any]:
+    """Answer what an attempt has written."""
+    errors = b"one\ntwo\n\x1b[31mthree\nfour\n"
+    return [v.Chunk(1, 0, b"out\n", command.attempt), v.Chunk(2, 0, errors), v.LogsEnd(1, (4, len(errors)))]
+
+
 def test_show_is_versioned_json(run: Run, server: FakeServer) -> None:
     server.says[v.Get] = lambda _: v.Document(TASK)
+    server.says[v.Logs] = written
     out = json.loads(run("show", "42", "-o", "json").out)
     assert (out["v"], out["id"], out["state"], out["run_s"]) == (1, "42", "dead", 1.0)
     assert (out["exit_code"], out["signal"], out["started_at"]) == (None, 9, "2023-11-14T22:13:20.200Z")
@@ -151,11 +158,15 @@ def test_show_is_versioned_json(run: Run, server: FakeServer) -> None:
         "signal": None,
         "started_at": "1970-01-01T00:00:00.001Z",
         "ended_at": "1970-01-01T00:00:00.002Z",
+        "last_lines": ["two", "\x1b[31mthree", "four"],
     }
+    assert out["last_lines"] == ["two", "\x1b[31mthree", "four"]
+    assert [one.attempt for one in server.asked if isinstance(one, v.Logs)] == [1, 2]
 
 
 def test_show_is_readable_and_harmless(run: Run, server: FakeServer) -> None:
     server.says[v.Get] = lambda _: v.Document(TASK)
+    server.says[v.Logs] = written
     out = run("show", "42").out
     assert "\x1b" not in out
     words = [line.split(maxsplit=1) for line in out.splitlines()]

@@ -63,10 +63,19 @@ class TestSelection:
         with pytest.raises(TooLarge):
             house.do(Cancel(("1.1-4",)))
 
-    def test_neither_and_both_of_ids_and_filter_are_refused(self, house):
-        for command in (Cancel(), Cancel(("1",), Where())):
-            with pytest.raises(BadRequest):
-                house.do(command)
+    def test_neither_ids_nor_a_filter_is_refused(self, house):
+        with pytest.raises(BadRequest):
+            house.do(Cancel())
+
+    def test_of_ids_and_a_filter_those_that_match(self, house):
+        array, other = house.array(4), house.submit(name="a")
+        house.do(Cancel((f"{array}.2",)))
+        where = Where(states=("cancelled",))
+        assert house.do(Retry((str(array), str(other)), where)).done == 1
+        with pytest.raises(AlreadyEnded, match="is none of those that are meant"):
+            house.do(Cancel((f"{array}.1",), where))
+        with pytest.raises(AlreadyEnded, match="has none of those that are meant"):
+            house.do(Cancel((str(other),), Where(name="b")))
 
     def test_a_filter_takes_what_matches_all_its_parts(self, house):
         house.submit(name="a", queue="q", tags=("t",))

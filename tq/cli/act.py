@@ -51,6 +51,8 @@ class Wish(NamedTuple):
     name: str
     dry_run: bool
     yes: bool
+    cause: str = ""
+    is_letter: bool = False  # only what is in the dead letter queue
 
 
 Words = Annotated[
@@ -64,7 +66,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, however many jobs 
 def _plain(deed: Deed, help_text: str) -> Callable[..., None]:
     """Return the function of a verb that takes no options of its own."""
 
-    def act(
+    def verb(
         ctx: typer.Context,
         ids: Words = None,
         state: options.States = None,
@@ -74,10 +76,10 @@ def _plain(deed: Deed, help_text: str) -> Callable[..., None]:
         dry_run: DryRun = False,
         yes: Yes = False,
     ) -> None:
-        _act(ctx.obj, deed, Wish(ids, state, queue, tag, name, dry_run, yes))
+        act(ctx.obj, deed, Wish(ids, state, queue, tag, name, dry_run, yes))
 
-    act.__doc__ = help_text
-    return act
+    verb.__doc__ = help_text
+    return verb
 
 
 def retry(
@@ -97,7 +99,7 @@ def retry(
     """
     deed = Deed("retry", "Retry", TERMINAL if force else TERMINAL[1:], "queued again", "",
                 "not ended" if force else "not failed")  # fmt: skip
-    _act(ctx.obj, deed, Wish(ids, state, queue, tag, name, dry_run, yes), force=force)
+    act(ctx.obj, deed, Wish(ids, state, queue, tag, name, dry_run, yes), force=force)
 
 
 def set_(
@@ -116,10 +118,10 @@ def set_(
 
     deed = Deed("set", "SetPriority", ALIVE, "changed", "", "had ended already")
     wish = Wish(ids, state, queue, tag, name, dry_run, yes)
-    _act(ctx.obj, deed, wish, priority=values.priority(priority))
+    act(ctx.obj, deed, wish, priority=values.priority(priority))
 
 
-def _act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
+def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
     """Do it, and say how many; exit with 1 when nothing of what was named by id could be done."""
     from tq.core import vocabulary as v
 
@@ -162,19 +164,23 @@ def _targets(client: "Client", deed: Deed, wish: Wish) -> "Targets":
     if wish.words:
         return selectors.targets(client, wish.words)
     found = selectors.Targets()
-    found.filters.append(v.Where(values.states(wish.states), wish.queue, wish.tag, wish.name))
+    states = values.states(wish.states)
+    found.filters.append(v.Where(states, wish.queue, wish.tag, wish.name, wish.cause, wish.is_letter))
     return found
 
 
 def _commands(deed: Deed, targets: "Targets", wish: Wish, more: dict[str, Any]) -> "Iterator[v.ClientCommand]":
+    from msgspec.structs import replace
+
     from tq.cli import selectors
     from tq.core import vocabulary as v
 
     kind = getattr(v, deed.command)
+    among = v.Where(deed.states, is_letter=True) if wish.is_letter else None
     for group in selectors.groups(list(targets.ids)):
-        yield kind(group, None, wish.dry_run, **more)
+        yield kind(group, among, wish.dry_run, **more)
     for where in targets.filters:
-        yield kind((), where, wish.dry_run, **more)
+        yield kind((), replace(where, is_letter=wish.is_letter), wish.dry_run, **more)
 
 
 def _confirm(client: "Client", deed: Deed, targets: "Targets") -> None:

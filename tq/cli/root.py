@@ -35,6 +35,7 @@ WORDS: dict[str, str] = {
     "retry": "act",
     "set": "act",
     "forget": "act",
+    "dlq": "dlq",
     "queue": "queue",
     "workers": "workers",
     "drain": "drain",

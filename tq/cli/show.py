@@ -1,7 +1,7 @@
 """`tq show`: everything about one job or task."""
 
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
@@ -9,26 +9,43 @@ from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.verb import Verb
 
+if TYPE_CHECKING:
+    from tq.client.blocking import Client
+
 # What a person looks for first, in this order; what is not named here follows.
 _FIRST: Final = (
     "id", "state", "reason", "name", "command", "counts", "exit_code", "signal", "cause", "attempt", "failures",
     "losses", "worker", "host", "submitted_at", "leased_at", "started_at", "ended_at", "job_ended_at", "run_s", "usage",
     "queue", "priority", "tags",
 )  # fmt: skip
-_UNSAID: Final = frozenset({"history", "lease", "phase", "max_fails"})  # for programs
+_UNSAID: Final = frozenset({"history", "lease", "phase", "max_fails", "last_lines", "purged", "round"})  # for programs
 
 
 def show(ctx: typer.Context, id: options.Id) -> None:  # noqa: A002 - the word in the help
     """Show everything about one job or task."""
-    from tq.cli import output, present, selectors
-    from tq.core import vocabulary as v
-
     context: Context = ctx.obj
     with context.client() as client:
-        answer = client.ask(v.Get(selectors.single(client, id)))
+        document = ask(client, id)
+    print_document(context, document)
+
+
+def ask(client: "Client", word: str) -> dict[str, Any]:
+    """Return the document of one job or task, with the last lines of what failed."""
+    from tq.cli import selectors, tail
+    from tq.core import vocabulary as v
+
+    answer = client.ask(v.Get(selectors.single(client, word)))
     assert isinstance(answer, v.Document)
-    item = present.document(answer.value)
-    output.print_one(context, item, lines(item, round(time.time() * 1_000), answer.value))
+    tail.add_last_lines(client, answer.value)
+    return answer.value
+
+
+def print_document(context: Context, document: dict[str, Any]) -> None:
+    """Print it in the format asked for."""
+    from tq.cli import output, present
+
+    item = present.document(document)
+    output.print_one(context, item, lines(item, round(time.time() * 1_000), document))
 
 
 def lines(item: dict[str, Any], now_ms: int, raw: dict[str, Any]) -> list[tuple[str, str]]:
@@ -46,13 +63,16 @@ def lines(item: dict[str, Any], now_ms: int, raw: dict[str, Any]) -> list[tuple[
             continue
         ms = raw.get(key.removesuffix("_at") + "_ms") if key.endswith("_at") else 0
         pairs.append((present.label(key), f"{shown} ({present.ago(ms, now_ms)} ago)" if ms else shown))
+    if item.get("last_lines"):
+        pairs.append(("last lines", "\n".join(item["last_lines"])))
     for entry in item.get("history") or []:
         parts = [
             f"{present.label(key)} {text}" if key in {"exit_code", "signal", "started_at", "ended_at"} else text
             for key, value in entry.items()
-            if key not in {"attempt", "charged"} and (text := present.value_text(key, value))
+            if key not in {"attempt", "charged", "last_lines"} and (text := present.value_text(key, value))
         ]
-        pairs.append((f"attempt {entry.get('attempt', '')}", ", ".join(parts)))
+        written = [f"  {text}" for text in entry.get("last_lines") or ()]
+        pairs.append((f"attempt {entry.get('attempt', '')}", "\n".join([", ".join(parts), *written])))
     return pairs
 
 

@@ -68,20 +68,22 @@ class AddEntries(Word, frozen=True, tag=True):
 class Where(Word, frozen=True):
     """Which jobs: all that match every part that is given. `states` are words; `failed` means dead or expired.
 
-    What acts on tasks acts on those of a matching job that are in one of the states.
+    What acts on tasks acts on those of a matching job that are in one of the states, ended with that `cause` if one is
+    given, and are dead letters if `is_letter`.
     """
 
     states: tuple[str, ...] = ()
     queue: str = ""
     tag: str = ""
     name: str = ""
-    cause: str = ""  # of dead letters
+    cause: str = ""
+    is_letter: bool = False
 
 
 class _Selected(Word, frozen=True):
     """Base of what acts on many: jobs and members by id (`42`, `43.7`, `43.1-5`), or all jobs that match `where`.
 
-    With `dry_run` the answer says what would be done, and nothing is.
+    With both, those of the ids that match. With `dry_run` the answer says what would be done, and nothing is.
     """
 
     ids: tuple[str, ...] = ()
@@ -119,6 +121,18 @@ class SetPriority(_Selected, frozen=True, tag=True):
 
 class Forget(_Selected, frozen=True, tag=True):
     """Remove ended jobs with all their records and output."""
+
+
+class Purge(_Selected, frozen=True, tag=True):
+    """Take tasks out of the dead letter queue; they stay dead, with their job."""
+
+
+class DeadLetters(Word, frozen=True, tag=True):
+    """The dead letters, oldest first. `page` continues an earlier answer."""
+
+    where: Where = Where()
+    limit: int = 100
+    page: str = ""
 
 
 class SetQueue(Word, frozen=True, tag=True):

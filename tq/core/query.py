@@ -294,6 +294,7 @@ def _task_part(task: Task | None) -> dict[str, Any]:
         "lease": task.lease,
         "failures": task.failures,
         "losses": task.losses,
+        "purged": task.purged,
         "leased_ms": task.leased_ms,
         "started_ms": task.started_ms,
         "ended_ms": task.ended_ms,

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from tq.core import ids, tables
 from tq.core.job import Job, Progress
-from tq.core.task import State, Task
+from tq.core.task import Cause, State, Task
 from tq.core.view import View
 from tq.core.vocabulary import Where
 from tq.errors import BadRequest, TaskNotFound, TooLarge
@@ -15,6 +15,7 @@ _RANGE: Final = re.compile(r"([1-9][0-9]{0,17})\.([0-9]{1,18})-([0-9]{1,18})")
 _WORDS: Final = {state.word: frozenset((state,)) for state in State} | {
     "failed": frozenset((State.DEAD, State.EXPIRED))
 }
+_CAUSES: Final = frozenset(cause.word for cause in Cause if cause is not Cause.NONE)
 ALL: Final = frozenset(State)
 
 
@@ -87,12 +88,32 @@ def shown_state(progress: Progress, task: Task | None) -> State:
     return State.HELD if progress.hold and state is State.QUEUED else state
 
 
+def is_meant(where: Where, states: frozenset[State], progress: Progress, task: Task | None) -> bool:
+    """Whether one member of a matching job is meant: by the state in which it is shown, and how it ended."""
+    if shown_state(progress, task) not in states:
+        return False
+    if task is None:
+        return not (where.cause or where.is_letter)
+    is_letter = task.state is State.DEAD and not task.purged
+    return where.cause in ("", task.cause.word) and (is_letter or not where.is_letter)
+
+
+def check(where: Where) -> None:
+    """Raise BadRequest for a filter that names a cause that there is none of."""
+    if where.cause and where.cause not in _CAUSES:
+        raise BadRequest(f"{where.cause[:40]!r} is not a cause", hint="one of " + ", ".join(sorted(_CAUSES)))
+
+
+def is_of(where: Where, job: Job) -> bool:
+    """Whether a job has what a filter asks for of jobs."""
+    return where.queue in ("", job.queue) and where.name in ("", job.name) and (not where.tag or where.tag in job.tags)
+
+
 def matches(where: Where, states: frozenset[State], job: Job, progress: Progress) -> bool:
     """Whether a job has what a filter asks for, and at least one task that is shown in one of the states."""
     counts = shown_counts(progress)
     return (
-        where.queue in ("", job.queue)
-        and where.name in ("", job.name)
-        and (not where.tag or where.tag in job.tags)
+        is_of(where, job)
         and (states is ALL or any(counts[state] for state in states))
+        and (not where.is_letter or progress.dead_letters > 0)
     )

@@ -28,6 +28,7 @@ from tq.core.commands import (
     Cancel,
     Capacity,
     CreateToken,
+    DeadLetters,
     Dispatch,
     Drain,
     End,
@@ -40,6 +41,7 @@ from tq.core.commands import (
     Join,
     List,
     Logs,
+    Purge,
     Queues,
     Recover,
     Release,
@@ -92,6 +94,7 @@ __all__ = [
     "ClientCommand",
     "Command",
     "CreateToken",
+    "DeadLetters",
     "Demand",
     "Dispatch",
     "Document",
@@ -113,6 +116,7 @@ __all__ = [
     "LogsEnd",
     "Outcome",
     "Page",
+    "Purge",
     "Queues",
     "Recall",
     "Recover",
@@ -162,6 +166,8 @@ ClientCommand = (
     | Retry
     | SetPriority
     | Forget
+    | Purge
+    | DeadLetters
     | SetQueue
     | Queues
     | Get

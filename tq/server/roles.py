@@ -29,6 +29,8 @@ ALLOWED: Final[dict[type[Any], frozenset[str]]] = {
     v.Retry: SUBMIT,
     v.SetPriority: SUBMIT,
     v.Forget: SUBMIT,
+    v.Purge: SUBMIT,
+    v.DeadLetters: READ,
     v.SetQueue: ADMIN,
     v.Queues: READ,
     v.Get: READ,
@@ -56,6 +58,10 @@ ALLOWED: Final[dict[type[Any], frozenset[str]]] = {
 }
 
 
+# Called for what they show, not for what they do.
+_SEEN: Final = (v.DeadLetters, v.Queues, v.Workers, v.Status, v.StoreStatistics, v.Logs, v.Tokens)
+
+
 def check_allowed(role: str, command: type[Any]) -> None:
     """Raise NotAllowed unless a token of this role may ask for this command; an unlisted command is nobody's."""
     allowed = ALLOWED.get(command, NOBODY)
@@ -71,7 +77,7 @@ def check_allowed(role: str, command: type[Any]) -> None:
 def _in_words(command: type[Any]) -> str:
     """Return what a command does, after `may not`: those that are called for what they list see it."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", command.__name__).lower()
-    return f"see {words}" if command in (v.Queues, v.Workers, v.Status, v.StoreStatistics, v.Logs, v.Tokens) else words
+    return f"see {words}" if command in _SEEN else words
 
 
 def check_peer(token_role: str, peer_role: str) -> None:

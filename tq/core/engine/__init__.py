@@ -19,6 +19,7 @@ from tq.core.engine import act, again, clock, control, dispatch, forget, join, q
 from tq.core.engine.step import Bounds, Step
 from tq.core.engine.verbs import VERBS
 from tq.core.job import Meta
+from tq.core.letters import dead_letters
 from tq.core.live import LIVE_TABLES, Live
 from tq.core.timers import STEADY
 from tq.core.view import Changes, Overlay, View
@@ -27,6 +28,7 @@ from tq.core.vocabulary import (
     Answer,
     Command,
     CreateToken,
+    DeadLetters,
     Drain,
     Effect,
     Get,
@@ -86,6 +88,7 @@ _READS: Final[dict[type, Callable[[View, Live, Any], Answer]]] = {
     Get: query.get,
     GetRequest: again.get_request,
     List: query.list_page,
+    DeadLetters: dead_letters,
     Wait: query.wait,
     Workers: query.workers,
     Tokens: query.tokens,

@@ -17,10 +17,10 @@ from tq.core.engine.stop import Tally, send_stops
 from tq.core.job import Sweep
 from tq.core.task import State, Task
 from tq.core.timers import TimerKind
-from tq.core.vocabulary import Acted, Cancel, Forget, Hold, Release, Requeue, Retry, SetPriority, Where
+from tq.core.vocabulary import Acted, Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority, Where
 from tq.errors import AlreadyEnded, BadRequest
 
-Selected = Cancel | Hold | Release | Requeue | Retry | SetPriority | Forget
+Selected = Cancel | Hold | Release | Requeue | Retry | SetPriority | Forget | Purge
 Rows = Sequence[tuple[TaskKey, Task]]
 
 _commands: Final = msgspec.msgpack.Decoder(Selected)
@@ -31,8 +31,13 @@ class Acting(NamedTuple):
 
     step: Step
     command: Selected
+    where: Where
     states: frozenset[State]
     tally: Tally
+
+    def means(self, key: JobKey, task: Task | None) -> bool:
+        """Whether a member of a job is one of those that are to be acted on."""
+        return selection.is_meant(self.where, self.states, self.step.progress(key), task)
 
 
 class Verb(NamedTuple):
@@ -51,11 +56,12 @@ class Verb(NamedTuple):
 
 def act(step: Step, verb: Verb, command: Selected) -> Acted:
     """Carry out a command; what is beyond one command goes on as a sweep."""
-    if bool(command.ids) is (command.where is not None):
+    if not command.ids and command.where is None:
         raise BadRequest("name ids, or a filter", hint="tq ls lists ids")
     where = command.where or Where()
-    acting = Acting(step, command, selection.states_of(where.states), Tally())
-    if command.where is not None:
+    selection.check(where)
+    acting = Acting(step, command, where, selection.states_of(where.states), Tally())
+    if not command.ids:
         meta = step.overlay.get(tables.META, ())
         rests = [_walk(acting, verb, Sweep(b"", 1, meta.next_job - 1 if meta else 0), step.bounds.slice)]
     else:
@@ -77,7 +83,7 @@ def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
         return
     command = _commands.decode(sweep.command)
     where = command.where or Where()
-    acting = Acting(step, command, selection.states_of(where.states), Tally())
+    acting = Acting(step, command, where, selection.states_of(where.states), Tally())
     rest = _walk(acting, verbs[type(command)], sweep, step.bounds.slice)
     send_stops(step, acting.tally)
     if rest is None:
@@ -107,7 +113,11 @@ def _act_on_ids(acting: Acting, verb: Verb) -> list[Sweep | None]:
             raise BadRequest(f"this acts on whole jobs, as in {target.job}", hint="leave the member out")
         for member in target.members:
             key = (target.job, 0, member)
-            verb.member(acting, key, step.task(key))
+            task = step.task(key)
+            if acting.means(key[:2], task):
+                verb.member(acting, key, task)
+            else:
+                acting.tally.leave("is none of those that are meant")
     return rests
 
 
@@ -122,10 +132,10 @@ def _walk(acting: Acting, verb: Verb, sweep: Sweep, budget: int) -> Sweep | None
         key = (number, part)
         progress = step.overlay.get(tables.PROGRESS, key)
         budget -= 1
-        where = acting.command.where
         if part or progress is None or progress.forgetting:
             continue
-        if where and not selection.matches(where, acting.states, job, progress):
+        if not selection.matches(acting.where, acting.states, job, progress):
+            acting.tally.why = "has none of those that are meant"
             continue
         if not verb.begin(acting, key):
             continue
@@ -143,9 +153,8 @@ def _walk_job(acting: Acting, verb: Verb, key: JobKey, member: int, budget: int)
     """Act on the records of one job from `member` on; return where to go on, None when its walk is over."""
     rows, rest = verb.find(acting, key, member, budget)
     if verb.member is not None:
-        progress = acting.step.progress(key)
         for task_key, task in rows:
-            if not verb.has_members or selection.shown_state(progress, task) in acting.states:
+            if not verb.has_members or acting.means(key, task):
                 verb.member(acting, task_key, task)
     if rest is None:
         verb.end(acting, key)

@@ -7,9 +7,9 @@ from tq.core.engine.forget import begin_forgetting, forget_dead_letter, forget_j
 from tq.core.engine.step import JobKey, TaskKey, history_with_last
 from tq.core.engine.stop import cancel_task, recall_assigned, stop_task
 from tq.core.job import Progress
-from tq.core.selection import ALL, shown_state
+from tq.core.selection import ALL
 from tq.core.task import Cause, Phase, State, Task, Trigger, is_legal
-from tq.core.vocabulary import Cancel, Forget, Hold, Release, Requeue, Retry, SetPriority
+from tq.core.vocabulary import Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority
 from tq.errors import BadRequest
 from tq.limits import priority_max
 
@@ -23,11 +23,11 @@ def _touched(progress: Progress, first: int, last: int) -> int:
 def _begin_cancel(acting: Acting, key: JobKey) -> bool:
     progress = acting.step.progress(key)
     acting.tally.unchanged += sum(progress.counts[State.SUCCEEDED :])
-    if progress.untouched and not progress.first.is_terminal and shown_state(progress, None) in acting.states:
+    if progress.untouched and not progress.first.is_terminal and acting.means(key, None):
         acting.tally.done += acting.step.move_untouched(key, Trigger.CANCEL)
     if not _touched(progress, 0, State.SUCCEEDED):
         return False
-    progress.cancelling = acting.states is ALL
+    progress.cancelling = acting.states is ALL and not acting.where.cause
     return True
 
 
@@ -88,7 +88,7 @@ def _requeue_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
 def _begin_retry(acting: Acting, key: JobKey) -> bool:
     progress = acting.step.progress(key)
     trigger = _retry_trigger(acting, progress.first)
-    if trigger is not None and progress.untouched and progress.first in acting.states:
+    if trigger is not None and progress.untouched and acting.means(key, None):
         acting.tally.done += acting.step.move_untouched(key, trigger)
     if not _touched(progress, State.SUCCEEDED, len(State)):
         acting.tally.leave("has not ended")
@@ -110,6 +110,7 @@ def _retry_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
         failures=0,
         losses=0,
         charged=False,
+        purged=False,
         phase=Phase.NONE,
         cause=Cause.NONE,
         history=history_with_last(task),
@@ -122,6 +123,21 @@ def _retry_trigger(acting: Acting, state: State) -> Trigger | None:
         return Trigger.RETRY
     forced = isinstance(acting.command, Retry) and acting.command.force
     return Trigger.FORCE_RETRY if forced and is_legal(state, Trigger.FORCE_RETRY) else None
+
+
+def _begin_purge(acting: Acting, key: JobKey) -> bool:
+    letters = acting.step.progress(key).dead_letters
+    if not letters:
+        acting.tally.leave("has no dead letters")
+    return letters > 0
+
+
+def _purge_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
+    if task is None or task.state is not State.DEAD or task.purged:
+        acting.tally.leave("is no dead letter")
+        return
+    acting.step.purge(key, task)
+    acting.tally.done += 1
 
 
 def _begin_priority(acting: Acting, key: JobKey) -> bool:
@@ -168,5 +184,6 @@ VERBS: Final[dict[type, Verb]] = {
     Requeue: Verb(_begin_requeue, find_running, _requeue_member, _nothing, has_members=True),
     Retry: Verb(_begin_retry, find_records, _retry_member, _nothing, has_members=True),
     SetPriority: Verb(_begin_priority, find_records, None, _nothing),
+    Purge: Verb(_begin_purge, find_records, _purge_member, _nothing, has_members=True),
     Forget: Verb(_begin_forget, find_records, _forget_member, _end_forget),
 }

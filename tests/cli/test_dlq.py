@@ -1,0 +1,79 @@
+"""`tq dlq`: what is asked of the server, and what is said."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.fake import FakeServer
+from tq.core import vocabulary as v
+
+LETTER: dict[str, Any] = {
+    "id": "43.7",
+    "name": "nightly",
+    "queue": "builds",
+    "cause": "exit",
+    "code": 3,
+    "attempt": 4,
+    "round": 1,
+    "failures": 4,
+    "losses": 0,
+    "host": "rack-7",
+    "ended_ms": 1_700_000_000_000,
+    "command": ["make", "\x1b[31m"],
+}
+DEAD = v.Where(states=("dead",), is_letter=True)
+
+
+def test_letters_are_a_table_and_versioned_json(run: Run, server: FakeServer) -> None:
+    server.says[v.DeadLetters] = lambda _: v.Page((LETTER,))
+    head, row = run("dlq", "ls").out.splitlines()
+    assert head.split() == ["ID", "CAUSE", "CODE", "FAILED", "LOST", "QUEUE", "NAME", "AGE", "HOST", "COMMAND"]
+    assert row.split()[:7] == ["43.7", "exit", "3", "4", "-", "builds", "nightly"]
+    assert "\x1b" not in row
+    out = json.loads(run("dlq", "ls", "-o", "json").out)
+    assert (out["v"], out["next"], out["items"][0]["id"], out["items"][0]["exit_code"]) == (1, None, "43.7", 3)
+    assert run("dlq", "ls", "-q").out == "43.7\n"
+
+
+def test_a_list_goes_on_page_by_page_and_says_when_there_is_more(run: Run, server: FakeServer) -> None:
+    pages = {"": v.Page((LETTER,), "1.2.3.4"), "1.2.3.4": v.Page((LETTER | {"id": "44"},), "9.9.9.9")}
+    server.says[v.DeadLetters] = lambda command: pages[command.page]
+    ran = run("dlq", "ls", "--queue", "builds", "--cause", "exit", "-n", "2")
+    assert [line.split()[0] for line in ran.out.splitlines()] == ["ID", "43.7", "44"]
+    assert ran.err == "tq: there are more; see them with -n 4 or -n 0\n"
+    assert server.asked[0].where == v.Where(queue="builds", cause="exit")
+    assert run("dlq", "ls", "-n", "-1").status == 2
+
+
+@pytest.mark.parametrize("verb, kind", [("retry", v.Retry), ("purge", v.Purge)])
+def test_only_dead_letters_are_acted_on(run: Run, server: FakeServer, verb: str, kind: Any) -> None:
+    server.says[v.List] = lambda _: v.Page(({"id": "43"},))
+    server.says[kind] = lambda _: v.Acted(2)
+    assert run("dlq", verb, "43", "44.1-5").status == 0
+    assert server.asked[-1] == kind(("43", "44.1-5"), DEAD)
+    run("dlq", verb, "--all")
+    assert server.asked[-1] == kind((), DEAD)
+    run("dlq", verb, "--cause", "lost", "--queue", "q", "--dry-run")
+    assert server.asked[-1] == kind((), v.Where(("dead",), "q", "", "", "lost", is_letter=True), dry_run=True)
+
+
+@pytest.mark.parametrize("words", [[], ["--all", "43"], ["--all", "--queue", "q"], ["43", "--queue", "q"]])
+def test_what_is_meant_must_be_clear(run: Run, server: FakeServer, words: list[str]) -> None:
+    for verb in ("retry", "purge"):
+        ran = run("dlq", verb, *words)
+        assert ran.status == 2
+        assert "hint: " in ran.err
+    assert not [one for one in server.asked if isinstance(one, (v.Retry, v.Purge))]
+
+
+def test_show_is_for_dead_letters(run: Run, server: FakeServer) -> None:
+    server.says[v.Logs] = lambda _: [v.Chunk(2, 0, b"no such file\n"), v.LogsEnd(4, (0, 13), "dead")]
+    server.says[v.Get] = lambda _: v.Document(LETTER | {"state": "dead"})
+    assert "no such file" in run("dlq", "show", "43.7").out
+    for more in ({"state": "succeeded"}, {"state": "dead", "purged": True}):
+        server.says[v.Get] = lambda _, more=more: v.Document(LETTER | more)
+        ran = run("dlq", "show", "43.7")
+        assert (ran.status, ran.out) == (1, "")
+        assert "is no dead letter" in ran.err

@@ -1,0 +1,172 @@
+"""`tq dlq`: the dead letter queue: tasks that gave up, why, and what to do with them."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tq.cli import options
+from tq.cli.act import Deed, DryRun, Wish, Words, Yes, act
+from tq.cli.context import Context
+from tq.cli.verb import Noun, Verb
+from tq.errors import BadRequest, TaskNotFound
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tq.client.blocking import Client
+    from tq.core import vocabulary as v
+
+_PAGE_ITEMS = 200
+_STATES = ("dead",)
+
+OfCause = Annotated[
+    str, typer.Option("--cause", metavar="CAUSE", help="Only with this cause: exit, signal, lost…", show_default=False)
+]
+All = Annotated[bool, typer.Option("--all", help="All dead letters")]
+
+
+def ls(
+    ctx: typer.Context,
+    queue: options.OfQueue = "",
+    cause: OfCause = "",
+    name: options.OfName = "",
+    tag: options.OfTag = "",
+    limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", help="At most so many; 0 = all")] = 50,
+    page: Annotated[
+        str, typer.Option("--page", metavar="PAGE", help="Where an earlier list ended", show_default=False)
+    ] = "",
+) -> None:
+    """List the dead letters, oldest first: tasks that gave up, and why."""
+    from tq.cli import output
+    from tq.core import vocabulary as v
+
+    if limit < 0:
+        raise BadRequest(f"-n {limit} must not be negative", hint="0 lists all")
+    context: Context = ctx.obj
+    with context.client() as client:
+        pages = _Letters(client, v.Where((), queue, tag, name, cause), limit, page)
+        output.print_pages(context, pages, lambda: pages.next, rows)
+    if pages.next and context.format == "table":
+        context.talk(f"tq: there are more; see them with -n {limit * 2} or -n 0")
+
+
+class _Letters:
+    """Dead letters page by page, as the server has them; `next` is where the list goes on, "" when it ends."""
+
+    def __init__(self, client: "Client", where: "v.Where", limit: int, page: str) -> None:
+        self.next = page
+        self._client = client
+        self._where = where
+        self._limit = limit
+
+    def __iter__(self) -> "Iterator[list[dict[str, Any]]]":
+        from tq.core import vocabulary as v
+
+        count = 0
+        while True:
+            wanted = min(self._limit - count, _PAGE_ITEMS) if self._limit else _PAGE_ITEMS
+            answer = self._client.ask(v.DeadLetters(self._where, wanted, self.next))
+            assert isinstance(answer, v.Page)
+            count += len(answer.items)
+            self.next = answer.next
+            if answer.items:
+                yield list(answer.items)
+            if not self.next or (self._limit and count >= self._limit):
+                return
+
+
+def rows(items: list[dict[str, Any]]) -> list[list[str]]:
+    """Return the table of dead letters."""
+    from tq.cli import present
+
+    now_ms = round(time.time() * 1_000)
+    table = [["ID", "CAUSE", "CODE", "FAILED", "LOST", "QUEUE", "NAME", "AGE", "HOST", "COMMAND"]]
+    for item in items:
+        shown = present.document(item)
+        table.append(
+            [
+                str(item.get("id", "")),
+                present.blank(item.get("cause")),
+                present.code_text(shown),
+                str(item.get("failures") or "-"),
+                str(item.get("losses") or "-"),
+                str(item.get("queue", "")),
+                present.blank(item.get("name")),
+                present.ago(int(item.get("ended_ms") or 0), now_ms),
+                present.blank(item.get("host")),
+                present.command_line(shown.get("command")),
+            ]
+        )
+    return table
+
+
+def show(ctx: typer.Context, id: options.Id) -> None:  # noqa: A002 - the word in the help
+    """Show everything about one dead letter, with the last lines of each of its attempts."""
+    from tq.cli.show import ask, print_document
+
+    context: Context = ctx.obj
+    with context.client() as client:
+        document = ask(client, id)
+    if document.get("state") != "dead" or document.get("purged"):
+        raise TaskNotFound(f"{document.get('id')} is no dead letter", hint=f"tq show {document.get('id')}; tq dlq ls")
+    print_document(context, document)
+
+
+def _acting(deed: Deed, help_text: str) -> Any:
+    def function(
+        ctx: typer.Context,
+        ids: Words = None,
+        queue: options.OfQueue = "",
+        cause: OfCause = "",
+        name: options.OfName = "",
+        tag: options.OfTag = "",
+        is_all: All = False,
+        dry_run: DryRun = False,
+        yes: Yes = False,
+    ) -> None:
+        has_filter = bool(queue or cause or name or tag)
+        if is_all and (ids or has_filter):
+            raise BadRequest("--all is all there are", hint="leave out the ids and the filter")
+        wish = Wish(ids, list(_STATES) if is_all or has_filter else None, queue, tag, name, dry_run, yes, cause, True)
+        act(ctx.obj, deed, wish)
+
+    function.__doc__ = help_text
+    return function
+
+
+_RETRY = Deed("dlq retry", "Retry", _STATES, "queued again", "", "no dead letters")
+_PURGE = Deed("dlq purge", "Purge", _STATES, "purged", "", "no dead letters")
+
+VERBS = {
+    "dlq": Noun(
+        "Look at the dead letters, try them again, or purge them.",
+        {
+            "ls": Verb(ls, ("tq dlq ls", "tq dlq ls --cause lost --queue builds -o json")),
+            "show": Verb(show, ("tq dlq show 43.7",)),
+            "retry": Verb(
+                _acting(
+                    _RETRY,
+                    """Try dead letters again.
+
+                    A new round begins in the same job, with all its retries. Of a job or a range that is named, only
+                    what is in the dead letter queue.
+                    """,
+                ),
+                ("tq dlq retry 43.7", "tq dlq retry --cause lost --yes", "tq dlq retry --all --dry-run"),
+            ),
+            "purge": Verb(
+                _acting(
+                    _PURGE,
+                    """Take tasks out of the dead letter queue.
+
+                    They stay dead, and can be looked at for as long as their job is kept; `tq server --keep` counts
+                    for them again.
+                    """,
+                ),
+                ("tq dlq purge 43.7", "tq dlq purge --all --yes"),
+            ),
+        },
+        ("tq dlq ls", "tq dlq show 43.7", "tq dlq retry --cause lost --yes"),
+    )
+}

@@ -1,0 +1,61 @@
+"""The dead letter queue, as people look at it: oldest first, page by page."""
+
+from tq.core import ids, tables
+from tq.core.live import Live
+from tq.core.selection import check, is_meant, is_of, states_of
+from tq.core.task import State, Task
+from tq.core.view import Key, View
+from tq.core.vocabulary import DeadLetters, Page, Where
+from tq.errors import BadRequest
+from tq.limits import page_items_max, page_keys_max
+
+_DEAD = states_of((State.DEAD.word,))
+
+
+def dead_letters(view: View, _live: Live, command: DeadLetters) -> Page:
+    """Answer one page of dead letters; a page may be empty with a next one where a filter passes many over."""
+    check(command.where)
+    limit = min(max(command.limit, 1), page_items_max)
+    rows = view.scan(tables.DEAD, _parse(command.page) if command.page else (0,), (1 << 62,), page_keys_max)
+    items = []
+    last: Key = ()
+    for key, _ in rows:
+        last = key
+        item = _item(view, command.where, (key[1], key[2], key[3]))
+        if item is not None:
+            items.append(item)
+        if len(items) >= limit:
+            break
+    is_all = not rows or (last == rows[-1][0] and len(rows) < page_keys_max)
+    return Page(tuple(items), "" if is_all else ".".join(map(str, (*last[:3], last[3] + 1))))
+
+
+def _item(view: View, where: Where, key: tuple[int, int, int]) -> dict[str, object] | None:
+    job = view.get(tables.JOB, key[:2])
+    progress = view.get(tables.PROGRESS, key[:2])
+    task: Task | None = view.get(tables.TASK, key)
+    if job is None or progress is None or task is None or progress.forgetting:
+        return None
+    if not (is_of(where, job) and is_meant(where, _DEAD, progress, task)):
+        return None
+    return {
+        "id": ids.task_id(key[0], job, key[2]),
+        "name": job.name,
+        "queue": job.queue,
+        "cause": task.cause.word,
+        "code": task.code,
+        "attempt": task.attempt,
+        "round": task.round,
+        "failures": task.failures,
+        "losses": task.losses,
+        "host": task.host,
+        "ended_ms": task.ended_ms,
+        "body": job.body,
+    }
+
+
+def _parse(text: str) -> Key:
+    parts = text.split(".")
+    if len(parts) != len(tables.DEAD.fields) or not all(part.isdecimal() and len(part) <= 18 for part in parts):
+        raise BadRequest("that is not a page of this list")
+    return tuple(map(int, parts))
