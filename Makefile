@@ -1,9 +1,10 @@
 # make setup once, then check and test. Every target takes PYTHON=… for another interpreter.
-PYTHON ?= .venv/bin/python
-SEED   ?= 1
+PYTHON  ?= .venv/bin/python
+SEED    ?= 1
+SECONDS ?= 600
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check fmt test test-all sim sim-long chaos bench bench-peers docs ci clean
+.PHONY: help setup check fmt test test-all sim sim-long chaos soak bench bench-peers docs ci clean
 
 help:  ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,8 +35,11 @@ sim:  ## Replay one seed of the simulator: make sim SEED=7
 sim-long:  ## A thousand seeds, and what they covered
 	$(PYTHON) -m tests.sim --seeds 1000 --jobs 2
 
-chaos:  ## Real processes: kill -9, power cuts, damaged stores
-	$(PYTHON) -m pytest -q tests/faults tests/e2e
+chaos:  ## Real processes, killed, frozen and cut off at random: make chaos SECONDS=3600 SEED=7
+	TQ_CHAOS_SECONDS=$(SECONDS) TQ_CHAOS_SEED=$(SEED) $(PYTHON) -m pytest -q -s tests/faults/test_chaos.py
+
+soak:  ## A steady load, under which nothing may grow: make soak SECONDS=1800
+	TQ_SOAK_SECONDS=$(SECONDS) $(PYTHON) -m pytest -q -s tests/faults/test_soak.py
 
 docs:  ## Write the pages that are generated from code
 	for generator in tools/gen_*.py; do $(PYTHON) $$generator || exit; done

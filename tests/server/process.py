@@ -41,19 +41,24 @@ class ServerProcess:
         self._log = directory / "server.log"
         self._options = options
         self._before = before  # shell words that run before the server: limits
+        self.program = "tq"  # the module that is run
         self.process: subprocess.Popen[bytes]
 
     @property
     def command(self) -> list[str]:
         listen = f"127.0.0.1:{self.port}"
-        server = [sys.executable, "-m", "tq", "server", "--listen", listen, *self._options]
+        server = [sys.executable, "-m", self.program, "server", "--listen", listen, *self._options]
         return ["bash", "-c", f'{self._before}; exec "$@"', "bash", *server] if self._before else server
 
-    def start(self) -> None:
+    def launch(self) -> None:
+        """Start it without waiting."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command, env=self.environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+
+    def start(self) -> None:
+        self.launch()
         wait_until(lambda: self.is_listening or self.process.poll() is not None)
         assert self.process.poll() is None, self.log()
 

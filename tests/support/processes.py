@@ -87,13 +87,14 @@ def thaw(pids: Iterable[int]) -> None:
             os.kill(pid, signal.SIGCONT)
 
 
-def bearers(*words: str) -> list[int]:
-    """Return the living processes that have all these words (as in TQ_WORKER=…) in their environment."""
-    wanted = {word.encode() for word in words}
+def bearers(*words: str, one_of: Iterable[str] = ()) -> list[int]:
+    """Return the living processes with all these words (as in TQ_TASK=…) in their environment, and `one_of` those."""
+    wanted, either = {word.encode() for word in words}, {word.encode() for word in one_of}
     found = []
     for place in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if wanted <= set((place / "environ").read_bytes().split(b"\0")) and is_alive(int(place.name)):
+            borne = set((place / "environ").read_bytes().split(b"\0"))
+            if wanted <= borne and (not either or either & borne) and is_alive(int(place.name)):
                 found.append(int(place.name))
     return found
 

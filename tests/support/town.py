@@ -104,9 +104,16 @@ class Town:
         self, name: str = "worker", *options: str, slots: int = 2, environ: Mapping[str, str] | None = None
     ) -> WorkerProcess:
         """Start a worker, and wait until it is connected."""
+        worker = self.launch_worker(name, *options, slots=slots, environ=environ)
+        worker.says(" connected ")
+        return worker
+
+    def launch_worker(
+        self, name: str = "worker", *options: str, slots: int = 2, environ: Mapping[str, str] | None = None
+    ) -> WorkerProcess:
+        """Start a worker; there may be no server yet."""
         worker = WorkerProcess(self, name, ["--slots", str(slots), *options], environ or {})
         self.workers.append(worker)
-        worker.says(" connected ")
         return worker
 
     def elsewhere(self, url: str) -> dict[str, str]:
@@ -196,12 +203,12 @@ class Town:
 
     def running(self, *task: str) -> list[int]:
         """Return the living processes of a task (or of all) that this town's workers have started."""
-        words = [f"TQ_TASK={one}" for one in task]
-        return [pid for cookie in self._cookies() for pid in processes.bearers(cookie, *words)]
+        cookies = self._cookies()
+        return processes.bearers(*(f"TQ_TASK={one}" for one in task), one_of=cookies) if cookies else []
 
-    def _cookies(self) -> list[str]:
-        ids = [re.search(r" worker=w([0-9a-f]{16})", worker.text()) for worker in self.workers]
-        return [f"TQ_WORKER={found[1]}" for found in ids if found]
+    def _cookies(self) -> set[str]:
+        texts = [log.read_text(errors="replace") for log in {worker.log for worker in self.workers}]
+        return {f"TQ_WORKER={found}" for text in texts for found in re.findall(r" worker=w([0-9a-f]{16})", text)}
 
     def check_store(self) -> None:
         """Stop the server if it runs, and check its store with the real program."""

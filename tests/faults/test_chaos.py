@@ -1,0 +1,101 @@
+"""Chaos on real processes: anything is killed or frozen at any moment, the server's machine loses its power, and one of
+three workers has a hostile network.
+
+Each task that was acknowledged succeeds, once; each execution beyond one belongs to an attempt that was lost, or to one
+that was killed itself. The record of what was acknowledged is that of the clients, the record of what ran is a file to
+which each task adds its lines; tq keeps neither.
+
+TQ_CHAOS_SECONDS sets how long that goes on (default 45), TQ_CHAOS_SEED the dice, TQ_CHAOS_PAUSE_S the pace of the
+clients. `make chaos` is ten minutes of it.
+"""
+
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import pytest
+
+from tests.support import processes
+from tests.support.chaos import Chaos
+from tests.support.chaos_clients import Acknowledged, Clients
+from tests.support.chaos_verdict import executions, judge
+from tests.support.power import NoShim, build_shim, environment
+from tests.support.proxy import proxied
+from tests.support.town import Town, town
+from tq.core.vocabulary import Status
+
+SECONDS: Final = float(os.environ.get("TQ_CHAOS_SECONDS", "45"))
+SEED: Final = int(os.environ.get("TQ_CHAOS_SEED", "1"))
+PAUSE_S: Final = float(os.environ.get("TQ_CHAOS_PAUSE_S", "0.1"))
+BETWEEN_S: Final = (0.5, 3.0)
+BEAT: Final = "500ms"
+TASK: Final = """\
+echo "$TQ_TASK $TQ_ATTEMPT begin" >>{ran}
+[ "$1" = 0 ] || sleep "$1"
+echo "$TQ_TASK $TQ_ATTEMPT end" >>{ran}
+echo "$TQ_TASK $TQ_ATTEMPT"
+"""
+# A kill between connect and handshake makes CPython's ssl drop a half-made socket without closing it.
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:.*ssl.SSLSocket:pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def shim(place: Path) -> dict[str, str]:
+    """Return the variables of a server whose machine can lose its power, none where that cannot be played."""
+    place.mkdir()
+    try:
+        return environment(build_shim(place))
+    except NoShim as reason:
+        print(f"no power cuts: {reason}")
+        return {}
+
+
+@pytest.mark.timeout(300 + 3 * SECONDS)
+def test_what_was_acknowledged_succeeds_once_whatever_is_killed_frozen_or_cut_off(tmp_path: Path) -> None:
+    dice, ran = random.Random(SEED), tmp_path / "ran"
+    script = tmp_path / "task.sh"
+    script.write_text(TASK.format(ran=ran))
+    power = shim(tmp_path / "shim")
+    told = Acknowledged(tmp_path / "acknowledged")
+    with town(tmp_path, "--heartbeat", BEAT, environ=power) as here, proxied(here.server.port) as line:
+        clients = Clients(here, told, ["sh", str(script)], dice, PAUSE_S)
+        afar = {"TQ_URL": line.url, "TQ_JOIN": here.tq("join").out.strip()}
+        chaos = Chaos(here, dice, {"first": {}, "second": {}, "afar": afar}, line, lambda: clients.pids)
+        clients.start()
+        try:
+            end_s = time.monotonic() + SECONDS
+            while time.monotonic() < end_s and not (told.wrong or chaos.wrong):
+                chaos.tend_for(dice.uniform(*BETWEEN_S))
+                chaos.harm()
+        finally:
+            chaos.heal()
+            clients.stop()
+        seed = f"TQ_CHAOS_SEED={SEED} TQ_CHAOS_SECONDS={SECONDS:g}, logs and records in {tmp_path}"
+        assert told.wrong + chaos.wrong == [], seed
+        until_all_ended(here, chaos)
+        assert here.status()["jobs"] == len(told.jobs), f"I2: one key, one job; {seed}"
+        with here.client() as client:
+            figures, wrong = judge(told.jobs, executions(ran.read_text()), lambda task: here.task(client, task))
+        print(f"{seed}\n{sum(chaos.done.values())} faults {dict(chaos.done)}\n{len(told.jobs)} jobs, {figures}\n"
+              f"repeats {dict(told.repeats)}")  # fmt: skip
+        assert wrong == [], f"{len(wrong)} broken; {seed}"
+        assert here.running() == [], "nothing of what has ended lives"
+        assert chaos.wrong == [], seed
+        assert figures.tasks > SECONDS
+        here.check_store()
+
+
+def until_all_ended(here: Town, chaos: Chaos) -> None:
+    """Wait until nothing is left to run; whoever ends by itself meanwhile is a finding."""
+
+    def alive(client: Any) -> bool:
+        chaos.tend()
+        counts: dict[str, int] = client.ask(Status()).value["tasks"]
+        return not sum(count for state, count in counts.items() if state in ("queued", "running", "retrying"))
+
+    with here.client() as client:
+        processes.until(lambda: alive(client), "everything ends", patience_s=120 + SECONDS / 2)
