@@ -131,7 +131,10 @@ def test_limits_and_cancels_have_their_codes(place: Place) -> None:
 
 
 def test_an_array_runs_each_number_once(place: Place) -> None:
-    done = place.tq("submit", "--array", "5-11:3", "--wait", "--", "sh", "-c", "echo $TQ_MEMBER; test $TQ_MEMBER != 8")
+    done = place.tq(
+        "submit", "--retries", "0", "--array", "5-11:3", "--wait", "--",
+        "sh", "-c", "echo $TQ_MEMBER; test $TQ_MEMBER != 8",
+    )  # fmt: skip
     job = done.out.strip()
     assert done.status == 1
     listed = json.loads(place.tq("ls", job, "-o", "json").out)["items"]
@@ -148,7 +151,7 @@ def test_an_array_runs_each_number_once(place: Place) -> None:
 
 def test_show_tells_the_whole_story(place: Place) -> None:
     task = place.tq(
-        "submit", "--name", "told", "--tag", "t", "--wait", "--", "sh", "-c", "echo 12345; exit 3"
+        "submit", "--name", "told", "--tag", "t", "--retries", "0", "--wait", "--", "sh", "-c", "echo 12345; exit 3"
     ).out.strip()
     shown = place.show(task)
     assert (shown["v"], shown["id"], shown["state"], shown["exit_code"], shown["signal"]) == (1, task, "dead", 3, None)
