@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import os
 import socket
 import subprocess
+import tempfile
 import time
 from typing import NamedTuple
 
@@ -68,9 +69,9 @@ class Driver:
 
     def __init__(self, slots: int) -> None:
         self.socket, theirs = socket.socketpair()
-        self.process = subprocess.Popen(
-            launcher.command(theirs.fileno()), pass_fds=[theirs.fileno()], start_new_session=True
-        )
+        self.place = tempfile.mkdtemp(prefix="tq-bench-")
+        words = launcher.command(theirs.fileno(), os.fsencode(self.place))
+        self.process = subprocess.Popen(words, pass_fds=[theirs.fileno()], start_new_session=True)
         theirs.close()
         self.reader = frames.UpReader()
         self.slots = slots
@@ -81,6 +82,7 @@ class Driver:
     def close(self) -> None:
         self.socket.close()
         self.process.wait()
+        Path(self.place).rmdir()
 
     def run(self, n: int) -> Measure:
         """Run n tasks; all must succeed."""

@@ -23,9 +23,9 @@ _tq() {
         up) words="--data --listen --heartbeat --keep --slots --queue --drain-time" ;;
         server) words="--data --listen --heartbeat --keep --check --data-on-network --cert --key --connections --log-level" ;;
         worker) words="--url --data --slots --cpus --mem --label --queue --name --drain-time --max-tasks --idle-timeout" ;;
-        submit) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --if-cut --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --key --array --each-line --from-json --max-fails --like --hold --wait --follow --exit-code --dry-run --url -o --output -q --quiet --color --connect-timeout" ;;
+        submit) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --tmpdir --if-cut --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --key --array --each-line --from-json --max-fails --like --hold --wait --follow --exit-code --dry-run --url -o --output -q --quiet --color --connect-timeout" ;;
         rerun) words="--url -o --output -q --quiet --color --connect-timeout" ;;
-        run) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --no-stdin --url -o --output -q --quiet --color --connect-timeout" ;;
+        run) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --tmpdir --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --no-stdin --url -o --output -q --quiet --color --connect-timeout" ;;
         ls) words="--state --queue --tag --name --since -n --limit --page --url -o --output -q --quiet --color --connect-timeout" ;;
         show) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         logs) words="-f --follow --tail --attempt --stderr --stdout --prefix --raw --url -o --output -q --quiet --color --connect-timeout" ;;

@@ -39,7 +39,7 @@ def test_every_option_reaches_the_server(run: Run, server: FakeServer) -> None:
     ran = run(
         "submit", "--name", "n", "--tag", "a", "--tag", "b,c", "--queue", "q", "--priority", "7", "--cwd", "/somewhere",
         "--env", "X=1", "--time-limit", "1h", "--kill-after", "10ms", "--key", "k1", "--array", "1-10:3%2",
-        "--cpus", "0.5", "--if-cut", "stop", "--", "cmd", "-o", "--wait",
+        "--cpus", "0.5", "--if-cut", "stop", "--tmpdir", "--", "cmd", "-o", "--wait",
     )  # fmt: skip
     assert ran.status == 0
     sent = server.asked[-1]
@@ -49,7 +49,7 @@ def test_every_option_reaches_the_server(run: Run, server: FakeServer) -> None:
     body = body_of(server)
     assert body.argv == (b"cmd", b"-o", b"--wait")
     assert (body.cwd, body.environment) == (b"/somewhere", {"X": b"1"})
-    assert (body.time_limit_ms, body.kill_after_ms, body.stops_when_cut) == (3_600_000, 10, True)
+    assert (body.time_limit_ms, body.kill_after_ms, body.stops_when_cut, body.has_tmpdir) == (3_600_000, 10, True, True)
 
 
 def test_a_task_runs_on_when_it_is_cut_off_unless_said_otherwise(run: Run, server: FakeServer) -> None:

@@ -15,7 +15,7 @@ from tq.core.task import Cause
 from tq.core.vocabulary import Assignment, AttemptRef, End
 from tq.wire import codec, plain
 from tq.wire.body import Body, Usage
-from tq.worker import frames, launcher
+from tq.worker import frames, launcher, scratch
 
 PATIENCE_S: Final = 30.0
 
@@ -86,8 +86,11 @@ class Link:
         ours, theirs = socket.socketpair()
         self.socket = ours
         self.worker = secrets.token_hex(8)
+        home = Path(os.environ["HOME"], f"launcher-{self.worker}")  # the home of the tests (conftest.py)
+        home.mkdir()
+        self.place = scratch.make_root(home)
         self.process = subprocess.Popen(
-            launcher.command(theirs.fileno()), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
+            launcher.command(theirs.fileno(), self.place.path), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
             env=environment,
         )  # fmt: skip
         theirs.close()
@@ -98,6 +101,7 @@ class Link:
         self.started: list[AttemptRef] = []
         self.recalled: dict[AttemptRef, frames.Recalled] = {}
         self.pongs: list[frames.Pong] = []
+        self.left: list[scratch.Made] = []
         self.messages: list[frames.Up] = []
         self.is_closed = False
         self.say(frames.Slots(slots))
@@ -159,6 +163,8 @@ class Link:
                 self.started += attempts
             case frames.Recalled(attempts):
                 self.recalled.update(dict.fromkeys(attempts, message))
+            case frames.Left(directory):
+                self.left.append(directory)
             case frames.Pong():
                 self.pongs.append(message)
 

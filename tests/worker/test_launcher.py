@@ -7,6 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,13 +192,23 @@ def test_the_environment_is_exactly_what_it_should_be():
             b"TZ": b"UTC", b"USER": b"u", b"SHELL": b"/bin/sh", b"TMPDIR": b"/t", b"MINE": b"1",
             b"TQ_JOB": b"7", b"TQ_TASK": b"7.3", b"TQ_MEMBER": b"3", b"TQ_ATTEMPT": b"1", b"TQ_FENCE": b"1007",
             b"TQ_QUEUE": b"q", b"TQ_WORKER": link.worker.encode(), b"TRACEPARENT": b"00-ab-cd-01",
+            b"TQ_DIR": b"/", b"TQ_RESULT": link.place.path + b"/1.json",
         }  # fmt: skip
 
 
 def test_a_task_that_is_no_array_has_no_member(link):
-    link.run(body("sh", "-c", "echo $TQ_TASK ${TQ_MEMBER-none} ${TRACEPARENT-none}"), 42)
+    names = ["TQ_TASK", "TQ_MEMBER", "TRACEPARENT", "TQ_ENTRY", "TQ_DEADLINE", "TQ_TMPDIR"]
+    inherited = dict.fromkeys(("TQ_TASK", "TQ_MEMBER", "TQ_ENTRY", "TQ_DEADLINE", "TQ_TMPDIR"), b"of its submitter")
+    link.run(body("sh", "-c", "".join(f"echo ${{{name}-none}};" for name in names), environment=inherited), 42)
 
-    assert link.text(ref(42)) == b"42 none none\n"
+    assert link.text(ref(42)).split() == [b"42"] + 5 * [b"none"]
+
+
+def test_a_task_with_a_time_limit_knows_its_deadline(link):
+    before = int(time.time())
+    link.run(body("sh", "-c", "echo $TQ_DEADLINE", time_limit_ms=3_600_000))
+
+    assert before + 3_600 <= int(link.text(ref(1))) <= time.time() + 3_600
 
 
 def test_nothing_of_the_launcher_is_inherited_but_the_three_streams(link):

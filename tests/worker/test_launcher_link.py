@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import trio
@@ -29,8 +30,8 @@ async def answer(launcher: LauncherLink) -> frames.Up:
     return message
 
 
-async def test_an_attempt_comes_back_with_its_output() -> None:
-    async with open_launcher() as launcher:
+async def test_an_attempt_comes_back_with_its_output(tmp_path: Path) -> None:
+    async with open_launcher(tmp_path) as launcher:
         launcher.send(frames.Slots(1))
         launcher.send(spawn("echo", "hi"))
         message = await answer(launcher)
@@ -39,8 +40,8 @@ async def test_an_attempt_comes_back_with_its_output() -> None:
     assert [output.data for output in message.outputs] == [b"hi\n"]
 
 
-async def test_a_dead_launcher_ends_the_iteration() -> None:
-    async with open_launcher() as launcher:
+async def test_a_dead_launcher_ends_the_iteration(tmp_path: Path) -> None:
+    async with open_launcher(tmp_path) as launcher:
         launcher.kill()
         with trio.fail_after(20):
             assert [messages async for messages in launcher] == []
@@ -48,31 +49,33 @@ async def test_a_dead_launcher_ends_the_iteration() -> None:
     assert launcher.process.returncode == -signal.SIGKILL
 
 
-async def test_the_launcher_is_gone_when_the_block_ends() -> None:
-    async with open_launcher() as launcher:
+async def test_the_launcher_is_gone_when_the_block_ends(tmp_path: Path) -> None:
+    async with open_launcher(tmp_path) as launcher:
         pid = launcher.process.pid
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
 
-async def test_what_the_block_raises_comes_out_as_it_is() -> None:
+async def test_what_the_block_raises_comes_out_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="mine"):
-        async with open_launcher():
+        async with open_launcher(tmp_path):
             raise ValueError("mine")
 
 
-async def test_a_launcher_that_answers_no_ping_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_launcher_that_answers_no_ping_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(launcher_link, "_TICK_S", 0.05)
-    async with open_launcher() as launcher:
+    async with open_launcher(tmp_path) as launcher:
         os.kill(launcher.process.pid, signal.SIGSTOP)
         with trio.fail_after(20):
             assert [messages async for messages in launcher] == []
     assert launcher.process.returncode == -signal.SIGKILL
 
 
-async def test_a_launcher_is_not_deaf_because_nobody_listens_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_launcher_is_not_deaf_because_nobody_listens_to_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(launcher_link, "_TICK_S", 0.01)
-    async with open_launcher() as launcher:
+    async with open_launcher(tmp_path) as launcher:
         for _ in range(3 * launcher_link._deaf_ticks):
             await trio.sleep(0.01)  # a tick: we read nothing, so its Pongs wait
         launcher.send(frames.Slots(1))
@@ -80,9 +83,11 @@ async def test_a_launcher_is_not_deaf_because_nobody_listens_to_it(monkeypatch: 
         assert isinstance(await answer(launcher), frames.Ended)
 
 
-async def test_a_launcher_that_does_not_end_by_itself_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_launcher_that_does_not_end_by_itself_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(launcher_link, "_END_S", 0.05)
-    async with open_launcher() as launcher:
+    async with open_launcher(tmp_path) as launcher:
         os.kill(launcher.process.pid, signal.SIGSTOP)
     assert launcher.process.returncode == -signal.SIGKILL
 

@@ -30,6 +30,7 @@ def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -
         "hold": command.hold or None,
         "time_limit_s": body.time_limit_ms / 1_000 or None,
         "kill_after_s": body.kill_after_ms / 1_000,
+        "tmpdir": body.has_tmpdir or None,
         "if_cut": "stop" if body.stops_when_cut else "run",
         "stdin_bytes": len(body.stdin) + stdin_bytes,
     }

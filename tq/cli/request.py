@@ -51,6 +51,7 @@ class Wish(msgspec.Struct):
     max_fails: int = -1
     hold: bool = False
     if_cut: str = "run"
+    tmpdir: bool = False
     columns: int = 0  # of the entries that are uploaded beside it
     is_counted: bool = False  # another job says how many tasks there are
     is_dashed: bool = False  # the command stood behind `--`
@@ -148,6 +149,7 @@ def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
         columns=wish.columns,
         is_shell=wish.shell,
         stops_when_cut=_stops_when_cut(wish.if_cut),
+        has_tmpdir=wish.tmpdir,
     )
     if wish.columns:
         places.check(body.argv, wish.columns)

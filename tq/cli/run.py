@@ -23,6 +23,7 @@ def run(
     shell: options.Shell = False,
     time_limit: options.TimeLimit = "",
     kill_after: options.KillAfter = "",
+    tmpdir: options.TmpDir = False,
     retries: options.Retries = 0,
     crash_limit: options.CrashLimit = limits.crash_limit,
     backoff: options.Backoff = "1s..5m",

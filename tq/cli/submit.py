@@ -33,6 +33,7 @@ def submit(
     shell: options.Shell = False,
     time_limit: options.TimeLimit = "",
     kill_after: options.KillAfter = "",
+    tmpdir: options.TmpDir = False,
     if_cut: options.IfCut = "run",
     retries: options.Retries = limits.retries,
     crash_limit: options.CrashLimit = limits.crash_limit,

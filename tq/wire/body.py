@@ -26,6 +26,7 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     function: str = ""  # `module:qualname`: this is called, in a warm process, and argv is empty
     arguments: bytes = b""  # plain data (wire/plain.py): [positional, by name]
     has_plain_entries: bool = False  # an entry is plain data, one value; else columns of text
+    has_tmpdir: bool = False  # a directory of its own for each attempt, removed after it
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):

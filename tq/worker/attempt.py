@@ -17,7 +17,9 @@ from tq.wire import codec
 from tq.wire.body import Usage
 from tq.worker.frames import Output, Spawn
 from tq.worker.output import Stream, dropped_bytes
-from tq.worker.program import Program, StoredInput
+from tq.worker.program import Program
+from tq.worker.scratch import Place
+from tq.worker.stored import StoredInput
 
 if TYPE_CHECKING:
     from tq.worker.caller import Caller
@@ -78,12 +80,13 @@ class Attempt:
 
     `pid` is that of the main process, which leads its group and session. `fds` are the reading ends of stdout and
     stderr, -1 once closed. `streams` are what was read from them, None as long as nothing was, and again after the
-    end, when `written` says how much it was. `credit` None = not followed. Times are those of time.monotonic().
+    end, when `written` says how much it was. `credit` None = not followed. `place` is what it may write to, as long as
+    it runs; `returned` the CBOR of what it returned. Times are those of time.monotonic().
     """
 
     __slots__ = (
         "begin", "caller", "cause", "code", "core_dumped", "credit", "entry", "error", "fds", "is_killed",
-        "is_stuck", "is_swept", "is_watched", "order", "output_held", "peak_kib", "phase", "pid", "push_pause",
+        "is_stuck", "is_swept", "is_watched", "order", "output_held", "peak_kib", "phase", "pid", "place", "push_pause",
         "pushed_at", "ref", "returned", "run_us", "streams", "system_us", "user_us", "value", "written",
     )  # fmt: skip
 
@@ -112,6 +115,7 @@ class Attempt:
         self.is_swept = False  # its leftovers have been killed once
         self.is_stuck = False  # something of it does not die
         self.caller: Caller | None = None  # the process that calls its function, while it does
+        self.place: Place | None = None
         self.returned = b""
         self.credit: int | None = None
         self.pushed_at = 0.0
@@ -122,6 +126,11 @@ class Attempt:
         """TQ_WORKER, TQ_TASK and TQ_ATTEMPT, as its processes bear them."""
         task = b"%d.%d" % (self.ref.job, self.value) if self.order.is_array else b"%d" % self.ref.job
         return self.order.worker, task, b"%d" % self.ref.attempt
+
+    @property
+    def has_succeeded(self) -> bool:
+        """Whether its main process ended with 0 and nobody asked it to."""
+        return self.code == 0 and self.cause == Cause.NONE
 
     def stream(self, index: int) -> Stream:
         """Return what was read of stdout (0) or stderr (1)."""

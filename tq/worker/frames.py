@@ -5,7 +5,7 @@ array whose first item is the message's name; at most `frame_bytes_max`. Refs, a
 core's vocabulary, so that the worker passes them on as they are, and `Spawn` carries the submitted body unparsed.
 
     down   Spawn Stop Recall Follow Slots Input Forget Lease Functions Ping
-    up     Ended Started Output Recalled Pong
+    up     Ended Started Output Recalled Left Pong
 
 End of file on the launcher's side means: kill everything, exit. Frames keep their order, so all `Output` of an
 attempt comes before, or inside, the `Ended` that tells of its end. After that `Ended` (or the `Recalled`) the launcher
@@ -19,6 +19,7 @@ from typing import Final
 import msgspec
 
 from tq.core.vocabulary import Assignment, AttemptRef, End
+from tq.worker.scratch import Made
 
 frame_bytes_max: Final = 1024 * 1024
 input_piece_bytes: Final = 256 * 1024
@@ -157,6 +158,12 @@ class Recalled(_Frame, frozen=True, tag=True):
     error: str = ""
 
 
+class Left(_Frame, frozen=True, tag=True):
+    """An attempt that has ended left this directory full: the worker removes it (scratch.py)."""
+
+    directory: Made
+
+
 class Pong(_Frame, frozen=True, tag=True):
     """How it stands: attempts that hold a slot, that wait, bytes not yet sent, attempts that cannot be killed."""
 
@@ -167,7 +174,7 @@ class Pong(_Frame, frozen=True, tag=True):
 
 
 Down = Spawn | Stop | Recall | Follow | Slots | Input | Forget | Lease | Functions | Ping
-Up = Ended | Started | Output | Recalled | Pong
+Up = Ended | Started | Output | Recalled | Left | Pong
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _down: Final = msgspec.msgpack.Decoder(Down)

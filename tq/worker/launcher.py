@@ -12,9 +12,9 @@ One loop; a turn is
     push      output that is due, reports that are due
 
 The parts: lanes.py what waits; guard.py what a cut ends; spawn.py and program.py how a process is started; lives.py how
-it ends; capture.py and output.py what it writes; reports.py the way up; containment.py the kernel's part. End of file
-on the socket means that the worker is gone: everything is killed, and the launcher exits. It keeps nothing on disk and
-takes no other orders.
+it ends; stored.py what it reads; capture.py and output.py what it writes; scratch.py and returned.py where else it may
+write, and what it returns; reports.py the way up; containment.py the kernel's part. End of file on the socket means
+that the worker is gone: everything is killed, and the launcher exits. It takes no other orders.
 """
 
 import gc
@@ -29,16 +29,18 @@ from typing import Final
 
 from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef
-from tq.worker import containment, frames, functions
+from tq.worker import containment, frames, functions, returned, scratch
 from tq.worker.attempt import Attempt, Order, Phase
 from tq.worker.capture import Capture
 from tq.worker.guard import Guard
 from tq.worker.lanes import Lanes
 from tq.worker.lives import Lives
 from tq.worker.pool import FunctionNotAllowed, Pool
-from tq.worker.program import Programs, SpawnError, StoredInput
+from tq.worker.program import Programs, SpawnError
 from tq.worker.reports import Reports
+from tq.worker.scratch import Place, Scratch
 from tq.worker.spawn import CwdMissing, Spawner
+from tq.worker.stored import StoredInputs
 
 _read_bytes: Final = 256 * 1024
 _starts_by_turn_max: Final = 64
@@ -46,23 +48,26 @@ _events_max: Final = 256
 _kill_all_s: Final = 10.0
 _wait_s_max: Final = 3600.0  # epoll refuses a wait of weeks
 _CWD_MISSING_CODE: Final = 125
-_BOOT: Final = "import sys; sys.path[1:1] = sys.argv[2:]; from tq.worker.launcher import main; main(int(sys.argv[1]))"
+_BOOT: Final = (
+    "import sys; sys.path[1:1] = sys.argv[3:]; from tq.worker.launcher import main; main(int(sys.argv[1]), sys.argv[2])"
+)
 
 
-def command(fd: int) -> list[str]:
+def command(fd: int, place: bytes) -> list[str]:
     """Return the arguments that start a launcher on the socket `fd`, which it inherits (`pass_fds`).
 
+    `place` is a directory of its own, which exists; whoever made it removes it afterwards (scratch.py).
     The interpreter runs isolated and without `site`: what a user's environment does to Python does not reach it.
     """
     modules = (sys.modules[name] for name in ("tq", "msgspec", "cbor2"))
     places = dict.fromkeys(str(Path(module.__file__ or "").parents[1]) for module in modules)
-    return [sys.executable, "-I", "-S", "-c", _BOOT, str(fd), *places]
+    return [sys.executable, "-I", "-S", "-c", _BOOT, str(fd), os.fsdecode(place), *places]
 
 
 class Launcher:
-    """The loop. `fd` is the launcher's end of the socket."""
+    """The loop. `fd` is the launcher's end of the socket, `place` a directory of its own."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, place: bytes) -> None:
         os.set_blocking(fd, False)
         self._fd: Final = fd
         self._signals: Final = containment.open_child_signals()
@@ -78,7 +83,8 @@ class Launcher:
         self._spawner: Final = Spawner()
         self._programs: Final = Programs(os.environb)
         self._pool: Final = Pool(self._poll, self._spawner, self._lives, self._capture, os.environb)
-        self._inputs: Final[dict[int, StoredInput]] = {}
+        self._scratch: Final = Scratch(place)
+        self._inputs: Final = StoredInputs()
         self._held: Final[dict[AttemptRef, Attempt]] = {}
         self._guard: Final = Guard()
         self._slots = 0
@@ -167,9 +173,9 @@ class Launcher:
                 self._slots = message.count
                 self._spawner.make_room(message.count)
             case frames.Input():
-                self._store(message)
+                self._inputs.store(message)
             case frames.Forget():
-                self._inputs.pop(message.blob, None)
+                self._inputs.forget(message.blob)
             case frames.Lease():
                 self._guard.renew(message.until_s)
             case frames.Functions():
@@ -185,7 +191,7 @@ class Launcher:
         new = [assignment for assignment in spawn.attempts if assignment.attempt not in self._held]
         refs = tuple(assignment.attempt for assignment in new)
         try:
-            order = Order(spawn, self._programs.get(spawn.body), self._input(spawn.stdin))
+            order = Order(spawn, self._programs.get(spawn.body), self._inputs.get(spawn.stdin))
         except OSError as error:  # no descriptor, no memory, or an input that never came: not the task's fault
             self._reports.send(frames.Recalled(refs, Cause.WORKER_TROUBLE, str(error)))
             return
@@ -194,24 +200,6 @@ class Launcher:
         for attempt in attempts:
             self._guard.add(attempt)
         self._lanes.add(spawn.lane, spawn.width, attempts)
-
-    def _store(self, piece: frames.Input) -> None:
-        """Keep a piece. What cannot be kept is forgotten whole, and its attempts go back when they come."""
-        try:
-            stored = self._inputs.get(piece.blob)
-            if stored is None:
-                stored = self._inputs[piece.blob] = StoredInput()
-            if piece.offset == stored.size:  # an earlier offset is a repeat
-                stored.append(piece.data)
-        except OSError:
-            self._inputs.pop(piece.blob, None)
-
-    def _input(self, blob: int) -> StoredInput | None:
-        if blob == 0:
-            return None
-        if blob not in self._inputs:
-            raise FileNotFoundError(f"the launcher does not have input {blob}")
-        return self._inputs[blob]
 
     def _stop(self, stop: frames.Stop, now: float) -> None:
         grace_s = None if stop.kill_after_ms < 0 else stop.kill_after_ms / 1000
@@ -264,18 +252,12 @@ class Launcher:
         self._more = True
 
     def _start_one(self, attempt: Attempt) -> None:
-        order = attempt.order
         attempt.begin = time.monotonic()  # a short task has run when posix_spawn returns
         try:
-            if order.program.function:
+            if attempt.order.program.function:
                 self._pool.start(attempt)
             else:
-                attempt.pid, *attempt.fds = self._spawner.start(
-                    order.program,
-                    order.program.arguments(attempt.value, attempt.entry),
-                    order.environment(attempt.ref, attempt.value, attempt.entry),
-                    order.stdin,
-                )
+                self._spawn(attempt)
         except FunctionNotAllowed as error:
             self._not_started(attempt, Cause.UNKNOWN_FUNCTION, functions.NOT_FOUND, str(error))
         except CwdMissing as error:
@@ -286,6 +268,16 @@ class Launcher:
             self._not_started(attempt, Cause.WORKER_TROUBLE, 0, str(error))
         else:
             self._lives.add(attempt)
+
+    def _spawn(self, attempt: Attempt) -> None:
+        """Start the process of an attempt, with a place to write to. Raises what `Spawner.start` does."""
+        program = attempt.order.program
+        attempt.place = self._scratch.place(has_directory=program.has_tmpdir)
+        environment = attempt.order.environment(attempt.ref, attempt.value, attempt.entry) | attempt.place.names()
+        if program.time_limit_s:
+            environment[b"TQ_DEADLINE"] = b"%d" % (time.time() + program.time_limit_s)
+        argv = program.arguments(attempt.value, attempt.entry)
+        attempt.pid, *attempt.fds = self._spawner.start(program, argv, environment, attempt.order.stdin)
 
     def _not_started(self, attempt: Attempt, cause: Cause, code: int, error: str) -> None:
         self._drop_started(attempt)
@@ -303,15 +295,28 @@ class Launcher:
         else:
             self._reports.add(attempt, now)
 
+    def _leave(self, attempt: Attempt, place: Place) -> None:
+        """Take what a success returned, and clear its place. A tree is the worker's to remove: that takes long."""
+        attempt.place = None
+        if attempt.has_succeeded:
+            try:
+                attempt.returned = returned.read(place.result)
+            except returned.BadResult as error:  # whoever waits for the value must hear of it
+                attempt.fail(Cause.BAD_RESULT, attempt.code, str(error))
+        if (left := scratch.clear(place)) is not None:
+            self._reports.send(frames.Left(left))
+
     def _drop_started(self, attempt: Attempt) -> None:
         attempt.phase = Phase.ENDED
+        if attempt.place is not None:
+            self._leave(attempt, attempt.place)
         del self._held[attempt.ref]
         self._guard.discard(attempt)
         self._lanes.release(attempt.order.lane)
 
 
-def main(fd: int) -> None:
-    """Run a launcher on the inherited socket `fd`; returns when the worker is gone."""
+def main(fd: int, place: str) -> None:
+    """Run a launcher on the inherited socket `fd`, with the directory `place`; returns when the worker is gone."""
     os.set_inheritable(fd, False)  # else every task holds the socket: no end of file, and tasks that write frames
     containment.close_inherited(fd)
     with suppress(PermissionError):  # it leads its own session already
@@ -319,7 +324,7 @@ def main(fd: int) -> None:
     containment.name_process("tq-launcher")
     containment.ignore_signals()
     containment.become_subreaper()
-    launcher = Launcher(fd)
+    launcher = Launcher(fd, os.fsencode(place))
     gc.collect()
     gc.freeze()
     try:

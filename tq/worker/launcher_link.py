@@ -1,13 +1,14 @@
 """A worker's end of its launcher: the process, its socket, and the look-out for one that is stuck.
 
-    async with open_launcher() as launcher:
+    async with open_launcher(home) as launcher:
         launcher.send(frames.Slots(2))
         async for messages in launcher:      # all that one read brought; ends when the launcher is gone
             ...
 
 The launcher is started in its own session (a terminal's Ctrl-C must not reach it) with nothing inherited but its
 socket. A launcher that is stuck inside a spawn hears no signal but KILL: one that answers no Ping for `_deaf_ticks`
-ticks is killed. Ticks are counted, times are not subtracted: a frozen machine's launcher is not deaf.
+ticks is killed. Ticks are counted, times are not subtracted: a frozen machine's launcher is not deaf. What attempts
+leave in their directories is removed here, since that may take longer than a launcher may be silent (scratch.py).
 """
 
 import os
@@ -16,12 +17,14 @@ import subprocess
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from math import inf
+from pathlib import Path
 from typing import Final
 
 import trio
 
 from tq.net.log import log
-from tq.worker import frames
+from tq.worker import frames, scratch
 from tq.worker.containment import kill_all_children
 from tq.worker.launcher import command
 
@@ -30,6 +33,7 @@ _TICK_S: Final = 5.0
 _deaf_ticks: Final = 6
 _END_S: Final = 5.0  # for a launcher to kill what it has, once its socket is closed
 _SWEEP_S: Final = 10.0
+_TIDY_S: Final = 5.0  # for what its attempts left; the next worker goes on with the rest
 
 
 class LauncherLink:
@@ -44,6 +48,7 @@ class LauncherLink:
         self._work = trio.Event()
         self._is_heard = True
         self._is_reading = False  # else silence is our own doing
+        self._leave, self._left = trio.open_memory_channel[scratch.Made](inf)
 
     def send(self, message: frames.Down) -> None:
         """Queue a frame; it leaves as soon as the launcher reads."""
@@ -54,11 +59,15 @@ class LauncherLink:
         """KILL the launcher; what it leaves becomes ours (`sweep`)."""
         self.process.kill()
 
+    def remove(self, directory: scratch.Made) -> None:
+        """Remove a directory, behind those that wait already."""
+        self._leave.send_nowait(directory)
+
     def __aiter__(self) -> "LauncherLink":
         return self
 
     async def __anext__(self) -> list[frames.Up]:
-        """Return what came, never an empty list, Pongs left out."""
+        """Return what came, never an empty list, without what is for this class."""
         while True:
             self._is_reading = True
             try:
@@ -76,6 +85,8 @@ class LauncherLink:
                     if message.degraded != self.pong.degraded:
                         log("cannot_be_killed", level="error", attempts=message.degraded)
                     self.pong = message
+                elif isinstance(message, frames.Left):
+                    self.remove(message.directory)
                 else:
                     messages.append(message)
             if messages:
@@ -92,6 +103,10 @@ class LauncherLink:
                     await self._stream.send_all(batch)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return
+
+    async def _tidy(self) -> None:
+        async for directory in self._left:
+            await _remove(directory)
 
     async def _watch(self) -> None:
         """Ping at each tick, and KILL a launcher that was silent for too many although we listened."""
@@ -112,16 +127,20 @@ class LauncherLink:
 
 
 @asynccontextmanager
-async def open_launcher() -> AsyncIterator[LauncherLink]:
+async def open_launcher(home: Path) -> AsyncIterator[LauncherLink]:
     """Run a launcher while the block lasts. Afterwards it is gone, and all that it had (`sweep`).
 
     *Resource handling*: closing the socket makes the launcher kill everything and exit; one that does not is killed.
-    What the block raises comes out as it is.
+    Its attempts write below `home`, where what earlier launchers left is removed first. What the block raises comes
+    out as it is.
     """
+    left = list(scratch.leftovers(home))
+    place = scratch.make_root(home)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    words = command(theirs.fileno(), place.path)
     try:
         process = subprocess.Popen(  # noqa: ASYNC220 - a vfork; trio's way waits for grandchildren that hold a pipe
-            command(theirs.fileno()), stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
+            words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
         )
     except BaseException:
         ours.close()
@@ -130,11 +149,14 @@ async def open_launcher() -> AsyncIterator[LauncherLink]:
         theirs.close()
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     link = LauncherLink(process, stream)
+    for directory in left:
+        link.remove(directory)
     failure: Exception | None = None
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(link._write)  # noqa: SLF001 - the other parts of the class
             nursery.start_soon(link._watch)  # noqa: SLF001
+            nursery.start_soon(link._tidy)  # noqa: SLF001
             try:
                 yield link
             except Exception as error:  # noqa: BLE001 - passed on below: a nursery would wrap it in a group
@@ -144,6 +166,8 @@ async def open_launcher() -> AsyncIterator[LauncherLink]:
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)
             await _wait_for_end(process)
+            with trio.move_on_after(_TIDY_S):
+                await _remove(place)
     if failure is not None:
         raise failure
 
@@ -155,6 +179,13 @@ async def _wait_for_end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
     await trio.to_thread.run_sync(process.wait)
     await sweep()
+
+
+async def _remove(directory: scratch.Made) -> None:
+    """Remove a directory, in a thread that nobody waits for after a cancellation."""
+    why = await trio.to_thread.run_sync(scratch.remove, directory, abandon_on_cancel=True)
+    if why:
+        log("not_removed", level="warning", path=os.fsdecode(directory.path), error=why)
 
 
 async def sweep() -> bool:

@@ -120,10 +120,11 @@ def _parts(ends: tuple[End, ...]) -> list[tuple[End, ...]]:
     parts: list[tuple[End, ...]] = []
     first = result_bytes = 0
     for at, end in enumerate(ends):
-        result_bytes += len(end.result)
+        size = len(end.result) + len(end.value)
+        result_bytes += size
         if at > first and (result_bytes > _RESULT_BYTES_MAX or at - first == members_per_command_max):
             parts.append(ends[first:at])
-            first, result_bytes = at, len(end.result)
+            first, result_bytes = at, size
     return [*parts, ends[first:]] if parts else [ends]
 
 

@@ -16,10 +16,13 @@ from typing import Final
 from tq.errors import ProtocolError
 from tq.wire import codec
 from tq.wire.body import Body
+from tq.worker.stored import StoredInput
 
 # Of the worker's own environment a task gets these and nothing else: no loader or interpreter variables, no secrets.
 _ALLOWED: Final = frozenset({b"PATH", b"HOME", b"LANG", b"TZ", b"USER", b"SHELL", b"TMPDIR"})
 _ALLOWED_PREFIX: Final = b"LC_"
+# What attempts are given, some of it only to some: the others must not see that of the task that submitted them.
+_GIVEN: Final = frozenset({b"TQ_MEMBER", b"TQ_ENTRY", b"TQ_DEADLINE", b"TQ_RESULT", b"TQ_TMPDIR"})
 _PATH_DEFAULT: Final = b"/usr/local/bin:/usr/bin:/bin"
 _PLACE: Final = re.compile(rb"\{([1-9]?|#)\}")
 _SIGNALS: Final = signal.valid_signals()
@@ -35,48 +38,21 @@ class SpawnError(Exception):
         self.code = code
 
 
-class StoredInput:
-    """Stdin that came with the task, in an anonymous file; each attempt reads it from its beginning.
-
-    Shared by all attempts that wait for it: the last one to be forgotten closes it.
-    """
-
-    __slots__ = ("_fd", "size")
-
-    def __init__(self, data: bytes = b"") -> None:
-        self._fd = os.memfd_create("tq-stdin", os.MFD_CLOEXEC)
-        self.size = 0
-        self.append(data)
-
-    def append(self, data: bytes) -> None:
-        """Add a piece at the end."""
-        view = memoryview(data)
-        while view:
-            written = os.write(self._fd, view)
-            self.size += written
-            view = view[written:]
-
-    def open(self) -> int:
-        """Return a new descriptor at byte 0, read-only. The caller closes it."""
-        return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
-
-    def __del__(self) -> None:
-        os.close(self._fd)
-
-
 class Program:
     """One body, decoded. `environment` lacks only what differs from attempt to attempt."""
 
     __slots__ = (
         "_found", "_found_at", "_found_name", "_is_shell", "_is_template", "argv", "cwd", "environment", "flaw",
-        "function", "has_plain_entries", "is_loud", "kill_after_s", "packed_arguments", "stdin", "stop_signal",
-        "stops_when_cut", "time_limit_s", "umask",
+        "function", "has_plain_entries", "has_tmpdir", "is_loud", "kill_after_s", "packed_arguments", "stdin",
+        "stop_signal", "stops_when_cut", "time_limit_s", "umask",
     )  # fmt: skip
 
     def __init__(self, body: Body, base: Mapping[bytes, bytes]) -> None:
         self.argv = list(body.argv)
         self.cwd = body.cwd or b"/"
-        self.environment = {**base, **{os.fsencode(name): value for name, value in body.environment.items()}}
+        chosen = {os.fsencode(name): value for name, value in body.environment.items()}
+        self.environment = {name: value for name, value in {**base, **chosen}.items() if name not in _GIVEN}
+        self.environment[b"TQ_DIR"] = self.cwd
         self.umask = body.umask & 0o777
         self.time_limit_s = max(0, body.time_limit_ms) / 1000
         self.kill_after_s = max(0, body.kill_after_ms) / 1000
@@ -88,6 +64,7 @@ class Program:
         self._is_template = body.columns > 0 and any(_PLACE.search(item) for item in body.argv)
         self._is_shell = body.is_shell
         self.stops_when_cut = body.stops_when_cut
+        self.has_tmpdir = body.has_tmpdir
         self.is_loud = False  # an attempt of it has written much
         self.flaw = "no command"  # why it cannot be run, when there are no arguments
         self._found = self._found_name = b""

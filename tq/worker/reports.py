@@ -54,6 +54,7 @@ class Reports:
         if attempt.streams is not None:
             self._add_output(attempt)
         self._ended.append(attempt)
+        self._bytes += len(attempt.returned)
         if len(self._ended) >= ends_max or self._bytes >= bytes_max:
             self.flush()
         elif self._due == _NEVER:

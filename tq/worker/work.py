@@ -70,7 +70,7 @@ async def run_launcher(life: Life) -> None:
     hands = life.hands
     while not life.is_over:
         begun_s = trio.current_time()
-        async with open_launcher() as launcher:
+        async with open_launcher(life.home.path) as launcher:
             launcher.send(frames.Slots(life.capacity.slots))
             launcher.send(frames.Lease(hands.heard_until_s))
             launcher.send(frames.Functions(life.capacity.modules, *life.imports))

@@ -1,0 +1,143 @@
+"""Where attempts may write beside their streams, and how that is removed again.
+
+    HOME/scratch-INODE/            one launcher's own directory, 0700
+    HOME/scratch-INODE/17.json     TQ_RESULT of its 17th attempt: never made here, only looked for at the end
+    HOME/scratch-INODE/18.d/       TQ_TMPDIR of an attempt that asked for one (`tq submit --tmpdir`)
+
+Tasks can put anything in place of what is here, with the rights that we have. So nothing is removed that is not known,
+by device and inode, as a directory that was made here; no symbolic link is followed, and no mode or owner is changed
+on the way. A tree in which something is mounted is left alone as a whole. What cannot be removed stays, and is said.
+
+A directory of a worker that was killed tells by its name which one it is, and its file system is that of the worker's
+home; the next worker there removes it.
+"""
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from tq.errors import ConfigurationError
+
+_MODE: Final = 0o700
+_FRESH: Final = "scratch.new"
+_NAME: Final = re.compile(r"scratch-([0-9]+)")
+_MOUNTS: Final = Path("/proc/self/mountinfo")
+_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
+
+
+class Made(NamedTuple):
+    """A directory that was made here, and which one it is."""
+
+    path: bytes
+    device: int
+    inode: int
+
+
+class Place(NamedTuple):
+    """What one attempt may write to: the path for its result, and its directory if it has one."""
+
+    result: bytes
+    directory: Made | None
+
+    def names(self) -> dict[bytes, bytes]:
+        """Return the variables that say so to the attempt."""
+        if self.directory is None:
+            return {b"TQ_RESULT": self.result}
+        return {b"TQ_RESULT": self.result, b"TQ_TMPDIR": self.directory.path}
+
+
+class Scratch:
+    """A launcher's directory: gives each attempt a place of its own, never the same twice."""
+
+    def __init__(self, path: bytes) -> None:
+        self._path: Final = path
+        self._count = 0
+
+    def place(self, *, has_directory: bool) -> Place:
+        """Return the place for one more attempt. Raises OSError if a directory was wanted and cannot be made."""
+        self._count += 1
+        stem = b"%b/%d" % (self._path, self._count)
+        return Place(stem + b".json", _make(stem + b".d") if has_directory else None)
+
+
+def _make(path: bytes) -> Made:
+    os.mkdir(path, _MODE)
+    found = os.lstat(path)
+    return Made(path, found.st_dev, found.st_ino)
+
+
+def clear(place: Place) -> Made | None:
+    """Take away an attempt's result and its directory if that is empty. Return a directory that `remove` must see to.
+
+    Cheap enough for a launcher's loop: neither looks into anything.
+    """
+    with suppress(OSError):  # most wrote none; what is no file goes with the launcher's directory
+        os.unlink(place.result)
+    if place.directory is not None:
+        try:
+            os.rmdir(place.directory.path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return place.directory
+    return None
+
+
+def make_root(home: Path) -> Made:
+    """Make the directory of a new launcher. Raises ConfigurationError."""
+    fresh = home / _FRESH
+    try:
+        with suppress(FileNotFoundError):
+            fresh.rmdir()  # whoever made it was killed before it had a name
+        made = _make(os.fsencode(fresh))
+        path = home / f"scratch-{made.inode}"
+        fresh.rename(path)
+    except OSError as error:
+        hint = "the state directory ($XDG_STATE_HOME/tq) must be writable"
+        raise ConfigurationError(f"cannot make {fresh}: {error.strerror}", hint=hint) from error
+    return made._replace(path=os.fsencode(path))
+
+
+def leftovers(home: Path) -> Iterator[Made]:
+    """Yield what launchers that are dead have left below `home`, whose lock is ours."""
+    device = home.lstat().st_dev
+    for name in os.listdir(home):
+        if match := _NAME.fullmatch(name):
+            yield Made(os.fsencode(home / name), device, int(match[1]))
+
+
+def remove(made: Made) -> str:
+    """Remove a directory with all that is in it. Return why it, or a part of it, is still there; "" if it is gone.
+
+    Blocking, for as long as a million files take.
+    """
+    import shutil  # of no use to a launcher, which reads this file too
+
+    try:
+        found = os.lstat(made.path)
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        return error.strerror or str(error)
+    if not stat.S_ISDIR(found.st_mode) or (found.st_dev, found.st_ino) != (made.device, made.inode):
+        return "something else is in its place"
+    if not shutil.rmtree.avoids_symlink_attacks:
+        return "this Python cannot remove it without following symbolic links"
+    if _is_mounted_below(made.path):
+        return "something is mounted in it"
+    with suppress(RecursionError):  # of a tree that is too deep, the rest stays
+        shutil.rmtree(made.path, ignore_errors=True)
+    return "not all that is in it can be removed" if os.path.lexists(made.path) else ""
+
+
+def _is_mounted_below(path: bytes) -> bool:
+    """Whether a file system begins somewhere in this directory: what lies there may be anybody's."""
+    parent, name = os.path.split(path)
+    place = os.path.join(os.path.realpath(parent), name)
+    with _MOUNTS.open("rb") as file:
+        mounts = [_ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), line.split()[4]) for line in file]
+    return any(mount == place or mount.startswith(place + b"/") for mount in mounts)
