@@ -1,5 +1,6 @@
 """A task that kills its worker and its launcher each time: it ends in the dead letters, and nobody beside it does."""
 
+import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -82,7 +83,8 @@ def test_a_task_that_kills_its_workers_dies_alone_and_takes_no_bystander_along(t
         print(f"{deaths} workers died, {BYSTANDERS} bystanders lost so often: {dict(losses)}")
         assert sum(losses.elements()) > 0, "somebody ran beside it"
         assert deaths == 3
-        assert here.tq("ls", "--state", "dead", "-q").out.split() == [killer]
+        letters = json.loads(here.tq("dlq", "ls", "-o", "json").out)
+        assert [(letter["id"], letter["cause"]) for letter in letters["items"]] == [(killer, "lost")]
         processes.until(lambda: not here.running(), "nothing of it lives")
         here.check_store()
 

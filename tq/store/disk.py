@@ -271,6 +271,7 @@ def _turn_run(family: Family) -> Run:
 def _family_figures(family: Family) -> dict[str, int]:
     return {
         "rows_about": family.figure("estimate-num-keys"),
+        "tombstones": family.tombstones(),
         "table_bytes": family.figure("total-sst-files-size"),
         "blob_bytes": family.figure("total-blob-file-size"),
         "memtable_bytes": family.figure("size-all-mem-tables"),

@@ -9,6 +9,7 @@ rocksdict raises plain `Exception` for everything. Who calls what is passed thro
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -48,6 +49,7 @@ _OPEN_FILES_MAX: Final = 512
 _BLOB_BYTES_MIN: Final = 1 * KIB
 _LOG_FILES: Final = 4
 _PAGE: Final = 1_000
+_DELETIONS: Final = re.compile(r"# (?:range )?deletions=(\d+)")
 _BRING_BACK: Final = "check the disk, then bring back a copy of the data directory"
 
 RESTART: Final = "start tq again; unless the disk is broken or full, nothing that was acknowledged is lost"
@@ -108,6 +110,12 @@ class Family:
     def figure(self, name: str) -> int:
         """Return one of RocksDB's integer properties, by its name without `rocksdb.`."""
         return self._rows.property_int_value(f"rocksdb.{name}") or 0
+
+    def tombstones(self) -> int:
+        """Return how many deletions, of keys and of ranges, wait for a compaction to carry them out."""
+        tables = self._rows.property_value("rocksdb.aggregated-table-properties") or ""
+        in_tables = sum(map(int, _DELETIONS.findall(tables)))
+        return in_tables + self.figure("num-deletes-active-mem-table") + self.figure("num-deletes-imm-mem-tables")
 
 
 class Database:
