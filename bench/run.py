@@ -10,6 +10,7 @@ import argparse
 import importlib.metadata
 import os
 import platform
+import signal
 import ssl
 import subprocess
 import sys
@@ -159,6 +160,7 @@ def main() -> None:
     chosen = options.only.split(",") if options.only else [*MEASURES, PEERS]
     if unknown := set(chosen) - {*MEASURES, PEERS}:
         parser.error(f"there is no {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started ends on the way out
     scenery = Scenery(options.scratch)
     if options.install and PEERS in chosen:
         scenery.install()
