@@ -72,6 +72,7 @@ reattach_beats: Final = 12
 reattach_s_min: Final = 5.0
 slots_max: Final = 4_096
 held_max: Final = 2_000
+spool_output_bytes_max: Final = 256 * MIB
 predecessors_max: Final = 64
 trouble_pause_ms: Final = (1_000, 60_000)  # of a worker that could not start what it was given: first, longest
 quarantine_troubles: Final = 5  # in a row

@@ -27,7 +27,7 @@ class Directory:
 
     def __init__(self) -> None:
         self.last_worker = 0
-        self.spool: dict[int, tuple[v.End, ...]] = {}
+        self.spool: dict[int, i.Keep] = {}
 
 
 class Worker(Process):
@@ -49,7 +49,10 @@ class Worker(Process):
         self.predecessor = self.directory.last_worker if names_predecessor else 0
         if not names_predecessor:
             self.directory = Directory()
-        self.hands = Hands(Slots(self.capacity, dict(self.directory.spool)), f"{self.id:016x}")
+        kept = self.directory.spool.values()
+        self.hands = Hands(Slots(self.capacity, [one.message for one in kept]), f"{self.id:016x}")
+        for output in (output for one in kept for output in one.outputs):
+            self.hands.output.put(output)
         self.note(f"starts as w{self.id:x}, after w{self.predecessor:x}, {len(self.directory.spool)} reports kept")
         self.launcher: Launcher | None = None
         self.line = Line(self)
@@ -67,7 +70,8 @@ class Worker(Process):
 
     def _die(self) -> None:
         self.is_up = False
-        for ref in self.hands.output._places:  # only results are on the disk: output goes with its worker
+        kept = {output.attempt for one in self.directory.spool.values() for output in one.outputs}
+        for ref in self.hands.output._places.keys() - kept:  # output that is not on the disk goes with its worker
             self.ledger.written.pop(ref, None)
         if self.launcher is not None:
             self.launcher.die()
@@ -128,7 +132,7 @@ class Worker(Process):
         for _, instruction in work:
             match instruction:
                 case i.Keep():
-                    self.directory.spool[instruction.delivery] = instruction.ends
+                    self.directory.spool[instruction.message.delivery] = instruction
                     self.world.count("reports kept on disk")
                 case i.Forget():
                     self.directory.spool.pop(instruction.delivery, None)

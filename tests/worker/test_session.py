@@ -238,7 +238,7 @@ async def test_the_session_s_end_puts_unacknowledged_results_on_the_way_to_the_d
         assert made.hands.to_disk == []
         made.server.close()
         await made.has_ended.wait()
-        assert [instruction.ends for _, instruction in made.hands.to_disk] == [(end(ref(1)),)]
+        assert [instruction.message.ends for _, instruction in made.hands.to_disk] == [(end(ref(1)),)]
 
 
 # ---------------------------------------------------------------- until when the server has heard us

@@ -137,16 +137,16 @@ def test_results_go_to_the_disk_while_the_server_is_away_and_from_it_once_acknow
     slots = holding(ref(1))
     slots.disconnected()
     (keep,) = slots.ended((end(ref(1)),))
-    assert keep == Keep(keep.delivery, (end(ref(1)),))
+    assert keep == Keep(m.Ended(keep.message.delivery, (end(ref(1)),)))
     joined(slots)
-    assert slots.receive(m.Acknowledged(keep.delivery)) == [Settled((ref(1),)), Forget(keep.delivery)]
-    assert slots.receive(m.Acknowledged(keep.delivery)) == []
+    assert slots.receive(m.Acknowledged(keep.message.delivery)) == [Settled((ref(1),)), Forget(keep.message.delivery)]
+    assert slots.receive(m.Acknowledged(keep.message.delivery)) == []
 
 
 def test_results_without_an_acknowledgement_go_to_the_disk_when_the_connection_breaks_and_only_once() -> None:
     slots = holding(ref(1))
     (report,) = said(slots.ended((end(ref(1)),)))
-    assert slots.disconnected() == [Keep(report.delivery, report.ends)]
+    assert slots.disconnected() == [Keep(report)]
     slots.connected()
     assert slots.disconnected() == []
 
@@ -163,8 +163,8 @@ def test_a_settled_result_goes_from_the_disk() -> None:
     slots.disconnected()
     (keep,) = slots.ended((end(ref(1)),))
     slots.connected()
-    assert slots.receive(m.Reconciled((), (ref(1),))) == [Settled((ref(1),)), Forget(keep.delivery)]
-    assert slots.receive(m.Acknowledged(keep.delivery)) == []
+    assert slots.receive(m.Reconciled((), (ref(1),))) == [Settled((ref(1),)), Forget(keep.message.delivery)]
+    assert slots.receive(m.Acknowledged(keep.message.delivery)) == []
 
 
 def test_a_settled_handback_is_said_for_the_rest_only() -> None:
@@ -176,19 +176,17 @@ def test_a_settled_handback_is_said_for_the_rest_only() -> None:
     assert again == m.HandedBack(handback.delivery, (ref(1),), Cause.WORKER_TROUBLE)
 
 
-def test_a_handback_never_goes_to_the_disk() -> None:
+def test_a_handback_without_an_acknowledgement_goes_to_the_disk_too() -> None:
     slots = holding(ref(1))
-    slots.recalled((ref(1),))
-    assert slots.disconnected() == []
+    (handback,) = said(slots.recalled((ref(1),), Cause.WORKER_TROUBLE))
+    assert slots.disconnected() == [Keep(handback)]
 
 
 def test_a_new_worker_presents_what_the_last_one_left_and_numbers_on() -> None:
-    slots = Slots(CAPACITY, {7: (end(ref(1)),), 9: (end(ref(2)), end(ref(3)))})
-    assert {held.attempt for held in reconcile(slots).held} == {ref(1), ref(2), ref(3)}
-    assert said(slots.receive(m.Reconciled((), ()))) == [
-        m.Ended(7, (end(ref(1)),)),
-        m.Ended(9, (end(ref(2)), end(ref(3)))),
-    ]
+    left = [m.Ended(7, (end(ref(1)),)), m.HandedBack(8, (ref(5),), Cause.DRAIN), m.Ended(9, (end(ref(2)), end(ref(3))))]
+    slots = Slots(CAPACITY, left)
+    assert {held.attempt for held in reconcile(slots).held} == {ref(1), ref(2), ref(3), ref(5)}
+    assert said(slots.receive(m.Reconciled((), ()))) == left
     slots.receive(assign(ref(4)))
     assert said(slots.ended((end(ref(4)),)))[0].delivery == 10
     assert slots.receive(m.Acknowledged(7)) == [Settled((ref(1),)), Forget(7)]

@@ -1,20 +1,33 @@
 """Results on the disk, and the directory of a worker."""
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from tq.core.vocabulary import AttemptRef, End
+from tests.support.slots import ref
+from tq.core.task import Cause
+from tq.core.vocabulary import End
 from tq.errors import ConfigurationError
+from tq.store import files
+from tq.wire import messages as m
 from tq.worker import instructions as i
 from tq.worker.disk import write_down
-from tq.worker.home import Last, settle
-from tq.worker.spool import Report, Spool
+from tq.worker.home import Home, Last, settle
+from tq.worker.spool import Kept, Spool
 
 
 def end(job: int) -> End:
-    return End(AttemptRef(job, 0, 0, 1, 5), 1, 0, 10, b"result")
+    return End(ref(job), 1, 0, 10, b"result")
+
+
+def report(delivery: int, *jobs: int) -> i.Keep:
+    return i.Keep(m.Ended(delivery, tuple(end(job) for job in jobs)))
+
+
+def output(job: int, data: bytes, stream: int = 1) -> m.Output:
+    return m.Output(ref(job), stream, 0, data)
 
 
 @pytest.fixture
@@ -23,25 +36,70 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def test_what_is_kept_is_found_by_the_next_one_until_it_is_forgotten(spool: Spool) -> None:
-    spool.keep(7, [(3, (end(1), end(2))), (11, (end(3),))])
-    assert Spool(spool.path).load().reports == {3: Report(7, (end(1), end(2))), 11: Report(7, (end(3),))}
+    spool.keep(7, [report(3, 1, 2), report(11, 3)])
+    assert Spool(spool.path).load().kept == {3: Kept(7, (end(1), end(2))), 11: Kept(7, (end(3),))}
     spool.forget(3)
     spool.forget(3)
-    assert Spool(spool.path).load().reports == {11: Report(7, (end(3),))}
+    assert Spool(spool.path).load().kept == {11: Kept(7, (end(3),))}
+
+
+def test_a_handback_is_kept_with_its_cause_and_output_with_what_it_belongs_to(spool: Spool) -> None:
+    back = m.HandedBack(4, (ref(1), ref(2)), Cause.CUT_OFF)
+    outputs = (output(1, b"one"), output(2, b"two", stream=2))
+    spool.keep(7, [i.Keep(back, outputs), i.Keep(m.Ended(5, (end(3),)), (output(3, b"three"),))])
+    kept = Spool(spool.path).load().kept
+    assert (kept[4].message(4), kept[4].outputs) == (back, outputs)
+    assert (kept[5].message(5), kept[5].outputs) == (m.Ended(5, (end(3),)), (output(3, b"three"),))
+
+
+def test_output_beyond_the_bound_is_dropped_and_said_and_its_result_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spool = Spool(tmp_path / "spool", output_bytes_max=10)
+    large = [i.Keep(m.Ended(number, (end(number),)), (output(number, b"123456"),)) for number in (1, 2, 3)]
+    spool.keep(7, large[:2])
+    assert {number: len(one.outputs) for number, one in spool.load().kept.items()} == {1: 1, 2: 0}
+    assert "spool_output_dropped" in capsys.readouterr().err
+    spool.forget(1)
+    spool.keep(7, large[2:])
+    assert {number: (len(one.ends), len(one.outputs)) for number, one in spool.load().kept.items()} == {
+        2: (1, 0),
+        3: (1, 1),
+    }
+    again = Spool(tmp_path / "spool", output_bytes_max=10)
+    again.load()
+    again.keep(7, [i.Keep(m.Ended(4, (end(4),)), (output(4, b"12345"),))])
+    assert again.load().kept[4].outputs == (), "what was there before counts"
+
+
+def test_where_the_disk_has_no_room_for_output_the_result_is_kept_alone(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write = files.replace
+
+    def small_disk(path: Path, data: bytes) -> None:
+        if len(data) > 1_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data)
+
+    monkeypatch.setattr(files, "replace", small_disk)
+    spool.keep(7, [i.Keep(m.Ended(1, (end(1),)), (output(1, bytes(5_000)),))])
+    assert spool.load().kept == {1: Kept(7, (end(1),))}
+    assert "No space left" in capsys.readouterr().err
 
 
 def test_a_half_written_file_is_no_result(spool: Spool) -> None:
     (spool.path / "000000000004.new").write_bytes(b"half")
-    assert spool.load().reports == {}
+    assert spool.load().kept == {}
     assert list(spool.path.iterdir()) == []
 
 
 def test_a_damaged_file_costs_itself_only_and_stays_for_people_to_look_at(spool: Spool) -> None:
-    spool.keep(7, [(1, (end(1),)), (2, (end(2),))])
+    spool.keep(7, [report(1, 1), report(2, 2)])
     damaged = spool.path / "000000000001"
     damaged.write_bytes(damaged.read_bytes()[:-3])
     left = spool.load()
-    assert (set(left.reports), left.damaged) == ({2}, ["000000000001"])
+    assert (set(left.kept), left.damaged) == ({2}, ["000000000001"])
     assert (spool.path / "orphaned" / "damaged-000000000001").exists()
     assert spool.load().damaged == []
 
@@ -50,21 +108,21 @@ def test_results_of_another_lineage_are_kept_apart(spool: Spool) -> None:
     paths = [spool.orphan(7, (end(job),)) for job in (1, 2)]
     assert len(set(paths)) == 2
     assert all(path.parent.name == "orphaned" for path in paths)
-    assert spool.load().reports == {}
+    assert spool.load().kept == {}
 
 
 def test_the_disk_is_written_in_the_order_of_the_instructions(spool: Spool) -> None:
-    kept, gone = i.Keep(1, (end(1),)), i.Forget(1)
+    kept, gone = report(1, 1), i.Forget(1)
     write_down(spool, [(7, kept), (7, gone)])
-    assert spool.load().reports == {}
-    write_down(spool, [(7, gone), (7, kept), (7, i.Keep(2, (end(2),))), (7, i.Aside((end(3),)))])
-    assert set(spool.load().reports) == {1, 2}
+    assert spool.load().kept == {}
+    write_down(spool, [(7, gone), (7, kept), (7, report(2, 2)), (7, i.Aside((end(3),)))])
+    assert set(spool.load().kept) == {1, 2}
     assert len(list((spool.path / "orphaned").iterdir())) == 1
 
 
 def test_a_disk_that_fails_is_said_and_stops_nothing(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
     spool.path.rmdir()
-    write_down(spool, [(7, i.Keep(1, (end(1),)))])
+    write_down(spool, [(7, report(1, 1))])
     assert "spool_failed" in capsys.readouterr().err
 
 
@@ -88,6 +146,76 @@ def test_a_damaged_memory_is_no_memory(tmp_path: Path) -> None:
         (home.path / "last.json").write_text("{")
     with settle(tmp_path) as home:
         assert home.last == Last(0, 0, 0)
+
+
+# ---------------------------------------------------------------- what others have left
+
+
+def lived(home: Home, worker: int, *kept: i.Keep, lineage: int = 7) -> None:
+    """Leave in a directory what a worker leaves that dies."""
+    home.remember(Last(worker, lineage, 3))
+    Spool(home.path / "spool").keep(lineage, kept)
+
+
+def test_who_comes_back_first_takes_over_what_lies_beside_its_own(tmp_path: Path) -> None:
+    with settle(tmp_path) as first, settle(tmp_path) as second, settle(tmp_path) as third:
+        lived(first, 1, report(1, 1), report(2, 2))
+        lived(second, 2, report(1, 3))
+        lived(third, 3)
+    with settle(tmp_path) as heir:
+        assert (heir.path, heir.last.workers, heir.last.lineage) == (first.path, (1, 2, 3), 7)
+        kept = Spool(heir.path / "spool").load().kept
+        assert {number: one.ends[0].attempt.job for number, one in kept.items()} == {1: 1, 2: 2, 3: 3}
+        with settle(tmp_path) as other:
+            assert (other.path, other.last) == (second.path, Last())
+            assert Spool(other.path / "spool").load().kept == {}
+    with settle(tmp_path) as again:
+        assert again.last.workers == (1, 2, 3), "until it has said so to the server"
+        again.remember(Last(9, 7, 4))
+    with settle(tmp_path) as last:
+        assert last.last.workers == (9,)
+
+
+def test_where_somebody_lives_nothing_is_taken(tmp_path: Path) -> None:
+    with settle(tmp_path) as first, settle(tmp_path) as second:
+        lived(first, 1)
+        lived(second, 2, report(1, 3))
+        with settle(tmp_path) as third:
+            lived(third, 3)
+        with settle(tmp_path) as heir:
+            assert heir.last.workers == (3,)
+    assert set(Spool(second.path / "spool").load().kept) == {1}
+
+
+def test_what_was_meant_for_another_store_stays_where_it_is(tmp_path: Path) -> None:
+    with settle(tmp_path) as first, settle(tmp_path) as second:
+        lived(first, 1)
+        lived(second, 2, report(1, 3), lineage=8)
+    with settle(tmp_path) as heir:
+        assert heir.last.workers == (1,)
+    with settle(tmp_path / "fresh"):
+        pass
+    assert set(Spool(second.path / "spool").load().kept) == {1}
+
+
+def test_a_directory_that_cannot_be_taken_over_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with settle(tmp_path) as first, settle(tmp_path) as second:
+        lived(first, 1)
+        lived(second, 2, report(1, 3))
+
+    def fail(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Spool, "take_over", fail)
+        with settle(tmp_path) as heir:
+            assert 1 in heir.last.workers
+    assert "cannot_take_over" in capsys.readouterr().err
+    with settle(tmp_path) as heir:
+        assert heir.last.workers == (1, 2)
+        assert set(Spool(heir.path / "spool").load().kept) == {1}
 
 
 def test_a_worker_s_directory_is_its_user_s_alone(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The child that takes results to the spool and away again, in the order in which that was decided.
+"""The child that takes results and handbacks to the spool and away again, in the order in which that was decided.
 
 Runs in a thread, since each write waits for the disk. A disk that fails costs the safety net, not the worker: the
 results are in memory too, and the failure is said.
@@ -34,8 +34,7 @@ def write_down(spool: Spool, work: Sequence[tuple[int, ToDisk]]) -> None:
     try:
         for (lineage, kind), group in groupby(work, key=lambda item: (item[0], type(item[1]))):
             if kind is i.Keep:
-                kept = [one for _, one in group if isinstance(one, i.Keep)]
-                spool.keep(lineage, [(one.delivery, one.ends) for one in kept])
+                spool.keep(lineage, [one for _, one in group if isinstance(one, i.Keep)])
             else:
                 for _, one in group:
                     _write_one(spool, lineage, one)

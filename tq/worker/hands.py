@@ -71,7 +71,11 @@ class Hands:
                 case i.StopAfter():
                     self.stop_after_ms = instruction.after_ms
                     self.deadline_told.set()
-                case i.Keep() | i.Forget() | i.Aside():
+                case i.Keep():
+                    outputs = self.output.of(attempts_of(instruction.message))
+                    self.to_disk.append((self.lineage, instruction._replace(outputs=outputs)))
+                    self.disk_work.set()
+                case i.Forget() | i.Aside():
                     self.to_disk.append((self.lineage, instruction))
                     self.disk_work.set()
         changed, self._changed = self._changed, trio.Event()

@@ -1,10 +1,12 @@
 """A worker's own directory in the state directory: its lock, who lived here before, and what that one left.
 
     STATE/worker/worker.lock    held while a worker lives here; a second one takes STATE/worker-2, and so on
-    STATE/worker/last.json      {"worker", "lineage", "epoch"}: the last worker that spoke to a server from here
-    STATE/worker/spool/         results that no server has acknowledged (spool.py)
+    STATE/worker/last.json      {"worker", "lineage", "epoch", "adopted"}: who spoke last to a server from here
+    STATE/worker/spool/         what no server has acknowledged (spool.py)
 
-Whoever starts here names its predecessor to the server, which then need not wait for three missed beats.
+Whoever starts here names its predecessor to the server, which then need not wait for three missed beats. It also takes
+over what lies in the directories beside its own in which nobody lives any more: of two workers on a machine that died,
+the first to come back presents the results of both.
 """
 
 import fcntl
@@ -15,24 +17,29 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
+from tq import limits
 from tq.errors import ConfigurationError
+from tq.net.log import log
+from tq.worker.spool import Spool
 
 _PLACES_MAX: Final = 64
 _MINE: Final = 0o077
 
 
 class Last(msgspec.Struct, frozen=True):
-    """Who spoke last from here, and to which store. All 0 = nobody yet."""
+    """Who spoke last from here, and to which store; all 0 = nobody yet. `adopted` lived in directories taken over."""
 
     worker: int = 0
     lineage: int = 0
     epoch: int = 0
+    adopted: tuple[int, ...] = ()
 
     @property
     def workers(self) -> tuple[int, ...]:
         """The ids for which whoever lives here now speaks, too."""
-        return (self.worker,) if self.worker else ()
+        return tuple(worker for worker in (self.worker, *self.adopted) if worker)
 
 
 class Home(NamedTuple):
@@ -56,13 +63,47 @@ def settle(state: Path) -> Iterator[Home]:
         lock = _lock(path)
         if lock is not None:
             try:
-                yield Home(path, _read_last(path / "last.json"))
+                yield _with_heritage(state, Home(path, _read_last(path / "last.json")))
             finally:
                 os.close(lock)
             return
     raise ConfigurationError(
         f"{_PLACES_MAX} workers share the state directory {state} already", hint="give this one another XDG_STATE_HOME"
     )
+
+
+def _with_heritage(state: Path, home: Home) -> Home:
+    """Take over what is in the other directories, where nobody lives any more; what fails there stays there.
+
+    Only where both served the same store: what was meant for another one is no business of this worker's.
+    """
+    for path in sorted(state.glob("worker*")):
+        last = _read_last(path / "last.json")
+        if path == home.path or not last.worker or last.lineage != home.last.lineage:
+            continue
+        lock = None
+        try:
+            lock = _lock(path)
+            if lock is not None:
+                home = _take_over(home, path)
+        except (OSError, ConfigurationError) as error:
+            log("cannot_take_over", level="error", path=path, error=error)
+        finally:
+            if lock is not None:
+                os.close(lock)
+    return home
+
+
+def _take_over(home: Home, other: Path) -> Home:
+    """Take over one directory: first who lived there, so that a crash in between leaves nobody without an heir."""
+    last = _read_last(other / "last.json")
+    adopted = tuple(dict.fromkeys((*home.last.adopted, *last.workers)))[-limits.predecessors_max + 1 :]
+    heir = Home(home.path, replace(home.last, adopted=adopted))
+    heir.remember(heir.last)
+    moved = Spool(home.path / "spool").take_over(Spool(other / "spool").path)
+    (other / "last.json").unlink(missing_ok=True)
+    log("taken_over", path=other, worker=f"w{last.worker:016x}", results=moved)
+    return heir
 
 
 def _lock(path: Path) -> int | None:

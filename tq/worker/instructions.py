@@ -7,7 +7,9 @@ They are carried out in the order of the list. Pure: no I/O here.
 from typing import NamedTuple
 
 from tq.core.vocabulary import AttemptRef, End
-from tq.wire.messages import Assign, Message
+from tq.wire.messages import Assign, Ended, HandedBack, Message, Output
+
+Delivery = Ended | HandedBack
 
 
 class Say(NamedTuple):
@@ -43,10 +45,13 @@ class Fetch(NamedTuple):
 
 
 class Keep(NamedTuple):
-    """Write these results to the disk: the server does not hear us. `delivery` names them."""
+    """Write this to the disk, under its number: the server does not hear us.
 
-    delivery: int
-    ends: tuple[End, ...]
+    `outputs` is what its attempts have written; hands.py adds it.
+    """
+
+    message: Delivery
+    outputs: tuple[Output, ...] = ()
 
 
 class Forget(NamedTuple):

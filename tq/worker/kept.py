@@ -35,6 +35,17 @@ class KeptOutput:
         places = self._places
         return bool(places) and any(ref in places for ref in attempts)
 
+    def of(self, attempts: Iterable[AttemptRef]) -> tuple[Output, ...]:
+        """Return all that is kept of these attempts."""
+        if not self._places:
+            return ()
+        return tuple(
+            self._slots[place]
+            for ref in attempts
+            for place in sorted(self._places.get(ref, ()))
+            if place in self._slots
+        )
+
     def put(self, output: Output) -> None:
         """Keep the contents so far of one slot."""
         place = (output.attempt, output.stream, _place(output.offset))

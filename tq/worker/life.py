@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from tq import __version__
-from tq.core.vocabulary import Capacity, End
+from tq.core.vocabulary import Capacity
 from tq.errors import TqError
 from tq.net.log import log
 from tq.worker import containment
@@ -20,7 +20,7 @@ from tq.worker.machine import look
 from tq.worker.modules import imports
 from tq.worker.settings import Settings
 from tq.worker.slots import Slots
-from tq.worker.spool import Spool
+from tq.worker.spool import Kept, Spool
 
 _ID_BITS: Final = 63
 
@@ -39,8 +39,12 @@ class Life:
         self.capacity = _capacity(settings)
         self.imports = imports(settings.modules)
         self.spool = Spool(home.path / "spool")
-        lineage, restored = _restore(self.spool, home.last.lineage)
+        lineage, kept = _restore(self.spool, home.last.lineage)
+        restored = [one.message(delivery) for delivery, one in kept.items()]
         self.hands = Hands(Slots(self.capacity, restored, settings.tasks_max), f"{self.id:016x}")
+        for one in kept.values():
+            for output in one.outputs:
+                self.hands.output.put(output)
         self.hands.lineage = lineage
         self.epoch = home.last.epoch if lineage == home.last.lineage else 0
         self.is_hurrying = False
@@ -92,19 +96,18 @@ def _capacity(settings: Settings) -> Capacity:
     )
 
 
-def _restore(spool: Spool, lineage: int) -> tuple[int, dict[int, tuple[End, ...]]]:
-    """Return the lineage to go on with, and the results of it that lie in the spool; others are set aside."""
+def _restore(spool: Spool, lineage: int) -> tuple[int, dict[int, Kept]]:
+    """Return the lineage to go on with, and what lies in the spool for it, by delivery; the rest is set aside."""
     left = spool.load()
     for name in left.damaged:
         log("spool_damaged", level="error", file=name)
-    newest = max(left.reports, default=0)
-    lineage = lineage or (left.reports[newest].lineage if newest else 0)
+    newest = max(left.kept, default=0)
+    lineage = lineage or (left.kept[newest].lineage if newest else 0)
     restored = {}
-    for delivery, report in left.reports.items():
-        if report.lineage == lineage:
-            restored[delivery] = report.ends
+    for delivery, one in left.kept.items():
+        if one.lineage == lineage:
+            restored[delivery] = one
         else:
-            path = spool.orphan(report.lineage, report.ends)
-            spool.forget(delivery)
-            log("results_orphaned", level="warning", results=len(report.ends), path=path)
+            path = spool.set_aside(delivery, one.lineage)
+            log("results_orphaned", level="warning", results=len(one.ends), path=path)
     return lineage, restored

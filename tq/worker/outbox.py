@@ -1,19 +1,17 @@
 """What a worker has to tell the server until it is acknowledged: reports and handbacks, each under a number.
 
 Numbers grow over the life of a state directory (what the spool still holds comes first), so that an acknowledgement
-can never name another. While the server does not hear, reports are kept on the disk too. Pure: no I/O, no time.
+can never name another. While the server does not hear, they are kept on the disk too. Pure: no I/O, no time.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Final
 
 from tq.core.vocabulary import AttemptRef, End
 from tq.limits import frame_bytes_max, members_per_command_max
 from tq.wire.messages import Ended, HandedBack
-from tq.worker.instructions import Forget, Instruction, Keep, Say
-
-Delivery = Ended | HandedBack
+from tq.worker.instructions import Delivery, Forget, Instruction, Keep, Say
 
 _RESULT_BYTES_MAX: Final = frame_bytes_max // 2  # the rest is for what else an end carries, under 100 bytes each
 
@@ -25,14 +23,14 @@ class Outbox:
     `unsaid`: attempts whose delivery was made in between; they count as held until it is said (wire/held.py).
     """
 
-    def __init__(self, restored: Mapping[int, tuple[End, ...]]) -> None:
-        """Begin with the results that an earlier worker left on the disk, by delivery."""
+    def __init__(self, restored: Iterable[Delivery]) -> None:
+        """Begin with what an earlier worker left on the disk."""
         self.is_connected = False
         self.is_open = False
         self.unsaid: set[AttemptRef] = set()
-        self._deliveries: dict[int, Delivery] = {number: Ended(number, ends) for number, ends in restored.items()}
-        self._kept = set(restored)  # the numbers of those that are on the disk
-        self._last = max(restored, default=0)
+        self._deliveries: dict[int, Delivery] = {message.delivery: message for message in restored}
+        self._kept = set(self._deliveries)  # the numbers of those that are on the disk
+        self._last = max(self._deliveries, default=0)
 
     def __iter__(self) -> Iterator[Delivery]:
         return iter(self._deliveries.values())
@@ -49,7 +47,7 @@ class Outbox:
         return [Say(message) for message in self]
 
     def disconnect(self) -> list[Instruction]:
-        """End the session: reports without an acknowledgement go to the disk."""
+        """End the session: what is not acknowledged goes to the disk."""
         self.is_connected = self.is_open = False
         return self._keep()
 
@@ -62,7 +60,7 @@ class Outbox:
         return done
 
     def hand_back(self, attempts: tuple[AttemptRef, ...], cause: int) -> list[Instruction]:
-        """Number a handback, and treat it like a report; it never goes to the disk."""
+        """Number a handback, and treat it like a report."""
         done: list[Instruction] = []
         for first in range(0, len(attempts), members_per_command_max):
             self._last += 1
@@ -104,9 +102,9 @@ class Outbox:
         return self._keep()
 
     def _keep(self) -> list[Instruction]:
-        fresh = [message for message in self if isinstance(message, Ended) and message.delivery not in self._kept]
+        fresh = [message for message in self if message.delivery not in self._kept]
         self._kept.update(message.delivery for message in fresh)
-        return [Keep(message.delivery, message.ends) for message in fresh]
+        return [Keep(message) for message in fresh]
 
     def _forget(self, number: int) -> list[Instruction]:
         if number not in self._kept:

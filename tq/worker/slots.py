@@ -27,7 +27,7 @@ ran, DRAIN = stopped because the worker shall be empty, CUT_OFF = because the se
 = this machine could not start it).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from msgspec.structs import replace
@@ -38,8 +38,8 @@ from tq.wire import messages as m
 from tq.wire.connection import divided
 from tq.wire.held import tally
 from tq.worker.inputs import Inputs
-from tq.worker.instructions import Aside, Instruction, Recall, Say, Settled, Spawn, Stop, StopAfter
-from tq.worker.outbox import Outbox
+from tq.worker.instructions import Aside, Delivery, Instruction, Recall, Say, Settled, Spawn, Stop, StopAfter
+from tq.worker.outbox import Outbox, attempts_of
 
 _GIVEN_BACK: Final = (Cause.DRAIN, Cause.CUT_OFF)
 
@@ -47,19 +47,19 @@ _GIVEN_BACK: Final = (Cause.DRAIN, Cause.CUT_OFF)
 class Slots:
     """The attempts of one worker, from delivery to acknowledgement. See the head of this file.
 
-    `capacity` is what it offers; `restored` are the results that an earlier worker left on the disk, by delivery;
-    `tasks_max` is how many attempts may run here before the worker leaves, None = any number.
+    `capacity` is what it offers; `restored` is what an earlier worker has left on the disk; `tasks_max` is how many
+    attempts may run here before the worker leaves, None = any number.
     """
 
     def __init__(
         self,
         capacity: Capacity,
-        restored: Mapping[int, tuple[End, ...]] | None = None,
+        restored: Collection[Delivery] = (),
         tasks_max: int | None = None,
     ) -> None:
-        restored = restored or {}
         self.capacity = capacity
-        self.held: dict[AttemptRef, Phase] = {end.attempt: Phase.ENDED for ends in restored.values() for end in ends}
+        refs = (ref for message in restored for ref in attempts_of(message))
+        self.held: dict[AttemptRef, Phase] = dict.fromkeys(refs, Phase.ENDED)
         self.outbox = Outbox(restored)
         self.inputs = Inputs()
         self.widths: dict[int, int] = {}  # lane -> how many of it may run at once, as the server said last
@@ -87,7 +87,7 @@ class Slots:
         return _lists(self)
 
     def disconnected(self) -> list[Instruction]:
-        """End the session: results that are not acknowledged go to the disk as well."""
+        """End the session: what is not acknowledged goes to the disk as well."""
         return self.outbox.disconnect()
 
     def receive(self, message: m.Message) -> list[Instruction]:

@@ -1,11 +1,12 @@
-"""Results that no server has acknowledged, on the worker's disk: one file for each delivery.
+"""What no server has acknowledged, on the worker's disk: one file for each delivery.
 
-    spool/000000000012            a report: lineage and ends, msgpack
-    spool/orphaned/<lineage>-...  results of a lineage that is no more: nobody waits for them, people may look
+    spool/000000000012            a report or a handback with its lineage, and what its attempts have written; msgpack
+    spool/orphaned/<lineage>-...  those of a lineage that is no more: nobody waits for them, people may look
 
-A file appears whole (written aside, fsync, rename, fsync of the directory) and goes when its delivery is
-acknowledged. What a crash left behind is presented again by the next worker on this directory; to present twice is
-harmless, since the server knows an accepted report when it comes again. Blocking: called from a thread.
+A file appears whole (written aside, fsync, rename, fsync of the directory) and goes when its delivery is acknowledged.
+What a crash left behind is presented again by the next worker on this directory; to present twice is harmless, since
+the server knows an accepted report when it comes again. Results are as many as a worker may hold; output is bounded by
+`spool_output_bytes_max`: beyond it a result is kept without. Blocking: called from a thread.
 """
 
 from collections.abc import Sequence
@@ -14,33 +15,46 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from tq.core.vocabulary import End
+from tq.core.vocabulary import AttemptRef, End
 from tq.errors import ConfigurationError
+from tq.limits import spool_output_bytes_max
+from tq.net.log import log
 from tq.store import files
+from tq.wire.messages import Ended, HandedBack, Output
+from tq.worker.instructions import Delivery, Keep
 
 _NUMBER_CHARS: Final = 12
 
 
-class Report(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The contents of a file: the store that waits for the results, and the results."""
+class Kept(msgspec.Struct, frozen=True, array_like=True, tag=1):
+    """The contents of a file: the store that waits for it, and a report (`ends`) or a handback (`attempts`)."""
 
     lineage: int
-    ends: tuple[End, ...]
+    ends: tuple[End, ...] = ()
+    attempts: tuple[AttemptRef, ...] = ()
+    cause: int = 0
+    outputs: tuple[Output, ...] = ()
+
+    def message(self, delivery: int) -> Delivery:
+        """Return it as it is said to the server."""
+        return HandedBack(delivery, self.attempts, self.cause) if self.attempts else Ended(delivery, self.ends)
 
 
 class Left(NamedTuple):
-    """What lies in a spool: results by delivery with their lineage, and the names of files that are damaged."""
+    """What lies in a spool, by delivery, and the names of files that are damaged."""
 
-    reports: dict[int, Report]
+    kept: dict[int, Kept]
     damaged: list[str]
 
 
 class Spool:
     """The directory `path`, made when it is missing."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, output_bytes_max: int = spool_output_bytes_max) -> None:
         self.path = path
         self._orphaned = path / "orphaned"
+        self._output_bytes_max = output_bytes_max
+        self._output_bytes: dict[int, int] = {}  # by delivery
         try:
             path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
@@ -48,41 +62,94 @@ class Spool:
 
     def load(self) -> Left:
         """Return what is here. Damaged files are set aside, half-written ones removed."""
-        reports: dict[int, Report] = {}
+        kept: dict[int, Kept] = {}
         damaged: list[str] = []
         for path in sorted(self.path.iterdir()):
             if path.suffix == ".new":
                 path.unlink()
             elif path.name.isdecimal():
                 try:
-                    reports[int(path.name)] = msgspec.msgpack.decode(path.read_bytes(), type=Report)
+                    kept[int(path.name)] = msgspec.msgpack.decode(path.read_bytes(), type=Kept)
                 except (msgspec.MsgspecError, OSError):
                     damaged.append(path.name)
-                    self._aside(path)
-        return Left(reports, damaged)
+                    self._aside(path, f"damaged-{path.name}")
+        self._output_bytes = {number: _size(one.outputs) for number, one in kept.items()}
+        return Left(kept, damaged)
 
-    def keep(self, lineage: int, reports: Sequence[tuple[int, tuple[End, ...]]]) -> None:
-        """Write these deliveries; they are on the disk when this returns. Raises OSError."""
-        for delivery, ends in reports:
-            files.replace(self._file(delivery), msgspec.msgpack.encode(Report(lineage, ends)))
+    def keep(self, lineage: int, deliveries: Sequence[Keep]) -> None:
+        """Write these; they are on the disk when this returns. Raises OSError.
+
+        Where there is no room for output, the disk's or the bound's, the result is kept alone.
+        """
+        for message, outputs in deliveries:
+            if isinstance(message, Ended):
+                kept = Kept(lineage, message.ends, outputs=outputs)
+            else:
+                kept = Kept(lineage, (), message.attempts, message.cause, outputs)
+            size = _size(outputs)
+            if size and not self._has_room(size):
+                kept, size = self._without_output(kept, "spool_output_bytes_max"), 0
+            try:
+                self._write(message.delivery, kept)
+            except OSError as error:
+                if not size:
+                    raise
+                kept, size = self._without_output(kept, str(error.strerror)), 0
+                self._write(message.delivery, kept)
+            self._output_bytes[message.delivery] = size
         files.sync_directory(self.path)
 
     def forget(self, delivery: int) -> None:
         """Remove a delivery."""
+        self._output_bytes.pop(delivery, None)
         self._file(delivery).unlink(missing_ok=True)
 
     def orphan(self, lineage: int, ends: tuple[End, ...]) -> Path:
         """Keep results of a lineage that is no more. Return the file."""
-        self._orphaned.mkdir(mode=0o700, exist_ok=True)
-        number = sum(1 for _ in self._orphaned.iterdir()) + 1
-        path = self._orphaned / f"{lineage:016x}-{number}"
-        files.replace(path, msgspec.msgpack.encode(Report(lineage, ends)))
+        path = self._free_place(lineage)
+        files.replace(path, msgspec.msgpack.encode(Kept(lineage, ends)))
         files.sync_directory(self._orphaned)
         return path
+
+    def set_aside(self, delivery: int, lineage: int) -> Path:
+        """Keep a file whose lineage is no more, with its output. Return where it is."""
+        path = self._free_place(lineage)
+        self._output_bytes.pop(delivery, None)
+        self._file(delivery).rename(path)
+        return path
+
+    def take_over(self, other: Path) -> int:
+        """Move all that lies in another spool here, under numbers that are free; return how many. Raises OSError."""
+        numbers = [int(path.name) for path in self.path.iterdir() if path.name.isdecimal()]
+        found = sorted(path for path in other.iterdir() if path.name.isdecimal())
+        for number, path in enumerate(found, max(numbers, default=0) + 1):
+            path.rename(self._file(number))
+        for directory in (self.path, other):
+            files.sync_directory(directory)
+        return len(found)
+
+    def _has_room(self, size: int) -> bool:
+        return sum(self._output_bytes.values()) + size <= self._output_bytes_max
+
+    def _without_output(self, kept: Kept, why: str) -> Kept:
+        log("spool_output_dropped", level="warning", bytes=_size(kept.outputs), why=why)
+        return Kept(kept.lineage, kept.ends, kept.attempts, kept.cause)
+
+    def _write(self, delivery: int, kept: Kept) -> None:
+        files.replace(self._file(delivery), msgspec.msgpack.encode(kept))
 
     def _file(self, delivery: int) -> Path:
         return self.path / f"{delivery:0{_NUMBER_CHARS}}"
 
-    def _aside(self, path: Path) -> None:
+    def _free_place(self, lineage: int) -> Path:
         self._orphaned.mkdir(mode=0o700, exist_ok=True)
-        path.rename(self._orphaned / f"damaged-{path.name}")
+        number = sum(1 for _ in self._orphaned.iterdir()) + 1
+        return self._orphaned / f"{lineage:016x}-{number}"
+
+    def _aside(self, path: Path, name: str) -> None:
+        self._orphaned.mkdir(mode=0o700, exist_ok=True)
+        path.rename(self._orphaned / name)
+
+
+def _size(outputs: Sequence[Output]) -> int:
+    return sum(len(output.data) for output in outputs)

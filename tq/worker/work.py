@@ -41,8 +41,8 @@ def main(settings: Settings) -> int:
 async def work(settings: Settings, home: Home) -> int:
     """Run a worker that lives in `home`. See `main`."""
     containment.become_subreaper()
-    if home.last.worker:  # it and its launcher may have died at once, and left what they ran
-        await trio.to_thread.run_sync(containment.kill_bearers, f"{home.last.worker:016x}")
+    for worker in home.last.workers:  # it and its launcher may have died at once, and left what they ran
+        await trio.to_thread.run_sync(containment.kill_bearers, f"{worker:016x}")
     scope = trio.CancelScope()
     life = Life(settings, home, scope)
     life.say_started()
