@@ -20,8 +20,8 @@ _tq() {
     local words="demo up server worker submit rerun run ls show logs wait result cancel hold release requeue retry set forget dlq queue workers drain undrain token join backup restore store doctor config completion --url -o --output -q --quiet --color --connect-timeout --version"
     case $verb in
         demo) words="" ;;
-        up) words="--data --listen --heartbeat --keep --slots --queue --drain-time" ;;
-        server) words="--data --listen --heartbeat --keep --check --data-on-network --cert --key --connections --log-level" ;;
+        up) words="--data --listen --heartbeat --keep --retries --slots --queue --drain-time" ;;
+        server) words="--data --listen --heartbeat --keep --retries --check --data-on-network --cert --key --connections --log-level" ;;
         worker) words="--url --data --slots --cpus --mem --label --queue --name --drain-time --max-tasks --idle-timeout" ;;
         submit) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --tmpdir --if-cut --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --key --array --each-line --from-json --max-fails --like --hold --wait --follow --exit-code --dry-run --url -o --output -q --quiet --color --connect-timeout" ;;
         rerun) words="--url -o --output -q --quiet --color --connect-timeout" ;;
@@ -47,7 +47,7 @@ _tq() {
         esac ;;
         queue) case $noun in
             ls) words="--url -o --output -q --quiet --color --connect-timeout" ;;
-            set) words="--max --url -o --output -q --quiet --color --connect-timeout" ;;
+            set) words="--max --retries --url -o --output -q --quiet --color --connect-timeout" ;;
             pause) words="--url -o --output -q --quiet --color --connect-timeout" ;;
             resume) words="--url -o --output -q --quiet --color --connect-timeout" ;;
             *) words="ls set pause resume" ;;

@@ -98,6 +98,7 @@ output_low_water_bytes: Final = 4 * KIB
 backoff_ms: Final = (1_000, 300_000)
 backoff_ms_max: Final = 7 * 24 * 3_600_000
 retry_codes_max: Final = 64
+retries_max: Final = 1_000_000
 crash_limit: Final = 3
 retries: Final = 3
 priority_max: Final = 100

@@ -25,9 +25,9 @@ QUEUES: list[dict[str, Any]] = [
     {"id": "default", "paused": False, "max": 0, "counts": {}},
 ]
 TABLE = """\
-QUEUE    STATE   MAX  RUNNING  QUEUED  HELD  OTHER
-builds   paused  3    1        8       2     4
-default  open    -    0        0       0     0
+QUEUE    STATE   MAX  RETRIES  RUNNING  QUEUED  HELD  OTHER
+builds   paused  3    -        1        8       2     4
+default  open    -    -        0        0       0     0
 """
 
 

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.support.house import House
+from tq.core.engine import Bounds
 from tq.core.job import Queue
 from tq.core.task import Phase, State
 from tq.core.vocabulary import Get, Handback, Held, Queues, SetQueue
@@ -90,8 +91,8 @@ def test_queues_are_listed_with_counts_and_settings(house):
     house.array(3, queue="b")
     house.do(SetQueue("a", max=1))
     assert house.do(Queues()).items == (
-        {"id": "a", "paused": False, "max": 1, "counts": {}},
-        {"id": "b", "paused": False, "max": 0, "counts": {"queued": 3}},
+        {"id": "a", "paused": False, "max": 1, "retries": -1, "counts": {}},
+        {"id": "b", "paused": False, "max": 0, "retries": -1, "counts": {"queued": 3}},
     )
 
 
@@ -129,3 +130,17 @@ class TestMaxFails:
         house.array(1, max_fails=0)
         house.report(*house.starts(), code=1)
         assert house.task(1).state is State.DEAD
+
+
+@pytest.mark.parametrize("asked, of_queue, expected", [(-1, -1, 3), (-1, 5, 5), (-1, 0, 0), (2, 5, 2), (0, 5, 0)])
+def test_who_does_not_say_is_tried_again_as_the_queue_or_else_the_server_says(asked, of_queue, expected):
+    house = House(Bounds(retries=3))
+    house.do(SetQueue("q", retries=of_queue))
+    number = house.submit(queue="q", retries=asked)
+    assert house.do(Get(str(number))).value["retries"] == expected
+
+
+@pytest.mark.parametrize("retries", [-2, 1_000_001])
+def test_retries_of_a_queue_that_make_no_sense_are_refused(retries):
+    with pytest.raises(BadRequest):
+        House().do(SetQueue("q", retries=retries))

@@ -20,7 +20,7 @@ EXAMPLES: dict[type[Any], Any] = {
     Lane: Lane("default", Demand(1_000, 0), ready=3, floor_rank=100, floor_job=7),
     Meta: Meta(lineage=2**63 - 1, epoch=4, sequence=2**40),
     Entries: Entries((b"a", b"", b"\xff")),
-    Queue: Queue(paused=True, max=7),
+    Queue: Queue(paused=True, max=7, retries=5),
     Sweep: Sweep(b"\x90", 42, 99, 17),
     Task: Task(
         State.RUNNING, Phase.STOPPING, attempt=2, lease=99, worker=2**63 - 1, host="grün", cause=Cause.TIME_LIMIT,

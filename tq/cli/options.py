@@ -45,7 +45,15 @@ IfCut = Annotated[
         help="When its worker hears no server for 3 beats: run (on), or stop, so that no second copy ever runs",
     ),
 ]
-Retries = Annotated[int, typer.Option("--retries", metavar="N", help="Try again after a failure, at most N times")]
+Retries = Annotated[
+    int | None,
+    typer.Option(
+        "--retries",
+        metavar="N",
+        help="Try again after a failure, at most N times; else as its queue or the server says (3)",
+        show_default=False,
+    ),
+]
 CrashLimit = Annotated[
     int, typer.Option("--crash-limit", metavar="N", help="Give up once N workers were lost with it; 0 = never")
 ]

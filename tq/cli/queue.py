@@ -1,6 +1,6 @@
 """`tq queue`: the queues, how many wait in each, and what is set for them."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,7 +20,7 @@ def ls(ctx: typer.Context) -> None:
     with context.client() as client:
         answer = client.ask(v.Queues())
     assert isinstance(answer, v.Page)
-    rows = [["QUEUE", "STATE", "MAX", "RUNNING", "QUEUED", "HELD", "OTHER"]]
+    rows = [["QUEUE", "STATE", "MAX", "RETRIES", "RUNNING", "QUEUED", "HELD", "OTHER"]]
     for item in answer.items:
         counts = dict(item.get("counts") or {})
         shown = [counts.pop(state, 0) for state in ("running", "queued", "held")]
@@ -30,6 +30,7 @@ def ls(ctx: typer.Context) -> None:
                 str(item.get("id", "")),
                 "paused" if item.get("paused") else "open",
                 str(item.get("max") or "-"),
+                "-" if item.get("retries", -1) < 0 else str(item["retries"]),
                 *map(str, shown),
                 str(other),
             ]
@@ -46,37 +47,50 @@ def set_(
         int | None,
         typer.Option("--max", metavar="N", help="Run at most so many of it at once; 0 = no bound", show_default=False),
     ] = None,
+    retries: Annotated[
+        int | None,
+        typer.Option(
+            "--retries",
+            metavar="N",
+            help="Try its failed tasks again so often, where their job does not say; -1 = as the server says",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """Bound how many tasks of a queue run at once.
+    """Bound how many tasks of a queue run at once, or say how often they are tried again.
 
-    What runs already goes on, also above a new bound.
+    What runs already goes on, also above a new bound; jobs that are there already keep their retries.
     """
-    if max_ is None:
+    if max_ is None and retries is None:
         raise BadRequest(f"set what of {name}?", hint=f"tq queue set {name} --max 10")
-    if max_ < 0:
+    if max_ is not None and max_ < 0:
         raise BadRequest(f"--max {max_} must not be negative", hint="0 means no bound")
-    _set(ctx.obj, name, f"runs at most {max_} at once" if max_ else "has no bound", None, max_)
+    says = []
+    if max_ is not None:
+        says.append(f"runs at most {max_} at once" if max_ else "has no bound")
+    if retries is not None:
+        says.append("retries as the server says" if retries < 0 else f"retries {retries} times")
+    _set(ctx.obj, name, " and ".join(says), max=max_, retries=retries)
 
 
 def pause(ctx: typer.Context, name: Name) -> None:
     """Start nothing more of a queue; what runs goes on."""
-    _set(ctx.obj, name, "is paused; what runs goes on", True, None)
+    _set(ctx.obj, name, "is paused; what runs goes on", paused=True)
 
 
 def resume(ctx: typer.Context, name: Name) -> None:
     """Let a paused queue go on."""
-    _set(ctx.obj, name, "goes on", False, None)
+    _set(ctx.obj, name, "goes on", paused=False)
 
 
-def _set(context: Context, name: str, says: str, paused: bool | None, max_: int | None) -> None:
+def _set(context: Context, name: str, says: str, **fields: Any) -> None:
     from tq.cli import output, values
     from tq.core import vocabulary as v
 
     checked = values.name(name, "queue")
     with context.client() as client:
-        client.ask(v.SetQueue(checked, paused, max_))
+        client.ask(v.SetQueue(checked, **fields))
     if context.format in {"json", "jsonl"}:
-        fields = {"paused": paused, "max": max_}
         output.print_json({"id": checked, **{key: value for key, value in fields.items() if value is not None}})
     elif context.format == "id":
         output.print_line(checked)
@@ -89,7 +103,7 @@ VERBS = {
         "List queues, pause and bound them.",
         {
             "ls": Verb(ls, ("tq queue ls", "tq queue ls -o json")),
-            "set": Verb(set_, ("tq queue set builds --max 10", "tq queue set builds --max 0")),
+            "set": Verb(set_, ("tq queue set builds --max 10", "tq queue set builds --retries 0")),
             "pause": Verb(pause, ("tq queue pause builds",)),
             "resume": Verb(resume, ("tq queue resume builds",)),
         },

@@ -42,7 +42,7 @@ class Wish(msgspec.Struct):
     key: str = ""
     array: str = ""
     cpus: str = ""
-    retries: int = 0
+    retries: int | None = None
     crash_limit: int = limits.crash_limit
     backoff: str = "1s..5m"
     retry_on: list[str] = []
@@ -89,7 +89,7 @@ def build(wish: Wish, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Uplo
         array_first=span.first,
         array_step=span.step,
         throttle=span.throttle,
-        retries=values.count(wish.retries, "--retries"),
+        retries=-1 if wish.retries is None else values.count(wish.retries, "--retries"),
         crash_limit=values.count(wish.crash_limit, "--crash-limit"),
         backoff_ms=values.backoff_ms(wish.backoff),
         retry_on=values.codes(wish.retry_on, "--retry-on"),

@@ -24,7 +24,9 @@ def run(
     time_limit: options.TimeLimit = "",
     kill_after: options.KillAfter = "",
     tmpdir: options.TmpDir = False,
-    retries: options.Retries = 0,
+    retries: Annotated[
+        int, typer.Option("--retries", metavar="N", help="Try again after a failure, at most N times")
+    ] = 0,
     crash_limit: options.CrashLimit = limits.crash_limit,
     backoff: options.Backoff = "1s..5m",
     retry_on: options.RetryOn = None,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tq import limits
 from tq.cli import parent
 from tq.cli.verb import Verb
 
@@ -25,6 +26,9 @@ Heartbeat = Annotated[
 Keep = Annotated[
     str, typer.Option("--keep", metavar="DURATION", help="Forget ended jobs after so long; 0 = never; failed ones stay")
 ]
+Retries = Annotated[
+    int, typer.Option("--retries", metavar="N", help="How often a failed task is tried again, where nobody says")
+]
 DEFAULT_LISTEN = "127.0.0.1:7878"
 
 
@@ -34,6 +38,7 @@ def server(
     listen: Listen = DEFAULT_LISTEN,
     heartbeat: Heartbeat = "5s",
     keep: Keep = "7d",
+    retries: Retries = limits.retries,
     check: Annotated[bool, typer.Option("--check", help="Look whether it could start, and leave")] = False,
     data_on_network: Annotated[
         bool, typer.Option("--data-on-network", help="Allow a data directory on a network file system")
@@ -58,8 +63,8 @@ def server(
 
     parent.follow(ctx.obj.environ)
     made = settings(
-        ctx.obj.environ, data, listen, heartbeat, keep=keep, check=check, data_on_network=data_on_network, cert=cert,
-        key=key, connections=connections, log_level=log_level,
+        ctx.obj.environ, data, listen, heartbeat, keep=keep, retries=retries, check=check,
+        data_on_network=data_on_network, cert=cert, key=key, connections=connections, log_level=log_level,
     )  # fmt: skip
     gc.enable()
     raise typer.Exit(serve.main(made) or 0)
@@ -72,6 +77,7 @@ def settings(
     heartbeat: str,
     *,
     keep: str = "7d",
+    retries: int = limits.retries,
     check: bool = False,
     data_on_network: bool = False,
     cert: str = "",
@@ -98,6 +104,7 @@ def settings(
         connections=connections,
         log_level=log_level,
         keep_ms=values.duration_ms(keep),
+        retries=retries,
     )
     check_settings(made)
     return made

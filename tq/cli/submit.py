@@ -35,7 +35,7 @@ def submit(
     kill_after: options.KillAfter = "",
     tmpdir: options.TmpDir = False,
     if_cut: options.IfCut = "run",
-    retries: options.Retries = limits.retries,
+    retries: options.Retries = None,
     crash_limit: options.CrashLimit = limits.crash_limit,
     backoff: options.Backoff = "1s..5m",
     retry_on: options.RetryOn = None,

@@ -19,9 +19,10 @@ from typing import Any
 
 import typer
 
+from tq import limits
 from tq.cli import context as talk
 from tq.cli import parent
-from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Keep, Listen, places, settings
+from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Keep, Listen, Retries, places, settings
 from tq.cli.verb import Verb
 from tq.cli.worker import DrainTime, Queues, Slots
 from tq.store import lock
@@ -38,6 +39,7 @@ def up(
     listen: Listen = DEFAULT_LISTEN,
     heartbeat: Heartbeat = "5s",
     keep: Keep = "7d",
+    retries: Retries = limits.retries,
     slots: Slots = 0,
     queue: Queues = None,
     drain_time: DrainTime = "30s",
@@ -54,7 +56,9 @@ def up(
     from tq.worker.settings import check_options
 
     environ = ctx.obj.environ
-    checked = settings(environ, data, listen, heartbeat, keep=keep)  # what is wrong is said before anything starts
+    checked = settings(
+        environ, data, listen, heartbeat, keep=keep, retries=retries
+    )  # what is wrong is said before anything starts
     options = WorkerSettings(
         Address("", 0),
         "",
@@ -68,6 +72,7 @@ def up(
     port = checked.port or _free_port(checked.host)
     address = f"[{checked.host}]:{port}" if ":" in checked.host else f"{checked.host}:{port}"
     server = ["server", "--data", str(directory), "--listen", address, "--heartbeat", heartbeat, "--keep", keep]
+    server += ["--retries", str(retries)]
     worker = ["worker", "--data", str(directory), "--slots", str(slots), "--drain-time", drain_time]
     worker += [word for name in queue or [] for word in ("--queue", name)]
     gc.enable()  # off since the start of the program; this runs for weeks

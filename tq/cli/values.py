@@ -17,7 +17,6 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _ARRAY = re.compile(r"(-?\d{1,20})-(-?\d{1,20})(?::(-?\d{1,20}))?(?:%(\d{1,20}))?", re.ASCII)
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([KMGT]?)i?B?", re.IGNORECASE | re.ASCII)
 _DURATION_MS_MAX = 100 * 365 * 86_400_000
-_COUNT_MAX = 1_000_000
 _EXIT_CODE_MAX = 255
 _VALUE_MAX = 2**53  # every array value fits a number of JSON and of a shell
 
@@ -105,8 +104,8 @@ def priority(value: int) -> int:
 
 def count(value: int, what: str) -> int:
     """Check a number of times: not negative, and not absurd."""
-    if not 0 <= value <= _COUNT_MAX:
-        raise BadRequest(f"{what} {value}: a number of times is between 0 and {_COUNT_MAX}")
+    if not 0 <= value <= limits.retries_max:
+        raise BadRequest(f"{what} {value}: a number of times is between 0 and {limits.retries_max}")
     return value
 
 

@@ -12,7 +12,8 @@ class Submit(Word, frozen=True, tag=True):
     `body` is the CBOR of a `wire.body.Body`, opaque here. `size` members; an array shows member position p as
     `array_first + p * array_step`. `entries_digest` is the `after` of the last run: entries are a part of the request.
     `stdin_of` and `entries_of` name a job whose uploaded input, or entries, this one gets, too. After a failure the
-    next attempt is due in `backoff_ms` (first, longest), unless its exit code says otherwise (core/retry.py).
+    next attempt is due in `backoff_ms` (first, longest), unless its exit code says otherwise (core/retry.py). `retries`
+    -1: as its queue, or else the server, says.
     """
 
     key: str
@@ -136,11 +137,14 @@ class DeadLetters(Word, frozen=True, tag=True):
 
 
 class SetQueue(Word, frozen=True, tag=True):
-    """Pause or resume a queue, or bound how many of it run at once (0 = no bound); None leaves a part as it is."""
+    """Pause or resume a queue, bound how many of it run at once (0 = no bound), or say how often its jobs are tried
+    again that do not say so (-1 = as the server says); None leaves a part as it is.
+    """
 
     name: str
     paused: bool | None = None
     max: int | None = None
+    retries: int | None = None
 
 
 class Queues(Word, frozen=True, tag=True):

@@ -58,6 +58,7 @@ class Queue(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
     paused: bool = False
     max: int = 0  # at most so many running, 0 = no bound
+    retries: int = -1  # of jobs that do not say how often they are tried again; -1 = as the server says
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True, tag=1):

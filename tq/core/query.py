@@ -232,7 +232,9 @@ def queues(_view: View, live: Live, _command: Queues) -> Page:
     for name in sorted(counts):
         settings = live.queues.get(name, Queue())
         states = {state.word: counts[name][state] for state in State if counts[name][state]}
-        items.append({"id": name, "paused": settings.paused, "max": settings.max, "counts": states})
+        items.append(
+            {"id": name, "paused": settings.paused, "max": settings.max, "retries": settings.retries, "counts": states}
+        )
     return Page(tuple(items[:page_items_max]))
 
 

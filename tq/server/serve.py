@@ -26,7 +26,7 @@ import trio
 
 from tq import __version__, errors, limits
 from tq.core import tables
-from tq.core.engine import Engine
+from tq.core.engine import Bounds, Engine
 from tq.core.vocabulary import Answer, CreateToken, Recovered
 from tq.net import listen
 from tq.net.log import log, set_level
@@ -109,7 +109,7 @@ class Server:
         self.started_ms = 0
         self.ended = trio.Event()  # the commit loop has ended
         self.clock = Clock(store.get(tables.META, ()))
-        self.engine = Engine(store)
+        self.engine = Engine(store, Bounds(retries=settings.retries))
         self.intake = Intake()
         self.registry = Registry()
         self.gate = Gate()

@@ -18,7 +18,7 @@ HEARTBEAT_S_MAX: float = 3_600.0
 class Settings(NamedTuple):
     """What `tq server` was asked for. `port` 0 = any free one; `state` is where the local user's copy of the
     connection file goes; `connections` is how many peers are expected (compared with `ulimit -n`). `keep_ms` is for how
-    long ended jobs are kept, 0 = for ever.
+    long ended jobs are kept, 0 = for ever; `retries` how often a failed task is tried again where nobody says.
     """
 
     data: Path
@@ -33,6 +33,7 @@ class Settings(NamedTuple):
     connections: int = 100
     log_level: str = "info"
     keep_ms: int = 7 * 86_400_000
+    retries: int = limits.retries
 
     @property
     def beat_ms(self) -> int:
@@ -46,6 +47,8 @@ def check_settings(settings: Settings) -> None:
         raise BadRequest(f"port {settings.port} is out of range")
     if not HEARTBEAT_S_MIN <= settings.heartbeat_s <= HEARTBEAT_S_MAX:
         raise BadRequest(f"a heartbeat of {settings.heartbeat_s:g} s is out of range", hint="try 5s")
+    if not 0 <= settings.retries <= limits.retries_max:
+        raise BadRequest(f"retries are between 0 and {limits.retries_max}")
     if settings.keep_ms < 0:
         raise BadRequest("ended jobs cannot be kept for less than no time")
     if not settings.data.is_absolute() or not settings.state.is_absolute():

@@ -1,4 +1,4 @@
-"""Queues: pausing one, and bounding how many of it run."""
+"""Queues: pausing one, bounding how many of it run, and what its jobs get that do not say."""
 
 from msgspec.structs import replace
 
@@ -9,7 +9,7 @@ from tq.core.job import Queue
 from tq.core.names import NAME_HINT, is_name
 from tq.core.vocabulary import Done, SetQueue
 from tq.errors import BadRequest
-from tq.limits import page_items_max
+from tq.limits import page_items_max, retries_max
 
 
 def set_queue(step: Step, command: SetQueue) -> Done:
@@ -18,6 +18,8 @@ def set_queue(step: Step, command: SetQueue) -> Done:
         raise BadRequest(f"{command.name[:140]!r} is not a queue", hint=NAME_HINT)
     if command.max is not None and command.max < 0:
         raise BadRequest("a queue's maximum is not negative", hint="0 means no bound")
+    if command.retries is not None and not -1 <= command.retries <= retries_max:
+        raise BadRequest(f"retries are between 0 and {retries_max}", hint="-1 is as the server says")
     before = step.overlay.get(tables.QUEUE, (command.name,))
     if before is None and len(step.live.queues) >= page_items_max:
         raise BadRequest(f"{page_items_max} queues have settings already (page_items_max)")
@@ -26,6 +28,8 @@ def set_queue(step: Step, command: SetQueue) -> Done:
         queue = replace(queue, paused=command.paused)
     if command.max is not None:
         queue = replace(queue, max=command.max)
+    if command.retries is not None:
+        queue = replace(queue, retries=command.retries)
     if queue == Queue():
         step.overlay.delete(tables.QUEUE, (command.name,))
     else:

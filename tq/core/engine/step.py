@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from tq import limits
 from tq.core import tables
 from tq.core.engine.indexes import index, unindex
 from tq.core.job import Job, Lane, Meta, Progress
@@ -23,11 +24,12 @@ from tq.limits import history_max, leases_per_dispatch_max, members_per_command_
 
 
 class Bounds(NamedTuple):
-    """How much one command may do. Tests set them tiny, so that slices and pages are walked through."""
+    """How much one command may do, and what a server decides for jobs that do not say. Tests set the bounds tiny."""
 
     slice: int = members_per_command_max
     leases: int = leases_per_dispatch_max
     lanes: int = 64
+    retries: int = limits.retries  # where neither job nor queue says how often a failure is tried again
 
 
 JobKey = tuple[int, int]

@@ -79,7 +79,13 @@ def _check(command: Submit) -> None:
     if not _TRACE.fullmatch(command.trace):
         raise BadRequest("the trace is not a W3C traceparent")
     _check_array(command)
-    bounds = (command.throttle, command.retries, command.crash_limit, command.max_fails + 1, command.demand.cpus_milli)
+    bounds = (
+        command.throttle,
+        command.retries + 1,
+        command.crash_limit,
+        command.max_fails + 1,
+        command.demand.cpus_milli,
+    )
     if min(bounds) < 0:
         raise BadRequest("throttle, retries, crash limit and CPUs are not negative")
     _check_retries(command)
@@ -115,6 +121,13 @@ def _check_array(command: Submit) -> None:
         raise BadRequest("the numbers of the array leave 0 to 2^63-1")
 
 
+def _retries(step: Step, command: Submit) -> int:
+    if command.retries >= 0:
+        return command.retries
+    queue = step.live.queues.get(command.queue)
+    return queue.retries if queue is not None and queue.retries >= 0 else step.bounds.retries
+
+
 def _job(step: Step, command: Submit, blobs: tuple[int, int]) -> Job:
     return Job(
         queue=command.queue,
@@ -125,7 +138,7 @@ def _job(step: Step, command: Submit, blobs: tuple[int, int]) -> Job:
         is_array=command.is_array,
         array_first=command.array_first,
         array_step=command.array_step,
-        retries=command.retries,
+        retries=_retries(step, command),
         crash_limit=command.crash_limit,
         priority=command.priority,
         submitter=step.submitter,
