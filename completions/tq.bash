@@ -20,10 +20,10 @@ _tq() {
     local words="demo up server worker submit rerun run ls show logs wait result cancel hold release requeue retry set forget dlq queue workers drain undrain token join backup restore store doctor config completion --url -o --output -q --quiet --color --connect-timeout --version"
     case $verb in
         demo) words="" ;;
-        up) words="--data --listen --heartbeat --keep --retries --slots --queue --drain-time" ;;
+        up) words="--data --listen --heartbeat --keep --retries --slots --queue --drain-time --allow" ;;
         server) words="--data --listen --heartbeat --keep --retries --check --data-on-network --cert --key --connections --log-level" ;;
-        worker) words="--url --data --slots --cpus --mem --label --queue --name --drain-time --max-tasks --idle-timeout" ;;
-        submit) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --tmpdir --if-cut --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --key --array --each-line --from-json --max-fails --like --hold --wait --follow --exit-code --dry-run --url -o --output -q --quiet --color --connect-timeout" ;;
+        worker) words="--url --data --slots --cpus --mem --label --queue --name --drain-time --max-tasks --idle-timeout --allow" ;;
+        submit) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --tmpdir --if-cut --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --function --args --key --array --each-line --from-json --max-fails --like --hold --wait --follow --exit-code --dry-run --url -o --output -q --quiet --color --connect-timeout" ;;
         rerun) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         run) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --tmpdir --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --no-stdin --url -o --output -q --quiet --color --connect-timeout" ;;
         ls) words="--state --queue --tag --name --since -n --limit --page --url -o --output -q --quiet --color --connect-timeout" ;;

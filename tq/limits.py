@@ -54,6 +54,7 @@ lanes_max: Final = 10_000
 history_max: Final = 10
 result_inline_bytes_max: Final = 1_024
 result_bytes_max: Final = 128 * KIB
+results_bytes_max: Final = 192 * KIB  # of a page of them
 
 # Function tasks. A process that calls functions is replaced after so many calls, when it has grown by more than that
 # beside twice its first size, or when it was idle for so long.

@@ -34,6 +34,10 @@ def array(size: int, succeeded: int, ended: int | None = None) -> Outcome:
         (one("dead", "cwd_missing"), 125),
         (one("dead", "lost"), 125),
         (one("dead", "oom", -9), 137),
+        (one("dead", "exception", 1), 1),
+        (one("dead", "bad_result", 1), 1),
+        (one("dead", "bad_result", 0), 125),
+        (one("dead", "unknown_function", 127), 127),
         (one("dead", "internal"), 125),
         (one("dead", "something_new"), 125),
         (one("cancelled", "cancelled", -15), 130),
@@ -55,7 +59,7 @@ def test_one_job(outcome: Outcome, status: int) -> None:
 
 def test_no_failure_is_ever_0() -> None:
     for state in ("dead", "cancelled", "expired", "skipped", "forgotten", "unheard_of"):
-        for cause in ("", "exit", "signal", "lost", "oom", "time_limit", "spawn_failed"):
+        for cause in ("", "exit", "signal", "lost", "oom", "time_limit", "spawn_failed", "exception", "bad_result"):
             for code in (-64, -9, 0, 1, 255):
                 for way in exits.WAYS:
                     assert exits.of_all([one(state, cause, code)], way)[0] != 0, (state, cause, code, way)

@@ -14,6 +14,9 @@ from tq import __version__
 from tq.cli import context, ls, output, waiting
 from tq.cli.line import Line
 from tq.core import vocabulary as v
+from tq.wire import plain
+from tq.wire.body import Usage
+from tq.wire.codec import dumps
 
 QUEUES: list[dict[str, Any]] = [
     {
@@ -79,7 +82,7 @@ class TestResult:
             "v": 1, "id": "42", "state": "dead", "exit_code": None, "signal": 9, "cause": "signal", "attempt": 2,
             "host": "rack-7", "submitted_at": "2023-11-14T22:13:20.000Z", "started_at": "2023-11-14T22:13:20.200Z",
             "ended_at": "2023-11-14T22:13:21.200Z", "run_s": 1.0,
-            "usage": {"user_s": 0.5, "peak_bytes": 1048576, "stdout_bytes": 10},
+            "usage": {"user_s": 0.5, "peak_bytes": 1048576, "stdout_bytes": 10}, "value": None, "error": None,
         }  # fmt: skip
         assert (ran.status, ran.err) == (0, "")
         assert run("result", "42", "-q").out == "42\n"
@@ -91,11 +94,49 @@ class TestResult:
         shown = json.loads(run("result", "42").out)
         assert (shown["state"], shown["exit_code"], shown["ended_at"], shown["usage"]) == ("queued", None, None, None)
 
-    def test_an_array_has_no_one_result(self, run: Run, server: FakeServer) -> None:
+    def test_a_value_is_json(self, run: Run, server: FakeServer) -> None:
+        value = {"n": [1, None, 2.5, float("nan")], "b": b"\xff"}
+        server.says[v.Get] = lambda _: v.Document(TASK | {"state": "succeeded", "cause": "exit", "value_bytes": 20})
+        server.says[v.GetResults] = lambda _: v.Results(
+            (v.Result("42", "succeeded", 1, 0, "exit", plain.dumps(value, 1_000, "")),)
+        )
+        shown = json.loads(run("result", "42").out)
+        assert shown["value"] == {"n": [1, None, 2.5, None], "b": "/w=="}
+        assert shown["error"] is None
+        assert 'value      {"n":[1,null,2.5,null]' in run("result", "42", "-o", "table").out
+
+    def test_an_exception_is_an_error_and_no_value(self, run: Run, server: FakeServer) -> None:
+        raised = {"type": "KeyError", "message": "'x'", "traceback": "Traceback…\n"}
+        server.says[v.Get] = lambda _: v.Document(TASK | {"cause": "exception", "value_bytes": 20})
+        server.says[v.GetResults] = lambda _: v.Results(
+            (v.Result("42", "dead", 1, 1, "exception", plain.dumps(raised, 1_000, "")),)
+        )
+        shown = json.loads(run("result", "42").out)
+        assert (shown["value"], shown["error"]) == (None, raised)
+
+    def test_an_array_has_a_line_for_each_task(self, run: Run, server: FakeServer) -> None:
+        usage = dumps(Usage(error="no function f"))
+        pages = {
+            "": v.Results((v.Result("43.1", "succeeded", 1, 0, "exit", b"\x05"), v.Result("43.2", "queued")), "2"),
+            "2": v.Results((v.Result("43.3", "dead", 1, 127, "unknown_function", b"", usage),)),
+        }
         server.says[v.Get] = lambda _: v.Document(ARRAY)
-        ran = run("result", "43")
-        assert (ran.status, ran.out) == (2, "")
-        assert ran.err == "tq: 43 is an array of 10 tasks\nhint: name one, as in 43.1\n"
+        server.says[v.GetResults] = lambda command: pages[command.page]
+        lines = [json.loads(line) for line in run("result", "43").out.splitlines()]
+        assert [(one["id"], one["state"], one["value"], one["exit_code"]) for one in lines] == [
+            ("43.1", "succeeded", 5, 0), ("43.2", "queued", None, None), ("43.3", "dead", None, 127),
+        ]  # fmt: skip
+        assert lines[2]["error"] == {"type": None, "message": "no function f", "traceback": None}
+        assert run("result", "43", "-q").out == "43.1\n43.2\n43.3\n"
+        whole = json.loads(run("result", "43", "-o", "json").out)
+        assert [item["id"] for item in whole["items"]] == ["43.1", "43.2", "43.3"]
+        table = run("result", "43", "-o", "table").out
+        assert [line.split(maxsplit=4) for line in table.splitlines()] == [
+            ["ID", "STATE", "CAUSE", "CODE", "VALUE"],
+            ["43.1", "succeeded", "exit", "0", "5"],
+            ["43.2", "queued", "-", "-", "-"],
+            ["43.3", "dead", "unknown_function", "127", "no function f"],
+        ]
 
 
 class TestDoctor:

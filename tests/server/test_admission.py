@@ -9,12 +9,20 @@ from tq import limits
 from tq.core.vocabulary import CreateToken, Upload, Wait
 from tq.errors import BadRequest, Refused, TooLarge
 from tq.server.admission import check
+from tq.wire import plain
 from tq.wire.body import Body
 from tq.wire.codec import dumps
 
 
 def body(argv: tuple[bytes, ...] = (b"true",), cwd: bytes = b"/", **fields: Any) -> Any:
     return submit(body=dumps(Body(argv, cwd, **fields)))
+
+
+def call(
+    name: str = "mod:f", arguments: Any = ([], {}), argv: tuple[bytes, ...] = (), cwd: bytes = b"", **fields: Any
+) -> Any:
+    packed = arguments if isinstance(arguments, bytes) else plain.dumps(arguments, 1_000, "")
+    return body(argv, cwd, function=name, arguments=packed, **fields)
 
 
 @pytest.mark.parametrize(
@@ -25,6 +33,8 @@ def body(argv: tuple[bytes, ...] = (b"true",), cwd: bytes = b"/", **fields: Any)
         body(environment={"A": b"", "B": b"x=y"}),
         body((b"x" * limits.argument_bytes_max,)),
         body(stdin=b"x" * limits.stdin_inline_bytes_max),
+        call(),
+        call("pkg.mod:Class.method", [["x", 1], {"y": None}]),
         Upload("k", 0, b"x" * limits.piece_bytes_max),
         Upload("k", limits.stdin_bytes_max - limits.piece_bytes_max, b"x" * limits.piece_bytes_max),
         Wait(("1",)),
@@ -51,6 +61,16 @@ def test_what_is_in_order_passes(command: Any) -> None:
         (body(environment={"": b""}), BadRequest, "malformed"),
         (body(environment={"A": b"\0"}), BadRequest, "malformed"),
         (body(stdin=b"x" * (limits.stdin_inline_bytes_max + 1)), TooLarge, "stdin_inline_bytes_max"),
+        (call("mod"), BadRequest, "no name of a function"),
+        (call("mod:f()"), BadRequest, "no name of a function"),
+        (call("mod:" + "f" * limits.function_chars_max), BadRequest, "function_chars_max"),
+        (call(arguments=[[]]), BadRequest, "no plain data"),
+        (call(arguments=[{}, []]), BadRequest, "a list and a map"),
+        (call(arguments=b"\xff"), BadRequest, "no plain data"),
+        (call(argv=(b"echo",)), BadRequest, "no command"),
+        (call(cwd=b"/"), BadRequest, "no command, directory"),
+        (call(environment={"A": b"1"}), BadRequest, "no command"),
+        (call(stdin=b"x"), BadRequest, "no command"),
         (Upload("k", 1, b"x"), BadRequest, "multiple"),
         (Upload("k", -limits.piece_bytes_max, b"x"), BadRequest, "multiple"),
         (Upload("k", 0, b"x" * (limits.piece_bytes_max + 1)), TooLarge, "piece_bytes_max"),

@@ -3,6 +3,7 @@
 from tq import limits
 from tq.core.vocabulary import Document, Page
 from tq.server.present import list_command_bytes_max, present, present_page, usage, written
+from tq.wire import plain
 from tq.wire.body import Body, Usage
 from tq.wire.codec import dumps, encode
 from tq.wire.messages import Reply
@@ -54,6 +55,16 @@ def test_a_list_shows_only_the_beginning_of_a_long_command() -> None:
 
     assert line["command"] == ["x" * 150, "y" * (list_command_bytes_max - 151) + "…"]
     assert "hunter2" not in repr(line)
+
+
+def test_a_call_is_shown_as_it_would_be_written() -> None:
+    arguments = plain.dumps([[1, "x"], {"n": [None, b"y"]}], 1_000, "")
+    body = dumps(Body((), b"", function="m:f", arguments=arguments))
+    shown = present(Document({"body": body}), with_secrets=False).value
+    (line,) = present_page(Page(({"id": "1", "body": body},), "")).items
+
+    assert (shown["function"], shown["arguments"]) == ("m:f", "1, 'x', n=[None, b'y']")
+    assert (line["function"], line["command"]) == ("m:f", [])
 
 
 def test_the_document_of_the_core_is_not_changed() -> None:

@@ -34,8 +34,11 @@ def from_lines(name: str, bytes_max: int) -> Runs:
             os.close(fd)
 
 
-def from_json(name: str, bytes_max: int) -> Runs:
-    """Yield the items of a JSON array: a string as its own text, everything else as compact JSON."""
+def from_json(name: str, bytes_max: int, is_plain: bool) -> Runs:
+    """Yield the items of a JSON array: a string as its own text, everything else as compact JSON.
+
+    `is_plain`: all of them as plain data, for a function.
+    """
     import msgspec
 
     data = _read_all(name)
@@ -45,7 +48,7 @@ def from_json(name: str, bytes_max: int) -> Runs:
         raise BadRequest(
             f"{_shown(name)} is no JSON array: {error}", hint='write [ITEM, …], as in ["a", {"b": 1}]'
         ) from None
-    yield from cut(_checked(map(_text, items), "item", bytes_max))
+    yield from cut(_checked(map(_plain if is_plain else _text, items), "item", bytes_max, is_joined=is_plain))
 
 
 def from_lists(lists: Sequence[Sequence[bytes]], bytes_max: int) -> Runs:
@@ -183,6 +186,14 @@ def _text(item: bytes) -> bytes:
     if raw.startswith(b'"'):
         return msgspec.json.decode(raw, type=str).encode()
     return msgspec.json.format(raw, indent=-1)
+
+
+def _plain(item: bytes) -> bytes:
+    import msgspec
+
+    from tq.client.call import pack_entry
+
+    return pack_entry(msgspec.json.decode(item))
 
 
 def _checked(entries: Iterable[bytes], what: str, bytes_max: int, *, is_joined: bool = False) -> Iterator[list[bytes]]:

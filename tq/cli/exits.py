@@ -16,6 +16,11 @@ NO_CODE: Final = 125
 CANCELLED: Final = 130
 _COUNT_MAX: Final = 100
 _STATUS_MAX: Final = 255
+_OF_FUNCTIONS: Final = {
+    "exception": "raised an exception",
+    "bad_result": "returned what cannot be kept",
+    "unknown_function": "could not be called",
+}
 _TERMINAL: Final = frozenset({"succeeded", "dead", "cancelled", "skipped", "expired", "forgotten", "ended"})
 
 
@@ -69,6 +74,8 @@ def _of_dead(outcome: Outcome) -> tuple[int, str]:
         )
     if cause == "cwd_missing":
         return NO_CODE, f"{outcome.id} could not be started: its working directory is missing on the worker"
+    if cause in _OF_FUNCTIONS:
+        return code if code > 0 else NO_CODE, f"{outcome.id} {_OF_FUNCTIONS[cause]}"
     if cause == "lost":
         return NO_CODE, f"{outcome.id} was lost with its worker too often"
     if cause == "oom":

@@ -75,6 +75,14 @@ NoRetryOn = Annotated[
     list[str] | None,
     typer.Option("--no-retry-on", metavar="CODES", help="Never try again after these", show_default=False),
 ]
+Function = Annotated[
+    str,
+    typer.Option("--function", metavar="MODULE:NAME", help="Call this Python function instead", show_default=False),
+]
+Args = Annotated[
+    str,
+    typer.Option("--args", metavar="JSON", help="What it is called with: a list, or a map by name", show_default=False),
+]
 Cpus = Annotated[str, typer.Option("--cpus", metavar="N", help="CPUs it needs, as in 2 or 0.5", show_default=False)]
 Ids = Annotated[
     list[str],

@@ -32,7 +32,7 @@ _WIDTH_MIN: Final = 10
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one object, with its version first."""
-    text = _json({"v": VERSION} | value)
+    text = json_text({"v": VERSION} | value)
     _write(escape.json(text) if is_terminal(sys.stdout) else text)
 
 
@@ -136,7 +136,8 @@ def _paint(context: Context, color: str, text: str) -> str:
     return f"\x1b[{color}m{text}\x1b[0m" if color and context.is_colored else text
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """Return a value as JSON on one line."""
     try:
         return msgspec.json.encode(value).decode()
     except (UnicodeEncodeError, TypeError):

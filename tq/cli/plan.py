@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -> None:
     """Print what would be submitted, and say that nothing was. `stdin_bytes` are those that would go first."""
-    from tq.cli import output, present
+    from tq.cli import called, output, present
     from tq.wire import codec
     from tq.wire.body import Body
 
@@ -17,6 +17,8 @@ def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -
     plan = {
         "id": None,
         "command": [present.text(word) for word in body.argv],
+        "function": body.function or None,
+        "arguments": called.shown(body.arguments) if body.function else None,
         "cwd": present.text(body.cwd),
         "environment": {name: present.text(value) for name, value in sorted(body.environment.items())},
         "name": command.name,
@@ -36,11 +38,17 @@ def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -
     }
     if hint:
         context.talk(hint)
-    output.print_one(context, plan, ((key, _text(value)) for key, value in plan.items() if value not in (None, "")))
+    output.print_one(
+        context, plan, ((key, _text(key, value)) for key, value in plan.items() if value not in (None, ""))
+    )
     context.talk("tq: nothing was submitted (--dry-run)")
 
 
-def _text(value: object) -> str:
+def _text(key: str, value: object) -> str:
+    if key == "arguments":
+        from tq.cli.output import json_text
+
+        return json_text(value)
     if isinstance(value, dict):
         return "\n".join(f"{key}={item}" for key, item in value.items())
     if isinstance(value, list):

@@ -12,12 +12,12 @@ from typing import Any, Final
 import msgspec
 
 from tq import limits
-from tq.cli import places, values
+from tq.cli import called, places, values
 from tq.core import vocabulary as v
 from tq.core.job import Demand
 from tq.errors import BadRequest, TooLarge
 from tq.wire import codec
-from tq.wire.body import Body
+from tq.wire.body import Body, check_function
 
 _TRACE: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # --env-all passes on everything but what would hand the task the submitter's own rights.
@@ -52,10 +52,14 @@ class Wish(msgspec.Struct):
     hold: bool = False
     if_cut: str = "run"
     tmpdir: bool = False
+    function: str = ""
+    args: str = ""
     columns: int = 0  # of the entries that are uploaded beside it
     is_counted: bool = False  # another job says how many tasks there are
     is_dashed: bool = False  # the command stood behind `--`
     is_lent: bool = False  # the command is another job's, made ready for its shell already
+    lent_arguments: bytes = b""  # of a function that is another job's
+    has_items: bool = False  # the entries are items of JSON
 
 
 _NOT_OPTIONS: Final = frozenset({"command", "stdin"})  # options of these names mean something else
@@ -83,7 +87,7 @@ def build(wish: Wish, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Uplo
         tags=values.tags(wish.tags),
         queue=values.name(wish.queue, "queue"),
         priority=values.priority(wish.priority),
-        demand=Demand(cpus_milli=values.cpus_milli(wish.cpus) if wish.cpus else 0),
+        demand=_demand(wish),
         size=span.size,
         is_array=bool(wish.array or wish.columns),
         array_first=span.first,
@@ -102,14 +106,20 @@ def build(wish: Wish, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Uplo
     return command, pieces
 
 
+def _demand(wish: Wish) -> Demand:
+    module = check_function(wish.function) if wish.function else ""
+    return Demand(cpus_milli=values.cpus_milli(wish.cpus) if wish.cpus else 0, module=module)
+
+
 def new_key() -> str:
     """Return a key that nobody else has."""
     return os.urandom(16).hex()
 
 
-def entry_bytes_max(command: v.Submit) -> int:
-    """Return how long an entry may be beside the body of this command."""
-    return places.bytes_max(codec.loads(command.body, Body), len(command.body))
+def entries_of(command: v.Submit) -> tuple[int, bool]:
+    """Return how long an entry may be beside the body of this command, and whether entries are plain data there."""
+    body = codec.loads(command.body, Body)
+    return places.bytes_max(body, len(command.body)), body.has_plain_entries
 
 
 def trace(environ: Mapping[str, str]) -> str:
@@ -132,17 +142,20 @@ def _max_fails(wish: Wish) -> int:
 
 def hint_for(wish: Wish) -> str:
     """Return a hint about a command that is probably not meant as it stands, "" else."""
+    if wish.function:
+        return ""
     if not wish.shell and not wish.is_lent and len(wish.command) == 1 and " " in wish.command[0].strip():
         return "hint: the command is one word with spaces; leave out the quotes, or add --shell to let a shell read it"
     return places.hint(wish.command, wish.columns, is_dashed=wish.is_dashed)
 
 
 def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
+    if wish.function:
+        what = called.fields(wish)
+    else:
+        what = {"argv": _argv(wish), "cwd": _cwd(wish.cwd), "environment": _environment(wish, environ), "stdin": stdin}
     body = Body(
-        argv=_argv(wish),
-        cwd=_cwd(wish.cwd),
-        environment=_environment(wish, environ),
-        stdin=stdin,
+        **what,
         time_limit_ms=_time_limit_ms(wish.time_limit),
         kill_after_ms=values.duration_ms(wish.kill_after) if wish.kill_after else limits.kill_after_ms,
         umask=_umask(),
@@ -151,7 +164,7 @@ def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
         stops_when_cut=_stops_when_cut(wish.if_cut),
         has_tmpdir=wish.tmpdir,
     )
-    if wish.columns:
+    if wish.columns and not wish.function:
         places.check(body.argv, wish.columns)
     packed = codec.dumps(body)
     if len(packed) > limits.body_bytes_max:
@@ -160,6 +173,8 @@ def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
 
 
 def _argv(wish: Wish) -> tuple[bytes, ...]:
+    if wish.args:
+        raise BadRequest("--args are those of a function", hint="write --function MODULE:NAME, or the command's own")
     words = list(wish.command)
     if not words or not words[0].strip():
         raise BadRequest("the command is empty", hint="write it after --, as in `tq submit -- echo hello`")

@@ -60,11 +60,13 @@ def lend(wish: "Wish", old: "v.Submit") -> None:
     from tq.wire.body import Body
 
     body = codec.loads(old.body, Body)
-    if not wish.command:
+    if not wish.command and not wish.function and body.function:
+        wish.function, wish.lent_arguments = body.function, body.arguments
+    elif not wish.command and not wish.function:
         wish.command = [os.fsdecode(word) for word in body.argv]
         wish.is_lent = True
     if not wish.columns and wish.array[:1] in ("", "%"):
-        wish.columns = body.columns
+        wish.columns, wish.has_items = body.columns, body.has_plain_entries
         wish.is_counted = old.is_array
 
 
@@ -74,11 +76,15 @@ def merged(old: "v.Submit", new: "v.Submit", wish: "Wish", given: set[str]) -> "
     from tq.wire.body import Body
 
     was, now = codec.loads(old.body, Body), codec.loads(new.body, Body)
+    if not (now.function or was.function):
+        now = msgspec.structs.replace(
+            now,
+            cwd=now.cwd if "cwd" in given else was.cwd,
+            environment=now.environment if wish.env_all else {**was.environment, **now.environment},
+            stdin=now.stdin if "stdin" in given else was.stdin,
+        )
     body = msgspec.structs.replace(
         now,
-        cwd=now.cwd if "cwd" in given else was.cwd,
-        environment=now.environment if wish.env_all else {**was.environment, **now.environment},
-        stdin=now.stdin if "stdin" in given else was.stdin,
         time_limit_ms=now.time_limit_ms if "time_limit" in given else was.time_limit_ms,
         kill_after_ms=now.kill_after_ms if "kill_after" in given else was.kill_after_ms,
         stops_when_cut=now.stops_when_cut if "if_cut" in given else was.stops_when_cut,
@@ -100,7 +106,9 @@ def merged(old: "v.Submit", new: "v.Submit", wish: "Wish", given: set[str]) -> "
         kept |= {name: getattr(old, name) for name in ("size", "is_array", "array_first", "array_step", "entries_of")}
     if wish.is_counted and "array" not in given:
         kept["throttle"] = old.throttle
-    if "stdin" not in given:
+    if "demand" in kept:
+        kept["demand"] = msgspec.structs.replace(old.demand, module=new.demand.module)
+    if "stdin" not in given and not now.function:
         kept["stdin_of"] = old.stdin_of
     return msgspec.structs.replace(new, body=codec.dumps(body), **kept)
 

@@ -1,13 +1,17 @@
-"""`tq result`: how one task ended, for programs: state, exit code or signal, cause, times, what it used."""
+"""`tq result`: how tasks ended, and what they returned, for programs."""
 
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.verb import Verb
-from tq.errors import BadRequest
+
+if TYPE_CHECKING:
+    from tq.client.blocking import Client
+    from tq.core import vocabulary as v
 
 _FIELDS: Final = (
     "id", "state", "exit_code", "signal", "cause", "attempt", "host", "submitted_at", "started_at", "ended_at",
@@ -16,27 +20,33 @@ _FIELDS: Final = (
 
 
 def result(ctx: typer.Context, id: options.Id) -> None:  # noqa: A002 - the word in the help
-    """Print how one task ended, as JSON unless -o says otherwise.
+    """Print how a task ended and what it returned, as JSON unless -o says otherwise.
 
-    Fields that have not come are null: it does not wait (`tq wait` does). Exits with 2 for a whole array.
+    `value` is what a function returned, or what a command wrote to the file TQ_RESULT; `error` has type, message and
+    traceback of an exception, or the message alone of another failure. Bytes in a value are base64, numbers that JSON
+    does not have are null. What has not come is null: it does not wait (`tq wait` does). Of an array it prints a line
+    for each task, in order.
     """
     from tq.cli import output, present, selectors
     from tq.core import vocabulary as v
 
     context: Context = ctx.obj
     with context.client() as client:
-        answer = client.ask(v.Get(selectors.single(client, id)))
-    assert isinstance(answer, v.Document)
-    shown = present.document(answer.value)
-    if shown.get("is_array") and "attempt" not in shown:
-        first = f"{shown['id']}.1"
-        raise BadRequest(f"{shown['id']} is an array of {shown.get('size')} tasks", hint=f"name one, as in {first}")
-    item = outcome(shown)
+        name = selectors.single(client, id)
+        answer = client.ask(v.Get(name))
+        assert isinstance(answer, v.Document)
+        shown = present.document(answer.value)
+        if shown.get("is_array") and "attempt" not in shown:
+            _print_all(context, client, name)
+            return
+        item = outcome(shown)
+        if shown.get("value_bytes"):
+            item |= returned(next(_pages(client, name))[0])
     if context.output in {"", "json", "jsonl"} and context.format != "id":
         output.print_json(item)
         return
-    pairs = ((present.label(key), present.value_text(key, value)) for key, value in item.items())
-    output.print_one(context, item, ((name, text) for name, text in pairs if text))
+    pairs = ((present.label(key), _text(key, value)) for key, value in item.items())
+    output.print_one(context, item, ((label, text) for label, text in pairs if text))
 
 
 def outcome(shown: dict[str, Any]) -> dict[str, Any]:
@@ -44,7 +54,83 @@ def outcome(shown: dict[str, Any]) -> dict[str, Any]:
     item = {field: shown.get(field) for field in _FIELDS}
     if item["cause"] == "none":
         item["cause"] = None
-    return item
+    why = (shown.get("usage") or {}).get("error")
+    return item | {"value": None, "error": _error(why) if why else None}
 
 
-VERBS = {"result": Verb(result, ("tq result 42", "tq result 43.7 -o table"))}
+def returned(result: "v.Result") -> dict[str, Any]:
+    """Return the fields that say what a task returned or raised."""
+    from tq.wire import plain
+
+    value = plain.loads(result.value) if result.value else None
+    if result.cause == "exception":
+        return {"value": None, "error": _error("") | value if isinstance(value, dict) else None}
+    return {"value": value, "error": None}
+
+
+def _error(message: str) -> dict[str, Any]:
+    return {"type": None, "message": message, "traceback": None}
+
+
+def _pages(client: "Client", name: str) -> "Iterator[tuple[v.Result, ...]]":
+    """Yield the results of a job or task as they come."""
+    from tq.core import vocabulary as v
+
+    page = ""
+    while True:
+        answer = client.ask(v.GetResults(name, page))
+        assert isinstance(answer, v.Results)
+        yield answer.items
+        page = answer.next
+        if not page:
+            return
+
+
+def _print_all(context: Context, client: "Client", name: str) -> None:
+    """Print a line for each task of an array: JSON lines, unless a format is named."""
+    from tq.cli import output
+
+    pages = ([_line(result) for result in page] for page in _pages(client, name))
+    if not context.output and context.format != "id":
+        for page in pages:
+            for item in page:
+                output.print_json(item)
+        return
+    output.print_pages(context, pages, lambda: "", _rows)
+
+
+def _line(result: "v.Result") -> dict[str, Any]:
+    from tq.cli import present
+    from tq.client.call import reason
+
+    ending = present.document(
+        {"cause": result.cause, "code": result.code, "ended_ms": int(result.state in present.TERMINAL)}
+    )
+    usage = {"error": reason(result.usage)}
+    item = outcome({"id": result.id, "state": result.state, "attempt": result.attempt, "usage": usage, **ending})
+    fields = ("id", "state", "exit_code", "signal", "cause", "attempt", "value", "error")
+    return {field: item[field] for field in fields} | (returned(result) if result.value else {})
+
+
+def _rows(items: list[dict[str, Any]]) -> list[list[str]]:
+    from tq.cli import present
+
+    rows = [["ID", "STATE", "CAUSE", "CODE", "VALUE"]]
+    for item in items:
+        error = item["error"] or {}
+        value = error.get("message") or ("-" if item["value"] is None else _text("value", item["value"]))
+        rows.append([item["id"], item["state"], present.blank(item["cause"]), present.code_text(item), value])
+    return rows
+
+
+def _text(key: str, value: Any) -> str:
+    from tq.cli import output, present
+
+    if key == "value":
+        return "" if value is None else output.json_text(value)
+    if key == "error" and value:
+        return str(value["traceback"] or value["message"])
+    return present.value_text(key, value)
+
+
+VERBS = {"result": Verb(result, ("tq result 42", "tq result 43.7 -o table", "tq result 43 | jq .value"))}

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 # What a person looks for first, in this order; what is not named here follows.
 _FIRST: Final = (
-    "id", "state", "reason", "name", "command", "counts", "exit_code", "signal", "cause", "attempt", "failures",
-    "losses", "worker", "host", "submitted_at", "leased_at", "started_at", "ended_at", "job_ended_at", "run_s", "usage",
-    "queue", "priority", "tags",
+    "id", "state", "reason", "name", "command", "function", "arguments", "counts", "exit_code", "signal", "cause",
+    "attempt", "failures", "losses", "worker", "host", "submitted_at", "leased_at", "started_at", "ended_at",
+    "job_ended_at", "value_bytes", "run_s", "usage", "queue", "priority", "tags",
 )  # fmt: skip
 _UNSAID: Final = frozenset({"history", "lease", "phase", "max_fails", "last_lines", "purged", "round"})  # for programs
 

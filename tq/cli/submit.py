@@ -42,6 +42,8 @@ def submit(
     no_retry_on: options.NoRetryOn = None,
     cpus: options.Cpus = "",
     stdin: Annotated[bool, typer.Option("--stdin", help="Store this program's input as the task's")] = False,
+    function: options.Function = "",
+    args: options.Args = "",
     key: options.Key = "",
     array: options.Array = "",
     each_line: options.EachLine = "",
@@ -54,7 +56,7 @@ def submit(
     exit_code: options.ExitCode = "any",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all and show it; submit nothing")] = False,
 ) -> None:
-    """Submit a command and print its job's id.
+    """Submit a command, or the call of a function, and print its job's id.
 
     The id is printed when the job is on disk: from then on it survives whatever happens to this program, the server
     or a worker. `--` ends the options; the rest is the command, word by word, and no shell reads it.
@@ -64,19 +66,16 @@ def submit(
     follow the command (`::: a b ::: 1 2`). In the command `{}` stands for the entry, `{1}` to `{9}` for its columns and
     `{#}` for the task's number; with `--shell` each is quoted, so write it without quotes. TQ_ENTRY has the entry, too.
 
+    A function of a module that a worker allows (`tq worker --allow MODULE`) is called in a process that is warm, with
+    the arguments that `--args` names as JSON; what it returns is shown by `tq result`. In an array its last argument is
+    the task's number, or its entry: a line as text, an item of JSON as the value that it is, one argument for each list
+    of `:::`.
+
     Entries are sent while they are read, and nothing runs before all of them are there. Whatever interrupts that, the
     same command with the same `--key` goes on where it was; left alone, an upload without its end is forgotten after
     ten minutes.
     """
-    from tq.cli import places, request, supply
-
-    is_dashed = _is_dashed(ctx, command or [])
-    words, lists = places.split(command or [], is_dashed=is_dashed)
-    source = supply.chosen(each_line, from_json, lists)
-    if stdin and source is not None and source.reads_stdin:
-        raise BadRequest("standard input is either the entries or the tasks' input", hint="read one from a file")
-    wish = request.wished(ctx.params, words, columns=source.columns if source else 0, is_dashed=is_dashed)
-    wish.key = key or request.new_key()
+    wish, source = _wished(ctx, command or [])
     context: Context = ctx.obj
     with context.client() as client:
         asked, pieces = _asked(ctx, client, wish, like, takes_input=stdin)
@@ -92,12 +91,29 @@ def submit(
             raise typer.Exit(finish(context, client, submitted.id, is_followed=follow, way=exit_code))
 
 
+def _wished(ctx: typer.Context, command: list[str]) -> "tuple[Wish, Supply | None]":
+    """Return what the options say, and where the entries come from."""
+    from tq.cli import places, request, supply
+
+    said = ctx.params
+    is_dashed = _is_dashed(ctx, command)
+    words, lists = places.split(command, is_dashed=is_dashed)
+    source = supply.chosen(said["each_line"], said["from_json"], lists)
+    if said["stdin"] and source is not None and source.reads_stdin:
+        raise BadRequest("standard input is either the entries or the tasks' input", hint="read one from a file")
+    wish = request.wished(said, words, is_dashed=is_dashed)
+    if source is not None:
+        wish.columns, wish.has_items = source.columns, source.has_items
+    wish.key = wish.key or request.new_key()
+    return wish, source
+
+
 def _show_plan(
     context: Context, wish: "Wish", asked: "v.Submit", pieces: "Sequence[v.Upload]", source: "Supply | None"
 ) -> None:
     from tq.cli import plan, request, supply
 
-    size = supply.count(source, request.entry_bytes_max(asked)) if source else asked.size
+    size = supply.count(source, request.entries_of(asked)) if source else asked.size
     stdin_bytes = sum(len(piece.data) for piece in pieces)
     plan.show(context, replace(asked, size=size), stdin_bytes, request.hint_for(wish))
 
@@ -112,6 +128,8 @@ def _asked(
     old = rerun.fetch(client, like) if like else None
     if old is not None:
         rerun.lend(wish, old)
+    if takes_input and wish.function:
+        raise BadRequest("a function has no standard input", hint="give it --args")
     asked, _ = request.build(wish, context.environ)
     if wish.max_fails >= 0 and not (asked.is_array or wish.is_counted):
         raise BadRequest("--max-fails is of a job with several tasks", hint="leave it out")
@@ -165,7 +183,7 @@ def deliver(
     if source is not None:
         from tq.cli import request, supply
 
-        sent = supply.upload(context, client, source, command.key, request.entry_bytes_max(command))
+        sent = supply.upload(context, client, source, command.key, request.entries_of(command))
         command = replace(command, size=sent.size, entries_key=command.key, entries_digest=sent.digest)
     submitted = client.ask(command)
     if not isinstance(submitted, v.Submitted):
@@ -212,18 +230,11 @@ def finish(context: Context, client: "Client", job: str, *, is_followed: bool, w
 
 
 def _why(outcome: "v.Outcome") -> str:
-    """Return what the worker said about an attempt that could not be started, "" else."""
-    if outcome.cause not in {"spawn_failed", "cwd_missing"} or not outcome.usage:
-        return ""
+    """Return what the worker said about an attempt that failed otherwise than by its exit code, "" else."""
     from tq.cli import escape
-    from tq.errors import ProtocolError
-    from tq.wire import codec
-    from tq.wire.body import Usage
+    from tq.client.call import reason
 
-    try:
-        error = codec.loads(outcome.usage, Usage).error
-    except ProtocolError:
-        return ""
+    error = reason(outcome.usage)
     return f": {escape.line(error)}" if error else ""
 
 
@@ -236,6 +247,7 @@ VERBS = {
             "tq submit --stdin --wait -- wc -l < access.log",
             "find . -name '*.wav' | tq submit --each-line - -- flac {}",
             "tq submit -- ./simulate --seed {1} --model {2} ::: 1 2 3 ::: small large",
+            "tq submit --function images:thumbnail --args '[\"in.png\", 128]'",
             "tq submit --like last --priority 10",
         ),
         is_wrapper=True,

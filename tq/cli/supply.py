@@ -17,12 +17,16 @@ _SHOWN_EVERY_S: Final = 0.2
 
 
 class Supply(NamedTuple):
-    """One kind of inputs: `open` gives the runs of entries, none longer than it is told; `name` is for people."""
+    """One kind of inputs: `open` gives the runs of entries, none longer than it is told; `name` is for people.
+
+    It is told, too, whether items of JSON are wanted as plain data instead of as text (`has_items`: there are such).
+    """
 
     name: str
     columns: int
     reads_stdin: bool
-    open: Callable[[int], entries.Runs]
+    open: Callable[[int, bool], entries.Runs]
+    has_items: bool = False
 
 
 def chosen(each_line: str, from_json: str, lists: list[list[str]]) -> Supply | None:
@@ -30,27 +34,27 @@ def chosen(each_line: str, from_json: str, lists: list[list[str]]) -> Supply | N
     if bool(each_line) + bool(from_json) + bool(lists) > 1:
         raise BadRequest("tasks get their entries in one way", hint="choose --each-line, --from-json or :::")
     if each_line:
-        return Supply(each_line, 1, each_line == "-", lambda bytes_max: entries.from_lines(each_line, bytes_max))
+        return Supply(each_line, 1, each_line == "-", lambda bytes_max, _: entries.from_lines(each_line, bytes_max))
     if from_json:
-        return Supply(from_json, 1, from_json == "-", lambda bytes_max: entries.from_json(from_json, bytes_max))
+        return Supply(from_json, 1, from_json == "-", lambda *how: entries.from_json(from_json, *how), has_items=True)
     if lists:
         words = [[os.fsencode(word) for word in one] for one in lists]
-        return Supply(":::", len(lists), False, lambda bytes_max: entries.from_lists(words, bytes_max))
+        return Supply(":::", len(lists), False, lambda bytes_max, _: entries.from_lists(words, bytes_max))
     return None
 
 
-def count(supply: Supply, bytes_max: int) -> int:
+def count(supply: Supply, how: tuple[int, bool]) -> int:
     """Read all entries without sending them, and return how many there are. Raises what is wrong with them."""
-    return _some(supply, sum(len(run) for run in supply.open(bytes_max)))
+    return _some(supply, sum(len(run) for run in supply.open(*how)))
 
 
-def upload(talk_to: context.Context, client: "Client", supply: Supply, key: str, bytes_max: int) -> "Sent":
+def upload(talk_to: context.Context, client: "Client", supply: Supply, key: str, how: tuple[int, bool]) -> "Sent":
     """Send all entries, and return what the submit says of them. Ctrl-C, or a cut for too long, leaves no job."""
     from tq.client.upload import EntryUpload
 
     bar = _Bar(Line(is_quiet=talk_to.quiet))
     try:
-        sent = EntryUpload(client, key, supply.open(bytes_max), bar.show).run()
+        sent = EntryUpload(client, key, supply.open(*how), bar.show).run()
     except (KeyboardInterrupt, NotDone) as stop:
         bar.clear()
         begin = "\n" if isinstance(stop, KeyboardInterrupt) else ""  # behind the ^C of the terminal

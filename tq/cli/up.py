@@ -24,7 +24,7 @@ from tq.cli import context as talk
 from tq.cli import parent
 from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Keep, Listen, Retries, places, settings
 from tq.cli.verb import Verb
-from tq.cli.worker import DrainTime, Queues, Slots
+from tq.cli.worker import Allow, DrainTime, Queues, Slots
 from tq.store import lock
 
 _PAUSE_S, _PAUSE_S_MAX, _STEADY_S = 0.2, 10.0, 1.0
@@ -43,6 +43,7 @@ def up(
     slots: Slots = 0,
     queue: Queues = None,
     drain_time: DrainTime = "30s",
+    allow: Allow = None,
 ) -> None:
     """Run a server and a worker on this machine until Ctrl-C.
 
@@ -66,6 +67,7 @@ def up(
         slots=slots,
         queues=tuple(queue or ()),
         drain_s=values.duration_ms(drain_time) / 1_000,
+        modules=tuple(allow or ()),
     )
     check_options(options)
     directory = places(environ, data).data
@@ -75,6 +77,7 @@ def up(
     server += ["--retries", str(retries)]
     worker = ["worker", "--data", str(directory), "--slots", str(slots), "--drain-time", drain_time]
     worker += [word for name in queue or [] for word in ("--queue", name)]
+    worker += [word for module in allow or [] for word in ("--allow", module)]
     gc.enable()  # off since the start of the program; this runs for weeks
     roles = Roles(directory, server, worker, dict(environ), is_colored=talk.is_terminal(sys.stderr))
     raise typer.Exit(roles.run())

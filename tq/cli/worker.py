@@ -22,6 +22,16 @@ Queues = Annotated[
     typer.Option("--queue", metavar="QUEUE", help="Take tasks of this queue only; repeatable", show_default=False),
 ]
 
+Allow = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="MODULE",
+        help="Call functions of this module, and of those below it; repeatable",
+        show_default=False,
+    ),
+]
+
 
 Url = Annotated[
     str, typer.Option("--url", metavar="URL", help="The server; TQ_URL, or the one of this user", show_default=False)
@@ -62,6 +72,7 @@ def worker(
     drain_time: DrainTime = "30s",
     max_tasks: MaxTasks = None,
     idle_timeout: IdleTimeout = "",
+    allow: Allow = None,
 ) -> None:
     """Run tasks until SIGTERM or Ctrl-C.
 
@@ -89,6 +100,7 @@ def worker(
         queues=tuple(queue or ()),
         labels=tuple(label or ()),
         name=name,
+        modules=tuple(allow or ()),
         drain_s=values.duration_ms(drain_time) / 1_000,
         tasks_max=max_tasks,
         idle_s=values.duration_ms(idle_timeout) / 1_000 if idle_timeout else None,
@@ -132,6 +144,7 @@ VERBS = {
         worker,
         (
             "tq worker",
+            "PYTHONPATH=lib tq worker --allow images",
             "tq worker --slots 8 --queue builds --label zone=a",
             "tq worker --max-tasks 1000 --idle-timeout 10m",
             "TQ_URL=tq://queue:7878 TQ_JOIN=tq1.… tq worker",

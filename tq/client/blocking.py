@@ -18,7 +18,8 @@ from tq.errors import ConfigurationError, NotDone, ProtocolError, TqError, Unkno
 from tq.wire import messages as m
 
 _READS = (
-    v.Get, v.GetRequest, v.List, v.Wait, v.Workers, v.Tokens, v.Status, v.StoreStatistics, v.Logs, v.Queues, v.Backup,
+    v.Get, v.GetRequest, v.GetResults, v.List, v.Wait, v.Workers, v.Tokens, v.Status, v.StoreStatistics, v.Logs,
+    v.Queues, v.Backup,
 )  # fmt: skip
 _T = TypeVar("_T")
 _FIRST_PAUSE_S = 0.02

@@ -56,6 +56,25 @@ class Page(Word, frozen=True, tag=True):
     next: str = ""
 
 
+class Result(Word, frozen=True, gc=False):
+    """How one task stands, and what its latest attempt returned or raised (`value`, `usage`: see End)."""
+
+    id: str
+    state: str
+    attempt: int = 0
+    code: int = 0
+    cause: str = ""
+    value: bytes = b""
+    usage: bytes = b""
+
+
+class Results(Word, frozen=True, tag=True):
+    """Some results, and the page to ask for next ('' = no more)."""
+
+    items: tuple[Result, ...]
+    next: str = ""
+
+
 class Outcome(Word, frozen=True, gc=False):
     """How one job or task stands, as `wait` needs it. `code` and `cause` as in End; of an array only the counts."""
 

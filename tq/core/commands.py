@@ -163,6 +163,13 @@ class GetRequest(Word, frozen=True, tag=True):
     id: str
 
 
+class GetResults(Word, frozen=True, tag=True):
+    """How a task ended and what it returned; of an array, its members in order. `page` continues an earlier answer."""
+
+    id: str
+    page: str = ""
+
+
 class List(Word, frozen=True, tag=True):
     """Jobs, newest first; with `job`, the members of that job, in order. `page` continues an earlier answer."""
 

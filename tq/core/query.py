@@ -13,10 +13,27 @@ from tq.core.placement import why_nowhere
 from tq.core.selection import matches, shown_counts, shown_state, states_of
 from tq.core.task import Cause, Ending, Phase, State, Task
 from tq.core.view import View
-from tq.core.vocabulary import Document, Get, List, Outcome, Page, Queues, Status, Tokens, Wait, Waited, Where, Workers
+from tq.core.vocabulary import (
+    Document,
+    Get,
+    GetResults,
+    List,
+    Outcome,
+    Page,
+    Queues,
+    Result,
+    Results,
+    Status,
+    Tokens,
+    Wait,
+    Waited,
+    Where,
+    Workers,
+)
 from tq.errors import BadRequest, TaskNotFound, TooLarge
-from tq.limits import page_items_max, page_keys_max, priority_max, wait_ids_max
+from tq.limits import page_items_max, page_keys_max, priority_max, results_bytes_max, wait_ids_max
 
+_RESULT_BYTES = 128  # what a result takes beside its opaque parts
 _ALIVE_FIRST = (
     State.RUNNING,
     State.QUEUED,
@@ -126,6 +143,37 @@ def _members_page(view: View, command: List, wanted: frozenset[State], limit: in
             high = member + 1
             break
     return Page(tuple(items), str(high) if high < stop else "")
+
+
+def results(view: View, _live: Live, command: GetResults) -> Results:
+    """Answer how a task, or the members of an array, ended, and what they returned: as much as a page holds."""
+    number, value = ids.parse(command.id)
+    job, progress = _job(view, number)
+    first, stop = 0, job.size
+    if value is not None:
+        first = ids.position(number, job, value)
+        stop = first + 1
+    first = max(first, _page(command.page) if command.page else 0)
+    high = min(first + page_keys_max, stop)
+    rows = {key[2]: task for key, task in view.scan(tables.TASK, (number, 0, first), (number, 0, high), page_keys_max)}
+    items: list[Result] = []
+    room = results_bytes_max
+    for member in range(first, high):
+        task = rows.get(member)
+        result = _result(view, ids.task_id(number, job, member), shown_state(progress, task), (number, 0, member), task)
+        room -= len(result.value) + len(result.usage) + _RESULT_BYTES
+        if items and room < 0:
+            high = member
+            break
+        items.append(result)
+    return Results(tuple(items), str(high) if high < stop else "")
+
+
+def _result(view: View, name: str, state: State, key: tuple[int, int, int], task: Task | None) -> Result:
+    if task is None:
+        return Result(name, state.word)
+    value = task.value if len(task.value) == task.value_bytes else view.get(tables.RESULT, key) or b""
+    return Result(name, state.word, task.attempt, task.code, task.cause.word, value, task.result)
 
 
 def wait(view: View, _live: Live, command: Wait) -> Waited:
@@ -306,6 +354,7 @@ def _task_part(task: Task | None) -> dict[str, Any]:
         "code": task.code,
         "usage": task.result,
         "history": [_ending(entry) for entry in task.history],
+        **({"value_bytes": task.value_bytes} if task.value_bytes else {}),
     }
 
 

@@ -18,6 +18,8 @@ from tq.core.answers import (
     Page,
     Recovered,
     Requested,
+    Result,
+    Results,
     Submitted,
     Uploaded,
     Waited,
@@ -35,6 +37,7 @@ from tq.core.commands import (
     Forget,
     Get,
     GetRequest,
+    GetResults,
     Handback,
     Held,
     Hold,
@@ -106,6 +109,7 @@ __all__ = [
     "Forget",
     "Get",
     "GetRequest",
+    "GetResults",
     "Handback",
     "Held",
     "Hold",
@@ -125,6 +129,8 @@ __all__ = [
     "Report",
     "Requested",
     "Requeue",
+    "Result",
+    "Results",
     "Retain",
     "Retry",
     "RevokeToken",
@@ -172,6 +178,7 @@ ClientCommand = (
     | Queues
     | Get
     | GetRequest
+    | GetResults
     | List
     | Wait
     | Workers
@@ -194,6 +201,7 @@ Answer = (
     | Acted
     | Document
     | Page
+    | Results
     | Waited
     | Done
     | BackupPart

@@ -13,7 +13,8 @@ from tq import limits
 from tq.core.job import ROLES
 from tq.core.vocabulary import AttemptRef, Capacity, CreateToken, End, Submit, Upload, Wait
 from tq.errors import BadRequest, ProtocolError, TooLarge
-from tq.wire.body import Body
+from tq.wire import plain
+from tq.wire.body import Body, check_function
 from tq.wire.codec import loads
 
 SHA256_BYTES = 32
@@ -52,6 +53,9 @@ def _check_body(data: bytes) -> None:
         body = loads(data, Body)
     except ProtocolError as error:
         raise BadRequest(f"the body of the submit is malformed: {error}") from None
+    if body.function:
+        _check_call(body)
+        return
     if not body.argv or not body.argv[0]:
         raise BadRequest("the command is empty", hint="tq submit -- COMMAND ARGUMENT…")
     _bound(len(body.argv), limits.argv_items_max, "argv_items_max", "arguments")
@@ -67,6 +71,19 @@ def _check_body(data: bytes) -> None:
         if not name or "=" in name or "\0" in name or b"\0" in value:
             raise BadRequest("an environment variable is malformed")
         _bound(len(name) + len(value) + 2, limits.argument_bytes_max, "argument_bytes_max", "a variable")
+
+
+def _check_call(body: Body) -> None:
+    """Raise unless the body calls a function, and says nothing that only a process of its own could have."""
+    check_function(body.function)
+    if body.argv or body.cwd or body.environment or body.stdin:
+        raise BadRequest("a function has no command, directory, environment or input of its own")
+    try:
+        positional, named = plain.loads(body.arguments)
+    except (ProtocolError, TypeError, ValueError):
+        raise BadRequest("the arguments of the function are no plain data") from None
+    if not (isinstance(positional, list) and isinstance(named, dict)):
+        raise BadRequest("the arguments of a function are a list and a map by name")
 
 
 # A loop in a script submits the same body again and again: what was found in order is not looked at again.

@@ -11,6 +11,7 @@ from tq.core.vocabulary import Document, Page
 from tq.errors import ProtocolError
 from tq.wire.body import Body, Usage
 from tq.wire.codec import loads
+from tq.wire.plain import loads as loads_plain
 
 list_command_bytes_max: Final = 200  # of each line of a list
 shown_bytes_max: Final = 90_000  # of a command, and of an environment: bytes that are no text grow fourfold as escapes
@@ -44,8 +45,10 @@ def _line(item: dict[str, Any]) -> dict[str, Any]:
     line = _with_usage(item)
     body = line.pop("body", None)
     if isinstance(body, bytes) and body:
-        command = _body(body, with_secrets=False)["command"] or []
-        line["command"] = _beginning(command, list_command_bytes_max)
+        opened = _body(body, with_secrets=False)
+        line["command"] = _beginning(opened["command"] or [], list_command_bytes_max)
+        if opened.get("function"):
+            line["function"] = opened["function"]
     return line
 
 
@@ -114,10 +117,22 @@ def _body(raw: bytes, *, with_secrets: bool) -> dict[str, Any]:
         "if_cut": "stop" if body.stops_when_cut else "run",
         "stdin_bytes": len(body.stdin),
     }
+    if body.function:
+        fields |= {"function": body.function, "arguments": _arguments(body)}
     if with_secrets:
         pairs = (f"{name}={text(value)}" for name, value in sorted(body.environment.items()))
         fields["environment"] = dict(pair.partition("=")[::2] for pair in _beginning(pairs, shown_bytes_max))
     return fields
+
+
+def _arguments(body: Body) -> str:
+    """Return the arguments of a function as they would be written in a call, up to a bound."""
+    try:
+        positional, named = loads_plain(body.arguments)
+        words = [*map(repr, positional), *(f"{name}={value!r}" for name, value in named.items())]
+    except (ProtocolError, TypeError, ValueError):
+        return ""
+    return ", ".join(_beginning(words, shown_bytes_max))
 
 
 def text(data: bytes) -> str:

@@ -34,6 +34,7 @@ ALLOWED: Final[dict[type[Any], frozenset[str]]] = {
     v.SetQueue: ADMIN,
     v.Queues: READ,
     v.Get: READ,
+    v.GetResults: READ,
     v.List: READ,
     v.Wait: READ,
     v.Workers: READ,

@@ -5,6 +5,9 @@ The server stores and forwards these CBOR byte strings and never looks inside (m
 
 import msgspec
 
+from tq.errors import BadRequest
+from tq.limits import function_chars_max
+
 
 class Body(msgspec.Struct, frozen=True, array_like=True):
     """What a worker needs to run a task, or to call a function. `environment` are NAME=VALUE pairs of the submitter's.
@@ -27,6 +30,23 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     arguments: bytes = b""  # plain data (wire/plain.py): [positional, by name]
     has_plain_entries: bool = False  # an entry is plain data, one value; else columns of text
     has_tmpdir: bool = False  # a directory of its own for each attempt, removed after it
+
+
+def check_function(name: str) -> str:
+    """Return the module of `module:qualname`, or raise BadRequest."""
+    module, colon, path = name.partition(":")
+    parts = [*module.split("."), *path.split(".")]
+    if not colon or not all(part.isidentifier() for part in parts):
+        raise BadRequest(
+            f"{name[:function_chars_max]!r} is no name of a function",
+            hint="write MODULE:FUNCTION, as in images.resize:thumbnail; a lambda or an inner function has no such name",
+        )
+    if len(name) > function_chars_max:
+        raise BadRequest(
+            f"the function's name has {len(name)} characters; function_chars_max is {function_chars_max}",
+            hint="give it a shorter one in its module",
+        )
+    return module
 
 
 class Usage(msgspec.Struct, frozen=True, array_like=True, gc=False):

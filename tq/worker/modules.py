@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 from tq import limits
-from tq.errors import ConfigurationError
+from tq.errors import BadRequest, ConfigurationError
 
 
 class Imports(NamedTuple):
@@ -40,12 +40,12 @@ def imports(modules: Iterable[str]) -> Imports:
 
 
 def check_modules(modules: tuple[str, ...]) -> None:
-    """Raise ConfigurationError for what cannot be the name of a module."""
+    """Raise BadRequest for what cannot be the name of a module."""
     if len(modules) > limits.modules_max:
-        raise ConfigurationError(f"more than {limits.modules_max} modules (modules_max)", hint="allow their package")
+        raise BadRequest(f"more than {limits.modules_max} modules (modules_max)", hint="allow their package")
     for module in modules:
         if len(module) > limits.function_chars_max or not all(part.isidentifier() for part in module.split(".")):
-            raise ConfigurationError(f"{module!r} is no name of a module", hint="write --allow PACKAGE.MODULE")
+            raise BadRequest(f"{module!r} is no name of a module", hint="write --allow PACKAGE.MODULE")
 
 
 def _is_known(top: str) -> bool:

@@ -33,6 +33,7 @@ from tq.core.vocabulary import (
     Effect,
     Get,
     GetRequest,
+    GetResults,
     Handback,
     Join,
     List,
@@ -87,6 +88,7 @@ _CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
 _READS: Final[dict[type, Callable[[View, Live, Any], Answer]]] = {
     Get: query.get,
     GetRequest: again.get_request,
+    GetResults: query.results,
     List: query.list_page,
     DeadLetters: dead_letters,
     Wait: query.wait,

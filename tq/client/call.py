@@ -1,0 +1,35 @@
+"""What a call of a function sends: its arguments, checked before that; and what its worker says of a failure. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tq import limits
+from tq.errors import BadRequest, ProtocolError
+from tq.wire import codec, plain
+from tq.wire.body import Usage
+
+_HINT = "send text, numbers, lists and maps; of everything else the name of a file"
+
+
+def pack(positional: Sequence[Any], named: Mapping[str, Any]) -> bytes:
+    """Return the arguments of a call as a body has them. Raises BadRequest unless they are plain data."""
+    try:
+        return plain.dumps([list(positional), dict(named)], limits.body_bytes_max, "body_bytes_max")
+    except plain.NotPlain as error:
+        raise BadRequest(f"the arguments cannot be sent: {error}", hint=_HINT) from None
+
+
+def pack_entry(item: Any) -> bytes:
+    """Return one member's own argument. Raises BadRequest unless it is plain data."""
+    try:
+        return plain.dumps(item, limits.entry_bytes_max, "entry_bytes_max")
+    except plain.NotPlain as error:
+        raise BadRequest(f"an item cannot be sent: {error}", hint=_HINT) from None
+
+
+def reason(usage: bytes) -> str:
+    """Return what a worker said about an attempt that did not end as it should, "" for nothing."""
+    try:
+        return codec.loads(usage, Usage).error if usage else ""
+    except ProtocolError:
+        return ""
