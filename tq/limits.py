@@ -19,6 +19,7 @@ hello_s: Final = 5.0
 connections_max: Final = 20_000
 unauthenticated_max: Final = 256
 unauthenticated_by_address_max: Final = 64
+strikes_addresses_max: Final = 4_096
 send_queue_bytes_max: Final = 4 * MIB
 delivery_s_max: Final = 15.0
 

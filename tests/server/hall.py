@@ -103,9 +103,11 @@ class Hall:
         self.holds_flushes = False
         self.bugs: list[Exception] = []
         self.complaints: list[BaseException] = []
+        self.struck: list[trio.abc.Stream] = []  # whose token was wrong
         self.failure: StoreError | None = None
         self._held_back: list[int] = []
         self._dice = count(1)
+        self._workers_token: Token | None = None
         self.pipeline = Pipeline(
             self.engine,
             store,
@@ -157,6 +159,11 @@ class Hall:
         await done.wait()
         return token
 
+    async def workers_token(self) -> Token:
+        """Return the one token of this hall's workers: an id belongs to the token that brought it."""
+        self._workers_token = self._workers_token or await self.token("worker")
+        return self._workers_token
+
     async def connect(self, *first: m.Message, is_slow: bool = False) -> Client:
         """Connect, send these, and return the peer with the first answer (a Welcome, a refusal) as `welcome`.
 
@@ -183,7 +190,7 @@ class Hall:
 
     async def bare_worker(self, number: int = 77, *, is_slow: bool = False) -> Client:
         """Return a worker that was welcomed, and has not said what it holds."""
-        token = await self.token("worker")
+        token = await self.workers_token()
         peer = await self.connect(hello(token.text, "worker", worker=number), is_slow=is_slow)
         assert isinstance(peer.welcome, m.Welcome), peer.welcome
         return peer
@@ -194,7 +201,10 @@ class Hall:
             self.let_flush()
 
     async def _attend(self, stream: trio.abc.Stream) -> None:
-        arrival: Any = SimpleNamespace(stream=stream, host="127.0.0.1", peer="127.0.0.1:1", admit=lambda: None)
+        arrival: Any = SimpleNamespace(
+            stream=stream, host="127.0.0.1", peer="127.0.0.1:1", admit=lambda: None,
+            hold_back=trio.lowlevel.checkpoint, strike=lambda: self.struck.append(stream),
+        )  # fmt: skip
         try:
             await attend(arrival, self.desk)
         except* TqError as group:

@@ -4,7 +4,10 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tq.limits import strikes_addresses_max
+from tq.net.listen import Arrival
 from tq.net.places import Bounds, Place, Places, origin_of, within_open_files
+from tq.net.strikes import Strikes
 
 FAR = "203.0.113.7"
 
@@ -32,6 +35,39 @@ async def test_loopback_counts_in_all_only() -> None:
 
     assert all(places.take("127.0.0.1") for _ in range(9))
     assert all(places.take("::1") for _ in range(9))
+
+
+def test_wrong_tokens_of_an_address_make_its_next_ones_wait_longer_and_longer() -> None:
+    strikes, pauses = Strikes(), []
+    for now_s in range(8):
+        pauses.append(strikes.pause_s(FAR, now_s))
+        strikes.add(FAR, now_s)
+    assert pauses == pytest.approx([0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0])
+    assert strikes.pause_s("203.0.113.8", 8) == 0
+    assert strikes.pause_s(FAR, 100) == 0, "a quiet minute is enough"
+
+
+def test_loopback_never_waits_and_the_list_of_the_others_is_bounded() -> None:
+    strikes = Strikes()
+    strikes.add("", 1)
+    assert strikes.pause_s("", 1) == 0
+    strikes.add(FAR, 1)
+    for number in range(strikes_addresses_max):
+        strikes.add(f"host{number}", 1)
+    assert strikes.pause_s(FAR, 1) == 0
+    assert strikes.pause_s("host1", 1) > 0
+
+
+async def test_who_is_held_back_has_that_much_longer_for_its_hello(autojump_clock: MockClock) -> None:
+    places = Places(Bounds(hello_s=5.0))
+    place = taken(places, FAR)
+    arrival = Arrival(None, FAR, 1, places, place)  # type: ignore[arg-type]
+    await arrival.hold_back()
+    assert trio.current_time() == 0
+    for _ in range(9):
+        arrival.strike()
+    await arrival.hold_back()
+    assert (trio.current_time(), place.scope.deadline) == (3.0, 8.0)
 
 
 @pytest.mark.parametrize(

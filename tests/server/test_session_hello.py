@@ -62,6 +62,39 @@ async def test_a_wrong_secret_under_a_known_id_is_refused() -> None:
         assert peer.welcome.code == "unauthorised"
 
 
+async def test_only_a_wrong_token_counts_against_its_address() -> None:
+    async with open_hall() as hall:
+        good = await hall.token("worker")
+        await hall.connect(hello(good.text, "worker", worker=7))
+        await hall.connect(hello(good.text))  # not allowed, but known
+        assert hall.struck == []
+        await hall.connect(hello(make_token("worker", bytes(39)).text))
+        await hall.connect(hello(""))
+        await until(lambda: len(hall.struck) == 2)
+
+
+async def test_a_worker_s_id_belongs_to_the_token_that_brought_it() -> None:
+    async with open_hall() as hall:
+        mine, other = await hall.token("worker"), await hall.token("worker")
+        first = await hall.connect(hello(mine.text, "worker", worker=77))
+        assert isinstance(first.welcome, m.Welcome)
+        thief = await hall.connect(hello(other.text, "worker", worker=77))
+        assert isinstance(thief.welcome, m.Refused)
+        assert (thief.welcome.code, "another token" in thief.welcome.message) == ("not_done", True)
+        assert not first.has_ended.is_set()
+        again = await hall.connect(hello(mine.text, "worker", worker=77))
+        assert isinstance(again.welcome, m.Welcome)
+
+
+async def test_a_revoked_token_keeps_no_id() -> None:
+    async with open_hall() as hall:
+        old, new = await hall.token("worker"), await hall.token("worker")
+        await hall.connect(hello(old.text, "worker", worker=77))
+        admin = await hall.client("admin")
+        await admin.ask(RevokeToken(old.id))
+        assert isinstance((await hall.connect(hello(new.text, "worker", worker=77))).welcome, m.Welcome)
+
+
 async def test_an_expired_token_is_refused_with_the_same_words_as_a_wrong_one(autojump_clock: Any) -> None:
     async with open_hall() as hall:
         token = await hall.token("submit", expires_ms=WALL_MS + round(trio.current_time() * 1_000) + 10_000)

@@ -26,6 +26,7 @@ from tq.core.vocabulary import (
     WorkerLost,
     Workers,
 )
+from tq.errors import StoreError
 from tq.server.intake import Request
 from tq.server.peers import WorkerPeer
 from tq.server.worker_session import WorkerSession
@@ -305,6 +306,29 @@ async def test_an_input_is_given_to_the_worker_that_needs_it_and_to_no_other() -
         assert not any(isinstance(message, m.Blob) for message in other.seen)  # an empty one would pass for the input
 
 
+async def test_an_input_that_cannot_be_read_stops_the_server_and_not_just_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(Upload("u", 0, b"input"))
+        worker = await hall.worker()
+        await client.ask(submit(stdin_key="u"))
+        assign = await worker.receive(m.Assign)
+        get = hall.store.get
+
+        def broken(table: Any, key: Any) -> Any:
+            if table is tables.BODY:
+                raise StoreError("reading failed: input/output error")
+            return get(table, key)
+
+        monkeypatch.setattr(hall.store, "get", broken)
+        worker.send(m.GetBlob(assign.stdin, 0))
+        await trio.testing.wait_all_tasks_blocked()
+        assert isinstance(hall.failure, StoreError)
+        assert not any(isinstance(message, m.Blob | m.Refused) for message in worker.seen)
+
+
 async def test_an_input_is_read_to_its_end_also_after_the_attempt_was_handed_back() -> None:
     async with open_hall() as hall:
         client = await hall.client("submit")
@@ -397,9 +421,24 @@ async def test_a_predecessors_attempts_are_lost_at_once() -> None:
     async with open_hall() as hall:
         worker = await hall.worker()
         ref, _ = await leased(hall, worker)
-        token = await hall.token("worker")
+        token = await hall.workers_token()
         heir = await hall.connect(hello(token.text, "worker", worker=79, predecessors=(77,)))
         heir.send(m.Reconcile(Capacity(slots=1), ()))
 
         (again,) = assigned(await heir.receive(m.Assign))
         assert (again.task, again.attempt) == (ref.task, 2)
+
+
+async def test_nobody_is_the_heir_of_another_token_s_worker() -> None:
+    async with open_hall() as hall:
+        worker = await hall.worker(slots=1)
+        ref, assign = await leased(hall, worker)
+        worker.send(m.Assigned(assign.delivery))
+        other = await hall.token("worker")
+        thief = await hall.connect(hello(other.text, "worker", worker=79, predecessors=(77,)))
+        thief.send(m.Reconcile(Capacity(slots=1), (Held(ref, Phase.ENDED),)))
+        assert (await thief.receive(m.Reconciled)).settled == (ref,), "it is told that nobody waits for that"
+        thief.send(m.Ended(1, (End(ref, 1, 0, 100),)))
+        await thief.receive(m.Acknowledged)
+        assert hall.engine.live.holds(77, ref)
+        assert hall.engine.live.counts["stale_reports"] == 2

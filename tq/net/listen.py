@@ -54,6 +54,17 @@ class Arrival:
         self._places = places
         self._place = place
 
+    async def hold_back(self) -> None:
+        """Wait for as long as the wrong tokens of its address ask for."""
+        pause_s = self._places.strikes.pause_s(self._place.origin, trio.current_time())
+        if pause_s:
+            self._place.extend("no hello in time", pause_s + self._places.bounds.hello_s)
+            await trio.sleep(pause_s)
+
+    def strike(self) -> None:
+        """Note that its token was wrong."""
+        self._places.strikes.add(self._place.origin, trio.current_time())
+
     def admit(self) -> None:
         """Take away the deadline of the hello and the bounds on unauthenticated connections."""
         self._places.admit(self._place)

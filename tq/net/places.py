@@ -12,6 +12,7 @@ import trio
 
 from tq import limits
 from tq.net.log import log
+from tq.net.strikes import Strikes
 
 _RESERVED_FILES: Final = 128  # for the store, the log, the launcher
 
@@ -48,6 +49,7 @@ class Places:
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
+        self.strikes = Strikes()
         self.taken = 0
         self._unauthenticated: dict[Place, None] = {}
         self._by_address: Counter[str] = Counter()

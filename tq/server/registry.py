@@ -5,12 +5,15 @@ lost is found again when its worker reconciles.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Container, Sequence
+from typing import Final, Protocol
 
+from tq import limits
 from tq.core import vocabulary as v
 from tq.server.follow import Follow
 from tq.server.watch import Watch
+
+owners_max: Final = 2 * limits.connections_max
 
 
 class Peer(Protocol):
@@ -56,6 +59,7 @@ class Registry:
         self.connections: Counter[str] = Counter()  # by role of the token
         self.output_dropped = 0  # slots of attempts that their sender did not hold
         self.effects_failed = 0  # that a session could not carry out
+        self.owners: dict[int, str] = {}  # worker -> the token that brought it
         self._workers: dict[int, WorkerSession] = {}
         self._by_token: defaultdict[str, dict[Peer, None]] = defaultdict(dict)  # in order of arrival
         self._last_session = 0
@@ -74,6 +78,12 @@ class Registry:
         self._by_token[token].pop(peer, None)
         if not self._by_token[token]:
             del self._by_token[token]
+
+    def owns(self, worker: int, token: str, known: Container[int]) -> None:
+        """Note whose a worker's id is. Beyond a bound those are forgotten that hold nothing and are not connected."""
+        self.owners[worker] = token
+        if len(self.owners) > owners_max:
+            self.owners = {one: owner for one, owner in self.owners.items() if one in known or one in self._workers}
 
     def worker_enters(self, worker: int, session: WorkerSession) -> None:
         """Make this the connection of a worker; an older one is closed."""

@@ -29,7 +29,10 @@ _NO_DIGEST: Final = bytes(32)
 
 
 class Guest(NamedTuple):
-    """An authenticated peer: its hello, the version chosen, its token, and what came behind the hello."""
+    """An authenticated peer: its hello, the version chosen, its token, and what came behind the hello.
+
+    `predecessors` are those that a worker names and may speak for.
+    """
 
     hello: m.Hello
     version: int
@@ -37,6 +40,7 @@ class Guest(NamedTuple):
     role: str
     name: str
     rest: Sequence[m.Message]
+    predecessors: tuple[int, ...] = ()
 
 
 async def attend(arrival: Arrival, desk: Desk) -> None:
@@ -48,8 +52,11 @@ async def attend(arrival: Arrival, desk: Desk) -> None:
     """
     async with open_link(arrival.stream, Connection()) as link:
         try:
+            await arrival.hold_back()
             guest = await _greet(link, desk)
         except (errors.Refused, ProtocolError) as error:
+            if isinstance(error, Unauthorised):
+                arrival.strike()
             link.close(m.Refused(error.code, error.message, error.hint))
             raise
         if guest is None:
@@ -101,14 +108,36 @@ def authenticate(hello: m.Hello, rest: Sequence[m.Message], desk: Desk) -> Guest
     if record is None or not is_good or 0 < record.expires_ms <= desk.times().wall_ms:
         raise Unauthorised(_WRONG, hint=_HINT)
     check_peer(record.role, hello.role)
-    return Guest(hello, version, said.id, record.role, record.name or said.id, rest)
+    predecessors = _may_speak_for(hello, said.id, desk) if hello.role == "worker" else ()
+    return Guest(hello, version, said.id, record.role, record.name or said.id, rest, predecessors)
+
+
+def _may_speak_for(hello: m.Hello, token: str, desk: Desk) -> tuple[int, ...]:
+    """Return the predecessors for whom a worker may speak. Raises NotDone if its own id is another token's.
+
+    A worker's id is no secret, and whoever speaks for it ends its attempts: so it belongs to the token that brought it
+    first, for as long as that token exists and this server remembers.
+    """
+    registry = desk.registry
+
+    def is_others(worker: int) -> bool:
+        owner = registry.owners.get(worker, token)
+        return owner != token and desk.store.get(tables.TOKEN, (owner,)) is not None
+
+    if is_others(hello.worker):
+        raise errors.NotDone("this worker's id belongs to another token", hint="start the worker again")
+    registry.owns(hello.worker, token, desk.engine.live.workers)
+    mine = tuple(worker for worker in hello.predecessors if not is_others(worker))
+    if mine != hello.predecessors:
+        log("not_its_predecessor", level="warning", worker=f"w{hello.worker:016x}", token=token)
+    return mine
 
 
 async def _serve(link: Link, guest: Guest, desk: Desk, where: str) -> None:
     hello = guest.hello
     session: WorkerSession | ClientSession
     if hello.role == "worker":
-        peer = WorkerPeer(hello.worker, hello.predecessors, desk.registry.next_session)
+        peer = WorkerPeer(hello.worker, guest.predecessors, desk.registry.next_session)
         session = WorkerSession(desk, link, peer, guest.name)
         number = peer.session
     else:

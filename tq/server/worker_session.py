@@ -187,7 +187,11 @@ class WorkerSession:
         """
         if not self._may_read(message.blob):
             raise ProtocolError(f"the input {message.blob} belongs to no attempt of this worker")
-        data = self._desk.store.get(tables.BODY, (message.blob, message.piece))
+        try:
+            data = self._desk.store.get(tables.BODY, (message.blob, message.piece))
+        except errors.StoreError as error:
+            self._desk.pipeline.fail(error)  # no matter of this worker's: it would come and ask again for ever
+            return
         await self._link.send(m.Blob(message.blob, message.piece, data or b""))
 
     def _may_read(self, blob: int) -> bool:
