@@ -75,6 +75,12 @@ def test_ids_and_ranges_go_to_the_server_as_they_are(run: Run, server: FakeServe
     assert server.asked == [v.Cancel(("42", "43.1-5", "44.7"))]
 
 
+def test_a_signal_goes_with_a_cancel(run: Run, server: FakeServer) -> None:
+    server.says[v.Cancel] = lambda _: v.Acted(0, stopping=1)
+    run("cancel", "--signal", "int", "42")
+    assert server.asked == [v.Cancel(("42",), signal=2)]
+
+
 def test_many_are_asked_in_commands_of_a_thousand(run: Run, server: FakeServer) -> None:
     server.says[v.Cancel] = lambda _: v.Acted(1)
     assert run("cancel", "43.1-600", "44.1-600", "45").err == "tq: 2 cancelled\n"

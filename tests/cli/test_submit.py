@@ -39,7 +39,7 @@ def test_every_option_reaches_the_server(run: Run, server: FakeServer) -> None:
     ran = run(
         "submit", "--name", "n", "--tag", "a", "--tag", "b,c", "--queue", "q", "--priority", "7", "--cwd", "/somewhere",
         "--env", "X=1", "--time-limit", "1h", "--kill-after", "10ms", "--key", "k1", "--array", "1-10:3%2",
-        "--cpus", "0.5", "--if-cut", "stop", "--tmpdir", "--", "cmd", "-o", "--wait",
+        "--cpus", "0.5", "--if-cut", "stop", "--tmpdir", "--stop-signal", "int", "--", "cmd", "-o", "--wait",
     )  # fmt: skip
     assert ran.status == 0
     sent = server.asked[-1]
@@ -49,6 +49,7 @@ def test_every_option_reaches_the_server(run: Run, server: FakeServer) -> None:
     body = body_of(server)
     assert body.argv == (b"cmd", b"-o", b"--wait")
     assert (body.cwd, body.environment) == (b"/somewhere", {"X": b"1"})
+    assert body.stop_signal == 2
     assert (body.time_limit_ms, body.kill_after_ms, body.stops_when_cut, body.has_tmpdir) == (3_600_000, 10, True, True)
 
 
@@ -58,6 +59,20 @@ def test_a_task_runs_on_when_it_is_cut_off_unless_said_otherwise(run: Run, serve
     ran = run("submit", "--if-cut", "pause", "--", "true")
     assert (ran.status, len(server.asked)) == (2, 1)
     assert "--if-cut 'pause': it may run on, or stop" in ran.err
+
+
+@pytest.mark.parametrize("text, number", [("TERM", 15), ("sigusr1", 10), ("9", 9), ("64", 64)])
+def test_a_stop_signal_is_a_name_or_a_number(run: Run, server: FakeServer, text: str, number: int) -> None:
+    assert run("submit", "--stop-signal", text, "true").status == 0
+    assert body_of(server).stop_signal == number
+
+
+@pytest.mark.parametrize("text", ["0", "65", "-1", "TERMINATE", "SIG", "1.5", "999999999999"])
+def test_what_is_no_signal_is_refused(run: Run, server: FakeServer, text: str) -> None:
+    for words in (("submit", f"--stop-signal={text}", "true"), ("cancel", f"--signal={text}", "42")):
+        ran = run(*words)
+        assert (ran.status, server.asked) == (2, [])
+        assert "is no signal" in ran.err
 
 
 def test_options_end_at_the_command(run: Run, server: FakeServer) -> None:

@@ -20,6 +20,7 @@ from tq.core.vocabulary import (
     Retain,
     Retry,
     SetPriority,
+    Stop,
     Submit,
     Tick,
     Where,
@@ -36,6 +37,11 @@ def house():
 def _finish(house, **report):
     while house.starts():
         house.report(*house.starts(), **report)
+
+
+def signals(house: House) -> list[int]:
+    """Return the signals of the last turn's stops."""
+    return [effect.signal for effect in house.finished.effects if isinstance(effect, Stop)]
 
 
 class TestSelection:
@@ -93,6 +99,31 @@ class TestSelection:
         assert house.do(Cancel(("1",), dry_run=True)) == Acted(done=7, stopping=2)
         assert house.finished.changes == {}
         assert house.stops() == []
+
+    def test_a_signal_reaches_what_runs_and_what_is_being_stopped_already(self, house):
+        house.join()
+        number = house.submit()
+        house.do(Cancel((str(number),)))
+        assert signals(house) == [0]
+        house.do(Cancel((str(number),)))
+        assert signals(house) == []
+        house.do(Cancel((str(number),), signal=9))
+        assert signals(house) == [9]
+        for signal in (-1, 65, 1 << 40):
+            with pytest.raises(BadRequest, match="no signal"):
+                house.do(Cancel((str(number),), signal=signal))
+
+    def test_a_signal_goes_on_with_a_sweep(self):
+        house = House(Bounds(slice=3))
+        house.join(slots=10)
+        house.array(9)
+        assert house.do(Cancel(("1",), signal=2)).sweeping
+        said = signals(house)
+        for _ in range(5):
+            house.do(Tick())
+            said += signals(house)
+        assert len(said) > 1
+        assert set(said) == {2}
 
     def test_states_of_a_filter_choose_among_the_tasks_of_a_job(self, house):
         house.join(slots=2)

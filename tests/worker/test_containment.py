@@ -80,6 +80,34 @@ def test_a_task_may_choose_its_stop_signal_and_exit_as_it_likes(link):
     assert b"bye" in b"".join(link.outputs[end.attempt, 1].values())
 
 
+def test_a_stop_may_bring_a_signal_of_its_own_and_another_later(link):
+    text = "trap 'echo term' TERM; trap 'echo usr1' USR1; trap 'exit 5' INT; echo ready; while :; do sleep 0.01; done"
+    one = link.begin(sh(text))
+
+    def written(word: bytes) -> bool:
+        return word in b"".join(link.outputs.get((one, 1), {}).values())
+
+    link.say(frames.Stop((one,), Cause.CANCELLED, signal=signal.SIGUSR1))
+    link.until(lambda: written(b"usr1"))
+    link.say(frames.Stop((one,), Cause.DRAIN, signal=12345))  # no signal: the first cause stands, nothing is sent
+    link.say(frames.Stop((one,), Cause.DRAIN, signal=signal.SIGINT))
+    link.until(lambda: one in link.ends)
+
+    assert (link.ends[one].cause, link.ends[one].code) == (Cause.CANCELLED, 5)
+    assert not written(b"term")
+
+
+def test_kill_as_the_signal_kills_all_of_it_at_once(link, mark):
+    text = STUBBORN + "print('ready', flush=True); time.sleep(1000)"
+    one = link.begin(python(text, mark, kill_after_ms=3_600_000))
+    link.say(frames.Stop((one,), Cause.CANCELLED))
+    link.say(frames.Stop((one,), Cause.CANCELLED, signal=signal.SIGKILL))
+    link.until(lambda: one in link.ends)
+
+    assert (link.ends[one].cause, link.ends[one].code) == (Cause.CANCELLED, -signal.SIGKILL)
+    assert processes(mark) == []
+
+
 def test_what_ignores_the_signal_is_killed_after_the_grace(link, mark):
     text = STUBBORN + "print('ready', flush=True); time.sleep(1000)"
     end = link.stop(link.begin(python(text, mark, kill_after_ms=50)))

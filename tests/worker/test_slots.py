@@ -94,6 +94,7 @@ def test_the_first_cause_of_a_stop_stands() -> None:
     slots = holding(ref(1))
     slots.receive(m.StopAttempts((ref(1),), Cause.TIME_LIMIT))
     assert slots.receive(m.StopAttempts((ref(1),), Cause.CANCELLED)) == []
+    assert slots.receive(m.StopAttempts((ref(1),), Cause.CANCELLED, 9)) == [Stop((ref(1),), Cause.CANCELLED, 9)]
 
 
 def test_a_recall_asks_the_launcher_for_what_has_not_started() -> None:

@@ -82,6 +82,32 @@ def _plain(deed: Deed, help_text: str) -> Callable[..., None]:
     return verb
 
 
+def cancel(
+    ctx: typer.Context,
+    ids: Words = None,
+    state: options.States = None,
+    queue: options.OfQueue = "",
+    tag: options.OfTag = "",
+    name: options.OfName = "",
+    signal: Annotated[
+        str, typer.Option("--signal", metavar="SIGNAL", help="Send this first: a name or a number", show_default=False)
+    ] = "",
+    dry_run: DryRun = False,
+    yes: Yes = False,
+) -> None:
+    """Cancel jobs or tasks.
+
+    What waits ends at once; what runs is sent TERM (or what it was submitted with, --stop-signal) and, after its
+    --kill-after, KILL. With --signal, what is being stopped already is sent that signal as well: --signal KILL ends it
+    now. Exits with 1 when all of it had ended already.
+    """
+    from tq.cli import values
+
+    deed = Deed("cancel", "Cancel", ALIVE, "cancelled", "being stopped", "had ended already")
+    number = values.stop_signal(signal, "--signal") if signal else 0
+    act(ctx.obj, deed, Wish(ids, state, queue, tag, name, dry_run, yes), signal=number)
+
+
 def retry(
     ctx: typer.Context,
     ids: Words = None,
@@ -246,14 +272,9 @@ def _verb(deed: Deed, help_text: str, *examples: str) -> Verb:
 
 
 VERBS = {
-    "cancel": _verb(
-        Deed("cancel", "Cancel", ALIVE, "cancelled", "being stopped", "had ended already"),
-        """Cancel jobs or tasks.
-
-        What waits ends at once; what runs is sent TERM and, after its --kill-after, KILL. Exits with 1 when all of it
-        had ended already.
-        """,
-        "tq cancel 42", "tq cancel 43.1-5", "tq cancel --tag nightly --state queued --yes",
+    "cancel": Verb(
+        cancel,
+        ("tq cancel 42 43.1-5", "tq cancel --signal INT 42", "tq cancel --tag nightly --state queued --yes"),
     ),
     "hold": _verb(
         Deed("hold", "Hold", ALIVE, "held", "", "held already, or ended"),

@@ -34,6 +34,12 @@ KillAfter = Annotated[
         "--kill-after", metavar="DURATION", help="From TERM to KILL when it is stopped (10s)", show_default=False
     ),
 ]
+StopSignal = Annotated[
+    str,
+    typer.Option(
+        "--stop-signal", metavar="SIGNAL", help="What stops it: a name or a number (TERM)", show_default=False
+    ),
+]
 TmpDir = Annotated[
     bool, typer.Option("--tmpdir", help="Give each attempt an empty directory, TQ_TMPDIR, that is removed after it")
 ]

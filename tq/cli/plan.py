@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
 def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -> None:
     """Print what would be submitted, and say that nothing was. `stdin_bytes` are those that would go first."""
+    from signal import SIGTERM, Signals
+
     from tq.cli import called, output, present
     from tq.wire import codec
     from tq.wire.body import Body
@@ -32,6 +34,7 @@ def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -
         "hold": command.hold or None,
         "time_limit_s": body.time_limit_ms / 1_000 or None,
         "kill_after_s": body.kill_after_ms / 1_000,
+        "stop_signal": Signals(body.stop_signal).name.removeprefix("SIG") if body.stop_signal != SIGTERM else None,
         "tmpdir": body.has_tmpdir or None,
         "if_cut": "stop" if body.stops_when_cut else "run",
         "stdin_bytes": len(body.stdin) + stdin_bytes,

@@ -51,6 +51,7 @@ class Wish(msgspec.Struct):
     max_fails: int = -1
     hold: bool = False
     if_cut: str = "run"
+    stop_signal: str = ""
     tmpdir: bool = False
     function: str = ""
     args: str = ""
@@ -163,6 +164,7 @@ def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
         is_shell=wish.shell,
         stops_when_cut=_stops_when_cut(wish.if_cut),
         has_tmpdir=wish.tmpdir,
+        stop_signal=values.stop_signal(wish.stop_signal or "TERM", "--stop-signal"),
     )
     if wish.columns and not wish.function:
         places.check(body.argv, wish.columns)

@@ -90,7 +90,7 @@ def merged(old: "v.Submit", new: "v.Submit", wish: "Wish", given: set[str]) -> "
         stops_when_cut=now.stops_when_cut if "if_cut" in given else was.stops_when_cut,
         has_tmpdir=now.has_tmpdir or was.has_tmpdir,
         umask=was.umask,
-        stop_signal=was.stop_signal,
+        stop_signal=now.stop_signal if "stop_signal" in given else was.stop_signal,
         is_shell=was.is_shell if wish.is_lent else now.is_shell,
     )
     kept = {

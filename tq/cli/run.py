@@ -23,6 +23,7 @@ def run(
     shell: options.Shell = False,
     time_limit: options.TimeLimit = "",
     kill_after: options.KillAfter = "",
+    stop_signal: options.StopSignal = "",
     tmpdir: options.TmpDir = False,
     retries: Annotated[
         int, typer.Option("--retries", metavar="N", help="Try again after a failure, at most N times")

@@ -33,6 +33,7 @@ def submit(
     shell: options.Shell = False,
     time_limit: options.TimeLimit = "",
     kill_after: options.KillAfter = "",
+    stop_signal: options.StopSignal = "",
     tmpdir: options.TmpDir = False,
     if_cut: options.IfCut = "run",
     retries: options.Retries = None,

@@ -132,10 +132,26 @@ def codes(texts: list[str], what: str) -> tuple[int, ...]:
 def _code(word: str, what: str) -> int:
     if word.isascii() and word.isdecimal() and int(word) <= _EXIT_CODE_MAX:
         return int(word)
-    try:
-        return -signal.Signals["SIG" + word.upper().removeprefix("SIG")]
-    except KeyError:
-        raise BadRequest(f"{what} {word!r}: no exit code and no signal", hint="write 0 to 255, or TERM, KILL") from None
+    number = _signal(word)
+    if not number:
+        raise BadRequest(f"{what} {word!r}: no exit code and no signal", hint="write 0 to 255, or TERM, KILL")
+    return -number
+
+
+def stop_signal(text: str, what: str) -> int:
+    """Parse a signal, `INT`, `SIGINT` or `2`."""
+    word = text.strip()
+    is_number = word.isascii() and word.isdecimal() and len(word) < 3
+    number = int(word) if is_number else _signal(word)
+    if number not in signal.valid_signals():
+        raise BadRequest(f"{what} {text!r} is no signal", hint="write TERM, INT, USR1, 15")
+    return number
+
+
+def _signal(word: str) -> int:
+    """Return the number of a signal by its name, with or without SIG; 0 for no name."""
+    names = signal.Signals.__members__
+    return int(names.get("SIG" + word.upper().removeprefix("SIG"), 0))
 
 
 def cpus_milli(text: str) -> int:

@@ -93,7 +93,12 @@ class _Selected(Word, frozen=True):
 
 
 class Cancel(_Selected, frozen=True, tag=True):
-    """Cancel jobs or members."""
+    """Cancel jobs or members. What runs is sent `signal` first (0: what its submitter chose), KILL after its grace.
+
+    With a signal, what is being stopped already is sent that one, too.
+    """
+
+    signal: int = 0
 
 
 class Hold(_Selected, frozen=True, tag=True):

@@ -30,12 +30,13 @@ class Start(Word, frozen=True, tag=True):
 
 
 class Stop(Word, frozen=True, tag=True):
-    """End these attempts: TERM, then KILL after `kill_after`; report them with `cause`."""
+    """End these attempts: `signal` (0: the task's own), then KILL after `kill_after`; report them with `cause`."""
 
     worker: int
     session: int
     attempts: tuple[AttemptRef, ...]
     cause: int
+    signal: int = 0
 
 
 class Recall(Word, frozen=True, tag=True):

@@ -160,7 +160,7 @@ class WorkerPeer:
             case v.Start():
                 return [self._assign(effect, now_s)]
             case v.Stop():
-                return divided(m.StopAttempts(effect.attempts, effect.cause))
+                return divided(m.StopAttempts(effect.attempts, effect.cause, effect.signal))
             case v.Recall():
                 return divided(m.RecallAttempts(effect.attempts))
             case v.Acknowledge():

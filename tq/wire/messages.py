@@ -168,10 +168,14 @@ class Assigned(_Message, frozen=True, tag=True):
 
 
 class StopAttempts(_Message, frozen=True, tag=True):
-    """End these attempts; report them with the cause."""
+    """End these attempts; report them with the cause. `signal` is sent first; 0 = what the body says.
+
+    With a signal, what is being stopped already is sent that one, too.
+    """
 
     attempts: tuple[v.AttemptRef, ...]
     cause: int
+    signal: int = 0
 
 
 class RecallAttempts(_Message, frozen=True, tag=True):

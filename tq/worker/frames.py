@@ -59,13 +59,15 @@ class Spawn(_Frame, frozen=True, tag=True):
 class Stop(_Frame, frozen=True, tag=True):
     """End these attempts: stop signal to the group, CONT, after a grace KILL to all; then `Ended` with `cause`.
 
-    `kill_after_ms` -1 means the grace that the body says, 0 KILL at once; a second Stop may shorten the grace, and
-    keeps the first cause. A queued attempt ends at once with `cause`, code 0 and run_us 0: it never ran.
+    `kill_after_ms` -1 means the grace that the body says, 0 KILL at once; `signal` 0 the one that the body says. A
+    second Stop may shorten the grace and send another signal, and keeps the first cause. A queued attempt ends at once
+    with `cause`, code 0 and run_us 0: it never ran.
     """
 
     attempts: tuple[AttemptRef, ...]
     cause: int
     kill_after_ms: int = -1
+    signal: int = 0
 
 
 class Recall(_Frame, frozen=True, tag=True):

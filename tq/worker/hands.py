@@ -59,7 +59,7 @@ class Hands:
                 case i.Spawn():
                     self._spawn(instruction.assign, instruction.stdin)
                 case i.Stop():
-                    self._tell(frames.Stop(instruction.attempts, instruction.cause))
+                    self._tell(frames.Stop(instruction.attempts, instruction.cause, -1, instruction.signal))
                 case i.Recall():
                     self._tell(frames.Recall(instruction.attempts))
                 case i.Fetch():

@@ -26,10 +26,11 @@ class Spawn(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """The launcher ends these (TERM, later KILL) and reports each once its last process is dead."""
+    """The launcher ends these (`signal`, 0 = the task's own; later KILL), and reports each once all of it is dead."""
 
     attempts: tuple[AttemptRef, ...]
     cause: int
+    signal: int = 0
 
 
 class Recall(NamedTuple):

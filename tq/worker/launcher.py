@@ -212,7 +212,7 @@ class Launcher:
                 attempt.fail(stop.cause)
                 self._reports.add(attempt, now)
             else:
-                self._lives.stop(attempt, stop.cause, grace_s, now)
+                self._lives.stop(attempt, stop.cause, grace_s, now, stop.signal)
 
     def _cut_off(self, now: float) -> None:
         """End what may not run while the server cannot hear the worker. What came after the last frame counts too."""

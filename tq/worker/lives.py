@@ -36,6 +36,7 @@ _sweep_again_s: Final = 0.1
 _drain_s: Final = limits.output_drain_ms / 1000
 _peak_margin_kib: Final = 1024
 _timers_spare: Final = 1024
+_SIGNALS: Final = signal.valid_signals()
 _NEVER: Final = float("inf")
 
 
@@ -91,23 +92,24 @@ class Lives:
         if limit_s := attempt.order.program.time_limit_s:
             self._set_timer(attempt.begin + limit_s, _Timer.TIME_LIMIT, attempt)
 
-    def stop(self, attempt: Attempt, cause: int, grace_s: float | None, now: float) -> None:
-        """Begin to end a started attempt. `grace_s` None = as its body says."""
+    def stop(self, attempt: Attempt, cause: int, grace_s: float | None, now: float, number: int = 0) -> None:
+        """Begin to end a started attempt. `grace_s` None, and the signal `number` 0, mean as its body says."""
         if attempt.phase is Phase.DRAINING:
             self._cut(attempt)
         if attempt.phase is not Phase.RUNNING:
             return
         program = attempt.order.program
         grace_s = program.kill_after_s if grace_s is None else grace_s
-        if not attempt.cause:
-            attempt.cause = cause
-            if grace_s > 0:
-                containment.signal_group(attempt.pid, program.stop_signal)
-                containment.signal_group(attempt.pid, signal.SIGCONT)
-        if grace_s > 0:
-            self._set_timer(now + grace_s, _Timer.KILL, attempt)
-        else:
+        if number not in _SIGNALS:
+            number = 0 if attempt.cause else program.stop_signal
+        attempt.cause = attempt.cause or cause
+        if grace_s <= 0 or number == signal.SIGKILL:
             self.kill(attempt, now)
+            return
+        if number:
+            containment.signal_group(attempt.pid, number)
+            containment.signal_group(attempt.pid, signal.SIGCONT)
+        self._set_timer(now + grace_s, _Timer.KILL, attempt)
 
     def kill(self, attempt: Attempt, now: float) -> None:
         """KILL a started attempt."""

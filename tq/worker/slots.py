@@ -101,7 +101,7 @@ class Slots:
                 attempts, done = self.outbox.acknowledged(message.delivery)
                 return self._forget(attempts) + done
             case m.StopAttempts():
-                return self._stop((ref, message.cause) for ref in message.attempts)
+                return self._stop(((ref, message.cause) for ref in message.attempts), message.signal)
             case m.RecallAttempts():
                 return self._recall(message.attempts)
             case m.Reconciled():
@@ -159,12 +159,13 @@ class Slots:
             self.held.pop(ref, None)
         return [Settled(attempts)] if attempts else []
 
-    def _stop(self, stops: Iterable[tuple[AttemptRef, int]]) -> list[Instruction]:
-        """Ask the launcher to end what lives; what never came to it ends here."""
+    def _stop(self, stops: Iterable[tuple[AttemptRef, int]], signal: int = 0) -> list[Instruction]:
+        """Ask the launcher to end what lives; what never came to it ends here. Who names a signal may ask again."""
+        live = {Phase.ASSIGNED, Phase.STARTED} | ({Phase.STOPPING} if signal else set())
         causes: dict[int, list[AttemptRef]] = {}
         never: list[End] = []
         for ref, cause in stops:
-            if self.held.get(ref) not in {Phase.ASSIGNED, Phase.STARTED}:
+            if self.held.get(ref) not in live:
                 continue  # its report is on its way, or the first cause stands
             if ref in self.inputs:
                 never.append(End(ref, cause, 0, 0))
@@ -172,7 +173,7 @@ class Slots:
                 self.held[ref] = Phase.STOPPING
                 causes.setdefault(cause, []).append(ref)
         self.inputs.discard(end.attempt for end in never)
-        done: list[Instruction] = [Stop(tuple(refs), cause) for cause, refs in causes.items()]
+        done: list[Instruction] = [Stop(tuple(refs), cause, signal) for cause, refs in causes.items()]
         return done + self.ended(tuple(never))
 
     def _recall(self, attempts: Iterable[AttemptRef]) -> list[Instruction]:

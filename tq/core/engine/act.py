@@ -19,6 +19,7 @@ from tq.core.task import State, Task
 from tq.core.timers import TimerKind
 from tq.core.vocabulary import Acted, Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority, Where
 from tq.errors import AlreadyEnded, BadRequest
+from tq.limits import signal_max
 
 Selected = Cancel | Hold | Release | Requeue | Retry | SetPriority | Forget | Purge
 Rows = Sequence[tuple[TaskKey, Task]]
@@ -60,7 +61,7 @@ def act(step: Step, verb: Verb, command: Selected) -> Acted:
         raise BadRequest("name ids, or a filter", hint="tq ls lists ids")
     where = command.where or Where()
     selection.check(where)
-    acting = Acting(step, command, where, selection.states_of(where.states), Tally())
+    acting = Acting(step, command, where, selection.states_of(where.states), _tally(command))
     if not command.ids:
         meta = step.overlay.get(tables.META, ())
         rests = [_walk(acting, verb, Sweep(b"", 1, meta.next_job - 1 if meta else 0), step.bounds.slice)]
@@ -76,6 +77,14 @@ def act(step: Step, verb: Verb, command: Selected) -> Acted:
     return Acted(tally.done, tally.stopping, tally.unchanged, bool(left))
 
 
+def _tally(command: Selected) -> Tally:
+    if not isinstance(command, Cancel):
+        return Tally()
+    if not 0 <= command.signal <= signal_max:
+        raise BadRequest(f"there is no signal {command.signal}")
+    return Tally(command.signal)
+
+
 def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
     """Do one slice of a sweep, and set the timer for the next, or end it."""
     sweep = step.overlay.get(tables.SWEEP, (number,))
@@ -83,7 +92,7 @@ def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
         return
     command = _commands.decode(sweep.command)
     where = command.where or Where()
-    acting = Acting(step, command, where, selection.states_of(where.states), Tally())
+    acting = Acting(step, command, where, selection.states_of(where.states), _tally(command))
     rest = _walk(acting, verbs[type(command)], sweep, step.bounds.slice)
     send_stops(step, acting.tally)
     if rest is None:

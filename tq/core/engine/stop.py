@@ -13,9 +13,13 @@ from tq.core.vocabulary import AttemptRef, Recall, Stop
 
 
 class Tally:
-    """What a command that acts on many did so far; `why` says for a person why the last one was left alone."""
+    """What a command that acts on many did so far; `why` says for a person why the last one was left alone.
 
-    def __init__(self) -> None:
+    `signal` is what running attempts are to be stopped with, 0 = as their submitters said.
+    """
+
+    def __init__(self, signal: int = 0) -> None:
+        self.signal = signal
         self.done = 0
         self.stopping = 0
         self.unchanged = 0
@@ -38,7 +42,7 @@ def cancel_task(step: Step, key: TaskKey, task: Task, tally: Tally) -> None:
     if task.state.is_terminal:
         tally.unchanged += 1
     elif task.state is State.RUNNING:
-        if is_cancelled(task):
+        if is_cancelled(task) and not tally.signal:
             tally.stopping += 1
         else:
             stop_task(step, key, task, Cause.CANCELLED, tally)
@@ -69,7 +73,7 @@ def send_stops(step: Step, tally: Tally) -> None:
     for (worker, cause), refs in tally.stops.items():
         live = step.live.workers.get(worker)
         if live is not None and live.session is not None:
-            step.effects.append(Stop(worker, live.session.number, tuple(refs), int(cause)))
+            step.effects.append(Stop(worker, live.session.number, tuple(refs), int(cause), tally.signal))
     tally.stops.clear()
 
 
