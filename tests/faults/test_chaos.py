@@ -12,6 +12,7 @@ clients. `make chaos` is ten minutes of it.
 import os
 import random
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,14 +80,23 @@ def test_what_was_acknowledged_succeeds_once_whatever_is_killed_frozen_or_cut_of
         until_all_ended(here, chaos)
         assert here.status()["jobs"] == len(told.jobs), f"I2: one key, one job; {seed}"
         with here.client() as client:
-            figures, wrong = judge(told.jobs, executions(ran.read_text()), lambda task: here.task(client, task))
+            show = partial(here.task, client)
+            figures, wrong = judge(told.jobs, executions(ran.read_text()), show, told.cancelled)
         print(f"{seed}\n{sum(chaos.done.values())} faults {dict(chaos.done)}\n{len(told.jobs)} jobs, {figures}\n"
               f"repeats {dict(told.repeats)}")  # fmt: skip
         assert wrong == [], f"{len(wrong)} broken; {seed}"
         assert here.running() == [], "nothing of what has ended lives"
         assert chaos.wrong == [], seed
+        assert complaints(here) == [], seed
         assert figures.tasks > SECONDS
         here.check_store()
+
+
+def complaints(here: Town) -> list[str]:
+    """Return what server and workers log as errors, but that a launcher was killed."""
+    texts = [here.server.log(), *(log.read_text() for log in {worker.log for worker in here.workers})]
+    lines = [line for text in texts for line in text.splitlines() if " error " in line or "Traceback" in line]
+    return [line for line in lines if "launcher_died" not in line]
 
 
 def until_all_ended(here: Town, chaos: Chaos) -> None:

@@ -45,6 +45,15 @@ def test_each_broken_promise_is_found(lines: list[str], shown: dict[str, Any], r
     assert any(rule in line for line in wrong(lines, **shown))
 
 
+def test_a_cancelled_task_may_have_run_or_not_and_no_other_may_be_cancelled() -> None:
+    shown = {**GOOD, "state": "cancelled", "code": -15}
+    for lines in ([], RAN[:-1], RAN):
+        assert judge({"key": Job("7")}, executions("\n".join(lines)), lambda _: shown, {"7"})[1] == []
+
+    assert judge({"key": Job("7")}, executions(""), lambda _: shown, {"8"})[1]
+    assert judge({"key": Job("7")}, executions("7 4 begin"), lambda _: shown, {"7"})[1]
+
+
 def test_a_key_that_is_answered_with_two_jobs_is_found(tmp_path: Any) -> None:
     told = Acknowledged(tmp_path / "acknowledged")
     told.add("key", Job("7"))

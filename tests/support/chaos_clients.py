@@ -18,6 +18,7 @@ from tests.support.town import Town
 
 AGAIN: Final = (69, 74, 75)
 KILLED: Final = -9
+ALREADY_ENDED: Final = 1
 SLEEPS_S: Final = ("0", "0", "0.05", "0", "0.3", "0", "0.1", "1.5")  # how long the tasks of the chaos run
 RETRIES: Final = 10
 FIELDS: Final[dict[str, Any]] = {"retries": RETRIES, "crash_limit": 0, "backoff_ms": (50, 1_000)}
@@ -42,6 +43,7 @@ class Acknowledged:
 
     def __init__(self, path: Path) -> None:
         self.jobs: dict[str, Job] = {}
+        self.cancelled: set[str] = set()  # ids of jobs whose cancel was acknowledged
         self.repeats: Counter[str] = Counter()
         self.wrong: list[str] = []
         self._lock = threading.Lock()
@@ -80,7 +82,7 @@ class Clients:
         self._living: dict[str, subprocess.Popen[bytes]] = {}
         self._threads = [
             threading.Thread(target=self._run, args=(loop, random.Random(dice.random())), name=loop.__name__)
-            for loop in (self._singles, self._arrays, self._lines, self._stream)
+            for loop in (self._singles, self._arrays, self._cancelled, self._lines, self._stream)
         ]
 
     def start(self) -> None:
@@ -157,6 +159,25 @@ class Clients:
                     self.told.blame(f"tq wait {job}: status {status}, {err}")
                     break
                 self.told.repeat(f"wait {status}")
+
+    def _cancelled(self, dice: random.Random) -> None:
+        """Arrays that are cancelled a moment later, often while some of their tasks run."""
+        number = 0
+        while not self._is_over.wait(10 * self._pause_s):
+            number += 1
+            size = dice.randint(2, 30)
+            task = [*self._task, dice.choice(SLEEPS_S)]
+            job = self._submit(f"cancelled-{number}", size, ("--array", f"1-{size}%4"), task)
+            self._is_over.wait(dice.uniform(0, 0.5))
+            while job and job not in self.told.cancelled:
+                status, _, err = self._tq("cancel", job)
+                if status in (0, ALREADY_ENDED):
+                    self.told.cancelled.add(job)
+                elif status in (KILLED, *AGAIN):
+                    self.told.repeat(f"cancel {status}")
+                else:
+                    self.told.blame(f"tq cancel {job}: status {status}, {err}")
+                    break
 
     def _lines(self, dice: random.Random) -> None:
         number = 0

@@ -4,7 +4,7 @@
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from tests.support.chaos_clients import Job
@@ -21,10 +21,11 @@ class Figures(NamedTuple):
     """What the run has shown."""
 
     tasks: int
+    states: dict[str, int]
     executions: int
     more_than_one: int
     by_cause: dict[str, int]  # of the executions beyond one
-    ended_in_vain: int  # executions that came to their end, and were lost for all that
+    ended_in_vain: int  # executions that came to their end and were lost or cancelled for all that
     attempts: dict[int, int]  # how many tasks had so many attempts
 
 
@@ -38,32 +39,40 @@ def executions(text: str) -> dict[str, Counter[tuple[int, str]]]:
 
 
 def judge(
-    jobs: Mapping[str, Job], ran: Mapping[str, Counter[tuple[int, str]]], show: Show
+    jobs: Mapping[str, Job],
+    ran: Mapping[str, Counter[tuple[int, str]]],
+    show: Show,
+    cancelled: Container[str] = (),
 ) -> tuple[Figures, list[str]]:
-    """Compare everything; return the figures, and a line for each promise that was broken."""
+    """Compare everything; return the figures, and a line for each promise that was broken.
+
+    `cancelled` are the jobs whose cancel was acknowledged: their tasks are cancelled, or had succeeded before.
+    """
     wrong: list[str] = []
-    causes, attempts = Counter[str](), Counter[int]()
-    tasks = {task: key for key, job in jobs.items() for task in job.tasks}
-    for task, key in tasks.items():
-        shown = show(task)
+    causes, attempts, states = Counter[str](), Counter[int](), Counter[str]()
+    tasks = {task: (key, job) for key, job in jobs.items() for task in job.tasks}
+    for task, (key, job) in tasks.items():
+        shown, counts = show(task), ran.get(task, Counter())
         attempts[shown["attempt"]] += 1
-        wrong += [
-            f"{task}: {what}: {shown}, ran {ran.get(task)}" for what in _broken(shown, key, ran.get(task, Counter()))
-        ]
-        causes.update(_causes(shown, ran.get(task, Counter())))
+        states[shown["state"]] += 1
+        may_be = ("succeeded", "cancelled") if job.id in cancelled else ("succeeded",)
+        broken = _broken(shown, key, may_be, counts)
+        wrong += [f"{task}: {what}: {shown}, ran {dict(counts)}" for what in broken]
+        causes.update(_causes(shown, counts))
     wrong += [f"{task} ran and was never acknowledged: {ran[task]}" for task in ran if task not in tasks]
     begun = sum(_count(counts, BEGIN) for counts in ran.values())
-    ended = sum(_count(counts, END) for counts in ran.values())
-    figures = Figures(len(tasks), begun, begun - len(tasks), dict(causes), ended - len(tasks), dict(attempts))
-    return figures, wrong
+    vain = sum(_count(counts, END) for counts in ran.values()) - states["succeeded"]
+    return Figures(len(tasks), dict(states), begun, sum(causes.values()), dict(causes), vain, dict(attempts)), wrong
 
 
-def _broken(shown: Mapping[str, Any], key: str, counts: Counter[tuple[int, str]]) -> Iterable[str]:
+def _broken(
+    shown: Mapping[str, Any], key: str, may_be: Container[str], counts: Counter[tuple[int, str]]
+) -> Iterable[str]:
     """Yield what is not as it must be with one task."""
-    last = shown["attempt"]
-    if (shown["name"], shown["state"], shown["code"]) != (key, "succeeded", 0):
+    last, state = shown["attempt"], shown["state"]
+    if shown["name"] != key or state not in may_be or (state == "succeeded" and shown["code"]):
         yield "it was acknowledged and has not succeeded"
-    if counts[last, BEGIN] != 1 or counts[last, END] != 1:
+    if state == "succeeded" and (counts[last, BEGIN] != 1 or counts[last, END] != 1):
         yield "its last attempt has not run once, to its end"
     if any(count > 1 for count in counts.values()):
         yield "an attempt ran twice"
@@ -76,7 +85,7 @@ def _broken(shown: Mapping[str, Any], key: str, counts: Counter[tuple[int, str]]
 
 def _causes(shown: Mapping[str, Any], counts: Counter[tuple[int, str]]) -> list[str]:
     """Return why each execution but the last was not the last, by the task's history; "" for no reason."""
-    history = {entry["attempt"]: entry["cause"] for entry in shown["history"]}
+    history = {entry["attempt"]: entry["cause"] for entry in shown.get("history", ())}
     oldest = min(history, default=0) if len(history) >= history_max else 0
     begun = sorted(attempt for attempt, word in counts if word == BEGIN and attempt != shown["attempt"])
     return [history.get(attempt, "forgotten" if attempt < oldest else "") for attempt in begun]
