@@ -210,6 +210,20 @@ class TestDoctor:
         code, found = self.found(run)
         assert (code, found["disk"]["status"]) == (1, "fail")
 
+    @pytest.mark.parametrize(
+        "state, hint", [("quarantined", "tq undrain"), ("degraded", "state D"), ("suspect", "network")]
+    )
+    def test_workers_that_are_no_good_are_named(self, run: Run, story: dict[str, Any], state: str, hint: str) -> None:
+        story["workers"].append(story["workers"][0] | {"id": "w2", "host": "rack-7", "state": state})
+        code, found = self.found(run)
+        assert (found["workers"]["status"], found[f"{state} workers"]["status"], code) == ("ok", "warn", 0)
+        assert found[f"{state} workers"]["text"].startswith("rack-7: ")
+        assert hint in found[f"{state} workers"]["hint"]
+
+    def test_a_worker_that_is_only_owed_its_return_is_none(self, run: Run, story: dict[str, Any]) -> None:
+        story["workers"][0].update(state="suspect", slots=0)
+        assert self.found(run)[1]["workers"]["status"] == "warn"
+
     def test_no_worker_is_a_warning(self, run: Run, story: dict[str, Any]) -> None:
         story["workers"].clear()
         code, found = self.found(run)

@@ -2,11 +2,10 @@
 
 import os
 import signal
-from collections.abc import Iterator
 
 import pytest
 
-from tests.support.launcher import Link, body, marker, processes, ref, wait_gone
+from tests.support.launcher import Link, body, call, marker, processes, ref, wait_gone
 from tests.support.processes import freeze_tree, thaw
 from tq.core.task import Cause
 from tq.worker import frames
@@ -14,12 +13,6 @@ from tq.worker.guard import boot_s
 
 FOR_EVER_S = 3_600.0
 OVER_S = -1.0
-
-
-@pytest.fixture
-def link() -> Iterator[Link]:
-    with Link() as one:
-        yield one
 
 
 def lease(link: Link, seconds: float) -> None:
@@ -77,6 +70,17 @@ def test_what_waits_behind_others_goes_back_when_the_lease_is_over() -> None:
         link.until(lambda: {ref(2), ref(3)} <= link.recalled.keys() and first in link.ends)
         assert link.ends[first].cause == Cause.CUT_OFF
         assert link.ends.keys() == {first}
+
+
+def test_a_function_ends_when_the_lease_is_over_and_the_others_go_on(link: Link) -> None:
+    word = marker()
+    lease(link, 1.0)
+    one = ref(1)
+    link.spawn(call("work:sleep", word, stops_when_cut=True), [one])
+    link.until(lambda: one in link.ends)
+    assert link.ends[one].cause == Cause.CUT_OFF
+    wait_gone(word)
+    assert link.run(call("work:echo", 1), 2).code == 0
 
 
 def test_the_cause_that_came_first_stands(link: Link) -> None:

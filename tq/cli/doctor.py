@@ -158,7 +158,7 @@ def _errors(seen: Seen) -> Iterator[Finding]:
 
 
 def _workers(seen: Seen) -> Iterator[Finding]:
-    up = [worker for worker in seen.workers if worker.get("state") in {"up", "draining"}]
+    up = [worker for worker in seen.workers if worker.get("slots")]  # one that is owed its return offers nothing
     if not up:
         yield Finding("workers", "warn", "no worker is connected: nothing runs", "start one: tq worker")
         return
@@ -168,8 +168,24 @@ def _workers(seen: Seen) -> Iterator[Finding]:
                       "let one go on: tq undrain WORKER; or start one: tq worker")  # fmt: skip
     else:
         yield Finding("workers", "ok", f"{len(up)} connected with {slots} slots")
+    yield from _troubles(up)
     levels = sorted({str(worker.get("level") or "?") for worker in up})
     yield Finding("containment", "ok", f"what a task starts is held by level {', '.join(levels)}")
+
+
+_TROUBLES = {
+    "suspect": ("not heard for a heartbeat or more", "is their network in order, and do they run?"),
+    "degraded": ("hold processes that they cannot kill", "look for processes in state D there; a restart helps"),
+    "quarantined": ("could not start what they were given", "see their logs; then: tq undrain WORKER"),
+}
+
+
+def _troubles(workers: list[dict[str, Any]]) -> Iterator[Finding]:
+    """Name the connected workers that are no good."""
+    for state, (what, hint) in _TROUBLES.items():
+        names = [str(worker.get("host") or worker.get("id")) for worker in workers if worker.get("state") == state]
+        if names:
+            yield Finding(f"{state} workers", "warn", f"{', '.join(names[:5])}: {what}", hint)
 
 
 def _data(context: Context, seen: Seen | None) -> Path | None:
