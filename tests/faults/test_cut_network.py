@@ -17,7 +17,7 @@ from tests.support.proxy import Proxy, Way, proxied
 from tests.support.town import Town, WorkerProcess, town
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
-BEAT: Final = os.environ.get("TQ_CUT_BEAT", "300ms")
+BEAT: Final = os.environ.get("TQ_CUT_BEAT", "500ms")
 CUT_S: Final = float(os.environ.get("TQ_CUT_S", "0"))
 
 
@@ -71,8 +71,8 @@ class Cut:
 
 
 @contextmanager
-def cut_town(place: Path) -> Iterator[Cut]:
-    with town(place, "--heartbeat", BEAT) as here, proxied(here.server.port) as line:
+def cut_town(place: Path, beat: str = BEAT) -> Iterator[Cut]:
+    with town(place, "--heartbeat", beat) as here, proxied(here.server.port) as line:
         yield Cut(here, line)
 
 
@@ -190,7 +190,7 @@ def test_if_cut_stop_also_kills_beside_a_frozen_worker_whose_launcher_lives(tmp_
 
 
 def test_a_network_that_is_only_slow_or_resets_costs_no_attempt(tmp_path: Path) -> None:
-    with cut_town(tmp_path) as cut:
+    with cut_town(tmp_path, beat="3s") as cut:
         worker = cut.far_worker()
         job, _ = cut.run("--if-cut", "stop")
         cut.line.delay(0.02)

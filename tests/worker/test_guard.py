@@ -8,11 +8,13 @@ import pytest
 from tests.support.launcher import Link, body, call, marker, processes, ref, wait_gone
 from tests.support.processes import freeze_tree, thaw
 from tq.core.task import Cause
+from tq.core.vocabulary import AttemptRef
 from tq.worker import frames
 from tq.worker.guard import boot_s
 
 FOR_EVER_S = 3_600.0
 OVER_S = -1.0
+LEASE_S = 2.0  # renewed twenty times as often
 
 
 def lease(link: Link, seconds: float) -> None:
@@ -21,6 +23,19 @@ def lease(link: Link, seconds: float) -> None:
 
 def guarded(*argv: str) -> bytes:
     return body(*argv, stops_when_cut=True)
+
+
+def begin(link: Link, script: str, job: int = 1) -> AttemptRef:
+    """Start a guarded script, renew the lease until it has said `ready`, and then no more: it is over soon."""
+    one = ref(job)
+    lease(link, LEASE_S)
+    link.spawn(guarded("sh", "-c", script), [one])
+    link.say(frames.Follow(one, 1 << 20))
+    while b"ready" not in b"".join(link.outputs.get((one, 1), {}).values()):
+        assert one not in link.ends, "it lives for as long as the lease is renewed"
+        lease(link, LEASE_S)
+        link.hear(LEASE_S / 20)
+    return one
 
 
 def test_it_runs_while_the_lease_lasts_and_ends_as_any_other(link: Link) -> None:
@@ -32,14 +47,9 @@ def test_it_runs_while_the_lease_lasts_and_ends_as_any_other(link: Link) -> None
 def test_when_the_lease_is_over_it_is_killed_at_once_whatever_it_ignores_and_the_others_run_on(link: Link) -> None:
     other = marker()
     calm = link.begin(body("sh", "-c", f"echo ready; exec sleep {other}"), 1)
-    lease(link, FOR_EVER_S)
-    bound = link.begin(guarded("sh", "-c", "trap '' TERM; echo ready; sleep 60; sleep 60"), 2)
-    with Link() as late:  # renewing never shortens, so another launcher has one that ends soon
-        lease(late, 0.5)
-        one = late.begin(guarded("sh", "-c", "trap '' TERM; echo ready; sleep 60; sleep 60"), 3)
-        late.until(lambda: one in late.ends)
-        assert (late.ends[one].cause, late.ends[one].code) == (Cause.CUT_OFF, -signal.SIGKILL)
-    assert bound not in link.ends
+    bound = begin(link, "trap '' TERM; echo ready; sleep 60; sleep 60", 2)
+    link.until(lambda: bound in link.ends)
+    assert (link.ends[bound].cause, link.ends[bound].code) == (Cause.CUT_OFF, -signal.SIGKILL)
     assert calm not in link.ends
     assert processes(other)
 
@@ -62,10 +72,10 @@ def test_without_a_lease_nothing_of_it_starts_and_it_goes_back(link: Link, is_le
     assert link.run(body("true"), 3).code == 0
 
 
+@pytest.mark.slow
 def test_what_waits_behind_others_goes_back_when_the_lease_is_over() -> None:
     with Link(slots=1) as link:
-        lease(link, 0.5)
-        first = link.begin(guarded("sh", "-c", "echo ready; exec sleep 60"), 1)
+        first = begin(link, "echo ready; exec sleep 60", 1)
         link.spawn(guarded("true"), [ref(2), ref(3)])
         link.until(lambda: {ref(2), ref(3)} <= link.recalled.keys() and first in link.ends)
         assert link.ends[first].cause == Cause.CUT_OFF
@@ -77,26 +87,26 @@ def test_a_function_ends_when_the_lease_is_over_and_the_others_go_on(link: Link)
     lease(link, 1.0)
     one = ref(1)
     link.spawn(call("work:sleep", word, stops_when_cut=True), [one])
-    link.until(lambda: one in link.ends)
-    assert link.ends[one].cause == Cause.CUT_OFF
+    link.until(lambda: one in link.ends or one in link.recalled)
+    assert all(end.cause == Cause.CUT_OFF for end in link.ends.values())
     wait_gone(word)
     assert link.run(call("work:echo", 1), 2).code == 0
 
 
+@pytest.mark.slow
 def test_the_cause_that_came_first_stands(link: Link) -> None:
-    lease(link, 0.5)
-    one = link.begin(guarded("sh", "-c", "trap '' TERM; echo ready; while :; do sleep 1; done"))
+    one = begin(link, "trap '' TERM; echo ready; while :; do sleep 1; done")
     link.say(frames.Stop((one,), Cause.CANCELLED))
     link.until(lambda: one in link.ends)
     assert (link.ends[one].cause, link.ends[one].code) == (Cause.CANCELLED, -signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_launcher_that_was_frozen_kills_before_it_does_anything_else() -> None:
     word = marker()
     with Link(slots=2) as link:
-        lease(link, 0.5)
-        one = link.begin(guarded("sh", "-c", f"echo ready; exec sleep {word}"), 1)
-        until_s = boot_s() + 0.5
+        one = begin(link, f"echo ready; exec sleep {word}")
+        until_s = boot_s() + LEASE_S
         pids = freeze_tree(link.process.pid)
         link.spawn(guarded("true"), [ref(2)])  # lies in the socket when it wakes up
         while boot_s() < until_s:
