@@ -102,6 +102,20 @@ def test_a_wrong_setting_is_refused(house, command):
         house.do(command)
 
 
+def test_the_one_place_in_a_queue_waits_with_what_waits_to_run_alone(house):
+    house.do(SetQueue("q", max=1))
+    for worker in (5, 6):
+        house.join(worker, slots=2)
+        house.submit()
+        running = house.starts()
+    lone = house.submit(queue="q", crash_limit=1, priority=9)
+
+    house.submit(queue="q")
+    assert house.starts() == []
+    house.report(*running, worker=6)
+    assert [ref.job for ref in house.starts()] == [lone]
+
+
 class TestMaxFails:
     """An array with too many failures ends early."""
 

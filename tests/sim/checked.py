@@ -8,6 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from tests.sim.ledger import Ledger
+from tests.sim.policy import must_be_alone
 from tests.sim.promises import WHOLE, Promises, Subject, Verb, counts
 from tq import errors
 from tq.core import tables
@@ -190,6 +191,7 @@ class CheckedTurn(Turn):
             self._engine.ledger.wrote(finished)
             self._check_order(finished)
             self._check_leases(finished)
+            self._check_alone(finished)
         self._engine.ledger.world.saw("engine", finished.effects)
         return finished
 
@@ -230,6 +232,19 @@ class CheckedTurn(Turn):
             queue = self._overlay.get(tables.QUEUE, (name,))
             if queue is not None and (queue.paused or 0 < queue.max < running[name]):
                 raise self._violated(f"I13: something of job {key[0]} was leased: {queue} runs {running[name]}")
+
+    def _check_alone(self, finished: Finished) -> None:
+        """What one more loss would end has its worker to itself from its lease on."""
+        ledger = self._engine.ledger
+        leased = {
+            task.worker for task in finished.changes.get(tables.TASK, {}).values() if task.lease == finished.sequence
+        }
+        for worker in leased:
+            rows = [key[1:] for key, _ in self._overlay.scan(tables.RUNNING, (worker,), (worker + 1,), 1_000)]
+            if len(rows) > 1 and (
+                lone := [key for key in rows if must_be_alone(ledger.jobs[key[:2]], ledger.tasks[key])]
+            ):
+                raise self._violated(f"{lone} must run alone, and w{worker:x} was given {rows}")
 
     def _violated(self, what: str) -> Exception:
         return self._engine.ledger.world.violated(what)

@@ -80,7 +80,7 @@ def idle_beside_work(live: Live, steady_ms: int) -> str:
     A lane that finds no room holds the workers back on which it could run. Which lane came first is not looked at.
     """
     workers = [worker for worker in live.workers.values() if worker.may_lease(steady_ms)]
-    ready = [(number, lane) for number, lane in live.lanes.items() if lane.ready and not is_shut(live, lane.queue)]
+    ready = [(number, lane) for number, lane in live.lanes.items() if lane.ready and not is_shut(live, lane)]
     if not ready or not any(worker.slots_used < worker.capacity.slots for worker in workers):
         return ""
     fits = {
@@ -104,13 +104,17 @@ def idle_beside_work(live: Live, steady_ms: int) -> str:
     return ""
 
 
-def is_shut(live: Live, queue: str) -> bool:
-    """Whether nothing of a queue may start: it is paused, or runs as many as it may."""
-    settings = live.queues.get(queue)
+def is_shut(live: Live, lane: Lane) -> bool:
+    """Whether nothing of a lane may start: its queue is paused, or runs as many as it may, or keeps its last places for
+    what else waits to run alone.
+    """
+    settings = live.queues.get(lane.queue)
     if settings is None:
         return False
-    running = sum(lane.counts[State.RUNNING] for lane in live.lanes.values() if lane.queue == queue)
-    return settings.paused or 0 < settings.max <= running
+    others = [other for other in live.lanes.values() if other.queue == lane.queue]
+    running = sum(other.counts[State.RUNNING] for other in others)
+    kept = sum(other.alone and other.ready > 0 for other in others if other is not lane)
+    return settings.paused or 0 < settings.max <= running + kept
 
 
 def _scene(live: Live) -> str:

@@ -1,7 +1,8 @@
 """The simulated launcher: the real queues by lane and the real frames; only the processes are made up.
 
 How long a process runs and how it ends are dice, by the profile that its body names: `short` tasks take milliseconds,
-`mixed` ones now and then much longer, `long` ones seconds.
+`mixed` ones now and then much longer, `long` ones seconds; `bad` ones fail often, and a `poison` one kills its worker
+and everything that runs there.
 """
 
 from collections import deque
@@ -21,6 +22,7 @@ STARTED_US: Final = 20 * MS
 KILL_AFTER_US: Final = 4 * SECOND
 INPUT: Final = b"what the task reads"  # of every task that has a large input
 PROFILES: Final = (b"short", b"short", b"mixed", b"long", b"bad")
+POISON: Final = b"poison"
 
 
 class Pipe:
@@ -85,6 +87,7 @@ class Launcher(Process):
         self.held: dict[AttemptRef, Attempt] = {}
         self.live = 0
         self.is_dead = False
+        self.on_poison: Callable[[], None] = lambda: None
         self._lanes = Lanes()
         self._inputs: dict[int, bytes] = {}
         self._ends: list[End] = []
@@ -176,6 +179,9 @@ class Launcher(Process):
             self.ledger.process_starts(attempt.ref, attempt.entry)
             self._check_room()
             run_us, code = self._fate(attempt.order.body)
+            if attempt.order.body == POISON:
+                self.after(run_us, self._poisons, attempt)
+                run_us = SECOND  # it will not live so long
             if run_us > STARTED_US:
                 self.after(STARTED_US, self._started, attempt)
             self.after(run_us, self._exits, attempt, code)
@@ -197,6 +203,12 @@ class Launcher(Process):
             run_us = dice.randint(5 * MS, 2 * SECOND)
         is_bad = dice.random() < (0.5 if body == b"bad" else 0.05)
         return run_us, dice.choice((1, 2, 75, -11, -9)) if is_bad else 0
+
+    def _poisons(self, attempt: Attempt) -> None:
+        """A task kills its worker; it never ends by itself."""
+        if attempt.phase is Phase.RUNNING:
+            self.world.count("workers poisoned")
+            self.on_poison()
 
     def _started(self, attempt: Attempt) -> None:
         if attempt.phase is Phase.RUNNING:

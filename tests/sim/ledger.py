@@ -7,6 +7,7 @@ what policies promise of failures and losses in policy.py.
 
 from typing import Any, NamedTuple
 
+from tests.sim.policy import Policy
 from tests.sim.world import World
 from tq.core import tables
 from tq.core.engine import Finished
@@ -50,6 +51,7 @@ class Ledger:
         self.lost: set[tuple[TaskKey, int]] = set()  # attempts that the store called lost
         self.cancelled: dict[int, bool] = {}  # jobs whose cancel was answered; False again by a retry
         self.steady_ms: dict[str, int] = {}  # of the last turn
+        self._policy = Policy(world, self.ended)
         self._open: list[tuple[dict, object, object]] = []
         self._undo: list[tuple[int, list[tuple[dict, object, object]]]] = []
 
@@ -78,12 +80,15 @@ class Ledger:
         for key, progress in changes.get(tables.PROGRESS, {}).items():
             self._check_progress(key, self.progress.get(key), progress)
             self.put(self.progress, key, progress)
-        for key, record in changes.get(tables.TASK, {}).items():
+        steady_ms = changes[tables.META][()].steady_ms
+        tasks = changes.get(tables.TASK, {})
+        self._check_deaths(tasks)
+        for key, record in tasks.items():
             self._check_task(key, self.tasks.get(key), record, finished.sequence)
+            self._policy.check(key, self.jobs[key[:2]], self.tasks.get(key), record, steady_ms)
             self.put(self.tasks, key, record)
         for job in (key[0] for key in changes.get(tables.FORGOTTEN, {})):
             self._forget(job)
-        steady_ms = changes[tables.META][()].steady_ms
         if steady_ms < self.steady_ms.get("last", 0):
             raise self.world.violated(f"steady time went back, from {self.steady_ms} to {steady_ms}")
         self.put(self.steady_ms, "last", steady_ms)
@@ -150,8 +155,8 @@ class Ledger:
         elif self.cancelled.get(key[0]):
             raise self.world.violated(f"{key} was leased after the cancel of its job was answered")
         job = self.jobs[key[:2]]
-        if after.failures > job.retries + 1 or (job.crash_limit and after.losses > job.crash_limit):
-            raise self.world.violated(f"I6: {key} of {job.retries} retries, crash limit {job.crash_limit}: {after}")
+        if job.crash_limit and after.losses > job.crash_limit:
+            raise self.world.violated(f"I6: {key} of crash limit {job.crash_limit}: {after}")
         if after.state is State.DEAD and after.cause is Cause.NONE:
             raise self.world.violated(f"I6: {key} is dead without a cause")
         if after.phase is Phase.LOST:
@@ -160,6 +165,20 @@ class Ledger:
             self.lost.add((key, after.history[-1].attempt))
         if after.phase is Phase.ENDED and after.state.is_terminal:
             self._check_end(key, after)
+
+    def _check_deaths(self, changed: dict[TaskKey, Task]) -> None:
+        """Look at what a loss has ended in this turn, and at what its worker held beside it until then."""
+        for key, after in changed.items():
+            before = self.tasks.get(key)
+            if before is None or before.state is not State.RUNNING or after.attempt != before.attempt:
+                continue
+            if after.state is State.DEAD and after.cause is Cause.LOST:
+                beside = [
+                    other
+                    for other, task in self.tasks.items()
+                    if task.state is State.RUNNING and task.worker == before.worker and other != key
+                ]
+                self._policy.check_death(key, self.jobs[key[:2]], before, after, beside)
 
     def _check_round(self, key: TaskKey, before: Task | None, after: Task) -> None:
         """A retry by hand begins a new round: of what had ended, with its counters at 0."""

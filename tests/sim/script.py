@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tests.sim.launcher import INPUT, PROFILES
+from tests.sim.launcher import INPUT, POISON, PROFILES
 from tests.sim.ledger import entry_of
 from tests.sim.verbs import Verbs
 from tests.sim.world import World
@@ -18,6 +18,7 @@ DEMANDS: Final = (
     (Demand(), Demand(), Demand(1_000)),
     (Demand(), Demand(1_000), Demand(2_000), Demand(1_000, 1 << 30)),
 )
+BACKOFFS: Final = ((10, 10), (0, 0), (100, 2_000), (1_000, 60_000), (5_000, 5_000))
 QUEUES: Final = (("default",), ("default", "default", "fast"), ("default", "night", "fast"))
 
 
@@ -111,9 +112,9 @@ class Script:
     def _submit(self, stdin_key: str = "") -> v.Submit:
         dice = self.world.dice
         self._submits += 1
-        profile = b"mixed" if stdin_key else dice.choice(PROFILES)
+        profile = b"mixed" if stdin_key else POISON if dice.random() < 0.005 else dice.choice(PROFILES)
         fields: dict[str, Any] = {}
-        if dice.random() < (0.8 if stdin_key else 0.3):  # those of an array share the large input
+        if profile != POISON and dice.random() < (0.8 if stdin_key else 0.3):  # those of an array share the large input
             size = dice.randint(20, 60) if profile == b"short" and dice.random() < 0.4 else dice.randint(1, 9)
             fields |= {
                 "size": size,
@@ -131,8 +132,11 @@ class Script:
             queue="fast" if profile == b"short" and "fast" in self._queues else dice.choice(self._queues),
             priority=dice.choice((0, 0, 0, 10, -10, 100)),
             demand=IMPOSSIBLE if dice.random() < 0.01 else dice.choice(self._demands),
-            crash_limit=dice.choice((0, 1, 2, 3, 3)),
-            retries=dice.choice((0, 3)),
+            crash_limit=dice.choice((1, 2, 3) if profile == POISON else (0, 1, 2, 3, 3)),
+            retries=dice.choice((0, 1, 3)),
+            backoff_ms=dice.choice(BACKOFFS),
+            retry_on=dice.choice(((), (), (1, 127))),
+            no_retry_on=dice.choice(((), (), (2, 75))),
             hold=dice.random() < 0.05,
             stdin_key=stdin_key,
             name=dice.choice(("", "a", "b")),

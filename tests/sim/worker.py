@@ -97,6 +97,7 @@ class Worker(Process):
     def _start_launcher(self) -> None:
         up = Pipe(self, self._from_launcher)
         self.launcher = Launcher(self.world, self.ledger, f"{self.name}/l", self.capacity, up)
+        self.launcher.on_poison = self._poisoned
         self.hands.launcher = self.launcher  # type: ignore[assignment]
         self.line.take_messages()
 
@@ -117,6 +118,10 @@ class Worker(Process):
         self.settle()
         if not self._is_hurrying:
             self.after(self.world.wait_us(50 * MS), self._start_launcher)
+
+    def _poisoned(self) -> None:
+        """A task has killed everything here, itself too."""
+        self.kill(names_predecessor=True)
 
     # ------------------------------------------------------------ the disk
 

@@ -52,6 +52,8 @@ def dispatch(step: Step, *, may_lease: bool = True) -> None:
         if is_unmet:
             # Nobody behind it in the order may refill where it could run; one worker to empty is enough to run alone.
             kept = [to_empty(fitting, step.times.steady_ms)] if lane.alone else fitting
+            if bound is not None and lane.alone:
+                left[lane.queue] -= 1  # its place in the queue is kept as well
             workers = [worker for worker in workers if worker not in kept]
             if not workers:
                 break
