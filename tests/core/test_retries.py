@@ -372,6 +372,16 @@ class TestHistory:
         assert len(house.task(number).history) == 1
         assert house.task(number).phase is Phase.ASSIGNED
 
+    def test_a_requeued_attempt_that_is_lost_leaves_its_line_uncharged(self, house):
+        house.join()
+        number = house.submit()
+        house.started(lone_start(house))
+        house.do(Requeue((str(number),)))
+        house.do(WorkerLost(5, 1))
+        task = house.task(number)
+        (entry,) = task.history
+        assert (entry.attempt, Cause(entry.cause), entry.charged, task.losses) == (1, Cause.LOST, False, 0)
+
     def test_losses_stand_in_it_with_their_charge(self, house):
         house.join()
         number = house.submit()

@@ -1,16 +1,20 @@
 """The loop of the simulated server that ticks: the real lease clock, signs of life, overdue deliveries, and rule I5."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from tests.sim.world import SECOND
 from tq import limits
-from tq.core.vocabulary import WorkerLost
+from tq.core.vocabulary import Retain, WorkerLost
 from tq.server.intake import Request
 from tq.server.lease_clock import LeaseClock
 from tq.wire import messages as m
 
 if TYPE_CHECKING:
     from tests.sim.server import Server
+
+
+RETAIN_TICKS: Final = 15
+KEEPS_MS: Final = (20_000, 60_000)
 
 
 class Beats:
@@ -24,6 +28,7 @@ class Beats:
         self._really_heard_us: dict[int, int] = {}
         self._since_us = 0
         self._due_us = 0
+        self._ticks = 0
 
     def begin(self, owed: tuple[int, ...]) -> None:
         """Tick from now on; who is owed the re-attach window has it."""
@@ -41,6 +46,11 @@ class Beats:
         current = self._server.registry.worker(worker)
         if current is not None and current.peer.session == session:
             self._heard_us[worker] = self._really_heard_us[worker] = self._server.world.now_us
+
+    def excuse(self, for_us: int) -> None:
+        """Everybody stands still for a while: nobody is silent for that."""
+        self._heard_us = {worker: heard_us + for_us for worker, heard_us in self._heard_us.items()}
+        self._really_heard_us = {worker: heard_us + for_us for worker, heard_us in self._really_heard_us.items()}
 
     def _plan(self) -> None:
         server = self._server
@@ -66,6 +76,9 @@ class Beats:
             if session is not None:
                 session.close_session(lost.session, "lost")
         self._check_i5()
+        self._ticks += 1
+        if self._ticks % RETAIN_TICKS == 0:
+            self._inlet.put([Request(Retain(server.world.dice.choice(KEEPS_MS)), "sim")])
         for end in server.ends:
             end.send([m.Beat()])
         for session in server.registry.workers:
@@ -86,6 +99,8 @@ class Beats:
     def _check_i5(self) -> None:
         """Nobody holds attempts who has not been heard for 3 beats, one tick and the time of a turn."""
         server = self._server
+        if server.world.now_us < server.last_slow_us + 2 * server.beat_us:
+            return  # the turn that would take its attempts back waits for a flush
         for worker in server.engine.live.workers.values():
             if worker.held:
                 silent_us = server.world.now_us - self._heard_us.get(worker.worker, server.world.now_us)

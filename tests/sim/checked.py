@@ -3,6 +3,7 @@
 """
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from msgspec.structs import replace
@@ -16,7 +17,19 @@ from tq.core.engine import Bounds, Engine, Finished, Turn
 from tq.core.engine import step as step_module
 from tq.core.task import Phase, State, Task, Trigger, transition
 from tq.core.view import View
-from tq.core.vocabulary import Acted, Answer, AttemptRef, Cancel, Command, Handback, Report, Started, Times, WorkerLost
+from tq.core.vocabulary import (
+    Acted,
+    Answer,
+    AttemptRef,
+    Cancel,
+    Command,
+    Handback,
+    Report,
+    Retain,
+    Started,
+    Times,
+    WorkerLost,
+)
 
 Moves = dict[tuple[State, Trigger], int]
 
@@ -48,11 +61,12 @@ class CheckedEngine(Engine):
         super().__init__(view, bounds)
         self.ledger = ledger
         self.promises = Promises(ledger)
+        self.boot_ms: Callable[[], int] = lambda: 0  # what the clock says that goes on while the machine sleeps
         self._begun = (0, 0)  # the last turn: its steady ms, and when that was
 
     def begin(self, times: Times) -> "CheckedTurn":
         """Begin a turn that is watched: in one life, steady time passes as time does, whatever the wall clock says."""
-        now_ms = self.ledger.world.now_us // 1_000
+        now_ms = self.boot_ms()
         steady_ms, then_ms = self._begun
         if then_ms and times.steady_ms - steady_ms != now_ms - then_ms:
             raise self.ledger.world.violated(f"steady time went from {self._begun} to {(times.steady_ms, now_ms)}")
@@ -75,6 +89,8 @@ class CheckedTurn(Turn):
         return answer
 
     def _apply(self, command: Command, submitter: str) -> Answer | None:
+        if isinstance(command, Retain):
+            return self._apply_retain(command)
         if isinstance(command, Verb):
             return self._apply_verb(command)
         if isinstance(command, Report | Handback | Started | WorkerLost):
@@ -84,6 +100,19 @@ class CheckedTurn(Turn):
             if not isinstance(command, WorkerLost):
                 return self._apply_word(command)
         return super().apply(command, submitter)
+
+    def _apply_retain(self, command: Retain) -> Answer | None:
+        """The janitor takes what ended long enough ago, and no dead letters."""
+        before = dict(self._overlay.changes.get(tables.FORGOTTEN, {}))
+        answer = super().apply(command)
+        for key in self._overlay.changes.get(tables.FORGOTTEN, {}).keys() - before.keys():
+            progress = self._overlay.below.get(tables.PROGRESS, (key[0], 0))
+            self._engine.ledger.world.count("jobs forgotten by the janitor")
+            if progress is not None and progress.ended_ms > self.times.wall_ms - command.keep_ms:
+                raise self._violated(f"{command} at {self.times} removed job {key[0]}: {progress}")
+            if progress is not None and progress.counts[State.DEAD]:
+                raise self._violated(f"{command} removed the dead letters of job {key[0]}: {progress}")
+        return answer
 
     def _apply_verb(self, command: Verb) -> Answer:
         """A dry run says what the command would do, and changes nothing; the command does that, to what it means."""

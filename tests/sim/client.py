@@ -162,6 +162,8 @@ class Client(Process):
         """A wait that is not answered is for something that has not ended, unless somebody stood still or was cut."""
         server, end = self.server, self.end
         is_quiet = self._asked == (server.lives, server.freezes) and not self._was_frozen and end is not None
+        if self.world.now_us < server.last_slow_us + 2 * SILENT_US:
+            return
         if not is_quiet or end.is_cut or end.peer.is_cut or not server.is_listening:
             return
         for text in wait.ids:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _FLUSHES_US: Final = (100, 400, 1_000, 5_000)
 _SLOW_US: Final = 200 * MS
+_SLOWEST_US: Final = 5_000 * MS
 _NEWS_US: Final = 50
 
 
@@ -21,19 +22,30 @@ class Committer:
 
     def __init__(self, server: "Server") -> None:
         self._server = server
+        self.slow_until_us = 0
+        self.fails_next = False
 
     def flush(self, sequence: int) -> None:
         """Begin to flush everything up to this sequence."""
-        world = self._server.world
+        server, world = self._server, self._server.world
         took_us = _SLOW_US if world.chance(0.01) else world.dice.choice(_FLUSHES_US)
-        self._server.after(took_us, self._ends, sequence)
+        if world.now_us < self.slow_until_us:
+            took_us = world.dice.randint(_SLOW_US, _SLOWEST_US)
+            server.last_slow_us = world.now_us + took_us
+        server.after(took_us, self._ends, sequence)
 
     def _ends(self, sequence: int) -> None:
         server = self._server
         try:
-            server.disk.flush(sequence)
+            self._flush(sequence)
         except StoreError as error:
             server.after(_NEWS_US, server.pipeline.fail, error)
             return
         server.ledger.flushed(sequence)
         server.after(_NEWS_US, server.pipeline.flushed, sequence)
+
+    def _flush(self, sequence: int) -> None:
+        if self.fails_next:
+            self.fails_next, self._server.has_failed = False, True
+            raise StoreError("input/output error at a flush")
+        self._server.disk.flush(sequence)

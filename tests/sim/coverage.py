@@ -34,8 +34,8 @@ NEVER_IN: Final = (
 NOT_GIVEN: Final[dict[type, str]] = {
     v.Logs: "answered at the edge, from the store",
     v.StoreStatistics: "answered at the edge, from the store",
+    v.Backup: "answered at the edge, from the store",
     v.Dispatch: "every turn ends with it",
-    v.Retain: "the janitor's; see test_verbs.py of the core",
 }
 KINDS_OF_COMMANDS: Final = tuple(kind for kind in get_args(v.Command) if kind not in NOT_GIVEN)
 
@@ -64,6 +64,10 @@ SIGHTS: Final = (
     "losses not charged",
     "deaths by loss",
     "workers poisoned",
+    "cut off",
+    "drains with a deadline",
+    "worker_troubles",
+    "jobs forgotten by the janitor",
     "sweeps kept",
     "turns lost in a crash",
     "turns that a crash kept though nobody was told",

@@ -57,6 +57,46 @@ def server_freeze(cast: Cast) -> bool:
     return True
 
 
+def server_crash_in_a_row(cast: Cast) -> bool:
+    """Kill the server, and again soon after each of its next starts: also while workers reconcile."""
+    cast.server.crash("crashes")
+    cast.server.doomed = cast.world.dice.randint(1, 3)
+    return True
+
+
+def freeze_everything(cast: Cast) -> bool:
+    """Let everybody stand still: nobody is to be called lost for that."""
+    for_us = cast.time_us()
+    cast.server.freezes += 1
+    cast.server.freeze(for_us)
+    cast.server.beats.excuse(for_us)
+    launchers = [worker.launcher for worker in cast.workers if worker.launcher is not None]
+    for process in (*cast.workers, *launchers, *cast.clients):
+        process.freeze(for_us)
+    return True
+
+
+def suspend(cast: Cast) -> bool:
+    """Let the machine sleep: both clocks have gone on when it wakes, but not the one that sleeps are measured by."""
+    for_ms = cast.world.dice.choice((10_000, 3_600_000, 30 * 3_600_000))
+    cast.server.freezes += 1  # who compares times must not
+    cast.server.boot_skew_ms += for_ms
+    cast.server.wall_skew_ms += for_ms
+    return True
+
+
+def slow_flushes(cast: Cast) -> bool:
+    """Let each flush take as long as some beats, for a while."""
+    cast.server.committer.slow_until_us = cast.world.now_us + cast.time_us()
+    return True
+
+
+def failing_flush(cast: Cast) -> bool:
+    """Let one flush fail; the next would work again, and would say nothing of what is lost."""
+    cast.server.committer.fails_next = True
+    return True
+
+
 def store_failure(cast: Cast) -> bool:
     """Let every later write and flush fail."""
     cast.server.disk.fail("input/output error")
@@ -105,6 +145,15 @@ def launcher_death(cast: Cast) -> bool:
     if worker is None or worker.launcher is None or worker.launcher.is_dead:
         return False
     worker.kill_launcher()
+    return True
+
+
+def worker_trouble(cast: Cast) -> bool:
+    """Let a worker be unable to start anything for a while."""
+    worker = cast.worker()
+    if worker is None or worker.launcher is None:
+        return False
+    worker.launcher.trouble(cast.time_us())
     return True
 
 
@@ -159,6 +208,13 @@ def client_cut(cast: Cast, *, is_half: bool) -> bool:
     return client.cut(near_notices=not is_half, far_notices=cast.world.chance(0.5))
 
 
+def client_freeze(cast: Cast) -> bool:
+    """Let a client stand still."""
+    cast.server.freezes += 1  # who compares times must not
+    cast.world.dice.choice(cast.clients).freeze(cast.time_us())
+    return True
+
+
 def submit_twice(cast: Cast) -> bool:
     """Send a submit once more."""
     return cast.world.dice.choice(cast.clients).duplicate()
@@ -166,9 +222,14 @@ def submit_twice(cast: Cast) -> bool:
 
 KINDS: Final[dict[str, Callable[[Cast], bool]]] = {
     "server crash": server_crash,
+    "server crash in a row": server_crash_in_a_row,
     "server stop": server_stop,
     "server freeze": server_freeze,
+    "everything freezes": freeze_everything,
+    "machine suspended": suspend,
     "store failure": store_failure,
+    "flush fails once": failing_flush,
+    "flushes are slow": slow_flushes,
     "disk nearly full": disk_full,
     "wall clock jump": clock_jump,
     "worker kill, successor names it": lambda cast: worker_kill(cast, names=True),
@@ -176,6 +237,7 @@ KINDS: Final[dict[str, Callable[[Cast], bool]]] = {
     "worker freeze": lambda cast: worker_freeze(cast, with_launcher=False),
     "worker freeze, launcher too": lambda cast: worker_freeze(cast, with_launcher=True),
     "launcher death": launcher_death,
+    "worker in trouble": worker_trouble,
     "worker told to leave": worker_leave,
     "worker cut": worker_cut,
     "worker half-open at the server": lambda cast: worker_cut(cast, far=False),
@@ -185,5 +247,6 @@ KINDS: Final[dict[str, Callable[[Cast], bool]]] = {
     "held set goes wrong at the server": wrong_held,
     "client cut": lambda cast: client_cut(cast, is_half=False),
     "client half-open": lambda cast: client_cut(cast, is_half=True),
+    "client freeze": client_freeze,
     "submit sent twice": submit_twice,
 }

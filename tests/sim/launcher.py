@@ -1,15 +1,15 @@
 """The simulated launcher: the real queues by lane and the real frames; only the processes are made up.
 
 How long a process runs and how it ends are dice, by the profile that its body names: `short` tasks take milliseconds,
-`mixed` ones now and then much longer, `long` ones seconds; `bad` ones fail often, and a `poison` one kills its worker
-and everything that runs there.
+`mixed` ones now and then much longer, `long` ones seconds; `bad` ones fail often, a `poison` one kills its worker and
+everything that runs there, and a `bound` one was submitted with `--if-cut stop`.
 """
 
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.sim.ledger import Ledger
+from tests.sim.ledger import BOUND, Ledger
 from tests.sim.world import MS, SECOND, Process, World
 from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef, Capacity, End
@@ -21,7 +21,7 @@ PIPE_US: Final = 30
 STARTED_US: Final = 20 * MS
 KILL_AFTER_US: Final = 4 * SECOND
 INPUT: Final = b"what the task reads"  # of every task that has a large input
-PROFILES: Final = (b"short", b"short", b"mixed", b"long", b"bad")
+PROFILES: Final = (b"short", b"short", b"mixed", b"long", b"bad", BOUND)
 POISON: Final = b"poison"
 
 
@@ -90,6 +90,8 @@ class Launcher(Process):
         self.on_poison: Callable[[], None] = lambda: None
         self._lanes = Lanes()
         self._inputs: dict[int, bytes] = {}
+        self._until_us = 0  # of the worker's lease
+        self._trouble_until_us = 0
         self._ends: list[End] = []
         self._outputs: list[frames.Output] = []
 
@@ -120,6 +122,9 @@ class Launcher(Process):
                 self._recall(message)
             case frames.Input():
                 self._inputs[message.blob] = self._inputs.get(message.blob, b"") + message.data
+            case frames.Lease():
+                self._until_us = max(self._until_us, int(message.until_s * SECOND))
+                self._guard()
             case frames.Forget():
                 self._inputs.pop(message.blob, None)
         self._start()
@@ -131,6 +136,24 @@ class Launcher(Process):
         new = [Attempt(one.attempt, order, one.entry) for one in spawn.attempts if one.attempt not in self.held]
         self.held.update((attempt.ref, attempt) for attempt in new)
         self._lanes.add(spawn.lane, spawn.width, new)  # type: ignore[arg-type]  # has what the queue looks at
+        if spawn.body == BOUND:
+            self._guard()
+
+    def _guard(self) -> None:
+        """Look again when the lease is over: what is bound to it must end then (worker/guard.py)."""
+        self.after(max(self._until_us - self.world.now_us, 0), self._cut_off)
+
+    def _cut_off(self) -> None:
+        if self.world.now_us < self._until_us:
+            return
+        bound = [attempt for attempt in self.held.values() if attempt.order.body == BOUND]
+        waiting = tuple(attempt.ref for attempt in bound if attempt.phase is Phase.QUEUED)
+        self._recall(frames.Recall(waiting))
+        for attempt in bound:
+            if attempt.phase is Phase.RUNNING:
+                self.world.count("cut off")
+                attempt.cause = attempt.cause or Cause.CUT_OFF
+                self._exits(attempt, -9)
 
     def _stop(self, stop: frames.Stop) -> None:
         for ref in stop.attempts:
@@ -166,9 +189,10 @@ class Launcher(Process):
             if attempt is None:
                 return
             attempt.phase = Phase.RUNNING
-            if self.world.chance(0.01 if not self.world.is_calm else 0):
+            is_in_trouble = self.world.now_us < self._trouble_until_us
+            if is_in_trouble or self.world.chance(0.01 if not self.world.is_calm else 0):
                 self._release(attempt)
-                if self.world.chance(0.5):
+                if is_in_trouble or self.world.chance(0.5):
                     self.up.send(frames.Recalled((attempt.ref,), Cause.WORKER_TROUBLE, "out of descriptors"))
                 else:
                     cause, code = self.world.dice.choice(((Cause.SPAWN_FAILED, 127), (Cause.CWD_MISSING, 125)))
@@ -180,7 +204,7 @@ class Launcher(Process):
             self._check_room()
             run_us, code = self._fate(attempt.order.body)
             if attempt.order.body == POISON:
-                self.after(run_us, self._poisons, attempt)
+                self.after(min(run_us, 50 * MS), self._poisons, attempt)
                 run_us = SECOND  # it will not live so long
             if run_us > STARTED_US:
                 self.after(STARTED_US, self._started, attempt)
@@ -193,11 +217,15 @@ class Launcher(Process):
         if cpus > self.capacity.cpus_milli or memory > self.capacity.mem_bytes:
             raise self.world.violated(f"I8: {running} want {cpus} CPUs/1000, {memory} bytes of {self.capacity}")
 
+    def trouble(self, for_us: int) -> None:
+        """Let nothing be started here for a while: no descriptors, no memory."""
+        self._trouble_until_us = self.world.now_us + for_us
+
     def _fate(self, body: bytes) -> tuple[int, int]:
         dice = self.world.dice
         if body == b"short" or (body == b"mixed" and dice.random() < 0.9):
             run_us = dice.randint(MS, 8 * MS)
-        elif body == b"long":
+        elif body in (b"long", BOUND):
             run_us = dice.randint(50 * MS, 6 * SECOND)
         else:
             run_us = dice.randint(5 * MS, 2 * SECOND)

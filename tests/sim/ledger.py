@@ -5,7 +5,8 @@ knows what workers really did, and what clients were really told. What the verbs
 what policies promise of failures and losses in policy.py.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
 from tests.sim.policy import Policy
 from tests.sim.world import World
@@ -17,6 +18,7 @@ from tq.core.vocabulary import AttemptRef, Held, Joined
 from tq.store.seam import Store
 
 ATTEMPTS_MAX = 1_000  # of one task: recalls make some dozens
+BOUND: Final = b"bound"  # the body of a job that was submitted with `--if-cut stop`
 TaskKey = tuple[int, int, int]
 
 
@@ -51,6 +53,7 @@ class Ledger:
         self.lost: set[tuple[TaskKey, int]] = set()  # attempts that the store called lost
         self.cancelled: dict[int, bool] = {}  # jobs whose cancel was answered; False again by a retry
         self.steady_ms: dict[str, int] = {}  # of the last turn
+        self.frozen: Callable[[AttemptRef], bool] = lambda _: False  # whether nobody could have stopped its process
         self._policy = Policy(world, self.ended)
         self._open: list[tuple[dict, object, object]] = []
         self._undo: list[tuple[int, list[tuple[dict, object, object]]]] = []
@@ -215,6 +218,8 @@ class Ledger:
         older = min(ref.attempt, other.attempt) if other is not None else 0
         if other is not None and (ref.task, older) not in self.lost:
             raise self.world.violated(f"{ref} starts while {other} runs, which nobody has called lost")
+        if other is not None and job.body == BOUND and not self.frozen(other):
+            raise self.world.violated(f"{ref} starts while {other} runs, and was to stop when it was cut off")
         if other is None or other.attempt < ref.attempt:
             self.running[ref.task] = ref
 

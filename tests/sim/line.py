@@ -68,6 +68,8 @@ class Line:
         self._waiting: deque[m.Message] = deque()  # read and not handled
         self._tries = 0
         self._session = 0
+        self._sent_s: dict[int, float] = {}  # beats that are not answered, by number
+        self._listed_s = 0.0
 
     def pause(self) -> None:
         """Full jitter; who holds attempts comes back sooner."""
@@ -116,10 +118,12 @@ class Line:
         self._is_heard = True
         self._silent = 0
         self._waiting_for = (0, 0)
+        self._sent_s, self._beats = {}, 0
         self._beat_due_us = self.worker.world.now_us + self._beat_us
         end.on_messages = self._receive
         self.worker.hands.link = Wire(self.worker, end)  # type: ignore[assignment]
         self.worker.hands.output.new_connection()
+        self._listed_s = self.worker.world.now_us / SECOND
         self.worker.hands.carry_out(self.worker.slots.connected())
         self.worker.after(self._beat_us, self._beat, end)
         self._receive(rest)
@@ -139,21 +143,31 @@ class Line:
                     hands.take_blob(message)
                 case m.Reconciled():
                     carry_through(hands.send_output())
+                    self._renew(self._listed_s)
                     hands.carry_out(hands.slots.receive(message))
                     self._tries = 0
                     self.worker.directory.last_worker = self.worker.id
                     self.worker.world.count("reconciled")
-                case m.ReconcileAgain():
+                case m.Beat() if message.number in self._sent_s:
+                    self._renew(self._sent_s.pop(message.number))
+                case m.DrainWorker():
                     hands.carry_out(hands.slots.receive(message))
+                    self.worker.drain(message)
                 case _:
                     hands.carry_out(hands.slots.receive(message))
         self.worker.settle()
+
+    def _renew(self, sent_s: float) -> None:
+        """What was sent then has been heard: the server waits for three beats after it."""
+        self.worker.hands.renew(sent_s + limits.missed_beats_max * self._beat_us / SECOND)
 
     def _beat(self, end: End) -> None:
         if self.end is not end or self.worker.hands.link is None:
             return
         is_late = self.worker.world.now_us - self._beat_due_us > self._beat_us
-        self.worker.hands.link.send_nowait(self.worker.slots.beat())
+        self._beats += 1
+        self._sent_s[self._beats] = self.worker.world.now_us / SECOND
+        self.worker.hands.link.send_nowait(self.worker.slots.beat(self._beats))
         self._silent = 0 if self._is_heard or is_late else self._silent + 1
         self._is_heard = False
         if self._silent >= limits.missed_beats_max or self._is_unacknowledged(is_late=is_late):

@@ -83,6 +83,7 @@ class Run:
         self.ledger = Ledger(world)
         network = Network(world, is_encoded=seed % 8 == 3)
         self.server = Server(world, network, self.ledger, disk, bounds, BEAT_US, check_every)
+        self.ledger.frozen = self._is_frozen
         self.workers = [
             Worker(world, self.ledger, self.server, f"worker{number}", self._capacity(number))
             for number in range(world.dice.randint(2, 4))
@@ -93,6 +94,11 @@ class Run:
         ]
         self.faults = Faults(Cast(world, self.server, self.workers, self.clients), faults, commands)
         self.wanted_faults = faults
+
+    def _is_frozen(self, ref: v.AttemptRef) -> bool:
+        """Whether the launcher that has this attempt stands still."""
+        launchers = [worker.launcher for worker in self.workers if worker.launcher is not None]
+        return any(launcher.is_frozen and ref in launcher.held for launcher in launchers)
 
     def _capacity(self, number: int) -> v.Capacity:
         dice = self.world.dice

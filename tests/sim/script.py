@@ -152,4 +152,4 @@ class Script:
         if not workers:
             return []
         self._drained.append(f"w{self.world.dice.choice(workers):016x}")
-        return [v.Drain(self._drained[-1])]
+        return [v.Drain(self._drained[-1], deadline_ms=self.world.dice.choice((-1, 0, 1_000, 5_000)))]

@@ -55,7 +55,9 @@ class Server(Process):
         self.commands = 0
         self.lives = 0
         self.checks = Checks(world, check_every)
-        self.wall_skew_ms = 0
+        self.wall_skew_ms = self.boot_skew_ms = 0
+        self.doomed = 0  # crashes that are still to come, each soon after a start
+        self.last_slow_us = 0  # until when a flush has been slow
         self.freezes = 0
 
     # ------------------------------------------------------------ life and death
@@ -65,11 +67,14 @@ class Server(Process):
         self.lives += 1
         self.is_up = True
         self.engine = CheckedEngine(self.disk, self.bounds, self.ledger)
+        self.engine.boot_ms = self._now_boot_ms
         self.intake = Intake()
         self.registry = Registry()
         self.beats = Beats(self)
         self.ends: list[End] = []
         self.is_disk_low = False
+        self.has_failed = False  # a flush of this life did
+        self.committer = Committer(self)
         self.clock = Clock(self.disk.get(tables.META, ()), self.now_wall_ms, self._now_boot_ms)
         self._lap_ms = 0.0
         self._is_driving = self._is_woken = False
@@ -79,7 +84,7 @@ class Server(Process):
             self.intake,
             times=self.clock.times,
             lap_ms=self._lap,
-            flush=Committer(self).flush,
+            flush=self.committer.flush,
             release=self._release,
             on_bug=self._on_bug,
         )
@@ -87,6 +92,9 @@ class Server(Process):
         self._steps: Iterator[Point] = self.pipeline.steps(self.world.dice.getrandbits(63) | 1, self._recovered)
         self.world.tell_all(self.name, f"starts, life {self.lives}, at sequence {self.disk.sequence}")
         self.after(1, self._drive)
+        if self.doomed:
+            self.doomed -= 1
+            self.after(self.world.wait_us(400 * MS), self.crash, "crashes again")
 
     def crash(self, reason: str) -> None:
         """Die on the spot: what was not flushed is lost, but for a random part of its beginning."""
@@ -138,7 +146,7 @@ class Server(Process):
         return WALL_MS + self.wall_skew_ms + self.world.now_us // MS
 
     def _now_boot_ms(self) -> int:
-        return self.world.now_us // MS
+        return self.boot_skew_ms + self.world.now_us // MS
 
     def _lap(self) -> float:
         self._lap_ms += self.world.dice.random() * 0.6
@@ -210,6 +218,8 @@ class Server(Process):
 
     def check_durable(self, what: str) -> None:
         """Nothing of a turn may leave before its flush, nor any read that could have seen it."""
+        if self.has_failed:
+            raise self.world.violated(f"{what} leaves after a flush has failed: the first error is the last word")
         if self.disk.sequence != self.disk.flushed:
             raise self.world.violated(
                 f"{what} leaves while turn {self.disk.sequence} is written and only {self.disk.flushed} is on disk"

@@ -50,7 +50,7 @@ class WorkerSession:
                 case m.Beat():
                     answers = peer.beat(message)
                     server.world.count("lists asked for again", len(answers))
-                    self.end.send(answers)
+                    self.end.send([m.Beat(number=message.number), *answers])
                 case m.Output():
                     self._output(message)
                 case m.GetBlob() if self._may_read(message.blob):

@@ -58,6 +58,7 @@ class Worker(Process):
         self.line = Line(self)
         self._is_writing = False
         self._is_hurrying = False
+        self._drains = 0
         self._start_launcher()
         self.line.pause()
 
@@ -145,6 +146,18 @@ class Worker(Process):
                     self.world.count("results aside", len(instruction.ends))
 
     # ------------------------------------------------------------ leaving
+
+    def drain(self, message: m.DrainWorker) -> None:
+        """Stop what still runs when the deadline of a drain has come, unless another word came first."""
+        self._drains += 1
+        if message.on and message.deadline_ms >= 0:
+            self.after(message.deadline_ms * MS, self._drain_due, self._drains)
+
+    def _drain_due(self, number: int) -> None:
+        if number == self._drains and self.slots.is_draining:
+            self.world.count("drains with a deadline")
+            self.hands.carry_out(self.slots.stop_all(Cause.DRAIN))
+            self.settle()
 
     def leave(self) -> None:
         """Leave as on SIGTERM: drain, then stop what is left, say goodbye; a successor starts."""

@@ -155,7 +155,7 @@ def lose(step: Step, key: TaskKey, task: Task, *, charged: bool) -> None:
         step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, 0, 0))
         return
     if is_requeued(task):
-        give_back(step, key, task)
+        give_back(step, key, task, Cause.LOST)
         return
     losses = task.losses + charged
     job = step.job(key[:2])
