@@ -80,31 +80,34 @@ def idle_beside_work(live: Live, steady_ms: int) -> str:
     A lane that finds no room holds the workers back on which it could run. Which lane came first is not looked at.
     """
     workers = [worker for worker in live.workers.values() if worker.may_lease(steady_ms)]
-    ready = [(number, lane) for number, lane in live.lanes.items() if lane.ready and not is_shut(live, lane)]
+    ready = [number for number, lane in live.lanes.items() if lane.ready]
     if not ready or not any(worker.slots_used < worker.capacity.slots for worker in workers):
         return ""
     fits = {
-        number: [worker for worker in workers if could_fit(worker, lane.queue, lane.demand)] for number, lane in ready
+        number: [worker for worker in workers if could_fit(worker, live.lanes[number].queue, live.lanes[number].demand)]
+        for number in ready
     }
     rooms = {
-        number: {worker.worker for worker in fits[number] if has_room(live, worker, lane)} for number, lane in ready
+        number: {worker.worker for worker in fits[number] if has_room(live, worker, live.lanes[number])}
+        for number in ready
     }
-    if not any(rooms.values()):
+    ready = [number for number in ready if not is_shut(live, live.lanes[number], has_room=bool(rooms[number]))]
+    if not any(rooms[number] for number in ready):
         return ""
     held: set[int] = set()
     before = -1
     while len(held) != before:
         before = len(held)
-        for number, _ in ready:
+        for number in ready:
             if not rooms[number] - held:
                 held.update(worker.worker for worker in fits[number])
-    for number, _ in ready:
+    for number in ready:
         for worker in sorted(rooms[number] - held):
             return f"liveness: w{worker:x} has room for lane {number}, which has ready work; {_scene(live)}"
     return ""
 
 
-def is_shut(live: Live, lane: Lane) -> bool:
+def is_shut(live: Live, lane: Lane, *, has_room: bool) -> bool:
     """Whether nothing of a lane may start: its queue is paused, or runs as many as it may, or keeps its last places for
     what else waits to run alone.
     """
@@ -114,6 +117,8 @@ def is_shut(live: Live, lane: Lane) -> bool:
     others = [other for other in live.lanes.values() if other.queue == lane.queue]
     running = sum(other.counts[State.RUNNING] for other in others)
     kept = sum(other.alone and other.ready > 0 for other in others if other is not lane)
+    if lane.alone and not has_room:
+        kept = 0  # it may be the one that they are kept for
     return settings.paused or 0 < settings.max <= running + kept
 
 

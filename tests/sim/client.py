@@ -120,7 +120,7 @@ class Client(Process):
         if not isinstance(submit, v.Submit) or message.request != self._request:
             return
         assert isinstance(message.answer, v.Submitted)
-        if "key_conflict" in self.expects:
+        if "key_conflict" in self.expects and self.ledger.told[submit.key].job not in self.ledger.gone:
             raise self.world.violated(f"key {submit.key} was accepted for another request: {message.answer}")
         if submit.key:
             self.ledger.acknowledged(submit.key, Told(int(message.answer.id), submit.size))

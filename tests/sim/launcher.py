@@ -92,6 +92,7 @@ class Launcher(Process):
         self._inputs: dict[int, bytes] = {}
         self._until_us = 0  # of the worker's lease
         self._trouble_until_us = 0
+        self._is_cutting = False
         self._ends: list[End] = []
         self._outputs: list[frames.Output] = []
 
@@ -144,8 +145,9 @@ class Launcher(Process):
         self.after(max(self._until_us - self.world.now_us, 0), self._cut_off)
 
     def _cut_off(self) -> None:
-        if self.world.now_us < self._until_us:
+        if self.world.now_us < self._until_us or self._is_cutting:
             return
+        self._is_cutting = True
         bound = [attempt for attempt in self.held.values() if attempt.order.body == BOUND]
         waiting = tuple(attempt.ref for attempt in bound if attempt.phase is Phase.QUEUED)
         self._recall(frames.Recall(waiting))
@@ -154,6 +156,7 @@ class Launcher(Process):
                 self.world.count("cut off")
                 attempt.cause = attempt.cause or Cause.CUT_OFF
                 self._exits(attempt, -9)
+        self._is_cutting = False
 
     def _stop(self, stop: frames.Stop) -> None:
         for ref in stop.attempts:
@@ -184,6 +187,7 @@ class Launcher(Process):
     # ------------------------------------------------------------ start and end
 
     def _start(self) -> None:
+        self._cut_off()  # who stood still may be late for it
         while self.live < self.capacity.slots:
             attempt: Any = self._lanes.take()
             if attempt is None:
