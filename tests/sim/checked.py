@@ -110,7 +110,7 @@ class CheckedTurn(Turn):
             self._engine.ledger.world.count("jobs forgotten by the janitor")
             if progress is not None and progress.ended_ms > self.times.wall_ms - command.keep_ms:
                 raise self._violated(f"{command} at {self.times} removed job {key[0]}: {progress}")
-            if progress is not None and progress.counts[State.DEAD]:
+            if progress is not None and progress.counts[State.DEAD] > progress.purged:
                 raise self._violated(f"{command} removed the dead letters of job {key[0]}: {progress}")
         return answer
 
@@ -162,7 +162,7 @@ class CheckedTurn(Turn):
         if bool(sweeps) is not answer.sweeping:
             raise self._violated(f"{command} has begun the sweeps {sweeps}, and answered {answer}")
         self._engine.promises.given(command, subjects, sweeps, self._overlay)
-        if isinstance(command, Cancel) and command.where is None:
+        if isinstance(command, Cancel) and command.ids and command.where is None:
             for job, member in subjects:
                 if member == WHOLE:
                     ledger.put(ledger.cancelled, job, True)

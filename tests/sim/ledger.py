@@ -8,6 +8,8 @@ what policies promise of failures and losses in policy.py.
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from msgspec.structs import replace
+
 from tests.sim.policy import Policy
 from tests.sim.world import World
 from tq.core import tables
@@ -146,7 +148,7 @@ class Ledger:
         attempt, lease, rounds = (before.attempt, before.lease, before.round) if before else (0, 0, 1)
         if after.round != rounds:
             self._check_round(key, before, after)
-        elif before is not None and before.state.is_terminal and after != before:
+        elif before is not None and before.state.is_terminal and after != replace(before, purged=after.purged):
             raise self.world.violated(f"I3: {key} ended as {before.state.name} and then became {after}")
         if after.attempt == attempt:
             if after.lease != lease:

@@ -15,9 +15,9 @@ from tq.core import tables
 from tq.core.job import Job, Progress
 from tq.core.task import Cause, Phase, State, Task
 from tq.core.view import Overlay
-from tq.core.vocabulary import Acted, Cancel, Forget, Hold, Release, Requeue, Retry, SetPriority, Where
+from tq.core.vocabulary import Acted, Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority, Where
 
-Verb = Cancel | Hold | Release | Requeue | Retry | SetPriority | Forget
+Verb = Cancel | Hold | Release | Requeue | Retry | SetPriority | Forget | Purge
 WHOLE: Final = -1  # in the place of a member: the job itself
 GAVE_UP: Final = (State.DEAD, State.CANCELLED, State.SKIPPED, State.EXPIRED)
 _ID: Final = re.compile(r"(\d+)(?:\.(\d+)(?:-(\d+))?)?")
@@ -43,13 +43,29 @@ class Seen(NamedTuple):
         """Whether the job is forgotten, or about to be."""
         return self.progress is None or self.progress.forgetting
 
-    def shows(self, states: tuple[str, ...]) -> bool:
-        """Whether a whole job has a task in one of these states (none named: any)."""
+    @property
+    def is_letter(self) -> bool:
+        """Whether it is in the dead letter queue."""
+        return self.task is not None and self.task.state is State.DEAD and not self.task.purged
+
+    def is_meant(self, where: Where) -> bool:
+        """Whether a filter means this task."""
+        if where.states and self.state not in _states(where.states):
+            return False
+        if where.cause and (self.task is None or self.task.cause is not Cause[where.cause.upper()]):
+            return False
+        return self.is_letter or not where.is_letter
+
+    def shows(self, where: Where) -> bool:
+        """Whether a whole job has a task that a filter means by its state, or a dead letter if it means those."""
+        states = where.states
         assert self.progress is not None
         counts = list(self.progress.counts)
         if self.progress.hold:
             counts[State.HELD] += counts[State.QUEUED]
             counts[State.QUEUED] = 0
+        if where.is_letter and self.progress.counts[State.DEAD] == self.progress.purged:
+            return False
         return not states or any(counts[state] for state in _states(states))
 
 
@@ -76,11 +92,11 @@ class Promise:
         """Whether the verb has nothing more to do here: it has done it, or does not mean the subject any more."""
         where = self.command.where or Where()
         before = before or self.before[subject]
-        if seen.is_gone or seen.progress is None or not seen.shows(where.states):
+        if seen.is_gone or seen.progress is None or not seen.shows(where):
             return True
         if subject[1] == WHOLE:
             return self._is_job_kept(seen.progress)
-        return (bool(where.states) and seen.state not in _states(where.states)) or self._is_task_kept(seen, before)
+        return not seen.is_meant(where) or self._is_task_kept(seen, before)
 
     def _is_job_kept(self, progress: Progress) -> bool:
         match self.command:
@@ -102,6 +118,8 @@ class Promise:
             case Requeue():
                 is_other = task is None or before.task is None or task.attempt != before.task.attempt
                 return seen.state is not State.RUNNING or is_stopping or is_other
+            case Purge():
+                return not seen.is_letter
             case _:  # Retry
                 may = (*GAVE_UP, State.SUCCEEDED) if isinstance(self.command, Retry) and self.command.force else GAVE_UP
                 return seen.state not in may or (task.round if task else 1) != (before.task.round if before.task else 1)
@@ -131,17 +149,19 @@ class Promises:
         return found
 
     def _meant(self, overlay: Overlay, command: Verb) -> Iterator[tuple[int, range | None]]:
-        if command.where is not None:
+        where = command.where or Where()
+        if not command.ids:
             for key, job in overlay.scan(tables.JOB, (0,), (1 << 63,), 1 << 31):
                 progress = overlay.get(tables.PROGRESS, key)
-                if progress is not None and _matches(command.where, job, progress):
+                if progress is not None and _matches(where, job, progress):
                     yield key[0], None
-            return
         for text in command.ids:
             match = _ID.fullmatch(text)
             assert match is not None, text
-            job = overlay.get(tables.JOB, (int(match[1]), 0))
-            if job is None or match[2] is None:
+            job, progress = (overlay.get(table, (int(match[1]), 0)) for table in (tables.JOB, tables.PROGRESS))
+            if job is None or progress is None or not _matches(where, job, progress):
+                continue
+            if match[2] is None:
                 yield int(match[1]), None
             else:
                 last = int(match[3] or match[2])
@@ -199,7 +219,7 @@ def seen(overlay: Overlay, subject: Subject) -> Seen:
 def counts(command: Verb, before: dict[Subject, Seen], overlay: Overlay) -> Acted:
     """Return what a command that was done at once must have answered, but for `unchanged`: counted by what changed."""
     done = stopping = 0
-    states = command.where.states if command.where else ()
+    where = command.where or Where()
     for subject, was in before.items():
         assert was.progress is not None
         if (subject[1] == WHOLE) is not isinstance(command, WHOLES):
@@ -213,7 +233,9 @@ def counts(command: Verb, before: dict[Subject, Seen], overlay: Overlay) -> Acte
             done += now.progress is not None and was.progress.hold is not now.progress.hold
         elif isinstance(command, Retry):
             done += was.state.is_terminal and not now.state.is_terminal
-        elif not states or was.state in _states(states):
+        elif isinstance(command, Purge):
+            done += was.is_letter and not now.is_letter
+        elif was.is_meant(where):
             done += was.state is not now.state and now.state is State.CANCELLED
             stopping += _is_asked(command, was.task, now.task)
     return Acted(done, stopping)
@@ -228,7 +250,7 @@ def _is_asked(command: Verb, was: Task | None, now: Task | None) -> bool:
 
 def _matches(where: Where, job: Job, progress: Progress) -> bool:
     is_named = where.queue in ("", job.queue) and where.name in ("", job.name)
-    return is_named and (not where.tag or where.tag in job.tags) and Seen(progress).shows(where.states)
+    return is_named and (not where.tag or where.tag in job.tags) and Seen(progress).shows(where)
 
 
 def _place(job: Job, value: int) -> int:

@@ -70,7 +70,7 @@ class Script:
             return [v.Wait((job,), dice.choice(("done", "running")))]
         if share < 0.85:
             return [v.List(limit=20) if dice.random() < 0.5 or not submit.is_array else v.List(job=job, limit=20)]
-        return [dice.choice((v.Status(), v.Workers(), v.Queues()))]
+        return [dice.choice((v.Status(), v.Workers(), v.Queues(), v.DeadLetters()))]
 
     def queues(self) -> list[v.ClientCommand]:
         """Pause or bound a queue, or open it again."""

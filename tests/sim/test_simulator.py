@@ -15,8 +15,8 @@ from tests.tidy.tree import ROOT
 from tq.core.task import TRANSITIONS, State, Trigger
 from tq.server.commit_loop import Point
 
-COMMANDS = 400
-FAULTS = 16
+COMMANDS = 300
+FAULTS = 14
 
 CHUNK = 10
 CHUNKS = range(10)

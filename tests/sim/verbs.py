@@ -34,6 +34,7 @@ class Verbs:
             (3, v.Requeue, True),
             (2, v.SetPriority, False),
             (4, v.Forget, False),
+            (3, v.Purge, True),
         ]
 
     def plan(self, job: str, submit: v.Submit, jobs: Jobs) -> v.ClientCommand:
@@ -50,7 +51,9 @@ class Verbs:
             return verb(where=self._filter(submit), **fields)
         if share < 0.4 and submit.is_array and has_members:
             return verb(ids=self._members(job, submit), **fields)
-        if share < 0.5:
+        if share < 0.45:
+            return verb(ids=(job,), where=self._filter(submit), **fields)
+        if share < 0.52:
             return verb(ids=tuple(dict.fromkeys(name for name, _ in dice.sample(jobs, min(len(jobs), 4)))), **fields)
         return verb(ids=(job,), **fields)
 
@@ -72,4 +75,6 @@ class Verbs:
             queue=submit.queue if dice.random() < 0.3 else "",
             tag=submit.tags[0] if submit.tags and dice.random() < 0.8 else "",
             name=submit.name if dice.random() < 0.3 else "",
+            cause=dice.choice(("exit", "lost", "cancelled")) if dice.random() < 0.15 else "",
+            is_letter=dice.random() < 0.15,
         )

@@ -45,15 +45,14 @@ def dispatch(step: Step, *, may_lease: bool = True) -> None:
         before = leases.taken
         is_unmet = leases.fill(number, room if bound is None else islice(room, bound))
         if bound is not None:
-            left[lane.queue] = bound - (leases.taken - before)
-            is_unmet = is_unmet and left[lane.queue] != 0
+            bound -= leases.taken - before
+            is_unmet = is_unmet and bound != 0
+            left[lane.queue] = bound - (is_unmet and lane.alone)  # what waits to run alone keeps its place
         if leases.taken >= step.bounds.leases:
             break
         if is_unmet:
             # Nobody behind it in the order may refill where it could run; one worker to empty is enough to run alone.
             kept = [to_empty(fitting, step.times.steady_ms)] if lane.alone else fitting
-            if bound is not None and lane.alone:
-                left[lane.queue] -= 1  # its place in the queue is kept as well
             workers = [worker for worker in workers if worker not in kept]
             if not workers:
                 break
