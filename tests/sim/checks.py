@@ -117,8 +117,8 @@ def is_shut(live: Live, lane: Lane, *, has_room: bool) -> bool:
     others = [other for other in live.lanes.values() if other.queue == lane.queue]
     running = sum(other.counts[State.RUNNING] for other in others)
     kept = sum(other.alone and other.ready > 0 for other in others if other is not lane)
-    if lane.alone and not has_room:
-        kept = 0  # it may be the one that they are kept for
+    if not has_room:
+        kept = 0  # it may come before those that they are kept for, or be one of them
     return settings.paused or 0 < settings.max <= running + kept
 
 

@@ -18,7 +18,7 @@ DEMANDS: Final = (
     (Demand(), Demand(), Demand(1_000)),
     (Demand(), Demand(1_000), Demand(2_000), Demand(1_000, 1 << 30)),
 )
-BACKOFFS: Final = ((10, 10), (0, 0), (100, 2_000), (1_000, 60_000), (5_000, 5_000))
+BACKOFFS: Final = ((0, 0), (100, 2_000), (5_000, 5_000), (10_000, 60_000))
 QUEUES: Final = (("default",), ("default", "default", "fast"), ("default", "night", "fast"))
 
 
@@ -67,7 +67,7 @@ class Script:
         if share < 0.4:
             return [v.Get(job if dice.random() < 0.8 else f"{dice.randint(1, 2_000)}")]
         if share < 0.7:
-            return [v.Wait((job,), dice.choice(("done", "running")))]
+            return [v.GetResults(job)] if dice.random() < 0.2 else [v.Wait((job,), dice.choice(("done", "running")))]
         if share < 0.85:
             return [v.List(limit=20) if dice.random() < 0.5 or not submit.is_array else v.List(job=job, limit=20)]
         return [dice.choice((v.Status(), v.Workers(), v.Queues(), v.DeadLetters()))]

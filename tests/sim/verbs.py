@@ -18,6 +18,7 @@ STATES: Final = (
     ("dead", "cancelled"),
     ("succeeded",),
     ("queued", "retrying"),
+    ("retrying",),
 )
 
 
