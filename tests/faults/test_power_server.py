@@ -160,3 +160,23 @@ def test_a_power_cut_in_the_very_first_start_leaves_a_directory_that_can_be_serv
             pytest.fail("the admin token was lost")
         finally:
             here.close()
+
+
+@pytest.mark.parametrize("sync", [1, 2, 5, 8, 11, 14, 20])
+def test_a_disk_that_fails_in_a_first_start_is_said_and_the_next_start_serves(
+    tmp_path: Path, shim: dict[str, str], sync: int
+) -> None:
+    here = Town(tmp_path)
+    here.server.environ.update({**shim, "TQ_SHIM_FAIL_SYNC": str(sync)})
+    failed = here.server.run()
+    assert failed.returncode == 74
+    assert "Input/output error" in failed.stderr
+    assert failed.stderr.splitlines()[-1] == "hint: see to the disk, then start again"
+
+    del here.server.environ["TQ_SHIM_FAIL_SYNC"]
+    try:
+        here.server.start()
+        assert here.submit("true") == "1"
+        here.check_store()
+    finally:
+        here.close()

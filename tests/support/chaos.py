@@ -26,12 +26,14 @@ from tests.support.town import Town, WorkerProcess, kill_quietly
 
 FREEZE_S: Final = (0.3, 4.0)
 DOWN_S: Final = (0.0, 1.5)
+DISK_FAILED: Final = 74
 _TURN_S: Final = 0.05
 
 # What is done to whom, and how often.
 FAULTS: Final = {
     "kill server": 3,
     "cut power": 2,
+    "fail disk": 2,
     "freeze server": 2,
     "kill worker": 4,
     "kill launcher": 3,
@@ -73,6 +75,7 @@ class Chaos:
         self._workers: dict[str, WorkerProcess] = {}
         self._down: dict[str, float] = dict.fromkeys(workers, 0.0)  # who is away, and until when
         self._bad_line_until_s = 0.0
+        self._fail_sync = 0  # the number of the sync that fails in the server's next life; then in the present one
         self._frozen: list[tuple[float, int, int]] = []  # until when, pid and its start
         self.tend()
 
@@ -82,11 +85,15 @@ class Chaos:
         """Do one thing to one of them; that it is away already is no obstacle."""
         kind = self._dice.choices(list(FAULTS), list(FAULTS.values()))[0]
         what, _, who = kind.partition(" ")
+        if kind == "fail disk" and self._can_lose_power:
+            # The next life of the server, which begins now, ends by itself: at a sync that fails.
+            self._fail_sync = self._dice.randint(1, 80)
+            what, who = "kill", "server"
         if who == "network":
             self.done[kind] += 1
             self._harm_line(what)
             return
-        if kind == "cut power" and not self._can_lose_power:
+        if kind in ("cut power", "fail disk") and not self._can_lose_power:
             what, who = "kill", "server"
         pids = self._pids(who)
         if pids:
@@ -173,8 +180,7 @@ class Chaos:
             del self._down[name]
             self._start(name)
         if "server" not in self._down and self._here.server.process.poll() is not None:
-            self._blame(f"the server ended by itself with {self._here.server.process.returncode}")
-            self._send_away("server")
+            self._ended(self._here.server.process.returncode)
         for name, worker in self._workers.items():
             if name not in self._down and worker.process.poll() is not None:
                 self._blame(f"worker {name} ended by itself with {worker.process.returncode}")
@@ -184,6 +190,9 @@ class Chaos:
         """Thaw, mend and start everything; nobody is harmed any more."""
         self._thaw(float("inf"))
         self._line.heal()
+        if self._fail_sync:
+            self._fail_sync = 0
+            self._kill("server", self._pids("server"))
         self._down = dict.fromkeys(self._down, 0.0)
         self.tend()
         processes.until(lambda: self._here.server.is_listening, "the server listens")
@@ -196,8 +205,18 @@ class Chaos:
                     os.kill(pid, signal.SIGCONT)
         self._frozen = [one for one in self._frozen if one[0] > now_s]
 
+    def _ended(self, status: int) -> None:
+        """Take note that the server has ended by itself, which only a failed disk makes it do."""
+        if status == DISK_FAILED and self._fail_sync:
+            self.done["(disk failed)"] += 1
+            self._fail_sync = 0
+        else:
+            self._blame(f"the server ended by itself with {status}")
+        self._send_away("server")
+
     def _start(self, name: str) -> None:
         if name == "server":
+            self._here.server.environ["TQ_SHIM_FAIL_SYNC"] = str(self._fail_sync)
             self._here.server.launch()
         else:
             self._workers[name] = self._here.launch_worker(name, "--name", name, slots=3, environ=self._environ[name])

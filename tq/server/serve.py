@@ -17,9 +17,10 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -54,7 +55,7 @@ _FILES_BESIDE: Final = 256  # of the store, the log and the listener
 def main(settings: Settings) -> int:
     """Run a server until it is asked to stop; return the exit status.
 
-    Raises ConfigurationError and StoreDamaged, for what is wrong before it serves.
+    Raises ConfigurationError, StoreDamaged and StoreError, for what is wrong before it serves.
     """
     check_settings(settings)
     set_level(settings.log_level)
@@ -62,10 +63,11 @@ def main(settings: Settings) -> int:
         return check(settings)
     _raise_open_files(settings)
     with hold_directory(settings.data, allow_network=settings.data_on_network) as lock:
-        check_format(settings.data)
-        backup.clear(settings.data)
-        identity = _identity(settings)
-        store = open_store(lock)
+        with _disk_of(settings.data):
+            check_format(settings.data)
+            backup.clear(settings.data)
+            identity = _identity(settings)
+            store = open_store(lock)
         if store.note:
             log("store_recovered", level="warning", text=store.note)
         try:
@@ -80,6 +82,18 @@ def main(settings: Settings) -> int:
             status = error.exit_status
         log("server_stopped", status=status)
         return status
+
+
+@contextmanager
+def _disk_of(data: Path) -> Iterator[None]:
+    """Say of a start that the disk stops what it was: nothing was served, and the next one begins anew."""
+    try:
+        yield
+    except OSError as error:
+        where = f" at {error.filename}" if error.filename else ""
+        raise errors.StoreError(
+            f"the disk under {data} failed{where}: {error.strerror or error}", hint="see to the disk, then start again"
+        ) from error
 
 
 def check(settings: Settings) -> int:
