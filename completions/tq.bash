@@ -67,8 +67,9 @@ _tq() {
         store) case $noun in
             check) words="--data --url -o --output -q --quiet --color --connect-timeout" ;;
             stats) words="--data --url -o --output -q --quiet --color --connect-timeout" ;;
+            salvage) words="--data --dry-run --drop-damaged --url -o --output -q --quiet --color --connect-timeout" ;;
             compact) words="--data --url -o --output -q --quiet --color --connect-timeout" ;;
-            *) words="check stats compact" ;;
+            *) words="check stats salvage compact" ;;
         esac ;;
         doctor) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         config) words="--url -o --output -q --quiet --color --connect-timeout" ;;

@@ -340,6 +340,29 @@ class TestForget:
         assert house.store.scan(tables.PROGRESS, (0,), (1 << 62,), 5) == []
         assert house.store.scan(tables.DEAD, (0,), (1 << 62,), 5) == []
 
+    def _ended(self, house, last):
+        """Return a job: three members succeeded, then `last` ones ended by their code, or (None) were cancelled."""
+        number = house.array(3 + len(last))
+        refs = house.starts()
+        house.report(*refs[:3])
+        for ref, code in zip(refs[3:], last, strict=True):
+            if code is None:
+                house.do(Cancel((f"{number}.{ref.member + 1}",)))
+            house.report(ref, code=code or 0, cause=Cause.CANCELLED if code is None else Cause.EXIT)
+        return number
+
+    @pytest.mark.parametrize("last", [[None], [1], [1, 1, None]])
+    def test_what_is_forgotten_between_two_slices_of_a_retry_is_forgotten(self, last):
+        house = House(Bounds(slice=3))
+        house.join(slots=6)
+        number = self._ended(house, last)
+        assert house.do(Retry((str(number),))).sweeping
+        house.do(Forget((str(number),)))
+        for _ in range(8):
+            house.do(Tick())
+        for table in (tables.JOB, tables.PROGRESS, tables.TASK, tables.AGAIN, tables.READY, tables.DEAD, tables.SWEEP):
+            assert house.store.scan(table, (0,), (1 << 62,), 5) == []
+
     def test_a_filter_by_state_forgets_whole_jobs_their_dead_letters_too(self, house):
         house.join(slots=4)
         house.array(2)

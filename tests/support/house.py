@@ -30,8 +30,8 @@ from tq.store.memory import MemoryStore
 class House:
     """Runs each command as a turn of its own, and checks every invariant after it."""
 
-    def __init__(self, bounds: Bounds | None = None) -> None:
-        self.store = MemoryStore()
+    def __init__(self, bounds: Bounds | None = None, store: Any = None) -> None:
+        self.store = store or MemoryStore()
         self.bounds = bounds or Bounds()
         self.now_ms = 1_000
         self.delivery = 0

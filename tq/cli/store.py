@@ -8,7 +8,7 @@ import typer
 from tq.cli.context import Context
 from tq.cli.server import places
 from tq.cli.verb import Noun, Verb
-from tq.errors import ConfigurationError, Unauthorised, Unreachable
+from tq.errors import ConfigurationError, StoreError, Unauthorised, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +83,48 @@ def compact(ctx: typer.Context, data: Data = "") -> None:
         context.talk(f"tq: {directory} had {present.size(before)}, and has {present.size(after)}")
 
 
+def salvage(
+    ctx: typer.Context,
+    data: Data = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be given up, and change nothing")] = False,
+    drop_damaged: Annotated[
+        bool, typer.Option("--drop-damaged", help="Remove the damaged store, which else stays in DIR/damaged-N")
+    ] = False,
+) -> None:
+    """Make a store that refuses to open whole of what can be read of it. The server must not be running.
+
+    What is given up is said on stdout, a line each: commits, stretches of tables, jobs. Where the record of a task that
+    may have run is lost, it does not start again but is a dead letter; a job in doubt is held. The store gets a new
+    name: workers stop what they hold of it, and keep its results. A recent backup, if there is one, may be better.
+    """
+    import secrets
+    import time
+
+    from tq.cli import output
+    from tq.store import salvage as store_salvage
+
+    context: Context = ctx.obj
+    directory = places(context.environ, data).data
+    order = store_salvage.Order(secrets.randbits(63) | 1, time.time_ns() // 1_000_000, dry_run, not drop_damaged)
+    try:
+        found = store_salvage.salvage(directory, order)
+    except OSError as error:
+        raise StoreError(f"the store cannot be salvaged: {error}", hint="see to the disk, and try again") from error
+    if context.format in {"json", "jsonl"}:
+        salvaged = found is not None and not dry_run
+        shown = {"losses": found.losses, "sequence": found.sequence, **found.counts} if found else {"losses": []}
+        output.print_json({"salvaged": salvaged, **shown, "kept": str(found.kept) if found and found.kept else None})
+        return
+    for loss in found.losses if found else ():
+        output.print_line(loss)
+    if found is None:
+        context.talk(f"tq: {directory} is whole: there is nothing to salvage")
+    elif dry_run:
+        context.talk(f"tq: this would leave {found.counts['jobs']} jobs; nothing was changed")
+    else:
+        context.talk(f"tq: {directory} is whole again" + (f"; the damaged store is {found.kept}" if found.kept else ""))
+
+
 def _size_bytes(directory: "Path") -> int:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
@@ -141,6 +183,7 @@ VERBS = {
         {
             "check": Verb(check, ("tq store check", "tq store check --data /srv/tq -o json")),
             "stats": Verb(stats, ("tq store stats",)),
+            "salvage": Verb(salvage, ("tq store salvage --dry-run", "tq store salvage --data /srv/tq")),
             "compact": Verb(compact, ("tq store compact", "tq store compact --data /srv/tq")),
         },
         ("tq store check", "tq store stats -o json"),

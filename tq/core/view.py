@@ -48,13 +48,13 @@ PAGE: Final = 1_000
 
 def pages(view: View, table: Table[R]) -> Iterator[Sequence[tuple[Key, R]]]:
     """Yield all rows of a table in bounded pages. For starts and checks, never inside a turn."""
-    is_text = table.fields[-1:] == ("name",)
+    is_text = table.fields == ("name",)
     low: Key = ("",) if is_text else (0,)
     high: Key = ("\U0010ffff",) if is_text else (1 << 63,)
     while rows := view.scan(table, low, high, PAGE):
         yield rows
         last = rows[-1][0]
-        low = (*last[:-1], last[-1] + ("\0" if is_text else 1))
+        low = (*last[:-1], last[-1] + ("\0" if isinstance(last[-1], str) else 1))
 
 
 Changes = dict[Table[Any], dict[Key, Any]]

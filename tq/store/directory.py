@@ -20,9 +20,10 @@ from tq.errors import ConfigurationError, StoreDamaged
 from tq.limits import free_bytes_min, wal_bytes_max
 from tq.store.files import sync_directory
 from tq.store.lock import DataLock, lock_directory
-from tq.store.turns import Watermark
+from tq.store.turns import BRING_BACK, Watermark
 
 FORMAT: Final = 1
+SALVAGED: Final = "salvaged"  # a salvaged store that is not in its place yet (salvage.py)
 RESTORING: Final = "restoring"  # a directory in which a restore is under way, or was cut off (restore.py)
 
 # Recovery writes tables as large as the logs: without that room even a restart fails (measured).
@@ -120,13 +121,15 @@ def check_format(data: Path) -> None:
     if not path.exists():
         if (data / RESTORING).exists():
             raise ConfigurationError(f"a restore into {data} was cut off", hint="run `tq restore` again")
+        if (data / SALVAGED).exists():
+            raise ConfigurationError(f"a salvage of {data} was cut off", hint="run `tq store salvage` again")
         if (data / "db").exists():
             raise ConfigurationError(f"{data} holds a database that tq did not make (no file `format`)")
         return
     text = path.read_text(errors="replace")
     found = re.fullmatch(r"format (\d+)\nwritten by tq (\S+)\n", text)
     if found is None:
-        raise StoreDamaged(f"the file {path} says {text[:80]!r}, which is no format")
+        raise StoreDamaged(f"the file {path} says {text[:80]!r}, which is no format", hint=BRING_BACK)
     if int(found[1]) > FORMAT:
         raise ConfigurationError(
             f"the store in {data} was written by tq {found[2]} (format {found[1]}); "
@@ -151,6 +154,6 @@ def prepare(data: Path) -> None:
     shutil.rmtree(data / RESTORING, ignore_errors=True)  # of a restore that was cut off when all was there
     if not (data / "watermark").exists():
         if (data / "db").exists():
-            raise StoreDamaged(f"the file {data / 'watermark'} is missing, but there is a database")
+            raise StoreDamaged(f"the file {data / 'watermark'} is missing, but there is a database", hint=BRING_BACK)
         Watermark.create(data / "watermark")
     sync_directory(data)

@@ -24,7 +24,7 @@ from tq.store.records import RECORDS, damaged_record
 from tq.store.rocks import Database, Family, Raw, RocksError
 from tq.store.seam import OutputSlot
 from tq.store.trim import Trimmer
-from tq.store.turns import Run, Watermark, check_runs, pack_trimmed, pack_turn, read_run
+from tq.store.turns import BRING_BACK, Run, Watermark, check_runs, pack_trimmed, pack_turn, read_run
 
 R = TypeVar("R")
 
@@ -131,6 +131,18 @@ class DiskStore:
         for family in self._families.values():
             batch.delete_range(turn_key(0), turn_key(sequence + 1), family.handle)
             batch.put(TRIMMED_KEY, pack_trimmed(sequence), family.handle)
+
+    def begin_at(self, sequence: int) -> None:
+        """Number the turns of an empty store as if those up to `sequence` had been written and trimmed."""
+        if self.sequence:
+            raise ValueError("the store has turns already")
+        batch = rocks.batch()
+        self._add_trim(batch, sequence)
+        try:
+            self._db.write(batch)
+        except RocksError as error:
+            raise self._fail("write", error) from None
+        self.sequence = sequence
 
     def put_output(self, task: tuple[int, int, int], attempt: int, stream: int, offset: int, data: bytes) -> None:
         """Write one slot's contents (bounds of limits.py enforced here). Durable with the next flush."""
@@ -339,5 +351,5 @@ def _open_garbled(path: Path, mark: int, damage: StoreDamaged, *, read_only: boo
 def _check_present(path: Path, mark: int) -> None:
     """Refuse to make an empty database in the place of one that is gone."""
     if mark and not (path / "CURRENT").exists():
-        raise StoreDamaged(f"the database in {path} is gone, but turn {mark} was acknowledged")
+        raise StoreDamaged(f"the database in {path} is gone, but turn {mark} was acknowledged", hint=BRING_BACK)
     path.mkdir(mode=0o700, exist_ok=True)

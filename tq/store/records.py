@@ -74,7 +74,7 @@ def damaged_record(table: Table[Any], key: Any, error: Exception) -> StoreDamage
     """Return the error that says which record could not be read."""
     return StoreDamaged(
         f"the record at {key} of table {table.name} cannot be read: {error}",
-        hint="see what else is wrong with `tq store check`; then bring back a copy of the data directory",
+        hint="see what else is wrong with `tq store check`; then tq restore, or tq store salvage --dry-run",
     )
 
 

@@ -50,7 +50,7 @@ _BLOB_BYTES_MIN: Final = 1 * KIB
 _LOG_FILES: Final = 4
 _PAGE: Final = 1_000
 _DELETIONS: Final = re.compile(r"# (?:range )?deletions=(\d+)")
-_BRING_BACK: Final = "check the disk, then bring back a copy of the data directory"
+_BRING_BACK: Final = "check the disk, then bring back a backup: tq restore; else: tq store salvage --dry-run"
 
 RESTART: Final = "start tq again; unless the disk is broken or full, nothing that was acknowledged is lost"
 
@@ -87,6 +87,24 @@ class Family:
             # A live iterator would keep the database open beyond close().
             del found
         return rows
+
+    def scan_whole(self, low: bytes, high: bytes, limit: int) -> tuple[list[Raw], bool]:
+        """Return at most `limit` rows with low <= key < high, and whether damage is what ended them. For salvage."""
+        rows: list[Raw] = []
+        options = ReadOptions()
+        options.set_iterate_upper_bound(high)
+        found = self._rows.iter(options)
+        try:
+            found.seek(low)
+            while len(rows) < limit and found.valid():
+                rows.append((found.key(), found.value()))
+                found.next()
+            found.status()
+        except RocksError:
+            return rows, True
+        finally:
+            del found
+        return rows, False
 
     def scan_keys(self, low: bytes, high: bytes) -> Iterator[bytes]:
         """Yield all keys of [low, high), however many, with bounded memory."""
@@ -170,10 +188,38 @@ def open_database(path: Path, *, read_only: bool, until_damage: bool = False) ->
     Damage inside a log is an error, but with `until_damage`: then everything behind it is dropped, in all logs.
     """
     cache = Cache(block_cache_bytes)
-    families = {name: _family_options(name, cache) for name in FAMILIES}
+    mode = DBRecoveryMode.point_in_time() if until_damage else DBRecoveryMode.tolerate_corrupted_tail_records()
     access = AccessType.read_only(False) if read_only else AccessType.read_write()
+    return _open(path, _database_options(cache, mode), access, cache)
+
+
+def open_damaged(path: Path) -> Database:
+    """Open a database for reading, whatever is wrong: damaged records of logs and missing files are passed over.
+
+    Raises StoreDamaged if even that is impossible.
+    """
+    cache = Cache(block_cache_bytes)
+    options = _database_options(cache, DBRecoveryMode.skip_any_corrupted_record())
+    options.set_paranoid_checks(False)
+    return _open(path, options, AccessType.read_only(False), cache)
+
+
+def repair(path: Path) -> None:
+    """Make the list of a database's files anew from the files that there are. It does not find values in blob files.
+
+    Changes the directory: for a copy. Raises StoreDamaged.
+    """
+    options = _database_options(Cache(block_cache_bytes), DBRecoveryMode.skip_any_corrupted_record())
     try:
-        return Database(Rdict(str(path), _database_options(cache, until_damage), families, access), cache)
+        Rdict.repair(str(path), options)
+    except RocksError as error:
+        raise _open_error(path, error) from None
+
+
+def _open(path: Path, options: Options, access: AccessType, cache: Cache) -> Database:
+    families = {name: _family_options(name, cache) for name in FAMILIES}
+    try:
+        return Database(Rdict(str(path), options, families, access), cache)
     except RocksError as error:
         raise _open_error(path, error) from None
 
@@ -208,14 +254,12 @@ def _family_options(name: str, cache: Cache) -> Options:
     return options
 
 
-def _database_options(cache: Cache, until_damage: bool) -> Options:
+def _database_options(cache: Cache, mode: DBRecoveryMode) -> Options:
     options = _options(cache)
     options.create_if_missing(True)
     options.create_missing_column_families(True)
-    # RocksDB's default is the second, which drops everything behind one damaged byte, silently.
-    options.set_wal_recovery_mode(
-        DBRecoveryMode.point_in_time() if until_damage else DBRecoveryMode.tolerate_corrupted_tail_records()
-    )
+    # RocksDB's default is point_in_time, which drops everything behind one damaged byte, silently.
+    options.set_wal_recovery_mode(mode)
     options.set_max_total_wal_size(wal_bytes_max)
     options.set_max_open_files(_OPEN_FILES_MAX)
     options.set_max_background_jobs(2)

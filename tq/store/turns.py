@@ -22,7 +22,7 @@ unpack_turn: Final = _value.unpack
 pack_trimmed: Final = _mark.pack
 
 _SYNC_EVERY_S: Final = 1.0
-_BRING_BACK: Final = "bring back what was taken from the data directory, or a whole copy of it"
+BRING_BACK: Final = "bring back what was taken from the data directory, or a backup: tq restore; else: tq store salvage"
 
 
 class Run(NamedTuple):
@@ -57,7 +57,7 @@ def check_runs(runs: Mapping[str, Run], watermark: int) -> int:
             raise _missing(run.last + 1, last, f"family {family}")
     if len({run.trimmed for run in runs.values()}) > 1:
         marks = ", ".join(f"{family} {run.trimmed}" for family, run in runs.items())
-        raise StoreDamaged(f"the families begin their turns at different places: {marks}", hint=_BRING_BACK)
+        raise StoreDamaged(f"the families begin their turns at different places: {marks}", hint=BRING_BACK)
     if last < watermark:
         raise _missing(last + 1, watermark, "all families")
     return last
@@ -66,7 +66,7 @@ def check_runs(runs: Mapping[str, Run], watermark: int) -> int:
 def _missing(first: int, last: int, where: str) -> StoreDamaged:
     count = last - first + 1
     turns = f"turn {first} is" if count == 1 else f"{count} turns, {first} to {last}, are"
-    return StoreDamaged(f"acknowledged work is missing: {turns} not in {where}", hint=_BRING_BACK)
+    return StoreDamaged(f"acknowledged work is missing: {turns} not in {where}", hint=BRING_BACK)
 
 
 class Watermark:
@@ -97,7 +97,7 @@ class Watermark:
         """Return the turn in the file. Raises StoreDamaged when it is not a whole number of 8 bytes."""
         raw = os.pread(self._fd, _mark.size + 1, 0)
         if len(raw) != _mark.size:
-            raise StoreDamaged(f"the watermark file has {len(raw)} bytes instead of {_mark.size}", hint=_BRING_BACK)
+            raise StoreDamaged(f"the watermark file has {len(raw)} bytes instead of {_mark.size}", hint=BRING_BACK)
         sequence: int = _mark.unpack(raw)[0]
         return sequence
 

@@ -102,6 +102,15 @@ def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
     step.set_timer(TimerKind.SWEEP, step.times.steady_ms, number)
 
 
+def is_sweep(sweep: Sweep) -> bool:
+    """Whether a sweep can go on: its command is one of those above."""
+    try:
+        _commands.decode(sweep.command)
+    except msgspec.MsgspecError:
+        return False
+    return True
+
+
 def _store_sweep(step: Step, sweep: Sweep) -> None:
     meta = step.meta()
     number, meta.next_sweep = meta.next_sweep, meta.next_sweep + 1
@@ -134,6 +143,9 @@ def _walk(acting: Acting, verb: Verb, sweep: Sweep, budget: int) -> Sweep | None
     """Act on jobs from where the sweep stands, for about `budget` rows. Return the sweep that is left."""
     step = acting.step
     if sweep.member:
+        found = step.overlay.get(tables.PROGRESS, (sweep.job, 0))
+        if found is None or (found.forgetting and not isinstance(acting.command, Forget)):
+            return _next(sweep, sweep.job)  # between two slices somebody forgot it
         rest = _walk_job(acting, verb, (sweep.job, 0), sweep.member, budget)
         return replace(sweep, member=rest) if rest is not None else _next(sweep, sweep.job)
     rows = step.overlay.scan(tables.JOB, (sweep.job, 0), (sweep.last + 1, 0), budget)

@@ -18,7 +18,11 @@ DUE_PER_TICK = 100
 def tick(step: Step) -> None:
     """Do what is due by now, oldest first."""
     rows = step.overlay.scan(tables.TIMER, (STEADY,), (STEADY, step.times.steady_ms + 1), DUE_PER_TICK)
+    swept = False
     for key, _ in rows:
+        if key[2] == TimerKind.SWEEP and swept:
+            continue  # in a step of its own: it must see what the one before has made of their jobs
+        swept = swept or key[2] == TimerKind.SWEEP
         step.overlay.delete(tables.TIMER, key)
         if key[2] == TimerKind.RETRY:
             _retry(step, (key[3], key[4], key[5]))

@@ -26,6 +26,7 @@ def _begin_cancel(acting: Acting, key: JobKey) -> bool:
     if progress.untouched and not progress.first.is_terminal and acting.means(key, None):
         acting.tally.done += acting.step.move_untouched(key, Trigger.CANCEL)
     if not _touched(progress, 0, State.SUCCEEDED):
+        progress.cancelling = False  # what an earlier cancel was about has ended by itself
         return False
     progress.cancelling = acting.states is ALL and not acting.where.cause
     return True

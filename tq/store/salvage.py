@@ -1,0 +1,235 @@
+"""A store that refuses to open, made whole of what can be read of it; the damaged one stays aside.
+
+Offline, under the directory's lock. The new store is made in DATA/salvaging, checked by every rule there is, renamed to
+DATA/salvaged, and then moved into its place, `format` last: cut off before the rename, all begins anew; behind it, the
+next call goes on with the moves. No server starts on a directory in between (directory.py).
+"""
+
+import os
+import shutil
+from itertools import count
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from msgspec.structs import replace
+
+from tq.core import invariants
+from tq.core.job import Meta
+from tq.core.rebuild import Rebuild
+from tq.core.tables import META
+from tq.errors import ConfigurationError, StoreDamaged, StoreError
+from tq.store import damaged, rocks
+from tq.store.archive import DATABASE_FILE
+from tq.store.check import check_bytes
+from tq.store.damaged import DamagedStore
+from tq.store.directory import SALVAGED, check_format, free_bytes, hold_directory
+from tq.store.disk import DiskStore, open_for_reading, open_store
+from tq.store.files import sync_directory, write_new
+from tq.store.keys import OUTPUT
+from tq.store.lock import DataLock
+from tq.store.output import unpack_slots
+from tq.store.turns import Watermark
+
+SALVAGING: Final = "salvaging"
+_REPAIRING: Final = "repairing"
+_PARTS: Final = ("db", "watermark", "format")  # the last one says that all are there
+_KEPT: Final = "kept"  # a file that says where the damaged store goes
+
+
+class Salvaged(NamedTuple):
+    """What came of it: `losses` in words, figures, and where the damaged store is (None = nowhere)."""
+
+    losses: list[str]
+    counts: dict[str, int]
+    sequence: int
+    kept: Path | None = None
+
+
+class Order(NamedTuple):
+    """How a store is to be salvaged: its new lineage, the time now, and what becomes of the damaged one."""
+
+    lineage: int
+    wall_ms: int
+    is_dry: bool = False
+    keeps_original: bool = True
+
+
+def salvage(data: Path, order: Order) -> Salvaged | None:
+    """Make the store in `data` whole; None if nothing is wrong with it. Raises StoreDamaged if nothing can be read."""
+    if not any((data / name).exists() for name in ("db", SALVAGED)):
+        raise ConfigurationError(f"there is no store in {data}", hint="name the data directory with --data")
+    with hold_directory(data, allow_network=True) as lock:
+        if not _is_ready(data):
+            shutil.rmtree(data / SALVAGED, ignore_errors=True)  # emptied, or never filled
+            if _is_whole(lock):
+                return None
+            found = _salvage(data, order)
+            if order.is_dry:
+                return found
+        else:
+            found = Salvaged(["the store was salvaged before, and is moved into its place now"], {}, 0)
+        kept = _swap(data)
+        if not order.keeps_original:
+            shutil.rmtree(kept)
+        return found._replace(kept=kept if order.keeps_original else None)
+
+
+def _is_whole(lock: DataLock) -> bool:
+    """Whether the store opens, and every rule holds."""
+    if not all((lock.data / name).exists() for name in _PARTS):
+        return False
+    try:
+        store = open_for_reading(lock)
+        try:
+            return not (check_bytes(store).problems or invariants.check(store))
+        finally:
+            store.close()
+    except StoreError:
+        return False
+
+
+def _salvage(data: Path, order: Order) -> Salvaged:
+    """Make the new store in DATA/salvaged (not for a dry run), and say what is lost."""
+    losses: list[str] = []
+    mark = _read_mark(data, losses)
+    source = DamagedStore(_opened(data, losses))
+    try:
+        last, lost = source.turns(mark)
+        is_sure = not any("bodies" in one.families for one in lost)
+        rebuild = Rebuild(source, Meta(order.lineage, wall_ms=order.wall_ms), is_sure=is_sure)
+        if order.is_dry:
+            for _ in rebuild.changes():
+                pass
+            slots = sum(1 for _ in _output_of(source, rebuild))
+        else:
+            _check_room(data)
+            slots = _write(data, source, rebuild, last)
+    finally:
+        source.close()
+        shutil.rmtree(data / _REPAIRING, ignore_errors=True)
+    losses += [damaged.words(one) for one in lost]
+    losses += [damaged.hole_words(hole) for hole in source.holes]
+    losses += [f"{rows} records of table {table} are garbled" for table, rows in sorted(source.garbled.items())]
+    return Salvaged(losses + rebuild.losses, {**rebuild.counts, "output_slots": slots}, last)
+
+
+def _opened(data: Path, losses: list[str]) -> rocks.Database:
+    """Open what there is for reading. Without its list of files a copy is opened, of hard links, with a new list."""
+    try:
+        return rocks.open_damaged(data / "db")
+    except StoreError as error:
+        losses.append(f"the database cannot be opened as it is, so its list of files is made anew ({error.message})")
+    copy = data / _REPAIRING
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir(mode=0o700)
+    for path in (data / "db").iterdir():
+        if DATABASE_FILE.fullmatch(path.name):
+            os.link(path, copy / path.name)
+    rocks.repair(copy)
+    return rocks.open_damaged(copy)
+
+
+def _read_mark(data: Path, losses: list[str]) -> int:
+    """Return the turn that the watermark tells of, 0 where it is gone. Raises ConfigurationError for a newer store."""
+    if not (data / "format").exists():
+        losses.append("the file format is gone")
+    else:
+        try:
+            check_format(data)
+        except StoreDamaged:
+            losses.append("the file format is garbled")
+    try:
+        watermark = Watermark(data / "watermark")
+        try:
+            return watermark.read()
+        finally:
+            watermark.close()
+    except (OSError, StoreDamaged):
+        losses.append("the watermark is lost: whether the last commits are there is not known")
+        return 0
+
+
+def _check_room(data: Path) -> None:
+    needed_bytes = sum(path.stat().st_size for path in (data / "db").iterdir())
+    if free_bytes(data) < needed_bytes:
+        raise ConfigurationError(
+            f"the disk has {free_bytes(data)} bytes free; the new store may take {needed_bytes}",
+            hint="free some space, or copy the data directory to a larger disk and salvage it there",
+        )
+
+
+def _write(data: Path, source: DamagedStore, rebuild: Rebuild, last: int) -> int:
+    """Make DATA/salvaged; return how many slots of output it has."""
+    scratch = data / SALVAGING
+    shutil.rmtree(scratch, ignore_errors=True)
+    with hold_directory(scratch, allow_network=True) as lock:
+        store = open_store(lock)
+        try:
+            store.begin_at(last)
+            for changes in rebuild.changes():
+                _commit(store, changes)
+            slots = _copy_output(store, source, rebuild)
+        finally:
+            store.close()
+        store = open_for_reading(lock)
+        try:
+            problems = check_bytes(store).problems or invariants.check(store)
+        finally:
+            store.close()
+    if problems:
+        raise StoreDamaged(
+            f"the salvaged store in {scratch} is not clean: {problems[0]}",
+            hint="report this with the output of `tq store check`; the damaged store is untouched",
+        )
+    number = next(number for number in count(1) if not (data / f"damaged-{number}").exists())
+    write_new(scratch / _KEPT, f"damaged-{number}".encode())
+    scratch.rename(data / SALVAGED)
+    sync_directory(data)
+    return slots
+
+
+def _commit(store: DiskStore, changes: Any) -> None:
+    sequence = store.sequence + 1
+    meta = changes.get(META, {}).get(())
+    if meta is not None:
+        changes[META] = {(): replace(meta, sequence=sequence)}
+    store.write(changes, sequence=sequence, epoch=meta.epoch if meta is not None else 0, wall_ms=0)
+
+
+def _output_of(source: DamagedStore, rebuild: Rebuild) -> Any:
+    """Yield the rows of output whose jobs are there."""
+    for key, value in source.all_rows("output", OUTPUT.low, OUTPUT.high):
+        if OUTPUT.unpack(key)[0] in rebuild.jobs:
+            yield key, value
+
+
+def _copy_output(store: DiskStore, source: DamagedStore, rebuild: Rebuild) -> int:
+    slots = 0
+    for key, value in _output_of(source, rebuild):
+        job, part, member, attempt, _, _ = OUTPUT.unpack(key)
+        (slot,) = unpack_slots([(key, value)])
+        store.put_output((job, part, member), attempt, slot.stream, slot.offset, slot.data)
+        slots += 1
+    return slots
+
+
+def _swap(data: Path) -> Path:
+    """Move the damaged store aside and the salvaged one into its place. Cut off anywhere, it can be called again."""
+    ready = data / SALVAGED
+    kept = data / (ready / _KEPT).read_text()
+    kept.mkdir(mode=0o700, exist_ok=True)
+    for name in reversed(_PARTS):  # `format` first: no server opens what follows
+        if (ready / name).exists() and (data / name).exists():
+            (data / name).rename(kept / name)
+    for name in _PARTS:
+        if (ready / name).exists():
+            (ready / name).rename(data / name)
+    sync_directory(kept)
+    sync_directory(data)
+    shutil.rmtree(ready)
+    return kept
+
+
+def _is_ready(data: Path) -> bool:
+    """Whether a salvaged store waits to be moved into its place; not when only its emptied directory is left."""
+    return (data / SALVAGED / "format").exists()
