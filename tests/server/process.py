@@ -104,15 +104,18 @@ def running_server(directory: Path, *options: str, before: str = "") -> Iterator
 
 
 @contextmanager
-def running_worker(server: ServerProcess, *, slots: int = 2, name: str = "worker") -> Iterator[subprocess.Popen[bytes]]:
-    """Run a worker of that server while the block lasts."""
+def running_worker(
+    server: ServerProcess, *options: str, slots: int = 2, name: str = "worker", place: Path | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a worker of that server while the block lasts, started in the directory `place`."""
     log = server.data.parent / f"{name}.log"
     state = server.data.parent / name
     state.mkdir(exist_ok=True)
     with ExitStack() as stack:
         stderr = stack.enter_context(log.open("ab"))
         process = subprocess.Popen(
-            [sys.executable, "-m", "tq", "worker", "--slots", str(slots)],
+            [sys.executable, "-m", "tq", "worker", "--slots", str(slots), *options],
+            cwd=place,
             env={**server.environ, "XDG_STATE_HOME": str(state)},
             stdin=subprocess.DEVNULL,
             stdout=stderr,

@@ -74,10 +74,16 @@ class House:
         return self.submit(size=size, is_array=True, **fields)
 
     def join(
-        self, worker: int = 5, session: int = 1, slots: int = 1, held: tuple[Held, ...] = (), **more: Any
+        self,
+        worker: int = 5,
+        session: int = 1,
+        slots: int = 1,
+        held: tuple[Held, ...] = (),
+        modules: tuple[str, ...] = (),
+        **more: Any,
     ) -> Joined:
         """Connect a worker."""
-        capacity = Capacity(slots=slots, cpus_milli=slots * 1000, host=f"host{worker}")
+        capacity = Capacity(slots=slots, cpus_milli=slots * 1000, host=f"host{worker}", modules=modules)
         answer = self.do(Join(worker, session, capacity, held, **more))
         assert isinstance(answer, Joined)
         return answer

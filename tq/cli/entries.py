@@ -12,9 +12,8 @@ from math import prod
 from typing import Final
 
 from tq import limits
+from tq.client.runs import Runs, cut
 from tq.errors import BadRequest, TooLarge
-
-Runs = Iterator[tuple[bytes, ...]]
 
 json_bytes_max: Final = 256 * limits.MIB
 _BLOCK_BYTES: Final = 256 * limits.KIB
@@ -60,45 +59,6 @@ def from_lists(lists: Sequence[Sequence[bytes]], bytes_max: int) -> Runs:
     if size > limits.array_size_max:
         raise TooLarge(f"the lists make {size} tasks; array_size_max is {limits.array_size_max}")
     yield from cut(_checked(map(b"\0".join, product(*lists)), "combination", bytes_max, is_joined=True))
-
-
-def cut(batches: Iterable[list[bytes]]) -> Runs:
-    """Cut entries into runs of at most entries_items_max entries and entries_bytes_max bytes, each as full as it goes.
-
-    An empty batch becomes an empty run.
-    """
-    waiting: list[bytes] = []
-    for batch in batches:
-        if not batch:
-            yield ()
-            continue
-        waiting += batch
-        at = 0
-        while len(waiting) - at >= limits.entries_items_max:
-            run = _first_run(waiting, at)
-            yield run
-            at += len(run)
-        del waiting[:at]
-        while sum(map(len, waiting)) > limits.entries_bytes_max:
-            run = _first_run(waiting, 0)
-            yield run
-            del waiting[: len(run)]
-    while waiting:
-        run = _first_run(waiting, 0)
-        yield run
-        del waiting[: len(run)]
-
-
-def _first_run(entries: list[bytes], at: int) -> tuple[bytes, ...]:
-    run = tuple(entries[at : at + limits.entries_items_max])
-    if sum(map(len, run)) <= limits.entries_bytes_max:
-        return run
-    size = 0
-    for count, entry in enumerate(run):
-        size += len(entry)
-        if size > limits.entries_bytes_max:
-            return run[:count]
-    return run
 
 
 # ---------------------------------------------------------------- lines

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tq.cli import context, entries
 from tq.cli.line import Line
+from tq.client.runs import Runs
 from tq.errors import BadRequest, NotDone
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ class Supply(NamedTuple):
     name: str
     columns: int
     reads_stdin: bool
-    open: Callable[[int, bool], entries.Runs]
+    open: Callable[[int, bool], Runs]
     has_items: bool = False
 
 

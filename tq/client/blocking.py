@@ -17,7 +17,7 @@ from tq.core import vocabulary as v
 from tq.errors import ConfigurationError, NotDone, ProtocolError, TqError, Unknown, Unreachable, from_code
 from tq.wire import messages as m
 
-_READS = (
+READS = (
     v.Get, v.GetRequest, v.GetResults, v.List, v.Wait, v.Workers, v.Tokens, v.Status, v.StoreStatistics, v.Logs,
     v.Queues, v.Backup,
 )  # fmt: skip
@@ -216,7 +216,7 @@ class Client:
         lineage = self._lineage
         while True:
             if losses.is_over():
-                raise _given_up(command, error) from None
+                raise given_up(command, error) from None
             if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
                 raise TimeoutError from None
             if losses.is_long():
@@ -227,7 +227,7 @@ class Client:
             except (ConnectionLost, Unreachable, NotDone) as again:
                 error = again
                 continue
-            if lineage not in (0, self._lineage) and not isinstance(command, (*_READS, v.AddEntries)):
+            if lineage not in (0, self._lineage) and not isinstance(command, (*READS, v.AddEntries)):
                 raise Unknown("the server came back with another store: it is not known what became of the request")
             return
 
@@ -269,8 +269,9 @@ class _Losses:
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), limits.reconnect_holding_s_max)
 
 
-def _given_up(command: v.ClientCommand, error: Exception) -> TqError:
-    if isinstance(command, _READS):
+def given_up(command: v.ClientCommand, error: Exception) -> TqError:
+    """Return what is known of a command whose connection was lost for good."""
+    if isinstance(command, READS):
         return Unreachable(f"the connection was lost and could not be made again: {error}")
     if isinstance(command, v.AddEntries):
         return Unreachable(

@@ -6,13 +6,12 @@ key, skips what is there, and notices when other entries have come under its key
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-import msgspec
-
 from tq import limits
+from tq.client.runs import packed
 from tq.client.transport import ConnectionLost
 from tq.core import vocabulary as v
 from tq.errors import KeyConflict, NotDone, ProtocolError, TooLarge
@@ -125,7 +124,7 @@ class EntryUpload:
             return None
         run_hash, before = self._hash.copy(), self._digest
         if items:
-            self._hash.update(_packed(items))
+            self._hash.update(packed(items))
             self._digest = self._hash.digest()
         run = _Run(self._size, items, run_hash, before, self._digest)
         self._size = run.end
@@ -146,7 +145,7 @@ class EntryUpload:
         if place > len(run.items):
             return None
         seen = run.hash.copy()
-        seen.update(_packed(run.items[:place]))
+        seen.update(packed(run.items[:place]))
         if seen.digest() != self._there.digest:
             raise self._conflict()
         if place == len(run.items):
@@ -172,12 +171,6 @@ class EntryUpload:
 
     def _conflict(self) -> KeyConflict:
         return KeyConflict(f"other entries have been uploaded under the key {self._key!r}", hint="use another --key")
-
-
-def _packed(items: Sequence[bytes]) -> bytes:
-    """Return the entries so that each says where it ends, and nothing tells where their run began."""
-    packed = msgspec.msgpack.encode(items)
-    return packed[1 if len(items) < 16 else 3 :]
 
 
 def _uploaded(answer: v.Answer) -> v.Uploaded:

@@ -1,0 +1,222 @@
+"""The Python API over a connection that breaks, refuses and comes back: with trio and without, call for call."""
+
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+
+import tq.client
+from tests.cli.fake import FakeServer
+from tq.client.api import Client
+from tq.core import vocabulary as v
+from tq.errors import KeyConflict, NotAllowed, Unauthorised, Unknown, Unreachable
+from tq.wire import plain
+
+Environ = dict[str, str]
+
+
+class Threaded:
+    """The blocking client, each call in a thread: so the tests are written once, and can do other things meanwhile."""
+
+    def __init__(self, of: Any) -> None:
+        self._of = of
+
+    async def submit(self, *positional: Any, **named: Any) -> "ThreadedJob":
+        return ThreadedJob(await trio.to_thread.run_sync(lambda: self._of.submit(*positional, **named)))
+
+    def job(self, name: str) -> "ThreadedJob":
+        return ThreadedJob(self._of.job(name))
+
+
+class ThreadedJob:
+    """As `Threaded`."""
+
+    def __init__(self, of: Any) -> None:
+        self.id, self.existed, self.warning = of.id, of.existed, of.warning
+        self._of = of
+
+    async def result(self) -> Any:
+        return await trio.to_thread.run_sync(self._of.result)
+
+    async def state(self) -> Any:
+        return await trio.to_thread.run_sync(self._of.state)
+
+
+@pytest.fixture(params=["trio", "blocking"])
+def connect(request: pytest.FixtureRequest, server: FakeServer, environ: Environ) -> Callable[..., Any]:
+    """Both clients, as one with trio's shape."""
+    if request.param == "trio":
+        return lambda **options: tq.client.connect(environ=environ, **options)
+
+    @asynccontextmanager
+    async def blocking(**options: Any) -> AsyncIterator[Any]:
+        block = tq.client.connect_blocking(environ=environ, **options)
+        client = await trio.to_thread.run_sync(block.__enter__)
+        try:
+            yield Threaded(client)
+        finally:
+            await trio.to_thread.run_sync(block.__exit__, None, None, None)
+
+    return blocking
+
+
+def result(value: Any, state: str = "succeeded") -> Callable[[Any], v.Answer]:
+    return lambda _: v.Results((v.Result("42", state, 1, 0, "exit", plain.dumps(value, 1_000, "")),))
+
+
+def outcome(state: str = "succeeded", *, done: bool = True) -> v.Waited:
+    return v.Waited(done, (v.Outcome("42", state, ended=int(done)),))
+
+
+async def test_a_call_is_submitted_waited_for_and_read(connect, server):
+    server.says[v.Submit] = lambda _: v.Submitted("42", warning="no worker is connected")
+    server.says[v.Wait] = lambda _: [outcome("running", done=False), outcome()]
+    server.says[v.GetResults] = result({"n": 1})
+    async with connect() as client:
+        job = await client.submit("m:f", 1)
+        assert (job.id, job.warning, job.existed) == ("42", "no worker is connected", False)
+        assert await job.result() == {"n": 1}
+    assert [type(command) for command in server.asked] == [v.Submit, v.Wait, v.GetResults]
+
+
+async def test_a_lost_connection_is_made_again_and_the_same_is_asked(connect, server):
+    server.says[v.Submit] = lambda _: v.Submitted("42")
+    server.cuts = 2
+    async with connect() as client:
+        assert (await client.submit("m:f")).id == "42"
+    first, *others = server.asked
+    assert len(others) == 2
+    assert all(command == first for command in others)
+    assert server.hellos[1].lineage == server.lineage
+
+
+async def test_a_wait_goes_on_after_a_cut_in_its_middle(connect, server):
+    says = iter([[outcome("running", done=False), ...], [outcome()]])
+    server.says[v.Wait] = lambda _: next(says)
+    server.says[v.GetResults] = result(7)
+    async with connect() as client:
+        assert await client.job("42").result() == 7
+
+
+async def test_what_the_server_refuses_is_raised_as_what_it_is(connect, server):
+    def refuse(_: object) -> v.Answer:
+        raise KeyConflict("key 'k' was used", hint="use another")
+
+    server.says[v.Submit] = refuse
+    async with connect() as client:
+        with pytest.raises(KeyConflict, match="was used") as caught:
+            await client.submit("m:f", key="k")
+    assert caught.value.hint == "use another"
+
+
+async def test_nobody_there_is_said_at_once(connect, server):
+    server.close()
+    with pytest.raises(Unreachable):
+        async with connect():
+            pass
+
+
+@pytest.mark.parametrize("error", [NotAllowed("no"), Unauthorised("who?")])
+async def test_a_refused_welcome_is_raised(connect, server, error):
+    server.refuses = error
+    with pytest.raises(type(error)):
+        async with connect():
+            pass
+
+
+async def test_when_the_patience_ends_a_submit_is_unknown_and_says_how_to_repeat_it(connect, server):
+    async with connect(patience_s=0.05) as client:
+        server.close()
+        with pytest.raises(Unknown) as caught:
+            await client.submit("m:f", key="again")
+    assert "--key again" in caught.value.hint
+
+
+async def test_when_the_patience_ends_a_read_is_unreachable(connect, server):
+    async with connect(patience_s=0.05) as client:
+        server.close()
+        with pytest.raises(Unreachable):
+            await client.job("42").state()
+
+
+async def test_another_store_makes_a_submit_unknown(connect, server):
+    server.says[v.Submit] = lambda _: v.Submitted("42")
+    async with connect() as client:
+        await client.submit("m:f")
+        server.cuts, server.lineage = 1, 8
+        with pytest.raises(Unknown, match="another store"):
+            await client.submit("m:f")
+
+
+async def test_an_old_copy_of_the_store_is_refused(server, environ):
+    server.says[v.Submit] = lambda _: v.Submitted("42")
+    server.epoch = 5
+    async with tq.client.connect(environ=environ, patience_s=0.05) as client:
+        await client.submit("m:f")
+        server.cuts, server.epoch = 1, 4
+        with pytest.raises(Unknown, match="old copy"):
+            await client.submit("m:f")
+
+
+# ---------------------------------------------------------------- with trio alone
+
+
+async def test_many_ask_at_once_and_each_gets_its_answer(server, environ):
+    server.says[v.GetResults] = lambda command: v.Results(
+        (v.Result(command.id, "succeeded", 1, 0, "exit", plain.dumps(int(command.id), 100, "")),)
+    )
+    server.says[v.Wait] = lambda command: v.Waited(True, ())
+    found: dict[int, Any] = {}
+
+    async def ask(client: Client, number: int) -> None:
+        found[number] = await client.job(str(number)).result()
+
+    async with tq.client.connect(environ=environ) as client, trio.open_nursery() as nursery:
+        for number in range(50):
+            nursery.start_soon(ask, client, number)
+    assert found == {number: number for number in range(50)}
+    assert len(server.hellos) == 1
+
+
+async def test_one_that_gives_up_waiting_disturbs_nobody(server, environ):
+    server.says[v.Wait] = lambda _: [outcome("running", done=False)] * 2
+    server.is_mute = True
+    async with tq.client.connect(environ=environ) as client:
+        with trio.move_on_after(0) as scope:
+            await client.job("42").wait()
+        assert scope.cancelled_caught
+        server.is_mute = False
+        server.says[v.Get] = lambda _: v.Document({"id": "42", "state": "running"})
+        assert await client.job("42").state() == "running"
+
+
+async def test_what_the_block_raises_comes_out_as_it_is(server, environ):
+    with pytest.raises(KeyError, match="mine"):
+        async with tq.client.connect(environ=environ):
+            raise KeyError("mine")
+
+
+async def test_a_silent_server_is_left(server, environ):
+    server.beat_ms = 50
+    server.is_mute = True
+    async with tq.client.connect(environ=environ) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(client.job("42").state)
+        while len(server.hellos) < 2:  # noqa: ASYNC110 - another thread's
+            await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    assert server.asked[:2] == [v.Get("42")] * 2
+
+
+def test_importing_the_client_costs_nothing():
+    code = "import sys; before = set(sys.modules); import tq.client; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"trio", "ssl", "socket", "msgspec"} & set(done.stdout.split())
+
+
+def test_a_name_that_is_none_is_no_attribute():
+    with pytest.raises(AttributeError, match="nothing"):
+        tq.client.nothing  # noqa: B018

@@ -1,0 +1,82 @@
+"""What a program asks for becomes a submit, or is refused with a sentence before anything is sent."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tq import limits
+from tq.client import requests
+from tq.errors import BadRequest, TooLarge
+from tq.server.admission import check_submit
+from tq.wire import plain
+from tq.wire.body import Body
+from tq.wire.codec import loads
+
+
+def test_a_call_is_a_name_and_plain_data_and_passes_the_servers_door():
+    asked = requests.function("a.b:C.f", (1, ("x",)), {"k": None}, {"time_limit_s": 1.5, "cpus": 0.5, "tags": ["t"]})
+
+    body = loads(asked.body, Body)
+    assert (body.function, plain.loads(body.arguments)) == ("a.b:C.f", [[1, ["x"]], {"k": None}])
+    assert (body.time_limit_ms, asked.demand.module, asked.demand.cpus_milli, asked.tags) == (1_500, "a.b", 500, ("t",))
+    assert (asked.retries, asked.is_array, len(asked.key)) == (limits.retries, False, 32)
+    check_submit(asked)
+
+
+def test_every_option_has_its_place_in_the_request():
+    options: requests.Options = {
+        "name": "n", "tags": ("a", "b"), "queue": "q", "priority": 5, "retries": 7, "crash_limit": 0,
+        "backoff_s": (0.5, 60), "time_limit_s": 2, "kill_after_s": 0, "cpus": 2, "max_fails": 3, "at_once": 4,
+        "hold": True, "key": "k",
+    }  # fmt: skip
+    asked = requests.function_for_each("m:f", (), {}, options)
+
+    assert set(options) == set(requests.Options.__annotations__)
+    assert (asked.name, asked.queue, asked.priority, asked.retries, asked.crash_limit) == ("n", "q", 5, 7, 0)
+    assert (asked.backoff_ms, asked.max_fails, asked.throttle, asked.hold, asked.key) == (
+        (500, 60_000),
+        3,
+        4,
+        True,
+        "k",
+    )
+    body = loads(asked.body, Body)
+    assert (body.columns, body.has_plain_entries, body.kill_after_ms) == (1, True, 0)
+
+
+def test_a_command_runs_here_unless_it_is_said_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    here = requests.command(["a", b"b", tmp_path], cwd=None, env={"X": "1"}, stdin=b"in", options={})
+    there = requests.command(["a"], cwd="/", env=None, stdin=b"", options={})
+
+    body = loads(here.body, Body)
+    assert (body.argv, body.cwd) == ((b"a", b"b", os.fsencode(tmp_path)), os.fsencode(tmp_path))
+    assert (body.environment, body.stdin, here.demand.module) == ({"X": b"1"}, b"in", "")
+    assert loads(there.body, Body).cwd == b"/"
+    check_submit(here)
+
+
+@pytest.mark.parametrize(
+    "ask, error, why",
+    [
+        (lambda: requests.function("m", (), {}, {}), BadRequest, "no name of a function"),
+        (lambda: requests.function("m:f", (object(),), {}, {}), BadRequest, "object is no plain data"),
+        (lambda: requests.function("m:f", ("x" * 200_000,), {}, {}), BadRequest, "body_bytes_max"),
+        (lambda: requests.function("m:f", ("x" * (limits.body_bytes_max - 20),), {}, {}), TooLarge, "body_bytes_max"),
+        (lambda: requests.function("m:f", (), {}, {"retry": 3}), TypeError, "no option 'retry'"),
+        (lambda: requests.function("m:f", (), {}, {"at_once": 3}), BadRequest, "several tasks"),
+        (lambda: requests.function("m:f", (), {}, {"time_limit_s": -1}), BadRequest, "time_limit_s"),
+        (lambda: requests.function("m:f", (), {}, {"time_limit_s": float("inf")}), BadRequest, "time_limit_s"),
+        (lambda: requests.function("m:f", (), {}, {"backoff_s": (float("nan"), 1)}), BadRequest, "backoff_s"),
+        (lambda: requests.command("ls", cwd=None, env=None, stdin=b"", options={}), BadRequest, "list of words"),
+        (
+            lambda: requests.command(["x"], cwd=None, env=None, stdin=b"x" * 70_000, options={}),
+            TooLarge,
+            "stdin_inline_bytes_max",
+        ),
+    ],
+)
+def test_what_makes_no_sense_is_refused(ask, error, why):
+    with pytest.raises(error, match=why):
+        ask()

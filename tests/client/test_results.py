@@ -1,0 +1,70 @@
+"""How a task ended, for a program: a value, or the exception that says what became of it."""
+
+import pytest
+
+from tq.client.results import TaskCancelled, TaskFailed, TaskResult
+from tq.core import vocabulary as v
+from tq.wire import plain
+from tq.wire.body import Usage
+from tq.wire.codec import dumps
+
+RAISED = {"type": "m.Odd", "message": "why\nnot", "traceback": "Traceback…"}
+
+
+def result(state: str, cause: str = "", code: int = 0, value: object = None, error: str = "") -> TaskResult:
+    packed = b"" if value is None else plain.dumps(value, 10_000, "")
+    return TaskResult(v.Result("43.7", state, 2, code, cause, packed, dumps(Usage(error=error))))
+
+
+def test_a_success_has_its_value():
+    assert result("succeeded", "exit", value=[1, {"a": b"x"}]).get() == [1, {"a": b"x"}]
+    assert result("succeeded", "exit").get() is None
+
+
+def test_what_has_not_ended_has_neither_value_nor_error():
+    waiting = result("queued")
+
+    assert (waiting.value, waiting.error, waiting.state, waiting.attempt) == (None, None, "queued", 2)
+
+
+def test_an_exception_has_type_text_and_traceback():
+    with pytest.raises(TaskFailed, match=r"task 43\.7 raised m\.Odd: why") as caught:
+        result("dead", "exception", 1, RAISED).get()
+
+    failed = caught.value
+    assert (failed.type, failed.text, failed.traceback) == ("m.Odd", "why\nnot", "Traceback…")
+    assert (failed.id, failed.cause, failed.exit_code, failed.signal) == ("43.7", "exception", 1, None)
+    assert failed.hint == "tq show 43.7; tq logs 43.7"
+
+
+@pytest.mark.parametrize(
+    "cause, code, error, text, exit_code, signal",
+    [
+        ("exit", 3, "", "task 43.7 exited with 3", 3, None),
+        ("signal", -11, "", "task 43.7 was ended by signal 11", None, 11),
+        ("time_limit", -15, "", "task 43.7 failed: time_limit", None, 15),
+        ("bad_result", 1, "object is no plain data", "task 43.7 failed: bad_result: object is no plain data", 1, None),
+        ("unknown_function", 127, "no module m", "task 43.7 failed: unknown_function: no module m", 127, None),
+        ("something_new", 0, "", "task 43.7 failed: something_new", 0, None),
+    ],
+)
+def test_every_failure_is_a_sentence(cause, code, error, text, exit_code, signal):
+    failed = result("dead", cause, code, error=error).error
+
+    assert isinstance(failed, TaskFailed)
+    assert (str(failed), failed.exit_code, failed.signal, failed.type) == (text, exit_code, signal, "")
+
+
+@pytest.mark.parametrize("state", ["cancelled", "skipped", "expired"])
+def test_what_had_no_end_of_its_own_is_cancelled(state):
+    with pytest.raises(TaskCancelled, match=f"was {state}") as caught:
+        result(state).get()
+    assert caught.value.state == state
+
+
+@pytest.mark.parametrize("value", [b"\xff\xff", plain.dumps([1], 10, ""), b""])
+def test_an_exception_that_cannot_be_read_is_still_a_failure(value):
+    failed = TaskResult(v.Result("1", "dead", 1, 1, "exception", value)).error
+
+    assert isinstance(failed, TaskFailed)
+    assert failed.cause == "exception"

@@ -1,0 +1,125 @@
+"""The public Python API without trio: as api.py, call for call, over one blocking connection; not for threads."""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar, Unpack
+
+from tq.client import blocking, flows, requests, target
+from tq.client.requests import Options
+from tq.client.results import TaskResult
+from tq.core import vocabulary as v
+from tq.errors import ProtocolError
+
+_T = TypeVar("_T")
+
+
+@contextmanager
+def connect_blocking(
+    url: str = "", *, environ: Mapping[str, str] = os.environ, patience_s: float = 60.0
+) -> Iterator["BlockingClient"]:
+    """Connect to a server for the length of the block; see `connect`."""
+    with blocking.Client(lambda: target.find({"url": url}, environ), patience_s=patience_s) as client:
+        client.connect()
+        yield BlockingClient(client)
+
+
+class BlockingClient:
+    """A server to talk to, made by `connect_blocking`; see `Client`."""
+
+    def __init__(self, client: blocking.Client) -> None:
+        self._client = client
+
+    def submit(
+        self, function: str, *args: Any, kwargs: Mapping[str, Any] | None = None, **options: Unpack[Options]
+    ) -> "BlockingJob":
+        """Submit one call of `"module:name"`; see `Client.submit`."""
+        return self._submit(requests.function(function, args, kwargs or {}, options))
+
+    def map(
+        self,
+        function: str,
+        items: Iterable[Any],
+        *args: Any,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[Options],
+    ) -> "BlockingJob":
+        """Submit one job with a task for each item; see `Client.map`."""
+        return self._submit(requests.function_for_each(function, args, kwargs or {}, options), items)
+
+    def submit_command(
+        self,
+        argv: Sequence[str | bytes | os.PathLike[str]],
+        *,
+        cwd: str | os.PathLike[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+        **options: Unpack[Options],
+    ) -> "BlockingJob":
+        """Submit a program with its arguments; see `Client.submit_command`."""
+        return self._submit(requests.command(argv, cwd=cwd, env=env, stdin=stdin, options=options))
+
+    def job(self, id: str) -> "BlockingJob":  # noqa: A002 - the word that everybody uses
+        """Return a job or task by its id, without asking whether there is one."""
+        return BlockingJob(self, id)
+
+    def _submit(self, request: v.Submit, items: Iterable[Any] | None = None) -> "BlockingJob":
+        submitted = self.follow(flows.submitting(request, items))
+        return BlockingJob(self, submitted.id, existed=submitted.existed, warning=submitted.warning)
+
+    def follow(self, flow: flows.Flow[_T]) -> _T:
+        """Ask what a flow asks, until it returns."""
+        try:
+            command = next(flow)
+            while True:
+                command = flow.send(self._ask(command))
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+
+    def _ask(self, command: v.ClientCommand) -> v.Answer:
+        """Return the last answer to a command."""
+        last: v.Answer | None = None
+        for answer in self._client.subscribe(lambda: command):
+            last = answer
+        if last is None:
+            raise ProtocolError("the server gave no answer")
+        return last
+
+
+class BlockingJob:
+    """A job, or one task of it; see `Job`."""
+
+    def __init__(self, client: BlockingClient, id: str, *, existed: bool = False, warning: str = "") -> None:  # noqa: A002
+        self.id = id
+        self.existed = existed
+        self.warning = warning
+        self._client = client
+
+    def __repr__(self) -> str:
+        return f"<BlockingJob {self.id}>"
+
+    def state(self) -> str:
+        """Return its state; see `Job.state`."""
+        return self._client.follow(flows.peek(self.id))
+
+    def wait(self) -> None:
+        """Wait until all of its tasks have ended, however."""
+        self._client.follow(flows.waiting(self.id))
+
+    def results(self) -> Iterator[TaskResult]:
+        """Wait for its end, then yield how each task ended; see `Job.results`."""
+        self.wait()
+        place: str | None = ""
+        while place is not None:
+            found, following = self._client.follow(flows.page(self.id, place))
+            yield from found
+            place = following or None
+
+    def result(self) -> Any:
+        """Wait for its end, and return what it returned; see `Job.result`."""
+        return flows.values(self.id, list(self.results()))
+
+    def cancel(self) -> int:
+        """Cancel what has not ended; see `Job.cancel`."""
+        return self._client.follow(flows.cancelling(self.id))

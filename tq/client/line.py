@@ -1,0 +1,217 @@
+"""A trio connection to a server: many questions at once, each with its answer, over a link that is re-made silently.
+
+A question is asked again over the next connection until it is answered: every one is safe to repeat (blocking.py). A
+lost connection is re-made for `patience_s` from its loss; then what was asked raises what is known of it, and the next
+question begins a new attempt.
+"""
+
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from random import uniform
+from typing import Final
+
+import trio
+
+from tq import __version__, limits
+from tq.client.blocking import READS, given_up
+from tq.client.target import Target
+from tq.core import vocabulary as v
+from tq.errors import ConfigurationError, ProtocolError, TqError, Unknown, Unreachable, from_code
+from tq.net import pinning, tls
+from tq.net.address import Address
+from tq.net.dial import dial, fetch_ca
+from tq.net.link import Link, open_link
+from tq.wire import messages as m
+from tq.wire.connection import Connection
+
+_PAUSE_S_MIN: Final = 0.05
+_PAUSE_S_MAX: Final = 2.0
+
+
+class _Question:
+    """A command that waits for its answer. `is_last`: of several answers the last one counts (Wait)."""
+
+    def __init__(self, command: v.ClientCommand) -> None:
+        self.command = command
+        self.answer: v.Answer | None = None
+        self.error: TqError | None = None
+        self.is_answered = trio.Event()
+
+    def fail(self, error: TqError) -> None:
+        self.error = error
+        self.is_answered.set()
+
+
+class Line:
+    """Made with `find`, which is called before each connection; `run` is its loop, a child of somebody's nursery."""
+
+    def __init__(self, find: Callable[[], Target], *, patience_s: float) -> None:
+        self._find = find
+        self._patience_s = patience_s
+        self._questions: dict[int, _Question] = {}
+        self._count = 0
+        self._asked = trio.Event()
+        self._link: Link | None = None
+        self._lineage = 0
+        self._epoch = 0
+
+    async def ask(self, command: v.ClientCommand) -> v.Answer:
+        """Ask, and return the last answer. A refusal raises its error; Unreachable or Unknown after the patience.
+
+        *Cancellation*: the server is told that nobody listens any more; what it was asked may have been done.
+        """
+        self._count += 1
+        number, question = self._count, _Question(command)
+        self._questions[number] = question
+        self._say(m.Ask(number, command))
+        self._asked.set()
+        try:
+            await question.is_answered.wait()
+        finally:
+            del self._questions[number]
+            if not question.is_answered.is_set():
+                self._say(m.Unsubscribe(number))
+        if question.error is not None:
+            raise question.error
+        if question.answer is None:
+            raise ProtocolError("the server gave no answer")
+        return question.answer
+
+    def _say(self, message: m.Message) -> None:
+        if self._link is not None:
+            self._link.send_nowait(message)
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold one connection after the other; the first one is not tried twice. Ends by cancellation alone.
+
+        Raises what the first connection raises: Unreachable, Unauthorised, ConfigurationError, VersionMismatch.
+        """
+        await self._connect(task_status.started)
+        while True:
+            await self._wait_asked()
+            await self._come_back()
+
+    async def _wait_asked(self) -> None:
+        while not self._questions:
+            self._asked = trio.Event()
+            await self._asked.wait()
+
+    async def _come_back(self) -> None:
+        """Connect again until a connection has served, or the patience has run out."""
+        pause_s, begin_s = _PAUSE_S_MIN, trio.current_time()
+        while self._questions:
+            served = False
+
+            def serves() -> None:
+                nonlocal served
+                served = True
+
+            error: Exception = Unreachable("the connection broke")
+            try:
+                await self._connect(serves)
+            except TqError as failure:
+                error = failure
+            if served:
+                return
+            if trio.current_time() - begin_s >= self._patience_s:
+                self._give_up(error)
+                return
+            await trio.sleep(uniform(0, pause_s))
+            pause_s = min(2 * pause_s, _PAUSE_S_MAX)
+
+    def _give_up(self, error: Exception) -> None:
+        for question in self._questions.values():
+            question.fail(given_up(question.command, error))
+
+    # ------------------------------------------------------------ one connection
+
+    async def _connect(self, connected: Callable[[], None]) -> None:
+        """Connect, call `connected`, and serve until the connection ends. Raises what comes before."""
+        target = self._find()
+        stream = await dial(Address(target.host, target.port), await _context(target))
+        async with open_link(stream, Connection(), goodbye=m.Goodbye("done")) as link:
+            welcome, rest = await self._greet(link, target.token)
+            self._know(welcome)
+            link.connection.frame_bytes_max = limits.frame_bytes_max
+            self._link = link
+            for number, question in self._questions.items():
+                link.send_nowait(m.Ask(number, question.command))
+            connected()
+            with suppress(ProtocolError):  # the link has ended; the next one may do better
+                await self._serve(link, welcome.beat_ms / 1_000, rest)
+
+    async def _greet(self, link: Link, token: str) -> tuple[m.Welcome, list[m.Message]]:
+        software = f"tq {__version__}"
+        hello = m.Hello(m.VERSIONS, software, token, "client", lineage=self._lineage, epoch=self._epoch)
+        link.send_nowait(hello)
+        with trio.move_on_after(limits.hello_s):
+            async for first, *rest in link:
+                if isinstance(first, m.Refused):
+                    raise from_code(first.code, first.message, first.hint)
+                if not isinstance(first, m.Welcome):
+                    raise ProtocolError(f"the server answered Hello with {type(first).__name__}")
+                return first, rest
+            raise Unreachable(f"the server closed the connection: {link.ended_because}")
+        raise Unreachable("the server accepted the connection, but does not answer")
+
+    def _know(self, welcome: m.Welcome) -> None:
+        """Note whose store answers. What was asked of another one, and changes something, has an unknown outcome."""
+        if welcome.lineage == self._lineage and welcome.epoch < self._epoch:
+            raise ConfigurationError(
+                f"the server is at epoch {welcome.epoch} and was at {self._epoch}: an old copy of its store runs",
+                hint="do not submit there: look at the server's directory first",
+            )
+        if self._lineage not in (0, welcome.lineage):
+            why = "the server came back with another store: it is not known what became of the request"
+            for question in self._questions.values():
+                if not isinstance(question.command, READS):
+                    question.fail(Unknown(why))
+        self._lineage, self._epoch = welcome.lineage, welcome.epoch
+
+    async def _serve(self, link: Link, beat_s: float, rest: list[m.Message]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_beat, link, beat_s)
+            try:
+                self._take(rest)
+                async for messages in link:
+                    self._take(messages)
+            finally:
+                self._link = None
+                nursery.cancel_scope.cancel()
+
+    def _take(self, messages: list[m.Message]) -> None:
+        for message in messages:
+            if isinstance(message, m.Reply) and (question := self._questions.get(message.request)):
+                question.answer = message.answer
+                if not message.more:
+                    question.is_answered.set()
+            elif isinstance(message, m.Failed) and (question := self._questions.get(message.request)):
+                question.fail(from_code(message.code, message.message, message.hint))
+
+
+async def _beat(link: Link, beat_s: float) -> None:
+    """Say at each beat that we live, and end a connection on which nothing comes for `missed_beats_max` beats."""
+    silent = 0
+    is_heard = False
+
+    def hear() -> None:
+        nonlocal is_heard
+        is_heard = True
+
+    link.on_bytes = hear
+    while silent < limits.missed_beats_max:
+        await trio.sleep(beat_s)
+        link.send_nowait(m.Beat())
+        silent = 0 if is_heard else silent + 1
+        is_heard = False
+    link.close()
+
+
+async def _context(target: Target) -> ssl.SSLContext:
+    """Return what verifies the server; at a first contact its CA is fetched and compared with the known hash."""
+    pem = target.ca_pem or pinning.load(target.state_directory, target.ca_sha256)
+    if not pem:
+        pem = await fetch_ca(Address(target.host, target.port), target.ca_sha256)
+        pinning.keep(target.state_directory, target.ca_sha256, pem)
+    return tls.client_context(pem)

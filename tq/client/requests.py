@@ -1,0 +1,124 @@
+"""What a program asks for, as the command `Submit`: a function with its arguments, or a program with its own. Pure but
+for the directory, umask and environment of this process, which a command gets as it does from `tq submit`.
+
+Checked here is what the server cannot see into (wire/body.py); names and numbers are checked by the server.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypedDict
+
+from tq import limits
+from tq.client.call import pack
+from tq.core import vocabulary as v
+from tq.core.job import Demand
+from tq.errors import BadRequest, TooLarge
+from tq.wire import codec
+from tq.wire.body import Body, check_function
+
+
+class Options(TypedDict, total=False):
+    """What a job may be given beside what it runs; each is as the option of `tq submit` of that name.
+
+    `name`, `tags` to find it by; `queue` (`"default"`), `priority` (-100 to 100). `retries` after a failure (3),
+    `crash_limit` of workers lost with it (3), `backoff_s` the first and the longest wait before another attempt.
+    `time_limit_s` of an attempt, `kill_after_s` from TERM to KILL (10). `cpus` it needs. `max_fails` of an array: with
+    more failures the rest is cancelled. `at_once`: at most so many tasks of an array run. `hold`: nothing starts before
+    a release. `key`: the same key makes the same job, once; a random one else.
+    """
+
+    name: str
+    tags: Sequence[str]
+    queue: str
+    priority: int
+    retries: int
+    crash_limit: int
+    backoff_s: tuple[float, float]
+    time_limit_s: float
+    kill_after_s: float
+    cpus: float
+    max_fails: int
+    at_once: int
+    hold: bool
+    key: str
+
+
+_S_MAX: Final = 100 * 365 * 86_400.0
+_OPTIONS: Final = Options.__annotations__
+
+
+def function(name: str, positional: Sequence[Any], named: Mapping[str, Any], options: Options) -> v.Submit:
+    """Return the request to call a function once. Raises BadRequest or TooLarge."""
+    module = check_function(name)
+    return _submit({"argv": (), "cwd": b"", "function": name, "arguments": pack(positional, named)}, module, options)
+
+
+def function_for_each(name: str, positional: Sequence[Any], named: Mapping[str, Any], options: Options) -> v.Submit:
+    """Return the request to call a function with each entry that is uploaded for it, as its last argument."""
+    module = check_function(name)
+    fields = {"argv": (), "cwd": b"", "function": name, "arguments": pack(positional, named)}
+    return _submit({**fields, "columns": 1, "has_plain_entries": True}, module, options)
+
+
+def command(
+    argv: Sequence[str | bytes | os.PathLike[str]],
+    *,
+    cwd: str | os.PathLike[str] | None,
+    env: Mapping[str, str] | None,
+    stdin: bytes,
+    options: Options,
+) -> v.Submit:
+    """Return the request to run a program. Raises BadRequest or TooLarge."""
+    if isinstance(argv, str | bytes):
+        raise BadRequest("a command is a list of words", hint='write ["make", "test"]; a shell: ["sh", "-c", "…"]')
+    if len(stdin) > limits.stdin_inline_bytes_max:
+        raise TooLarge(
+            f"the input has {len(stdin)} bytes; stdin_inline_bytes_max is {limits.stdin_inline_bytes_max}",
+            hint="pass the name of a file",
+        )
+    mask = os.umask(0o022)
+    os.umask(mask)
+    environment = {name: os.fsencode(value) for name, value in (env or {}).items()}
+    place = os.path.abspath(os.getcwd() if cwd is None else cwd)  # noqa: PTH100, PTH109 - as bytes that are no UTF-8 stay
+    fields = {"argv": tuple(map(os.fsencode, argv)), "cwd": os.fsencode(place), "environment": environment}
+    return _submit({**fields, "stdin": stdin, "umask": mask}, "", options)
+
+
+def _submit(fields: Mapping[str, Any], module: str, options: Options) -> v.Submit:
+    if unknown := set(options) - set(_OPTIONS):
+        raise TypeError(f"there is no option {min(unknown)!r}; there are {', '.join(_OPTIONS)}")
+    is_array = fields.get("columns", 0) > 0
+    if not is_array and {"max_fails", "at_once"} & set(options):
+        raise BadRequest("max_fails and at_once are of a job with several tasks", hint="leave them out")
+    body = codec.dumps(
+        Body(
+            **fields,
+            time_limit_ms=_ms(options.get("time_limit_s", 0.0), "time_limit_s"),
+            kill_after_ms=_ms(options.get("kill_after_s", limits.kill_after_ms / 1_000), "kill_after_s"),
+        )
+    )
+    if len(body) > limits.body_bytes_max:
+        raise TooLarge(f"what it is called with has {len(body)} bytes; body_bytes_max is {limits.body_bytes_max}")
+    first, longest = options.get("backoff_s", tuple(ms / 1_000 for ms in limits.backoff_ms))
+    return v.Submit(
+        key=options.get("key") or os.urandom(16).hex(),
+        body=body,
+        name=options.get("name", ""),
+        tags=tuple(options.get("tags", ())),
+        queue=options.get("queue", "default"),
+        priority=options.get("priority", 0),
+        demand=Demand(cpus_milli=round(options.get("cpus", 0.0) * 1_000), module=module),
+        is_array=is_array,
+        retries=options.get("retries", limits.retries),
+        crash_limit=options.get("crash_limit", limits.crash_limit),
+        backoff_ms=(_ms(first, "backoff_s"), _ms(longest, "backoff_s")),
+        max_fails=options.get("max_fails", -1),
+        throttle=options.get("at_once", 0),
+        hold=options.get("hold", False),
+    )
+
+
+def _ms(time_s: float, what: str) -> int:
+    if not 0 <= time_s <= _S_MAX:
+        raise BadRequest(f"{what} of {time_s} s is out of range", hint="seconds, from 0 to a hundred years")
+    return round(time_s * 1_000)

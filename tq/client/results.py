@@ -1,0 +1,95 @@
+"""How a task ended, for a program: its value, or the exception that stands for what became of it instead. Pure."""
+
+from typing import Any, Final
+
+from tq.client.call import reason
+from tq.core import vocabulary as v
+from tq.errors import ProtocolError, TqError
+from tq.wire import plain
+
+ENDED: Final = frozenset({"succeeded", "dead", "cancelled", "skipped", "expired"})
+
+
+class TaskFailed(TqError):
+    """A task gave up.
+
+    `id` names it; `cause` is as `tq show` says it: `exception`, `exit`, `signal`, `time_limit`, `lost`, `bad_result`,
+    `unknown_function`, … Of an exception `type` is its name (`ValueError`, `package.Error`), `text` its message and
+    `traceback` that of the worker; else `type` and `traceback` are "" and `text` is what the worker said, if anything.
+    `exit_code` is that of the process, or None; `signal` the one that ended it, or None.
+    """
+
+    code = "task_failed"
+
+    def __init__(self, result: v.Result) -> None:
+        raised = _raised(result)
+        self.id = result.id
+        self.cause = result.cause
+        self.type: str = raised.get("type", "")
+        self.text: str = raised.get("message", "") or reason(result.usage)
+        self.traceback: str = raised.get("traceback", "")
+        self.exit_code = result.code if result.code >= 0 else None
+        self.signal = -result.code if result.code < 0 else None
+        super().__init__(f"task {self.id} {self._what()}", hint=f"tq show {self.id}; tq logs {self.id}")
+
+    def _what(self) -> str:
+        if self.cause == "exception":
+            return f"raised {self.type}: {self.text}"
+        if self.cause == "exit":
+            return f"exited with {self.exit_code}"
+        if self.cause == "signal":
+            return f"was ended by signal {self.signal}"
+        return f"failed: {self.cause}" + (f": {self.text}" if self.text else "")
+
+
+class TaskCancelled(TqError):
+    """A task ended without having come to an end of its own: `state` is `cancelled`, `skipped` or `expired`."""
+
+    code = "task_cancelled"
+
+    def __init__(self, result: v.Result) -> None:
+        self.id = result.id
+        self.state = result.state
+        super().__init__(f"task {self.id} was {self.state}", hint=f"tq show {self.id}")
+
+
+class TaskResult:
+    """How one task stands. `state` as `tq show` says it, `attempt` the number of its latest attempt (0 = none yet).
+
+    `value` is what it returned, None as well for one that returned nothing; `error` the exception that stands for its
+    failure, None if it succeeded or has not ended.
+    """
+
+    __slots__ = ("attempt", "error", "id", "state", "value")
+
+    def __init__(self, result: v.Result) -> None:
+        self.id = result.id
+        self.state = result.state
+        self.attempt = result.attempt
+        self.value: Any = None
+        self.error: TaskFailed | TaskCancelled | None = None
+        if result.state == "succeeded":
+            self.value = plain.loads(result.value) if result.value else None
+        elif result.state == "dead":
+            self.error = TaskFailed(result)
+        elif result.state in ENDED:
+            self.error = TaskCancelled(result)
+
+    def __repr__(self) -> str:
+        return f"<TaskResult {self.id} {self.state}>"
+
+    def get(self) -> Any:
+        """Return the value, or raise what stands for the failure."""
+        if self.error is not None:
+            raise self.error
+        return self.value
+
+
+def _raised(result: v.Result) -> dict[str, str]:
+    if result.cause != "exception" or not result.value:
+        return {}
+    try:
+        raised = plain.loads(result.value)
+    except ProtocolError:
+        return {}
+    return {key: str(value) for key, value in raised.items()} if isinstance(raised, dict) else {}
