@@ -30,7 +30,7 @@ def state(here: Town, worker: str) -> str:
 
 
 def test_what_waits_goes_elsewhere_and_what_runs_is_stopped_at_the_deadline_uncharged(tmp_path: Path) -> None:
-    with town(tmp_path, "--heartbeat", "200ms") as here:
+    with town(tmp_path, "--heartbeat", "1s") as here:
         worker = here.worker("first", slots=1)
         job = here.submit("sh", "-c", waiter(tmp_path))
         first = started(here, 1)
@@ -69,7 +69,7 @@ def test_without_a_deadline_what_runs_may_end(tmp_path: Path) -> None:
 
 
 def test_the_deadline_holds_while_the_worker_is_cut_off_and_over_a_restart_of_the_server(tmp_path: Path) -> None:
-    with town(tmp_path, "--heartbeat", "200ms") as here, proxied(here.server.port) as line:
+    with town(tmp_path, "--heartbeat", "1s") as here, proxied(here.server.port) as line:
         worker = here.worker("far", slots=1, environ=here.elsewhere(line.url))
         job = here.submit("sh", "-c", waiter(tmp_path))
         first = started(here, 1)
@@ -115,10 +115,10 @@ def test_a_worker_leaves_after_its_last_task_and_the_next_one_gets_the_rest(tmp_
 
 def test_a_worker_leaves_when_it_was_idle_for_long_and_not_before(tmp_path: Path) -> None:
     with town(tmp_path) as here:
-        worker = here.worker("idle", "--idle-timeout", "1s")
         job = here.submit("sh", "-c", waiter(tmp_path))
+        worker = here.worker("idle", "--idle-timeout", "3s")
         started(here, 1)
-        long = here.submit("sleep", "1.5")
+        long = here.submit("sleep", "3.5")
         assert here.wait(long) == 0
         assert worker.process.poll() is None, "it runs a task"
         (tmp_path / "flag").touch()

@@ -74,7 +74,7 @@ def test_results_and_output_of_a_worker_that_dies_while_the_server_is_away_are_p
 
 
 def test_a_server_that_restarts_again_and_again_costs_nothing(tmp_path: Path) -> None:
-    with town(tmp_path, "--heartbeat", "200ms") as here:
+    with town(tmp_path, "--heartbeat", "1s") as here:
         worker = here.worker(slots=2)
         first, second = begin(here, name="one"), begin(here, name="two")
         for number in range(6):
@@ -94,7 +94,7 @@ def test_a_server_that_restarts_again_and_again_costs_nothing(tmp_path: Path) ->
 
 @pytest.mark.parametrize("way", [Way.DOWN, Way.UP], ids=["the answer is lost", "the list is lost"])
 def test_a_server_that_is_killed_during_reconciliation_costs_nothing(tmp_path: Path, way: Way) -> None:
-    with town(tmp_path, "--heartbeat", "500ms") as here, proxied(here.server.port) as line:
+    with town(tmp_path, "--heartbeat", "1s") as here, proxied(here.server.port) as line:
         here.worker("far", slots=2, environ=here.elsewhere(line.url))
         ended, alive = begin(here, name="one"), begin(here, name="two")
         here.server.kill()
