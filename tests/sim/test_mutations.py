@@ -3,12 +3,19 @@
 from collections.abc import Callable, Iterator
 
 import pytest
+from msgspec.structs import replace
 
 from tests.sim.run import run_seed
-from tq.core.engine import fence, join, step
+from tq.core import retry
+from tq.core.engine import Turn, act, fence, indexes, join, step, submit, verbs
 from tq.core.engine.fence import Verdict
 from tq.core.engine.step import Step
+from tq.core.engine.verbs import VERBS
+from tq.core.job import Progress
+from tq.core.live import Live
 from tq.core.task import Phase, State, Trigger
+from tq.core.vocabulary import Forget, Release, Times
+from tq.server.clock import Clock
 from tq.server.commit_loop import Pipeline, Point
 from tq.server.lease_clock import LeaseClock
 from tq.server.peers import WorkerPeer
@@ -179,6 +186,101 @@ RARE: tuple[Break, ...] = (
 )
 
 
+def hold_only_what_is_untouched(patch: pytest.MonkeyPatch) -> None:
+    def is_startable(self: Progress, lane: int) -> bool:
+        hold, self.hold = self.hold, False
+        try:
+            return startable(self, lane)
+        finally:
+            self.hold = hold
+
+    startable = Progress.is_startable
+    patch.setattr(Progress, "is_startable", is_startable)
+
+
+def take_a_paused_queue_for_open(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Live, "may_start", lambda self, queue: None)
+
+
+def pass_over_a_job_between_two_slices(patch: pytest.MonkeyPatch) -> None:
+    def hasty(sweep, job):
+        return replace(sweep, job=job + 2, member=0) if job < sweep.last else None
+
+    patch.setattr(act, "_next", hasty)
+
+
+def do_what_was_only_asked(patch: pytest.MonkeyPatch) -> None:
+    apply = Turn.apply
+
+    def eager(self: Turn, command, submitter=""):
+        is_asked = isinstance(command, Release) and command.dry_run
+        return apply(self, replace(command, dry_run=False) if is_asked else command, submitter)
+
+    patch.setattr(Turn, "apply", eager)
+
+
+def leave_the_dead_letters_of_what_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(verbs, "forget_dead_letter", lambda step, key, task: None)
+    patch.setitem(VERBS, Forget, VERBS[Forget]._replace(member=lambda acting, key, task: None))
+
+
+def count_on_in_a_new_round(patch: pytest.MonkeyPatch) -> None:
+    move = Step.move
+
+    def forgetful(self: Step, key, task, trigger, **fields):
+        if trigger is Trigger.RETRY and task is not None:
+            fields |= {"failures": task.failures, "losses": task.losses}
+        return move(self, key, task, trigger, **fields)
+
+    patch.setattr(Step, "move", forgetful)
+
+
+def try_once_more_than_may_be(patch: pytest.MonkeyPatch) -> None:
+    after_failure = retry.after_failure
+    patch.setattr(retry, "after_failure", lambda job, failures, *how: after_failure(job, failures - 1, *how))
+
+
+def let_nothing_run_alone(patch: pytest.MonkeyPatch) -> None:
+    for module in (retry, indexes, submit):
+        patch.setattr(module, "runs_alone", lambda crash_limit, losses: False)
+
+
+def take_the_second_flush_for_the_first(patch: pytest.MonkeyPatch) -> None:
+    def again(self: Pipeline, error) -> None:
+        self._flush(self._flight.sequence)
+
+    patch.setattr(Pipeline, "fail", again)
+
+
+def follow_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    times = Clock.times
+
+    def jumping(self: Clock) -> Times:
+        at = times(self)
+        return Times(at.wall_ms, at.wall_ms)
+
+    patch.setattr(Clock, "times", jumping)
+
+
+def forget_a_dead_letter_by_age(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Progress, "dead_letters", property(lambda self: 0))
+
+
+POLICIES: tuple[Break, ...] = (
+    hold_only_what_is_untouched,
+    take_a_paused_queue_for_open,
+    pass_over_a_job_between_two_slices,
+    do_what_was_only_asked,
+    leave_the_dead_letters_of_what_is_forgotten,
+    count_on_in_a_new_round,
+    try_once_more_than_may_be,
+    let_nothing_run_alone,
+    take_the_second_flush_for_the_first,
+    follow_the_wall_clock,
+    forget_a_dead_letter_by_age,
+)
+
+
 def caught(seeds_max: int) -> str:
     for seed in range(1, seeds_max + 1):
         result = run_seed(seed, commands=COMMANDS, faults=FAULTS)
@@ -190,6 +292,13 @@ def caught(seeds_max: int) -> str:
 
 @pytest.mark.parametrize("broken", BREAKS, ids=lambda broken: broken.__name__)
 def test_a_broken_promise_is_caught(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+
+    assert caught(SEEDS_MAX)
+
+
+@pytest.mark.parametrize("broken", POLICIES, ids=lambda broken: broken.__name__)
+def test_a_broken_policy_is_caught(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(monkeypatch)
 
     assert caught(SEEDS_MAX)
