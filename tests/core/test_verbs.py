@@ -80,6 +80,8 @@ class TestSelection:
         assert house.do(Retry((str(array), str(other)), where)).done == 1
         with pytest.raises(AlreadyEnded, match="is none of those that are meant"):
             house.do(Cancel((f"{array}.1",), where))
+        with pytest.raises(AlreadyEnded, match="is none of those that are meant"):
+            house.do(Cancel((f"{array}.1",), Where(tag="t")))
         with pytest.raises(AlreadyEnded, match="has none of those that are meant"):
             house.do(Cancel((str(other),), Where(name="b")))
 

@@ -51,6 +51,8 @@ class Verbs:
         if share < 0.12:
             return verb(where=self._filter(submit), **fields)
         if share < 0.4 and submit.is_array and has_members:
+            if dice.random() < 0.2:
+                fields["where"] = self._filter(dice.choice(jobs)[1])
             return verb(ids=self._members(job, submit), **fields)
         if share < 0.45:
             return verb(ids=(job,), where=self._filter(submit), **fields)

@@ -129,10 +129,11 @@ def _act_on_ids(acting: Acting, verb: Verb) -> list[Sweep | None]:
             continue
         if verb.member is None or not verb.has_members:
             raise BadRequest(f"this acts on whole jobs, as in {target.job}", hint="leave the member out")
+        is_of_it = selection.is_of(acting.where, step.job((target.job, 0)))
         for member in target.members:
             key = (target.job, 0, member)
             task = step.task(key)
-            if acting.means(key[:2], task):
+            if is_of_it and acting.means(key[:2], task):
                 verb.member(acting, key, task)
             else:
                 acting.tally.leave("is none of those that are meant")
