@@ -32,6 +32,8 @@ def test_letters_are_a_table_and_versioned_json(run: Run, server: FakeServer) ->
     assert head.split() == ["ID", "CAUSE", "CODE", "FAILED", "LOST", "QUEUE", "NAME", "AGE", "HOST", "COMMAND"]
     assert row.split()[:7] == ["43.7", "exit", "3", "4", "-", "builds", "nightly"]
     assert "\x1b" not in row
+    server.says[v.DeadLetters] = lambda _: v.Page((LETTER | {"function": "shop:total"},))
+    assert run("dlq", "ls").out.splitlines()[1].split()[-1] == "shop:total"
     out = json.loads(run("dlq", "ls", "-o", "json").out)
     assert (out["v"], out["next"], out["items"][0]["id"], out["items"][0]["exit_code"]) == (1, None, "43.7", 3)
     assert run("dlq", "ls", "-q").out == "43.7\n"

@@ -95,7 +95,7 @@ def rows(items: list[dict[str, Any]]) -> list[list[str]]:
                 present.blank(item.get("name")),
                 present.ago(int(item.get("ended_ms") or 0), now_ms),
                 present.blank(item.get("host")),
-                present.command_line(shown.get("command")),
+                present.what(shown),
             ]
         )
     return table

@@ -131,7 +131,7 @@ def _job_row(item: dict[str, Any], now_ms: int) -> list[str]:
         str(item.get("queue", "")),
         str(item.get("name") or "-"),
         present.ago(int(item.get("submitted_ms") or 0), now_ms),
-        str(shown.get("function") or present.command_line(shown.get("command"))),
+        present.what(shown),
     ]
 
 

@@ -116,6 +116,11 @@ def command_line(command: Any) -> str:
     return join(str(word) for word in command) if isinstance(command, list) else ""
 
 
+def what(shown: dict[str, Any]) -> str:
+    """Return what a job runs, for a table: its function, or its command."""
+    return str(shown.get("function") or command_line(shown.get("command")))
+
+
 def blank(value: Any) -> str:
     """Return a cell of a table, `-` for what is not there."""
     return str(value) if value and value != "none" else "-"
