@@ -26,6 +26,7 @@ from tests.support.town import Town, WorkerProcess, kill_quietly
 
 FREEZE_S: Final = (0.3, 4.0)
 DOWN_S: Final = (0.0, 1.5)
+NO_SERVER: Final = 69
 DISK_FAILED: Final = 74
 _TURN_S: Final = 0.05
 
@@ -183,8 +184,7 @@ class Chaos:
             self._ended(self._here.server.process.returncode)
         for name, worker in self._workers.items():
             if name not in self._down and worker.process.poll() is not None:
-                self._blame(f"worker {name} ended by itself with {worker.process.returncode}")
-                self._send_away(name)
+                self._worker_ended(name, worker.process.returncode)
 
     def heal(self) -> None:
         """Thaw, mend and start everything; nobody is harmed any more."""
@@ -214,12 +214,20 @@ class Chaos:
             self._blame(f"the server ended by itself with {status}")
         self._send_away("server")
 
+    def _worker_ended(self, name: str, status: int) -> None:
+        """Take note that a worker has ended by itself: one that starts where no server is known says so and leaves."""
+        if status == NO_SERVER and " connected " not in self._workers[name].text():
+            self.done["(no server to start with)"] += 1
+        else:
+            self._blame(f"worker {name} ended by itself with {status}")
+        self._send_away(name)
+
     def _start(self, name: str) -> None:
         if name == "server":
             self._here.server.environ["TQ_SHIM_FAIL_SYNC"] = str(self._fail_sync)
             self._here.server.launch()
         else:
-            self._workers[name] = self._here.launch_worker(name, "--name", name, slots=3, environ=self._environ[name])
+            self._workers[name] = self._here.launch_worker(name, "--name", name, slots=4, environ=self._environ[name])
 
     def _blame(self, what: str) -> None:
         self.wrong.append(what)

@@ -19,7 +19,7 @@ from tests.support.town import Town
 AGAIN: Final = (69, 74, 75)
 KILLED: Final = -9
 ALREADY_ENDED: Final = 1
-SLEEPS_S: Final = ("0", "0", "0.05", "0", "0.3", "0", "0.1", "1.5")  # how long the tasks of the chaos run
+SLEEPS_S: Final = ("0",) * 8 + ("0.05", "0.05", "0.1", "0.3", "1.5")  # how long the tasks of the chaos run
 RETRIES: Final = 10
 FIELDS: Final[dict[str, Any]] = {"retries": RETRIES, "crash_limit": 0, "backoff_ms": (50, 1_000)}
 OPTIONS: Final = ("--retries", str(RETRIES), "--crash-limit", "0", "--backoff", "50ms")
@@ -149,7 +149,7 @@ class Clients:
         number = 0
         while not self._is_over.wait(self._pause_s):
             number += 1
-            size = dice.randint(2, 40)
+            size = dice.randint(2, 100)
             job = self._submit(f"array-{number}", size, ("--array", f"1-{size}"), [*self._task, dice.choice(SLEEPS_S)])
             while job and not self._is_over.is_set():
                 status, _, err = self._tq("wait", "--timeout", "10", job)
@@ -183,7 +183,7 @@ class Clients:
         number = 0
         while not self._is_over.wait(10 * self._pause_s):
             number += 1
-            size = dice.randint(1, 60)
+            size = dice.randint(1, 100)
             lines = "".join(f"line {number}.{line}\n" for line in range(size)).encode()
             task = [*self._task, dice.choice(SLEEPS_S), "{}"]
             self._submit(f"lines-{number}", size, ("--each-line", "-"), task, stdin=lines)
