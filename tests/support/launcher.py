@@ -82,7 +82,7 @@ def marker() -> str:
 class Link:
     """One launcher. Collects what it says; `ends` by ref, `outputs` as (ref, stream) -> {offset: data}."""
 
-    def __init__(self, slots: int = 2, environment: dict[str, str] | None = None) -> None:
+    def __init__(self, slots: int = 2, environment: dict[str, str] | None = None, cgroup: bytes = b"") -> None:
         ours, theirs = socket.socketpair()
         self.socket = ours
         self.worker = secrets.token_hex(8)
@@ -90,8 +90,8 @@ class Link:
         home.mkdir()
         self.place = scratch.make_root(home)
         self.process = subprocess.Popen(
-            launcher.command(theirs.fileno(), self.place.path), pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
-            env=environment,
+            launcher.command(theirs.fileno(), self.place.path, cgroup), pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
         theirs.close()
         self.reader = frames.UpReader()

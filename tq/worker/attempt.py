@@ -15,6 +15,7 @@ from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef, End
 from tq.wire import codec
 from tq.wire.body import Usage
+from tq.worker.cgroups import Cgroup, Memory
 from tq.worker.frames import Output, Spawn
 from tq.worker.output import Stream, dropped_bytes
 from tq.worker.program import Program
@@ -85,7 +86,7 @@ class Attempt:
     """
 
     __slots__ = (
-        "begin", "caller", "cause", "code", "core_dumped", "credit", "entry", "error", "fds", "is_killed",
+        "begin", "caller", "cause", "cgroup", "code", "core_dumped", "credit", "entry", "error", "fds", "is_killed",
         "is_stuck", "is_swept", "is_watched", "order", "output_held", "peak_kib", "phase", "pid", "place", "push_pause",
         "pushed_at", "ref", "returned", "run_us", "streams", "system_us", "user_us", "value", "written",
     )  # fmt: skip
@@ -116,6 +117,7 @@ class Attempt:
         self.is_stuck = False  # something of it does not die
         self.caller: Caller | None = None  # the process that calls its function, while it does
         self.place: Place | None = None
+        self.cgroup: Cgroup | None = None  # its own, if it has one
         self.returned = b""
         self.credit: int | None = None
         self.pushed_at = 0.0
@@ -161,6 +163,12 @@ class Attempt:
         self.user_us = answer.user_us
         self.system_us = answer.system_us
         self.peak_kib = answer.peak_kib
+
+    def note(self, memory: Memory) -> None:
+        """Take what its cgroup says of its memory: a failure after something of it was killed for that is for that."""
+        self.peak_kib = memory.peak_kib or self.peak_kib
+        if memory.is_out and self.code != 0 and not self.cause:
+            self.cause = Cause.OOM
 
     def fail(self, cause: int, code: int = 0, error: str = "") -> None:
         """It ended without having run, and this is why."""

@@ -9,7 +9,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
+from tq.limits import lanes_max
 from tq.worker.attempt import Attempt, Phase
+
+brief_us: Final = 500_000
 
 
 class _Lane:
@@ -39,6 +42,20 @@ class Lanes:
         self._lanes: Final[dict[int, _Lane]] = {}
         self._heads: Final[list[tuple[int, int]]] = []
         self._count = 0
+        self._brief: Final[set[int]] = set()  # lanes whose latest attempt took less than `brief_us`
+
+    def is_brief(self, number: int) -> bool:
+        """Whether attempts of this lane are known to be short."""
+        return number in self._brief
+
+    def note(self, number: int, run_us: int) -> None:
+        """One of this lane took so long."""
+        if run_us > brief_us:
+            self._brief.discard(number)
+        elif number not in self._brief:
+            if len(self._brief) >= lanes_max:
+                self._brief.clear()
+            self._brief.add(number)
 
     def add(self, number: int, width: int, attempts: Iterable[Attempt]) -> None:
         """Queue attempts behind all others of the lane `number`, which has this width from now on."""

@@ -13,8 +13,8 @@ One loop; a turn is
 
 The parts: lanes.py what waits; guard.py what a cut ends; spawn.py and program.py how a process is started; lives.py how
 it ends; stored.py what it reads; capture.py and output.py what it writes; scratch.py and returned.py where else it may
-write, and what it returns; reports.py the way up; containment.py the kernel's part. End of file on the socket means
-that the worker is gone: everything is killed, and the launcher exits. It takes no other orders.
+write, and what it returns; reports.py the way up; containment.py and cgroups.py the kernel's part. End of file on the
+socket means that the worker is gone: everything is killed, and the launcher exits. It takes no other orders.
 """
 
 import gc
@@ -32,6 +32,7 @@ from tq.core.vocabulary import AttemptRef
 from tq.worker import containment, frames, functions, returned, scratch
 from tq.worker.attempt import Attempt, Order, Phase
 from tq.worker.capture import Capture
+from tq.worker.cgroups import Cgroups
 from tq.worker.guard import Guard
 from tq.worker.lanes import Lanes
 from tq.worker.lives import Lives
@@ -49,25 +50,27 @@ _kill_all_s: Final = 10.0
 _wait_s_max: Final = 3600.0  # epoll refuses a wait of weeks
 _CWD_MISSING_CODE: Final = 125
 _BOOT: Final = (
-    "import sys; sys.path[1:1] = sys.argv[3:]; from tq.worker.launcher import main; main(int(sys.argv[1]), sys.argv[2])"
+    "import sys; sys.path[1:1] = sys.argv[4:]; from tq.worker.launcher import main;"
+    "main(int(sys.argv[1]), sys.argv[2], sys.argv[3])"
 )
 
 
-def command(fd: int, place: bytes) -> list[str]:
+def command(fd: int, place: bytes, cgroup: bytes = b"") -> list[str]:
     """Return the arguments that start a launcher on the socket `fd`, which it inherits (`pass_fds`).
 
-    `place` is a directory of its own, which exists; whoever made it removes it afterwards (scratch.py).
+    `place` is a directory of its own, which exists; whoever made it removes it afterwards (scratch.py). So is `cgroup`,
+    if it may have one (cgroups.py).
     The interpreter runs isolated and without `site`: what a user's environment does to Python does not reach it.
     """
     modules = (sys.modules[name] for name in ("tq", "msgspec", "cbor2"))
     places = dict.fromkeys(str(Path(module.__file__ or "").parents[1]) for module in modules)
-    return [sys.executable, "-I", "-S", "-c", _BOOT, str(fd), os.fsdecode(place), *places]
+    return [sys.executable, "-I", "-S", "-c", _BOOT, str(fd), os.fsdecode(place), os.fsdecode(cgroup), *places]
 
 
 class Launcher:
-    """The loop. `fd` is the launcher's end of the socket, `place` a directory of its own."""
+    """The loop. `fd` is the launcher's end of the socket, `place` a directory of its own, `cgroups` what it may use."""
 
-    def __init__(self, fd: int, place: bytes) -> None:
+    def __init__(self, fd: int, place: bytes, cgroups: Cgroups | None = None) -> None:
         os.set_blocking(fd, False)
         self._fd: Final = fd
         self._signals: Final = containment.open_child_signals()
@@ -84,6 +87,7 @@ class Launcher:
         self._programs: Final = Programs(os.environb)
         self._pool: Final = Pool(self._poll, self._spawner, self._lives, self._capture, os.environb)
         self._scratch: Final = Scratch(place)
+        self._cgroups: Final = cgroups
         self._inputs: Final = StoredInputs()
         self._held: Final[dict[AttemptRef, Attempt]] = {}
         self._guard: Final = Guard()
@@ -97,6 +101,8 @@ class Launcher:
             while self._is_open:
                 self._turn()
         finally:
+            if self._cgroups is not None:
+                self._cgroups.kill()
             containment.kill_all_children(_kill_all_s)
 
     def _turn(self) -> None:
@@ -277,7 +283,13 @@ class Launcher:
         if program.time_limit_s:
             environment[b"TQ_DEADLINE"] = b"%d" % (time.time() + program.time_limit_s)
         argv = program.arguments(attempt.value, attempt.entry)
-        attempt.pid, *attempt.fds = self._spawner.start(program, argv, environment, attempt.order.stdin)
+        if self._cgroups is not None and not self._lanes.is_brief(attempt.order.lane):
+            attempt.cgroup = self._cgroups.enter()
+        try:
+            attempt.pid, *attempt.fds = self._spawner.start(program, argv, environment, attempt.order.stdin)
+        finally:
+            if self._cgroups is not None and attempt.cgroup is not None:
+                self._cgroups.leave(attempt.cgroup)
 
     def _not_started(self, attempt: Attempt, cause: Cause, code: int, error: str) -> None:
         self._drop_started(attempt)
@@ -289,6 +301,7 @@ class Launcher:
 
     def _ended(self, attempt: Attempt, now: float) -> None:
         self._drop_started(attempt)
+        self._lanes.note(attempt.order.lane, attempt.run_us)
         self._capture.forget(attempt)
         if attempt.cause == Cause.WORKER_TROUBLE:
             self._reports.send(frames.Recalled((attempt.ref,), attempt.cause, attempt.error))
@@ -310,13 +323,18 @@ class Launcher:
         attempt.phase = Phase.ENDED
         if attempt.place is not None:
             self._leave(attempt, attempt.place)
+        if self._cgroups is not None and attempt.cgroup is not None:
+            self._cgroups.forget(attempt.cgroup)
         del self._held[attempt.ref]
         self._guard.discard(attempt)
         self._lanes.release(attempt.order.lane)
 
 
-def main(fd: int, place: str) -> None:
-    """Run a launcher on the inherited socket `fd`, with the directory `place`; returns when the worker is gone."""
+def main(fd: int, place: str, cgroup: str) -> None:
+    """Run a launcher on the inherited socket `fd`, with the directory `place` and maybe the cgroup `cgroup`.
+
+    Returns when the worker is gone.
+    """
     os.set_inheritable(fd, False)  # else every task holds the socket: no end of file, and tasks that write frames
     containment.close_inherited(fd)
     with suppress(PermissionError):  # it leads its own session already
@@ -324,7 +342,10 @@ def main(fd: int, place: str) -> None:
     containment.name_process("tq-launcher")
     containment.ignore_signals()
     containment.become_subreaper()
-    launcher = Launcher(fd, os.fsencode(place))
+    cgroups = None
+    with suppress(OSError):  # the worker has looked, so this works, or the machine has changed: then without
+        cgroups = Cgroups(os.fsencode(cgroup)) if cgroup else None
+    launcher = Launcher(fd, os.fsencode(place), cgroups)
     gc.collect()
     gc.freeze()
     try:

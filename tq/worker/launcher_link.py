@@ -24,7 +24,7 @@ from typing import Final
 import trio
 
 from tq.net.log import log
-from tq.worker import frames, scratch
+from tq.worker import cgroups, frames, scratch
 from tq.worker.containment import kill_all_children
 from tq.worker.launcher import command
 
@@ -127,17 +127,17 @@ class LauncherLink:
 
 
 @asynccontextmanager
-async def open_launcher(home: Path) -> AsyncIterator[LauncherLink]:
+async def open_launcher(home: Path, cgroup: bytes = b"") -> AsyncIterator[LauncherLink]:
     """Run a launcher while the block lasts. Afterwards it is gone, and all that it had (`sweep`).
 
     *Resource handling*: closing the socket makes the launcher kill everything and exit; one that does not is killed.
-    Its attempts write below `home`, where what earlier launchers left is removed first. What the block raises comes
-    out as it is.
+    Its attempts write below `home`, where what earlier launchers left is removed first, and run in `cgroup`, if that
+    is not b"". What the block raises comes out as it is.
     """
     left = list(scratch.leftovers(home))
     place = scratch.make_root(home)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    words = command(theirs.fileno(), place.path)
+    words = command(theirs.fileno(), place.path, cgroup)
     try:
         process = subprocess.Popen(  # noqa: ASYNC220 - a vfork; trio's way waits for grandchildren that hold a pipe
             words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
@@ -166,6 +166,8 @@ async def open_launcher(home: Path) -> AsyncIterator[LauncherLink]:
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)
             await _wait_for_end(process)
+            if cgroup:
+                await trio.to_thread.run_sync(cgroups.clear, cgroup)
             with trio.move_on_after(_TIDY_S):
                 await _remove(place)
     if failure is not None:

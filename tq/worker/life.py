@@ -13,7 +13,7 @@ from tq import __version__
 from tq.core.vocabulary import Capacity
 from tq.errors import TqError
 from tq.net.log import log
-from tq.worker import containment
+from tq.worker import cgroups, containment
 from tq.worker.hands import Hands
 from tq.worker.home import Home
 from tq.worker.machine import look
@@ -36,7 +36,8 @@ class Life:
         self.settings = settings
         self.home = home
         self.id = secrets.randbits(_ID_BITS) or 1
-        self.capacity = _capacity(settings)
+        self.cgroup, self.group_because = _find_cgroup(home)
+        self.capacity = _capacity(settings, cgroups.LEVEL if self.cgroup else containment.LEVEL)
         self.imports = imports(settings.modules)
         self.spool = Spool(home.path / "spool")
         lineage, kept = _restore(self.spool, home.last.lineage)
@@ -74,11 +75,19 @@ class Life:
         log(
             "worker_started", worker=self.name, pid=os.getpid(), slots=offer.slots, cpus=offer.cpus_milli / 1_000,
             mem_bytes=offer.mem_bytes, containment=offer.level, host=offer.host, directory=self.home.path,
-            restored=len(self.slots.held),
+            restored=len(self.slots.held), **({"because": self.group_because} if self.group_because else {}),
         )  # fmt: skip
 
 
-def _capacity(settings: Settings) -> Capacity:
+def _find_cgroup(home: Home) -> tuple[bytes, str]:
+    """Return the worker's cgroup, or b"" and why it has none. What a dead worker left in it is killed."""
+    try:
+        return cgroups.find(home.path), ""
+    except cgroups.Unavailable as error:
+        return b"", str(error)
+
+
+def _capacity(settings: Settings, level: str) -> Capacity:
     """Return what the worker offers: what it was told, else what the machine has."""
     machine = look()
     cpus_milli = round(settings.cpus * 1_000) or machine.cpus_milli
@@ -91,7 +100,7 @@ def _capacity(settings: Settings) -> Capacity:
         software=__version__,
         queues=settings.queues,
         labels=settings.labels,
-        level=containment.LEVEL,
+        level=level,
         modules=settings.modules,
     )
 

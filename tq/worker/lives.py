@@ -114,6 +114,8 @@ class Lives:
     def kill(self, attempt: Attempt, now: float) -> None:
         """KILL a started attempt."""
         attempt.is_killed = True
+        if attempt.cgroup is not None:
+            attempt.cgroup.kill()
         containment.signal_group(attempt.pid, signal.SIGKILL)
         self._set_timer(now + limits.unkillable_s, _Timer.STUCK, attempt)
 
@@ -205,6 +207,7 @@ class Lives:
             for pid in map(int, children.split()):
                 if pid not in self._mains and pid not in self.spare:
                     waiting |= self._sweep_orphan(pid)
+        waiting |= {one for one in self._sweeping if one.cgroup is not None and one.cgroup.kill()}
         for attempt in self._sweeping - waiting if waiting else list(self._sweeping):
             self._finish(attempt, now)
         for attempt in waiting:
@@ -242,6 +245,8 @@ class Lives:
         self.live -= 1
         if attempt.is_stuck:
             self.degraded -= 1
+        if attempt.cgroup is not None:
+            attempt.note(attempt.cgroup.memory())
         self._on_end(attempt, now)
 
     # ------------------------------------------------------------ time

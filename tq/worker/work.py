@@ -16,7 +16,7 @@ import trio
 
 from tq.core.task import Cause
 from tq.net.log import log
-from tq.worker import containment, frames
+from tq.worker import cgroups, containment, frames
 from tq.worker.connect import Connecting
 from tq.worker.disk import finish, run_disk
 from tq.worker.home import Home, settle
@@ -57,6 +57,8 @@ async def work(settings: Settings, home: Home) -> int:
                 nursery.start_soon(run_limits, life)
     finally:
         finish(life.hands, life.spool)
+        if life.cgroup:
+            cgroups.remove(life.cgroup)
     if life.failure is not None:
         raise life.failure
     return 0
@@ -70,7 +72,7 @@ async def run_launcher(life: Life) -> None:
     hands = life.hands
     while not life.is_over:
         begun_s = trio.current_time()
-        async with open_launcher(life.home.path) as launcher:
+        async with open_launcher(life.home.path, life.cgroup) as launcher:
             launcher.send(frames.Slots(life.capacity.slots))
             launcher.send(frames.Lease(hands.heard_until_s))
             launcher.send(frames.Functions(life.capacity.modules, *life.imports))

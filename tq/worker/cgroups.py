@@ -1,0 +1,215 @@
+"""Cgroups of version 2, where the kernel lets us have some: the level of containment that nothing escapes.
+
+    BASE/tq-DEVICE-INODE/          one worker's, named after its home directory; BASE is the cgroup that it runs in
+    BASE/tq-DEVICE-INODE/short/    its launcher, and the attempts that are short
+    BASE/tq-DEVICE-INODE/17/       one attempt's own
+
+A process is where its parent was when it forked: so the launcher moves itself into an attempt's cgroup, spawns, and
+moves back (attached afterwards, 30 of 200 grandchildren escaped). That costs a third of the rate, so only attempts of
+lanes that are not known to be short get one. What `cgroup.kill` then kills has no way out: not a new session, not an
+empty environment, not forking without end.
+
+Nothing is written, killed or removed that is not at or below the worker's own cgroup, which only whoever has locked
+that home directory uses; where processes come from (BASE) is left as it is. Limits and accounting of memory are there
+if whoever delegated BASE has enabled that controller for what is below it.
+"""
+
+import os
+import re
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+LEVEL: Final = "cgroup"
+
+_PROC: Final = Path("/proc/self")
+_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
+_EMPTY_S: Final = 5.0
+_SHORT: Final = b"/short"
+_WRITE: Final = os.O_WRONLY | os.O_CLOEXEC
+
+
+class Unavailable(Exception):
+    """There is no cgroup to be had; the text says why."""
+
+
+class Memory(NamedTuple):
+    """What the memory controller says of an attempt: its peak (0 = not known), and whether it ran out of its bound."""
+
+    peak_kib: int
+    is_out: bool
+
+
+# ---------------------------------------------------------------- the worker's part
+
+
+def find(home: Path, proc: Path = _PROC) -> bytes:
+    """Return the cgroup of the worker that lives in `home`, made and empty. Raises Unavailable. Blocking.
+
+    Whatever a worker that is dead has left in it is killed.
+    """
+    base = _own(proc)
+    place = home.lstat()
+    root = base / f"tq-{place.st_dev:x}-{place.st_ino:x}"
+    try:
+        root.mkdir(exist_ok=True)
+    except OSError as error:
+        raise Unavailable(f"cannot make a cgroup in {base}: {error.strerror}") from error
+    why = _flaw(base, root) or ("" if clear(os.fsencode(root)) else "what a dead worker left in it cannot be killed")
+    if why:
+        with suppress(OSError):
+            root.rmdir()
+        raise Unavailable(why)
+    if "memory" in _text(root / "cgroup.controllers").split():
+        with suppress(OSError):
+            (root / "cgroup.subtree_control").write_text("+memory")
+    return os.fsencode(root)
+
+
+def _flaw(base: Path, root: Path) -> str:
+    """Return why processes of `base` cannot be moved into what is below `root`, or not be killed there."""
+    if not (root / "cgroup.kill").exists():
+        return f"{root} has no cgroup.kill (Linux 5.14 has)"
+    if _text(root / "cgroup.type") != "domain":
+        return f"{root} is {_text(root / 'cgroup.type') or 'no cgroup'}, and has no processes of its own"
+    if not os.access(base / "cgroup.procs", os.W_OK):
+        return f"no process may be moved out of {base}"
+    return ""
+
+
+def _own(proc: Path) -> Path:
+    """Return the directory of the cgroup that this process is in."""
+    paths = [line.removeprefix("0::") for line in _text(proc / "cgroup").splitlines() if line.startswith("0::")]
+    for line in _text(proc / "mountinfo").splitlines():
+        place, _, kind = line.partition(" - ")
+        if paths and kind.startswith("cgroup2 "):
+            root, mount = (_ESCAPED.sub(lambda match: chr(int(match[1], 8)), text) for text in place.split()[3:5])
+            if Path(paths[0]).is_relative_to(root):
+                return Path(mount, Path(paths[0]).relative_to(root))
+    raise Unavailable("no cgroup file system of version 2 is mounted, or we are outside of it")
+
+
+def clear(root: bytes, within_s: float = _EMPTY_S) -> bool:
+    """KILL all that is in a cgroup, and remove the cgroups below it. Return whether nothing is left. Blocking."""
+    deadline = time.monotonic() + within_s
+    while (is_alive := Cgroup(root).kill()) and time.monotonic() < deadline:
+        time.sleep(0.001)
+    for directory, _, _ in os.walk(root, topdown=False):
+        if directory != root:
+            with suppress(OSError):
+                os.rmdir(directory)  # a cgroup has no files that could be removed, and no links
+    return not is_alive
+
+
+def remove(root: bytes) -> None:
+    """KILL all that is in a cgroup and remove it. Blocking."""
+    clear(root)
+    with suppress(OSError):
+        os.rmdir(root)
+
+
+# ---------------------------------------------------------------- the launcher's part
+
+
+class Cgroup:
+    """One cgroup, by its directory. `is_shared`: the launcher could not leave it, so it must not be killed."""
+
+    __slots__ = ("is_shared", "path")
+
+    def __init__(self, path: bytes) -> None:
+        self.path: Final = path
+        self.is_shared = False
+
+    def kill(self) -> bool:
+        """KILL all that is in it, and below. Return whether something was."""
+        if self.is_shared or b"populated 1" not in _bytes(self.path + b"/cgroup.events"):
+            return False
+        with suppress(OSError):
+            _write(self.path + b"/cgroup.kill", b"1")
+        return True
+
+    def memory(self) -> Memory:
+        """Return what is known of its memory."""
+        peak = _bytes(self.path + b"/memory.peak").strip()
+        events = _bytes(self.path + b"/memory.events").split()
+        kills = events[events.index(b"oom_kill") + 1] if b"oom_kill" in events[:-1] else b"0"
+        return Memory(int(peak) // 1024 if peak.isdigit() else 0, kills != b"0")
+
+
+class Cgroups:
+    """The cgroups of one launcher, below its worker's. Making it moves this process in. Raises OSError."""
+
+    def __init__(self, root: bytes) -> None:
+        with suppress(FileExistsError):
+            os.mkdir(root + _SHORT)
+        self._root: Final = root
+        self._short: Final = os.open(root + _SHORT + b"/cgroup.procs", _WRITE)
+        self._count = 0
+        self._held: Final[dict[bytes, Cgroup]] = {}
+        self._busy: list[bytes] = []  # not removed yet, though nothing is in them
+        os.write(self._short, b"0")
+
+    def enter(self) -> Cgroup | None:
+        """Move this process into a new cgroup until `leave`. None when there is none to be had: it stays in `short`."""
+        self._count += 1
+        cgroup = Cgroup(b"%b/%d" % (self._root, self._count))
+        try:
+            os.mkdir(cgroup.path)
+        except OSError:
+            return None
+        try:
+            _write(cgroup.path + b"/cgroup.procs", b"0")
+        except OSError:
+            self._remove(cgroup.path)
+            return None
+        self._held[cgroup.path] = cgroup
+        return cgroup
+
+    def leave(self, cgroup: Cgroup) -> None:
+        """Move this process back."""
+        try:
+            os.write(self._short, b"0")
+        except OSError:
+            cgroup.is_shared = True  # the next spawn leaves it
+
+    def forget(self, cgroup: Cgroup) -> None:
+        """Remove the cgroup of an attempt of which nothing is left."""
+        del self._held[cgroup.path]
+        busy, self._busy = [*self._busy, cgroup.path], []
+        for path in busy:
+            self._remove(path)
+
+    def _remove(self, path: bytes) -> None:
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            pass
+        except OSError:
+            self._busy.append(path)
+
+    def kill(self) -> None:
+        """KILL what is in any attempt's own cgroup: this launcher comes to its end."""
+        for cgroup in self._held.values():
+            cgroup.kill()
+
+
+def _write(path: bytes, data: bytes) -> None:
+    fd = os.open(path, _WRITE)
+    try:
+        os.write(fd, data)
+    finally:
+        os.close(fd)
+
+
+def _bytes(path: bytes) -> bytes:
+    """Return a file's contents, b"" if it cannot be read."""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _text(path: Path) -> str:
+    return _bytes(os.fsencode(path)).decode(errors="replace").strip()
