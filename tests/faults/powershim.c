@@ -7,6 +7,8 @@
  * are taken for durable.
  *
  * TQ_SHIM_FAIL_SYNC=N   the Nth sync of the process, and no other, fails with EIO and syncs nothing.
+ * TQ_SHIM_FAIL_WRITE=N  the Nth write to a file NUMBER.log, and no other, fails with EIO and writes nothing.
+ * TQ_SHIM_ARM=PATH      syncs and writes are counted only once this file exists.
  * TQ_SHIM_SYNC_US=N     every sync takes so many microseconds longer.
  */
 #define _GNU_SOURCE
@@ -17,6 +19,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -26,17 +29,35 @@
 #define CONTENTS_MAX 512
 
 typedef int (*sync_call)(int);
+typedef ssize_t (*write_call)(int, const void *, size_t);
 
 static sync_call real_fsync, real_fdatasync;
+static write_call real_write;
 static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-static long fail_at, delay_us, count;
+static long fail_at, fail_write_at, delay_us, count, writes;
+static const char *arm;
 
 __attribute__((constructor)) static void begin(void) {
     const char *text;
     real_fsync = (sync_call)dlsym(RTLD_NEXT, "fsync");
     real_fdatasync = (sync_call)dlsym(RTLD_NEXT, "fdatasync");
+    real_write = (write_call)dlsym(RTLD_NEXT, "write");
+    arm = getenv("TQ_SHIM_ARM");
+    fail_write_at = (text = getenv("TQ_SHIM_FAIL_WRITE")) ? atol(text) : 0;
     fail_at = (text = getenv("TQ_SHIM_FAIL_SYNC")) ? atol(text) : 0;
     delay_us = (text = getenv("TQ_SHIM_SYNC_US")) ? atol(text) : 0;
+}
+
+/* Whether this call is the one that fails. */
+static int fails(long *calls, long at) {
+    return at && (!arm || access(arm, F_OK) == 0) && __atomic_add_fetch(calls, 1, __ATOMIC_SEQ_CST) == at;
+}
+
+static int is_log(int fd) {
+    char link[64], path[4096];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t size = readlink(link, path, sizeof path);
+    return size > 5 && memcmp(path + size - 4, ".log", 4) == 0 && path[size - 5] >= '0' && path[size - 5] <= '9';
 }
 
 /* The descriptor may be open for writing only. */
@@ -82,7 +103,7 @@ static int sync_and_remember(int fd, sync_call call) {
         size = read_contents(fd, contents);
     if (delay_us)
         usleep(delay_us);
-    if (__atomic_add_fetch(&count, 1, __ATOMIC_SEQ_CST) == fail_at) {
+    if (fails(&count, fail_at)) {
         errno = EIO;
         return -1;
     }
@@ -98,3 +119,11 @@ static int sync_and_remember(int fd, sync_call call) {
 int fsync(int fd) { return sync_and_remember(fd, real_fsync); }
 
 int fdatasync(int fd) { return sync_and_remember(fd, real_fdatasync); }
+
+ssize_t write(int fd, const void *from, size_t size) {
+    if (fail_write_at && is_log(fd) && fails(&writes, fail_write_at)) {
+        errno = EIO;
+        return -1;
+    }
+    return real_write(fd, from, size);
+}

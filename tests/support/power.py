@@ -50,9 +50,18 @@ def build_shim(place: Path) -> Path:
     return library
 
 
-def environment(library: Path, *, fail_sync: int = 0, sync_us: int = 0) -> dict[str, str]:
-    """Return the variables for a process: it remembers what it syncs; the sync number `fail_sync` fails (0 = none)."""
+def environment(
+    library: Path, *, fail_sync: int = 0, sync_us: int = 0, fail_write: int = 0, arm: Path | None = None
+) -> dict[str, str]:
+    """Return the variables for a process: it remembers what it syncs; the sync number `fail_sync` fails (0 = none).
+
+    `fail_write`: so does the write of that number to a log. With `arm`, both are counted once that file exists.
+    """
     found = {"LD_PRELOAD": str(library)}
+    if fail_write:
+        found["TQ_SHIM_FAIL_WRITE"] = str(fail_write)
+    if arm is not None:
+        found["TQ_SHIM_ARM"] = str(arm)
     if fail_sync:
         found["TQ_SHIM_FAIL_SYNC"] = str(fail_sync)
     if sync_us:
