@@ -39,7 +39,6 @@ SEEDS_MAX: Final = 20
 # What the simulator has no way to show, and why.
 NOT_SIMULATED: Final[dict[Mutant, str]] = {
     mutants.accept_a_superseded_session: "the session that is superseded is closed before its word reaches the core",
-    mutants.charge_no_loss: "which losses are charged is not written down once more there",
 }
 
 
