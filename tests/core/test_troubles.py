@@ -159,6 +159,8 @@ def test_a_worker_that_was_lost_begins_anew(house: House) -> None:
 def test_why_a_task_waits_is_said_where_nobody_else_could_run_it(house: House) -> None:
     job = house.submit()
     trouble(house, *house.starts())
+    again: Any = house.do(Get(str(job)))
+    assert "could not start its last attempts" in again.value["reason"]
     submitted: Any = house.do(Submit("", b"body"))
     assert "could not start its last attempts; tried again within 1 s" in submitted.warning
     waiting: Any = house.do(Get(submitted.id))

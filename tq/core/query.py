@@ -85,7 +85,7 @@ def get(view: View, live: Live, command: Get) -> Document:
     task = view.get(tables.TASK, (number, 0, member))
     document["state"] = shown_state(progress, task).word
     document |= _task_part(task)
-    if task is None and document["state"] == "queued":
+    if document["state"] == "queued":
         document["reason"] = why_nowhere(live.workers.values(), job.queue, job.demand) or live.why_waits(job.queue)
     if task is not None and task.state is State.RETRYING:
         document["reason"] = f"failed {task.failures} of {job.retries + 1} times, and waits for its next attempt"
