@@ -60,20 +60,21 @@ same as this page; so does `man tq-VERB`.
 | 128 + N | one task that signal N ended |
 | 0 or 1 | several tasks: all succeeded, or not (`--exit-code max` or `count`: the largest status, or how many failed) |
 | 124 | the task's time limit, or `wait --timeout` |
-| 125 | the task ended without a code of its own: lost, no working directory, expired, skipped |
+| 125 | the task ended without a code of its own: lost, no working directory, expired, skipped; or tq itself failed, or was refused: no such job, a conflict, forgotten meanwhile |
 | 126, 127 | the program could not be started, or is not on the worker |
 | 130 | the task was cancelled, or Ctrl-C |
 
 | exit status | of every verb |
 |---|---|
 | 0 | done |
-| 1 | refused: not found, conflict, already ended |
+| 1 | refused: not found, conflict, already ended (125 where a task's own code is spoken) |
 | 2 | the request makes no sense, or exceeds a bound |
 | 4 | not authorised |
 | 69 | no server answers |
-| 70 | an error in tq |
+| 70 | an error in tq (125 where a task's own code is spoken) |
 | 74 | it is not known whether the request was done: repeat it with the same `--key` |
 | 75 | nothing happened: try again later |
+| 76 | the other end said what the protocol does not allow (125 where a task's own code is spoken) |
 | 78 | something on this machine is set up wrongly |
 | 141 | the reader of stdout is gone |
 

@@ -175,13 +175,13 @@ def test_what_is_not_there(place: Place) -> None:
     for words in (
         ["show", "999999"],
         ["logs", "999999"],
-        ["wait", "999999"],
         ["cancel", "999999"],
         ["drain", "nobody"],
     ):
         done = place.tq(*words)
         assert (done.status, done.out) == (1, ""), words
         assert done.err.startswith("tq: ")
+    assert place.tq("wait", "999999") == (125, "", "tq: there is no job 999999\nhint: tq ls\n")
 
 
 def test_low_tokens_can_do_little(place: Place) -> None:

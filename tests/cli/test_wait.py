@@ -8,7 +8,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
 from tq.core import vocabulary as v
-from tq.errors import BadRequest, InternalError, TaskNotFound
+from tq.errors import BadRequest, InternalError, NotAllowed, ProtocolError, TaskNotFound, TqError, Unknown
 from tq.wire.body import Body, Usage
 from tq.wire.codec import dumps, loads
 
@@ -315,12 +315,12 @@ def test_a_wrong_run_reads_no_input_and_asks_nobody(run: Run, task: FakeServer) 
     assert task.hellos == []
 
 
-def test_a_task_forgotten_meanwhile_is_not_found(run: Run, task: FakeServer) -> None:
+def test_a_task_forgotten_meanwhile_is_125(run: Run, task: FakeServer) -> None:
     def gone(_: v.Logs) -> list[v.Answer]:
         raise TaskNotFound("job 42 is gone")
 
     task.says[v.Logs] = gone
-    assert run("run", "true").status == 1
+    assert run("run", "true").status == 125
 
 
 def test_submit_wait_prints_the_id_first(run: Run, task: FakeServer) -> None:
@@ -363,6 +363,34 @@ def test_tqs_own_failure_is_125_where_a_tasks_code_is_spoken(run: Run, task: Fak
     task.says[v.Wait] = lambda _: v.Waited(True, ())
     task.says[v.Logs] = lambda _: chunks()
     assert run(*words).status == 125
+
+
+@pytest.mark.parametrize("words", [["wait", "42"], ["submit", "--wait", "true"], ["run", "true"]])
+@pytest.mark.parametrize(
+    "error, status",
+    [
+        (TaskNotFound("there is no job 42", hint="tq ls"), 125),
+        (ProtocolError("what is that"), 125),
+        (NotAllowed("the role read may not do this"), 4),
+        (Unknown("it may have been done"), 74),
+        (BadRequest("42 is no place"), 2),
+    ],
+)
+def test_a_refusal_is_never_taken_for_the_code_of_a_task(
+    run: Run, task: FakeServer, words: list[str], error: TqError, status: int
+) -> None:
+    def refuse(_: object) -> v.Answer:
+        raise error
+
+    task.says[v.Submit] = task.says[v.Wait] = refuse
+    ran = run(*words)
+    assert (ran.status, ran.err.splitlines()[0]) == (status, f"tq: {error}")
+
+
+def test_a_name_that_nobody_has_is_waited_for_with_125(run: Run, server: FakeServer) -> None:
+    server.says[v.List] = lambda _: v.Page(())
+    assert run("wait", "nightly").status == 125
+    assert run("show", "nightly").status == 1
 
 
 def test_tqs_own_failure_is_70_elsewhere(run: Run, task: FakeServer) -> None:

@@ -11,9 +11,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
 from tq.cli.context import Context, check_color, check_format
-from tq.errors import BadRequest, InternalError, ProtocolError, TqError
+from tq.errors import BadRequest, TqError
 
 ARGUMENTS = "tq.arguments"  # in Context.meta: the words behind the verb, as they were typed
+_TRY_ELSEWHERE = frozenset({2, 4, 69, 74, 75, 78})  # what a caller can do something about keeps its status everywhere
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 
@@ -88,16 +89,16 @@ class VerbCommand(TyperCommand):
         return rest
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb. Where a task's code is spoken, tq's own failure is 125, never a code that a task may have."""
+        """Run the verb. Where a task's code is spoken, tq's own failure is 125, and never taken for a task's 1."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
             raise ReaderGone from None
-        except (InternalError, ProtocolError) as error:
-            if not _ends_as_task(ctx):
+        except TqError as error:
+            if error.exit_status in _TRY_ELSEWHERE or not _ends_as_task(ctx):
                 raise
             raise FailedItself(error.message, hint=error.hint) from error
-        except (TqError, RuntimeError):  # RuntimeError: Typer's Exit and Abort
+        except RuntimeError:  # Typer's Exit and Abort
             raise
         except Exception as error:
             if not _ends_as_task(ctx):
