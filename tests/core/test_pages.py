@@ -1,7 +1,7 @@
 """Pages of members: bounded, complete, and quick where few of many are wanted."""
 
 from tests.support.house import House
-from tq.core.vocabulary import Cancel, Get, Handback, Hold, List, Release
+from tq.core.vocabulary import AttemptRef, Cancel, Get, Handback, Hold, List, Release
 
 
 def every_page(house: House, command: List) -> tuple[list[str], int]:
@@ -54,3 +54,59 @@ def test_what_came_back_to_a_held_job_counts_as_held() -> None:
     assert (shown["state"], shown["counts"]) == ("held", {"held": 9})
     house.do(Release(("1",)))
     assert "held" not in house.do(Get("1")).value["counts"]
+
+
+def test_who_asks_again_for_what_has_begun_sees_each_member_once() -> None:
+    house = House()
+    house.join(slots=2)
+    house.array(5)
+    house.do(Cancel(("1.4",)))
+    seen, page = [], "0"
+    while page:
+        answer = house.do(List("1", page=page, begun=True))
+        seen.append([(item["id"], item["state"]) for item in answer.items])
+        page = answer.next
+        for worker in house.engine.live.workers.values():
+            house.report(*[AttemptRef(*task, 1, house.task(1, task[2]).lease) for task in worker.held])
+    assert seen == [
+        [("1.1", "running"), ("1.2", "running")],
+        [("1.3", "running"), ("1.4", "cancelled"), ("1.5", "running")],
+        [],
+    ]
+
+
+def test_what_has_begun_of_an_untouched_array_is_nothing_and_it_says_where_to_ask_again() -> None:
+    house = House()
+    house.array(10_000_000)
+    answer = house.do(List("1", begun=True))
+    assert (answer.items, answer.next) == ((), "0")
+    answer = house.do(List("1", page="9999", begun=True))
+    assert (answer.items, answer.next) == ((), "9999")
+    house.do(Cancel(("1",)))
+    answer = house.do(List("1", begun=True))
+    assert (answer.items, answer.next) == ((), "")
+
+
+def test_pages_of_what_has_begun_are_bounded() -> None:
+    house = House()
+    house.join(slots=9)
+    house.array(20)
+    assert every_page(house, List("1", ("running",), limit=4)) == ([f"1.{value}" for value in range(1, 10)], 3)
+    first = house.do(List("1", limit=4, begun=True))
+    assert [item["id"] for item in first.items] == ["1.1", "1.2", "1.3", "1.4"]
+    assert first.next == "4"
+
+
+def test_what_runs_is_found_by_what_the_workers_hold() -> None:
+    """However many members have a record: the store is not walked."""
+    house = House()
+    house.join(slots=3)
+    house.array(5_000)
+    house.report(*house.starts())
+    house.do(Cancel(("1.1000-1999",)))
+    house.array(9)
+    house.join(worker=6, slots=2)
+    running, pages = every_page(house, List("1", ("running",)))
+    assert (running, pages) == (["1.4", "1.5", "1.6", "1.7", "1.8"], 1)
+    assert house.do(List("1.5", ("running",))).items[0]["id"] == "1.5"
+    assert house.do(List("1.9", ("running",))).items == ()

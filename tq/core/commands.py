@@ -176,7 +176,11 @@ class GetResults(Word, frozen=True, tag=True):
 
 
 class List(Word, frozen=True, tag=True):
-    """Jobs, newest first; with `job`, the members of that job, in order. `page` continues an earlier answer."""
+    """Jobs, newest first; with `job`, the members of that job, in order. `page` continues an earlier answer.
+
+    `begun`: only members up to the one that starts next, and `next` says where later ones will be found, until the job
+    has ended. So who asks again and again from there sees each member once, and an array is never listed anew.
+    """
 
     job: str = ""
     states: tuple[str, ...] = ()
@@ -185,6 +189,7 @@ class List(Word, frozen=True, tag=True):
     name: str = ""
     limit: int = 100
     page: str = ""
+    begun: bool = False
 
 
 class Wait(Word, frozen=True, tag=True):

@@ -33,6 +33,7 @@ from tq.core.vocabulary import (
 from tq.errors import BadRequest, TaskNotFound, TooLarge
 from tq.limits import page_items_max, page_keys_max, priority_max, results_bytes_max, wait_ids_max
 
+_RUNNING = frozenset((State.RUNNING,))
 _RESULT_BYTES = 128  # what a result takes beside its opaque parts
 _ALIVE_FIRST = (
     State.RUNNING,
@@ -92,13 +93,13 @@ def get(view: View, live: Live, command: Get) -> Document:
     return Document(document)
 
 
-def list_page(view: View, _live: Live, command: List) -> Page:
+def list_page(view: View, live: Live, command: List) -> Page:
     """Answer one page of jobs, newest first; or of the members of one job, in order."""
     where = Where(command.states, command.queue, command.tag, command.name)
     wanted = states_of(command.states)
     limit = min(max(command.limit, 1), page_items_max)
     if command.job:
-        return _members_page(view, command, wanted, limit)
+        return _members_page(view, live, command, wanted, limit)
     meta = view.get(tables.META, ())
     top = _page(command.page) if command.page else (meta.next_job if meta else 1)
     items: list[dict[str, Any]] = []
@@ -119,7 +120,7 @@ def list_page(view: View, _live: Live, command: List) -> Page:
     return Page(tuple(items), str(top) if top > 1 else "")
 
 
-def _members_page(view: View, command: List, wanted: frozenset[State], limit: int) -> Page:
+def _members_page(view: View, live: Live, command: List, wanted: frozenset[State], limit: int) -> Page:
     number, value = ids.parse(command.job)
     job, progress = _job(view, number)
     first, stop = 0, job.size
@@ -127,10 +128,13 @@ def _members_page(view: View, command: List, wanted: frozenset[State], limit: in
         first = ids.position(number, job, value)
         stop = first + 1
     first = max(first, _page(command.page) if command.page else 0)
+    goes_on = command.begun and not progress.is_ended
+    if goes_on:
+        stop = max(min(stop, progress.cursor), first)
     # Where those without a record are not wanted, the page goes from record to record, however far apart.
-    is_sparse = shown_state(progress, None) not in wanted
+    is_sparse = command.begun or shown_state(progress, None) not in wanted
     high = stop if is_sparse else min(first + page_keys_max, stop)
-    rows = {key[2]: task for key, task in view.scan(tables.TASK, (number, 0, first), (number, 0, high), page_keys_max)}
+    rows = (_running if wanted == _RUNNING else _members)(view, live, number, first, high)
     if is_sparse and len(rows) >= page_keys_max:
         high = max(rows) + 1
     items: list[dict[str, Any]] = []
@@ -142,10 +146,24 @@ def _members_page(view: View, command: List, wanted: frozenset[State], limit: in
         if len(items) >= limit:
             high = member + 1
             break
-    return Page(tuple(items), str(high) if high < stop else "")
+    return Page(tuple(items), str(high) if goes_on or high < stop else "")
 
 
-def results(view: View, _live: Live, command: GetResults) -> Results:
+def _members(view: View, _live: Live, number: int, first: int, high: int) -> dict[int, Task]:
+    """Return the members of a job that have a record, from `first` on, as many as a page looks at."""
+    rows = view.scan(tables.TASK, (number, 0, first), (number, 0, high), page_keys_max)
+    return {key[2]: task for key, task in rows}
+
+
+def _running(view: View, live: Live, number: int, first: int, high: int) -> dict[int, Task]:
+    """Return the same of those that run: by what the workers hold, however many have ended before."""
+    held = (task for worker in live.workers.values() for task in worker.held if task[0] == number)
+    members = sorted(task[2] for task in held if first <= task[2] < high)[:page_keys_max]
+    found = ((member, view.get(tables.TASK, (number, 0, member))) for member in members)
+    return {member: task for member, task in found if task is not None}
+
+
+def results(view: View, live: Live, command: GetResults) -> Results:
     """Answer how a task, or the members of an array, ended, and what they returned: as much as a page holds."""
     number, value = ids.parse(command.id)
     job, progress = _job(view, number)
@@ -155,7 +173,7 @@ def results(view: View, _live: Live, command: GetResults) -> Results:
         stop = first + 1
     first = max(first, _page(command.page) if command.page else 0)
     high = min(first + page_keys_max, stop)
-    rows = {key[2]: task for key, task in view.scan(tables.TASK, (number, 0, first), (number, 0, high), page_keys_max)}
+    rows = _members(view, live, number, first, high)
     items: list[Result] = []
     room = results_bytes_max
     for member in range(first, high):

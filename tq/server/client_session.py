@@ -10,6 +10,7 @@ from functools import partial
 from typing import Final
 
 import trio
+from msgspec.structs import replace
 
 from tq import errors, limits
 from tq.core import vocabulary as v
@@ -26,7 +27,6 @@ from tq.server.roles import check_allowed, sees_secrets
 from tq.wire import messages as m
 
 waits_max: Final = 256
-streams_max: Final = 16  # each may hold what the store has of one attempt: 2 MiB
 list_items_max: Final = 250  # so that a page of ordinary jobs fits a frame
 _NEWS_S: Final = 0.1  # intermediate answers of one `wait` are at least so far apart
 
@@ -131,15 +131,7 @@ class ClientSession:
                 answer = partial(self._answer_status, number)
             case v.List():
                 answer = partial(self._answer_list, number)
-                command = v.List(
-                    command.job,
-                    command.states,
-                    command.queue,
-                    command.tag,
-                    command.name,
-                    min(command.limit, list_items_max),
-                    command.page,
-                )
+                command = replace(command, limit=min(command.limit, list_items_max))
             case v.Workers():
                 answer = partial(self._answer_workers, number)
         return Request(command, self._submitter, answer, _bulk_bytes(command))
@@ -249,8 +241,8 @@ class ClientSession:
 
     def _stream(self, number: int, run: Callable[[Send], Awaitable[None]]) -> None:
         """Let `run` send the answers to a request one after the other, as fast as the client reads."""
-        if len(self._streams) >= streams_max:
-            raise NotDone(f"{streams_max} streams on one connection are enough", hint="open another one")
+        if len(self._streams) >= limits.streams_max:
+            raise NotDone(f"{limits.streams_max} streams on one connection are enough", hint="open another one")
         if number in self._streams:
             raise BadRequest(f"request {number} is being answered already")
         if self._nursery is None:
