@@ -60,7 +60,7 @@ same as this page; so does `man tq-VERB`.
 | 128 + N | one task that signal N ended |
 | 0 or 1 | several tasks: all succeeded, or not (`--exit-code max` or `count`: the largest status, or how many failed) |
 | 124 | the task's time limit, or `wait --timeout` |
-| 125 | the task ended without a code of its own: lost, no working directory, expired, skipped; or tq itself failed, or was refused: no such job, a conflict, forgotten meanwhile |
+| 125 | the task ended without a code of its own: lost, no working directory, expired, skipped; or tq itself failed |
 | 126, 127 | the program could not be started, or is not on the worker |
 | 130 | the task was cancelled, or Ctrl-C |
 

@@ -28,7 +28,7 @@ class FakeServer:
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
-        self.says: dict[type[Any], Say] = {}
+        self.says: dict[type[Any], Say] = {v.Get: lambda asked: v.Document({"id": asked.id, "is_array": False})}
         self.asked: list[Any] = []
         self.hellos: list[m.Hello] = []
         self.beats = 0

@@ -151,7 +151,6 @@ def test_a_throttle_and_a_bound_of_failures_are_of_any_array(run: Run, house: Ho
         (b"a", ["--each-line", "-", "--array", "1-3", "--", "echo"], "the inputs say how many tasks there are"),
         (b"a", ["--each-line", "-", "--array", "%0", "--", "echo"], "the inputs say how many tasks there are"),
         (b"a", ["--each-line", "-", "--stdin", "--", "cat"], "standard input is either"),
-        (b"a", ["--each-line", "-", "--follow", "--", "cat"], "--follow shows one task"),
         (b"a", ["--each-line", "-", "--max-fails", "-2", "--", "cat"], "not negative"),
         (b"", ["--max-fails", "2", "--", "cat"], "a job with several tasks"),
         (b"", ["--", ":::", "a"], "the command is empty"),

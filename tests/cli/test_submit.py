@@ -186,7 +186,6 @@ def test_a_warning_goes_to_stderr(run: Run, server: FakeServer) -> None:
         (["--", *["x"] * 4_097], "argv_items_max"),
         (["--", "x" * (128 * 1024)], "argument_bytes_max"),
         (["--", "a\0b"], "NUL"),
-        (["--follow", "--array", "1-3", "--", "true"], "--follow shows one task"),
     ],
 )
 def test_what_makes_no_sense_is_refused_and_never_sent(

@@ -174,9 +174,6 @@ def test_prefixes_tell_the_tasks_of_an_array_apart_page_by_page(run: Run, server
     server.says[v.List] = lambda command: pages[command.page]
     server.says[v.Logs] = lambda command: chunks((1, 0, command.id.encode()))
     assert run("logs", "43", "--prefix") == (0, "43.1 out| 43.1\n43.3 out| 43.3\n", "")
-    ran = run("logs", "43", "--prefix", "-f")
-    assert (ran.status, ran.out) == (2, "")
-    assert "hint: " in ran.err
 
 
 def test_a_line_without_an_end_takes_bounded_memory(run: Run, server: FakeServer) -> None:
@@ -203,11 +200,25 @@ def test_following_goes_on_where_it_was_after_a_cut(run: Run, server: FakeServer
         [
             [v.Chunk(1, 0, b"one\n", 1), v.Chunk(2, 0, b"e", 1), v.Chunk(1, 4, b"tw", 1), ...],
             [v.Chunk(1, 0, b"one\ntwo\n", 1), v.LogsEnd(1, (8, 1), "succeeded")],
+            [v.Chunk(1, 0, b"one\ntwo\n", 1), v.LogsEnd(1, (8, 1), "succeeded")],
         ]
     )
     server.says[v.Logs] = lambda _: next(calls)
     assert run("logs", "-f", "42") == (0, "one\ntwo\n", "e")
-    assert server.asked[1] == v.Logs("42", 1, follow=True, position=(6, 1))
+    assert server.asked[2] == v.Logs("42", 1, follow=True, position=(6, 1))
+
+
+def test_after_a_cut_an_attempt_that_began_meanwhile_is_not_left_out(run: Run, server: FakeServer) -> None:
+    """Asked for the rest of attempt 1, the server says no word of attempt 2, though the task has ended with it."""
+    calls: Iterator[list[object]] = iter(
+        [
+            [v.Chunk(1, 0, b"on", 1), ...],
+            [v.Chunk(1, 0, b"one\n", 1), v.LogsEnd(1, (4, 0), "succeeded")],
+            chunks((1, 0, b"two\n"), attempt=2),
+        ]
+    )
+    server.says[v.Logs] = lambda _: next(calls)
+    assert run("logs", "-f", "42") == (0, "one\ntwo\n", "tq: attempt 2 of 42 begins\n")
 
 
 def test_following_shows_the_next_attempt_and_nothing_twice(run: Run, server: FakeServer) -> None:
@@ -240,14 +251,6 @@ def test_of_a_task_that_runs_it_is_said_that_there_may_be_more(run: Run, server:
     assert ran.err == "tq: 42 runs, and its worker may have more of its output: tq logs -f 42\n"
     assert run("logs", "42", *how, "--quiet").err == ""
     assert run("logs", "42", *how, "--attempt", "1").err == ""
-
-
-def test_an_array_is_refused_as_the_server_says(run: Run, server: FakeServer) -> None:
-    def refuse(_: v.Logs) -> list[v.Answer]:
-        raise BadRequest("43 is an array of 10 tasks", hint="name one of them, as in 43.1")
-
-    server.says[v.Logs] = refuse
-    assert run("logs", "43") == (2, "", "tq: 43 is an array of 10 tasks\nhint: name one of them, as in 43.1\n")
 
 
 # ---------------------------------------------------------------- run

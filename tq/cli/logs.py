@@ -1,4 +1,4 @@
-"""`tq logs`: the output of one task, stored or as it comes."""
+"""`tq logs`: the output of a task, or of many, stored or as it comes."""
 
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -11,9 +11,9 @@ from tq.cli.verb import Verb
 from tq.errors import BadRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from tq.cli import follow
+    from tq.cli import follow, sinks
     from tq.client.blocking import Client
 
 
@@ -34,90 +34,130 @@ def logs(
 ) -> None:
     """Show what a task has written.
 
-    Its stdout comes out of stdout, its stderr out of stderr. On a terminal control characters are shown, not
-    obeyed; into a file or a pipe go the bytes as they are. Of an array, --prefix shows all tasks, one after the other.
-    """
-    from tq.cli import selectors
+    Its stdout comes out of stdout, its stderr out of stderr. On a terminal control characters are shown, not obeyed;
+    into a file or a pipe go the bytes as they are.
 
+    Of an array all tasks are shown, each line with its task and stream before it: one after the other, with --follow
+    as it comes, until the array has ended. --follow of a name or a tag follows all its jobs that have not ended. At
+    most 16 tasks are followed at the same time; the others are shown as soon as one of those ends.
+    """
     if attempt < 0 or (tail is not None and tail < 0):
         raise BadRequest("--attempt and --tail must not be negative")
     context: Context = ctx.obj
     wanted = [2] if stderr and not stdout else [1] if stdout and not stderr else [1, 2]
+    manner = Manner(wanted, tail, attempt, is_following, prefix, raw)
     with context.client() as client:
-        task, running = id, ""
         try:
-            for task in _tasks(client, id, is_following=is_following) if prefix else [selectors.single(client, id)]:
-                state = _show(client, task, _Manner(wanted, tail, attempt, is_following, prefix, raw))
-                running = running or (task if state == "running" and not attempt else "")
+            names = _names(client, id, manner)
+            running = follow_all(client, names, manner) if is_following else _show_all(client, names, manner)
         except KeyboardInterrupt:
-            context.talk(f"\ntq: detached; the task is not touched. To cancel it: tq cancel {task}")
+            what = "the task is" if "." in id else "its tasks are" if prefix else "the job is"
+            context.talk(f"\ntq: detached; {what} not touched. To cancel: tq cancel {id}")
             raise typer.Exit(130) from None
     if running:
         context.talk(f"tq: {running} runs, and its worker may have more of its output: tq logs -f {running}")
 
 
-class _Manner(NamedTuple):
+class Manner(NamedTuple):
     """How output is to be shown."""
 
-    streams: list[int]
-    tail: int | None
-    attempt: int
-    is_following: bool
-    prefix: bool
-    raw: bool
+    streams: "Sequence[int]" = (1, 2)
+    tail: int | None = None
+    attempt: int = 0
+    is_following: bool = False
+    prefix: bool = False
+    raw: bool = False
 
-    def sinks(self, task: str) -> "dict[int, follow.Sink]":
+    def sinks(self, task: str) -> "dict[int, sinks.Sink]":
         """Return where each stream of a task goes."""
-        from tq.cli import follow
+        from tq.cli import sinks
 
-        made: dict[int, follow.Sink] = {}
+        made: dict[int, sinks.Sink] = {}
         for stream in self.streams:
-            made[stream] = follow.StreamSink(stream, is_raw=self.raw)
+            made[stream] = sinks.StreamSink(stream, is_raw=self.raw)
             if self.prefix:
-                made[stream] = follow.PrefixSink(made[stream], f"{task} {'out' if stream == 1 else 'err'}| ")
+                made[stream] = sinks.PrefixSink(made[stream], f"{task} {'out' if stream == 1 else 'err'}| ")
         return made
 
+    def reading(self, task: str) -> "follow.Reading":
+        """Return a reading of one task, from its beginning or its tail on."""
+        from tq.cli import follow
 
-def _show(client: "Client", task: str, manner: _Manner) -> str:
-    """Show the output of one task. Return the state that the task was in at the end of it."""
+        return follow.Reading(task, self.sinks, attempt=self.attempt, is_following=self.is_following, tail=self.tail)
+
+
+class Named(NamedTuple):
+    """Tasks by id, and jobs that are arrays."""
+
+    tasks: list[str]
+    arrays: list[str]
+
+    @property
+    def are_several(self) -> bool:
+        """Whether it may be more than one task."""
+        return bool(self.arrays) or len(self.tasks) > 1
+
+
+def follow_all(client: "Client", names: Named, manner: Manner) -> str:
+    """Show output as it comes, until all of it has ended."""
+    if not names.are_several:
+        from tq.cli import follow
+
+        for task in names.tasks:
+            follow.follow(client, manner.reading(task))
+        return ""
+    from tq.cli import gather
+
+    if manner.attempt:
+        raise BadRequest("--attempt is of one task, and these are several", hint="name one, as in 43.7")
+    gather.Gathering(client, manner._replace(prefix=True).reading, *names).run()
+    return ""
+
+
+def _show_all(client: "Client", names: Named, manner: Manner) -> str:
+    """Show what is stored, one task after the other. Return the first one that may have more."""
     from tq.cli import follow
 
-    position, attempt, is_following = (0, 0), manner.attempt, manner.is_following
-    if manner.tail is not None:
-        ends: dict[int, follow.Sink] = {
-            stream: follow.TailSink(sink, manner.tail) for stream, sink in manner.sinks(task).items()
-        }
-        end = follow.Follower(client, task, ends, attempt=attempt).run()
-        position, attempt = end.totals, end.attempt if not is_following else attempt
-    if is_following or manner.tail is None:
-        end = follow.Follower(
-            client, task, manner.sinks(task), attempt=attempt, is_following=is_following, position=position
-        ).run()
-    return end.state
+    if names.are_several:
+        manner = manner._replace(prefix=True)
+    running = ""
+    for task in (*names.tasks, *_begun(client, names.arrays, manner.attempt)):
+        reading = manner.reading(task)
+        follow.follow(client, reading, is_following=False)
+        if reading.state == "running" and not manner.attempt:
+            running = running or task
+    return running
 
 
-def _tasks(client: "Client", word: str, *, is_following: bool) -> "Iterator[str]":
-    """Yield the tasks that a word names, of an array those that have begun, page by page. Raises BadRequest."""
+def _names(client: "Client", word: str, manner: Manner) -> Named:
     from tq.cli import selectors
     from tq.core import vocabulary as v
 
-    names = selectors.expand(client, [word])
-    for name in names:
-        answer = None if "." in name else client.ask(v.Get(name))
-        is_array = isinstance(answer, v.Document) and answer.value.get("is_array")
-        if is_following and (is_array or len(names) > 1):
-            raise BadRequest(f"{word} may be several tasks, and one can be followed", hint="name one, as in 43.7")
-        if not is_array:
-            yield name
-            continue
+    if manner.is_following:
+        ids = selectors.alive(client, word)
+    elif manner.prefix:
+        ids = selectors.expand(client, [word])
+    else:
+        ids = [selectors.single(client, word)]
+    named = Named([], [])
+    for one in ids:
+        answer = None if "." in one else client.ask(v.Get(one))
+        is_array = isinstance(answer, v.Document) and bool(answer.value.get("is_array"))
+        (named.arrays if is_array else named.tasks).append(one)
+    return named
+
+
+def _begun(client: "Client", arrays: "Sequence[str]", attempt: int) -> "Iterator[str]":
+    """Yield the tasks of arrays that have had this attempt, or any if it is 0, page by page."""
+    from tq.core import vocabulary as v
+
+    for array in arrays:
         page: str | None = None
         while page != "":
-            members = client.ask(v.List(name, limit=limits.page_items_max, page=page or ""))
+            members = client.ask(v.List(array, limit=limits.page_items_max, page=page or ""))
             assert isinstance(members, v.Page)
-            yield from (str(item["id"]) for item in members.items if item.get("attempt"))
+            yield from (str(item["id"]) for item in members.items if item.get("attempt", 0) >= max(attempt, 1))
             page = members.next
 
 
-VERBS = {
-    "logs": Verb(logs, ("tq logs 42", "tq logs -f last", "tq logs 43.7 --tail 20 --stderr", "tq logs --prefix 43"))
-}
+VERBS = {"logs": Verb(logs, ("tq logs 42", "tq logs -f last", "tq logs 43.7 --tail 20 --stderr", "tq logs -f nightly"))}

@@ -90,6 +90,21 @@ def single(client: "Client", word: str) -> str:
     return next(jobs(client, _filter(client, word), 1))
 
 
+def alive(client: "Client", word: str) -> list[str]:
+    """Return the ids that `word` names: of several jobs those that have not ended, or else the newest."""
+    if _ID.fullmatch(word) or word == "last":
+        return [single(client, word)]
+    if _SPAN.fullmatch(word) or word == "all" or word.startswith("@"):
+        return expand(client, [word])
+    where = _filter(client, word)
+    found: list[str] = []
+    for job in jobs(client, v.Where(ALIVE, tag=where.tag, name=where.name)):
+        found.append(job)
+        if len(found) > limits.wait_ids_max:
+            raise BadRequest(f"more than wait_ids_max, {limits.wait_ids_max}, ids", hint="name whole jobs")
+    return found or [next(jobs(client, where, 1))]
+
+
 def jobs(client: "Client", where: v.Where, page_items: int = limits.page_items_max) -> Iterator[str]:
     """Yield the ids of the jobs that match, newest first, page by page."""
     page = ""

@@ -80,8 +80,6 @@ def submit(
     context: Context = ctx.obj
     with context.client() as client:
         asked, pieces = _asked(ctx, client, wish, like, takes_input=stdin)
-        if follow and asked.is_array:
-            raise BadRequest("--follow shows one task", hint="use --wait, and `tq logs JOB.MEMBER`")
         if dry_run:
             _show_plan(context, wish, asked, pieces, source)
             return
@@ -89,7 +87,9 @@ def submit(
         submitted = deliver(context, client, asked, pieces, source)
         print_submitted(context, submitted)
         if wait or follow:
-            raise typer.Exit(finish(context, client, submitted.id, is_followed=follow, way=exit_code))
+            raise typer.Exit(
+                finish(context, client, submitted.id, is_followed=follow, is_array=asked.is_array, way=exit_code)
+            )
 
 
 def _wished(ctx: typer.Context, command: list[str]) -> "tuple[Wish, Supply | None]":
@@ -210,18 +210,20 @@ def print_submitted(context: Context, submitted: "v.Submitted") -> None:
     sys.stdout.flush()
 
 
-def finish(context: Context, client: "Client", job: str, *, is_followed: bool, way: str = "any") -> int:
+def finish(
+    context: Context, client: "Client", job: str, *, is_followed: bool, is_array: bool = False, way: str = "any"
+) -> int:
     """Wait for a job's end, showing its output if asked to, and return the exit status that stands for it."""
-    from tq.cli import exits, follow, waiting
+    from tq.cli import exits, logs, waiting
 
     exits.check_way(way)
     try:
         if is_followed:
-            sinks: dict[int, follow.Sink] = {1: follow.StreamSink(1), 2: follow.StreamSink(2)}
-            follow.Follower(client, job, sinks, is_following=True).run()
+            names = logs.Named([], [job]) if is_array else logs.Named([job], [])
+            logs.follow_all(client, names, logs.Manner(is_following=True))
         waited = waiting.until(client, [job], is_quiet=context.quiet or is_followed)
     except KeyboardInterrupt:
-        look = "logs -f" if is_followed else "show"  # an array cannot be followed
+        look = "logs -f" if is_followed else "show"
         context.talk(f"\ntq: detached; {job} goes on. To cancel it: tq cancel {job}. To see it: tq {look} {job}")
         return exits.CANCELLED
     status, says = exits.of_all(waited.outcomes, way)

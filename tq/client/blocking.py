@@ -76,10 +76,7 @@ class Client:
 
         `patience_s` None: a lost connection is re-made without end; -1: as this client does.
         """
-        if patience_s is not None and patience_s < 0:
-            patience_s = self.patience_s
-        if patience_s is None:
-            gc.enable()  # off since the start of the program (cli/app.py); this may go on for days
+        patience_s = _patience(self.patience_s, patience_s)
         self.connect()
         self.has_repeated = False
         losses = _Losses(patience_s)
@@ -97,18 +94,21 @@ class Client:
                 self.has_repeated = True
                 command = make()
 
-    def persist(self, command: v.ClientCommand, once: Callable[[Callable[[], None]], _T]) -> _T:
+    def persist(
+        self, command: v.ClientCommand, once: Callable[[Callable[[], None]], _T], *, patience_s: float | None = -1.0
+    ) -> _T:
         """Call `once` until it comes through without losing its connection, and return what it returns.
 
-        It may use `ask_once`, `post`, `collect` and `linger`, and calls what it is given at each sign of progress.
-        `command` stands for all that it asks when the patience runs out.
+        It may use `ask_once`, `post`, `collect`, `hear` and `linger`, and calls what it is given at each sign of
+        progress. `command` stands for all that it asks when the patience runs out; `patience_s` is as in `subscribe`.
         """
+        patience_s = _patience(self.patience_s, patience_s)
         self.connect()
-        losses = _Losses(self.patience_s)
+        losses = _Losses(patience_s)
 
         def alive() -> None:
             nonlocal losses
-            losses = _Losses(self.patience_s)
+            losses = _Losses(patience_s)
 
         while True:
             try:
@@ -122,19 +122,28 @@ class Client:
             return answer
         raise ProtocolError("the server gave no answer")
 
-    def post(self, command: v.ClientCommand) -> None:
-        """Ask without waiting; `collect` returns the answers in order. Raises ConnectionLost."""
+    def post(self, command: v.ClientCommand) -> int:
+        """Ask without waiting, and return the request's number. Raises ConnectionLost.
+
+        `collect` returns the answers in order, `hear` as they come.
+        """
         self._requests += 1
         self._connected().send([m.Ask(self._requests, command)])
+        return self._requests
 
     def collect(self) -> v.Answer:
         """Wait for the next answer to what was posted; a refusal raises its error. Raises ConnectionLost."""
+        message = self.hear(self.deadline_s)
+        if isinstance(message, m.Failed):
+            raise from_code(message.code, message.message, message.hint)
+        return message.answer
+
+    def hear(self, until_s: float | None) -> m.Reply | m.Failed:
+        """Wait for the next word on anything that was posted. Raises ConnectionLost, or TimeoutError at `until_s`."""
         while True:
-            message = self._connected().receive(self.deadline_s)
-            if isinstance(message, m.Failed):
-                raise from_code(message.code, message.message, message.hint)
-            if isinstance(message, m.Reply):
-                return message.answer
+            message = self._connected().receive(until_s)
+            if isinstance(message, m.Reply | m.Failed):
+                return message
 
     def linger(self, time_s: float) -> None:
         """Raise ConnectionLost if the connection ends within so long; throw away what comes meanwhile."""
@@ -267,6 +276,12 @@ class _Losses:
 
             time.sleep(random.uniform(0, self._pause_s))
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), limits.reconnect_holding_s_max)
+
+
+def _patience(usual_s: float | None, asked_s: float | None) -> float | None:
+    if asked_s is None:
+        gc.enable()  # off since the start of the program (cli/app.py); this may go on for days
+    return usual_s if asked_s is not None and asked_s < 0 else asked_s
 
 
 def given_up(command: v.ClientCommand, error: Exception) -> TqError:

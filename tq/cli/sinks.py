@@ -1,0 +1,90 @@
+"""Where the output of tasks goes: this program's own stdout and stderr, perhaps with prefixes, or the last lines alone.
+
+What goes to a terminal is escaped, what goes elsewhere are the task's own bytes. Memory is bounded.
+"""
+
+import sys
+from typing import Final, Protocol
+
+from tq.cli.context import is_terminal
+from tq.cli.escape import Scrubber
+
+_LINE_BYTES_MAX: Final = 1 << 16
+
+
+class Sink(Protocol):
+    """Where bytes of a stream go."""
+
+    def write(self, data: bytes) -> None:
+        """Write bytes; what they mean is the sink's business."""
+        ...
+
+    def finish(self) -> None:
+        """Write what was kept back."""
+        ...
+
+
+class StreamSink:
+    """Writes to stdout or stderr of this program: escaped on a terminal, else as it is."""
+
+    def __init__(self, stream: int, *, is_raw: bool = False) -> None:
+        self._file = sys.stdout if stream == 1 else sys.stderr
+        self._scrubber = None if is_raw or not is_terminal(self._file) else Scrubber()
+
+    def write(self, data: bytes) -> None:
+        """Write and flush, so that a reader at the other end sees it at once."""
+        if self._scrubber is None:
+            self._file.buffer.write(data)
+        else:
+            self._file.write(self._scrubber.feed(data))
+        self._file.flush()
+
+    def finish(self) -> None:
+        """Write what the scrubber kept back."""
+        if self._scrubber is not None:
+            self._file.write(self._scrubber.feed(b"", final=True))
+        self._file.flush()
+
+
+class PrefixSink:
+    """Writes whole lines, each after a prefix that names task and stream."""
+
+    def __init__(self, sink: Sink, prefix: str) -> None:
+        self._sink = sink
+        self._prefix = prefix.encode()
+        self._rest = b""
+
+    def write(self, data: bytes) -> None:
+        """Write the lines that are whole now."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if len(self._rest) > _LINE_BYTES_MAX:  # what has no end is broken: memory is bounded
+            lines, self._rest = [*lines, self._rest], b""
+        if lines:
+            self._sink.write(b"".join(self._prefix + line + b"\n" for line in lines))
+
+    def finish(self) -> None:
+        """Write the last line, though it has no end."""
+        if self._rest:
+            self._sink.write(self._prefix + self._rest + b"\n")
+            self._rest = b""
+        self._sink.finish()
+
+
+class TailSink:
+    """Keeps the last lines and writes them when the stream ends."""
+
+    def __init__(self, sink: Sink, lines: int) -> None:
+        self._sink = sink
+        self._lines = lines
+        self._kept = bytearray()
+
+    def write(self, data: bytes) -> None:
+        """Keep; what is stored of a stream is bounded, so this is too."""
+        self._kept += data
+
+    def finish(self) -> None:
+        """Write the last lines."""
+        lines = bytes(self._kept).splitlines(keepends=True)
+        if self._lines:
+            self._sink.write(b"".join(lines[-self._lines :]))
+        self._sink.finish()
