@@ -6,7 +6,7 @@ from tests.support.house import House
 from tq.core import tables
 from tq.core.engine import Bounds
 from tq.core.task import Cause, State
-from tq.core.vocabulary import Acted, Cancel, DeadLetters, Forget, Get, Purge, Retain, Retry, Tick, Where
+from tq.core.vocabulary import Acted, Cancel, DeadLetters, Forget, Get, Purge, Retain, Retry, Tick, Times, Where
 from tq.errors import AlreadyEnded, BadRequest
 
 LETTERS = Where(states=("dead",), is_letter=True)
@@ -135,3 +135,16 @@ def test_a_whole_queue_of_letters_goes_in_slices_over_a_restart(command):
         house.do(Tick())
     assert letters(house) == []
     assert house.store.scan(tables.SWEEP, (0,), (99,), 9) == []
+
+
+def test_retention_does_not_follow_a_jump_of_the_walls_clock(house):
+    house.join()
+    house.submit()
+    house.report(*house.starts())
+    later = Times(house.now_ms + 5_000, 4_000_000_000_000)
+    turn = house.engine.begin(later)
+    assert turn.apply(Retain(60_000)) == Acted(0)
+    turn.finish()
+    turn = house.engine.begin(Times(house.now_ms + 61_000, 0))
+    assert turn.apply(Retain(60_000)) == Acted(1)
+    turn.finish()

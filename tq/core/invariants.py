@@ -99,7 +99,7 @@ def _check_job(view: View, key: JobKey, progress: Progress, index_rows: Counter[
         index_rows["ready"] += ready
     if progress.is_ended is not (progress.ended_ms > 0):
         yield f"{name} has ended_ms {progress.ended_ms} against its counts"
-    if progress.ended_ms and not progress.kept and not view.get(tables.ENDED, (progress.ended_ms, key[0])):
+    if progress.ended_ms and not progress.kept and not view.get(tables.ENDED, (progress.ended_place, key[0])):
         yield f"{name} has ended and has no ENDED entry"
     index_rows["ended"] += progress.ended_ms > 0 and not progress.kept
 

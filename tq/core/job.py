@@ -123,6 +123,7 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     again_alone: int = 0
     ready_alone: bool = False
     purged: int = 0  # dead members that are no dead letters any more
+    ended_steady_ms: int = 0  # retention counts from here, whatever the wall's clock does meanwhile
 
     def copy(self) -> "Progress":
         """Return a working copy, for one command."""
@@ -134,6 +135,11 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     def is_ended(self) -> bool:
         """Whether every member is in a terminal state."""
         return sum(self.counts[State.SUCCEEDED :]) == self.size
+
+    @property
+    def ended_place(self) -> int:
+        """Its place in ENDED: in steady ms; older records have the wall's time there, and are never due."""
+        return self.ended_steady_ms or self.ended_ms
 
     @property
     def dead_letters(self) -> int:

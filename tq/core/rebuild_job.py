@@ -78,9 +78,10 @@ class JobRebuild:
         if self.losses and not progress.is_ended:
             self._hold()
         progress.ended_ms = (progress.ended_ms or wall_ms) if progress.is_ended else 0
+        progress.ended_steady_ms = progress.ended_steady_ms if progress.is_ended else 0
         progress.kept = self._was_kept and progress.is_ended and progress.dead_letters > 0
         if progress.ended_ms and not progress.kept:
-            self._out.put(tables.ENDED, (progress.ended_ms, self.key[0]), True)
+            self._out.put(tables.ENDED, (progress.ended_place, self.key[0]), True)
         self._out.put(tables.JOB, self.key, job)
         self._out.put(tables.PROGRESS, self.key, progress)
 

@@ -54,7 +54,7 @@ def retain(step: Step, command: Retain) -> Acted:
 
     Jobs with dead letters are kept, and leave the order of what ended: they would stand at its head and hide the rest.
     """
-    before_ms = max(step.times.wall_ms - command.keep_ms, 0)
+    before_ms = max(step.times.steady_ms - command.keep_ms, 0)
     rows = step.overlay.scan(tables.ENDED, (0,), (before_ms,), step.bounds.slice)
     done = 0
     for (ended_ms, number), _ in rows:

@@ -159,7 +159,7 @@ class Step:
         if progress.kept and not progress.dead_letters:
             # Retention finds it again, at its old age.
             progress.kept = False
-            self.overlay.put(tables.ENDED, (progress.ended_ms, key[0]), True)
+            self.overlay.put(tables.ENDED, (progress.ended_place, key[0]), True)
 
     def set_timer(self, kind: TimerKind, due_ms: int, subject: int = 0) -> None:
         """Ask for `kind` to be done at `due_ms` of the steady clock. `subject` names what it is about (a sweep)."""
@@ -187,7 +187,7 @@ class Step:
         counts = self.lane(progress.lane).counts
         for state, count in enumerate(progress.counts):
             counts[state] -= count
-        self.overlay.delete(tables.ENDED, (progress.ended_ms, key[0]))
+        self.overlay.delete(tables.ENDED, (progress.ended_place, key[0]))
         self.overlay.delete(tables.PROGRESS, key)
         self.overlay.delete(tables.JOB, key)
         del self._progress[key]
@@ -232,10 +232,11 @@ class Step:
         progress.kept = False
         if ended:
             progress.ended_ms = max(self.times.wall_ms, 1)
-            self.overlay.put(tables.ENDED, (progress.ended_ms, key[0]), True)
+            progress.ended_steady_ms = max(self.times.steady_ms, 1)
+            self.overlay.put(tables.ENDED, (progress.ended_place, key[0]), True)
         else:
-            self.overlay.delete(tables.ENDED, (progress.ended_ms, key[0]))
-            progress.ended_ms = 0
+            self.overlay.delete(tables.ENDED, (progress.ended_place, key[0]))
+            progress.ended_ms = progress.ended_steady_ms = 0
 
     def _count(self, progress: Progress, before: State, after: State, more: int) -> None:
         lane = self.lane(progress.lane)
