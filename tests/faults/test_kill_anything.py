@@ -21,6 +21,7 @@ from tests.support.town import Town, WorkerProcess, kill_quietly, town
 KILLS: Final = int(os.environ.get("TQ_KILLS", "8"))
 SEED: Final = int(os.environ.get("TQ_KILL_SEED", "1"))
 BEAT: Final = "200ms"
+ONCE: Final = ("--retries", "0")
 pytestmark = pytest.mark.slow
 
 
@@ -33,7 +34,7 @@ def here(tmp_path: Path) -> Iterator[Town]:
 def begin(here: Town, worker: WorkerProcess, *, name: str = "task") -> tuple[str, list[int]]:
     """Start a task with a child and a daemon, which ends at once in its second attempt; return the job and all pids."""
     script = f"test $TQ_ATTEMPT -gt 1 && exit 0; sleep 600 & setsid sleep 600 & echo $$ >{here.place}/{name}.pid; wait"
-    job = here.submit("sh", "-c", script)
+    job = here.submit("sh", "-c", script, options=ONCE)
     here.until_started(job)
     processes.until(lambda: len(here.running(job)) == 3, "the task and its two children run")
     return job, here.running(job)
@@ -128,7 +129,8 @@ def test_a_worker_that_is_killed_after_its_task_ended_unheard_leaves_the_result_
     with town(tmp_path, "--heartbeat", "1s") as here:
         worker = here.worker(slots=1)
         flag, ran = tmp_path / "flag", tmp_path / "ran"
-        job = here.submit("sh", "-c", f"echo $TQ_ATTEMPT >>{ran}; while ! test -e {flag}; do sleep 0.05; done; exit 3")
+        job = here.submit("sh", "-c", f"echo $TQ_ATTEMPT >>{ran}; while ! test -e {flag}; do sleep 0.05; done; exit 3",
+                          options=ONCE)  # fmt: skip
         here.until_started(job)
         here.server.kill()
         flag.touch()
