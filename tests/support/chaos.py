@@ -42,6 +42,7 @@ FAULTS: Final = {
     "freeze worker": 2,
     "freeze launcher": 1,
     "freeze machine": 1,
+    "extinguish machine": 2,
     "kill task": 2,
     "freeze task": 1,
     "kill client": 3,
@@ -128,6 +129,9 @@ class Chaos:
         for name, worker in self._workers.items():
             if worker.pid in pids:
                 worker.process.wait()
+                if who == "machine" and self._can_lose_power:
+                    processes.until(lambda: not any(map(processes.is_alive, pids)), "all of the machine is dead")
+                    cut_power(self._here.place / name, self._dice)
                 self._send_away(name)
         if who in ("server", "power"):
             self._here.server.kill()

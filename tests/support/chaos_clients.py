@@ -70,14 +70,18 @@ class Acknowledged:
 class Clients:
     """Client programs that submit until `stop`, each as a process that may be killed or frozen at any moment.
 
-    `task` are the words of a task; one word, how long it shall sleep, follows. `pause_s` is that between two singles.
+    `task` are the words of a task; one word, how long it shall sleep, follows. `pause_s` is that between two singles,
+    `size_max` the most tasks of one job.
     """
 
-    def __init__(self, here: Town, told: Acknowledged, task: list[str], dice: random.Random, pause_s: float) -> None:
+    def __init__(
+        self, here: Town, told: Acknowledged, task: list[str], dice: random.Random, pause_s: float, size_max: int
+    ) -> None:
         self.told = told
         self._here = here
         self._task = task
         self._pause_s = pause_s
+        self._size_max = size_max
         self._is_over = threading.Event()
         self._living: dict[str, subprocess.Popen[bytes]] = {}
         self._threads = [
@@ -149,7 +153,7 @@ class Clients:
         number = 0
         while not self._is_over.wait(self._pause_s):
             number += 1
-            size = dice.randint(2, 100)
+            size = dice.randint(2, self._size_max)
             job = self._submit(f"array-{number}", size, ("--array", f"1-{size}"), [*self._task, dice.choice(SLEEPS_S)])
             while job and not self._is_over.is_set():
                 status, _, err = self._tq("wait", "--timeout", "10", job)
@@ -183,7 +187,7 @@ class Clients:
         number = 0
         while not self._is_over.wait(10 * self._pause_s):
             number += 1
-            size = dice.randint(1, 100)
+            size = dice.randint(1, self._size_max)
             lines = "".join(f"line {number}.{line}\n" for line in range(size)).encode()
             task = [*self._task, dice.choice(SLEEPS_S), "{}"]
             self._submit(f"lines-{number}", size, ("--each-line", "-"), task, stdin=lines)
