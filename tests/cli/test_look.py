@@ -180,16 +180,48 @@ def test_show_is_readable_and_harmless(run: Run, server: FakeServer) -> None:
 
 def test_the_end_of_a_job_is_an_instant(run: Run, server: FakeServer) -> None:
     server.says[v.Get] = lambda _: v.Document(ARRAY | {"job_ended_ms": 1_700_000_001_500})
+    server.says[v.List] = lambda _: v.Page(())
     out = run("show", "43").out
     assert "job ended  2023-11-14 22:13:21.500Z (" in out
     assert "counts     3 succeeded, 1 dead, 6 queued" in out
+
+
+def test_show_of_an_array_says_what_failed_first_and_what_runs(run: Run, server: FakeServer) -> None:
+    failed = [
+        {"id": f"43.{number}", "state": "dead", "attempt": 1, "cause": "exit", "code": 3, "ended_ms": 1}
+        for number in (2, 5)
+    ]
+    lost = {"id": "43.6", "state": "dead", "attempt": 4, "cause": "lost", "code": 0, "ended_ms": 1}
+    pages = {
+        (("failed",), ""): v.Page((failed[0],), "4"),
+        (("failed",), "4"): v.Page((failed[1], lost)),
+        (("running",), ""): v.Page(({"id": "43.7", "attempt": 1, "host": "rack-\x1b7", "state": "running"},)),
+    }
+    server.says[v.Get] = lambda _: v.Document(ARRAY | {"id": "43", "counts": {"dead": 9, "running": 1}})
+    server.says[v.List] = lambda asked: pages[asked.states, asked.page]
+    server.says[v.Logs] = written
+    out = run("show", "43").out
+    assert out.endswith(
+        "failed   43.2  exit 3: four\n         43.5  exit 3: four\n         43.6  lost: four\n"
+        "         and 6 more: tq ls 43 --state failed\nrunning  43.7  on rack-\\x1b7\n"
+    )
+    asked = len(server.asked)
+    assert "failed" not in json.loads(run("show", "43", "-o", "json").out)
+    assert len(server.asked) == asked + 1
+
+
+def test_the_first_that_failed_are_looked_for_so_far_and_no_farther(run: Run, server: FakeServer) -> None:
+    server.says[v.Get] = lambda _: v.Document(ARRAY | {"counts": {"dead": 2, "succeeded": 10**6}})
+    server.says[v.List] = lambda asked: v.Page((), str(int(asked.page or 0) + 1_000))
+    assert "failed   2: tq ls 43 --state failed\n" in run("show", "43").out
+    assert sum(isinstance(asked, v.List) for asked in server.asked) == 4
 
 
 def test_last_is_the_newest_job(run: Run, server: FakeServer) -> None:
     server.says[v.List] = lambda _: v.Page((ARRAY,))
     server.says[v.Get] = lambda _: v.Document(ARRAY)
     assert run("show", "last").status == 0
-    assert server.asked == [v.List(limit=1), v.Get("43")]
+    assert server.asked[:2] == [v.List(limit=1), v.Get("43")]
 
 
 def test_last_of_nothing_is_not_found(run: Run, server: FakeServer) -> None:

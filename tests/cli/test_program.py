@@ -71,11 +71,12 @@ def test_a_simple_verb_loads_nothing_heavy(task: FakeServer, words: list[str]) -
     assert (done.returncode, done.stderr.decode()) == (0, "")
 
 
-def test_a_reader_that_goes_away_ends_it_quietly(task: FakeServer) -> None:
+@pytest.mark.parametrize("words", [["ls"], [], ["--help"], ["submit", "-h"], ["queue", "-h"], ["queue", "ls", "-h"]])
+def test_a_reader_that_goes_away_ends_it_quietly(task: FakeServer, words: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     try:
-        done = subprocess.run([*TQ, "ls"], stdout=writer, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run([*TQ, *words], stdout=writer, stderr=subprocess.PIPE, check=False)
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
@@ -152,6 +153,12 @@ def test_output_on_a_terminal_is_escaped_unless_raw(task: FakeServer) -> None:
     assert on_terminal("logs", "42") == "\\x1b[31mred\\xff\n"
     task.says[v.Logs] = lambda _: [v.Chunk(1, 0, b"\x1b[31mred\n", 1), v.LogsEnd(1, (0, 0), "succeeded")]
     assert on_terminal("logs", "--raw", "42") == "\x1b[31mred\n"
+
+
+def test_nothing_of_a_setting_is_cut_on_a_narrow_terminal(task: FakeServer, place: Path) -> None:
+    shown = on_terminal("config", "--color", "never", "--url", "tq://" + "x" * 90)
+    assert "\nurl              tq://" + "x" * 90 + "\n                 from --url\n" in shown
+    assert "…" not in shown
 
 
 def test_a_table_on_a_terminal_is_coloured_and_cut_to_its_width(task: FakeServer) -> None:

@@ -96,7 +96,7 @@ def print_table(context: Context, rows: Sequence[Sequence[str]], before: Sequenc
     cells = [[escape.line(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     widths = [max(pair) for pair in zip(widths, before, strict=True)] if before else widths
-    width = _terminal_width()
+    width = terminal_width()
     for number, row in enumerate(cells):
         if before and number == 0:
             continue
@@ -153,8 +153,8 @@ def _write(line: str) -> None:
         sys.stdout.write(line.encode("ascii", "backslashreplace").decode("ascii") + "\n")
 
 
-def _terminal_width() -> int:
-    """The width of the terminal on stdout, 0 when there is none."""
+def terminal_width() -> int:
+    """Return the width of the terminal on stdout, 0 when there is none."""
     if not is_terminal(sys.stdout):
         return 0
     from shutil import get_terminal_size

@@ -149,6 +149,8 @@ def value_text(key: str, value: Any) -> str:
     if isinstance(value, dict):
         if key == "environment":
             return "\n".join(f"{name}={item}" for name, item in value.items())
+        if value and all(isinstance(item, dict) for item in value.values()):
+            return "\n".join(f"{label(name)}: {value_text(name, item)}" for name, item in value.items())
         parts = ((name, value_text(name, item)) for name, item in value.items())
         return ", ".join(f"{part} {name}" if key == "counts" else f"{label(name)} {part}"
                          for name, part in parts if part)  # fmt: skip

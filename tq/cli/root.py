@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from tq import __version__
 from tq.cli.context import Context, check_color, check_format
-from tq.cli.verb import HELP_NAMES, Noun, Verb, build, build_noun, check_options
+from tq.cli.verb import HELP_NAMES, Noun, ReaderGone, Verb, build, build_noun, check_options
 
 # In the order of `tq --help`; each is tq/cli/<module>.py and has VERBS[word], a Verb or a Noun.
 WORDS: dict[str, str] = {
@@ -103,6 +103,20 @@ class Root(TyperGroup):
                 error.hint = f"did you mean {' or '.join(f'`tq {match}`' for match in close)}?"  # type: ignore[attr-defined]
             raise error
         return super().resolve_command(ctx, args)
+
+    def make_context(self, *args: Any, **more: Any) -> Any:
+        """Parse. `tq --help` prints here, and its reader may be gone, too."""
+        try:
+            return super().make_context(*args, **more)
+        except BrokenPipeError:
+            raise ReaderGone from None
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb, or print its help."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise ReaderGone from None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the options that stand before the verb."""

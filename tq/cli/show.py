@@ -10,6 +10,8 @@ from tq.cli.context import Context
 from tq.cli.verb import Verb
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from tq.client.blocking import Client
 
 # What a person looks for first, in this order; what is not named here follows.
@@ -18,15 +20,21 @@ _FIRST: Final = (
     "attempt", "failures", "losses", "worker", "host", "submitted_at", "leased_at", "started_at", "ended_at",
     "job_ended_at", "value_bytes", "run_s", "usage", "queue", "priority", "tags",
 )  # fmt: skip
-_UNSAID: Final = frozenset({"history", "lease", "phase", "max_fails", "last_lines", "purged", "round"})  # for programs
+_FIRST_MEMBERS: Final = 5
+_FAILED_PAGES: Final = 4  # of records that are looked through for the first that failed
+_UNSAID: Final = frozenset(
+    {"is_array", "history", "lease", "phase", "max_fails", "last_lines", "purged", "round"}
+)  # for programs
 
 
 def show(ctx: typer.Context, id: options.Id) -> None:  # noqa: A002 - the word in the help
-    """Show everything about one job or task."""
+    """Show everything about one job or task; of an array also what runs and what failed first."""
     context: Context = ctx.obj
     with context.client() as client:
         document = ask(client, id)
-    print_document(context, document)
+        is_whole = bool(document.get("is_array")) and "." not in str(document["id"])
+        members = _members(client, document) if is_whole and context.format == "table" else []
+    print_document(context, document, members)
 
 
 def ask(client: "Client", word: str) -> dict[str, Any]:
@@ -40,12 +48,61 @@ def ask(client: "Client", word: str) -> dict[str, Any]:
     return answer.value
 
 
-def print_document(context: Context, document: dict[str, Any]) -> None:
-    """Print it in the format asked for."""
+def print_document(context: Context, document: dict[str, Any], more: "Sequence[tuple[str, str]]" = ()) -> None:
+    """Print it in the format asked for; a table ends with `more`."""
     from tq.cli import output, present
 
     item = present.document(document)
-    output.print_one(context, item, lines(item, round(time.time() * 1_000), document))
+    output.print_one(context, item, [*lines(item, round(time.time() * 1_000), document), *more])
+
+
+def _members(client: "Client", document: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return what a person wants to know of the members of an array: the first that failed and why, and what runs."""
+    from tq.cli import present, tail
+
+    job, counts, now_ms = str(document["id"]), document.get("counts") or {}, round(time.time() * 1_000)
+    pairs = []
+    count = sum(counts.get(state, 0) for state in ("dead", "expired"))
+    if count:
+        lines = []
+        for item in _first(client, job, "failed", _FAILED_PAGES):
+            shown = present.document(item)
+            code = present.code_text(shown)
+            code = f" {code}" if code != "-" and item.get("cause") == "exit" else ""
+            last = tail.last_lines(client, item["id"], item["attempt"], 1) if item.get("attempt") else []
+            lines.append(": ".join([f"{item['id']}  {item.get('cause') or item['state']}{code}", *last]))
+        pairs.append(("failed", _with_rest(lines, count, f"tq ls {job} --state failed")))
+    count = counts.get("running", 0)
+    if count:
+        lines = []
+        for item in _first(client, job, "running", 1):
+            since = f"  for {present.ago(item['started_ms'], now_ms)}" if item.get("started_ms") else ""
+            lines.append(f"{item['id']}  on {item.get('host') or item.get('worker')}{since}")
+        pairs.append(("running", _with_rest(lines, count, f"tq ls {job} --state running")))
+    return pairs
+
+
+def _first(client: "Client", job: str, state: str, pages: int) -> list[dict[str, Any]]:
+    """Return the first members in a state, as far as so many pages have them."""
+    from tq.core import vocabulary as v
+
+    page = ""
+    found: list[dict[str, Any]] = []
+    for _ in range(pages):
+        answer = client.ask(v.List(job, (state,), limit=_FIRST_MEMBERS - len(found), page=page))
+        assert isinstance(answer, v.Page)
+        found.extend(answer.items)
+        page = answer.next
+        if not page or len(found) >= _FIRST_MEMBERS:
+            break
+    return found
+
+
+def _with_rest(lines: list[str], count: int, command: str) -> str:
+    """Return the lines, and where to see the others."""
+    rest = count - len(lines)
+    more = f"and {rest} more: {command}" if lines else f"{count}: {command}"
+    return "\n".join([*lines, *([more] if rest > 0 else [])])
 
 
 def lines(item: dict[str, Any], now_ms: int, raw: dict[str, Any]) -> list[tuple[str, str]]:
@@ -76,4 +133,4 @@ def lines(item: dict[str, Any], now_ms: int, raw: dict[str, Any]) -> list[tuple[
     return pairs
 
 
-VERBS = {"show": Verb(show, ("tq show 42", "tq show 43.7 -o json"))}
+VERBS = {"show": Verb(show, ("tq show 42", "tq show 43.7 -o json", "tq show nightly"))}

@@ -93,7 +93,7 @@ class VerbCommand(TyperCommand):
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            raise ReaderGone from None
+            raise
         except TqError as error:
             if error.exit_status in _TRY_ELSEWHERE or not _ends_as_task(ctx):
                 raise
