@@ -222,10 +222,10 @@ class Launcher:
 
     def _cut_off(self, now: float) -> None:
         """End what may not run while the server cannot hear the worker. What came after the last frame counts too."""
-        over = self._guard.take_over()
-        self._recall([attempt.ref for attempt in over])
-        for attempt in over:
-            self._lives.stop(attempt, Cause.CUT_OFF, 0.0, now)
+        if over := self._guard.take_over():
+            self._recall([attempt.ref for attempt in over])
+            for attempt in over:
+                self._lives.stop(attempt, Cause.CUT_OFF, 0.0, now)
 
     def _recall(self, refs: Sequence[AttemptRef]) -> None:
         given_back = []

@@ -78,8 +78,13 @@ async def run_deadline(life: Life) -> None:
 
 
 async def run_limits(life: Life) -> None:
-    """End a worker that has had its last task, or nothing to do for long; what it has taken may end. For ever, else."""
+    """End a worker that has had its last task, or nothing to do for long; what it has taken may end.
+
+    Without such a limit nobody waits here: whoever does is woken by every round of instructions.
+    """
     hands, slots, idle_s = life.hands, life.slots, life.settings.idle_s
+    if slots.tasks_left is None and idle_s is None:
+        return
     is_over = trio.Event()
 
     async def until_last() -> None:

@@ -22,6 +22,7 @@ from tq.worker.guard import boot_s
 from tq.worker.hands import Hands
 
 _BEAT_MS_MIN: Final = 10
+_BEATS_UNANSWERED_MAX: Final = 16  # an answer to an older one would say nothing
 
 
 class OtherLineage(Exception):
@@ -156,6 +157,7 @@ class Session:
             await trio.sleep(beat_s)
             number += 1
             self._sent_s[number] = boot_s()
+            self._sent_s.pop(number - _BEATS_UNANSWERED_MAX, None)
             self._link.send_nowait(self._hands.slots.beat(number, self._hands.stuck))
             is_late = trio.current_time() - before_s > 2 * beat_s
             # Who waits for a launcher reads nothing: that is no silence of the server's.
