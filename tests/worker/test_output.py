@@ -4,6 +4,7 @@ import os
 import select
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -207,6 +208,84 @@ def test_unfollowed_output_is_sent_ever_more_rarely():
     os.close(write_end)
 
     assert 5 < pushes < 16
+
+
+class Writer:
+    """An attempt that nobody follows, and what is pushed of its output."""
+
+    def __init__(self) -> None:
+        self.sent: list[frames.Output | frames.Started] = []
+        self.reports = SimpleNamespace(is_full=False, send=self.sent.append)
+        self.capture = Capture(select.epoll(), self.reports)
+        self.attempt = Attempt(ref(1), 1, SimpleNamespace(lane=1, program=SimpleNamespace(is_loud=False)))
+        self.attempt.phase = Phase.RUNNING
+        self.attempt.begin = 100.0
+        read_end, self.write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        self.attempt.fds = [read_end, -1]
+        self.capture.add(self.attempt)
+        self.capture.tick(100.5)
+        self.sent.clear()
+
+    def write(self, now: float, data: bytes = b"x") -> None:
+        os.write(self.write_end, data)
+        self.capture.ready(self.attempt.fds[0])
+        self.capture.tick(now)
+
+    def pushed(self, now: float) -> list[bytes]:
+        self.capture.tick(now)
+        sent = [output.data for output in self.sent]
+        self.sent.clear()
+        return sent
+
+
+def test_little_output_of_a_long_task_is_sent_after_a_second_then_ever_more_rarely():
+    writer = Writer()
+    writer.write(100.6)
+    assert (writer.capture.due(), writer.pushed(100.9), writer.pushed(101.0)) == (101.0, [], [b"x"])
+    pushes = []
+    for tenth in range(1_011, 4_011):  # a line each tenth of a second for five minutes
+        writer.write(tenth / 10, b"y")
+        if sent := writer.pushed(tenth / 10):
+            pushes.append(tenth / 10)
+            assert len(sent) == 1
+    pauses = [later - earlier for earlier, later in pairwise([101.0, *pushes])]
+    assert [round(pause) for pause in pauses] == [2, 4, 8, 16, *([30] * 9)]
+
+
+def test_who_was_silent_for_long_is_heard_at_once_and_silence_costs_nothing():
+    writer = Writer()
+    assert writer.capture.due() == float("inf")
+    writer.write(3_700.0)
+    assert writer.pushed(3_700.0) == [b"x"]
+    assert writer.capture.due() == float("inf")
+
+
+def test_little_news_wait_for_a_worker_that_does_not_read_without_a_busy_loop():
+    writer = Writer()
+    writer.reports.is_full = True
+    writer.write(100.6)
+    assert writer.pushed(102.0) == []
+    assert writer.capture.due() == float("inf")
+    writer.reports.is_full = False
+    assert writer.pushed(102.1) == [b"x"]
+
+
+def test_little_news_of_what_has_ended_went_with_its_end():
+    writer = Writer()
+    writer.write(100.6)
+    writer.attempt.take_rest()
+    writer.attempt.phase = Phase.ENDED
+    assert writer.capture.due() == float("inf")
+    assert writer.pushed(105.0) == []
+
+
+def test_the_first_words_of_a_task_arrive_while_it_runs_and_nobody_follows(link):
+    link.spawn(body("sh", "-c", "echo early; exec sleep 1000"), [ref(1)])
+    link.until(lambda: link.outputs.get((ref(1), 1)) == {0: b"early\n"})
+
+    assert ref(1) not in link.ends
+    link.stop(ref(1))
 
 
 def test_little_output_comes_with_the_end(link):

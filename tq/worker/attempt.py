@@ -86,9 +86,38 @@ class Attempt:
     """
 
     __slots__ = (
-        "begin", "caller", "cause", "cgroup", "code", "core_dumped", "credit", "entry", "error", "fds", "is_killed",
-        "is_stuck", "is_swept", "is_watched", "order", "output_held", "peak_kib", "phase", "pid", "place", "push_pause",
-        "pushed_at", "ref", "returned", "run_us", "streams", "system_us", "user_us", "value", "written",
+        "begin",
+        "caller",
+        "cause",
+        "cgroup",
+        "code",
+        "core_dumped",
+        "credit",
+        "entry",
+        "error",
+        "fds",
+        "is_killed",
+        "is_planned",
+        "is_stuck",
+        "is_swept",
+        "is_watched",
+        "little_pause",
+        "order",
+        "output_held",
+        "peak_kib",
+        "phase",
+        "pid",
+        "place",
+        "push_pause",
+        "pushed_at",
+        "ref",
+        "returned",
+        "run_us",
+        "streams",
+        "system_us",
+        "user_us",
+        "value",
+        "written",
     )  # fmt: skip
 
     def __init__(self, ref: AttemptRef, value: int, order: Order, entry: bytes | None = None) -> None:
@@ -122,6 +151,8 @@ class Attempt:
         self.credit: int | None = None
         self.pushed_at = 0.0
         self.push_pause = 0.0
+        self.is_planned = False  # a push of little news is
+        self.little_pause = 0.0  # before the next one
 
     @property
     def cookie(self) -> tuple[bytes, bytes, bytes]:

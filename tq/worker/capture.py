@@ -4,13 +4,16 @@ A pipe is watched by epoll only once its attempt is a moment old: most have ende
 when they end. Watched at once are attempts that are followed, and those of a program that has been loud before: it
 would fill the pipe and stand still. What a push sends are whole slots (output.py), so a repeat is harmless. Pushed is,
 at most every `push_s`, what is followed, as long as there is credit; and of everything else what is more than
-`unfollowed_bytes` new, at intervals that double, since a task that writes for hours must not fill the wire.
+`unfollowed_bytes` new, at intervals that double, since a task that writes for hours must not fill the wire. What is
+less waits longer, since most of it can go with the end: a second at first, then twice as long each time, up to
+`little_s_max`, so that what a worker that is killed has not sent is little and young.
 
 Closing a pipe does not take it out of epoll while a child that has just been started still has a copy: posix_spawn
 returns a little before the exec has closed it. On a busy machine the loop then spun on the hang-up of a pipe that it
 no longer had (0.8 turns a task became 2.5), so what is watched is taken out by hand.
 """
 
+import heapq
 import select
 from collections import deque
 from os import close, read
@@ -25,6 +28,8 @@ loud_bytes: Final = 32 * 1024  # half a pipe
 push_s: Final = 0.1
 unfollowed_bytes: Final = 64 * 1024
 push_pause_s_max: Final = 8.0
+little_s_min: Final = 1.0
+little_s_max: Final = 30.0
 _read_bytes: Final = 64 * 1024
 _reads_at_end_max: Final = 16
 _NEVER: Final = float("inf")
@@ -40,6 +45,9 @@ class Capture:
         self._young: Final[deque[Attempt]] = deque()  # less than a moment old, in order of their start
         self._noisy: Final[set[Attempt]] = set()  # with something to push
         self._pushed_at = 0.0
+        self._stirred: Final[list[Attempt]] = []  # little news came in this turn, and no push is planned
+        self._planned: Final[list[tuple[float, int, Attempt]]] = []  # a heap: when little news are to be pushed
+        self._plans = 0
 
     def add(self, attempt: Attempt) -> None:
         """An attempt has just started."""
@@ -53,6 +61,11 @@ class Capture:
         while young and young[0].phase is not Phase.RUNNING:
             young.popleft()
         due = young[0].begin + moment_s if young else _NEVER
+        planned = self._planned
+        while planned and planned[0][2].phase is Phase.ENDED:
+            heapq.heappop(planned)
+        if planned and not self._reports.is_full:
+            due = min(due, planned[0][0])
         return min(due, self._pushed_at + push_s) if self._noisy else due
 
     def tick(self, now: float) -> None:
@@ -60,12 +73,30 @@ class Capture:
         young = self._young
         if young and young[0].begin + moment_s <= now:
             self._grow_old(now)
+        if self._stirred or self._planned:
+            self._tick_little(now)
         if self._noisy and self._pushed_at + push_s <= now:
             self._pushed_at = now
             for attempt in list(self._noisy):
                 if self._reports.is_full:
                     break
                 self._push(attempt, now)
+
+    def _tick_little(self, now: float) -> None:
+        """Plan when little news are pushed, and push those for which the time has come."""
+        for attempt in self._stirred:
+            self._plans += 1
+            due = max(attempt.begin, attempt.pushed_at) + (attempt.little_pause or little_s_min)
+            heapq.heappush(self._planned, (due, self._plans, attempt))
+        self._stirred.clear()
+        while self._planned and self._planned[0][0] <= now and not self._reports.is_full:
+            attempt = heapq.heappop(self._planned)[2]
+            attempt.is_planned = False
+            if attempt.phase is not Phase.ENDED and attempt.credit is None:
+                attempt.pushed_at = now
+                attempt.little_pause = min(2 * (attempt.little_pause or little_s_min), little_s_max)
+                for output in attempt.fresh_output():
+                    self._reports.send(output)
 
     def _grow_old(self, now: float) -> None:
         young = self._young
@@ -110,6 +141,9 @@ class Capture:
             attempt.order.program.is_loud = True
         if attempt.credit is not None or stream.unpushed_bytes > unfollowed_bytes:
             self._noisy.add(attempt)
+        elif attempt.is_watched and not attempt.is_planned:
+            attempt.is_planned = True
+            self._stirred.append(attempt)
         return True
 
     def _close(self, attempt: Attempt, index: int) -> None:
