@@ -53,6 +53,8 @@ complete -c tq -n "__fish_seen_subcommand_from submit" -l env-all -d 'Pass on th
 complete -c tq -n "__fish_seen_subcommand_from submit" -l shell -d 'Let /bin/sh read the command as one line'
 complete -c tq -n "__fish_seen_subcommand_from submit" -l time-limit -r -d 'Stop it after so long: 90, 10ms, 5m, 1h, 7d'
 complete -c tq -n "__fish_seen_subcommand_from submit" -l kill-after -r -d 'From TERM to KILL when it is stopped (10s)'
+complete -c tq -n "__fish_seen_subcommand_from submit" -l stdout -r -d 'Write it there, on the worker\'s host, and not to the server; %t the task, %j its job, %a its number in an array, %n the attempt'
+complete -c tq -n "__fish_seen_subcommand_from submit" -l stderr -r -d 'The same for stderr; it may be the same file'
 complete -c tq -n "__fish_seen_subcommand_from submit" -l stop-signal -r -d 'What stops it: a name or a number (TERM)'
 complete -c tq -n "__fish_seen_subcommand_from submit" -l tmpdir -d 'Give each attempt an empty directory, TQ_TMPDIR, that is removed after it'
 complete -c tq -n "__fish_seen_subcommand_from submit" -l if-cut -r -d 'When its worker hears no server for 3 beats: run (on), or stop, so that no second copy ever runs'

@@ -26,6 +26,7 @@ delivery_s_max: Final = 15.0
 # What one submit may carry.
 body_bytes_max: Final = 192 * KIB
 argv_items_max: Final = 4_096
+path_bytes_max: Final = 4_096
 argument_bytes_max: Final = 128 * KIB - 1  # the kernel's MAX_ARG_STRLEN
 environment_items_max: Final = 4_096
 stdin_bytes_max: Final = 4 * MIB

@@ -67,6 +67,18 @@ def test_a_stop_signal_is_a_name_or_a_number(run: Run, server: FakeServer, text:
     assert body_of(server).stop_signal == number
 
 
+def test_output_may_go_into_files(run: Run, server: FakeServer) -> None:
+    assert run("submit", "--stdout", "out-%t", "--stderr", "/logs/%j", "true").status == 0
+    assert (body_of(server).stdout, body_of(server).stderr) == (b"out-%t", b"/logs/%j")
+
+
+@pytest.mark.parametrize("words", [("--stdout", "%x"), ("--stderr", "x", "--array", "1-3"), ("--stdout", "%a")])
+def test_a_file_that_cannot_be_meant_is_refused(run: Run, server: FakeServer, words: tuple[str, ...]) -> None:
+    ran = run("submit", *words, "true")
+    assert (ran.status, server.asked) == (2, [])
+    assert words[0] in ran.err
+
+
 @pytest.mark.parametrize("text", ["0", "65", "-1", "TERMINATE", "SIG", "1.5", "999999999999"])
 def test_what_is_no_signal_is_refused(run: Run, server: FakeServer, text: str) -> None:
     for words in (("submit", f"--stop-signal={text}", "true"), ("cancel", f"--signal={text}", "42")):

@@ -15,6 +15,7 @@ def fields(wish: "Wish") -> dict[str, Any]:
     commands = {
         "a command": wish.command, "--cwd": wish.cwd, "--env": wish.env, "--env-all": wish.env_all,
         "--shell": wish.shell, "--tmpdir": wish.tmpdir, "--stdin": wish.stdin,
+        "--stdout": wish.stdout, "--stderr": wish.stderr,
     }  # fmt: skip
     for what, is_given in commands.items():
         if is_given:

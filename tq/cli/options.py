@@ -34,6 +34,20 @@ KillAfter = Annotated[
         "--kill-after", metavar="DURATION", help="From TERM to KILL when it is stopped (10s)", show_default=False
     ),
 ]
+Stdout = Annotated[
+    str,
+    typer.Option(
+        "--stdout",
+        metavar="FILE",
+        help="Write it there, on the worker's host, and not to the server; %t the task, %j its job, %a its number in an"
+        " array, %n the attempt",
+        show_default=False,
+    ),
+]
+Stderr = Annotated[
+    str,
+    typer.Option("--stderr", metavar="FILE", help="The same for stderr; it may be the same file", show_default=False),
+]
 StopSignal = Annotated[
     str,
     typer.Option(

@@ -35,6 +35,8 @@ def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -
         "time_limit_s": body.time_limit_ms / 1_000 or None,
         "kill_after_s": body.kill_after_ms / 1_000,
         "stop_signal": Signals(body.stop_signal).name.removeprefix("SIG") if body.stop_signal != SIGTERM else None,
+        "stdout": present.text(body.stdout) or None,
+        "stderr": present.text(body.stderr) or None,
         "tmpdir": body.has_tmpdir or None,
         "if_cut": "stop" if body.stops_when_cut else "run",
         "stdin_bytes": len(body.stdin) + stdin_bytes,

@@ -16,7 +16,7 @@ from tq.cli import called, places, values
 from tq.core import vocabulary as v
 from tq.core.job import Demand
 from tq.errors import BadRequest, TooLarge
-from tq.wire import codec
+from tq.wire import codec, output_path
 from tq.wire.body import Body, check_function
 
 _TRACE: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -51,6 +51,8 @@ class Wish(msgspec.Struct):
     max_fails: int = -1
     hold: bool = False
     if_cut: str = "run"
+    stdout: str = ""
+    stderr: str = ""
     stop_signal: str = ""
     tmpdir: bool = False
     function: str = ""
@@ -165,6 +167,8 @@ def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
         stops_when_cut=_stops_when_cut(wish.if_cut),
         has_tmpdir=wish.tmpdir,
         stop_signal=values.stop_signal(wish.stop_signal or "TERM", "--stop-signal"),
+        stdout=_output(wish, "stdout"),
+        stderr=_output(wish, "stderr"),
     )
     if wish.columns and not wish.function:
         places.check(body.argv, wish.columns)
@@ -172,6 +176,15 @@ def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
     if len(packed) > limits.body_bytes_max:
         raise _too_large(body, len(packed))
     return packed
+
+
+def _output(wish: Wish, stream: str) -> bytes:
+    """Return the file that is to take this stream, b"" for none."""
+    path = os.fsencode(getattr(wish, stream))
+    if path:
+        is_array = bool(wish.array or wish.columns or wish.is_counted)
+        output_path.check(path, f"--{stream}", is_array=is_array)
+    return path
 
 
 def _argv(wish: Wish) -> tuple[bytes, ...]:

@@ -88,6 +88,8 @@ def merged(old: "v.Submit", new: "v.Submit", wish: "Wish", given: set[str]) -> "
         time_limit_ms=now.time_limit_ms if "time_limit" in given else was.time_limit_ms,
         kill_after_ms=now.kill_after_ms if "kill_after" in given else was.kill_after_ms,
         stops_when_cut=now.stops_when_cut if "if_cut" in given else was.stops_when_cut,
+        stdout=now.stdout or was.stdout,
+        stderr=now.stderr or was.stderr,
         has_tmpdir=now.has_tmpdir or was.has_tmpdir,
         umask=was.umask,
         stop_signal=now.stop_signal if "stop_signal" in given else was.stop_signal,

@@ -33,6 +33,8 @@ def submit(
     shell: options.Shell = False,
     time_limit: options.TimeLimit = "",
     kill_after: options.KillAfter = "",
+    stdout: options.Stdout = "",
+    stderr: options.Stderr = "",
     stop_signal: options.StopSignal = "",
     tmpdir: options.TmpDir = False,
     if_cut: options.IfCut = "run",
@@ -69,8 +71,7 @@ def submit(
 
     A function of a module that a worker allows (`tq worker --allow MODULE`) is called in a process that is warm, with
     the arguments that `--args` names as JSON; what it returns is shown by `tq result`. In an array its last argument is
-    the task's number, or its entry: a line as text, an item of JSON as the value that it is, one argument for each list
-    of `:::`.
+    the task's number, or its entry: a line as text, an item of JSON as its value, one argument for each list.
 
     Entries are sent while they are read, and nothing runs before all of them are there. Whatever interrupts that, the
     same command with the same `--key` goes on where it was; left alone, an upload without its end is forgotten after
@@ -87,9 +88,8 @@ def submit(
         submitted = deliver(context, client, asked, pieces, source)
         print_submitted(context, submitted)
         if wait or follow:
-            raise typer.Exit(
-                finish(context, client, submitted.id, is_followed=follow, is_array=asked.is_array, way=exit_code)
-            )
+            way, is_array = exit_code, asked.is_array
+            raise typer.Exit(finish(context, client, submitted.id, is_followed=follow, is_array=is_array, way=way))
 
 
 def _wished(ctx: typer.Context, command: list[str]) -> "tuple[Wish, Supply | None]":
@@ -136,7 +136,11 @@ def _asked(
         raise BadRequest("--max-fails is of a job with several tasks", hint="leave it out")
     wish.stdin = inputs.read() if takes_input else b""
     asked, pieces = request.build(wish, context.environ)
-    return (asked if old is None else rerun.merged(old, asked, wish, _given(ctx))), pieces
+    if old is not None:
+        asked = rerun.merged(old, asked, wish, _given(ctx))
+    if ctx.params["follow"] and asked.is_array:
+        raise BadRequest("--follow shows one task", hint="use --wait, and `tq logs JOB.MEMBER`")
+    return asked, pieces
 
 
 def _is_dashed(ctx: typer.Context, command: list[str]) -> bool:

@@ -117,6 +117,8 @@ def _body(raw: bytes, *, with_secrets: bool) -> dict[str, Any]:
         "if_cut": "stop" if body.stops_when_cut else "run",
         "stdin_bytes": len(body.stdin),
     }
+    if body.stdout or body.stderr:
+        fields |= {"stdout": text(body.stdout) or None, "stderr": text(body.stderr) or None}
     if body.function:
         fields |= {"function": body.function, "arguments": _arguments(body)}
     if with_secrets:

@@ -30,6 +30,8 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     arguments: bytes = b""  # plain data (wire/plain.py): [positional, by name]
     has_plain_entries: bool = False  # an entry is plain data, one value; else columns of text
     has_tmpdir: bool = False  # a directory of its own for each attempt, removed after it
+    stdout: bytes = b""  # the file that takes it on the worker's host (wire/output_path.py), b"" = the server does
+    stderr: bytes = b""
 
 
 def check_function(name: str) -> str:

@@ -15,11 +15,13 @@ from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef, End
 from tq.wire import codec
 from tq.wire.body import Usage
+from tq.wire.output_path import expand
 from tq.worker.cgroups import Cgroup, Memory
 from tq.worker.frames import Output, Spawn
 from tq.worker.output import Stream, dropped_bytes
 from tq.worker.program import Program
 from tq.worker.scratch import Place
+from tq.worker.spawn import Files
 from tq.worker.stored import StoredInput
 
 if TYPE_CHECKING:
@@ -164,6 +166,15 @@ class Attempt:
     def has_succeeded(self) -> bool:
         """Whether its main process ended with 0 and nobody asked it to."""
         return self.code == 0 and self.cause == Cause.NONE
+
+    def files(self) -> Files:
+        """Return the files that take its output. What is written there stays when it is tried again."""
+        stdout, stderr = self.order.program.outputs
+        if not (stdout or stderr):
+            return Files()
+        _, task, attempt = self.cookie
+        names = {b"j": b"%d" % self.ref.job, b"t": task, b"a": b"%d" % self.value, b"n": attempt}
+        return Files(expand(stdout, names), expand(stderr, names), self.ref.attempt == 1)
 
     def stream(self, index: int) -> Stream:
         """Return what was read of stdout (0) or stderr (1)."""

@@ -286,7 +286,9 @@ class Launcher:
         if self._cgroups is not None and not self._lanes.is_brief(attempt.order.lane):
             attempt.cgroup = self._cgroups.enter()
         try:
-            attempt.pid, *attempt.fds = self._spawner.start(program, argv, environment, attempt.order.stdin)
+            attempt.pid, *attempt.fds = self._spawner.start(
+                program, argv, environment, attempt.order.stdin, attempt.files()
+            )
         finally:
             if self._cgroups is not None and attempt.cgroup is not None:
                 self._cgroups.leave(attempt.cgroup)

@@ -43,8 +43,8 @@ class Program:
 
     __slots__ = (
         "_found", "_found_at", "_found_name", "_is_shell", "_is_template", "argv", "cwd", "environment", "flaw",
-        "function", "has_plain_entries", "has_tmpdir", "is_loud", "kill_after_s", "packed_arguments", "stdin",
-        "stop_signal", "stops_when_cut", "time_limit_s", "umask",
+        "function", "has_plain_entries", "has_tmpdir", "is_loud", "kill_after_s", "outputs", "packed_arguments",
+        "stdin", "stop_signal", "stops_when_cut", "time_limit_s", "umask",
     )  # fmt: skip
 
     def __init__(self, body: Body, base: Mapping[bytes, bytes]) -> None:
@@ -65,6 +65,7 @@ class Program:
         self._is_shell = body.is_shell
         self.stops_when_cut = body.stops_when_cut
         self.has_tmpdir = body.has_tmpdir
+        self.outputs = body.stdout, body.stderr
         self.is_loud = False  # an attempt of it has written much
         self.flaw = "no command"  # why it cannot be run, when there are no arguments
         self._found = self._found_name = b""

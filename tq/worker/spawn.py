@@ -18,7 +18,12 @@ from tq.worker.program import Program, SpawnError
 _DUP2: Final = os.POSIX_SPAWN_DUP2
 _files_reserved: Final = 64
 _files_by_attempt: Final = 3
-_TROUBLE: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO})  # not the task's fault
+_TROUBLE: Final = frozenset(  # not the task's fault
+    {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOSPC, errno.EDQUOT}
+)
+# A FIFO must not hold us up, and what somebody put there as a link is not what was named.
+_OUTPUT: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_OUTPUT_MODE: Final = 0o666
 
 
 Command = tuple[bytes, list[bytes], dict[bytes, bytes]]  # path, arguments, environment
@@ -38,8 +43,19 @@ class Source(Protocol):
 Streams = tuple[int, int, int]  # descriptors that become 0, 1 and 2
 
 
+class Files(NamedTuple):
+    """The files that take stdout and stderr, b"" = a pipe does; `is_first`: what an earlier run wrote there goes."""
+
+    stdout: bytes = b""
+    stderr: bytes = b""
+    is_first: bool = False
+
+
+_PIPES: Final = Files()
+
+
 class Spawned(NamedTuple):
-    """A new process, and the reading ends of its stdout and stderr (non-blocking)."""
+    """A new process, and the reading ends of its stdout and stderr (non-blocking); -1 where a file takes it."""
 
     pid: int
     out: int
@@ -66,7 +82,12 @@ class Spawner:
                 self._files_raised = self._files_hard != self._files
 
     def start(
-        self, program: Program, argv: list[bytes], environment: dict[bytes, bytes], stdin: Source | None
+        self,
+        program: Program,
+        argv: list[bytes],
+        environment: dict[bytes, bytes],
+        stdin: Source | None,
+        files: Files = _PIPES,
     ) -> Spawned:
         """Start `program` with these arguments as the leader of a session of its own.
 
@@ -82,33 +103,27 @@ class Spawner:
             os.umask(program.umask)
             self._umask = program.umask
         if stdin is None:
-            return self._start(program, command, self._null)
+            return self._start(program, command, self._null, files)
         source = stdin.open()
         try:
-            return self._start(program, command, source)
+            return self._start(program, command, source, files)
         finally:
             os.close(source)
 
-    def _start(self, program: Program, command: Command, source: int) -> Spawned:
-        out, out_end = os.pipe2(os.O_CLOEXEC)
+    def _start(self, program: Program, command: Command, source: int, files: Files) -> Spawned:
+        out, out_end = _stream(files.stdout, "stdout", files)
         try:
-            err, err_end = os.pipe2(os.O_CLOEXEC)
-        except OSError:
-            os.close(out)
-            os.close(out_end)
+            err, err_end = _stream(files.stderr, "stderr", files)
+        except BaseException:
+            _close(out, out_end)
             raise
-        is_started = False
         try:
-            os.set_blocking(out, False)
-            os.set_blocking(err, False)
             pid = self._spawn(program, command, (source, out_end, err_end))
-            is_started = True
+        except BaseException:
+            _close(out, err)
+            raise
         finally:
-            os.close(out_end)
-            os.close(err_end)
-            if not is_started:
-                os.close(out)
-                os.close(err)
+            _close(out_end, err_end)
         return Spawned(pid, out, err)
 
     def _spawn(self, program: Program, command: Command, streams: Streams) -> int:
@@ -147,3 +162,32 @@ class Spawner:
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._files_hard, self._files_hard))
         for low in self._low:
             os.dup2(self._null, low, inheritable=False)
+
+
+def _stream(path: bytes, what: str, files: Files) -> tuple[int, int]:
+    """Return the reading end of a stream, -1 for none, and what the process is to write to."""
+    if path:
+        return -1, _open_file(path, what, os.O_TRUNC if files.is_first else 0)
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(reading, False)
+    return reading, writing
+
+
+def _open_file(path: bytes, what: str, flags: int) -> int:
+    try:
+        fd = os.open(path, _OUTPUT | flags, _OUTPUT_MODE)
+    except ValueError as error:
+        raise SpawnError(126, f"{what}: {error}") from error
+    except OSError as error:
+        if error.errno in _TROUBLE:
+            raise
+        reason = "is a symbolic link" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
+        raise SpawnError(126, f"{what} {os.fsdecode(path)}: {reason}") from error
+    os.set_blocking(fd, True)
+    return fd
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)
