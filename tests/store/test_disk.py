@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.support.store import commit, disk_store, killed_store, read_store, some_changes, write
+from tq import __version__
 from tq.core.job import Forgotten
 from tq.core.tables import BODY, FORGOTTEN, LANE_NAME, TASK
 from tq.core.task import State, Task
@@ -202,7 +203,8 @@ def test_a_check_counts_every_row_and_names_what_is_wrong(data: Path) -> None:
         _put_raw(store, "bodies", KEYS[BODY].pack(1, 1) + b"longer", b"")
         _put_raw(store, "state", b"\xfe?", b"")
         problems = check_bytes(store).problems
-        assert len(problems) == 4
+        assert len(problems) == 5
+        assert f"the store was served last by tq {__version__}" in problems[4]
         assert "belongs to no table" in problems[0]
         assert "table task" in problems[1]
         assert "body" in problems[2]

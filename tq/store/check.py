@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, TypeVar
 
+from tq import __version__
 from tq.core.view import Key, Table, View
 from tq.errors import StoreError
+from tq.store.directory import written_by
 from tq.store.disk import DiskStore
 from tq.store.keys import FAMILIES, KEYS, OUTPUT, TRIMMED_TAG, TURN_TAG, KeyCodec
 from tq.store.output import unpack_slots
@@ -58,6 +60,9 @@ def check_bytes(store: DiskStore) -> Checked:
                     problems.append(problem)
         except StoreError as error:
             problems.append(f"family {family}: {error}")
+    if counts["unknown"]:
+        last = written_by(store.data) or "of another version"
+        problems.append(f"this is tq {__version__}; the store was served last by tq {last}, which may know these keys")
     return Checked(dict(counts), problems)
 
 

@@ -33,6 +33,7 @@ _NETWORK: Final = re.compile(
     r"(nfs|nfs4|cifs|smb\w*|afs|ncpfs|ceph|lustre|glusterfs|gpfs|beegfs\w*|orangefs|pvfs2|9p|davfs|"
     r"fuse\.(sshfs|glusterfs|ceph\S*|s3fs|rclone|goofys|juicefs|\w*nfs\S*))"
 )
+_FORMAT_TEXT: Final = re.compile(r"format (\d+)\nwritten by tq (\S+)\n")
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 
 
@@ -115,6 +116,15 @@ def file_system(data: Path) -> str:
     return kind
 
 
+def written_by(data: Path) -> str:
+    """Return the version of tq that served the store last, '' where that is not known."""
+    try:
+        found = _FORMAT_TEXT.fullmatch((data / "format").read_text(errors="replace"))
+    except OSError:
+        return ""
+    return found[2] if found else ""
+
+
 def check_format(data: Path) -> None:
     """Raise ConfigurationError if the store in `data` is newer than this program, or if `db` is none of ours."""
     path = data / "format"
@@ -127,7 +137,7 @@ def check_format(data: Path) -> None:
             raise ConfigurationError(f"{data} holds a database that tq did not make (no file `format`)")
         return
     text = path.read_text(errors="replace")
-    found = re.fullmatch(r"format (\d+)\nwritten by tq (\S+)\n", text)
+    found = _FORMAT_TEXT.fullmatch(text)
     if found is None:
         raise StoreDamaged(f"the file {path} says {text[:80]!r}, which is no format", hint=BRING_BACK)
     if int(found[1]) > FORMAT:
