@@ -4,10 +4,8 @@ The library of tests/support/power.py makes one sync or one write to the log fai
 """
 
 import os
-import shutil
-import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +13,7 @@ import pytest
 
 from tests.server.process import command
 from tests.support import processes
-from tests.support.power import NoShim, build_shim, cut_power, environment
+from tests.support.power import cut_power, environment
 from tests.support.town import Town, town
 from tq import limits
 from tq.errors import NotDone, TqError, Unknown, Unreachable
@@ -27,14 +25,6 @@ FAULTS: Final = {
     "the next fsync": {"fail_sync": 1}, "a later fsync": {"fail_sync": 9}, "the next write": {"fail_write": 1},
     "a later write": {"fail_write": 40},
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        return build_shim(tmp_path_factory.mktemp("shim"))
-    except NoShim as reason:
-        pytest.skip(str(reason))
 
 
 class Submitter(threading.Thread):
@@ -129,27 +119,6 @@ def test_a_submit_that_meets_the_failure_ends_with_74_and_is_safe_to_repeat(
 
 
 # ---------------------------------------------------------------- no room
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[int], None]]]:
-    """Mount a file system in memory; the function sets how large it is, in MiB. A change of size costs no memory."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = shutil.which("mount")
-    if os.geteuid() != 0 or mount is None:
-        pytest.skip("only root can mount a small file system")
-    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=2g", "tmpfs", place], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.decode().strip()}")
-
-    def resize(mib: int) -> None:
-        subprocess.run([mount, "-o", f"remount,size={mib}m", place], check=True)
-
-    try:
-        yield place, resize
-    finally:
-        subprocess.run(["umount", place], check=True)
 
 
 def used_mib(place: Path) -> int:

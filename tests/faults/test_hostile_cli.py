@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import socket
 import ssl
@@ -410,27 +409,6 @@ def test_submits_go_on_beside_300_idle_sockets_and_garbage(here: Town) -> None:
 # ---------------------------------------------------------------- the disk
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[int], None]]]:
-    """Mount a file system in memory; the function sets how large it is. A change of size costs no memory."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mount = shutil.which("mount")
-    if os.geteuid() != 0 or mount is None:
-        pytest.skip("only root can mount a small file system")
-    done = subprocess.run([mount, "-t", "tmpfs", "-o", "size=2g", "tmpfs", place], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"no file system can be mounted here: {done.stderr.decode().strip()}")
-
-    def resize(mib: int) -> None:
-        subprocess.run([mount, "-o", f"remount,size={mib}m", place], check=True)
-
-    try:
-        yield place, resize
-    finally:
-        subprocess.run(["umount", place], check=True)
-
-
 def test_low_disk_takes_no_new_work_but_reports_and_goes_on_when_there_is_room(
     small_disk: tuple[Path, Callable[[int], None]],
 ) -> None:
@@ -438,7 +416,8 @@ def test_low_disk_takes_no_new_work_but_reports_and_goes_on_when_there_is_room(
     with town(place) as here:
         here.worker(slots=1)
         flag = place / "flag"
-        running = here.submit("sh", "-c", f"while ! test -e {flag}; do sleep 0.05; done; echo done; exit 3")
+        script = f"while ! test -e {flag}; do sleep 0.05; done; echo done; exit 3"
+        running = here.submit("sh", "-c", script, options=["--retries", "0"])
         here.until_started(running)
         waiting = here.submit("true")
 

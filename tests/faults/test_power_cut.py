@@ -16,7 +16,7 @@ from typing import Final
 import pytest
 
 from tests.faults import commit_turns
-from tests.support.power import Cut, NoShim, build_shim, cut_power, environment, synced_length
+from tests.support.power import Cut, cut_power, environment, synced_length
 from tests.support.store import read_store
 from tq.core.tables import BODY, LANE_NAME, READY, TASK
 from tq.errors import StoreDamaged
@@ -24,14 +24,6 @@ from tq.store.check import all_rows, check_bytes
 
 ROUNDS: Final = int(os.environ.get("TQ_POWER_ROUNDS", "10"))
 SEED: Final = int(os.environ.get("TQ_POWER_SEED", "1"))
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:
-        return build_shim(tmp_path_factory.mktemp("shim"))
-    except NoShim as reason:
-        pytest.skip(str(reason))
 
 
 class Round:

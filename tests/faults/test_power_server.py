@@ -20,7 +20,7 @@ import pytest
 
 from tests.server.process import command
 from tests.support import processes
-from tests.support.power import NoShim, build_shim, cut_power, environment
+from tests.support.power import cut_power, environment
 from tests.support.town import Town, town
 from tq.errors import NotDone, Unauthorised, Unknown, Unreachable
 
@@ -35,12 +35,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def shim(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    try:
-        return environment(build_shim(tmp_path_factory.mktemp("shim")))
-    except NoShim as reason:
-        pytest.skip(str(reason))
+@pytest.fixture
+def shim(library: Path) -> dict[str, str]:
+    return environment(library)
 
 
 def submit_until_cut(here: Town, prefix: str, acknowledged: dict[str, str], script: str) -> None:

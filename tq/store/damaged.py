@@ -92,9 +92,9 @@ class DamagedStore:
         """Return the first `limit` rows of [low, high) that can be read."""
         found: list[Raw] = []
         while low < high and len(found) < limit:
-            rows, is_cut = self._db.families[family].scan_whole(low, high, limit - len(found))
+            rows, error = self._db.families[family].scan_whole(low, high, limit - len(found))
             found += rows
-            if not is_cut:
+            if error is None:
                 break
             behind = rows[-1][0] if rows else b""
             low = self._beyond(family, behind + b"\0" if behind else low, behind)
@@ -122,10 +122,10 @@ class DamagedStore:
 
     def _first_from(self, family: str, number: int) -> bytes | None:
         """Return the first key from a place on, the top where there is none; None where that cannot be read."""
-        rows, is_cut = self._db.families[family].scan_whole(number.to_bytes(_KEY_BYTES, "big"), _TOP, 1)
+        rows, error = self._db.families[family].scan_whole(number.to_bytes(_KEY_BYTES, "big"), _TOP, 1)
         if rows:
             return rows[0][0]
-        return None if is_cut else _TOP
+        return _TOP if error is None else None
 
     # ------------------------------------------------------------ turns
 

@@ -68,6 +68,13 @@ class Family:
 
     def scan(self, low: bytes, high: bytes, limit: int) -> list[Raw]:
         """Return at most `limit` rows with low <= key < high. Raises StoreDamaged at a damaged block."""
+        rows, error = self.scan_whole(low, high, limit)
+        if error is not None:
+            raise read_error(self.name, error)
+        return rows
+
+    def scan_whole(self, low: bytes, high: bytes, limit: int) -> tuple[list[Raw], Exception | None]:
+        """Return at most `limit` rows with low <= key < high, and what ended them before their time, if anything."""
         rows: list[Raw] = []
         # Not set_iterate_lower_bound, which would set the upper one.
         options = ReadOptions()
@@ -82,29 +89,11 @@ class Family:
                 limit -= 1
             found.status()
         except RocksError as error:
-            raise read_error(self.name, error) from None
+            return rows, error
         finally:
             # A live iterator would keep the database open beyond close().
             del found
-        return rows
-
-    def scan_whole(self, low: bytes, high: bytes, limit: int) -> tuple[list[Raw], bool]:
-        """Return at most `limit` rows with low <= key < high, and whether damage is what ended them. For salvage."""
-        rows: list[Raw] = []
-        options = ReadOptions()
-        options.set_iterate_upper_bound(high)
-        found = self._rows.iter(options)
-        try:
-            found.seek(low)
-            while len(rows) < limit and found.valid():
-                rows.append((found.key(), found.value()))
-                found.next()
-            found.status()
-        except RocksError:
-            return rows, True
-        finally:
-            del found
-        return rows, False
+        return rows, None
 
     def scan_keys(self, low: bytes, high: bytes) -> Iterator[bytes]:
         """Yield all keys of [low, high), however many, with bounded memory."""
