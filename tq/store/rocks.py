@@ -255,6 +255,7 @@ def _database_options(cache: Cache, mode: DBRecoveryMode) -> Options:
     options.set_bytes_per_sync(1 * MIB)
     options.set_keep_log_file_num(_LOG_FILES)
     options.set_max_log_file_size(4 * MIB)
+    options.set_max_manifest_file_size(16 * MIB)  # of a life of weeks; the default is 1 GiB
     options.set_stats_dump_period_sec(0)
     options.set_stats_persist_period_sec(0)
     return options
