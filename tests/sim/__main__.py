@@ -2,6 +2,7 @@
 
 python -m tests.sim --seeds 1000 --jobs 2      run many seeds, print what they showed together
 python -m tests.sim --seed 7                   replay one, with its history (--all: everything that happened)
+python -m tests.sim --seed 7 --shrink          replay a failing one with as few faults as it needs
 """
 
 import argparse
@@ -13,6 +14,7 @@ from multiprocessing import get_context
 
 from tests.sim.coverage import Coverage
 from tests.sim.run import Result, run_seed
+from tests.sim.shrink import shrink
 
 
 def main(arguments: list[str]) -> int:
@@ -22,6 +24,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--first", type=int, default=1, help="the first one")
     parser.add_argument("--seed", type=int, help="replay this one")
     parser.add_argument("--all", action="store_true", help="with --seed: print every message and command")
+    parser.add_argument("--shrink", action="store_true", help="with --seed: leave out the faults that it does not need")
+    parser.add_argument("--left-out", default="", help="with --seed: numbers of faults that do not happen, as 0,3")
     parser.add_argument("--lines", type=int, default=60, help="with --seed: how many lines of the history")
     parser.add_argument("--commands", type=int, default=2_000, help="at least so many in each seed")
     parser.add_argument("--faults", type=int, default=20, help="at least so many in each seed")
@@ -34,8 +38,14 @@ def main(arguments: list[str]) -> int:
 
 def replay(options: argparse.Namespace) -> int:
     """Run one seed and show what happened in it."""
+    left_out = frozenset(int(number) for number in options.left_out.split(",") if number)
+    if options.shrink:
+        shrunk = shrink(options.seed, commands=options.commands, faults=options.faults)
+        left_out = shrunk.left_out
+        numbers = ",".join(map(str, sorted(left_out)))
+        print(f"{len(left_out)} of {shrunk.result.faults} faults not needed ({shrunk.runs} runs): --left-out {numbers}")
     echo = print if options.all else None
-    result = run_seed(options.seed, commands=options.commands, faults=options.faults, echo=echo)
+    result = run_seed(options.seed, commands=options.commands, faults=options.faults, echo=echo, left_out=left_out)
     if not options.all and (result.story or options.lines):
         print("\n".join(result.story or result.history[-options.lines :]))
     print(_line(result))

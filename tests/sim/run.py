@@ -76,7 +76,15 @@ class Run:
     """One run of one seed."""
 
     def __init__(
-        self, seed: int, bounds: Bounds, disk: MemoryStore | Disk, *, commands: int, faults: int, check_every: int
+        self,
+        seed: int,
+        bounds: Bounds,
+        disk: MemoryStore | Disk,
+        *,
+        commands: int,
+        faults: int,
+        check_every: int,
+        left_out: frozenset[int],
     ) -> None:
         self.world = world = World(seed)
         self.commands = commands
@@ -92,7 +100,7 @@ class Run:
             Client(world, self.ledger, self.server, f"client{number}", world.dice.choice((100, 250, 400)) * MS)
             for number in range(world.dice.randint(2, 4))
         ]
-        self.faults = Faults(Cast(world, self.server, self.workers, self.clients), faults, commands)
+        self.faults = Faults(Cast(world, self.server, self.workers, self.clients), faults, commands, left_out)
         self.wanted_faults = faults
 
     def _is_frozen(self, ref: v.AttemptRef) -> bool:
@@ -198,16 +206,18 @@ def run_seed(
     echo: Any = None,
     subject: Subject | None = None,
     check_every: int = CHECK_EVERY,
+    left_out: frozenset[int] = frozenset(),
 ) -> Result:
     """Run one seed; what goes wrong is in the result. With `data` the store is on disk there, else in memory.
 
-    A failed run in memory runs once more, to tell the story of what the violation names.
+    `left_out` are faults, by their number from 0, that do not happen (shrink.py). A failed run in memory runs once
+    more, to tell the story of what the violation names.
     """
     moves: Moves = {}
     violation = ""
     with bounds_of(seed) as bounds, count_moves(moves), patch.object(hands, "log", _ignore):
         disk = MemoryStore() if data is None else Disk(data)
-        run = Run(seed, bounds, disk, commands=commands, faults=faults, check_every=check_every)
+        run = Run(seed, bounds, disk, commands=commands, faults=faults, check_every=check_every, left_out=left_out)
         run.world.echo = echo
         run.world.subject = subject
         try:
@@ -225,7 +235,7 @@ def run_seed(
     )  # fmt: skip
     if not violation or subject is not None or data is not None:
         return result
-    again = partial(run_seed, seed, commands=commands, faults=faults)
+    again = partial(run_seed, seed, commands=commands, faults=faults, left_out=left_out)
     if run.server.checks.has_found and check_every > 1:
         return again(check_every=1)  # found late: in which turn did it begin?
     named = subject_of(violation)

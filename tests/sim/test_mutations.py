@@ -6,6 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from tests.sim.run import run_seed
+from tests.sim.shrink import shrink
+from tests.sim.story import subject_of
 from tq.core import retry
 from tq.core.engine import Turn, act, fence, indexes, join, step, submit, verbs
 from tq.core.engine.fence import Verdict
@@ -310,3 +312,17 @@ def test_a_promise_that_seldom_matters_is_caught_too(broken: Break, monkeypatch:
     broken(monkeypatch)
 
     assert caught(RARE_SEEDS_MAX)
+
+
+def test_a_failing_seed_is_told_as_a_story_and_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    try_once_more_than_may_be(monkeypatch)
+    seed = next(seed for seed in range(1, SEEDS_MAX) if run_seed(seed, commands=COMMANDS, faults=FAULTS).violation)
+
+    shrunk = shrink(seed, commands=COMMANDS, faults=FAULTS)
+
+    assert len(shrunk.left_out) == shrunk.result.faults  # no fault is needed for this one
+    named = subject_of(shrunk.result.violation)
+    assert named is not None
+    assert f"({named[0]}, 0, {named[1]})" in shrunk.result.violation
+    assert any(f"({named[0]}, 0, {named[1]})/1 RUNNING" in line for line in shrunk.result.story)
+    assert not any(f"({named[0] + 1}, 0," in line for line in shrunk.result.story)
