@@ -1,15 +1,14 @@
 """The simulated launcher: the real queues by lane and the real frames; only the processes are made up.
 
-How long a process runs and how it ends are dice, by the profile that its body names: `short` tasks take milliseconds,
-`mixed` ones now and then much longer, `long` ones seconds; `bad` ones fail often, a `poison` one kills its worker and
-everything that runs there, and a `bound` one was submitted with `--if-cut stop`.
+How long a process runs and how it ends are dice, by the profile that its body is (profiles.py).
 """
 
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.sim.ledger import BOUND, Ledger
+from tests.sim.ledger import Ledger
+from tests.sim.profiles import BAD, BOUND, LONG, MIXED, POISON, SHORT
 from tests.sim.world import MS, SECOND, Process, World
 from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef, Capacity, End
@@ -21,8 +20,6 @@ PIPE_US: Final = 30
 STARTED_US: Final = 20 * MS
 KILL_AFTER_US: Final = 4 * SECOND
 INPUT: Final = b"what the task reads"  # of every task that has a large input
-PROFILES: Final = (b"short", b"short", b"mixed", b"long", b"bad", BOUND)
-POISON: Final = b"poison"
 
 
 class Pipe:
@@ -227,13 +224,13 @@ class Launcher(Process):
 
     def _fate(self, body: bytes) -> tuple[int, int]:
         dice = self.world.dice
-        if body == b"short" or (body == b"mixed" and dice.random() < 0.9):
+        if body == SHORT or (body == MIXED and dice.random() < 0.9):
             run_us = dice.randint(MS, 8 * MS)
-        elif body in (b"long", BOUND):
+        elif body in (LONG, BOUND):
             run_us = dice.randint(50 * MS, 6 * SECOND)
         else:
             run_us = dice.randint(5 * MS, 2 * SECOND)
-        is_bad = dice.random() < (0.5 if body == b"bad" else 0.05)
+        is_bad = dice.random() < (0.5 if body == BAD else 0.05)
         return run_us, dice.choice((1, 2, 75, -11, -9)) if is_bad else 0
 
     def _poisons(self, attempt: Attempt) -> None:

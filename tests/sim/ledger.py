@@ -6,11 +6,12 @@ what policies promise of failures and losses in policy.py.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
 from tests.sim.policy import Policy
+from tests.sim.profiles import BOUND
 from tests.sim.world import World
 from tq.core import tables
 from tq.core.engine import Finished
@@ -20,7 +21,6 @@ from tq.core.vocabulary import AttemptRef, Held, Joined
 from tq.store.seam import Store
 
 ATTEMPTS_MAX = 1_000  # of one task: recalls make some dozens
-BOUND: Final = b"bound"  # the body of a job that was submitted with `--if-cut stop`
 TaskKey = tuple[int, int, int]
 
 

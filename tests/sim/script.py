@@ -5,8 +5,9 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tests.sim.launcher import INPUT, POISON, PROFILES
+from tests.sim.launcher import INPUT
 from tests.sim.ledger import entry_of
+from tests.sim.profiles import MIXED, POISON, PROFILES, SHORT
 from tests.sim.verbs import Verbs
 from tests.sim.world import World
 from tq.core import vocabulary as v
@@ -112,10 +113,10 @@ class Script:
     def _submit(self, stdin_key: str = "") -> v.Submit:
         dice = self.world.dice
         self._submits += 1
-        profile = b"mixed" if stdin_key else POISON if dice.random() < 0.005 else dice.choice(PROFILES)
+        profile = MIXED if stdin_key else POISON if dice.random() < 0.005 else dice.choice(PROFILES)
         fields: dict[str, Any] = {}
         if profile != POISON and dice.random() < (0.8 if stdin_key else 0.3):  # those of an array share the large input
-            size = dice.randint(20, 60) if profile == b"short" and dice.random() < 0.4 else dice.randint(1, 9)
+            size = dice.randint(20, 60) if profile == SHORT and dice.random() < 0.4 else dice.randint(1, 9)
             fields |= {
                 "size": size,
                 "is_array": True,
@@ -129,7 +130,7 @@ class Script:
         return v.Submit(
             key=f"{self._name}-{self._submits}",
             body=profile,
-            queue="fast" if profile == b"short" and "fast" in self._queues else dice.choice(self._queues),
+            queue="fast" if profile == SHORT and "fast" in self._queues else dice.choice(self._queues),
             priority=dice.choice((0, 0, 0, 10, -10, 100)),
             demand=IMPOSSIBLE if dice.random() < 0.01 else dice.choice(self._demands),
             crash_limit=dice.choice((1, 2, 3) if profile == POISON else (0, 1, 2, 3, 3)),
