@@ -32,8 +32,9 @@ test-all:  ## All tests, as CI runs them
 sim:  ## Replay one seed of the simulator: make sim SEED=7
 	$(PYTHON) -m tests.sim --seed $(SEED)
 
-sim-long:  ## A thousand seeds, and what they covered
+sim-long:  ## A thousand seeds, and what they covered; then a hundred with the real sessions
 	$(PYTHON) -m tests.sim --seeds 1000 --jobs 2
+	$(PYTHON) -m tests.sim.played_run $$(seq 1 100)
 
 chaos:  ## Real processes, killed, frozen and cut off at random: make chaos SECONDS=3600 SEED=7
 	TQ_CHAOS_SECONDS=$(SECONDS) TQ_CHAOS_SEED=$(SEED) $(PYTHON) -m pytest -q -s tests/faults/test_chaos.py

@@ -53,7 +53,7 @@ class Client(Process):
     def _connect(self) -> None:
         if self.end is not None:
             return
-        end = self.server.network.dial(self, self.server, self.server.accept) if self.server.is_listening else None
+        end = self._dial()
         if end is None:
             self.after(self.world.wait_us(200 * MS), self._connect)
             return
@@ -62,6 +62,9 @@ class Client(Process):
         end.on_end = lambda: self._disconnected(end)
         end.send([m.Hello((1, 1), "sim", "", "client")])
         self._ask()
+
+    def _dial(self) -> End | None:
+        return self.server.network.dial(self, self.server, self.server.accept) if self.server.is_listening else None
 
     def cut(self, *, near_notices: bool, far_notices: bool) -> bool:
         """Lose the connection."""

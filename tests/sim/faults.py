@@ -6,6 +6,7 @@ ended, so some seeds in a row leave none out. The dice here are apart from those
 out (shrink.py): the others stay as they are.
 """
 
+from collections.abc import Sequence
 from random import Random
 from typing import Final
 
@@ -23,9 +24,17 @@ TRIES_MAX: Final = 12
 class Faults:
     """Arms one fault after the other, so that `wanted` of them are spread over the commands of a run."""
 
-    def __init__(self, cast: Cast, wanted: int, commands: int, left_out: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self,
+        cast: Cast,
+        wanted: int,
+        commands: int,
+        left_out: frozenset[int] = frozenset(),
+        kinds: Sequence[str] = NAMES,
+    ) -> None:
         seed = cast.world.seed
         self._dice = Random(seed)
+        self._deck = [cell for cell in DECK if cell[0] in kinds]
         self._deal = seed * wanted
         self._left_out = left_out  # ordinals of faults, from 0, that do not happen
         self.fired: dict[Cell, int] = {}
@@ -64,7 +73,7 @@ class Faults:
             self._armed = None
 
     def _arm(self) -> None:
-        self._armed = DECK[self._deal % len(DECK)]
+        self._armed = self._deck[self._deal % len(self._deck)]
         self._deal += 1
         self._skips = self._dice.randint(1, 4)
         self._tries = 0

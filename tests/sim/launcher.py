@@ -84,6 +84,7 @@ class Launcher(Process):
         self.held: dict[AttemptRef, Attempt] = {}
         self.live = 0
         self.is_dead = False
+        self.pong = frames.Pong(0, 0, 0, 0)  # none is stuck here
         self.on_poison: Callable[[], None] = lambda: None
         self._lanes = Lanes()
         self._inputs: dict[int, bytes] = {}

@@ -150,9 +150,6 @@ class Line:
                     self.worker.world.count("reconciled")
                 case m.Beat() if message.number in self._sent_s:
                     self._renew(self._sent_s.pop(message.number))
-                case m.DrainWorker():
-                    hands.carry_out(hands.slots.receive(message))
-                    self.worker.drain(message)
                 case _:
                     hands.carry_out(hands.slots.receive(message))
         self.worker.settle()

@@ -92,6 +92,10 @@ class Server(Process):
         self._steps: Iterator[Point] = self.pipeline.steps(self.world.dice.getrandbits(63) | 1, self._recovered)
         self.world.tell_all(self.name, f"starts, life {self.lives}, at sequence {self.disk.sequence}")
         self.after(1, self._drive)
+        self._doom()
+
+    def _doom(self) -> None:
+        """Crash again soon, if so many crashes are to follow each other."""
         if self.doomed:
             self.doomed -= 1
             self.after(self.world.wait_us(400 * MS), self.crash, "crashes again")

@@ -6,6 +6,8 @@ is killed, frozen (with or without its launcher), told to leave, and cut off; a 
 
 from typing import Any, Final
 
+import trio
+
 from tests.sim.launcher import Launcher, Pipe
 from tests.sim.ledger import Ledger
 from tests.sim.line import Line, carry_through
@@ -33,6 +35,8 @@ class Directory:
 class Worker(Process):
     """One worker on its directory, life after life. Each life has a new id."""
 
+    line_of = Line
+
     def __init__(self, world: World, ledger: Ledger, server: Server, name: str, capacity: v.Capacity) -> None:
         super().__init__(world, name)
         self.ledger = ledger
@@ -55,7 +59,7 @@ class Worker(Process):
             self.hands.output.put(output)
         self.note(f"starts as w{self.id:x}, after w{self.predecessor:x}, {len(self.directory.spool)} reports kept")
         self.launcher: Launcher | None = None
-        self.line = Line(self)
+        self.line = self.line_of(self)
         self._is_writing = False
         self._is_hurrying = False
         self._drains = 0
@@ -128,6 +132,8 @@ class Worker(Process):
 
     def settle(self) -> None:
         """See to what the last instructions want besides: the disk, and the steps of leaving."""
+        if self.hands.deadline_told.is_set():
+            self._told_deadline()
         if self.hands.to_disk and not self._is_writing:
             self._is_writing = True
             self.after(self.world.wait_us(3 * MS), self._write)
@@ -147,14 +153,15 @@ class Worker(Process):
 
     # ------------------------------------------------------------ leaving
 
-    def drain(self, message: m.DrainWorker) -> None:
-        """Stop what still runs when the deadline of a drain has come, unless another word came first."""
+    def _told_deadline(self) -> None:
+        """Stop what still runs when the deadline of a drain has come, unless another word comes first (leave.py)."""
+        self.hands.deadline_told = trio.Event()
         self._drains += 1
-        if message.on and message.deadline_ms >= 0:
-            self.after(message.deadline_ms * MS, self._drain_due, self._drains)
+        if self.hands.stop_after_ms >= 0:
+            self.after(self.hands.stop_after_ms * MS, self._drain_due, self._drains)
 
     def _drain_due(self, number: int) -> None:
-        if number == self._drains and self.slots.is_draining:
+        if number == self._drains and not self.slots.is_idle:
             self.world.count("drains with a deadline")
             self.hands.carry_out(self.slots.stop_all(Cause.DRAIN))
             self.settle()

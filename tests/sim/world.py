@@ -37,12 +37,14 @@ class World:
         self.story: list[str] = []
         self.history: deque[str] = deque(maxlen=history_max)
         self.echo: Callable[[str], None] | None = None
+        self.on_event: Callable[[], None] = lambda: None  # whoever waits for the next event looks again
         self._heap: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
 
     def at(self, when_us: int, do: Callable[..., None], *args: Any) -> None:
         """Do something at a time; of what is due at the same time, what was asked first comes first."""
         self.events += 1
         heapq.heappush(self._heap, (when_us, self.events, do, args))
+        self.on_event()
 
     def after(self, delay_us: int, do: Callable[..., None], *args: Any) -> None:
         """Do something later."""
@@ -57,6 +59,17 @@ class World:
             self.now_us, _, do, args = heapq.heappop(heap)
             do(*args)
         return is_over()
+
+    def next_us(self) -> int:
+        """Return when the next event is due; far away if there is none."""
+        return self._heap[0][0] if self._heap else 1 << 60
+
+    def run_due(self) -> None:
+        """Do what is due by now, one after the other."""
+        heap = self._heap
+        while heap and heap[0][0] <= self.now_us:
+            _, _, do, args = heapq.heappop(heap)
+            do(*args)
 
     def note(self, who: str, what: str) -> None:
         """Add a line to the history, and to the digest by which two runs are compared."""
