@@ -102,13 +102,13 @@ class CheckedTurn(Turn):
         return super().apply(command, submitter)
 
     def _apply_retain(self, command: Retain) -> Answer | None:
-        """The janitor takes what ended long enough ago, and no dead letters."""
+        """The janitor takes what ended long enough ago, by the steady clock, and no dead letters."""
         before = dict(self._overlay.changes.get(tables.FORGOTTEN, {}))
         answer = super().apply(command)
         for key in self._overlay.changes.get(tables.FORGOTTEN, {}).keys() - before.keys():
             progress = self._overlay.below.get(tables.PROGRESS, (key[0], 0))
             self._engine.ledger.world.count("jobs forgotten by the janitor")
-            if progress is not None and progress.ended_ms > self.times.wall_ms - command.keep_ms:
+            if progress is not None and progress.ended_steady_ms > self.times.steady_ms - command.keep_ms:
                 raise self._violated(f"{command} at {self.times} removed job {key[0]}: {progress}")
             if progress is not None and progress.counts[State.DEAD] > progress.purged:
                 raise self._violated(f"{command} removed the dead letters of job {key[0]}: {progress}")
