@@ -20,7 +20,7 @@ from tests.sim.client import Client
 from tests.sim.committer import Committer
 from tests.sim.line import Line
 from tests.sim.network import Network
-from tests.sim.server import Server
+from tests.sim.server import Server, doom
 from tests.sim.wire import Wire, WireEnd
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, Process
@@ -138,7 +138,7 @@ class PlayedServer(Server):
         self.pipeline.server = self
         self.world.tell_all(self.name, f"starts, life {self.lives}, at sequence {self.disk.sequence}")
         self.network.nursery.start_soon(self._live)
-        self._doom()
+        doom(self)
 
     async def _live(self) -> None:
         pipeline = self.pipeline

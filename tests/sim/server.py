@@ -92,13 +92,7 @@ class Server(Process):
         self._steps: Iterator[Point] = self.pipeline.steps(self.world.dice.getrandbits(63) | 1, self._recovered)
         self.world.tell_all(self.name, f"starts, life {self.lives}, at sequence {self.disk.sequence}")
         self.after(1, self._drive)
-        self._doom()
-
-    def _doom(self) -> None:
-        """Crash again soon, if so many crashes are to follow each other."""
-        if self.doomed:
-            self.doomed -= 1
-            self.after(self.world.wait_us(400 * MS), self.crash, "crashes again")
+        doom(self)
 
     def crash(self, reason: str) -> None:
         """Die on the spot: what was not flushed is lost, but for a random part of its beginning."""
@@ -254,3 +248,10 @@ class Server(Process):
         end.send([m.Welcome(1, "sim", self.lineage, self.epoch, number, self.beat_us // MS, role)])
         if rest:
             session.receive(rest)
+
+
+def doom(server: Server) -> None:
+    """Let a server crash again soon after a start, if so many crashes are to follow each other."""
+    if server.doomed:
+        server.doomed -= 1
+        server.after(server.world.wait_us(400 * MS), server.crash, "crashes again")
