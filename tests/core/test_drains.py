@@ -6,8 +6,8 @@ Else they lease and hand back without end.
 import pytest
 
 from tests.support.house import House, held
-from tq.core.task import Phase, State
-from tq.core.vocabulary import Drain, DrainAsked
+from tq.core.task import Cause, Phase, State
+from tq.core.vocabulary import Drain, DrainAsked, Handback
 from tq.errors import BadRequest, TaskNotFound
 
 
@@ -122,3 +122,28 @@ def test_what_ran_with_a_predecessor_and_is_not_brought_is_lost_at_once() -> Non
     house.started(first, second)
     house.join(worker=6, held=held(first, phase=Phase.ENDED), predecessors=(5,))
     assert house.task(job, 1).losses == 1
+
+
+# ---------------------------------------------------------------- what was stopped
+
+
+@pytest.mark.parametrize("cause", [Cause.DRAIN, Cause.CUT_OFF])
+def test_what_ran_and_was_stopped_goes_back_uncharged_and_stays_in_the_history(cause: Cause) -> None:
+    house = House()
+    house.join()
+    job = house.submit(retries=0, crash_limit=1)
+    (ref,) = house.starts()
+    house.started(ref)
+    house.do(Handback(5, 1, 1, (ref,), int(cause)))
+    task = house.task(job)
+    assert (task.failures, task.losses, task.attempt) == (0, 0, 2)
+    assert [(one.attempt, one.cause, one.charged, one.host) for one in task.history] == [(1, cause, False, "host5")]
+
+
+@pytest.mark.parametrize("cause", [Cause.NONE, Cause.DRAIN, Cause.WORKER_TROUBLE])
+def test_what_never_ran_leaves_no_trace(cause: Cause) -> None:
+    house = House()
+    house.join()
+    job = house.submit()
+    house.do(Handback(5, 1, 1, tuple(house.starts()), int(cause)))
+    assert house.task(job).history == ()

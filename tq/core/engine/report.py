@@ -1,7 +1,7 @@
 """Reports, handbacks and losses: how an attempt leaves its worker."""
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, Final
 
 from tq.core import retry, tables
 from tq.core.engine.act import act
@@ -15,6 +15,8 @@ from tq.core.live import LIVE_SESSION
 from tq.core.task import Cause, Phase, State, Task, Trigger, cause_of
 from tq.core.vocabulary import Acknowledge, Cancel, End, Handback, Report, Started, TaskChanged, WorkerLost
 from tq.limits import result_inline_bytes_max
+
+_STOPPED: Final = (Cause.DRAIN, Cause.CUT_OFF)
 
 
 def started(step: Step, command: Started) -> None:
@@ -93,7 +95,7 @@ def _check_fails(step: Step, key: TaskKey) -> None:
 
 
 def handback(step: Step, command: Handback) -> None:
-    """Take attempts back that have not run, uncharged."""
+    """Take attempts back, uncharged: those that have not run, and those that a drain or a cut has stopped."""
     if not is_current_session(step, command.worker, command.session):
         return
     if command.cause == Cause.WORKER_TROUBLE:
@@ -101,7 +103,9 @@ def handback(step: Step, command: Handback) -> None:
     for ref in command.attempts:
         task = current_task(step, ref, command.worker, Phase.ASSIGNED)
         if task is not None:
-            give_back(step, ref.task, task)
+            # What could not be started has not run: a try each minute would push all else out of a short history.
+            has_run = task.phase in (Phase.STARTED, Phase.STOPPING) and command.cause in _STOPPED
+            give_back(step, ref.task, task, cause_of(command.cause) if has_run else Cause.NONE)
     step.effects.append(Acknowledge(command.worker, command.session, command.delivery))
 
 
