@@ -67,7 +67,8 @@ def cpu_s(pid: int) -> tuple[float, float]:
 class Driver:
     """A launcher, and the least that a worker does with one."""
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, body: bytes = BODY, modules: tuple[str, ...] = ()) -> None:
+        self.body = body
         self.socket, theirs = socket.socketpair()
         self.place = tempfile.mkdtemp(prefix="tq-bench-")
         words = launcher.command(theirs.fileno(), os.fsencode(self.place))
@@ -77,6 +78,7 @@ class Driver:
         self.slots = slots
         self.job = 0
         self.socket.sendall(frames.encode(frames.Slots(slots)))
+        self.socket.sendall(frames.encode(frames.Functions(modules, (), "/")))
         self.run(50)
 
     def close(self) -> None:
@@ -95,7 +97,7 @@ class Driver:
                 count = min(BATCH, n - sent)
                 refs = (AttemptRef(self.job, 0, member, 1, 1) for member in range(sent, sent + count))
                 attempts = tuple(Assignment(ref, ref.member + 1) for ref in refs)
-                spawn = frames.Spawn(1, self.slots, True, "default", "", BODY, 0, "0" * 16, attempts)
+                spawn = frames.Spawn(1, self.slots, True, "default", "", self.body, 0, "0" * 16, attempts)
                 self.socket.sendall(frames.encode(spawn))
                 sent += count
             for message in self.reader.feed(self.socket.recv(1 << 20)):

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from peers.stage import Figures, latency
-from rig import BODY, Rig
+from rig import BODY, NOOP, Rig
 
 from tq.client.blocking import Client
 
 HERE: Final = Path(__file__).parent
 TQ: Final = Path(sys.executable).with_name("tq")
 SMALL: Final = 3_000
+CALLS: Final = 20_000
 LARGE: Final = 10_000_000
 
 
@@ -106,6 +107,21 @@ def short_tasks(rig: Rig, count: int) -> Iterator[Row]:
         lambda: executor_loop(rig),
         lambda: array_rate(rig, SMALL),
     )
+
+
+def functions(rig: Rig, count: int) -> Iterator[Row]:
+    """An array of functions that do nothing on two slots, from submit to the last value, and one at a time."""
+    rig.start_worker(allow="builtins")
+    array_rate(rig, CALLS // 10, NOOP)
+    yield compared(
+        f"array of {CALLS:,} functions that do nothing, 2 slots, captured, durable, against their pool alone",
+        "10,000 /s",
+        count,
+        lambda: float(rig.run(sys.executable, str(HERE / "pool_rate.py"), str(CALLS), "2")),
+        lambda: array_rate(rig, CALLS, NOOP),
+    )
+    took_ms = results_ms(rig, count * 100, NOOP)
+    yield Row("submit of one such function to its result, one at a time", quantiles(took_ms), wanted="p50 < 4 ms")
 
 
 def array_rate(rig: Rig, size: int, body: bytes = BODY) -> float:

@@ -33,6 +33,7 @@ LIBRARIES: Final = ("trio", "rocksdict", "cbor2", "msgspec", "cryptography", "ty
 MEASURES: Final[dict[str, tuple[bool, Callable[[Rig, int], Iterator[Row]]]]] = {
     "submits": (False, measures.durable_submits),
     "short": (True, measures.short_tasks),
+    "functions": (False, measures.functions),
     "lone": (True, measures.lone_task),
     "cli": (True, measures.command_line),
     "bulk": (True, streams.bulk),
