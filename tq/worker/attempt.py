@@ -198,6 +198,7 @@ class Attempt:
 
     def take_answer(self, answer: "Returned") -> None:
         """The call of its function has come to an end. Why it was asked to stop before, if it was, stays."""
+        self.run_us = answer.run_us
         self.cause = self.cause or answer.cause
         self.code = answer.code
         self.returned = answer.value

@@ -6,6 +6,7 @@ pool.py lends callers to attempts, lives.py ends attempts.
 
 import os
 import select
+from collections import deque
 from typing import Final
 
 from tq.worker import calls
@@ -14,12 +15,12 @@ from tq.worker.frames import FrameError
 
 _READ_BYTES: Final = 32 * 1024
 
-Answer = calls.Ready | calls.Returned
-
 
 class Caller:
-    """One process. `attempt` is the one that it serves, None while it is idle; `is_ready`: it has started.
+    """One process. `is_ready`: it has started; `is_gone`: it was reaped, and its pid may be somebody else's.
 
+    `queue` has the calls that it was given and has not answered, with their numbers: the first one runs. `count` is the
+    number of the last call, `answer` that to a call that was asked to stop meanwhile.
     `pipes` are the reading ends of its stdout and stderr, -1 once closed: an attempt has them as its own meanwhile.
     `channel` is the launcher's end, and becomes the caller's to close; `callers` are all that there are, by channel.
     """
@@ -27,10 +28,12 @@ class Caller:
     def __init__(self, poll: select.epoll, callers: "dict[int, Caller]", channel: int, pid: int) -> None:
         self.pid: Final = pid
         self.pipes = [-1, -1]
-        self.attempt: Attempt | None = None
+        self.queue: Final[deque[tuple[int, Attempt]]] = deque()
+        self.count = 0
         self.is_ready = False
+        self.is_gone = False
         self.idle_at = 0.0
-        self.answer: calls.Returned | None = None  # to a call that was asked to stop meanwhile
+        self.answer: calls.Returned | None = None
         self._poll: Final = poll
         self._callers: Final = callers
         self._fd = channel
@@ -39,10 +42,22 @@ class Caller:
         callers[self._fd] = self
         poll.register(self._fd, select.EPOLLIN)
 
+    @property
+    def attempt(self) -> Attempt | None:
+        """The one that runs, None while it is idle."""
+        return self.queue[0][1] if self.queue else None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a channel to speak over."""
+        return self._fd >= 0
+
     def send(self, frame: bytes = b"") -> bool:
         """Send what waits, then `frame`; what the socket does not take waits. Return whether somebody is there."""
         waited = bool(self._unsent)
         rest = self._unsent + frame if waited else frame
+        if self._fd < 0:
+            return False
         try:
             while rest:
                 rest = rest[os.write(self._fd, rest) :]
@@ -55,8 +70,10 @@ class Caller:
             self._poll.modify(self._fd, select.EPOLLIN | (select.EPOLLOUT if rest else 0))
         return True
 
-    def receive(self) -> list[Answer] | None:
+    def receive(self) -> list[calls.Up] | None:
         """Return what it has said; None once it says no more, or talks nonsense."""
+        if self._fd < 0:
+            return None
         data = b""
         try:
             while data := os.read(self._fd, _READ_BYTES):
@@ -73,13 +90,6 @@ class Caller:
             return None
         self.is_ready = self.is_ready or bool(answers)
         return answers if answers or data else None
-
-    def last_answer(self) -> calls.Returned | None:
-        """The process has ended: return the answer that it left, and close the channel. Its pipes are the attempt's."""
-        answers = self.receive() if self._fd >= 0 else None
-        self.pipes = [-1, -1]
-        self.close()
-        return next((answer for answer in answers or () if isinstance(answer, calls.Returned)), self.answer)
 
     def close(self) -> None:
         """Close the channel."""

@@ -1,10 +1,14 @@
-"""The talk of a launcher with a process that calls functions: one call at a time, one answer to each.
+"""The talk of a launcher with a process that calls functions: one answer to each call, before the next one begins.
 
-    launcher --- Setup, Call ---> caller (functions.py)
+    launcher --- Setup, Call, Hold, Keep ---> caller (functions.py)
              <-- Ready, Returned ---
 
-Frames are those of frames.py: a length and one message in msgpack. A call says what is different for its attempt; the
-rest stays in the process. This module does no I/O.
+Several short calls may lie in the channel, so that neither side waits for the other. The process looks for a word
+before it begins each of them: so after a `Hold` has been sent, and what has come been read, the first call without an
+answer is the only one that runs or may have begun, and `Keep` says what is to become of those behind it. After an
+answer with output, and one that is its last, the process holds by itself: until then the pipes are that call's alone.
+
+Frames are those of frames.py: a length and one message in msgpack. This module does no I/O.
 """
 
 from typing import Final, TypeVar
@@ -30,15 +34,26 @@ class Call(_Message, frozen=True, tag=True):
     """Call a function, with `TQ_…` variables that hold for this call alone.
 
     `arguments` is the plain data [positional, by name]; `last` is what comes behind the positional ones: the member's
-    value, or its entry (text in columns, or one plain value).
+    value, or its entry (text in columns, or one plain value). Calls of a process are numbered from 1.
     """
 
+    number: int
     function: str
     arguments: bytes
     environment: dict[bytes, bytes]
     value: int | None = None
     entry: bytes | None = None
     is_plain_entry: bool = False
+
+
+class Hold(_Message, frozen=True, tag=True):
+    """Begin no further call before a `Keep`."""
+
+
+class Keep(_Message, frozen=True, tag=True):
+    """Forget the calls that have a number above this one, and go on."""
+
+    number: int
 
 
 class Ready(_Message, frozen=True, tag=True):
@@ -51,6 +66,8 @@ class Returned(_Message, frozen=True, tag=True):
     `has_output`: there are bytes in the pipes. `is_spent`: this process calls nothing more, end it.
     """
 
+    number: int
+    run_us: int
     cause: int
     code: int
     value: bytes
@@ -62,21 +79,24 @@ class Returned(_Message, frozen=True, tag=True):
     is_spent: bool
 
 
-_down: Final = msgspec.msgpack.Decoder(Setup | Call)
-_up: Final = msgspec.msgpack.Decoder(Ready | Returned)
+Down = Setup | Call | Hold | Keep
+Up = Ready | Returned
+
+_down: Final = msgspec.msgpack.Decoder(Down)
+_up: Final = msgspec.msgpack.Decoder(Up)
 
 
-def encode(message: Setup | Call | Ready | Returned) -> bytes:
+def encode(message: Down | Up) -> bytes:
     """Return the frame of a message."""
     return framed(message)
 
 
-def calls(buffer: bytearray) -> list[Setup | Call]:
+def words(buffer: bytearray) -> list[Down]:
     """Take the complete messages to a caller out of `buffer`. Raises FrameError."""
     return [_decoded(_down, body) for body in cut_frames(buffer)]
 
 
-def answers(buffer: bytearray) -> list[Ready | Returned]:
+def answers(buffer: bytearray) -> list[Up]:
     """Take the complete messages of a caller out of `buffer`. Raises FrameError."""
     return [_decoded(_up, body) for body in cut_frames(buffer)]
 

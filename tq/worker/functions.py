@@ -17,8 +17,10 @@ import os
 import resource
 import sys
 import termios
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from time import perf_counter_ns
 from types import ModuleType, TracebackType
 from typing import Any, Final, NamedTuple
 
@@ -26,7 +28,7 @@ from tq import limits
 from tq.core.task import Cause
 from tq.wire import plain
 from tq.worker import containment
-from tq.worker.calls import Call, Ready, Returned, Setup, calls, encode
+from tq.worker.calls import Call, Hold, Keep, Ready, Returned, Setup, encode, words
 
 _READ_BYTES: Final = 32 * 1024  # beyond 128 KiB each read maps and unmaps memory: half of the time of a short call
 _FD_MIN: Final = 100  # where no program looks for descriptors of its own
@@ -63,6 +65,8 @@ class Caller:
         self._channel: Final = channel
         self._pid: Final = os.getpid()
         self._home: Final = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._waiting: Final[deque[Call]] = deque()
+        self._is_holding = False
         self._found: Final[dict[str, tuple[Callable[..., Any], bool]]] = {}
         self._environment: dict[bytes, bytes] = {}
         self._unread: Final = bytearray(4)
@@ -74,13 +78,34 @@ class Caller:
         """Answer calls until the launcher is gone."""
         buffer = bytearray()
         self._send(Ready())
-        while data := os.read(self._channel, _READ_BYTES):
+        while True:
+            while self._waiting and not self._is_holding and not self._has_word():
+                answer = self._answer(self._waiting.popleft())
+                self._is_holding = answer.has_output or answer.is_spent
+                self._send(answer)
+            if not (data := os.read(self._channel, _READ_BYTES)):
+                return
             buffer += data
-            for message in calls(buffer):
-                if isinstance(message, Setup):
-                    sys.path[:] = dict.fromkeys([*message.path, *sys.path])
-                else:
-                    self._send(self._answer(message))
+            for message in words(buffer):
+                self._take(message)
+
+    def _take(self, message: Setup | Call | Hold | Keep) -> None:
+        match message:
+            case Call():
+                self._waiting.append(message)
+            case Hold():
+                self._is_holding = True
+            case Keep():
+                while self._waiting and self._waiting[-1].number > message.number:
+                    self._waiting.pop()
+                self._is_holding = False
+            case Setup():
+                sys.path[:] = dict.fromkeys([*message.path, *sys.path])
+
+    def _has_word(self) -> bool:
+        """Whether the launcher has said something that was not read yet (calls.py says why that is asked)."""
+        fcntl.ioctl(self._channel, termios.FIONREAD, self._unread)
+        return any(self._unread)
 
     def _send(self, message: Ready | Returned) -> None:
         frame = encode(message)
@@ -91,12 +116,16 @@ class Caller:
         self._set_environment(call.environment)
         known = len(self._found)
         before = self._usage
+        begin_ns = perf_counter_ns()
         outcome = self._outcome(call)
+        run_us = (perf_counter_ns() - begin_ns) // 1_000
         if os.getpid() != self._pid:
             os._exit(outcome.code & 0xFF)  # a fork that ran on to here: the call is the parent's
         after = self._usage = resource.getrusage(resource.RUSAGE_SELF)
         is_broken = self._tidy()
         return Returned(
+            call.number,
+            run_us,
             outcome.cause,
             outcome.code,
             outcome.value,

@@ -6,7 +6,7 @@ may start, by the number of their head, so that a thousand full lanes cost nothi
 
 import heapq
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tq.limits import lanes_max
@@ -82,6 +82,33 @@ class Lanes:
             if attempt is not None:
                 return attempt
         return None
+
+    def take_behind(self, first: Attempt, count: int) -> list[Attempt]:
+        """Return up to `count` that may wait behind `first`, which runs: the next of its lane, all as short as it.
+
+        So many are left that every other one that may run finds as much.
+        """
+        lane = self._lanes[first.order.lane]
+        taken: list[Attempt] = []
+        for _ in range(min(count, len(lane.waiting) // max(lane.width, 1))):
+            attempt = lane.head()
+            if attempt is None or attempt.order.program is not first.order.program or attempt.credit is not None:
+                break
+            lane.waiting.popleft()
+            self.queued -= 1
+            taken.append(attempt)
+        return taken
+
+    def put_back(self, number: int, attempts: Sequence[Attempt]) -> None:
+        """Let what `take_behind` gave wait again, before all others."""
+        lane = self._lanes[number]
+        lane.waiting.extendleft((0, attempt) for attempt in reversed(attempts))
+        self.queued += len(attempts)
+        self._offer(number, lane)
+
+    def follow(self, number: int) -> None:
+        """One that waited behind another of its lane begins, before that one is released."""
+        self._lanes[number].running += 1
 
     def release(self, number: int) -> None:
         """One of this lane has ended."""

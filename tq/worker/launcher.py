@@ -85,7 +85,9 @@ class Launcher:
         self._lanes: Final = Lanes()
         self._spawner: Final = Spawner()
         self._programs: Final = Programs(os.environb)
-        self._pool: Final = Pool(self._poll, self._spawner, self._lives, self._capture, os.environb)
+        self._pool: Final = Pool(
+            self._poll, self._spawner, self._lanes, self._lives, self._capture, self._reports, os.environb
+        )
         self._scratch: Final = Scratch(place)
         self._cgroups: Final = cgroups
         self._inputs: Final = StoredInputs()
@@ -169,10 +171,13 @@ class Launcher:
             case frames.Spawn():
                 self._queue(message)
             case frames.Stop():
+                self._pool.take_back(now)
                 self._stop(message, now)
             case frames.Recall():
+                self._pool.take_back(now)
                 self._recall(message.attempts)
             case frames.Follow():
+                self._pool.take_back(now)
                 if attempt := self._held.get(message.attempt):
                     self._capture.follow(attempt, message.credit)
             case frames.Slots():
@@ -223,6 +228,7 @@ class Launcher:
     def _cut_off(self, now: float) -> None:
         """End what may not run while the server cannot hear the worker. What came after the last frame counts too."""
         if over := self._guard.take_over():
+            self._pool.take_back(now)
             self._recall([attempt.ref for attempt in over])
             for attempt in over:
                 self._lives.stop(attempt, Cause.CUT_OFF, 0.0, now)

@@ -58,6 +58,7 @@ class Lives:
         self.live = 0
         self._capture: Final = capture
         self._on_end: Final = on_end
+        self.on_caller_end: Callable[[Caller, float], None]  # set by the pool
         self.spare: Final[set[int]] = set()  # unreaped processes that call functions, without an attempt (pool.py)
         self._mains: Final[dict[int, Attempt]] = {}  # by pid, until reaped
         self._by_pid: Final[dict[int, Attempt]] = {}  # by the main's pid, until ended: session and group bear it
@@ -133,6 +134,9 @@ class Lives:
             if pid == 0:
                 break
             stirred = True
+            attempt = self._mains.get(pid)
+            if attempt is not None and attempt.caller is not None:
+                self.on_caller_end(attempt.caller, now)  # its last answers come before its end, and it may have got on
             attempt = self._mains.pop(pid, None)
             if attempt is None:
                 self._orphans.pop(pid, None)
@@ -163,7 +167,6 @@ class Lives:
 
     def returned(self, attempt: Attempt, now: float) -> None:
         """The call of a function came to its end, and nothing is left of it; its process is spare."""
-        attempt.run_us = int((now - attempt.begin) * 1e6)
         attempt.caller = None
         del self._mains[attempt.pid]
         self.spare.add(attempt.pid)
@@ -290,8 +293,8 @@ def _cut_short(attempt: Attempt, caller: Caller) -> None:
     """The process of a call has ended, which is the call's end, too, unless it has left an answer."""
     attempt.caller = None
     attempt.user_us = attempt.system_us = 0  # of all its calls
-    if (answer := caller.last_answer()) is not None:
-        attempt.take_answer(answer)
+    if caller.answer is not None:
+        attempt.take_answer(caller.answer)
     elif attempt.cause:
         pass
     elif not caller.is_ready:

@@ -1,9 +1,14 @@
-"""The warm processes that call functions: the launcher's, one for each slot at most, each with one attempt at a time.
+"""The warm processes that call functions: the launcher's, one for each slot at most.
 
 They are started as any task's process is, and an attempt has one as its main process while it runs: so its limits, its
 stop, its output and what it leaves behind are those of every attempt (lives.py), and whatever ends it early ends the
 process with it. Only a call that comes to its end leaves the process to the next one. A process without an attempt
 waits here, and is spare to `Lives`.
+
+Of short calls several are given to a process at once, so that it need not wait for each (two switches between
+processes cost more than such a call). To the lanes those behind the first still wait, out of turn. They come back
+(`take_back`) before anybody looks at them, or at the pipes, which must be those of one call: when one of them or the
+first is to be stopped, recalled or followed, and when the first turns out longer than a moment.
 """
 
 import os
@@ -11,7 +16,7 @@ import select
 import signal
 import sys
 from _socket import socketpair  # the module over it takes longer to import than all of ours
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -22,12 +27,20 @@ from tq.wire.body import Body
 from tq.worker import calls, functions
 from tq.worker.attempt import Attempt
 from tq.worker.caller import Caller
-from tq.worker.capture import Capture
+from tq.worker.capture import Capture, moment_s
 from tq.worker.frames import Functions
+from tq.worker.lanes import Lanes
 from tq.worker.lives import Lives
 from tq.worker.program import Program, base_environment
+from tq.worker.reports import Reports
 from tq.worker.spawn import CwdMissing, Spawner
 
+_ahead_us: Final = 1_000.0  # of calls that a process is given
+_ahead_max: Final = 16
+_ahead_bytes_max: Final = (
+    2 * limits.KIB
+)  # of such a call: what is given ahead lies in the channel, which takes much more
+_RUNS: Final = 8  # over how many calls the mean is taken
 _NEVER: Final = float("inf")
 
 
@@ -50,16 +63,27 @@ class Pool:
     """All callers. `poll` is the launcher's epoll, `own` the worker's environment."""
 
     def __init__(
-        self, poll: select.epoll, spawner: Spawner, lives: Lives, capture: Capture, own: Mapping[bytes, bytes]
+        self,
+        poll: select.epoll,
+        spawner: Spawner,
+        lanes: Lanes,
+        lives: Lives,
+        capture: Capture,
+        reports: Reports,
+        own: Mapping[bytes, bytes],
     ) -> None:
         self._poll: Final = poll
         self._spawner: Final = spawner
+        self._lanes: Final = lanes
         self._lives: Final = lives
         self._capture: Final = capture
+        self._reports: Final = reports
         self._environment: Final = base_environment(own)
         self._offer = Functions((), (), "/")
         self._callers: Final[dict[int, Caller]] = {}
         self._idle: Final[list[Caller]] = []  # the one that worked last stands last
+        self._chained: Final[set[Caller]] = set()  # with calls behind the first
+        lives.on_caller_end = self.ended
 
     def offer(self, offer: Functions) -> None:
         """Call functions of these modules from now on."""
@@ -68,39 +92,42 @@ class Pool:
     # ------------------------------------------------------------ an attempt begins
 
     def start(self, attempt: Attempt) -> None:
-        """Let a process call the function of `attempt`.
+        """Let a process call the function of `attempt`, and of what may wait behind it.
 
         Raises FunctionNotAllowed, or OSError for what is wrong with this machine.
         """
-        order, program = attempt.order, attempt.order.program
-        module = program.function.partition(":")[0]
+        module = attempt.order.program.function.partition(":")[0]
         if not allows(self._offer.modules, module):
             raise FunctionNotAllowed(f"this worker does not allow the module {module}")
-        call = calls.Call(
-            program.function,
-            program.packed_arguments,
-            order.names(attempt.ref, attempt.value, attempt.entry),
-            attempt.value if order.is_array else None,
-            attempt.entry,
-            program.has_plain_entries,
-        )
-        frame = calls.encode(call)
-        caller = self._take(frame) or self._spawn(order.worker, frame)
-        caller.attempt = attempt
-        attempt.caller = caller
-        attempt.pid, attempt.fds = caller.pid, caller.pipes
+        caller = self._idle_caller() or self._spawn(attempt.order.worker)
+        self._lives.spare.discard(caller.pid)
+        self._lend(caller, attempt)
+        self._give(caller, [attempt, *self._lanes.take_behind(attempt, _depth(attempt) - 1)])
 
-    def _take(self, frame: bytes) -> Caller | None:
-        """Return an idle process that has been sent `frame`."""
+    def _idle_caller(self) -> Caller | None:
         while self._idle:
             caller = self._idle.pop()
-            if caller.pid in self._lives.spare and caller.send(frame):
-                self._lives.spare.discard(caller.pid)
+            if caller.pid in self._lives.spare:
                 return caller
             self._end(caller)
         return None
 
-    def _spawn(self, worker: bytes, frame: bytes) -> Caller:
+    def _lend(self, caller: Caller, attempt: Attempt) -> None:
+        attempt.caller = caller
+        attempt.pid, attempt.fds = caller.pid, caller.pipes
+
+    def _give(self, caller: Caller, attempts: Sequence[Attempt]) -> None:
+        """Send calls; if it is gone already, its end will tell."""
+        frames = []
+        for attempt in attempts:
+            caller.count += 1
+            caller.queue.append((caller.count, attempt))
+            frames.append(calls.encode(_call(caller.count, attempt)))
+        if len(caller.queue) > 1:
+            self._chained.add(caller)
+        caller.send(b"".join(frames))
+
+    def _spawn(self, worker: bytes) -> Caller:
         argv = [os.fsencode(word) for word in functions.command(_places())]
         program = Program(Body(tuple(argv), os.fsencode(self._offer.directory)), self._environment)
         # It bears the worker's name (containment.kill_bearers); task and attempt are set for each call.
@@ -119,7 +146,7 @@ class Pool:
             os.close(theirs)
         caller = Caller(self._poll, self._callers, ours, pid)
         caller.pipes = pipes
-        caller.send(calls.encode(calls.Setup(self._offer.path)) + frame)  # if it is gone already, its end will tell
+        caller.send(calls.encode(calls.Setup(self._offer.path)))
         return caller
 
     # ------------------------------------------------------------ what they say
@@ -129,45 +156,114 @@ class Pool:
         caller = self._callers.get(fd)
         if caller is None:
             return False
-        answers: list[calls.Ready | calls.Returned] | None = []
         if events & select.EPOLLOUT and not caller.send():
-            answers = None
+            self._hung_up(caller, now)
         elif events & ~select.EPOLLOUT:
-            answers = caller.receive()
+            self._hear(caller, now)
+        if (attempt := caller.attempt) is not None:
+            if attempt.is_watched:
+                self._take_back(caller, now)
+            elif not self._reports.is_full:
+                self._give_more(caller, attempt)
+        return True
+
+    def _give_more(self, caller: Caller, attempt: Attempt) -> None:
+        room = _depth(attempt) - len(caller.queue)
+        if room >= len(caller.queue) and (more := self._lanes.take_behind(attempt, room)):
+            self._give(caller, more)
+
+    def _hear(self, caller: Caller, now: float) -> None:
+        answers = caller.receive()
         if answers is None:
             self._hung_up(caller, now)
-            return True
-        for answer in answers:
-            if caller.attempt is None:
-                break  # nobody asked
-            if isinstance(answer, calls.Returned):
-                self._returned(caller, caller.attempt, answer, now)
+        for answer in answers or ():
+            attempt = caller.attempt
+            if isinstance(answer, calls.Ready):
+                if attempt is not None:
+                    self._lives.begin(attempt, now)
+            elif attempt is None or answer.number != caller.queue[0][0]:
+                self._hung_up(caller, now)  # nobody asked
             else:
-                self._lives.begin(caller.attempt, now)
-        return True
+                self._returned(caller, attempt, answer, now)
 
     def _hung_up(self, caller: Caller, now: float) -> None:
         """It has ended, or talks nonsense: with an attempt, its end is the attempt's."""
         caller.close()
         if caller.attempt is None:
             self._end(caller)
-        else:
+        elif not caller.is_gone:
             self._lives.kill(caller.attempt, now)
 
     def _returned(self, caller: Caller, attempt: Attempt, answer: calls.Returned, now: float) -> None:
         if attempt.cause:  # it was asked to stop, and does not feel it any more
             caller.answer = answer
-            self._lives.kill(attempt, now)
+            if not caller.is_gone:
+                self._lives.kill(attempt, now)
             return
         attempt.take_answer(answer)
+        program = attempt.order.program
+        program.mean_us += ((answer.run_us or 1) - program.mean_us) / (_RUNS if program.mean_us else 1)
         is_whole = self._capture.release(attempt, is_read=answer.has_output)
-        caller.attempt = None
+        caller.queue.popleft()
+        is_usable = is_whole and not answer.is_spent
+        if not is_usable:
+            self._put_back(caller, 0)
+        if (following := caller.attempt) is not None:
+            self._go_on(caller, attempt, following, now)
+        else:
+            self._lives.returned(attempt, now)
+            if is_usable:
+                caller.idle_at = now
+                self._idle.append(caller)
+            else:
+                self._end(caller)
+        if answer.has_output and is_usable:
+            caller.send(calls.encode(calls.Keep(caller.count)))
+
+    def _go_on(self, caller: Caller, attempt: Attempt, following: Attempt, now: float) -> None:
+        """One call has ended, and the next in the same process has begun."""
+        following.begin = now
+        self._lend(caller, following)
+        self._lanes.follow(following.order.lane)
         self._lives.returned(attempt, now)
-        if answer.is_spent or not is_whole:
+        self._lives.spare.discard(caller.pid)
+        self._lives.add(following)
+
+    # ------------------------------------------------------------ what was given too early
+
+    def take_back(self, now: float) -> None:
+        """Leave every process the one call that runs."""
+        for caller in list(self._chained):
+            self._take_back(caller, now)
+
+    def _take_back(self, caller: Caller, now: float) -> None:
+        """See calls.py: after a Hold, what has come says which call runs."""
+        self._chained.discard(caller)
+        if len(caller.queue) > 1 and caller.send(calls.encode(calls.Hold())):
+            self._hear(caller, now)
+            self._put_back(caller, 1)
+            caller.send(calls.encode(calls.Keep(caller.queue[0][0] if caller.queue else caller.count)))
+
+    def _put_back(self, caller: Caller, kept: int) -> None:
+        back = [caller.queue.pop()[1] for _ in range(len(caller.queue) - kept)]
+        if back:
+            self._lanes.put_back(back[0].order.lane, back[::-1])
+
+    def ended(self, caller: Caller, now: float) -> None:
+        """Its process was reaped: take the answers that it has left. What it had not begun goes back."""
+        caller.is_gone = True
+        while caller.is_open and (answers := len(caller.queue)):
+            self._hear(caller, now)
+            if len(caller.queue) == answers:
+                break
+        self._lives.spare.discard(caller.pid)
+        self._chained.discard(caller)
+        if caller.attempt is None:
             self._end(caller)
         else:
-            caller.idle_at = now
-            self._idle.append(caller)
+            self._put_back(caller, 1)
+            caller.close()
+            caller.pipes = [-1, -1]  # they are the attempt's now
 
     # ------------------------------------------------------------ ends
 
@@ -176,7 +272,13 @@ class Pool:
         return self._idle[0].idle_at + limits.function_idle_s_max if self._idle else _NEVER
 
     def tick(self, now: float) -> None:
-        """End what has been idle for too long."""
+        """Take back what stands behind a call that is not short. End what has been idle for too long."""
+        for caller in list(self._chained):
+            attempt = caller.attempt
+            if attempt is None or len(caller.queue) < 2:
+                self._chained.discard(caller)
+            elif attempt.begin + moment_s <= now:
+                self._take_back(caller, now)
         while self.due() <= now:
             self._end(self._idle[0])
 
@@ -188,7 +290,8 @@ class Pool:
         for pipe in caller.pipes:
             if pipe >= 0:
                 os.close(pipe)
-        if caller.pid in self._lives.spare:  # else it was reaped, and the number is somebody else's
+        caller.pipes = [-1, -1]
+        if caller.pid in self._lives.spare and not caller.is_gone:  # else the number may be somebody else's
             with suppress(ProcessLookupError):
                 os.kill(caller.pid, signal.SIGKILL)
 
@@ -197,3 +300,25 @@ def _places() -> list[str]:
     """Return where the libraries are that a caller needs before it is told where else to look."""
     modules = (sys.modules[name] for name in ("tq", "msgspec", "cbor2"))
     return list(dict.fromkeys(str(Path(module.__file__ or "").parents[1]) for module in modules))
+
+
+def _depth(attempt: Attempt) -> int:
+    """Return how many calls like this one a process may be given at once."""
+    program = attempt.order.program
+    is_alone = program.is_loud or attempt.credit is not None or not program.mean_us
+    if is_alone or len(program.packed_arguments) + len(attempt.entry or b"") > _ahead_bytes_max:
+        return 1
+    return min(_ahead_max, int(_ahead_us / program.mean_us) + 1)
+
+
+def _call(number: int, attempt: Attempt) -> calls.Call:
+    order, program = attempt.order, attempt.order.program
+    return calls.Call(
+        number,
+        program.function,
+        program.packed_arguments,
+        order.names(attempt.ref, attempt.value, attempt.entry),
+        attempt.value if order.is_array else None,
+        attempt.entry,
+        program.has_plain_entries,
+    )

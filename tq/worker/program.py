@@ -43,7 +43,8 @@ class Program:
 
     __slots__ = (
         "_found", "_found_at", "_found_name", "_is_shell", "_is_template", "argv", "cwd", "environment", "flaw",
-        "function", "has_plain_entries", "has_tmpdir", "is_loud", "kill_after_s", "outputs", "packed_arguments",
+        "function", "has_plain_entries", "has_tmpdir", "is_loud", "kill_after_s", "mean_us", "outputs",
+        "packed_arguments",
         "stdin", "stop_signal", "stops_when_cut", "time_limit_s", "umask",
     )  # fmt: skip
 
@@ -61,6 +62,7 @@ class Program:
         self.function = body.function
         self.packed_arguments = body.arguments
         self.has_plain_entries = body.has_plain_entries
+        self.mean_us = 0.0  # of its latest calls; 0 = not known
         self._is_template = body.columns > 0 and any(_PLACE.search(item) for item in body.argv)
         self._is_shell = body.is_shell
         self.stops_when_cut = body.stops_when_cut
