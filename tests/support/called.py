@@ -171,3 +171,7 @@ def chain(special, number):
         case "pause":
             time.sleep(0.2)
     return number
+
+
+def blob(size):
+    return "x" * size
