@@ -7,6 +7,7 @@ and stays there for the next run; Debian's packages need root, and their service
 import importlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -71,8 +72,9 @@ class Scenery:
             told = subprocess.run(
                 peer.versions, capture_output=True, text=True, check=False, env={**os.environ, "PATH": PATH}
             )
-            found.append((told.stdout or told.stderr).splitlines()[0])
-        return " on ".join(found)
+            number = re.search(r"\d[\d.]*\d", told.stdout or told.stderr)
+            found.append(f"{peer.versions[0]} {number[0] if number else '?'}")
+        return " with ".join(found)
 
     def _has(self, peer: Peer) -> bool:
         return all(distribution(name) in self._pypi for name in peer.pypi)
