@@ -16,6 +16,7 @@ from typing import Final
 
 from rocksdict import (
     AccessType,
+    BlockBasedIndexType,
     BlockBasedOptions,
     Cache,
     Checkpoint,
@@ -219,8 +220,13 @@ def _options(cache: Cache) -> Options:
     blocks.set_block_cache(cache)
     blocks.set_block_size(16 * KIB)
     blocks.set_bloom_filter(10, block_based=False)
-    # Index and filter blocks count as cache: else they grow with the store.
+    # Index and filter blocks count as cache: else they grow with the store. In pieces: the filter of a large table as
+    # one block is larger than what the cache holds in a shard, and would be read anew for each key (a million jobs
+    # queued: half of the rate).
     blocks.set_cache_index_and_filter_blocks(True)
+    blocks.set_index_type(BlockBasedIndexType.two_level_index_search())
+    blocks.set_partition_filters(True)
+    blocks.set_pin_top_level_index_and_filter(True)
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
     options = Options(raw_mode=True)
     options.set_block_based_table_factory(blocks)

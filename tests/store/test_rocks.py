@@ -1,0 +1,45 @@
+"""What a read costs does not grow with the store."""
+
+from pathlib import Path
+from typing import Final
+
+from tq.store import rocks
+
+KEYS: Final = 600_000  # the filter of a table of so many is larger than a shard of the cache
+READS: Final = 200
+READ_BYTES_MAX: Final = 40_000  # a block of records, a piece of the index and one of the filter, and then some
+
+
+def bytes_read() -> int:
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def key(number: int) -> bytes:
+    return number.to_bytes(8, "big")
+
+
+def one_large_table(database: rocks.Database) -> rocks.Family:
+    """Fill a family with keys that overlap in all that is flushed, so that a compaction merges them into one table."""
+    tasks = database.families["tasks"]
+    for first in range(3):
+        batch = rocks.batch()
+        batch.set_default_column_family(tasks.handle)
+        for number in range(first, KEYS, 3):
+            batch.put(key(number), b"record")
+        database.write(batch)
+        tasks.flush()
+    tasks.compact()
+    return tasks
+
+
+def test_a_read_from_a_large_table_reads_a_few_blocks(tmp_path: Path) -> None:
+    database = rocks.open_database(tmp_path / "db", read_only=False)
+    tasks = one_large_table(database)
+
+    before = bytes_read()
+    for number in range(0, KEYS, KEYS // READS):
+        assert tasks.get(key(number)) == b"record"
+        assert tasks.get(key(number) + b"\0") is None
+
+    assert bytes_read() - before < READS * READ_BYTES_MAX
+    database.close()
