@@ -147,14 +147,13 @@ def test_what_forks_without_end_is_ended(root, mark):
     assert processes(mark) == []
 
 
-def test_cgroups_that_a_task_made_inside_of_its_own_go_with_the_worker_at_the_latest(root):
+def test_cgroups_that_a_task_made_inside_of_its_own_go_with_the_launcher_at_the_latest(root):
     inside = os.fsdecode(root) + "/1/inner"
     with Link(cgroup=root) as link:
         end = link.run(body("sh", "-c", f"mkdir {inside} && sleep 1000 & sleep 0.2; echo $! > {inside}/cgroup.procs"))
         assert end.code == 0
-    cgroups.clear(root)
 
-    assert below(root) == set()
+    assert not Path(os.fsdecode(root)).exists()
 
 
 def test_a_spawn_that_fails_leaves_none(root):
@@ -184,6 +183,18 @@ async def test_when_a_launcher_is_killed_nothing_of_its_attempts_lives(root, mar
     assert launcher.process.returncode == -signal.SIGKILL
     assert processes(mark) == []
     assert below(root) == set()
+
+
+def test_a_launcher_whose_worker_is_dead_leaves_no_cgroup_behind(root, mark):
+    with Link(cgroup=root) as link:
+        link.begin(body("sh", "-c", FAMILY.replace("MARK", mark)))
+        wait_count(mark, GRANDCHILDREN)
+        assert below(root) == {"short", "1"}
+
+    assert not Path(os.fsdecode(root)).exists()
+    with Link(cgroup=root) as link:  # and the next one does not need it
+        link.run(body("cat", "/proc/self/cgroup"))
+        assert own_cgroup(link.text(ref(1))) == "1"
 
 
 def test_the_next_worker_kills_what_was_left_when_all_died_at_once(root, mark, tmp_path):

@@ -9,9 +9,9 @@ moves back (attached afterwards, 30 of 200 grandchildren escaped). That costs a 
 lanes that are not known to be short get one. What `cgroup.kill` then kills has no way out: not a new session, not an
 empty environment, not forking without end.
 
-Nothing is written, killed or removed that is not at or below the worker's own cgroup, which only whoever has locked
-that home directory uses; where processes come from (BASE) is left as it is. Limits and accounting of memory are there
-if whoever delegated BASE has enabled that controller for what is below it.
+Nothing is killed or removed that is not at or below the worker's own cgroup, which only whoever has locked that home
+directory uses; BASE is left as it is (a launcher goes back there at its end, to leave nothing behind). Memory is
+accounted for if whoever delegated BASE has enabled that controller for what is below it.
 """
 
 import os
@@ -61,9 +61,6 @@ def find(home: Path, proc: Path = _PROC) -> bytes:
         with suppress(OSError):
             root.rmdir()
         raise Unavailable(why)
-    if "memory" in _text(root / "cgroup.controllers").split():
-        with suppress(OSError):
-            (root / "cgroup.subtree_control").write_text("+memory")
     return os.fsencode(root)
 
 
@@ -95,11 +92,16 @@ def clear(root: bytes, within_s: float = _EMPTY_S) -> bool:
     deadline = time.monotonic() + within_s
     while (is_alive := Cgroup(root).kill()) and time.monotonic() < deadline:
         time.sleep(0.001)
+    _remove_below(root)
+    return not is_alive
+
+
+def _remove_below(root: bytes) -> None:
+    """Remove the cgroups below another, as far as nothing is in them. They have no files or links of anybody's."""
     for directory, _, _ in os.walk(root, topdown=False):
         if directory != root:
             with suppress(OSError):
-                os.rmdir(directory)  # a cgroup has no files that could be removed, and no links
-    return not is_alive
+                os.rmdir(directory)
 
 
 def remove(root: bytes) -> None:
@@ -141,8 +143,12 @@ class Cgroups:
     """The cgroups of one launcher, below its worker's. Making it moves this process in. Raises OSError."""
 
     def __init__(self, root: bytes) -> None:
-        with suppress(FileExistsError):
-            os.mkdir(root + _SHORT)
+        for path in (root, root + _SHORT):  # an earlier launcher without a worker may just have removed it
+            with suppress(FileExistsError):
+                os.mkdir(path)
+        if b"memory" in _bytes(root + b"/cgroup.controllers").split():
+            with suppress(OSError):
+                _write(root + b"/cgroup.subtree_control", b"+memory")
         self._root: Final = root
         self._short: Final = os.open(root + _SHORT + b"/cgroup.procs", _WRITE)
         self._count = 0
@@ -192,6 +198,15 @@ class Cgroups:
         """KILL what is in any attempt's own cgroup: this launcher comes to its end."""
         for cgroup in self._held.values():
             cgroup.kill()
+
+    def close(self) -> None:
+        """Go back to where this process was started, and remove what is empty: its worker may be dead."""
+        with suppress(OSError):
+            _write(os.path.dirname(self._root) + b"/cgroup.procs", b"0")
+        os.close(self._short)
+        _remove_below(self._root)
+        with suppress(OSError):
+            os.rmdir(self._root)
 
 
 def _write(path: bytes, data: bytes) -> None:

@@ -106,6 +106,8 @@ class Launcher:
             if self._cgroups is not None:
                 self._cgroups.kill()
             containment.kill_all_children(_kill_all_s)
+            if self._cgroups is not None:
+                self._cgroups.close()
 
     def _turn(self) -> None:
         events = self._poll.poll(self._timeout_s(), _events_max)
