@@ -31,6 +31,7 @@ from tq.core.vocabulary import (
     WorkerLost,
 )
 
+REST_MS = 1_000  # at least so long a worker rests that could not start what it was given
 Moves = dict[tuple[State, Trigger], int]
 
 
@@ -62,6 +63,7 @@ class CheckedEngine(Engine):
         self.ledger = ledger
         self.promises = Promises(ledger)
         self.boot_ms: Callable[[], int] = lambda: 0  # what the clock says that goes on while the machine sleeps
+        self.troubled: dict[int, int] = {}  # worker -> steady ms of the last trouble of its own, while that is not over
         self._begun = (0, 0)  # the last turn: its steady ms, and when that was
 
     def begin(self, times: Times) -> "CheckedTurn":
@@ -84,7 +86,10 @@ class CheckedTurn(Turn):
         world = self._engine.ledger.world
         world.saw("engine", command)
         world.count(f"command {type(command).__name__}")
+        troubles = self._engine.live.counts.get("worker_troubles", 0)
         answer = self._apply(command, submitter)
+        if isinstance(command, Handback) and self._engine.live.counts.get("worker_troubles", 0) > troubles:
+            self._engine.troubled[command.worker] = self.times.steady_ms
         self._engine.promises.look(self._overlay)
         return answer
 
@@ -220,7 +225,7 @@ class CheckedTurn(Turn):
             self._engine.ledger.wrote(finished)
             self._check_order(finished)
             self._check_leases(finished)
-            self._check_alone(finished)
+            self._check_workers(finished)
         self._engine.ledger.world.saw("engine", finished.effects)
         return finished
 
@@ -262,13 +267,22 @@ class CheckedTurn(Turn):
             if queue is not None and (queue.paused or 0 < queue.max < running[name]):
                 raise self._violated(f"I13: something of job {key[0]} was leased: {queue} runs {running[name]}")
 
-    def _check_alone(self, finished: Finished) -> None:
-        """What one more loss would end has its worker to itself from its lease on."""
+    def _check_workers(self, finished: Finished) -> None:
+        """What one more loss would end has its worker to itself from its lease on; who drains or rests gets nothing."""
         ledger = self._engine.ledger
         leased = {
             task.worker for task in finished.changes.get(tables.TASK, {}).values() if task.lease == finished.sequence
         }
         for worker in leased:
+            live, troubled_ms = self._engine.live.workers[worker], self._engine.troubled.get(worker)
+            if live.trouble is None:
+                self._engine.troubled.pop(worker, None)
+            elif troubled_ms is not None and self.times.steady_ms < troubled_ms + REST_MS:
+                raise self._violated(
+                    f"w{worker:x} had trouble at {troubled_ms}, and was given something at {self.times}"
+                )
+            if live.session is None or live.session.draining:
+                raise self._violated(f"w{worker:x} was given something: {live.session}")
             rows = [key[1:] for key, _ in self._overlay.scan(tables.RUNNING, (worker,), (worker + 1,), 1_000)]
             if len(rows) > 1 and (
                 lone := [key for key in rows if must_be_alone(ledger.jobs[key[:2]], ledger.tasks[key])]

@@ -14,7 +14,7 @@ from tq.core.engine.fence import Verdict
 from tq.core.engine.step import Step
 from tq.core.engine.verbs import VERBS
 from tq.core.job import Progress
-from tq.core.live import Live
+from tq.core.live import Live, LiveWorker
 from tq.core.task import Phase, State, Trigger
 from tq.core.vocabulary import Forget, Release, Times
 from tq.server.clock import Clock
@@ -254,6 +254,10 @@ def take_the_second_flush_for_the_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Pipeline, "fail", again)
 
 
+def lease_to_who_drains_or_rests(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(LiveWorker, "may_lease", lambda self, steady_ms: self.session is not None)
+
+
 def follow_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
     times = Clock.times
 
@@ -278,6 +282,7 @@ POLICIES: tuple[Break, ...] = (
     try_once_more_than_may_be,
     let_nothing_run_alone,
     take_the_second_flush_for_the_first,
+    lease_to_who_drains_or_rests,
     follow_the_wall_clock,
     forget_a_dead_letter_by_age,
 )
