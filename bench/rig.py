@@ -106,7 +106,10 @@ class Rig:
         """Submit `true`, or what else `body` says, as an array if there is more than one; return the job's id."""
         self._keys += 1
         key = f"bench-{os.getpid()}-{self._keys}"
-        command = v.Submit(key=key, body=body, name=name, priority=priority, size=size, is_array=size > 1)
+        demand = v.Demand(module="builtins" if body is NOOP else "")
+        command = v.Submit(
+            key=key, body=body, name=name, priority=priority, demand=demand, size=size, is_array=size > 1
+        )
         return self.ask(client, command).id
 
     def wait(self, client: Client, job: str) -> v.Outcome:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.server.rig import submit
 from tq import limits
-from tq.core.vocabulary import CreateToken, Upload, Wait
+from tq.core.vocabulary import CreateToken, Demand, Upload, Wait
 from tq.errors import BadRequest, Refused, TooLarge
 from tq.server.admission import check
 from tq.wire import plain
@@ -19,10 +19,16 @@ def body(argv: tuple[bytes, ...] = (b"true",), cwd: bytes = b"/", **fields: Any)
 
 
 def call(
-    name: str = "mod:f", arguments: Any = ([], {}), argv: tuple[bytes, ...] = (), cwd: bytes = b"", **fields: Any
+    name: str = "mod:f",
+    arguments: Any = ([], {}),
+    argv: tuple[bytes, ...] = (),
+    cwd: bytes = b"",
+    module: str | None = None,
+    **fields: Any,
 ) -> Any:
     packed = arguments if isinstance(arguments, bytes) else plain.dumps(arguments, 1_000, "")
-    return body(argv, cwd, function=name, arguments=packed, **fields)
+    data = dumps(Body(argv, cwd, function=name, arguments=packed, **fields))
+    return submit(body=data, demand=Demand(module=name.partition(":")[0] if module is None else module))
 
 
 @pytest.mark.parametrize(
@@ -61,6 +67,13 @@ def test_what_is_in_order_passes(command: Any) -> None:
         (body(environment={"": b""}), BadRequest, "malformed"),
         (body(environment={"A": b"\0"}), BadRequest, "malformed"),
         (body(stdin=b"x" * (limits.stdin_inline_bytes_max + 1)), TooLarge, "stdin_inline_bytes_max"),
+        (call(module="another"), BadRequest, "a function of mod, and demands another"),
+        (call(module=""), BadRequest, "a function of mod, and demands none"),
+        (
+            submit(body=dumps(Body((b"true",), b"/")), demand=Demand(module="mod")),
+            BadRequest,
+            "no module, and demands mod",
+        ),
         (call("mod"), BadRequest, "no name of a function"),
         (call("mod:f()"), BadRequest, "no name of a function"),
         (call("mod:" + "f" * limits.function_chars_max), BadRequest, "function_chars_max"),

@@ -252,6 +252,7 @@ def workers(_view: View, live: Live, _command: Workers) -> Page:
                 "started": len(worker.started),
                 "queues": list(offer.queues),
                 "labels": list(offer.labels),
+                "modules": list(offer.modules),
                 "level": offer.level,
                 "software": offer.software,
                 "draining": worker.draining,

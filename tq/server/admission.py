@@ -42,20 +42,21 @@ def check(command: object) -> None:
 def check_submit(submit: Submit) -> None:
     """Raise unless the body is a `Body` that some worker can run."""
     _bound(len(submit.body), limits.body_bytes_max, "body_bytes_max", "command and environment")
-    if len(submit.body) <= _KEPT_BYTES:
-        _check_small_body(submit.body)
-    else:
-        _check_body(submit.body)
+    module = _check_small_body(submit.body) if len(submit.body) <= _KEPT_BYTES else _check_body(submit.body)
+    if module != submit.demand.module:  # else workers would get what they do not allow
+        raise BadRequest(
+            f"it calls a function of {module or 'no module'}, and demands {submit.demand.module or 'none'}"
+        )
 
 
-def _check_body(data: bytes) -> None:
+def _check_body(data: bytes) -> str:
+    """Return the module whose function is called, "" for a command."""
     try:
         body = loads(data, Body)
     except ProtocolError as error:
         raise BadRequest(f"the body of the submit is malformed: {error}") from None
     if body.function:
-        _check_call(body)
-        return
+        return _check_call(body)
     if not body.argv or not body.argv[0]:
         raise BadRequest("the command is empty", hint="tq submit -- COMMAND ARGUMENT…")
     _bound(len(body.argv), limits.argv_items_max, "argv_items_max", "arguments")
@@ -71,11 +72,12 @@ def _check_body(data: bytes) -> None:
         if not name or "=" in name or "\0" in name or b"\0" in value:
             raise BadRequest("an environment variable is malformed")
         _bound(len(name) + len(value) + 2, limits.argument_bytes_max, "argument_bytes_max", "a variable")
+    return ""
 
 
-def _check_call(body: Body) -> None:
-    """Raise unless the body calls a function, and says nothing that only a process of its own could have."""
-    check_function(body.function)
+def _check_call(body: Body) -> str:
+    """Return the module. Raise unless the body calls a function, and says nothing that only a command could have."""
+    module = check_function(body.function)
     if body.argv or body.cwd or body.environment or body.stdin:
         raise BadRequest("a function has no command, directory, environment or input of its own")
     try:
@@ -84,6 +86,7 @@ def _check_call(body: Body) -> None:
         raise BadRequest("the arguments of the function are no plain data") from None
     if not (isinstance(positional, list) and isinstance(named, dict)):
         raise BadRequest("the arguments of a function are a list and a map by name")
+    return module
 
 
 # A loop in a script submits the same body again and again: what was found in order is not looked at again.
@@ -119,6 +122,8 @@ def check_capacity(offer: Capacity) -> None:
     """Raise ProtocolError if a worker offers more than one may have: what is leased to it stands in memory."""
     if not 0 <= offer.slots <= limits.slots_max:
         raise ProtocolError(f"{offer.slots} slots are out of range (slots_max, {limits.slots_max})")
+    if len(offer.modules) > limits.modules_max:
+        raise ProtocolError(f"{len(offer.modules)} modules exceed modules_max ({limits.modules_max})")
     if min(offer.cpus_milli, offer.mem_bytes) < 0:
         raise ProtocolError("a worker cannot offer less than nothing")
 
