@@ -7,7 +7,6 @@ words, and the others go on.
 
 import json
 import os
-import signal
 import statistics
 import subprocess
 import tempfile
@@ -21,8 +20,7 @@ from rig import NOOP, Rig
 from scenery import Scenery, peers, said
 
 PERFORM_S_MAX: Final = 120.0
-STOP_S_MAX: Final = 15.0
-FUNCTIONS: Final = 20_000
+STOP_S_MAX: Final = 30.0
 
 
 class Line(NamedTuple):
@@ -87,8 +85,9 @@ WORKLOADS: Final[dict[str, Workload]] = {
     ),
     "functions": Workload(
         "functions that do nothing, in bulk, 2 at once, /s",
-        lambda rig: {"rate": measures.array_rate(rig, FUNCTIONS, NOOP)},
+        lambda rig: {"rate": measures.array_rate(rig, measures.CALLS, NOOP)},
         allow="builtins",
+        floor=("warm processes alone", measures.pool),
     ),
     "function latency": Workload(
         "submit of such a function to its result, one at a time",
@@ -179,6 +178,16 @@ def together(figures: list[Figures]) -> str:
     return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms"
 
 
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a peer that still performs; it ends its servers."""
+    process.terminate()
+    try:
+        process.wait(STOP_S_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
 def perform(command: tuple[str, ...], scratch: str) -> Figures:
     """Let a peer perform once, in a directory of its own, and return its figures."""
     environment = {**os.environ, "PYTHONPATH": str(HERE)}
@@ -192,9 +201,9 @@ def perform(command: tuple[str, ...], scratch: str) -> Figures:
         try:
             told = process.communicate(timeout=PERFORM_S_MAX)[0]
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGTERM)  # it ends its servers
-            process.communicate(timeout=STOP_S_MAX)
             raise Failed(f"not done within {PERFORM_S_MAX:.0f} s") from None
+        finally:
+            end(process)
         if process.returncode:
             words.seek(0)
             raise Failed(f"it ended with {process.returncode}: …{words.read().strip()[-400:]}")

@@ -64,6 +64,11 @@ def executor_loop(rig: Rig) -> float:
     return float(rig.run(sys.executable, str(HERE / "executor_loop.py"), str(SMALL), "2"))
 
 
+def pool(rig: Rig) -> float:
+    """Return the rate of functions in a launcher and its warm processes alone."""
+    return float(rig.run(sys.executable, str(HERE / "pool_rate.py"), str(CALLS), "2"))
+
+
 def fdatasync(rig: Rig) -> float:
     """Return the rate of durable appends on the disk that holds the rig."""
     return float(rig.run(sys.executable, str(HERE / "fdatasync.py"), str(rig.directory), "0.7"))
@@ -117,7 +122,7 @@ def functions(rig: Rig, count: int) -> Iterator[Row]:
         f"array of {CALLS:,} functions that do nothing, 2 slots, captured, durable, against their pool alone",
         "10,000 /s",
         count,
-        lambda: float(rig.run(sys.executable, str(HERE / "pool_rate.py"), str(CALLS), "2")),
+        lambda: pool(rig),
         lambda: array_rate(rig, CALLS, NOOP),
     )
     took_ms = results_ms(rig, count * 100, NOOP)
