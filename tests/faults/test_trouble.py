@@ -13,8 +13,9 @@ from tq.core.vocabulary import Workers
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
 
-def starve(worker: WorkerProcess) -> tuple[int, int]:
+def starve(here: Town, worker: WorkerProcess) -> tuple[int, int]:
     """Leave the worker's launcher no descriptor for another process; return what it was allowed before."""
+    assert here.wait(here.submit("true")) == 0  # the launcher has what it needs for itself
     _, hard = resource.prlimit(worker.launcher, resource.RLIMIT_NOFILE)
     return resource.prlimit(worker.launcher, resource.RLIMIT_NOFILE, (4, hard))
 
@@ -33,7 +34,7 @@ def shown(here: Town, worker: WorkerProcess) -> dict[str, Any]:
 def test_others_run_it_at_once_and_neither_a_retry_nor_a_loss_is_counted(tmp_path: Path) -> None:
     with town(tmp_path) as here:
         sick = here.worker("sick", slots=1)
-        before = starve(sick)
+        before = starve(here, sick)
         job = here.submit("true", options=("--retries", "0", "--crash-limit", "1"))
         processes.until(lambda: shown(here, sick)["troubles"] >= 1, "it cannot start it")
         assert here.show(job)["state"] == "queued"
@@ -50,7 +51,7 @@ def test_others_run_it_at_once_and_neither_a_retry_nor_a_loss_is_counted(tmp_pat
 def test_where_nobody_else_is_the_task_says_why_it_waits_and_runs_once_the_trouble_is_over(tmp_path: Path) -> None:
     with town(tmp_path) as here:
         sick = here.worker("sick", slots=2)
-        before = starve(sick)
+        before = starve(here, sick)
         job = here.submit("true", options=("--retries", "0"))
         processes.until(lambda: shown(here, sick)["troubles"] >= 2, "it was tried again")
         reason = here.show(job)["reason"]
@@ -66,7 +67,7 @@ def test_where_nobody_else_is_the_task_says_why_it_waits_and_runs_once_the_troub
 def test_undrain_tries_again_at_once(tmp_path: Path) -> None:
     with town(tmp_path) as here:
         sick = here.worker("sick", slots=1)
-        before = starve(sick)
+        before = starve(here, sick)
         job = here.submit("true")
         processes.until(lambda: shown(here, sick)["troubles"] >= 4, "it rests for 8 s now")
         feed(sick, before)
