@@ -92,6 +92,7 @@ def test_the_bytes_of_a_key_are_the_format_of_the_disk() -> None:
         "meta": 16, "job": 17, "progress": 18, "task": 19, "running": 20, "again": 21, "ready": 22, "lane": 23,
         "lane_name": 24, "timer": 25, "key": 26, "dead": 27, "ended": 28, "upload": 29, "body": 30, "sweep": 31,
         "token": 32, "entries": 33, "entry_at": 34, "key_end": 35, "queue": 36, "blob_user": 37, "result": 38,
+        "named": 39,
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tq.core import tables
 from tq.core.engine.indexes import lane_of
+from tq.core.finding import number_of, rows_of
 from tq.core.job import Job, Progress
 from tq.core.live import Live
 from tq.core.placement import could_fit, places
@@ -34,14 +35,18 @@ def _findings(view: View, live: Live | None) -> Iterator[str]:
     lanes: dict[int, Counter[int]] = {}
     ready: Counter[int] = Counter()
     index_rows: Counter[str] = Counter()
+    meta = view.get(tables.META, ())
+    named_from = meta.named_from if meta is not None and meta.named_from else 1 << 63
     for key, progress in _rows(view, tables.PROGRESS):
         yield from _check_job(view, key, progress, index_rows)
+        if key[0] >= named_from:
+            yield from _check_names(view, key, index_rows)
         counts = lanes.setdefault(progress.lane, Counter())
         counts.update({state: progress.counts[state] for state in range(STATES)})
         for lane in progress.lanes:
             ready[lane] += progress.is_ready_in(lane)
     yield from _check_lanes(view, lanes, ready)
-    yield from _check_index_sizes(view, index_rows)
+    yield from _check_index_sizes(view, index_rows, named_from)
     yield from _check_keys(view)
     if live is not None:
         yield from _check_live(view, live)
@@ -149,12 +154,24 @@ def _check_lanes(view: View, lanes: dict[int, Counter[int]], ready: Counter[int]
         yield f"lane {number} has jobs and no record"
 
 
-def _check_index_sizes(view: View, expected: Counter[str]) -> Iterator[str]:
+def _check_names(view: View, key: JobKey, index_rows: Counter[str]) -> Iterator[str]:
+    """Check that a job is found by its name and tags (that nothing else is, sizes show)."""
+    job = view.get(tables.JOB, key)
+    for row in rows_of(key[0], job) if job is not None else ():
+        index_rows["named"] += 1
+        if view.get(tables.NAMED, row) is None:
+            yield f"job {key[0]} is not found by its name or a tag"
+
+
+def _check_index_sizes(view: View, expected: Counter[str], named_from: int) -> Iterator[str]:
     indexes: tuple[Table[Any], ...] = (tables.READY, tables.RUNNING, tables.AGAIN, tables.DEAD, tables.ENDED)
     for table in indexes:
         size = sum(map(len, pages(view, table)))
         if size != expected[table.name]:
             yield f"index {table.name} has {size} entries, the records want {expected[table.name]}"
+    named = sum(number_of(key) >= named_from for key, _ in _rows(view, tables.NAMED))
+    if named != expected["named"]:
+        yield f"index named has {named} entries, the records want {expected['named']}"
     retries = sum(1 for page in pages(view, tables.TIMER) for key, _ in page if key[2] == TimerKind.RETRY)
     if retries != expected["retries"]:
         yield f"there are {retries} timers of retries, the records want {expected['retries']}"

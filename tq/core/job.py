@@ -196,6 +196,7 @@ class Meta(msgspec.Struct, array_like=True, tag=1):
     next_lane: int = 1
     next_blob: int = 1
     next_sweep: int = 1
+    named_from: int = 0  # from this job on NAMED has rows; 0 = a release wrote last that knew no such table
 
 
 class Upload(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -7,6 +7,7 @@ people read. `body` and `usage` in them are opaque bytes; server/present.py open
 from typing import Any
 
 from tq.core import ids, tables
+from tq.core.finding import jobs_below
 from tq.core.job import Job, Progress, Queue
 from tq.core.live import Live, LiveWorker
 from tq.core.placement import why_nowhere
@@ -34,6 +35,7 @@ from tq.errors import BadRequest, TaskNotFound, TooLarge
 from tq.limits import page_items_max, page_keys_max, priority_max, results_bytes_max, wait_ids_max
 
 _RUNNING = frozenset((State.RUNNING,))
+_LOOK_KEYS = 10  # what a look costs at least, also where no job is left
 _RESULT_BYTES = 128  # what a result takes beside its opaque parts
 _ALIVE_FIRST = (
     State.RUNNING,
@@ -105,14 +107,13 @@ def list_page(view: View, live: Live, command: List) -> Page:
     items: list[dict[str, Any]] = []
     seen = 0
     while top > 1 and len(items) < limit and seen < page_keys_max:
-        low = max(top - 100, 1)
-        for (number, part), job in reversed(view.scan(tables.JOB, (low, 0), (top, 0), 200)):
-            seen += 1
-            if part == 0:
-                progress = view.get(tables.PROGRESS, (number, 0))
-                if progress is not None and not progress.forgetting and matches(where, wanted, job, progress):
-                    items.append({"id": str(number), "state": job_state(progress).word, **_job_part(job, progress)})
-                    items[-1]["body"] = job.body
+        jobs, low = jobs_below(view, where, top)
+        seen += max(len(jobs), _LOOK_KEYS)
+        for number, job in jobs:
+            progress = view.get(tables.PROGRESS, (number, 0))
+            if progress is not None and not progress.forgetting and matches(where, wanted, job, progress):
+                items.append({"id": str(number), "state": job_state(progress).word, **_job_part(job, progress)})
+                items[-1]["body"] = job.body
             if len(items) >= limit:
                 low = number
                 break

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from tq.core import tables
 from tq.core.engine.act import is_sweep
 from tq.core.engine.lanes import lane_name
+from tq.core.finding import rows_of
 from tq.core.job import Job, Lane, Meta, Sweep
 from tq.core.rebuild_job import JobRebuild
 from tq.core.task import STATES
@@ -132,6 +133,8 @@ class Rebuild:
         for blob in filter(None, (job.stdin, job.entries)):
             if not self._blobs.add(blob):
                 self._shared.add(blob)
+        for row in rows_of(key[0], job):
+            self._out.put(tables.NAMED, row, True)
         self.jobs.add(key[0])
         self._steady_ms = max(self._steady_ms, rebuild.steady_ms)
         self.counts["jobs"] += 1
@@ -229,5 +232,6 @@ class Rebuild:
             next_lane=max(stored.next_lane, max(self._lanes, default=0) + 1),
             next_blob=max(stored.next_blob, self._blobs.last + 1),
             next_sweep=self._last_sweep + 1,
+            named_from=1,
         )
         self._out.put(tables.META, (), known)

@@ -48,6 +48,7 @@ LAYOUT: Final[dict[str, tuple[int, str]]] = {
     "queue": (36, "state"),
     "blob_user": (37, "state"),
     "result": (38, "bodies"),
+    "named": (39, "state"),
 }
 
 # Struct codes by field name: B 8, I 32, Q 64 bits. `name` is a string and has none.
@@ -67,6 +68,8 @@ WIDTHS: Final[dict[str, str]] = {
     "piece": "I",
     "first": "I",
     "sweep": "Q",
+    "word": "Q",
+    "back": "Q",
     "lease": "Q",
     "attempt": "I",
     "sequence": "Q",

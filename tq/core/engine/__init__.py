@@ -202,6 +202,7 @@ class Turn:
             meta.next_lane,
             meta.next_blob,
             meta.next_sweep,
+            meta.named_from,
         )
 
     def _step(self, submitter: str) -> Step:

@@ -26,6 +26,7 @@ def recover(step: Step, command: Recover) -> Recovered:
     if meta is None:
         step.overlay.put(tables.META, (), Meta(command.lineage or 1))
     mine = step.meta()
+    mine.named_from = mine.named_from or mine.next_job
     mine.epoch += 1
     return Recovered(mine.lineage, mine.epoch, tuple(sorted(step.live.workers)))
 

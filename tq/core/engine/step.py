@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from tq import limits
 from tq.core import tables
 from tq.core.engine.indexes import index, unindex
+from tq.core.finding import rows_of
 from tq.core.job import Job, Lane, Meta, Progress
 from tq.core.live import LIVE_COUNT, Live
 from tq.core.task import Cause, Ending, Phase, State, Task, Trigger, transition
@@ -111,6 +112,8 @@ class Step:
         self.overlay.put(tables.JOB, key, job)
         self._jobs[key] = job
         self._progress[key] = progress
+        for row in rows_of(key[0], job):
+            self.overlay.put(tables.NAMED, row, True)
         progress.counts[progress.first] = progress.untouched = progress.size
         self.lane(progress.lane).counts[progress.first] += progress.size
 
@@ -187,6 +190,8 @@ class Step:
         counts = self.lane(progress.lane).counts
         for state, count in enumerate(progress.counts):
             counts[state] -= count
+        for row in rows_of(key[0], self.job(key)):
+            self.overlay.delete(tables.NAMED, row)
         self.overlay.delete(tables.ENDED, (progress.ended_place, key[0]))
         self.overlay.delete(tables.PROGRESS, key)
         self.overlay.delete(tables.JOB, key)

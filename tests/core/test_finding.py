@@ -1,0 +1,132 @@
+"""Jobs are found by name and tag without a walk over all others, newest first; those of older releases, too."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from tests.support.house import House
+from tq.core import invariants, tables
+from tq.core.finding import rows_of
+from tq.core.vocabulary import Cancel, Forget, List, Submit
+
+
+def found(house: House, limit: int = 100, **where: Any) -> list[int]:
+    """Return the numbers of the jobs that are listed, over all pages."""
+    numbers, page = [], ""
+    while True:
+        answer = house.do(List(limit=limit, page=page, **where))
+        numbers += [int(item["id"]) for item in answer.items]
+        page = answer.next
+        if not page:
+            return numbers
+
+
+@pytest.fixture
+def house() -> House:
+    return House()
+
+
+@pytest.mark.parametrize("limit", [1, 3, 100])
+def test_jobs_are_found_by_name_and_by_tag_newest_first(house: House, limit: int) -> None:
+    for number in range(1, 11):
+        house.submit(name="nightly" if number % 2 else "weekly", tags=("a", "b", "a") if number % 3 else ("nightly",))
+    assert found(house, limit, name="nightly") == [9, 7, 5, 3, 1]
+    assert found(house, limit, tag="a") == [10, 8, 7, 5, 4, 2, 1]
+    assert found(house, limit, tag="nightly") == [9, 6, 3]
+    assert found(house, limit, name="weekly", tag="b") == [10, 8, 4, 2]
+    assert found(house, limit, name="weekly", states=("failed",)) == []
+    assert found(house, limit, name="night") == []
+
+
+def test_a_forgotten_job_is_found_no_more_and_leaves_nothing(house: House) -> None:
+    house.submit(name="nightly", tags=("a", "b"))
+    house.submit(name="nightly")
+    house.do(Cancel(("1",)))
+    house.do(Forget(("1",)))
+    assert found(house, name="nightly") == [2]
+    assert found(house, tag="a") == []
+    assert [key[1] for key in all_rows(house)] == [(1 << 63) - 1 - 2]
+
+
+def test_a_name_that_nobody_has_is_known_at_once_among_many(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    house.turn(*[Submit("", b"body") for _ in range(500)])
+    house.submit(name="rare")
+    looks = []
+    scan = house.store.scan
+    monkeypatch.setattr(house.store, "scan", lambda *words: looks.append(words) or scan(*words))
+    assert house.do(List(name="nosuch")).items == ()
+    assert [item["id"] for item in house.do(List(name="rare", limit=1)).items] == ["501"]
+    assert not any(words[0] is tables.JOB for words in looks[: looks_of_lists(looks)])
+
+
+def looks_of_lists(looks: list[Any]) -> int:
+    """Return how many of the looks come before the invariants are checked, which walk over everything."""
+    return next((place for place, words in enumerate(looks) if words[0] is tables.PROGRESS), len(looks))
+
+
+def test_jobs_of_a_release_that_had_no_such_rows_are_found_beside_new_ones(house: House) -> None:
+    for _ in range(300):
+        house.submit()
+    for name in ("nightly", "weekly", "nightly"):
+        house.submit(name=name, tags=("t",))
+    as_of_old(house)
+    house.restart()
+    house.submit(name="nightly", tags=("t",))
+    house.do(Cancel(("303",)))
+    house.do(Forget(("303",)))
+    house.submit(name="nightly")
+    assert found(house, name="nightly") == [305, 304, 301]
+    assert found(house, tag="t", limit=1) == [304, 302, 301]
+    house.restart()
+    assert found(house, name="nightly") == [305, 304, 301]
+
+
+def test_a_job_that_lost_its_row_and_a_row_too_many_are_noticed(house: House) -> None:
+    house.submit(name="nightly")
+    (row,) = all_rows(house)
+    write(house, {tables.NAMED: {row: None}})
+    assert any("not found by its name" in finding for finding in invariants.check(house.store))
+    write(house, {tables.NAMED: {row: True, (5, row[1]): True}})
+    assert invariants.check(house.store) == ["index named has 2 entries, the records want 1"]
+
+
+def test_numbers_without_a_job_are_walked_over_in_bounded_steps(house: House) -> None:
+    """Ten million forgotten jobs are no reason to hold up a turn."""
+    house.submit()
+    meta = house.store.get(tables.META, ())
+    assert meta is not None
+    write(house, {tables.META: {(): replace(meta, next_job=10_000_000)}})
+    house.restart()
+    answer = house.do(List())
+    assert answer.items == ()
+    assert 9_000_000 < int(answer.next) < 10_000_000
+
+
+def all_rows(house: House) -> list[tuple[int, int]]:
+    return [key for key, _ in house.store.scan(tables.NAMED, (0,), (1 << 63,), 1_000)]
+
+
+def as_of_old(house: House) -> None:
+    """Make the store as a release wrote it that knew no names."""
+    meta = house.store.get(tables.META, ())
+    assert meta is not None
+    write(house, {tables.NAMED: dict.fromkeys(all_rows(house)), tables.META: {(): replace(meta, named_from=0)}})
+
+
+def write(house: House, changes: dict[Any, Any]) -> None:
+    meta = house.store.get(tables.META, ())
+    assert meta is not None
+    changed = changes.get(tables.META, {}).get((), meta)
+    changes[tables.META] = {(): replace(changed, sequence=meta.sequence + 1)}
+    house.store.write(changes, sequence=meta.sequence + 1, epoch=meta.epoch, wall_ms=meta.wall_ms)
+
+
+def test_rows_are_of_the_words_of_a_job() -> None:
+    house = House()
+    house.submit(name="a", tags=("a", "b"))
+    job = house.store.get(tables.JOB, (1, 0))
+    assert job is not None
+    rows: Iterator[tuple[int, int]] = rows_of(1, job)
+    assert len(set(rows)) == 3

@@ -1,0 +1,57 @@
+"""How jobs are found by name or tag: rows of NAMED, newest job first, written at submit and removed with the job.
+
+A row has a digest of the word, not the word: keys have a fixed width. Who reads rows compares with the job's record, so
+that digests that are alike, and rows without a job, only cost a look. Jobs below `Meta.named_from` have no rows: an
+older release made them, and they are found by walking over all of them.
+"""
+
+from collections.abc import Iterator, Sequence
+from hashlib import blake2b
+from typing import Final
+
+from tq.core import tables
+from tq.core.job import Job
+from tq.core.view import View
+from tq.core.vocabulary import Where
+
+_FIRST: Final = (1 << 63) - 1  # numbers are stored as what they lack to this: the newest stands first
+_WALK: Final = 100  # jobs, or numbers without one, in one look
+
+NamedKey = tuple[int, int]
+
+
+def rows_of(number: int, job: Job) -> Iterator[NamedKey]:
+    """Yield the keys of the rows of one job."""
+    if job.name:
+        yield _digest("name", job.name), _FIRST - number
+    for tag in dict.fromkeys(job.tags):
+        yield _digest("tag", tag), _FIRST - number
+
+
+def number_of(key: NamedKey) -> int:
+    """Return the number of the job of a row."""
+    return _FIRST - key[1]
+
+
+def jobs_below(view: View, where: Where, top: int) -> tuple[Sequence[tuple[int, Job]], int]:
+    """Return the next jobs below `top` that may match, newest first, and below which number to look on."""
+    meta = view.get(tables.META, ())
+    from_ = meta.named_from if meta is not None else 1
+    if (where.name or where.tag) and top > from_:
+        return _named(view, where, max(from_, 1), top)
+    low = max(top - _WALK, 1)
+    found = view.scan(tables.JOB, (low, 0), (top, 0), 2 * _WALK)
+    return [(number, job) for (number, part), job in reversed(found) if part == 0], low
+
+
+def _named(view: View, where: Where, from_: int, top: int) -> tuple[Sequence[tuple[int, Job]], int]:
+    word = _digest("name", where.name) if where.name else _digest("tag", where.tag)
+    found = view.scan(tables.NAMED, (word, _FIRST - top + 1), (word, _FIRST - from_ + 1), _WALK)
+    numbers = [number_of(key) for key, _ in found]
+    jobs = ((number, view.get(tables.JOB, (number, 0))) for number in numbers)
+    low = numbers[-1] if len(numbers) == _WALK else from_
+    return [(number, job) for number, job in jobs if job is not None], low
+
+
+def _digest(kind: str, word: str) -> int:
+    return int.from_bytes(blake2b(f"{kind} {word}".encode(), digest_size=8).digest()) >> 1
