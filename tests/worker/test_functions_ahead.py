@@ -102,6 +102,15 @@ def test_a_crash_is_that_of_the_call_that_crashed(link, log):
     assert runs(log) == Counter(range(1, COUNT + 1))
 
 
+def test_a_call_that_closes_what_is_not_its_own_fails_alone(link, log):
+    refs = chain(link, log, numbers(100, 222, what="close"))
+
+    until_all(link, refs)
+
+    assert {number for number, one in enumerate(refs, 1) if link.ends[one].code} == {100, 222}
+    assert runs(log) == Counter(range(1, COUNT + 1))
+
+
 def test_a_process_that_is_replaced_loses_no_call(link, log):
     refs = chain(link, log, numbers(90, 180, 181, what="leave"))
 

@@ -239,7 +239,8 @@ class Pool:
     def _take_back(self, caller: Caller, now: float) -> None:
         """See calls.py: after a Hold, what has come says which call runs."""
         self._chained.discard(caller)
-        if len(caller.queue) > 1 and caller.send(calls.encode(calls.Hold())):
+        if len(caller.queue) > 1:
+            caller.send(calls.encode(calls.Hold()))  # who is gone, or has closed its end, begins nothing more either
             self._hear(caller, now)
             self._put_back(caller, 1)
             caller.send(calls.encode(calls.Keep(caller.queue[0][0] if caller.queue else caller.count)))
