@@ -150,3 +150,13 @@ def test_a_restore_that_fails_leaves_nothing(backup: Path, tmp_path: Path, monke
             restore.restore(backup, tmp_path / "new", 1)
     assert tree(tmp_path / "new") == ["server.lock"]
     restore.restore(backup, tmp_path / "new", 1)
+
+
+def test_what_a_restore_cannot_have_made_is_never_removed(backup: Path, tmp_path: Path) -> None:
+    """Somebody's own directory may well have a folder of that name in it."""
+    (tmp_path / "home" / RESTORING).mkdir(parents=True)
+    (tmp_path / "home" / "thesis").write_text("years")
+    with pytest.raises(ConfigurationError, match="is not empty .it has thesis"):
+        restore.restore(backup, tmp_path / "home", 1)
+    assert (tmp_path / "home" / "thesis").read_text() == "years"
+    assert (tmp_path / "home" / RESTORING).is_dir()

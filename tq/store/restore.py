@@ -23,6 +23,7 @@ from tq.store.files import sync_directory
 from tq.store.lock import NAME as LOCK
 
 _PARTS: Final = ("identity", "db", "watermark", "format")  # the last one says that all are there
+_MADE: Final = (RESTORING, *_PARTS)
 
 
 def restore(backup: Path, data: Path, lineage: int, *, allow_network: bool = False) -> archive.Head:
@@ -65,11 +66,13 @@ def _fill(data: Path, backup: Path, head: archive.Head, lineage: int) -> None:
 
 def check_fresh(data: Path) -> None:
     """Raise ConfigurationError unless the directory is missing, empty, or left by a restore that was cut off."""
-    if not data.exists() or ((data / RESTORING).exists() and not (data / "format").exists()):
+    if not data.exists():
         return
     if not data.is_dir():
         raise ConfigurationError(f"{data} is no directory", hint="choose another one with --data")
-    found = sorted(path.name for path in data.iterdir() if path.name != LOCK)
+    is_cut_off = (data / RESTORING).exists() and not (data / "format").exists()
+    ours = {LOCK, *(_MADE if is_cut_off else ())}
+    found = sorted(path.name for path in data.iterdir() if path.name not in ours)
     if found:
         raise ConfigurationError(
             f"the directory {data} is not empty (it has {found[0]})",
@@ -95,9 +98,9 @@ def rename(data: Path, lineage: int) -> int:
 
 
 def _clear(data: Path) -> None:
-    """Remove what a restore that was cut off has left: everything but the lock that is held."""
-    for path in data.iterdir():
+    """Remove what a restore that was cut off has left, and nothing that it could not have made."""
+    for path in (data / name for name in _MADE):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name != LOCK:
-            path.unlink()
+        else:
+            path.unlink(missing_ok=True)
