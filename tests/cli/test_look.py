@@ -9,7 +9,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
 from tq.core import vocabulary as v
-from tq.errors import TaskNotFound
+from tq.errors import BadRequest, TaskNotFound
 
 JOB: dict[str, Any] = {
     "id": "42",
@@ -95,6 +95,23 @@ def test_ls_is_versioned_json_for_scripts(run: Run, server: FakeServer) -> None:
         ],
         "next": "7",
     }
+
+
+def test_a_json_object_of_many_pages_is_printed_page_by_page(run: Run, server: FakeServer) -> None:
+    pages = {"": v.Page((JOB, ARRAY), "2"), "2": v.Page((), "1"), "1": v.Page((JOB,))}
+    server.says[v.List] = lambda asked: pages[asked.page]
+    out = json.loads(run("ls", "-n", "0", "-o", "json").out)
+    assert ([item["id"] for item in out["items"]], out["next"]) == (["42", "43", "42"], None)
+    server.says[v.List] = lambda _: v.Page(())
+    assert run("ls", "-o", "json").out == '{"v":1,"items":[],"next":null}\n'
+
+
+def test_a_list_that_fails_at_once_prints_nothing(run: Run, server: FakeServer) -> None:
+    def refuse(_: v.List) -> v.Page:
+        raise BadRequest("that is not a page of this list")
+
+    server.says[v.List] = refuse
+    assert run("ls", "-o", "json") == (2, "", "tq: that is not a page of this list\n")
 
 
 def test_jsonl_is_one_object_a_line(run: Run, server: FakeServer) -> None:

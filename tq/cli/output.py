@@ -58,15 +58,14 @@ def print_pages(
     next_page: Callable[[], str],
     rows: Callable[[list[dict[str, Any]]], Sequence[Sequence[str]]],
 ) -> None:
-    """Print what comes in pages, each when it comes, with bounded memory; only the one object of `json` is collected.
+    """Print what comes in pages, each when it comes, with bounded memory: the one object of `json`, too.
 
     `rows` makes the table of a page; a later page's columns are at least as wide as those before it.
     """
     from tq.cli import present
 
     if context.format == "json":
-        items = [present.document(item) for page in pages for item in page]
-        print_json({"items": items, "next": next_page() or None})
+        _print_json_pages(pages, next_page)
         return
     widths: list[int] = []
     for page in pages:
@@ -76,6 +75,19 @@ def print_pages(
             widths = print_table(context, rows(page), widths)
     if context.format == "table" and not widths:
         print_table(context, rows([]))
+
+
+def _print_json_pages(pages: Iterable[list[dict[str, Any]]], next_page: Callable[[], str]) -> None:
+    """Print one object piece by piece. Nothing of it stands there before the first page; who fails leaves it open."""
+    from tq.cli import present
+
+    safe: Callable[[str], str] = escape.json if is_terminal(sys.stdout) else str
+    before = f'{{"v":{VERSION},"items":['
+    for page in pages:
+        for item in page:
+            _write(before + safe(json_text(present.document(item))), end="")
+            before = ","
+    _write(f'{before if before != "," else ""}],"next":{json_text(next_page() or None)}}}')
 
 
 def print_one(context: Context, item: dict[str, Any], lines: Iterable[tuple[str, str]]) -> None:
@@ -146,11 +158,11 @@ def json_text(value: Any) -> str:
         return json.dumps(value, separators=(",", ":"), default=str)
 
 
-def _write(line: str) -> None:
+def _write(line: str, end: str = "\n") -> None:
     try:
-        sys.stdout.write(line + "\n")
+        sys.stdout.write(line + end)
     except UnicodeEncodeError:
-        sys.stdout.write(line.encode("ascii", "backslashreplace").decode("ascii") + "\n")
+        sys.stdout.write(line.encode("ascii", "backslashreplace").decode("ascii") + end)
 
 
 def terminal_width() -> int:
