@@ -15,6 +15,13 @@ from tq.errors import TqError
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a program that died of it
 _INTERRUPTED = 130
 _INTERNAL = 70
+_IN_OTHER_WORDS = {  # than the parser's
+    "is not a valid int": "is no whole number",
+    "got unexpected extra argument(s)": "this is too much:",
+    "got unexpected extra argument": "this is too much:",
+    "missing command": "missing verb",
+    "no such command": "no such verb",
+}
 
 
 def main() -> NoReturn:
@@ -94,8 +101,20 @@ def _usage_error(error: Any) -> tuple[str, str] | None:
     hint = (
         f"did you mean {_closest(error.option_name, possibilities)}?" if possibilities else getattr(error, "hint", "")
     )
-    message = (message[:1].lower() + message[1:].rstrip(".")).replace("is not a valid int", "is no whole number")
-    return message, hint or f"see `{path} --help`"
+    message = message[:1].lower() + message[1:].rstrip(".")
+    for theirs, ours in _IN_OTHER_WORDS.items():
+        message = message.replace(theirs, ours)
+    return message, hint or _way_out(context, path)
+
+
+def _way_out(context: Any, path: str) -> str:
+    """Return what may be typed instead: the verbs of a noun, else an example and where there is more."""
+    command = context.command if context else None
+    verbs = getattr(command, "commands", None)
+    if verbs:
+        return f"one of {', '.join(verbs)}; see `{path} --help`"
+    examples = getattr(command, "examples", ())
+    return f"as in `{examples[0]}`; see `{path} --help`" if examples else f"see `{path} --help`"
 
 
 def _closest(word: str, words: Sequence[str]) -> str:

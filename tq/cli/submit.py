@@ -138,8 +138,6 @@ def _asked(
     asked, pieces = request.build(wish, context.environ)
     if old is not None:
         asked = rerun.merged(old, asked, wish, _given(ctx))
-    if ctx.params["follow"] and asked.is_array:
-        raise BadRequest("--follow shows one task", hint="use --wait, and `tq logs JOB.MEMBER`")
     return asked, pieces
 
 

@@ -39,7 +39,8 @@ def position(job_number: int, job: Job, value: int) -> int:
     """Return the position of the member that shows `value`, or raise TaskNotFound."""
     place, rest = divmod(value - job.array_first, job.array_step)
     if not job.is_array or rest or not 0 <= place < job.size:
-        raise TaskNotFound(f"there is no task {job_number}.{value}")
+        hint = f"tq ls {job_number}" if job.is_array else f"job {job_number} is one task: write {job_number}"
+        raise TaskNotFound(f"there is no task {job_number}.{value}", hint=hint)
     return place
 
 
