@@ -261,7 +261,7 @@ class TestLs:
     def terminal(self, monkeypatch: pytest.MonkeyPatch) -> Any:
         def has(columns: int) -> None:
             monkeypatch.setattr(ls, "is_terminal", lambda _: True)
-            monkeypatch.setattr(output, "_terminal_width", lambda: columns)
+            monkeypatch.setattr(output, "terminal_width", lambda: columns)
 
         return has
 
