@@ -200,6 +200,15 @@ def test_a_handback_is_uncharged_and_is_not_claimable(house):
     assert (again.attempt, house.task(number).losses, house.task(number).history) == (2, 0, ())
 
 
+def test_what_is_handed_back_with_a_dead_launcher_may_have_run_and_stays_in_the_history_uncharged(house):
+    number, ref = _running(house)
+    house.do(Handback(5, 1, 1, (ref,), int(Cause.LOST)))
+    (again,) = house.starts()
+    task = house.task(number)
+    assert (again.attempt, task.losses) == (2, 0)
+    assert [(entry.attempt, entry.cause, entry.charged) for entry in task.history] == [(1, Cause.LOST, False)]
+
+
 def test_a_successor_on_the_state_directory_speaks_for_its_predecessor(house):
     number, ref = _running(house)
     house.join(worker=6, session=1, held=held(ref, phase=Phase.ENDED), predecessors=(5,))

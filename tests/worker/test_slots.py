@@ -205,7 +205,7 @@ def test_a_dead_launcher_loses_what_started_and_the_oldest_assigned_one_for_each
     slots.receive(m.StopAttempts((ref(1, 1),), Cause.CANCELLED))
     report, handback = said(slots.launcher_died())
     assert {(one.attempt.member, one.cause) for one in report.ends} == {(member, Cause.LOST) for member in range(4)}
-    assert handback == m.HandedBack(handback.delivery, (ref(1, 4),), Cause.NONE)
+    assert handback == m.HandedBack(handback.delivery, (ref(1, 4),), Cause.LOST)
 
 
 def test_a_dead_launcher_changes_nothing_about_what_it_had_not_got() -> None:

@@ -333,7 +333,7 @@ class Report(Word, frozen=True, tag=True):
 
 
 class Handback(Word, frozen=True, tag=True):
-    """Attempts returned without having run (or, when `stopped`, run and stopped by a drain), uncharged."""
+    """Attempts returned uncharged: without having run, stopped by a drain or a cut, or LOST with their launcher."""
 
     worker: int
     session: int

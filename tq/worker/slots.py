@@ -233,16 +233,18 @@ class Slots:
         return self.outbox.hand_back(live, cause) if live else []
 
     def launcher_died(self, cause: int = Cause.LOST) -> list[Instruction]:
-        """Report what may have started with `cause` (DRAIN: hand it back); the rest goes back as it came.
+        """Report what may have been running with `cause` (DRAIN: hand it back); the rest goes back uncharged.
 
-        As at the server: what started, and the oldest assigned ones, as many as there are slots. Call it once no
-        process of the attempts is alive. What waits for its input stays.
+        As at the server: what started, and the oldest assigned ones, as many as there are slots. Of the rest some may
+        have run and ended unheard, so it goes back as LOST. Call it once no process of the attempts is alive. What
+        waits for its input stays.
         """
         there = [ref for ref, phase in self.held.items() if phase is not Phase.ENDED and ref not in self.inputs]
         assigned = [ref for ref in there if self.held[ref] is Phase.ASSIGNED]
         untouched = set(assigned[self.capacity.slots :])
         done = self.ended(tuple(End(ref, cause, 0, 0) for ref in there if ref not in untouched))
-        return done + self.recalled(tuple(ref for ref in assigned if ref in untouched))
+        rest = tuple(ref for ref in assigned if ref in untouched)
+        return done + self.recalled(rest, Cause.LOST if cause == Cause.LOST else Cause.NONE)
 
     # ------------------------------------------------------------ the worker's own wishes
 

@@ -95,7 +95,7 @@ def _check_fails(step: Step, key: TaskKey) -> None:
 
 
 def handback(step: Step, command: Handback) -> None:
-    """Take attempts back, uncharged: those that have not run, and those that a drain or a cut has stopped."""
+    """Take attempts back, uncharged: those that have not run, that a drain or a cut has stopped, or may have ended."""
     if not is_current_session(step, command.worker, command.session):
         return
     if command.cause == Cause.WORKER_TROUBLE:
@@ -104,7 +104,9 @@ def handback(step: Step, command: Handback) -> None:
         task = current_task(step, ref, command.worker, Phase.ASSIGNED)
         if task is not None:
             # What could not be started has not run: a try each minute would push all else out of a short history.
-            has_run = task.phase in (Phase.STARTED, Phase.STOPPING) and command.cause in _STOPPED
+            # What stood in a launcher that died may have run and ended unheard.
+            is_lost = command.cause == Cause.LOST
+            has_run = is_lost or (task.phase in (Phase.STARTED, Phase.STOPPING) and command.cause in _STOPPED)
             give_back(step, ref.task, task, cause_of(command.cause) if has_run else Cause.NONE)
     step.effects.append(Acknowledge(command.worker, command.session, command.delivery))
 
