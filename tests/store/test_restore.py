@@ -156,7 +156,7 @@ def test_what_a_restore_cannot_have_made_is_never_removed(backup: Path, tmp_path
     """Somebody's own directory may well have a folder of that name in it."""
     (tmp_path / "home" / RESTORING).mkdir(parents=True)
     (tmp_path / "home" / "thesis").write_text("years")
-    with pytest.raises(ConfigurationError, match="is not empty .it has thesis"):
+    with pytest.raises(ConfigurationError, match=r"is not empty \(it has thesis"):
         restore.restore(backup, tmp_path / "home", 1)
     assert (tmp_path / "home" / "thesis").read_text() == "years"
     assert (tmp_path / "home" / RESTORING).is_dir()
