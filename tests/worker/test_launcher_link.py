@@ -74,10 +74,10 @@ async def test_a_launcher_that_answers_no_ping_is_killed(monkeypatch: pytest.Mon
 async def test_a_launcher_is_not_deaf_because_nobody_listens_to_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(launcher_link, "_TICK_S", 0.01)
+    monkeypatch.setattr(launcher_link, "_TICK_S", 0.1)
     async with open_launcher(tmp_path) as launcher:
         for _ in range(3 * launcher_link._deaf_ticks):
-            await trio.sleep(0.01)  # a tick: we read nothing, so its Pongs wait
+            await trio.sleep(0.1)  # a tick: we read nothing, so its Pongs wait
         launcher.send(frames.Slots(1))
         launcher.send(spawn("true"))
         assert isinstance(await answer(launcher), frames.Ended)

@@ -21,7 +21,7 @@ from tq.worker.frames import Output, Spawn
 from tq.worker.output import Stream, dropped_bytes
 from tq.worker.program import Program
 from tq.worker.scratch import Place
-from tq.worker.spawn import Files
+from tq.worker.spawn import PIPES, Files
 from tq.worker.stored import StoredInput
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ class Attempt:
         """Return the files that take its output. What is written there stays when it is tried again."""
         stdout, stderr = self.order.program.outputs
         if not (stdout or stderr):
-            return Files()
+            return PIPES
         _, task, attempt = self.cookie
         names = {b"j": b"%d" % self.ref.job, b"t": task, b"a": b"%d" % self.value, b"n": attempt}
         return Files(expand(stdout, names), expand(stderr, names), self.ref.attempt == 1)

@@ -29,7 +29,7 @@ from typing import Final
 
 from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef
-from tq.worker import containment, frames, functions, returned, scratch
+from tq.worker import containment, frames, functions, returned
 from tq.worker.attempt import Attempt, Order, Phase
 from tq.worker.capture import Capture
 from tq.worker.cgroups import Cgroups
@@ -287,7 +287,8 @@ class Launcher:
         """Start the process of an attempt, with a place to write to. Raises what `Spawner.start` does."""
         program = attempt.order.program
         attempt.place = self._scratch.place(has_directory=program.has_tmpdir)
-        environment = attempt.order.environment(attempt.ref, attempt.value, attempt.entry) | attempt.place.names()
+        environment = attempt.order.environment(attempt.ref, attempt.value, attempt.entry)
+        attempt.place.tell(environment)
         if program.time_limit_s:
             environment[b"TQ_DEADLINE"] = b"%d" % (time.time() + program.time_limit_s)
         argv = program.arguments(attempt.value, attempt.entry)
@@ -321,12 +322,12 @@ class Launcher:
     def _leave(self, attempt: Attempt, place: Place) -> None:
         """Take what a success returned, and clear its place. A tree is the worker's to remove: that takes long."""
         attempt.place = None
-        if attempt.has_succeeded:
+        if place.has_result and attempt.has_succeeded:
             try:
                 attempt.returned = returned.read(place.result)
             except returned.BadResult as error:  # whoever waits for the value must hear of it
                 attempt.fail(Cause.BAD_RESULT, attempt.code, str(error))
-        if (left := scratch.clear(place)) is not None:
+        if (left := place.clear()) is not None:
             self._reports.send(frames.Left(left))
 
     def _drop_started(self, attempt: Attempt) -> None:

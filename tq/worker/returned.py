@@ -22,13 +22,11 @@ class BadResult(Exception):
 
 
 def read(path: bytes) -> bytes:
-    """Return what the file at `path` says as CBOR, b"" if there is no file. Raises BadResult."""
+    """Return what the file at `path` says as CBOR. Raises BadResult."""
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):  # opening a device may do something
             raise BadResult("TQ_RESULT is no regular file")
         text = _read(path)
-    except FileNotFoundError:
-        return b""
     except OSError as error:
         raise BadResult(f"TQ_RESULT cannot be read: {error.strerror}") from error
     if len(text) > result_bytes_max:

@@ -43,11 +43,33 @@ class Place(NamedTuple):
     result: bytes
     directory: Made | None
 
-    def names(self) -> dict[bytes, bytes]:
-        """Return the variables that say so to the attempt."""
-        if self.directory is None:
-            return {b"TQ_RESULT": self.result}
-        return {b"TQ_RESULT": self.result, b"TQ_TMPDIR": self.directory.path}
+    def tell(self, environment: dict[bytes, bytes]) -> None:
+        """Set the variables that say so to the attempt."""
+        environment[b"TQ_RESULT"] = self.result
+        if self.directory is not None:
+            environment[b"TQ_TMPDIR"] = self.directory.path
+
+    @property
+    def has_result(self) -> bool:
+        """Whether something is where the result may be. Most have none, and an exception costs four times as much."""
+        return os.access(self.result, os.F_OK, follow_symlinks=False)
+
+    def clear(self) -> Made | None:
+        """Take away the result, and the directory if that is empty. Return one that `remove` must see to.
+
+        Cheap enough for a launcher's loop: neither looks into anything.
+        """
+        if self.has_result:
+            with suppress(OSError):  # what is no file goes with the launcher's directory
+                os.unlink(self.result)
+        if self.directory is not None:
+            try:
+                os.rmdir(self.directory.path)
+            except FileNotFoundError:
+                pass
+            except OSError:
+                return self.directory
+        return None
 
 
 class Scratch:
@@ -68,23 +90,6 @@ def _make(path: bytes) -> Made:
     os.mkdir(path, _MODE)
     found = os.lstat(path)
     return Made(path, found.st_dev, found.st_ino)
-
-
-def clear(place: Place) -> Made | None:
-    """Take away an attempt's result and its directory if that is empty. Return a directory that `remove` must see to.
-
-    Cheap enough for a launcher's loop: neither looks into anything.
-    """
-    with suppress(OSError):  # most wrote none; what is no file goes with the launcher's directory
-        os.unlink(place.result)
-    if place.directory is not None:
-        try:
-            os.rmdir(place.directory.path)
-        except FileNotFoundError:
-            pass
-        except OSError:
-            return place.directory
-    return None
 
 
 def make_root(home: Path) -> Made:

@@ -51,7 +51,7 @@ class Files(NamedTuple):
     is_first: bool = False
 
 
-_PIPES: Final = Files()
+PIPES: Final = Files()
 
 
 class Spawned(NamedTuple):
@@ -87,7 +87,7 @@ class Spawner:
         argv: list[bytes],
         environment: dict[bytes, bytes],
         stdin: Source | None,
-        files: Files = _PIPES,
+        files: Files = PIPES,
     ) -> Spawned:
         """Start `program` with these arguments as the leader of a session of its own.
 
