@@ -52,6 +52,14 @@ def test_what_became_of_what_is_said(run: Run, server: FakeServer, verb: list[st
     assert run(*verb, "-q", "42") == (0, "", "")
 
 
+def test_of_what_was_not_looked_at_yet_nothing_is_claimed(run: Run, server: FakeServer) -> None:
+    server.says[v.Cancel] = lambda _: v.Acted(0, sweeping=True)
+    rest = "nothing to cancel among the oldest jobs"
+    assert run("cancel", "42").err == f"tq: {rest}; the rest goes on in the background\n"
+    said = f"tq: dry run, nothing is done: {rest}; it looked at the oldest jobs alone\n"
+    assert run("cancel", "--dry-run", "42").err == said
+
+
 @pytest.mark.parametrize("verb, kind, said", VERBS)
 def test_scripts_get_one_versioned_object(run: Run, server: FakeServer, verb: list[str], kind: Any, said: str) -> None:
     server.says[kind] = lambda _: v.Acted(3, 1, 2, sweeping=True)

@@ -100,7 +100,7 @@ def test_a_paused_queue_starts_nothing_and_says_so(tq: Tq) -> None:
     job = submit(tq, "--queue", "builds", "--", "true")
     assert "queue builds is paused" in tq("show", job)[1]
     shown = {item["id"]: item for item in json.loads(tq("queue", "ls", "-o", "json")[1])["items"]}
-    assert shown["builds"] == {"id": "builds", "paused": True, "max": 0, "counts": {"queued": 1}}
+    assert shown["builds"] == {"id": "builds", "paused": True, "max": 0, "retries": -1, "counts": {"queued": 1}}
     assert tq("cancel", "--queue", "builds") == (0, "", "tq: 1 cancelled\n")
     assert tq("queue", "resume", "builds")[0] == 0
 

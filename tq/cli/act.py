@@ -260,9 +260,11 @@ def _say(context: Context, deed: Deed, total: "v.Acted", *, dry_run: bool) -> No
         )
         return
     parts = ((total.done, deed.done), (total.stopping, deed.stopping), (total.unchanged, deed.unchanged))
-    text = ", ".join(f"{count} {what}" for count, what in parts if count and what) or f"nothing to {deed.word}"
+    nothing = f"nothing to {deed.word}" + (" among the oldest jobs" if total.sweeping else "")
+    text = ", ".join(f"{count} {what}" for count, what in parts if count and what) or nothing
     if dry_run:
-        context.talk(f"tq: dry run, nothing is done: {text}" + (", and more" if total.sweeping else ""))
+        rest = "; it looked at the oldest jobs alone" if total.sweeping else ""
+        context.talk(f"tq: dry run, nothing is done: {text}{rest}")
     else:
         context.talk(f"tq: {text}" + ("; the rest goes on in the background" if total.sweeping else ""))
 
