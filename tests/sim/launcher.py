@@ -12,6 +12,7 @@ from tests.sim.profiles import BAD, BOUND, LONG, MIXED, POISON, SHORT
 from tests.sim.world import MS, SECOND, Process, World
 from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef, Capacity, End
+from tq.wire.codec import dumps
 from tq.worker import frames
 from tq.worker.attempt import Phase
 from tq.worker.lanes import Lanes
@@ -256,9 +257,16 @@ class Launcher(Process):
             text = b"out of %d.%d/%d" % (ref.job, ref.member, ref.attempt)
             self.ledger.written[ref] = text
             self._outputs.append(frames.Output(ref, 1, 0, text))
+        value = b""
+        if self.world.chance(0.15):
+            value = self.ledger.values[ref] = dumps(f"{ref.job}.{ref.member}/{ref.attempt} " * self._value_words())
         cause = attempt.cause or (Cause.EXIT if code >= 0 else Cause.SIGNAL)
-        self._report(End(ref, cause, code, max(run_us, 1)))
+        self._report(End(ref, cause, code, max(run_us, 1), b"", value))
         self._start()
+
+    def _value_words(self) -> int:
+        """Return how long a value is: some fit into the task's record, some do not."""
+        return self.world.dice.choice((1, 10, 400))
 
     def _release(self, attempt: Attempt) -> None:
         attempt.phase = Phase.ENDED

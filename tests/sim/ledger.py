@@ -52,6 +52,7 @@ class Ledger:
         self.running: dict[TaskKey, AttemptRef] = {}  # physically, the newest
         self.ended: dict[AttemptRef, int] = {}  # physically: the exit code
         self.written: dict[AttemptRef, bytes] = {}  # what it wrote to its stdout
+        self.values: dict[AttemptRef, bytes] = {}  # what it returned
         self.lost: set[tuple[TaskKey, int]] = set()  # attempts that the store called lost
         self.cancelled: dict[int, bool] = {}  # jobs whose cancel was answered; False again by a retry
         self.steady_ms: dict[str, int] = {}  # of the last turn
@@ -201,6 +202,8 @@ class Ledger:
         if after.cause is Cause.LOST:
             self.lost.add((key, after.attempt))
             return
+        if after.state is State.SUCCEEDED and after.value_bytes != len(self.values.get(ref, b"")):
+            raise self.world.violated(f"{ref} returned {self.values.get(ref, b'')!r}, and is {after}")
         is_an_exit = after.state is State.DEAD and after.cause in (Cause.EXIT, Cause.SIGNAL)
         if (after.state is State.SUCCEEDED or is_an_exit) and self.ended.get(ref) != after.code:
             raise self.world.violated(f"{ref} ended {after.state.name} {after.code}, really {self.ended.get(ref)}")
@@ -288,6 +291,9 @@ class Ledger:
             if stored != task:
                 raise self.world.violated(f"{key}: written {task}, stored {stored}")
             ref = AttemptRef(*key, task.attempt, task.lease)
+            value = store.get(tables.RESULT, key) if task.value_bytes > len(task.value) else task.value
+            if task.state is State.SUCCEEDED and value != self.values.get(ref, b""):
+                raise self.world.violated(f"{ref} returned {self.values.get(ref)!r}, the store has {value!r}")
             text = self.written.get(ref)
             has_reported = task.phase is Phase.ENDED and task.run_us > 0 and self.ended.get(ref) == task.code
             if text and has_reported:

@@ -79,7 +79,11 @@ class Script:
         name = dice.choice(self._queues)
         if dice.random() < 0.6:
             return [v.SetQueue(name, paused=False, max=0)]
-        return [dice.choice((v.SetQueue(name, paused=True), v.SetQueue(name, max=dice.randint(1, 3))))]
+        return [
+            dice.choice(
+                (v.SetQueue(name, paused=True), v.SetQueue(name, max=dice.randint(1, 3)), v.SetQueue(name, retries=1))
+            )
+        ]
 
     def again(self, request: v.Submit) -> v.Submit:
         """Return the submit that repeats a request that was read back."""
@@ -134,7 +138,7 @@ class Script:
             priority=dice.choice((0, 0, 0, 10, -10, 100)),
             demand=IMPOSSIBLE if dice.random() < 0.01 else dice.choice(self._demands),
             crash_limit=dice.choice((1, 2, 3) if profile == POISON else (0, 1, 2, 3, 3)),
-            retries=dice.choice((0, 1, 3)),
+            retries=dice.choice((-1, 0, 1, 3)),
             backoff_ms=dice.choice(BACKOFFS),
             retry_on=dice.choice(((), (), (1, 127))),
             no_retry_on=dice.choice(((), (), (2, 75))),

@@ -45,6 +45,8 @@ class Verbs:
         fields: dict[str, Any] = {"dry_run": dice.random() < 0.15}
         if verb is v.Retry:
             fields["force"] = dice.random() < 0.3
+        if verb is v.Cancel:
+            fields["signal"] = dice.choice((0, 0, 2, 15))
         if verb is v.SetPriority:
             fields["priority"] = dice.choice((-100, -10, 0, 10, 100))
         share = dice.random()
