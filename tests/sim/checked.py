@@ -26,6 +26,7 @@ from tq.core.vocabulary import (
     Handback,
     Report,
     Retain,
+    Retry,
     Started,
     Times,
     WorkerLost,
@@ -167,6 +168,9 @@ class CheckedTurn(Turn):
         if bool(sweeps) is not answer.sweeping:
             raise self._violated(f"{command} has begun the sweeps {sweeps}, and answered {answer}")
         self._engine.promises.given(command, subjects, sweeps, self._overlay)
+        if isinstance(command, Retry):
+            ended = (subject for subject, was in subjects.items() if subject[1] != WHOLE and was.state.is_terminal)
+            ledger.retried.update((job, 0, member) for job, member in ended)
         if isinstance(command, Cancel) and command.ids and command.where is None:
             for job, member in subjects:
                 if member == WHOLE:

@@ -20,6 +20,7 @@ from tq.worker.lanes import Lanes
 PIPE_US: Final = 30
 STARTED_US: Final = 20 * MS
 KILL_AFTER_US: Final = 4 * SECOND
+WORDS: Final = (1, 10, 400)  # of what a task returns: some fits into its record, some does not
 INPUT: Final = b"what the task reads"  # of every task that has a large input
 
 
@@ -259,14 +260,12 @@ class Launcher(Process):
             self._outputs.append(frames.Output(ref, 1, 0, text))
         value = b""
         if self.world.chance(0.15):
-            value = self.ledger.values[ref] = dumps(f"{ref.job}.{ref.member}/{ref.attempt} " * self._value_words())
+            value = self.ledger.values[ref] = dumps(
+                f"{ref.job}.{ref.member}/{ref.attempt} " * self.world.dice.choice(WORDS)
+            )
         cause = attempt.cause or (Cause.EXIT if code >= 0 else Cause.SIGNAL)
         self._report(End(ref, cause, code, max(run_us, 1), b"", value))
         self._start()
-
-    def _value_words(self) -> int:
-        """Return how long a value is: some fit into the task's record, some do not."""
-        return self.world.dice.choice((1, 10, 400))
 
     def _release(self, attempt: Attempt) -> None:
         attempt.phase = Phase.ENDED

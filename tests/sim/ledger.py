@@ -57,6 +57,7 @@ class Ledger:
         self.cancelled: dict[int, bool] = {}  # jobs whose cancel was answered; False again by a retry
         self.steady_ms: dict[str, int] = {}  # of the last turn
         self.frozen: Callable[[AttemptRef], bool] = lambda _: False  # whether nobody could have stopped its process
+        self.retried: set[TaskKey] = set()  # what had ended when a command of this turn retried it
         self._policy = Policy(world, self.ended)
         self._open: list[tuple[dict, object, object]] = []
         self._undo: list[tuple[int, list[tuple[dict, object, object]]]] = []
@@ -100,6 +101,7 @@ class Ledger:
         self.put(self.steady_ms, "last", steady_ms)
         self._undo.append((finished.sequence, self._open))
         self._open = []
+        self.retried.clear()
 
     def flushed(self, sequence: int) -> None:
         """What is on disk cannot be taken back any more."""
@@ -191,7 +193,8 @@ class Ledger:
         self.put(self.cancelled, key[0], False)
         first = self.progress[key[:2]].first
         state, rounds = (before.state, before.round) if before else (first, 1)
-        if after.round != rounds + 1 or not (state.is_terminal or first.is_terminal):
+        may_retry = state.is_terminal or first.is_terminal or key in self.retried
+        if after.round != rounds + 1 or not may_retry:
             raise self.world.violated(f"{key} went from {before} to {after}, not by a retry")
         if after.attempt == (before.attempt if before else 0) and (after.failures or after.losses):
             raise self.world.violated(f"{key} begins round {after.round} with {after}")
