@@ -4,7 +4,6 @@ Built from the store at the start and folded from the changes of each finished c
 handlers never touch it. What a handler wants changed here goes through the `LIVE_*` tables, which are not written.
 """
 
-from statistics import median_low
 from typing import Any, Final
 
 import msgspec
@@ -299,4 +298,9 @@ class Live:
         elif len(runs) > 32 and len(runs) % 16:
             return
         if len(runs) >= prefetch_runs_min:
-            self.depths[lane] = max(1, min(prefetch_max, prefetch_ms * 1_000 // median_low(runs)))
+            self.depths[lane] = max(1, min(prefetch_max, prefetch_ms * 1_000 // _median(runs)))
+
+
+def _median(runs: list[int]) -> int:
+    """Return the lower median; `statistics` would cost every launcher its import."""
+    return sorted(runs)[(len(runs) - 1) // 2]
