@@ -1,23 +1,17 @@
 """`tq dlq`: the dead letter queue: tasks that gave up, why, and what to do with them."""
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tq.cli import options
 from tq.cli.act import Deed, DryRun, Wish, Words, Yes, act
 from tq.cli.context import Context
+from tq.cli.pages import Pages
 from tq.cli.verb import Noun, Verb
 from tq.errors import BadRequest, TaskNotFound
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from tq.client.blocking import Client
-    from tq.core import vocabulary as v
-
-_PAGE_ITEMS = 200
 _STATES = ("dead",)
 
 OfCause = Annotated[
@@ -41,39 +35,12 @@ def ls(
     from tq.cli import output
     from tq.core import vocabulary as v
 
-    if limit < 0:
-        raise BadRequest(f"-n {limit} must not be negative", hint="0 lists all")
     context: Context = ctx.obj
     with context.client() as client:
-        pages = _Letters(client, v.Where((), queue, tag, name, cause), limit, page)
+        where = v.Where((), queue, tag, name, cause)
+        pages = Pages(lambda items, next_page: client.ask(v.DeadLetters(where, items, next_page)), limit, page)
         output.print_pages(context, pages, lambda: pages.next, rows)
-    if pages.next and context.format == "table":
-        context.talk(f"tq: there are more; see them with -n {limit * 2} or -n 0")
-
-
-class _Letters:
-    """Dead letters page by page, as the server has them; `next` is where the list goes on, "" when it ends."""
-
-    def __init__(self, client: "Client", where: "v.Where", limit: int, page: str) -> None:
-        self.next = page
-        self._client = client
-        self._where = where
-        self._limit = limit
-
-    def __iter__(self) -> "Iterator[list[dict[str, Any]]]":
-        from tq.core import vocabulary as v
-
-        count = 0
-        while True:
-            wanted = min(self._limit - count, _PAGE_ITEMS) if self._limit else _PAGE_ITEMS
-            answer = self._client.ask(v.DeadLetters(self._where, wanted, self.next))
-            assert isinstance(answer, v.Page)
-            count += len(answer.items)
-            self.next = answer.next
-            if answer.items:
-                yield list(answer.items)
-            if not self.next or (self._limit and count >= self._limit):
-                return
+    pages.say_rest(context)
 
 
 def rows(items: list[dict[str, Any]]) -> list[list[str]]:

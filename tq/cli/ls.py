@@ -2,21 +2,18 @@
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tq.cli import options
 from tq.cli.context import Context, is_terminal
+from tq.cli.pages import Pages
 from tq.cli.verb import Verb
 from tq.errors import BadRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tq.client.blocking import Client
-
-_PAGE_ITEMS = 250
 
 
 def ls(
@@ -36,62 +33,26 @@ def ls(
 ) -> None:
     """List jobs, newest first, or the tasks of a job."""
     from tq.cli import output, selectors, values
+    from tq.core import vocabulary as v
 
-    if limit < 0:
-        raise BadRequest(f"-n {limit} must not be negative", hint="0 lists all")
     if job and (queue or tag or name or since):
         raise BadRequest("the tasks of one job are chosen by --state alone", hint=f"tq ls {job} --state failed")
     oldest_ms = time.time() * 1_000 - values.duration_ms(since) if since else 0.0
     context: Context = ctx.obj
     with context.client() as client:
         parent = selectors.single(client, job) if job else ""
-        wish = _Wish(parent, values.states(state), queue, tag, name, limit, oldest_ms)
-        pages = _Pages(client, wish, page)
+        where = (parent, values.states(state), queue, tag, name)
+        pages = Pages(
+            lambda items, next_page: client.ask(v.List(*where, items, next_page)),
+            limit,
+            page,
+            # Newest first: behind one that is too old are only older ones.
+            lambda item: bool(parent) or item.get("submitted_ms", 0) >= oldest_ms,
+        )
         output.print_pages(context, pages, lambda: pages.next, task_rows if parent else job_rows)
         if context.format == "table":
             _foot(context, client, parent)
-    if pages.next and context.format == "table":
-        context.talk(f"tq: there are more; see them with -n {limit * 2} or -n 0")
-
-
-class _Wish(NamedTuple):
-    """What is to be listed."""
-
-    parent: str
-    states: tuple[str, ...]
-    queue: str
-    tag: str
-    name: str
-    limit: int
-    oldest_ms: float
-
-
-class _Pages:
-    """Documents page by page, as the server has them; `next` is where the list goes on, "" when it ends."""
-
-    def __init__(self, client: "Client", wish: _Wish, page: str) -> None:
-        self.next = page
-        self._client = client
-        self._wish = wish
-
-    def __iter__(self) -> "Iterator[list[dict[str, Any]]]":
-        from tq.core import vocabulary as v
-
-        wish, count = self._wish, 0
-        while True:
-            wanted = min(wish.limit - count, _PAGE_ITEMS) if wish.limit else _PAGE_ITEMS
-            answer = self._client.ask(
-                v.List(wish.parent, wish.states, wish.queue, wish.tag, wish.name, wanted, self.next)
-            )
-            assert isinstance(answer, v.Page)
-            young = [item for item in answer.items if wish.parent or item.get("submitted_ms", 0) >= wish.oldest_ms]
-            count += len(young)
-            # Newest first: behind one that is too old are only older ones.
-            self.next = answer.next if len(young) == len(answer.items) else ""
-            if young:
-                yield young
-            if not self.next or (wish.limit and count >= wish.limit):
-                return
+    pages.say_rest(context)
 
 
 def _foot(context: Context, client: "Client", parent: str) -> None:

@@ -1,0 +1,56 @@
+"""A list that the server answers page by page, to be shown as it comes."""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from tq.errors import BadRequest
+
+if TYPE_CHECKING:
+    from tq.cli.context import Context
+    from tq.core import vocabulary as v
+
+_PAGE_ITEMS = 250
+
+Items = list[dict[str, Any]]
+
+
+class Pages:
+    """Documents page by page, at most `limit` (0 = all); `next` is where the list goes on, "" when it ends.
+
+    `ask` gets how many are wanted, and the page. `wanted` may leave some out; it ends the list where it leaves out any.
+    """
+
+    def __init__(
+        self,
+        ask: "Callable[[int, str], v.Answer]",
+        limit: int,
+        page: str,
+        wanted: Callable[[dict[str, Any]], bool] = lambda _: True,
+    ) -> None:
+        if limit < 0:
+            raise BadRequest(f"-n {limit} must not be negative", hint="0 lists all")
+        self.next = page
+        self._ask = ask
+        self._limit = limit
+        self._wanted = wanted
+
+    def __iter__(self) -> Iterator[Items]:
+        from tq.core import vocabulary as v
+
+        count = 0
+        while True:
+            items = min(self._limit - count, _PAGE_ITEMS) if self._limit else _PAGE_ITEMS
+            answer = self._ask(items, self.next)
+            assert isinstance(answer, v.Page)
+            kept = [item for item in answer.items if self._wanted(item)]
+            count += len(kept)
+            self.next = answer.next if len(kept) == len(answer.items) else ""
+            if kept:
+                yield kept
+            if not self.next or (self._limit and count >= self._limit):
+                return
+
+    def say_rest(self, context: "Context") -> None:
+        """Say under a table that there is more."""
+        if self.next and context.format == "table":
+            context.talk(f"tq: there are more; see them with -n {self._limit * 2} or -n 0")
