@@ -12,7 +12,7 @@ from tests.tidy.tree import ROOT
 from tq.worker.session import Session
 
 
-@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("seed", range(1, 4))
 def test_real_sessions_keep_every_promise_under_faults(seed: int) -> None:
     played = play_seed(seed)
 
@@ -53,6 +53,7 @@ def never_give_up_on_a_silent_server(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Session, "_beat", beat)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [never_give_up_on_a_silent_server], ids=lambda broken: broken.__name__)
 def test_a_broken_session_is_caught(broken, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(monkeypatch)
