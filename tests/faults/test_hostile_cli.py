@@ -215,7 +215,9 @@ def test_who_passes_by_the_programs_checks_is_refused_by_the_server(here: Town) 
 def test_an_id_that_is_unknown_or_no_id_is_an_error_in_a_line_or_two(here: Town, text: str, status: int) -> None:
     for verb in ("show", "logs", "wait", "cancel"):
         done = here.tq(verb, "--", text)
-        assert (done.status, done.out) == (status, ""), (verb, done)
+        # A status of 1 from `wait` would be a task's.
+        expected = 125 if (verb, status) == ("wait", 1) else status
+        assert (done.status, done.out) == (expected, ""), (verb, done)
         assert "Traceback" not in done.err
         assert "\x1b" not in done.err
         assert len(done.err) < 1_000
@@ -403,7 +405,8 @@ def test_submits_go_on_beside_300_idle_sockets_and_garbage(here: Town) -> None:
         assert here.wait(*known) == 0
     grown_kib = processes.rss_kib(here.server.process.pid) - memory_kib
     assert grown_kib < 50_000
-    assert "Traceback" not in here.server.log()
+    log = here.server.log()
+    assert "Traceback" not in log, log[log.find("Traceback") :][:3_000]
 
 
 # ---------------------------------------------------------------- the disk

@@ -56,7 +56,9 @@ class FailedItself(TqError):
 
 def _ends_as_task(ctx: Any) -> bool:
     """Whether this call ends with the code of a task."""
-    return ctx.info_name in {"run", "wait"} or bool(ctx.params.get("wait") or ctx.params.get("follow"))
+    if ctx.info_name == "submit":
+        return bool(ctx.params.get("wait") or ctx.params.get("follow"))
+    return ctx.info_name in {"run", "wait"}
 
 
 def refuse_nothing(option: str, value: Any) -> None:
