@@ -292,3 +292,14 @@ class TestCancel:
         house.do(Cancel((str(number),)))
         answer = house.join(held=held(ref))
         assert answer.stop == ((ref, int(Cause.CANCELLED)),)
+
+
+def test_what_a_worker_still_runs_of_a_task_that_has_ended_here_is_stopped(house):
+    number, ref = _running(house)
+    house.do(WorkerLost(5, 1))
+    house.do(Cancel((str(number),)))
+    assert house.task(number).state is State.CANCELLED
+
+    joined = house.join(session=2, held=held(ref, phase=Phase.STARTED))
+    assert [stopped for stopped, _ in joined.stop] == [ref]
+    assert joined.settled == ()

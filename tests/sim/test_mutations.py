@@ -151,19 +151,6 @@ def take_any_piece_of_an_input(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Hands, "take_blob", take_blob)
 
 
-def leave_alone_what_lives_and_has_ended_here(patch: pytest.MonkeyPatch) -> None:
-    keep = join._keep
-
-    def lax(step, worker, held, stop, settled):
-        is_kept = keep(step, worker, held, stop, settled)
-        task = step.task(held.attempt.task)
-        if not is_kept and task is not None and task.lease == held.attempt.lease:
-            stop[:] = [one for one in stop if one[0] != held.attempt]
-        return is_kept
-
-    patch.setattr(join, "_keep", lax)
-
-
 def miss_a_change(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Watch, "changed", lambda self, job: None)
 
@@ -182,10 +169,7 @@ BREAKS: tuple[Break, ...] = (
     drop_output_of_what_ended_before_the_cut,
     miss_a_change,
 )
-RARE: tuple[Break, ...] = (
-    take_any_piece_of_an_input,
-    leave_alone_what_lives_and_has_ended_here,
-)
+RARE: tuple[Break, ...] = (take_any_piece_of_an_input,)
 
 
 def hold_only_what_is_untouched(patch: pytest.MonkeyPatch) -> None:
