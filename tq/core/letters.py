@@ -2,14 +2,14 @@
 
 from tq.core import ids, tables
 from tq.core.live import Live
-from tq.core.selection import check, is_meant, is_of, states_of
+from tq.core.selection import check, is_meant, is_of
 from tq.core.task import State, Task
 from tq.core.view import Key, View
 from tq.core.vocabulary import DeadLetters, Page, Where
 from tq.errors import BadRequest
 from tq.limits import page_items_max, page_keys_max
 
-_DEAD = states_of((State.DEAD.word,))
+_DEAD = frozenset((State.DEAD,))
 
 
 def dead_letters(view: View, _live: Live, command: DeadLetters) -> Page:

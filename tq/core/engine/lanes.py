@@ -9,10 +9,10 @@ from tq.errors import TooManyLanes
 
 def lane_for(step: Step, queue: str, demand: Demand, *, alone: bool = False) -> int:
     """Return the number of the lane for such tasks. Raises TooManyLanes."""
-    number = step.live.lane_names.get(lane_name(queue, demand, alone=alone))
+    number = _known(step, lane_name(queue, demand, alone=alone))
     if number is None and step.meta().next_lane > limits.lanes_max:
         raise TooManyLanes(f"there are {limits.lanes_max} combinations of queue and demand already (lanes_max)")
-    return _open(step, queue, demand, alone=alone) if number is None else number
+    return _open(step, Lane(queue, demand, alone=alone)) if number is None else number
 
 
 def stand_alone(step: Step, key: JobKey) -> None:
@@ -23,19 +23,21 @@ def stand_alone(step: Step, key: JobKey) -> None:
     progress = step.progress(key)
     lane = step.live.lanes[progress.lane]
     if not lane.alone and not progress.lane_alone:
-        number = step.live.lane_names.get(lane_name(lane.queue, lane.demand, alone=True))
-        progress.lane_alone = _open(step, lane.queue, lane.demand, alone=True) if number is None else number
+        number = _known(step, lane_name(lane.queue, lane.demand, alone=True))
+        progress.lane_alone = _open(step, Lane(lane.queue, lane.demand, alone=True)) if number is None else number
 
 
-def _open(step: Step, queue: str, demand: Demand, *, alone: bool) -> int:
-    name = lane_name(queue, demand, alone=alone)
-    opened = step.overlay.get(tables.LANE_NAME, (name,))  # by this very command
-    if opened is not None:
-        return opened
+def _known(step: Step, name: str) -> int | None:
+    """Return the number of the lane of this name, if there is one: in memory, or opened by this very command."""
+    number = step.live.lane_names.get(name)
+    return step.overlay.get(tables.LANE_NAME, (name,)) if number is None else number
+
+
+def _open(step: Step, lane: Lane) -> int:
     meta = step.meta()
     number, meta.next_lane = meta.next_lane, meta.next_lane + 1
-    step.overlay.put(tables.LANE_NAME, (name,), number)
-    step.open_lane(number, Lane(queue, demand, alone=alone))
+    step.overlay.put(tables.LANE_NAME, (lane_name(lane.queue, lane.demand, alone=lane.alone),), number)
+    step.open_lane(number, lane)
     return number
 
 
