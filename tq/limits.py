@@ -90,6 +90,7 @@ drain_s: Final = 30.0
 drain_ms_max: Final = 7 * 24 * 3_600_000
 kill_after_ms: Final = 10_000
 signal_max: Final = 64
+exit_code_max: Final = 255
 unkillable_s: Final = 60.0
 output_drain_ms: Final = 2_000
 

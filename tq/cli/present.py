@@ -8,12 +8,13 @@ Keys that are not known pass through, so that a newer server says more.
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from tq.limits import exit_code_max
+
 _INSTANTS: Final = frozenset(
     (
         "submitted", "job_ended", "leased", "started", "ended", "due", "created", "expires", "used", "since", "seen",
     )
 )  # fmt: skip
-_EXIT_CODE_MAX: Final = 255
 ALIVE: Final = ("running", "queued", "retrying", "scheduled", "held", "blocked")
 TERMINAL: Final = ("succeeded", "dead", "cancelled", "skipped", "expired")
 
@@ -75,7 +76,7 @@ def _ending(value: dict[str, Any]) -> dict[str, int | None]:
         return {"exit_code": None, "signal": None}
     if code < 0:
         return {"exit_code": None, "signal": -code}
-    return {"exit_code": code if code <= _EXIT_CODE_MAX else None, "signal": None}
+    return {"exit_code": code if code <= exit_code_max else None, "signal": None}
 
 
 def ago(ms: int, now_ms: int) -> str:

@@ -17,7 +17,6 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _ARRAY = re.compile(r"(-?\d{1,20})-(-?\d{1,20})(?::(-?\d{1,20}))?(?:%(\d{1,20}))?", re.ASCII)
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([KMGT]?)i?B?", re.IGNORECASE | re.ASCII)
 _DURATION_MS_MAX = 100 * 365 * 86_400_000
-_EXIT_CODE_MAX = 255
 _VALUE_MAX = 2**53  # every array value fits a number of JSON and of a shell
 
 
@@ -130,7 +129,7 @@ def codes(texts: list[str], what: str) -> tuple[int, ...]:
 
 
 def _code(word: str, what: str) -> int:
-    if word.isascii() and word.isdecimal() and int(word) <= _EXIT_CODE_MAX:
+    if word.isascii() and word.isdecimal() and int(word) <= limits.exit_code_max:
         return int(word)
     number = _signal(word)
     if not number:

@@ -23,8 +23,6 @@ from tq.errors import BadRequest, KeyConflict, TooLarge
 _MEANS_ELSE: Final = frozenset({"all", "last"})  # what people write where an id may stand
 _TRACE: Final = re.compile(r"(?:[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?")
 _INT64_MAX: Final = (1 << 63) - 1
-_EXIT_CODE_MAX: Final = 255
-_SIGNAL_MAX: Final = 64
 
 
 def submit(step: Step, command: Submit) -> Submitted:
@@ -96,11 +94,16 @@ def _check_retries(command: Submit) -> None:
     if not 0 <= first_ms <= longest_ms <= limits.backoff_ms_max:
         raise BadRequest("the waits of a backoff grow, and are at most a week", hint="as in --backoff 1s..5m")
     codes = (*command.retry_on, *command.no_retry_on)
-    if len(codes) > limits.retry_codes_max or not all(-_SIGNAL_MAX <= code <= _EXIT_CODE_MAX for code in codes):
+    if len(codes) > limits.retry_codes_max or not all(_is_code(code) for code in codes):
         raise BadRequest("exit codes are 0 to 255, signals 1 to 64")
     both = set(command.retry_on) & set(command.no_retry_on)
     if both:
         raise BadRequest(f"exit code {min(both)} is both to be tried again and not")
+
+
+def _is_code(code: int) -> bool:
+    """Whether an attempt may end with this: an exit code, or -N for signal N."""
+    return -limits.signal_max <= code <= limits.exit_code_max
 
 
 def _check_entries(command: Submit, entries: Upload) -> None:
