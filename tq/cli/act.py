@@ -191,7 +191,7 @@ def _targets(client: "Client", deed: Deed, wish: Wish) -> "Targets":
         return selectors.targets(client, wish.words)
     found = selectors.Targets()
     states = values.states(wish.states)
-    found.filters.append(v.Where(states, wish.queue, wish.tag, wish.name, wish.cause, wish.is_letter))
+    found.filters.append(v.Where(states, wish.queue, wish.tag, wish.name, wish.cause))
     return found
 
 

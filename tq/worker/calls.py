@@ -33,8 +33,8 @@ class Setup(_Message, frozen=True, tag=True):
 class Call(_Message, frozen=True, tag=True):
     """Call a function, with `TQ_…` variables that hold for this call alone.
 
-    `arguments` is the plain data [positional, by name]; `last` is what comes behind the positional ones: the member's
-    value, or its entry (text in columns, or one plain value). Calls of a process are numbered from 1.
+    `arguments` is the plain data [positional, by name]; behind the positional ones come the member's `value`, or its
+    `entry` (text in columns, or one plain value). Calls of a process are numbered from 1.
     """
 
     number: int
