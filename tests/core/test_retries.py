@@ -405,3 +405,13 @@ def test_the_rounds_of_a_task_count_anew_and_attempts_go_on(house):
         house.do(Retry((str(number),)))
         assert house.task(number).round == round_number + 1
     assert invariants.idle_room(house.store, house.engine.live, house.now_ms) == []
+
+
+def test_a_function_of_a_module_called_alone_stands_in_no_lone_lane(house):
+    house.join(slots=4)
+    lone = house.submit(crash_limit=1)
+    assert lone_start(house).job == lone
+    house.submit(demand=Demand(module="alone"))
+    assert house.starts() == []
+    lanes = {lane.demand.module: lane.alone for lane in house.engine.live.lanes.values()}
+    assert lanes == {"": True, "alone": False}

@@ -42,6 +42,6 @@ def _open(step: Step, lane: Lane) -> int:
 
 
 def lane_name(queue: str, demand: Demand, *, alone: bool) -> str:
-    """Return what makes lanes alike, as the key of LANE_NAME."""
+    """Return what makes lanes alike, as the key of LANE_NAME. No module is called `!alone`."""
     parts = [queue, str(demand.cpus_milli), str(demand.mem_bytes)]
-    return "/".join([*parts, *filter(None, (demand.module,)), *(["alone"] if alone else [])])
+    return "/".join([*parts, *filter(None, (demand.module,)), *(["!alone"] if alone else [])])
