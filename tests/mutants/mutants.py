@@ -9,8 +9,7 @@ from typing import Final
 
 import pytest
 
-from tq.core import tables
-from tq.core import vocabulary as v
+from tq.core import engine, tables
 from tq.core.engine import fence, join, report
 from tq.core.engine.fence import Verdict
 from tq.core.engine.step import Step
@@ -20,7 +19,7 @@ from tq.core.view import Overlay
 from tq.server.commit_loop import Pipeline, Point
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
-_READS: Final = (v.Get, v.List, v.Wait, v.Status, v.Workers, v.Queues)
+_READS: Final = tuple(engine._READS)
 
 
 def skip_the_attempt_check(patch: pytest.MonkeyPatch) -> None:
@@ -113,9 +112,10 @@ def take_an_untouched_member_of_a_cancelled_array_for_queued(patch: pytest.Monke
     """A member without a record is queued, whatever has become of its array."""
     move = Step.move
 
-    def is_startable(self):
+    def is_startable(self, lane):
         has_room = not self.throttle or self.counts[State.RUNNING] < self.throttle
-        return has_room and not self.hold and (self.again > 0 or self.untouched > 0)
+        has_untouched = lane == self.lane and self.untouched > 0
+        return has_room and not self.hold and (self.again_in(lane) > 0 or has_untouched)
 
     def credulous(self, key, task, trigger, **fields):
         progress = self.progress(key[:2])

@@ -5,6 +5,10 @@ from collections.abc import Callable, Iterator
 import pytest
 from msgspec.structs import replace
 
+from tests.mutants.mutants import (
+    ignore_what_the_server_has_and_the_worker_does_not_hold,
+    release_before_the_flush,
+)
 from tests.sim.run import run_seed
 from tests.sim.shrink import shrink
 from tests.sim.story import subject_of
@@ -60,20 +64,6 @@ def skip_the_session_check(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(engine._CHANGES, WorkerLost, worker_lost)
 
 
-def answer_before_the_flush(patch: pytest.MonkeyPatch) -> None:
-    close = Pipeline._close
-
-    def hasty(self: Pipeline, turn) -> Iterator[Point]:
-        for point in close(self, turn):
-            if point is Point.WRITTEN:
-                for reply, answer in self._flight.replies:
-                    reply(answer)
-                self._flight.replies = []
-            yield point
-
-    patch.setattr(Pipeline, "_close", hasty)
-
-
 def release_effects_before_the_flush(patch: pytest.MonkeyPatch) -> None:
     close = Pipeline._close
 
@@ -97,10 +87,6 @@ def forget_the_array_cursor(patch: pytest.MonkeyPatch) -> None:
             progress.cursor = cursor
 
     patch.setattr(step, "_touch", forgetful)
-
-
-def take_back_nothing_that_is_not_held(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(join, "_give_back_missing", lambda step, before, kept: None)
 
 
 def keep_what_lost_workers_had(patch: pytest.MonkeyPatch) -> None:
@@ -158,10 +144,10 @@ def miss_a_change(patch: pytest.MonkeyPatch) -> None:
 BREAKS: tuple[Break, ...] = (
     skip_the_attempt_check,
     skip_the_session_check,
-    answer_before_the_flush,
+    release_before_the_flush,
     release_effects_before_the_flush,
     forget_the_array_cursor,
-    take_back_nothing_that_is_not_held,
+    ignore_what_the_server_has_and_the_worker_does_not_hold,
     keep_what_lost_workers_had,
     never_take_a_job_out_of_its_lane,
     forget_reports_at_a_cut,
