@@ -110,4 +110,20 @@ def until_all_ended(here: Town, chaos: Chaos) -> None:
         return not sum(count for state, count in counts.items() if state in ("queued", "running", "retrying"))
 
     with here.client() as client:
-        processes.until(lambda: alive(client), "everything ends", patience_s=120 + SECONDS / 2)
+        try:
+            processes.until(lambda: alive(client), "everything ends", patience_s=120 + SECONDS / 2)
+        except AssertionError:
+            tell_what_is_left(here)
+            raise
+
+
+def tell_what_is_left(here: Town) -> None:
+    """Print what has not ended and why: whether it is overload or a task that hangs is the first question."""
+    unended = ("--state", "queued,running,retrying", "-n", "20")
+    jobs = here.tq("ls", *unended, "-o", "id").out.split()
+    for words in [(), ("workers",), ("doctor",), ("ls", *unended), *(("ls", job, *unended) for job in jobs[:5])]:
+        done = here.tq(*words)
+        print(f"$ tq {' '.join(words)}\n{done.out}{done.err}")
+    for job in jobs[:5]:
+        tasks = here.tq("ls", job, *unended, "-o", "id").out.split()
+        print(here.tq("show", tasks[0] if tasks else job).out)
