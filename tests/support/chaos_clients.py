@@ -155,14 +155,18 @@ class Clients:
             number += 1
             size = dice.randint(2, self._size_max)
             job = self._submit(f"array-{number}", size, ("--array", f"1-{size}"), [*self._task, dice.choice(SLEEPS_S)])
-            while job and not self._is_over.is_set():
-                status, _, err = self._tq("wait", "--timeout", "10", job)
-                if status == 0:
-                    break
-                if status not in (KILLED, 124, *AGAIN):
-                    self.told.blame(f"tq wait {job}: status {status}, {err}")
-                    break
-                self.told.repeat(f"wait {status}")
+            self._see_end(job)
+
+    def _see_end(self, job: str) -> None:
+        """Wait for a job, so that what waits does not grow for as long as the chaos lasts."""
+        while job and not self._is_over.is_set():
+            status, _, err = self._tq("wait", "--timeout", "10", job)
+            if status == 0:
+                return
+            if status not in (KILLED, 124, *AGAIN):
+                self.told.blame(f"tq wait {job}: status {status}, {err}")
+                return
+            self.told.repeat(f"wait {status}")
 
     def _cancelled(self, dice: random.Random) -> None:
         """Arrays that are cancelled a moment later, often while some of their tasks run."""
@@ -190,7 +194,7 @@ class Clients:
             size = dice.randint(1, self._size_max)
             lines = "".join(f"line {number}.{line}\n" for line in range(size)).encode()
             task = [*self._task, dice.choice(SLEEPS_S), "{}"]
-            self._submit(f"lines-{number}", size, ("--each-line", "-"), task, stdin=lines)
+            self._see_end(self._submit(f"lines-{number}", size, ("--each-line", "-"), task, stdin=lines))
 
     def _stream(self, dice: random.Random) -> None:
         """Singles over a connection that stays, by a process that begins anew after what was acknowledged."""
