@@ -241,8 +241,8 @@ class WorkerProcess:
 
 
 @contextmanager
-def running_worker(server: FakeServer, tmp_path: Path, **settings: Any) -> Iterator[WorkerProcess]:
-    """Run a worker process while the block lasts; afterwards it is gone."""
+def running_worker(server: FakeServer, tmp_path: Path, *, before: str = "", **settings: Any) -> Iterator[WorkerProcess]:
+    """Run a worker process while the block lasts; afterwards it is gone. `before`: code that it runs first."""
     given = {
         "address": ("127.0.0.1", server.port),
         "token": "tqw_test",
@@ -253,7 +253,9 @@ def running_worker(server: FakeServer, tmp_path: Path, **settings: Any) -> Itera
     }
     log = tmp_path / f"worker-{len(list(tmp_path.iterdir()))}.log"
     with log.open("wb") as stderr:
-        process = subprocess.Popen([sys.executable, "-c", _RUN, json.dumps(given)], stderr=stderr, cwd=Path.cwd())
+        process = subprocess.Popen(
+            [sys.executable, "-c", before + _RUN, json.dumps(given)], stderr=stderr, cwd=Path.cwd()
+        )
     try:
         yield WorkerProcess(process, log)
     finally:

@@ -49,6 +49,25 @@ async def test_a_dead_launcher_ends_the_iteration(tmp_path: Path) -> None:
     assert launcher.process.returncode == -signal.SIGKILL
 
 
+async def test_a_launcher_is_ready_once_it_has_spoken(tmp_path: Path) -> None:
+    async with open_launcher(tmp_path) as launcher:
+        with trio.fail_after(20):
+            assert await launcher.until_ready()
+        launcher.send(frames.Slots(1))
+        launcher.send(spawn("true"))
+        assert isinstance(await answer(launcher), frames.Ended)
+
+
+async def test_a_launcher_that_ends_before_it_has_spoken_was_never_ready(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(launcher_link, "command", lambda *what: ["false"])
+    async with open_launcher(tmp_path) as launcher:
+        with trio.fail_after(20):
+            assert not await launcher.until_ready()
+            assert [messages async for messages in launcher] == []
+
+
 async def test_the_launcher_is_gone_when_the_block_ends(tmp_path: Path) -> None:
     async with open_launcher(tmp_path) as launcher:
         pid = launcher.process.pid

@@ -11,7 +11,7 @@ import trio
 
 from tests.support.fake_server import FakeServer, assign, eventually, open_fake_server, ref, running_worker
 from tq.core.task import Cause, Phase
-from tq.core.vocabulary import Held
+from tq.core.vocabulary import End, Held
 from tq.wire import messages as m
 from tq.wire.held import tally
 
@@ -129,6 +129,26 @@ async def test_a_killed_launcher_loses_its_attempts_kills_their_processes_and_is
         assert not is_alive(pid)
         peer.send(assign(2, "true"))
         assert (await peer.receive(m.Ended)).ends[0].code == 0
+
+
+TWO_STILLBORN = """
+from tq.worker import launcher_link
+whole, starts = launcher_link.command, iter(range(100))
+launcher_link.command = lambda *what: whole(*what) if next(starts) > 1 else ["false"]
+"""
+
+
+async def test_launchers_that_die_while_they_start_lose_nothing(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path, before=TWO_STILLBORN):
+        peer = await server.reconciled()
+        peer.send(assign(1, "true", members=3))
+        assert await peer.receive(m.Assigned) == m.Assigned(1)
+        ends: list[End] = []
+        while len(ends) < 3:
+            ends += (await peer.receive(m.Ended)).ends
+    assert {(end.attempt, end.cause, end.code) for end in ends} == {
+        (ref(1, member), Cause.EXIT, 0) for member in range(3)
+    }
 
 
 async def test_nothing_of_a_killed_worker_survives(server: FakeServer, tmp_path: Path) -> None:

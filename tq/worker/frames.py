@@ -167,7 +167,10 @@ class Left(_Frame, frozen=True, tag=True):
 
 
 class Pong(_Frame, frozen=True, tag=True):
-    """How it stands: attempts that hold a slot, that wait, bytes not yet sent, attempts that cannot be killed."""
+    """How it stands: attempts that hold a slot, that wait, bytes not yet sent, attempts that cannot be killed.
+
+    The first word of every launcher, too: it is ready, and has read no order yet.
+    """
 
     live: int
     queued: int

@@ -100,6 +100,8 @@ class Launcher:
     def run(self) -> None:
         """Serve until the worker is gone. Whatever ends the loop, no process is left."""
         try:
+            self._tell_standing()  # before the first order is read: a launcher that never spoke has run nothing
+            self._send()
             while self._is_open:
                 self._turn()
         finally:
@@ -194,9 +196,11 @@ class Launcher:
             case frames.Functions():
                 self._pool.offer(message)
             case frames.Ping():
-                self._reports.send(
-                    frames.Pong(self._lives.live, self._lanes.queued, self._reports.unsent_bytes, self._lives.degraded)
-                )
+                self._tell_standing()
+
+    def _tell_standing(self) -> None:
+        lives, reports = self._lives, self._reports
+        reports.send(frames.Pong(lives.live, self._lanes.queued, reports.unsent_bytes, lives.degraded))
 
     # ------------------------------------------------------------ orders
 

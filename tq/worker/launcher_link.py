@@ -47,6 +47,7 @@ class LauncherLink:
         self._queue: deque[bytes] = deque()
         self._work = trio.Event()
         self._is_heard = True
+        self._has_spoken = False
         self._is_reading = False  # else silence is our own doing
         self._leave, self._left = trio.open_memory_channel[scratch.Made](inf)
 
@@ -68,29 +69,42 @@ class LauncherLink:
 
     async def __anext__(self) -> list[frames.Up]:
         """Return what came, never an empty list, without what is for this class."""
-        while True:
-            self._is_reading = True
-            try:
-                data = await self._stream.receive_some(_READ_BYTES)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                data = b""
-            finally:
-                self._is_reading = False
-            if not data:
-                raise StopAsyncIteration
-            self._is_heard = True
-            messages: list[frames.Up] = []
-            for message in self._reader.feed(data):
-                if isinstance(message, frames.Pong):
-                    if message.degraded != self.pong.degraded:
-                        log("cannot_be_killed", level="error", attempts=message.degraded)
-                    self.pong = message
-                elif isinstance(message, frames.Left):
-                    self.remove(message.directory)
-                else:
-                    messages.append(message)
+        while (messages := await self._receive()) is not None:
             if messages:
                 return messages
+        raise StopAsyncIteration
+
+    async def until_ready(self) -> bool:
+        """Wait for its first word; return False if it ended before that: then it has started nothing."""
+        while not self._has_spoken:
+            if await self._receive() is None:
+                return False
+        return True
+
+    async def _receive(self) -> list[frames.Up] | None:
+        """Read once; return what came and is not for this class, None at the end."""
+        self._is_reading = True
+        try:
+            data = await self._stream.receive_some(_READ_BYTES)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            data = b""
+        finally:
+            self._is_reading = False
+        if not data:
+            return None
+        self._is_heard = True
+        messages: list[frames.Up] = []
+        for message in self._reader.feed(data):
+            self._has_spoken = True
+            if isinstance(message, frames.Pong):
+                if message.degraded != self.pong.degraded:
+                    log("cannot_be_killed", level="error", attempts=message.degraded)
+                self.pong = message
+            elif isinstance(message, frames.Left):
+                self.remove(message.directory)
+            else:
+                messages.append(message)
+        return messages
 
     async def _write(self) -> None:
         while True:

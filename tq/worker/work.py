@@ -77,15 +77,17 @@ async def run_launcher(life: Life) -> None:
             launcher.send(frames.Lease(hands.heard_until_s))
             launcher.send(frames.Functions(life.capacity.modules, *life.imports))
             hands.launcher = launcher
-            hands.launcher_is_ready.set()
             try:
+                if await launcher.until_ready():  # until then no attempt is taken that it could lose
+                    hands.launcher_is_ready.set()
                 async for messages in launcher:
                     await hands.take_frames(messages)
             except frames.FrameError as error:
                 log("launcher_talks_nonsense", level="error", error=error)
             finally:
                 hands.launcher = None
-                hands.launcher_is_ready = trio.Event()
+                if hands.launcher_is_ready.is_set():  # else those who wait for it wait for the next one
+                    hands.launcher_is_ready = trio.Event()
         log("launcher_died", level="error", status=launcher.process.returncode, held=len(life.slots.held))
         hands.carry_out(life.slots.launcher_died(Cause.DRAIN if life.is_hurrying else Cause.LOST))
         if life.is_hurrying:
