@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import trio
+from msgspec.structs import replace
 
 from tests.server.hall import BEAT_S, assigned, open_hall, until
 from tests.server.rig import submit
@@ -193,6 +194,23 @@ async def test_of_changes_in_quick_succession_none_is_left_untold() -> None:
         while set(told) != {"1", "2", "3"}:
             told |= {item.id: item.state for item in (await client.reply(number, wants_more=True)).outcomes}
         assert set(told.values()) == {"cancelled"}
+
+
+async def test_a_wait_that_is_done_before_its_news_were_due_costs_nobody_the_session() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit())
+        wait = Wait(("1",))
+        number = client.put(wait)
+        (outcome,) = (await client.reply(number, wants_more=True)).outcomes
+        (session,) = (one for peers in hall.registry._by_token.values() for one in peers)
+
+        # Two turns in a row, with no other task between them: too soon after the first answer, and the end of it all.
+        session._waited(number, wait, v.Waited(False, (replace(outcome, state="running"),)))
+        session._waited(number, wait, v.Waited(True, (replace(outcome, state="succeeded"),)))
+
+        assert (await client.reply(number)).outcomes[0].state == "succeeded"
+        assert (await client.ask(Get("1"))).value["state"] == "queued"
 
 
 async def test_waiting_for_what_does_not_exist_is_refused() -> None:

@@ -215,15 +215,14 @@ class ClientSession:
         """Tell what is new: now, or as soon as it is not too often. Nothing new is ever left out."""
         wait_s = self._told_s[number] + _NEWS_S - trio.current_time()
         if wait_s > 0 and self._nursery is not None:
-            self._nursery.start_soon(self._tell_news_later, number, wait_s)
+            self._nursery.start_soon(self._tell_news_later, number, self._news[number], wait_s)
             return
         self._told_s[number] = trio.current_time()
         news, self._news[number] = self._news[number], {}
         for part, more in watch.replies(False, news.values()):
             self._answer(number, part, more=more)
 
-    async def _tell_news_later(self, number: int, wait_s: float) -> None:
-        news = self._news[number]
+    async def _tell_news_later(self, number: int, news: dict[str, v.Outcome], wait_s: float) -> None:
         await trio.sleep(wait_s)
         if self._news.get(number) is news:  # else it ended meanwhile, and another wait may bear its number
             self._tell_news(number)
