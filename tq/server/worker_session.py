@@ -112,7 +112,7 @@ class WorkerSession:
                 case m.Beat():
                     self.stuck, self._has_answered = max(message.stuck, 0), True
                     for answer in (m.Beat(number=message.number), *self.peer.beat(message)):
-                        self._link.send_nowait(answer)
+                        self._link.answer_nowait(answer)
                 case m.Output():
                     self._output(message)
                 case m.GetBlob():

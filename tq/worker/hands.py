@@ -158,8 +158,10 @@ class Hands:
         """Send to the server. A delivery about attempts with output must not overtake that output."""
         if self.link is None:
             return
-        follows_output = isinstance(message, m.Ended | m.HandedBack) and self.output.has_any_of(attempts_of(message))
-        self.link.send_nowait(message, output=follows_output)
+        if isinstance(message, m.Ended | m.HandedBack) and self.output.has_any_of(attempts_of(message)):
+            self.link.send_nowait(message, output=True)
+        else:
+            self.link.answer_nowait(message)
 
     def _tell(self, message: frames.Down) -> None:
         if self.launcher is not None:
