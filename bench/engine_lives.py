@@ -50,7 +50,7 @@ def main() -> None:
             ended += len(ends)
             turn(Report(5, 1, 1, ends))
             if not ended % 50_000:
-                store.flush(now_ms)
+                store.flush(store.sequence)
         print(
             f"{ended} lives: {(time.process_time() - begin) / ended * 1e6:.1f} us CPU each,"
             f" {(time.perf_counter() - wall) / ended * 1e6:.1f} us wall"
