@@ -259,6 +259,23 @@ async def test_nothing_is_read_after_closing() -> None:
         assert await all_of(link) == []
 
 
+async def test_what_comes_to_a_reader_that_waits_is_not_read_after_closing() -> None:
+    left, right = memory_stream_pair()
+    found: list[Message] = []
+
+    async def read(link: Link) -> None:
+        found.extend(await all_of(link))
+
+    async with open_link(left, connection()) as link, trio.open_nursery() as nursery:
+        nursery.start_soon(read, link)
+        await wait_all_tasks_blocked()
+        link.close()
+        await right.send_all(Connection().send([Beat()]))
+        await right.send_eof()
+
+    assert found == []
+
+
 async def test_closing_does_not_wait_for_ever_for_a_peer_that_does_not_close(autojump_clock: MockClock) -> None:
     left, _right = lockstep_stream_pair()
     async with open_link(left, connection()) as link:

@@ -129,15 +129,15 @@ class Link:
     async def __anext__(self) -> list[Message]:
         """Return what came, never an empty list. Raises ProtocolError for what is no message."""
         while True:
-            if self._is_closed_here:
-                self._reader_ended.set()
-                raise StopAsyncIteration
             try:
-                data = await self.stream.receive_some()
+                data = b"" if self._is_closed_here else await self.stream.receive_some()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._reader_ended.set()
                 self._end("the connection broke")
                 raise StopAsyncIteration from None
+            if self._is_closed_here:  # before it was received, or while this waited for it
+                self._reader_ended.set()
+                raise StopAsyncIteration
             if self.on_bytes is not None and data:
                 self.on_bytes()
             if not data:
@@ -210,10 +210,15 @@ class Link:
             if isinstance(self.stream, trio.abc.HalfCloseableStream):
                 await self.stream.send_eof()
             try:
-                while await self.stream.receive_some():
-                    pass
-            except trio.BusyResourceError:  # the reader of this link is at it
+                await self._discard()
+            except trio.BusyResourceError:  # the reader of this link is at it, and ends with what it gets
                 await self._reader_ended.wait()
+                if not self._is_broken:
+                    await self._discard()
+
+    async def _discard(self) -> None:
+        while await self.stream.receive_some():
+            pass
 
     async def _drain(self) -> None:
         while self._is_cut_off or self.queued_bytes:
