@@ -8,6 +8,7 @@ from tests.server.rig import Loop, submit
 from tq import errors, limits
 from tq.core import tables
 from tq.core.engine import Engine
+from tq.core.view import pages
 from tq.core.vocabulary import (
     Acknowledge,
     AddEntries,
@@ -260,6 +261,31 @@ def test_stopping_during_a_flush_waits_for_it() -> None:
     loop.flush()
     assert loop.run() is None
     assert isinstance(loop.answers()["submit"], Submitted)
+
+
+def test_stopping_does_not_wait_for_what_is_due_and_the_next_start_goes_on_with_it() -> None:
+    loop = Loop().start()
+    loop.ask("submit", submit(size=3_000, is_array=True))
+    loop.settle()
+    loop.ask("join", Join(5, 1, Capacity(slots=2_500)))
+    loop.settle()
+    loop.ask("cancel", Cancel(("1",)))  # a sweep of several turns: each is due when the one before is on disk
+    turns = loop.pipeline.counters.turns
+    loop.pipeline.stop()
+    while loop.run() is Point.FLUSHING:
+        loop.now_ms += 10
+        loop.flush()
+    assert loop.pipeline.counters.turns == turns + 1
+    assert "cancel" in loop.answers()
+    assert any(pages(loop.store, tables.SWEEP))
+
+    after = Loop(loop.store)
+    after.now_ms = loop.now_ms
+    after.start()
+    for _ in range(5):
+        after.now_ms += 10
+        after.settle()
+    assert not any(pages(loop.store, tables.SWEEP))
 
 
 def test_a_turn_ends_at_its_cap_of_time() -> None:

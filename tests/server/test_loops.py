@@ -7,9 +7,11 @@ import trio
 
 from tests.server.hall import BEAT_S, open_hall
 from tests.server.rig import submit
+from tq import limits
 from tq.core import vocabulary as v
 from tq.server import loops
-from tq.server.intake import Request
+from tq.server.commit_loop import STOPPING
+from tq.server.intake import Request, inlet_requests_max
 from tq.store.directory import Room, low_water_bytes
 from tq.wire import messages as m
 
@@ -35,6 +37,37 @@ async def test_a_worker_that_beats_is_kept(autojump_clock: Any) -> None:
             worker.send(m.Beat())
 
         assert not worker.has_ended.is_set()
+
+
+@pytest.mark.parametrize("by", ["the list", "a full inlet"])
+async def test_a_worker_that_is_not_read_while_the_disk_is_slow_is_not_silent(
+    by: str, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_hall() as hall:
+        hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+        worker = await hall.bare_worker() if by == "the list" else await hall.worker()
+        hall.holds_flushes = True
+        hall.intake.inlet().put([Request(submit())])
+        await trio.sleep(0.1)
+        monkeypatch.setattr(limits, "turn_changes_max", 0)  # the next turn is full
+        if by == "the list":
+            worker.send(m.Reconcile(v.Capacity(slots=2, host="host"), ()))
+        else:
+            for _ in range(2 * inlet_requests_max):
+                worker.send(m.Draining())
+        for _ in range(8):
+            await trio.sleep(BEAT_S)
+            worker.send(m.Beat())
+        assert not worker.has_ended.is_set()
+        monkeypatch.undo()
+        hall.holds_flushes = False
+        hall.let_flush()
+        await trio.sleep(BEAT_S)
+
+        assert not worker.has_ended.is_set()
+        assert 77 in hall.engine.live.workers
+        with trio.fail_after(10 * BEAT_S):
+            await worker.ended()  # it beats no more, and is read again
 
 
 async def test_a_frozen_server_first_reads_and_counts_the_late_tick_as_none() -> None:
@@ -152,6 +185,20 @@ async def test_a_tick_a_little_late_counts_and_a_very_late_one_does_not(late_bea
 
     await _under(clock, scenario)
     assert seen == [missed]
+
+
+async def test_the_janitor_of_a_server_that_stops_ends_nothing(autojump_clock: Any) -> None:
+    asked = 0
+
+    async def ask(_request: Request) -> v.Answer:
+        nonlocal asked
+        asked += 1
+        raise STOPPING
+
+    with trio.move_on_after(3_600):
+        await loops.janitor_loop(ask, 5_000)
+
+    assert asked > 1
 
 
 async def test_the_janitor_asks_once_a_minute_and_again_at_once_while_there_is_more(autojump_clock: Any) -> None:

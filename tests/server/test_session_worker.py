@@ -34,6 +34,7 @@ from tq.store.directory import Room
 from tq.wire import messages as m
 from tq.wire.body import Body
 from tq.wire.codec import dumps
+from tq.wire.connection import Connection
 from tq.wire.held import tally
 
 
@@ -120,6 +121,29 @@ async def test_a_newer_connection_of_the_same_worker_closes_the_older() -> None:
 
         assert "superseded" in goodbye.reason
         assert ref.attempt == 1
+
+
+async def test_a_list_that_comes_late_on_the_older_connection_does_not_take_the_session_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_hall() as hall:
+        await hall.worker()
+        (older,) = hall.registry.workers
+        stream, close = older._link.stream.receive_stream, older.close  # type: ignore[attr-defined]
+        older.peer._is_asked_again = True  # type: ignore[attr-defined]
+        late = Connection().send([m.Reconcile(Capacity(slots=2), ())])
+
+        def close_late(reason: str) -> None:
+            close(reason)
+            stream.put_data(late)
+
+        monkeypatch.setattr(older, "close", close_late)
+        newer = await hall.worker()
+        (session,) = hall.registry.workers
+
+        assert session is not older
+        assert hall.engine.live.workers[77].session_number == session.peer.session  # type: ignore[attr-defined]
+        assert not newer.has_ended.is_set()
 
 
 async def test_a_cancel_reaches_the_worker_behind_the_assignment() -> None:
@@ -304,6 +328,18 @@ async def test_an_input_is_given_to_the_worker_that_needs_it_and_to_no_other() -
         assert await worker.receive(m.Blob) == m.Blob(assign.stdin, 1, b"")
         assert (await other.receive(m.Refused)).code == "protocol_error"
         assert not any(isinstance(message, m.Blob) for message in other.seen)  # an empty one would pass for the input
+
+
+@pytest.mark.parametrize("piece", [-1, 2**32, 2**63 - 1])
+async def test_a_piece_that_no_input_has_is_a_breach(piece: int) -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(Upload("u", 0, b"input"))
+        worker = await hall.worker()
+        await client.ask(submit(stdin_key="u"))
+        worker.send(m.GetBlob((await worker.receive(m.Assign)).stdin, piece))
+
+        assert (await worker.receive(m.Refused)).code == "protocol_error"
 
 
 async def test_an_input_that_cannot_be_read_stops_the_server_and_not_just_the_connection(

@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import trio
 
@@ -200,12 +200,12 @@ async def _attend(
     except* HandshakeRefused as refused:
         complaints.say("connection_closed", str(refused.exceptions[0]), peer=peer)
     except* TqError as group:
-        for error in _leaves(group):
+        for error in leaves(group):
             complaints.say("connection_closed", str(error), type(error).__name__, peer=peer)
     except* (trio.BrokenResourceError, trio.ClosedResourceError):
         complaints.say("connection_closed", "the connection broke", peer=peer)
     except* Exception as group:  # noqa: BLE001 - a connection's edge: a bug in its session must not stop the server
-        kinds = ", ".join(type(error).__name__ for error in _leaves(group))
+        kinds = ", ".join(type(error).__name__ for error in leaves(group))
         complaints.say("session_failed", kinds, peer=peer, traceback="".join(traceback.format_exception(group)))
     finally:
         places.leave(place)
@@ -225,10 +225,11 @@ async def _shake_hands(stream: SecureStream, place: Place, bounds: Bounds) -> No
     place.extend("no hello in time", bounds.hello_s)
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
+def leaves(group: BaseExceptionGroup[Any]) -> list[Any]:
+    """Return the exceptions in a group and in its groups."""
+    found: list[Any] = []
     for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
 
 

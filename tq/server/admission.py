@@ -108,6 +108,12 @@ def check_attempts(refs: Iterable[AttemptRef]) -> None:
             raise ProtocolError("the name of an attempt is out of range")
 
 
+def check_piece(piece: int) -> None:
+    """Raise ProtocolError for a piece that no input has, and no key could name."""
+    if not 0 <= piece <= _PLACE_MAX:
+        raise ProtocolError("the number of a piece is out of range")
+
+
 def check_ends(ends: Iterable[End]) -> None:
     """Raise ProtocolError if a report names no attempt, or its result could not be shown beside others."""
     for end in ends:

@@ -52,11 +52,13 @@ class ClientSession:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                failure = await receive_all(self._link, rest, self._receive)
+                try:
+                    failure = await receive_all(self._link, rest, self._receive)
+                finally:  # before the nursery closes: a change that is told after that could start nothing in it
+                    for request in tuple(self._waits):
+                        self._unsubscribe(request)
                 nursery.cancel_scope.cancel()
         finally:
-            for request in tuple(self._waits):
-                self._unsubscribe(request)
             self._inlet.leave()
         if failure is not None:
             raise failure
@@ -182,17 +184,17 @@ class ClientSession:
             raise BadRequest(f"request {number} waits already")
 
         def ask(again: v.Wait) -> None:
-            self._inlet.put([Request(again, self._submitter, partial(self._waited, number, again))])
+            self._inlet.put([Request(again, self._submitter, partial(self._waited, number, wait, again))])
 
         self._waits[number] = watch.Waiting(wait, ask)
         self._told_s[number] = float("-inf")
         self._news[number] = {}
-        return Request(wait, self._submitter, partial(self._waited, number, wait))
+        return Request(wait, self._submitter, partial(self._waited, number, wait, wait))
 
-    def _waited(self, number: int, asked: v.Wait, answer: v.Answer | errors.TqError) -> None:
+    def _waited(self, number: int, wait: v.Wait, asked: v.Wait, answer: v.Answer | errors.TqError) -> None:
         waiting = self._waits.get(number)
-        if waiting is None:
-            return  # unsubscribed meanwhile
+        if waiting is None or waiting.wait is not wait:
+            return  # unsubscribed meanwhile, and another wait may bear its number
         if not isinstance(answer, v.Waited):
             self._unsubscribe(number)
             self._answer(number, answer)
@@ -200,6 +202,8 @@ class ClientSession:
         # Subscribed before the effects of this turn are released: nothing can fall between read and subscription.
         self._desk.registry.watch.subscribe(waiting)
         done, outcomes = waiting.read(asked, answer)
+        if number not in self._waits:
+            return  # it asked for more of a server that is stopping, and that has refused it
         if done:
             self._unsubscribe(number)
             for part, more in watch.replies(True, outcomes):
@@ -257,8 +261,10 @@ class ClientSession:
             try:
                 await run(send)
             except errors.Refused as refusal:
-                self._answer(number, refusal)
-        self._streams.pop(number, None)
+                if not scope.cancel_called:  # else nobody wants to know any more
+                    self._answer(number, refusal)
+        if self._streams.get(number) is scope:  # else it was unsubscribed, and another stream may bear its number
+            del self._streams[number]
 
 
 def _bulk_bytes(command: v.ClientCommand) -> int:

@@ -261,7 +261,7 @@ class Pipeline:
         turn = self._turn
         if turn is None:
             times = self._times()
-            is_due = self._due_ms(times) == 0
+            is_due = not self._stopping and self._due_ms(times) == 0  # what is due goes on at the next start
             if self.intake.is_empty and not is_due:
                 return
             turn = self._open(times)

@@ -56,12 +56,11 @@ class LogReader:
             reader = Reader(attempt, position, self._wake)
             if attempt:
                 sight = await self._read_attempt(sight, reader)
-            is_over = not self._logs.follow or sight.state.is_terminal or self._logs.attempt > 0
-            while not is_over and sight.attempt == attempt:
+            is_one = not self._logs.follow or self._logs.attempt > 0
+            while not is_one and sight.attempt == attempt and not sight.state.is_terminal:
                 await self._wait_change()
                 sight = await self._look(sight.task)
-                is_over = sight.state.is_terminal and sight.attempt == attempt
-            if is_over:
+            if is_one or sight.attempt == attempt:
                 await self._send(reader.end(sight), more=False)
                 return
             attempt, position = sight.attempt, (0, 0)

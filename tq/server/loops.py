@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import trio
 
 from tq.core.vocabulary import Acted, Answer, Retain
+from tq.errors import Refused
 from tq.net.log import log
 from tq.server.desk import Desk
 from tq.server.intake import Request
@@ -40,7 +41,10 @@ async def beats_loop(desk: Desk) -> None:
 
 
 async def lease_clock_loop(desk: Desk) -> None:
-    """Tick once a beat. A tick first lets the readers take what lies in the sockets; a late one counts as none."""
+    """Tick once a beat. A tick first lets the readers take what lies in the sockets; a late one counts as none.
+
+    Who is not read because the commit loop has not taken enough (a slow disk) is not silent.
+    """
     inlet = desk.intake.inlet()
     beat_s = desk.lease_clock.beat_s
     due_s = trio.current_time()
@@ -53,12 +57,15 @@ async def lease_clock_loop(desk: Desk) -> None:
         if late_s > beat_s:
             log("tick_late", level="warning", late_s=late_s)
             due_s = trio.current_time()
+        for session in desk.registry.workers:
+            if session.is_held_up:
+                session.heard()
         for lost in desk.lease_clock.tick(late_s):
             log("worker_lost", level="warning", worker=f"w{lost.worker:016x}", session=lost.session)
             inlet.put([Request(lost)])
-            session = desk.registry.worker(lost.worker)
-            if session is not None:
-                session.close_session(lost.session, "nothing was heard of the worker for too long")
+            loser = desk.registry.worker(lost.worker)
+            if loser is not None:
+                loser.close_session(lost.session, "nothing was heard of the worker for too long")
 
 
 async def deliveries_loop(desk: Desk) -> None:
@@ -75,7 +82,10 @@ async def janitor_loop(ask: Callable[[Request], Awaitable[Answer]], keep_ms: int
     while True:
         forgotten = 0
         while True:
-            answer = await ask(Request(Retain(keep_ms), "server"))
+            try:
+                answer = await ask(Request(Retain(keep_ms), "server"))
+            except Refused:  # the server stops, or has failed at it and logged that: no reason to end by this
+                break
             if not isinstance(answer, Acted):
                 raise TypeError("retention answers how many it forgot")
             forgotten += answer.done

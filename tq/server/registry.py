@@ -32,6 +32,7 @@ class WorkerSession(Peer, Protocol):
     """The connection of a worker."""
 
     stuck: int  # attempts that it cannot kill
+    is_held_up: bool  # by the commit loop: nothing is read of the worker meanwhile
 
     def follow_output(self, attempt: v.AttemptRef, *, on: bool) -> None:
         """Ask for the output of an attempt as it comes, or no longer."""
@@ -43,6 +44,10 @@ class WorkerSession(Peer, Protocol):
 
     def close_session(self, session: int, reason: str) -> None:
         """Close if this is still its session's number."""
+        ...
+
+    def heard(self) -> None:
+        """Count a sign of life of the worker."""
         ...
 
     def carry_out(self, effect: v.Effect) -> None:

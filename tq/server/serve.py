@@ -265,11 +265,11 @@ async def _run(settings: Settings, store: DiskStore, identity: Identity) -> int:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await _serve(settings, store, identity, signals)
     except* errors.StoreError as group:
-        error = _leaf(group)
+        error = listen.leaves(group)[0]
         log("store_failed", level="error", error=error)
         status = errors.StoreError.exit_status
     except* errors.ConfigurationError as group:
-        wrong = _leaf(group)
+        wrong = listen.leaves(group)[0]
     except* Exception as group:  # noqa: BLE001 - a bug in the core's own commands: it cannot be trusted to go on
         log("server_failed", level="error", error="".join(traceback.format_exception(group))[-8_000:])
         status = errors.InternalError.exit_status
@@ -354,10 +354,3 @@ def _notify(state: str) -> None:
         import sdnotify
 
         sdnotify.SystemdNotifier().notify(state)
-
-
-def _leaf(group: BaseExceptionGroup[Any]) -> Any:
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -12,7 +12,7 @@ from tq import __version__, errors, limits
 from tq.core import tables
 from tq.errors import ProtocolError, Unauthorised
 from tq.net.link import Link, open_link
-from tq.net.listen import Arrival
+from tq.net.listen import Arrival, leaves
 from tq.net.log import log
 from tq.net.token import is_token, parse_token
 from tq.server.client_session import ClientSession
@@ -48,29 +48,37 @@ async def attend(arrival: Arrival, desk: Desk) -> None:
 
     *Resource handling*: closes the connection however it ends.
     *Error handling*: raises what the peer did wrong (TqError), for the listener to log; never a peer's fault as
-    anything else.
+    anything else. A store that cannot be read is no matter of this peer's: it ends the server.
     """
     async with open_link(arrival.stream, Connection()) as link:
         try:
-            await arrival.hold_back()
-            guest = await _greet(link, desk)
-        except (errors.Refused, ProtocolError) as error:
-            if isinstance(error, Unauthorised):
-                arrival.strike()
-            link.close(m.Refused(error.code, error.message, error.hint))
-            raise
-        if guest is None:
-            return
-        arrival.admit()
-        link.connection.frame_bytes_max = limits.frame_bytes_max
-        desk.registry.connections[guest.role] += 1
-        try:
-            await _serve(link, guest, desk, arrival.peer)
-        except ProtocolError as error:
-            link.close(m.Refused(error.code, error.message, error.hint))
-            raise
-        finally:
-            desk.registry.connections[guest.role] -= 1
+            await _attend(link, arrival, desk)
+        except* errors.StoreError as group:
+            # It would come and ask again for ever, of a server that only a new start helps.
+            desk.pipeline.fail(leaves(group)[0])
+
+
+async def _attend(link: Link, arrival: Arrival, desk: Desk) -> None:
+    try:
+        await arrival.hold_back()
+        guest = await _greet(link, desk)
+    except (errors.Refused, ProtocolError) as error:
+        if isinstance(error, Unauthorised):
+            arrival.strike()
+        link.close(m.Refused(error.code, error.message, error.hint))
+        raise
+    if guest is None:
+        return
+    arrival.admit()
+    link.connection.frame_bytes_max = limits.frame_bytes_max
+    desk.registry.connections[guest.role] += 1
+    try:
+        await _serve(link, guest, desk, arrival.peer)
+    except ProtocolError as error:
+        link.close(m.Refused(error.code, error.message, error.hint))
+        raise
+    finally:
+        desk.registry.connections[guest.role] -= 1
 
 
 async def _greet(link: Link, desk: Desk) -> Guest | None:

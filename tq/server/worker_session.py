@@ -17,6 +17,7 @@ from tq.core import vocabulary as v
 from tq.errors import ProtocolError
 from tq.net.link import Link
 from tq.net.log import log
+from tq.server.admission import check_piece
 from tq.server.desk import Desk, low_output_bytes_max
 from tq.server.intake import Request
 from tq.server.peers import WorkerPeer
@@ -41,10 +42,11 @@ class WorkerSession:
         self._joined = trio.Event()
         self._outbox: deque[v.Effect | v.Joined] = deque()
         self._outbox_filled = trio.Event()
+        self.is_held_up = False  # by the commit loop: nothing is read of the worker meanwhile
         self.stuck = 0  # attempts that the worker cannot kill, as it said last
         self._has_answered = False  # a beat of the worker, since the last beat of our own
         self._blobs: set[int] = set()  # inputs of attempts that this worker was given
-        link.on_bytes = self._heard
+        link.on_bytes = self.heard
 
     async def run(self, rest: Sequence[m.Message]) -> None:
         """Serve the worker until its connection ends. Raises ProtocolError for what it may not send."""
@@ -69,6 +71,10 @@ class WorkerSession:
         if not self._has_answered:
             self._link.send_nowait(m.Beat())
         self._has_answered = False
+
+    def heard(self) -> None:
+        """Count a sign of life of the worker."""
+        self._desk.lease_clock.heard(self.peer.worker, self.peer.session)
 
     def close(self, reason: str) -> None:
         """Say goodbye and close."""
@@ -129,8 +135,9 @@ class WorkerSession:
                         requests.append(Request(command, self._submitter))
         self._inlet.put(requests)
         while self._inlet.is_full:
-            self._room = trio.Event()
+            self._room, self.is_held_up = trio.Event(), True
             await self._room.wait()
+        self.is_held_up = False
         return True
 
     async def _join(self, message: m.Reconcile, before: list[Request]) -> None:
@@ -141,7 +148,9 @@ class WorkerSession:
         self._joined = trio.Event()
         self._desk.lease_clock.joined(self.peer.worker, self.peer.session)
         self._inlet.put([*before, Request(command, self._submitter, self._on_joined)])
+        self.is_held_up = True
         await self._joined.wait()
+        self.is_held_up = False
 
     def _on_joined(self, answer: v.Answer | errors.TqError) -> None:
         self._joined.set()
@@ -172,9 +181,6 @@ class WorkerSession:
                 return
         try:
             self._desk.store.put_output(ref.task, ref.attempt, message.stream, message.offset, data)
-        except errors.StoreError as error:
-            self._desk.pipeline.fail(error)
-            return
         except errors.Refused as error:
             raise ProtocolError(f"output that cannot be stored: {error}") from error
         self._desk.registry.follow.feed(ref, OutputSlot(message.stream, message.offset, data))
@@ -185,13 +191,10 @@ class WorkerSession:
         Whoever was never given an attempt with this input is disconnected. An empty piece would be taken for an empty
         input, and silence would keep the worker waiting; after a reconnect both sides know what it holds.
         """
+        check_piece(message.piece)
         if not self._may_read(message.blob):
             raise ProtocolError(f"the input {message.blob} belongs to no attempt of this worker")
-        try:
-            data = self._desk.store.get(tables.BODY, (message.blob, message.piece))
-        except errors.StoreError as error:
-            self._desk.pipeline.fail(error)  # no matter of this worker's: it would come and ask again for ever
-            return
+        data = self._desk.store.get(tables.BODY, (message.blob, message.piece))
         await self._link.send(m.Blob(message.blob, message.piece, data or b""))
 
     def _may_read(self, blob: int) -> bool:
@@ -232,6 +235,3 @@ class WorkerSession:
                 for message in self._translated(self._outbox[0]):
                     await self._link.send(message, output=True)
                 self._outbox.popleft()  # only now: what comes meanwhile must not overtake it
-
-    def _heard(self) -> None:
-        self._desk.lease_clock.heard(self.peer.worker, self.peer.session)
