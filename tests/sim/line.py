@@ -42,6 +42,13 @@ class Wire:
             self._worker.after(0, self._flush)
         (self._output if output else self._control).append(message)
 
+    def answer_nowait(self, message: m.Message) -> None:
+        """Send at once if nothing stands before it."""
+        if self._control or self._output:
+            self.send_nowait(message)
+        else:
+            self.end.send([message])
+
     async def send(self, message: m.Message) -> bool:
         """Send, in the class of output; it always has room here."""
         self.send_nowait(message, output=True)
