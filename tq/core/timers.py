@@ -1,7 +1,8 @@
 """Kinds of timers and their keys. What each does when it is due stands in engine/clock.py.
 
-Clock 0 is the steady one, clock 1 the wall's. A timer is a key, so it survives a restart; the key of a member's timer
-follows from its record, so that whatever moves the member deletes it exactly.
+Clock 0 is the steady one, clock 1 the wall's; the slices of sweeps stand in a row of their own, 2, by the steady clock:
+however many there are, nothing that is due waits behind them. A timer is a key, so it survives a restart; the key of a
+member's timer follows from its record, so that whatever moves the member deletes it exactly.
 """
 
 from enum import IntEnum
@@ -11,6 +12,7 @@ from tq.core.task import Task
 
 STEADY: Final = 0
 WALL: Final = 1
+SWEEPS: Final = 2
 
 
 class TimerKind(IntEnum):
@@ -23,8 +25,8 @@ class TimerKind(IntEnum):
 
 
 def timer(kind: TimerKind, due_ms: int, subject: int = 0) -> tuple[int, ...]:
-    """Return the key of a timer of the steady clock. `subject` names what it is about (a sweep)."""
-    return (STEADY, due_ms, int(kind), subject, 0, 0)
+    """Return the key of a timer by the steady clock. `subject` names what it is about (a sweep)."""
+    return (SWEEPS if kind is TimerKind.SWEEP else STEADY, due_ms, int(kind), subject, 0, 0)
 
 
 def retry_timer(key: tuple[int, int, int], task: Task) -> tuple[int, ...]:

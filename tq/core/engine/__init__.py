@@ -21,7 +21,7 @@ from tq.core.engine.verbs import VERBS
 from tq.core.job import Meta
 from tq.core.letters import dead_letters
 from tq.core.live import LIVE_TABLES, Live
-from tq.core.timers import STEADY
+from tq.core.timers import STEADY, SWEEPS
 from tq.core.view import Changes, Overlay, View
 from tq.core.vocabulary import (
     AddEntries,
@@ -132,8 +132,8 @@ class Engine:
     def next_due_ms(self, times: Times) -> int | None:
         """Return in how many ms a Tick (or only a Dispatch) has something to do; None = nothing is planned."""
         if self.live.timers_changed:
-            rows = self.view.scan(tables.TIMER, (STEADY,), (STEADY + 1,), 1)
-            self._due_ms = rows[0][0][1] if rows else None
+            firsts = [self.view.scan(tables.TIMER, (clock,), (clock + 1,), 1) for clock in (STEADY, SWEEPS)]
+            self._due_ms = min((rows[0][0][1] for rows in firsts if rows), default=None)
             self.live.timers_changed = False
         due = [] if self._due_ms is None else [self._due_ms]
         for worker in self.live.workers.values():

@@ -19,7 +19,7 @@ from tq.core.task import State, Task
 from tq.core.timers import TimerKind
 from tq.core.vocabulary import Acted, Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority, Where
 from tq.errors import AlreadyEnded, BadRequest
-from tq.limits import signal_max
+from tq.limits import priority_max, signal_max
 
 Selected = Cancel | Hold | Release | Requeue | Retry | SetPriority | Forget | Purge
 Rows = Sequence[tuple[TaskKey, Task]]
@@ -39,6 +39,21 @@ class Acting(NamedTuple):
     def means(self, key: JobKey, task: Task | None) -> bool:
         """Whether a member of a job is one of those that are to be acted on."""
         return selection.is_meant(self.where, self.states, self.step.progress(key), task)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every member of a matching job is meant."""
+        return self.states == selection.ALL and not self.looks_closer
+
+    @property
+    def looks_closer(self) -> bool:
+        """Whether a member's record, and not its state alone, says if it is meant."""
+        return bool(self.where.cause) or self.where.is_letter
+
+    @property
+    def left(self) -> int:
+        """How many rows one command may still look at; one at least, so that it gets on."""
+        return max(self.step.bounds.slice - self.tally.looked, 1)
 
 
 class Verb(NamedTuple):
@@ -61,10 +76,11 @@ def act(step: Step, verb: Verb, command: Selected) -> Acted:
         raise BadRequest("name ids, or a filter", hint="tq ls lists ids")
     where = command.where or Where()
     selection.check(where)
+    _check(command)
     acting = Acting(step, command, where, selection.states_of(where.states), _tally(command))
     if not command.ids:
         meta = step.overlay.get(tables.META, ())
-        rests = [_walk(acting, verb, Sweep(b"", 1, meta.next_job - 1 if meta else 0), step.bounds.slice)]
+        rests = [_walk(acting, verb, Sweep(b"", 1, meta.next_job - 1 if meta else 0))]
     else:
         rests = _act_on_ids(acting, verb)
     left = [rest for rest in rests if rest is not None]
@@ -77,12 +93,16 @@ def act(step: Step, verb: Verb, command: Selected) -> Acted:
     return Acted(tally.done, tally.stopping, tally.unchanged, bool(left))
 
 
-def _tally(command: Selected) -> Tally:
-    if not isinstance(command, Cancel):
-        return Tally()
-    if not 0 <= command.signal <= signal_max:
+def _check(command: Selected) -> None:
+    """Refuse at once what no slice could carry out: a sweep that raises would end every tick."""
+    if isinstance(command, Cancel) and not 0 <= command.signal <= signal_max:
         raise BadRequest(f"there is no signal {command.signal}")
-    return Tally(command.signal)
+    if isinstance(command, SetPriority) and not -priority_max <= command.priority <= priority_max:
+        raise BadRequest("a priority is between -100 and 100")
+
+
+def _tally(command: Selected) -> Tally:
+    return Tally(command.signal if isinstance(command, Cancel) else 0)
 
 
 def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
@@ -90,10 +110,13 @@ def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
     sweep = step.overlay.get(tables.SWEEP, (number,))
     if sweep is None:
         return
+    if not is_sweep(sweep):
+        step.overlay.delete(tables.SWEEP, (number,))
+        return
     command = _commands.decode(sweep.command)
     where = command.where or Where()
     acting = Acting(step, command, where, selection.states_of(where.states), _tally(command))
-    rest = _walk(acting, verbs[type(command)], sweep, step.bounds.slice)
+    rest = _walk(acting, verbs[type(command)], sweep)
     send_stops(step, acting.tally)
     if rest is None:
         step.overlay.delete(tables.SWEEP, (number,))
@@ -103,10 +126,10 @@ def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
 
 
 def is_sweep(sweep: Sweep) -> bool:
-    """Whether a sweep can go on: its command is one of those above."""
+    """Whether a sweep can go on: its command is one of those above, and in order."""
     try:
-        _commands.decode(sweep.command)
-    except msgspec.MsgspecError:
+        _check(_commands.decode(sweep.command))
+    except (msgspec.MsgspecError, BadRequest):
         return False
     return True
 
@@ -123,9 +146,7 @@ def _act_on_ids(acting: Acting, verb: Verb) -> list[Sweep | None]:
     rests: list[Sweep | None] = []
     for target in selection.resolve(step.overlay, acting.command.ids, step.bounds.slice):
         if target.members is None:
-            spent = acting.tally.done + acting.tally.stopping
-            budget = max(step.bounds.slice - spent, 1)
-            rests.append(_walk(acting, verb, Sweep(b"", target.job, target.job), budget))
+            rests.append(_walk(acting, verb, Sweep(b"", target.job, target.job)))
             continue
         if verb.member is None or not verb.has_members:
             raise BadRequest(f"this acts on whole jobs, as in {target.job}", hint="leave the member out")
@@ -140,20 +161,22 @@ def _act_on_ids(acting: Acting, verb: Verb) -> list[Sweep | None]:
     return rests
 
 
-def _walk(acting: Acting, verb: Verb, sweep: Sweep, budget: int) -> Sweep | None:
-    """Act on jobs from where the sweep stands, for about `budget` rows. Return the sweep that is left."""
+def _walk(acting: Acting, verb: Verb, sweep: Sweep) -> Sweep | None:
+    """Act on jobs from where the sweep stands, as far as one command may. Return the sweep that is left."""
     step = acting.step
     if sweep.member:
         found = step.overlay.get(tables.PROGRESS, (sweep.job, 0))
         if found is None or (found.forgetting and not isinstance(acting.command, Forget)):
             return _next(sweep, sweep.job)  # between two slices somebody forgot it
-        rest = _walk_job(acting, verb, (sweep.job, 0), sweep.member, budget)
+        rest = _walk_job(acting, verb, (sweep.job, 0), sweep.member)
         return replace(sweep, member=rest) if rest is not None else _next(sweep, sweep.job)
-    rows = step.overlay.scan(tables.JOB, (sweep.job, 0), (sweep.last + 1, 0), budget)
-    for (number, part), job in rows:
+    rows = step.overlay.scan(tables.JOB, (sweep.job, 0), (sweep.last + 1, 0), acting.left)
+    for place, ((number, part), job) in enumerate(rows):
+        if place and acting.tally.looked >= step.bounds.slice:
+            return replace(sweep, job=number)
         key = (number, part)
         progress = step.overlay.get(tables.PROGRESS, key)
-        budget -= 1
+        acting.tally.looked += 1
         if part or progress is None or progress.forgetting:
             continue
         if not selection.matches(acting.where, acting.states, job, progress):
@@ -161,7 +184,7 @@ def _walk(acting: Acting, verb: Verb, sweep: Sweep, budget: int) -> Sweep | None
             continue
         if not verb.begin(acting, key):
             continue
-        rest = _walk_job(acting, verb, key, 0, max(budget, 1))
+        rest = _walk_job(acting, verb, key, 0)
         if rest is not None:
             return replace(sweep, job=number, member=rest)
     return _next(sweep, rows[-1][0][0]) if rows else None
@@ -171,9 +194,9 @@ def _next(sweep: Sweep, job: int) -> Sweep | None:
     return replace(sweep, job=job + 1, member=0) if job < sweep.last else None
 
 
-def _walk_job(acting: Acting, verb: Verb, key: JobKey, member: int, budget: int) -> int | None:
+def _walk_job(acting: Acting, verb: Verb, key: JobKey, member: int) -> int | None:
     """Act on the records of one job from `member` on; return where to go on, None when its walk is over."""
-    rows, rest = verb.find(acting, key, member, budget)
+    rows, rest = verb.find(acting, key, member, acting.left)
     if verb.member is not None:
         for task_key, task in rows:
             if not verb.has_members or acting.means(key, task):
@@ -186,20 +209,30 @@ def _walk_job(acting: Acting, verb: Verb, key: JobKey, member: int, budget: int)
 def find_records(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[Rows, int | None]:
     """Find all records of a job, in order."""
     found = acting.step.overlay.scan(tables.TASK, (*key, member), (key[0], key[1] + 1), limit)
+    acting.tally.looked += len(found)
     rows = [((job, part, place), task) for (job, part, place), task in found]
     return rows, rows[-1][0][2] + 1 if len(rows) >= limit else None
 
 
 def find_alive(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[Rows, int | None]:
-    """Find the records of a job that have not ended: by who holds them, then by who came back. Not by a scan of all."""
+    """Find the records of a job that have not ended: by who holds them, then by who came back. Not by a scan of all.
+
+    But where some wait for their next attempt, or a record must be seen, by the records. What a walk began with it
+    keeps, or it would pass some over: from `_BY_INDEX` on its places are those of the first way.
+    """
     step = acting.step
-    if step.progress(key).counts[State.RETRYING]:
-        return find_records(acting, key, member, limit)
-    running, rest = find_running(acting, key, member, limit)
+    may_wait = State.RETRYING in acting.states and step.progress(key).counts[State.RETRYING] > 0
+    if 0 < member < _BY_INDEX or (not member and (may_wait or acting.looks_closer)):
+        rows, rest = find_records(acting, key, member, limit)
+        return [row for row in rows if not row[1].state.is_terminal], rest
+    running, rest = find_running(acting, key, max(member - _BY_INDEX, 0), limit)
+    if rest is not None:
+        return running, _BY_INDEX + rest
     back_in = State.HELD if step.progress(key).hold else State.QUEUED  # how what came back is shown
-    if rest is not None or back_in not in acting.states:
-        return running, rest  # those that came back and are not meant would be found again for ever
+    if back_in not in acting.states or acting.looks_closer:
+        return running, None  # those that came back and are not meant would be found again for ever
     again = step.overlay.scan(tables.AGAIN, key, (key[0], key[1] + 1), limit - len(running))
+    acting.tally.looked += len(again)
     back = [(_task_key(key, row[4]), _record(step, _task_key(key, row[4]))) for row, _ in again]
     # What was acted on has left this index, so the next slice begins at its beginning again.
     return [*running, *back], (_BEHIND_ALL if len(running) + len(back) >= limit else None)
@@ -209,11 +242,15 @@ def find_running(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[
     """Find the records of a job that are running, in order."""
     step = acting.step
     held = sorted(place for place in step.live.jobs.get(key, ()) if place >= member)
-    rows = [(_task_key(key, place), _record(step, _task_key(key, place))) for place in held[:limit]]
+    acting.tally.looked += len(held[:limit])
+    found = ((_task_key(key, place), _record(step, _task_key(key, place))) for place in held[:limit])
+    # What this very command has brought back stands among those that came back, too: the soft state is older.
+    rows = [(task_key, task) for task_key, task in found if task.state is State.RUNNING]
     return rows, held[limit] if len(held) > limit else None
 
 
-_BEHIND_ALL: Final = 1 << 31  # no member is at or behind this position
+_BY_INDEX: Final = 1 << 31  # no member is at or behind this position
+_BEHIND_ALL: Final = 2 * _BY_INDEX
 
 
 def _task_key(key: JobKey, member: int) -> TaskKey:

@@ -23,6 +23,7 @@ class Tally:
         self.done = 0
         self.stopping = 0
         self.unchanged = 0
+        self.looked = 0  # rows that were looked at for it: jobs and records
         self.why = ""
         self.stops: dict[tuple[int, Cause], list[AttemptRef]] = defaultdict(list)
 

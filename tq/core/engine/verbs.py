@@ -7,10 +7,8 @@ from tq.core.engine.forget import begin_forgetting, forget_dead_letter, forget_j
 from tq.core.engine.step import JobKey, TaskKey, history_with_last
 from tq.core.engine.stop import cancel_task, recall_assigned, stop_task
 from tq.core.job import Progress
-from tq.core.selection import ALL
 from tq.core.task import Cause, Phase, State, Task, Trigger, is_legal
 from tq.core.vocabulary import Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority
-from tq.errors import BadRequest
 from tq.limits import priority_max
 
 
@@ -28,7 +26,7 @@ def _begin_cancel(acting: Acting, key: JobKey) -> bool:
     if not _touched(progress, 0, State.SUCCEEDED):
         progress.cancelling = False  # what an earlier cancel was about has ended by itself
         return False
-    progress.cancelling = acting.states is ALL and not acting.where.cause
+    progress.cancelling = progress.cancelling or acting.is_whole  # an earlier cancel may be about more than this one
     return True
 
 
@@ -44,7 +42,8 @@ def _cancel_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
 
 
 def _end_cancel(acting: Acting, key: JobKey) -> None:
-    acting.step.progress(key).cancelling = False
+    if acting.is_whole:
+        acting.step.progress(key).cancelling = False
 
 
 def _begin_hold(acting: Acting, key: JobKey) -> bool:
@@ -142,8 +141,8 @@ def _purge_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
 
 
 def _begin_priority(acting: Acting, key: JobKey) -> bool:
-    if not isinstance(acting.command, SetPriority) or not -priority_max <= acting.command.priority <= priority_max:
-        raise BadRequest("a priority is between -100 and 100")
+    if not isinstance(acting.command, SetPriority):
+        raise TypeError(acting.command)
     if acting.step.progress(key).is_ended:
         acting.tally.leave("had ended already")
         return False

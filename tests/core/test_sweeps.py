@@ -1,0 +1,189 @@
+"""Sweeps: bounded slices, that end, that reach all that was meant and nothing else, and that hold up nobody."""
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from tests.support.house import House
+from tq.core import tables
+from tq.core.engine import Bounds
+from tq.core.engine.stop import ref_of
+from tq.core.job import Sweep
+from tq.core.task import Cause, State
+from tq.core.timers import TimerKind, timer
+from tq.core.vocabulary import (
+    Acted,
+    Cancel,
+    End,
+    Handback,
+    Hold,
+    Release,
+    Report,
+    Retry,
+    SetPriority,
+    Tick,
+    Times,
+    Where,
+    WorkerLost,
+)
+from tq.errors import BadRequest
+
+SLICE = 2
+
+
+@pytest.fixture
+def house():
+    return House(Bounds(slice=SLICE))
+
+
+def _came_back(house: House, size: int, *, running: int = 0) -> int:
+    """Return a held array whose members came back to the queue, but for the last ones, which run at worker 5."""
+    number = house.array(size, retries=1)
+    house.join(slots=size)
+    refs = house.starts()
+    house.do(Hold((str(number),)))
+    house.do(Handback(5, 1, 7, tuple(refs[: size - running])))
+    return number
+
+
+def _sweep_on(house: House) -> int:
+    """Tick until no sweep is left, fifty times at most; return how many are left."""
+    for _ in range(50):
+        if not _sweeps(house):
+            break
+        house.do(Tick())
+    return _sweeps(house)
+
+
+def _sweeps(house: House) -> int:
+    return len(house.store.scan(tables.SWEEP, (0,), (1 << 40,), 1_000))
+
+
+def _states(house: House, number: int) -> list[State]:
+    return [task.state for _, task in house.store.scan(tables.TASK, (number, 0, 0), (number, 1), 1_000)]
+
+
+@pytest.mark.parametrize("where", [Where(cause="exit"), Where(is_letter=True)])
+def test_a_cancel_of_what_only_the_records_tell_ends_and_leaves_the_others(house, where):
+    number = _came_back(house, 6, running=1)
+    house.do(Cancel((), where))
+
+    assert _sweep_on(house) == 0
+    assert _states(house, number) == [State.QUEUED] * 5 + [State.RUNNING]
+    progress = house.store.get(tables.PROGRESS, (number, 0))
+    assert progress is not None
+    assert not progress.cancelling
+
+
+def test_a_task_that_fails_between_two_slices_of_a_cancel_hides_no_others(house):
+    number = _came_back(house, 6, running=1)
+    house.do(Cancel((str(number),), Where(states=("held",))))
+    assert _sweeps(house) == 1
+    house.report(ref_of((number, 0, 5), house.task(number, 5)), code=1)
+
+    assert _sweep_on(house) == 0
+    assert _states(house, number) == [State.CANCELLED] * 5 + [State.RETRYING]
+
+
+def test_a_cancel_of_some_does_not_end_the_cancel_of_all(house):
+    number = _came_back(house, 9)
+    house.do(WorkerLost(5, 1))
+    house.do(Release((str(number),)))
+    house.do(Cancel((str(number),)))
+    house.do(Cancel((str(number),), Where(states=("queued",))))
+    house.join(session=2, slots=9)
+
+    assert house.starts() == []
+    assert _sweep_on(house) == 0
+    assert _states(house, number) == [State.CANCELLED] * 9
+
+
+def test_one_command_looks_at_no_more_rows_than_it_may_however_many_jobs_have_some():
+    house = House(Bounds(slice=10))
+    for _ in range(10):
+        _came_back(house, 4)
+        house.do(WorkerLost(5, 1))
+
+    answer = house.do(Cancel((), Where()))
+
+    assert isinstance(answer, Acted)
+    assert answer.sweeping
+    assert 0 < answer.done <= 10
+    assert _sweep_on(house) == 0
+    assert {state for number in range(1, 11) for state in _states(house, number)} == {State.CANCELLED}
+
+
+def test_many_jobs_by_id_are_all_begun_at_once(house):
+    numbers = [_came_back(house, 3) for _ in range(SLICE)]
+    house.do(WorkerLost(5, 1))
+    house.do(Release(tuple(map(str, numbers))))
+    house.do(Cancel(tuple(map(str, numbers))))
+    house.join(session=2, slots=9)
+
+    assert house.starts() == []
+    assert _sweep_on(house) == 0
+    assert [_states(house, number) for number in numbers] == [[State.CANCELLED] * 3] * SLICE
+
+
+def test_what_had_ended_is_counted_once():
+    house = House()
+    number = house.array(2, retries=1)
+    house.join(slots=2)
+    one, other = house.starts()
+    house.report(one)
+    house.report(other, code=1)
+    assert house.do(Cancel((str(number),))) == Acted(done=1, unchanged=1)
+
+
+def test_what_came_back_in_the_report_that_ends_an_array_early_is_cancelled_once():
+    house = House()
+    number = house.array(3, max_fails=0, retries=0)
+    house.join(slots=3)
+    lost, failed, _ = house.starts()
+    house.do(Report(5, 1, 9, (End(lost, int(Cause.LOST), 0, 1), End(failed, int(Cause.EXIT), 1, 1))))
+    assert _states(house, number) == [State.CANCELLED, State.DEAD, State.RUNNING]
+
+
+class TestWhatIsWrong:
+    """A command that cannot be carried out is refused at once: in a slice it would end the tick, and so the server."""
+
+    @pytest.mark.parametrize(
+        "command", [SetPriority((), Where(name="z"), priority=500), Cancel((), Where(), signal=99)]
+    )
+    def test_it_is_refused_before_a_job_is_found(self, house, command):
+        for _ in range(SLICE + 1):
+            house.submit()
+        house.submit(name="z")
+        with pytest.raises(BadRequest):
+            house.do(command)
+        assert _sweeps(house) == 0
+
+    def test_a_stored_one_is_dropped(self, house):
+        house.submit(name="z")
+        meta = house.store.get(tables.META, ())
+        bad = SetPriority((), Where(name="z"), priority=500)
+        changes = {
+            tables.META: {(): replace(meta, sequence=meta.sequence + 1)},
+            tables.SWEEP: {(1,): Sweep(msgspec.msgpack.encode(bad), 1, 1)},
+            tables.TIMER: {timer(TimerKind.SWEEP, 0, 1): True},
+        }
+        house.store.write(changes, sequence=meta.sequence + 1, epoch=1, wall_ms=1)
+        house.restart()
+
+        assert house.engine.next_due_ms(Times(house.now_ms, 1)) == 0
+        assert _sweep_on(house) == 0
+
+
+def test_a_retry_that_is_due_does_not_wait_for_a_crowd_of_sweeps():
+    house = House(Bounds(slice=1))
+    house.join()
+    failing = house.submit(retries=1, backoff_ms=(1_000, 1_000))
+    house.report(*house.starts(), code=1)
+    for _ in range(3):
+        house.submit()
+    for _ in range(150):
+        house.do(Retry((), Where(queue="none")))
+    house.now_ms = max(house.now_ms, house.task(failing).due_ms)
+    house.do(Tick())
+    assert house.task(failing).state is not State.RETRYING
+    assert _sweeps(house) > 100
