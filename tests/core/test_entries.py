@@ -7,7 +7,18 @@ from tests.support.house import House
 from tq import limits
 from tq.core import tables
 from tq.core.engine import Bounds
-from tq.core.vocabulary import AddEntries, Cancel, Forget, GetRequest, Start, Submit, Tick, Uploaded, WorkerLost
+from tq.core.vocabulary import (
+    AddEntries,
+    Cancel,
+    Forget,
+    GetRequest,
+    Start,
+    Submit,
+    Tick,
+    Upload,
+    Uploaded,
+    WorkerLost,
+)
 from tq.errors import BadRequest, KeyConflict, NotDone, TaskNotFound, TooLarge
 
 
@@ -127,6 +138,17 @@ def test_an_abandoned_upload_of_many_runs_ends_in_slices():
     assert house.store.scan(tables.UPLOAD, ("",), ("\U0010ffff",), 5) == []
     assert house.store.scan(tables.ENTRIES, (0,), (1 << 40,), 10) == []
     assert house.store.scan(tables.ENTRY_AT, (0,), (1 << 40,), 10) == []
+
+
+def test_a_crowd_of_abandoned_uploads_ends_with_nothing_left():
+    house = House(Bounds(slice=100))
+    crowd = [Upload(f"u{number}", 0, b"x") for number in range(limits.page_keys_max + 1)]
+    house.turn(*crowd)
+    house.now_ms += limits.upload_ttl_ms
+    for _ in range(30):
+        house.do(Tick())
+    tables_of = (tables.UPLOAD, ("",), ("\U0010ffff",)), (tables.BODY, (0,), (1 << 40,))
+    assert [house.store.scan(table, low, high, 9) for table, low, high in tables_of] == [[], []]
 
 
 def test_a_run_joins_only_the_entries_that_its_sender_has_seen(house):

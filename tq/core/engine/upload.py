@@ -79,30 +79,32 @@ def take(step: Step, key: str, *, is_entries: bool) -> Upload | None:
 
 def expire_uploads(step: Step) -> None:
     """Forget uploads that no submit took within upload_ttl_ms, a bounded part of them; the rest is due again."""
-    next_ms: list[int] = []
-    for (name,), upload in step.overlay.scan(tables.UPLOAD, ("",), ("\U0010ffff",), limits.page_keys_max):
-        if upload.expires_ms > step.times.steady_ms:
-            next_ms.append(upload.expires_ms)
-        elif _forget(step, upload):
-            step.overlay.delete(tables.UPLOAD, (name,))
-    if next_ms:
-        step.set_timer(TimerKind.UPLOADS, min(next_ms))
+    rows = step.overlay.scan(tables.UPLOAD, ("",), ("\U0010ffff",), limits.page_keys_max)
+    alive = [upload.expires_ms for _, upload in rows if upload.expires_ms > step.times.steady_ms]
+    left = step.bounds.slice
+    for (name,), upload in rows:
+        if left > 0 and upload.expires_ms <= step.times.steady_ms:
+            left -= _forget(step, name, upload, left)
+    is_more = left <= 0 or (len(rows) >= limits.page_keys_max and len(alive) < len(rows))
+    if is_more or alive:
+        step.set_timer(TimerKind.UPLOADS, step.times.steady_ms if is_more else min(alive))
 
 
-def _forget(step: Step, upload: Upload) -> bool:
-    """Delete what was uploaded; return whether that was all of it."""
+def _forget(step: Step, name: str, upload: Upload, rows_max: int) -> int:
+    """Delete what was uploaded, as far as so many rows go; return how many went. The upload's own goes last."""
     if not upload.is_entries:
-        for piece in range(limits.stdin_bytes_max // limits.piece_bytes_max):
+        pieces = -(-upload.received // limits.piece_bytes_max)
+        for piece in range(pieces):
             step.overlay.delete(tables.BODY, (upload.blob, piece))
-        return True
-    runs = step.overlay.scan(tables.ENTRY_AT, (upload.blob,), (upload.blob + 1,), step.bounds.slice)
+        step.overlay.delete(tables.UPLOAD, (name,))
+        return pieces + 1
+    runs = step.overlay.scan(tables.ENTRY_AT, (upload.blob,), (upload.blob + 1,), rows_max)
     for key, _ in runs:
         step.overlay.delete(tables.ENTRIES, key)
         step.overlay.delete(tables.ENTRY_AT, key)
-    if len(runs) < step.bounds.slice:
-        return True
-    step.set_timer(TimerKind.UPLOADS, step.times.steady_ms)
-    return False
+    if len(runs) < rows_max:
+        step.overlay.delete(tables.UPLOAD, (name,))
+    return len(runs) + 1
 
 
 def _known(step: Step, key: str, *, is_entries: bool) -> Upload:
