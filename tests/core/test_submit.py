@@ -57,6 +57,7 @@ def test_jobs_without_a_key_are_all_different(house):
         {"throttle": -1},
         {"trace": "junk"},
         {"demand": Demand(cpus_milli=-1)},
+        {"demand": Demand(mem_bytes=-1)},
     ],
 )
 def test_a_field_out_of_its_range_is_refused_and_nothing_is_stored(house, fields):

@@ -16,8 +16,8 @@ from tq.errors import BadRequest, TaskNotFound
 if TYPE_CHECKING:
     from tq.client.blocking import Client
 
-_ID: Final = re.compile(r"\d{1,18}(?:\.\d{1,18})?", re.ASCII)
-_SPAN: Final = re.compile(r"(\d{1,18})\.(\d{1,18})-(\d{1,18})", re.ASCII)
+_ID: Final = re.compile(r"\d{1,18}(?:\.\d{1,19})?", re.ASCII)
+_SPAN: Final = re.compile(r"(\d{1,18})\.(\d{1,19})-(\d{1,19})", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MEANT_AS_ID: Final = re.compile(r"[0-9.-]+")  # whoever types 1..2 means no name
 _HINT: Final = "write 42, 43.7, 43.1-5, last, all, @failed, or a name or tag; `tq ls` lists jobs"

@@ -10,7 +10,8 @@ from typing import Final, NamedTuple
 from tq.core.job import Job
 from tq.errors import BadRequest, TaskNotFound
 
-_ID: Final = re.compile(r"([1-9][0-9]{0,17})(?:\.([A-Za-z][A-Za-z0-9_-]*))?(?:\.(0|[1-9][0-9]{0,17}))?")
+# A job has at most 18 digits; a member is what the array shows, up to 2^63-1.
+_ID: Final = re.compile(r"([1-9][0-9]{0,17})(?:\.([A-Za-z][A-Za-z0-9_-]*))?(?:\.(0|[1-9][0-9]{0,18}))?")
 
 
 class TaskId(NamedTuple):

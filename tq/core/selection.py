@@ -11,7 +11,7 @@ from tq.core.view import View
 from tq.core.vocabulary import Where
 from tq.errors import BadRequest, TaskNotFound, TooLarge
 
-_RANGE: Final = re.compile(r"([1-9][0-9]{0,17})\.([0-9]{1,18})-([0-9]{1,18})")
+_RANGE: Final = re.compile(r"([1-9][0-9]{0,17})\.([0-9]{1,19})-([0-9]{1,19})")
 _WORDS: Final = {state.word: frozenset((state,)) for state in State} | {
     "failed": frozenset((State.DEAD, State.EXPIRED))
 }

@@ -83,9 +83,10 @@ def _check(command: Submit) -> None:
         command.crash_limit,
         command.max_fails + 1,
         command.demand.cpus_milli,
+        command.demand.mem_bytes,
     )
     if min(bounds) < 0:
-        raise BadRequest("throttle, retries, crash limit and CPUs are not negative")
+        raise BadRequest("throttle, retries, crash limit, CPUs and memory are not negative")
     _check_retries(command)
 
 
