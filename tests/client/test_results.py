@@ -37,6 +37,13 @@ def test_an_exception_has_type_text_and_traceback():
     assert failed.hint == "tq show 43.7; tq logs 43.7"
 
 
+def test_an_exception_without_a_message_has_no_text():
+    failed = result("dead", "exception", 1, {**RAISED, "message": ""}, error="m.Odd").error
+
+    assert isinstance(failed, TaskFailed)
+    assert (str(failed), failed.text) == ("task 43.7 raised m.Odd", "")
+
+
 @pytest.mark.parametrize(
     "cause, code, error, text, exit_code, signal",
     [

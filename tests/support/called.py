@@ -55,6 +55,23 @@ def raises_odd():
     raise Odd
 
 
+def raises_value(text, times=1):
+    raise ValueError(text.decode(errors="surrogatepass") * times)
+
+
+class Hostile(list):
+    def __init__(self, *text):
+        super().__init__([1])
+        self.text = text
+
+    def __iter__(self):
+        raises_value(*self.text)
+
+
+def give_hostile(*text):
+    return Hostile(*text)
+
+
 def leave(code):
     sys.exit(code)
 

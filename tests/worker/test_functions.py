@@ -137,6 +137,23 @@ def test_a_long_message_is_cut(shared):
     assert len(raised["traceback"]) < limits.exception_traceback_bytes_max + 10
 
 
+@pytest.mark.parametrize("text, times", [("y", 2 * frames.frame_bytes_max), ("a name \udcff", 1), ("\udcff\ny", 1)])
+@pytest.mark.parametrize("function", ["work:raises_value", "work:give_hostile"])
+def test_whatever_its_message_an_exception_does_not_end_the_process(link, function, text, times):
+    pid = value_of(link, call("work:count"))[0]  # type: ignore[index]
+
+    end = link.run(call(function, text.encode(errors="surrogatepass"), times), fresh())
+
+    assert end.cause == (Cause.EXCEPTION if function == "work:raises_value" else Cause.BAD_RESULT)
+    assert value_of(link, call("work:count"))[0] == pid  # type: ignore[index]
+
+
+def test_an_exception_without_a_message_is_said_by_its_name(shared):
+    end = shared.run(call("work:raises_value", b""), fresh())
+
+    assert (usage(end).error, plain.loads(end.value)["message"]) == ("ValueError", "")
+
+
 @pytest.mark.parametrize("wish, code, value", [(0, 0, plain.NONE), (None, 0, plain.NONE), (3, 3, b""), ("why", 1, b"")])
 def test_sys_exit_is_an_exit_with_that_code(shared, wish, code, value):
     one = fresh()

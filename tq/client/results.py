@@ -26,7 +26,7 @@ class TaskFailed(TqError):
         self.id = result.id
         self.cause = result.cause
         self.type: str = raised.get("type", "")
-        self.text: str = raised.get("message", "") or reason(result.usage)
+        self.text: str = raised["message"] if "message" in raised else reason(result.usage)
         self.traceback: str = raised.get("traceback", "")
         self.exit_code = result.code if result.code >= 0 else None
         self.signal = -result.code if result.code < 0 else None
@@ -34,7 +34,7 @@ class TaskFailed(TqError):
 
     def _what(self) -> str:
         if self.cause == "exception":
-            return f"raised {self.type}: {self.text}"
+            return f"raised {self.type}" + (f": {self.text}" if self.text else "")
         if self.cause == "exit":
             return f"exited with {self.exit_code}"
         if self.cause == "signal":

@@ -159,7 +159,8 @@ class Caller:
         try:
             return _Outcome(Cause.EXIT, 0, plain.dumps(returned, limits.result_bytes_max, "result_bytes_max"))
         except Exception as error:  # noqa: BLE001 - NotPlain, or what an object of theirs raises when it is looked at
-            return _Outcome(Cause.BAD_RESULT, FAILED, error=f"cannot send what {call.function} returned: {error}")
+            why = _start_of(_text_of(error), limits.exception_message_bytes_max)
+            return _Outcome(Cause.BAD_RESULT, FAILED, error=f"cannot send what {call.function} returned: {why}")
 
     def _find(self, name: str) -> tuple[Callable[..., Any], bool]:
         known = self._found.get(name)
@@ -268,23 +269,25 @@ def _raised(error: BaseException) -> _Outcome:
 
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        message = str(error)
-    except Exception:  # noqa: BLE001 - theirs
-        message = "(it has no text)"
+    name = _start_of(name, limits.function_chars_max)
+    message = _start_of(_text_of(error), limits.exception_message_bytes_max)
     try:
         text = "".join(traceback.format_exception(kind, error, _inner(error.__traceback__)))
     except Exception:  # noqa: BLE001 - as above
         text = f"{name}: {message}\n"
     text = _end_of(text, limits.exception_traceback_bytes_max)
     _complain(text)
-    fields = {
-        "type": _start_of(name, limits.function_chars_max),
-        "message": _start_of(message, limits.exception_message_bytes_max),
-        "traceback": text,
-    }
-    value = plain.dumps(fields, limits.result_bytes_max, "result_bytes_max")
-    return _Outcome(Cause.EXCEPTION, FAILED, value, f"{name}: {message}".partition("\n")[0])
+    value = plain.dumps(
+        {"type": name, "message": message, "traceback": text}, limits.result_bytes_max, "result_bytes_max"
+    )
+    return _Outcome(Cause.EXCEPTION, FAILED, value, f"{name}: {message}".partition("\n")[0] if message else name)
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - theirs
+        return "(it has no text)"
 
 
 def _inner(trace: TracebackType | None) -> TracebackType | None:
