@@ -61,6 +61,9 @@ def test_a_command_runs_here_unless_it_is_said_where(tmp_path: Path, monkeypatch
     "ask, error, why",
     [
         (lambda: requests.function("m", (), {}, {}), BadRequest, "no name of a function"),
+        (lambda: requests.function(len, (), {}, {}), BadRequest, "is named, and not given itself"),  # type: ignore[arg-type]
+        (lambda: requests.function("m:f", (), 5, {}), BadRequest, "kwargs is a map"),  # type: ignore[arg-type]
+        (lambda: requests.function("m:f", (), "a", {}), BadRequest, "kwargs is a map"),  # type: ignore[arg-type]
         (lambda: requests.function("m:f", (object(),), {}, {}), BadRequest, "object is no plain data"),
         (lambda: requests.function("m:f", ("x" * 200_000,), {}, {}), BadRequest, "body_bytes_max"),
         (lambda: requests.function("m:f", ("x" * (limits.body_bytes_max - 20),), {}, {}), TooLarge, "body_bytes_max"),
@@ -70,6 +73,7 @@ def test_a_command_runs_here_unless_it_is_said_where(tmp_path: Path, monkeypatch
         (lambda: requests.function("m:f", (), {}, {"time_limit_s": float("inf")}), BadRequest, "time_limit_s"),
         (lambda: requests.function("m:f", (), {}, {"backoff_s": (float("nan"), 1)}), BadRequest, "backoff_s"),
         (lambda: requests.command("ls", cwd=None, env=None, stdin=b"", options={}), BadRequest, "list of words"),
+        (lambda: requests.command(["x"], cwd=None, env=None, stdin="in", options={}), BadRequest, "the input is bytes"),  # type: ignore[arg-type]
         (
             lambda: requests.command(["x"], cwd=None, env=None, stdin=b"x" * 70_000, options={}),
             TooLarge,
@@ -80,3 +84,39 @@ def test_a_command_runs_here_unless_it_is_said_where(tmp_path: Path, monkeypatch
 def test_what_makes_no_sense_is_refused(ask, error, why):
     with pytest.raises(error, match=why):
         ask()
+
+
+@pytest.mark.parametrize(
+    "option, value",
+    [
+        *[(name, value) for name in ("name", "queue", "key") for value in (5, None, b"x", "\udcff")],
+        *[(name, value) for name in ("priority", "retries", "crash_limit") for value in ("3", 1.5, None, True, 2**63)],
+        *[
+            (name, value)
+            for name in ("time_limit_s", "kill_after_s", "cpus")
+            for value in ("2", None, float("nan"), 1e300)
+        ],
+        *[("tags", value) for value in ("abc", [1], None, ["\udcff"], 5)],
+        *[("backoff_s", value) for value in (5, (1,), (1, 2, 3), ("1", "2"), None)],
+        *[("hold", value) for value in ("yes", 1, None)],
+    ],
+)
+def test_an_option_of_the_wrong_type_is_refused_before_it_is_sent(option, value):
+    with pytest.raises(BadRequest, match=f"{option} cannot be") as refused:
+        requests.function("m:f", (), {}, {option: value})  # type: ignore[misc]
+
+    assert refused.value.hint.startswith("it is ")
+
+
+@pytest.mark.parametrize("option, value", [("max_fails", "1"), ("at_once", None)])
+def test_so_is_one_of_an_array(option, value):
+    with pytest.raises(BadRequest, match=f"{option} cannot be"):
+        requests.function_for_each("m:f", (), {}, {option: value})  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("id", [5, None, 43.7, b"42", "\udcff"])
+def test_an_id_is_text(id):  # noqa: A002
+    with pytest.raises(BadRequest, match="an id is text"):
+        requests.check_id(id)
+
+    assert requests.check_id("43.7") == "43.7"

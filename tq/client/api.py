@@ -92,7 +92,7 @@ class Client:
 
     def job(self, id: str) -> "Job":  # noqa: A002 - the word that everybody uses
         """Return a job or task by its id, without asking whether there is one."""
-        return Job(self, id)
+        return Job(self, requests.check_id(id))
 
     async def _submit(self, request: v.Submit, items: Iterable[Any] | None = None) -> "Job":
         submitted = await self.follow(flows.submitting(request, items))

@@ -14,7 +14,13 @@ _HINT = "send text, numbers, lists and maps; of everything else the name of a fi
 def pack(positional: Sequence[Any], named: Mapping[str, Any]) -> bytes:
     """Return the arguments of a call as a body has them. Raises BadRequest unless they are plain data."""
     try:
-        return plain.dumps([list(positional), dict(named)], limits.body_bytes_max, "body_bytes_max")
+        by_name = dict(named)
+    except (TypeError, ValueError):
+        raise BadRequest(
+            f"kwargs is a map by name, and not {type(named).__name__}", hint='as in kwargs={"b": 2}'
+        ) from None
+    try:
+        return plain.dumps([list(positional), by_name], limits.body_bytes_max, "body_bytes_max")
     except plain.NotPlain as error:
         raise BadRequest(f"the arguments cannot be sent: {error}", hint=_HINT) from None
 

@@ -61,7 +61,7 @@ class BlockingClient:
 
     def job(self, id: str) -> "BlockingJob":  # noqa: A002 - the word that everybody uses
         """Return a job or task by its id, without asking whether there is one."""
-        return BlockingJob(self, id)
+        return BlockingJob(self, requests.check_id(id))
 
     def _submit(self, request: v.Submit, items: Iterable[Any] | None = None) -> "BlockingJob":
         submitted = self.follow(flows.submitting(request, items))

@@ -5,7 +5,7 @@ Checked here is what the server cannot see into (wire/body.py); names and number
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypedDict
 
 from tq import limits
@@ -44,18 +44,72 @@ class Options(TypedDict, total=False):
 
 
 _S_MAX: Final = 100 * 365 * 86_400.0
+_NUMBER_MAX: Final = 1e15  # in thousandths it is still an int of 64 bits
+_INT_MAX: Final = 2**63 - 1
 _OPTIONS: Final = Options.__annotations__
+
+
+def _is_text(value: object) -> bool:
+    try:
+        return isinstance(value, str) and value.encode() is not None
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _INT_MAX
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _NUMBER_MAX
+
+
+# Of each annotation in Options: what fits it, and what that is called. A server that cannot read a message ends the
+# connection, which looks like one that broke: what has the wrong type must not get that far.
+_SHAPES: Final[Mapping[Any, tuple[Callable[[Any], bool], str]]] = {
+    str: (_is_text, "text"),
+    int: (_is_int, "an int of 64 bits"),
+    float: (_is_number, "a number"),
+    bool: (lambda value: isinstance(value, bool), "True or False"),
+    Sequence[str]: (
+        lambda value: isinstance(value, list | tuple | set | frozenset) and all(map(_is_text, value)),
+        "a list of texts",
+    ),
+    tuple[float, float]: (
+        lambda value: isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value)),
+        "two numbers, the first and the longest wait",
+    ),
+}
+
+
+def check_id(id: object) -> str:  # noqa: A002 - the word that everybody uses
+    """Return the id of a job or task, or raise BadRequest for what is none; whether there is one the server says."""
+    if not isinstance(id, str) or not _is_text(id):
+        raise BadRequest(
+            f"an id is text, and not {repr(id)[:100]}", hint='as in client.job("42"), or "43.7" for a task'
+        )
+    return id
+
+
+def _module(function: object) -> str:
+    """Return the module of a function's name, or raise BadRequest."""
+    if isinstance(function, str):
+        return check_function(function)
+    name = f"{getattr(function, '__module__', 'MODULE')}:{getattr(function, '__qualname__', 'FUNCTION')}"
+    raise BadRequest(
+        f"a function is named, and not given itself: {repr(function)[:100]}", hint=f'write its name as text, "{name}"'
+    )
 
 
 def function(name: str, positional: Sequence[Any], named: Mapping[str, Any], options: Options) -> v.Submit:
     """Return the request to call a function once. Raises BadRequest or TooLarge."""
-    module = check_function(name)
+    module = _module(name)
     return _submit({"argv": (), "cwd": b"", "function": name, "arguments": pack(positional, named)}, module, options)
 
 
 def function_for_each(name: str, positional: Sequence[Any], named: Mapping[str, Any], options: Options) -> v.Submit:
     """Return the request to call a function with each entry that is uploaded for it, as its last argument."""
-    module = check_function(name)
+    module = _module(name)
     fields = {"argv": (), "cwd": b"", "function": name, "arguments": pack(positional, named)}
     return _submit({**fields, "columns": 1, "has_plain_entries": True}, module, options)
 
@@ -71,6 +125,8 @@ def command(
     """Return the request to run a program. Raises BadRequest or TooLarge."""
     if isinstance(argv, str | bytes):
         raise BadRequest("a command is a list of words", hint='write ["make", "test"]; a shell: ["sh", "-c", "…"]')
+    if not isinstance(stdin, bytes):
+        raise BadRequest(f"the input is bytes, and not {type(stdin).__name__}", hint='as in stdin="text".encode()')
     if len(stdin) > limits.stdin_inline_bytes_max:
         raise TooLarge(
             f"the input has {len(stdin)} bytes; stdin_inline_bytes_max is {limits.stdin_inline_bytes_max}",
@@ -87,6 +143,12 @@ def command(
 def _submit(fields: Mapping[str, Any], module: str, options: Options) -> v.Submit:
     if unknown := set(options) - set(_OPTIONS):
         raise TypeError(f"there is no option {min(unknown)!r}; there are {', '.join(_OPTIONS)}")
+    for option, value in options.items():
+        fits, shape = _SHAPES[_OPTIONS[option]]
+        if not fits(value):
+            raise BadRequest(
+                f"{option} cannot be {repr(value)[:100]}", hint=f"it is {shape}; leave it out for the usual"
+            )
     is_array = fields.get("columns", 0) > 0
     if not is_array and {"max_fails", "at_once"} & set(options):
         raise BadRequest("max_fails and at_once are of a job with several tasks", hint="leave them out")
