@@ -317,5 +317,6 @@ def test_what_a_second_ctrl_c_stops_goes_back_uncharged(tmp_path: Path) -> None:
     try:
         assert place.says(r"(?s)server_stopped.*worker \| [^\n]* connected ", process)
         assert place.show(task)["losses"] == 0
+        assert place.tq("cancel", task).status == 0  # else the stop waits for it
     finally:
         stop(process)
