@@ -1,12 +1,13 @@
 """Submit: idempotent by key, checked whole before anything is stored."""
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.house import House
 from tq import limits
 from tq.core import tables
 from tq.core.job import Demand
-from tq.core.vocabulary import SetQueue, Submit, Submitted, Tick, Upload
+from tq.core.vocabulary import Cancel, Forget, SetQueue, Submit, Submitted, Tick, Upload
 from tq.errors import BadRequest, KeyConflict, NotDone, Refused, TaskNotFound, TooLarge, TooManyLanes
 
 
@@ -94,6 +95,23 @@ def test_a_new_combination_of_queue_and_demand_opens_a_lane(house):
     house.submit(demand=Demand(cpus_milli=2000))
     house.submit(queue="other")
     assert len(house.engine.live.lanes) == 3
+
+
+def test_a_job_whose_key_was_lost_does_not_take_away_that_of_another(house):
+    """A salvage may lose the row of a key; the request is another job then."""
+    house.do(Submit("k", b"body"))
+    meta = house.store.get(tables.META, ())
+    meta = replace(meta, sequence=meta.sequence + 1)
+    changes = {tables.META: {(): meta}, tables.KEY: {("k",): None}}
+    house.store.write(changes, sequence=meta.sequence, epoch=1, wall_ms=1)
+    house.restart()
+    assert house.do(Submit("k", b"body")) == Submitted("2", warning="no worker is connected")
+
+    house.do(Cancel(("1",)))
+    house.do(Forget(("1",)))
+    house.now_ms += 2 * limits.key_ttl_ms
+    house.do(Tick())
+    assert house.do(Submit("k", b"body")) == Submitted("2", existed=True)
 
 
 def test_too_many_lanes_are_refused(house, monkeypatch):

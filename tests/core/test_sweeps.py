@@ -26,7 +26,7 @@ from tq.core.vocabulary import (
     Where,
     WorkerLost,
 )
-from tq.errors import BadRequest
+from tq.errors import AlreadyEnded, BadRequest
 
 SLICE = 2
 
@@ -142,6 +142,51 @@ def test_what_came_back_in_the_report_that_ends_an_array_early_is_cancelled_once
     lost, failed, _ = house.starts()
     house.do(Report(5, 1, 9, (End(lost, int(Cause.LOST), 0, 1), End(failed, int(Cause.EXIT), 1, 1))))
     assert _states(house, number) == [State.CANCELLED, State.DEAD, State.RUNNING]
+
+
+class TestTheLaterWordCounts:
+    """A retry and a cancel of one job, the one while the other is still at work."""
+
+    def _dead(self, house: House, size: int) -> str:
+        number = house.array(size)
+        house.join(slots=size)
+        house.report(*house.starts(), code=1)
+        house.do(WorkerLost(5, 1))
+        return str(number)
+
+    @pytest.mark.parametrize("of", [lambda job: Retry((job,)), lambda _job: Retry((), Where(states=("dead",)))])
+    def test_what_is_cancelled_is_not_brought_back_by_an_older_retry(self, house, of):
+        job = self._dead(house, 9)
+        house.do(of(job))
+        assert _sweeps(house) == 1
+        house.do(Cancel((job,)))
+
+        assert _sweep_on(house) == 0
+        assert set(_states(house, int(job))) == {State.CANCELLED, State.DEAD}
+        house.do(Retry((job,)))
+        assert _sweep_on(house) == 0
+        assert _states(house, int(job)) == [State.QUEUED] * 9
+
+    def test_what_is_in_one_turn_with_the_cancel_counts_by_its_order(self, house):
+        job = self._dead(house, 9)
+        house.turn(Retry((job,)), Cancel((job,)))
+        assert _sweep_on(house) == 0
+        assert State.QUEUED not in _states(house, int(job))
+
+        house.turn(Cancel((), Where()), Retry((job,)))
+        assert _sweep_on(house) == 0
+        assert _states(house, int(job)) == [State.QUEUED] * 9
+
+    @pytest.mark.parametrize("member", ["", ".1"])
+    def test_what_is_being_cancelled_is_not_retried_before_that_is_done(self, house, member):
+        number = _came_back(house, 9)
+        house.do(WorkerLost(5, 1))
+        house.do(Cancel((str(number),)))
+        with pytest.raises(AlreadyEnded, match="is being cancelled"):
+            house.do(Retry((f"{number}{member}",)))
+
+        assert _sweep_on(house) == 0
+        assert isinstance(house.do(Retry((f"{number}{member}",))), Acted)
 
 
 class TestWhatIsWrong:

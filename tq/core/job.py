@@ -124,6 +124,7 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     ready_alone: bool = False
     purged: int = 0  # dead members that are no dead letters any more
     ended_steady_ms: int = 0  # retention counts from here, whatever the wall's clock does meanwhile
+    cancelled_sweep: int = 0  # sweeps below this number began before all of it was cancelled last
 
     def copy(self) -> "Progress":
         """Return a working copy, for one command."""

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from tq.core import selection, tables
 from tq.core.engine.step import JobKey, Step, TaskKey
 from tq.core.engine.stop import Tally, send_stops
-from tq.core.job import Sweep
+from tq.core.job import Progress, Sweep
 from tq.core.task import State, Task
 from tq.core.timers import TimerKind
 from tq.core.vocabulary import Acted, Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority, Where
@@ -35,6 +35,7 @@ class Acting(NamedTuple):
     where: Where
     states: frozenset[State]
     tally: Tally
+    sweep: int = 0  # the number of the sweep whose slice this is; 0: the command itself
 
     def means(self, key: JobKey, task: Task | None) -> bool:
         """Whether a member of a job is one of those that are to be acted on."""
@@ -115,7 +116,7 @@ def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
         return
     command = _commands.decode(sweep.command)
     where = command.where or Where()
-    acting = Acting(step, command, where, selection.states_of(where.states), _tally(command))
+    acting = Acting(step, command, where, selection.states_of(where.states), _tally(command), number)
     rest = _walk(acting, verbs[type(command)], sweep)
     send_stops(step, acting.tally)
     if rest is None:
@@ -166,8 +167,9 @@ def _walk(acting: Acting, verb: Verb, sweep: Sweep) -> Sweep | None:
     step = acting.step
     if sweep.member:
         found = step.overlay.get(tables.PROGRESS, (sweep.job, 0))
-        if found is None or (found.forgetting and not isinstance(acting.command, Forget)):
-            return _next(sweep, sweep.job)  # between two slices somebody forgot it
+        is_forgotten = found is None or (found.forgetting and not isinstance(acting.command, Forget))
+        if is_forgotten or _is_overtaken(acting, found):
+            return _next(sweep, sweep.job)  # between two slices somebody forgot or cancelled it
         rest = _walk_job(acting, verb, (sweep.job, 0), sweep.member)
         return replace(sweep, member=rest) if rest is not None else _next(sweep, sweep.job)
     rows = step.overlay.scan(tables.JOB, (sweep.job, 0), (sweep.last + 1, 0), acting.left)
@@ -177,7 +179,7 @@ def _walk(acting: Acting, verb: Verb, sweep: Sweep) -> Sweep | None:
         key = (number, part)
         progress = step.overlay.get(tables.PROGRESS, key)
         acting.tally.looked += 1
-        if part or progress is None or progress.forgetting:
+        if part or progress is None or progress.forgetting or _is_overtaken(acting, progress):
             continue
         if not selection.matches(acting.where, acting.states, job, progress):
             acting.tally.why = "has none of those that are meant"
@@ -188,6 +190,11 @@ def _walk(acting: Acting, verb: Verb, sweep: Sweep) -> Sweep | None:
         if rest is not None:
             return replace(sweep, job=number, member=rest)
     return _next(sweep, rows[-1][0][0]) if rows else None
+
+
+def _is_overtaken(acting: Acting, progress: Progress | None) -> bool:
+    """Whether all of a job was cancelled after this retry of it began: the later word counts."""
+    return progress is not None and isinstance(acting.command, Retry) and 0 < acting.sweep < progress.cancelled_sweep
 
 
 def _next(sweep: Sweep, job: int) -> Sweep | None:

@@ -30,6 +30,8 @@ def forget_job(step: Step, key: JobKey) -> None:
     if not job.key:
         return
     known = step.overlay.get(tables.KEY, (job.key,))
+    if known is not None and known.job != key[0]:
+        return  # a salvage has lost this one's, and another job has it now
     if known is not None and known.expires_ms > step.times.steady_ms:
         step.overlay.put(tables.KEY, (job.key,), replace(known, is_forgotten=True))
         step.overlay.put(tables.KEY_END, (known.expires_ms, job.key), True)

@@ -21,6 +21,8 @@ def _touched(progress: Progress, first: int, last: int) -> int:
 def _begin_cancel(acting: Acting, key: JobKey) -> bool:
     progress = acting.step.progress(key)
     acting.tally.unchanged += sum(progress.counts[State.SUCCEEDED :])
+    if acting.is_whole:
+        progress.cancelled_sweep = acting.step.meta().next_sweep
     if progress.untouched and not progress.first.is_terminal and acting.means(key, None):
         acting.tally.done += acting.step.move_untouched(key, Trigger.CANCEL)
     if not _touched(progress, 0, State.SUCCEEDED):
@@ -87,6 +89,9 @@ def _requeue_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
 
 def _begin_retry(acting: Acting, key: JobKey) -> bool:
     progress = acting.step.progress(key)
+    if progress.cancelling:
+        acting.tally.leave("is being cancelled")
+        return False
     trigger = _retry_trigger(acting, progress.first)
     if trigger is not None and progress.untouched and acting.means(key, None):
         acting.tally.done += acting.step.move_untouched(key, trigger)
@@ -97,6 +102,9 @@ def _begin_retry(acting: Acting, key: JobKey) -> bool:
 
 
 def _retry_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
+    if acting.step.progress(key[:2]).cancelling:
+        acting.tally.leave("is being cancelled")
+        return
     state = task.state if task else acting.step.progress(key[:2]).first
     trigger = _retry_trigger(acting, state)
     if trigger is None:
