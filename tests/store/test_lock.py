@@ -1,5 +1,6 @@
 """One process at a time has a data directory, and the others are told who."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tq.errors import ConfigurationError
+from tq.errors import ConfigurationError, TqError
 from tq.store.directory import hold_directory
 from tq.store.lock import NAME, lock_directory
 
@@ -96,3 +97,21 @@ def test_children_do_not_inherit_the_lock(tmp_path: Path) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+@pytest.mark.parametrize("number, status", [(errno.EROFS, 78), (errno.EACCES, 78), (errno.ENOSPC, 74), (errno.EIO, 74)])
+@pytest.mark.parametrize("call", ["open", "pwrite"])
+def test_a_directory_that_cannot_be_written_is_said_and_what_will_stay_so_is_no_failure_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: int, status: int
+) -> None:
+    def fail(*_arguments: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, fail)
+        with pytest.raises(TqError, match=os.strerror(number)) as caught:
+            lock_directory(tmp_path)
+
+    assert caught.value.exit_status == status  # `tq up` starts a server that ended with 74 again, not one with 78
+    assert caught.value.hint
+    lock_directory(tmp_path).release()  # and nothing of it is left behind

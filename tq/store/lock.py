@@ -5,6 +5,7 @@ close of that file in the same process drops it), and nothing of ours ever opens
 removed: a second process could hold a lock on the removed one.
 """
 
+import errno
 import fcntl
 import os
 import socket
@@ -14,12 +15,15 @@ from types import TracebackType
 from typing import Final, Self
 
 from tq import __version__
-from tq.errors import ConfigurationError
+from tq.errors import ConfigurationError, StoreError
 
 NAME: Final = "server.lock"
 
 # Between taking the lock and writing who has it lies a moment; the loser of a race waits for the text.
 _WAIT_FOR_TEXT_S: Final = 1.0
+
+# What may be over at the next start. Everything else (read-only, not permitted) is there until somebody changes it.
+_FAILING_DISK: Final = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 
 
 class DataLock:
@@ -49,11 +53,20 @@ class DataLock:
 
 
 def lock_directory(data: Path) -> DataLock:
-    """Take the lock of an existing directory, or raise ConfigurationError that names the holder."""
-    path = data / NAME
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Take the lock of an existing directory, or raise ConfigurationError that names the holder.
+
+    Raises it too where nothing can be written, which no later start changes; StoreError where the disk fails.
+    """
+    try:
+        fd = os.open(data / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise _unwritable(data, error) from error
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        text = f"pid {os.getpid()} on {socket.gethostname()} since {started}, tq {__version__}\n"
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, text.encode(), 0)
     except BlockingIOError:
         holder = _holder(fd)
         os.close(fd)
@@ -61,11 +74,18 @@ def lock_directory(data: Path) -> DataLock:
             f"the data directory {data} is held by {holder}",
             hint="stop that process first, or choose another directory with --data",
         ) from None
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    text = f"pid {os.getpid()} on {socket.gethostname()} since {started}, tq {__version__}\n"
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, text.encode(), 0)
+    except OSError as error:
+        os.close(fd)
+        raise _unwritable(data, error) from error
     return DataLock(data, fd)
+
+
+def _unwritable(data: Path, error: OSError) -> ConfigurationError | StoreError:
+    """Return what to say of a directory whose lock cannot be written."""
+    what = f"the data directory {data} cannot be written: {error.strerror}"
+    if error.errno in _FAILING_DISK:
+        return StoreError(what, hint="see to the disk, then start again")
+    return ConfigurationError(what, hint="make it writable for this user, or choose another one with --data")
 
 
 def is_held(data: Path) -> bool:

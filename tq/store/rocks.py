@@ -283,4 +283,5 @@ def _open_error(path: Path, error: Exception) -> StoreError | ConfigurationError
         return StoreDamaged(f"the database in {path} is damaged: {text}", hint=_BRING_BACK)
     if "lock" in text.lower():
         return ConfigurationError(f"the database in {path} is open in another process: {text}")
-    return StoreError(f"the database in {path} cannot be opened: {text}", hint="see to the disk, then start again")
+    hint = "raise `ulimit -n`" if "Too many open files" in text else "see to the disk, then start again"
+    return StoreError(f"the database in {path} cannot be opened: {text}", hint=hint)
