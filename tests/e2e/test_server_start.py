@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import threading
@@ -114,6 +115,21 @@ def test_check_says_whether_a_server_could_start_and_changes_nothing(tmp_path: P
         assert good.returncode == 0
         assert "in order" in good.stdout
         assert sorted(path.name for path in server.data.iterdir()) == before
+
+
+def test_an_identity_that_is_gone_is_made_anew_and_said(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        with server.client() as client:
+            known: Any = client.ask(command("true"))
+        server.stop()
+        assert "identity_made_anew" not in server.log()
+        shutil.rmtree(server.data / "identity")
+
+        server.start()
+        assert "identity_made_anew" in server.log()
+        with server.client() as client:
+            shown: Any = client.ask(Get(known.id))
+            assert shown.value["id"] == known.id
 
 
 def test_the_admin_token_survives_a_restart_so_that_workers_can_go_on(tmp_path: Path) -> None:

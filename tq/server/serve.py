@@ -320,7 +320,14 @@ def _identity(settings: Settings) -> Identity:
         # After it: an empty directory, left by a start that failed, would look like a lost CA to the next one.
         (settings.data / "identity").mkdir(mode=0o700, exist_ok=True)
         return identity
-    return open_identity(settings.data / "identity", dt.datetime.now(dt.UTC))
+    directory = settings.data / "identity"
+    if (settings.data / "format").exists() and not os.path.lexists(directory):
+        log(
+            "identity_made_anew",
+            level="warning",
+            hint="it was gone; bring it back from a backup, or let others join anew",
+        )
+    return open_identity(directory, dt.datetime.now(dt.UTC))
 
 
 def _close(store: DiskStore, *, is_failed: bool) -> None:
