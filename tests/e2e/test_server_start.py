@@ -198,6 +198,22 @@ def test_a_stop_tells_clients_and_does_not_wait_for_them(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_a_server_whose_files_are_removed_says_so_and_takes_nothing_more(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        with server.client() as client:
+            known: Any = client.ask(command("true"))
+        (server.data / "db").rename(tmp_path / "db")
+        assert server.process.wait(30) == 74
+        assert "removed or replaced" in server.log()
+        (tmp_path / "db").rename(server.data / "db")
+
+        server.start()
+        with server.client() as client:
+            shown: Any = client.ask(Get(known.id))
+            assert shown.value["id"] == known.id
+
+
+@pytest.mark.slow
 def test_a_disk_that_fails_ends_the_server_with_74_and_loses_nothing_acknowledged(tmp_path: Path) -> None:
     """A bound on the size of files makes RocksDB's writes fail, as a full disk does."""
     server = ServerProcess(tmp_path, before="ulimit -f 96")

@@ -234,6 +234,11 @@ class DiskStore:
         self._watermark.move(self.sequence)
         self._watermark.sync()
 
+    def check_place(self) -> None:
+        """Raise StoreError, for ever, if the store was removed or replaced: what is written then is nowhere."""
+        if not self._watermark.is_in_place or not (self.data / "db" / "CURRENT").exists():
+            raise self._fail("find itself", FileNotFoundError(f"somebody removed or replaced files in {self.data}"))
+
     def free_bytes(self) -> int:
         """Return the room left on the disk."""
         return directory.free_bytes(self.data)

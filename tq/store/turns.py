@@ -77,6 +77,7 @@ class Watermark:
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._synced_s = time.monotonic()
         self._dirty = False
@@ -114,6 +115,14 @@ class Watermark:
             os.fdatasync(self._fd)
             self._dirty = False
         self._synced_s = time.monotonic()
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file is still where it was opened: one that was removed can be written, and is lost."""
+        try:
+            return os.path.samestat(self._path.stat(), os.fstat(self._fd))
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Close the file."""
