@@ -1,6 +1,7 @@
 """The store on disk: what survives, what is noticed, and that the first failure is the last word."""
 
 import random
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,22 @@ def test_a_store_that_was_removed_or_replaced_takes_nothing_more(data: Path, nam
         with pytest.raises(StoreError, match="removed or replaced"):
             write(store, some_changes(2))
         store.abandon()
+
+
+def test_where_no_more_files_may_be_open_the_hint_is_not_the_disk(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with disk_store(data) as store:
+        commit(store, some_changes(1))
+    limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with hold_directory(data) as lock:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(list(Path("/proc/self/fd").iterdir())) + 2, hard))
+        try:
+            with pytest.raises(StoreError, match="Too many open files") as caught:
+                open_store(lock)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    assert "ulimit -n" in caught.value.hint
+    with disk_store(data) as store:
+        assert store.get(TASK, (1, 0, 0)) is not None
 
 
 def test_a_failed_write_changes_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
