@@ -110,9 +110,6 @@ async def test_everybody_gets_a_beat(autojump_clock: Any) -> None:
 class Disk:
     free = 10 * low_water_bytes
 
-    def check_place(self) -> None:
-        """It is where it was."""
-
     def free_bytes(self) -> int:
         return self.free
 

@@ -131,13 +131,13 @@ def test_the_first_failure_is_for_ever_and_reads_go_on(data: Path, monkeypatch: 
 def test_a_store_that_was_removed_or_replaced_takes_nothing_more(data: Path, name: str, *, is_replaced: bool) -> None:
     with disk_store(data) as store:
         commit(store, some_changes(1))
-        store.check_place()
+        store.free_bytes()
         (data / name).resolve().rename(data.with_name("elsewhere"))
         if is_replaced:
             data.mkdir(mode=0o700, exist_ok=True)
             (data / "watermark").write_bytes(bytes(8))
         with pytest.raises(StoreError, match="removed or replaced"):
-            store.check_place()
+            store.free_bytes()
         with pytest.raises(StoreError, match="removed or replaced"):
             write(store, some_changes(2))
         store.abandon()

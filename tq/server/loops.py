@@ -27,12 +27,8 @@ _JANITOR_PAUSE_S: Final = 0.05  # between two slices: others come first
 class Disk(Protocol):
     """A store that is on a disk."""
 
-    def check_place(self) -> None:
-        """Raise StoreError if it is not where it was."""
-        ...
-
     def free_bytes(self) -> int:
-        """Return the room left."""
+        """Return the room left. Raises StoreError if the store is not in its place any more."""
         ...
 
 
@@ -102,12 +98,8 @@ async def janitor_loop(ask: Callable[[Request], Awaitable[Answer]], keep_ms: int
 
 
 async def disk_loop(desk: Desk, disk: Disk) -> None:
-    """Watch the room on the disk: LOW takes no new work, CRITICAL leases nothing; reports and reads always go on.
-
-    Raises StoreError once the store is not in its place any more.
-    """
+    """Watch the room on the disk: LOW takes no new work, CRITICAL leases nothing; reports and reads always go on."""
     while True:
-        disk.check_place()
         left_bytes = disk.free_bytes()
         now = room(left_bytes)
         if now is not desk.gate.room:

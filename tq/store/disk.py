@@ -234,19 +234,19 @@ class DiskStore:
         self._watermark.move(self.sequence)
         self._watermark.sync()
 
-    def check_place(self) -> None:
-        """Raise StoreError, for ever, if the store was removed or replaced: what is written then is nowhere."""
+    def free_bytes(self) -> int:
+        """Return the room left on the disk.
+
+        Raises StoreError, and is of no use any more, if its files were removed or replaced: what is written is nowhere.
+        """
         if not self._watermark.is_in_place or not (self.data / "db" / "CURRENT").exists():
             raise self._fail("find itself", FileNotFoundError(f"somebody removed or replaced files in {self.data}"))
-
-    def free_bytes(self) -> int:
-        """Return the room left on the disk."""
         return directory.free_bytes(self.data)
 
     def statistics(self) -> dict[str, Any]:
         """Return plain figures: sizes in bytes, by family where they differ, and the settings that bound them."""
         logs = [path.stat().st_size for path in (self.data / "db").glob("*.log")]
-        free_bytes = self.free_bytes()
+        free_bytes = directory.free_bytes(self.data)
         return {
             "kind": "rocksdb",
             "format": directory.FORMAT,
