@@ -208,6 +208,7 @@ class Link:
         return int(Path(f"/proc/{self.process.pid}/status").read_text().partition(f"{field}:")[2].split()[0])
 
     def ping(self) -> frames.Pong:
+        self.until(lambda: self.pongs)  # its first word was said before it had read anything
         count = len(self.pongs)
         self.say(frames.Ping())
         self.until(lambda: len(self.pongs) > count)
