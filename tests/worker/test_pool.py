@@ -6,14 +6,25 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from types import SimpleNamespace
 
 import pytest
 
+from tests.support.launcher import packed, ref
 from tq import limits
-from tq.worker import functions
+from tq.core.task import Cause
+from tq.wire import plain
+from tq.wire.body import Body
+from tq.worker import calls, frames, functions
+from tq.worker.attempt import Attempt, Order
 from tq.worker.caller import Caller
+from tq.worker.capture import Capture
+from tq.worker.lanes import Lanes
+from tq.worker.lives import Lives
 from tq.worker.pool import Pool
+from tq.worker.program import Program
+from tq.worker.reports import Reports
 
 MIB_KIB = 1024
 
@@ -70,3 +81,60 @@ def test_it_is_ended_when_it_was_idle_for_long():
     pool.tick(limits.function_idle_s_max + 100)
     assert waiting[1].wait() == -signal.SIGKILL
     poll.close()
+
+
+class Taking:
+    """A pool with one process, played by the test, that was given calls of one lane; and what has become of them."""
+
+    def __init__(self, poll: select.epoll, count: int) -> None:
+        self.lanes = Lanes()
+        self.ended: list[Attempt] = []
+        capture = Capture(poll, Reports(-1))
+        self.lives = Lives(capture, self._end)
+        self.pool = Pool(poll, None, self.lanes, self.lives, capture, None, {})
+        ours, self.process = socket.socketpair()
+        ours.setblocking(False)
+        self.caller = Caller(poll, self.pool._callers, ours.detach(), 999_999_999)
+        self.writing = [os.pipe2(os.O_NONBLOCK) for _ in range(2)]
+        self.caller.pipes = [reading for reading, _ in self.writing]
+        self.caller.is_ready = True
+        program = Program(Body((), b"/", function="work:f", arguments=packed([[], {}])), {})
+        order = Order(frames.Spawn(1, 1, True, "q", "", b"", 0, "w", ()), program, None)
+        self.attempts = [Attempt(ref(1, member), member, order) for member in range(count)]
+        self.lanes.add(1, 1, self.attempts)
+        first = self.lanes.take()
+        self.pool._lend(self.caller, first)
+        self.pool._give(self.caller, [first, *self.lanes.take_behind(first, count - 1)])
+        self.lives.add(first)
+        self.heard()
+
+    def close(self) -> None:
+        self.caller.close()
+        self.process.close()
+        for fd in sum(self.writing, ()):
+            os.close(fd)
+
+    def _end(self, attempt: Attempt, _: float) -> None:
+        self.lanes.release(1)
+        self.ended.append(attempt)
+
+    def heard(self) -> list[object]:
+        """What the process was told since it was asked last."""
+        self.process.setblocking(False)
+        buffer = bytearray()
+        with suppress(BlockingIOError):
+            buffer += self.process.recv(1 << 16)
+        return calls.words(buffer)
+
+
+def test_a_process_that_holds_for_its_output_is_not_let_go_on_before_it_knows_what_was_taken_back():
+    with select.epoll() as poll, closing(Taking(poll, 3)) as taking:
+        answer = calls.Returned(1, 5, Cause.EXIT, 0, plain.NONE, "", 0, 0, 0, has_output=True, is_spent=False)
+        taking.process.sendall(calls.encode(answer))
+
+        taking.pool.take_back(0.0)
+
+        assert taking.ended == taking.attempts[:1]
+        assert taking.caller.attempt is taking.attempts[1]
+        assert taking.lanes.queued == 1
+        assert taking.heard() == [calls.Hold(), calls.Keep(2)]

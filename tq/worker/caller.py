@@ -17,7 +17,8 @@ _READ_BYTES: Final = 32 * 1024
 
 
 class Caller:
-    """One process. `is_ready`: it has started; `is_gone`: it was reaped, and its pid may be somebody else's.
+    """One process. `is_ready`: it has started; `is_gone`: it was reaped, and its pid may be somebody else's;
+    `is_held`: it is being asked which call runs, and goes on only when that is known.
 
     `queue` has the calls that it was given and has not answered, with their numbers: the first one runs. `count` is the
     number of the last call, `answer` that to a call that was asked to stop meanwhile.
@@ -32,6 +33,7 @@ class Caller:
         self.count = 0
         self.is_ready = False
         self.is_gone = False
+        self.is_held = False
         self.idle_at = 0.0
         self.answer: calls.Returned | None = None
         self._poll: Final = poll

@@ -217,7 +217,7 @@ class Pool:
                 self._idle.append(caller)
             else:
                 self._end(caller)
-        if answer.has_output and is_usable:
+        if answer.has_output and is_usable and not caller.is_held:
             caller.send(calls.encode(calls.Keep(caller.count)))
 
     def _go_on(self, caller: Caller, attempt: Attempt, following: Attempt, now: float) -> None:
@@ -240,8 +240,10 @@ class Pool:
         """See calls.py: after a Hold, what has come says which call runs."""
         self._chained.discard(caller)
         if len(caller.queue) > 1:
+            caller.is_held = True
             caller.send(calls.encode(calls.Hold()))  # who is gone, or has closed its end, begins nothing more either
             self._hear(caller, now)
+            caller.is_held = False
             self._put_back(caller, 1)
             caller.send(calls.encode(calls.Keep(caller.queue[0][0] if caller.queue else caller.count)))
 
