@@ -15,6 +15,7 @@ class StoredInput:
     __slots__ = ("_fd", "size")
 
     def __init__(self, data: bytes = b"") -> None:
+        self._fd = -1  # without a file there is nothing to close
         self._fd = os.memfd_create("tq-stdin", os.MFD_CLOEXEC)
         self.size = 0
         self.append(data)
@@ -32,7 +33,8 @@ class StoredInput:
         return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
 
 
 class StoredInputs:
@@ -45,9 +47,9 @@ class StoredInputs:
         """Keep a piece. What cannot be kept is forgotten whole, and its attempts go back when they come."""
         try:
             stored = self._stored.get(piece.blob)
-            if stored is None:
+            if stored is None and piece.offset == 0:  # else one before it could not be kept
                 stored = self._stored[piece.blob] = StoredInput()
-            if piece.offset == stored.size:  # an earlier offset is a repeat
+            if stored is not None and piece.offset == stored.size:  # an earlier offset is a repeat
                 stored.append(piece.data)
         except OSError:
             self.forget(piece.blob)
