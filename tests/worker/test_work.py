@@ -297,9 +297,9 @@ async def test_another_lineage_gets_nothing_of_the_first_one(server: FakeServer,
     with running_worker(server, tmp_path) as worker:
         peer = await server.reconciled()
         peer.acknowledges = False
-        peer.send(assign(1, "true"))
+        peer.send(assign(1, "echo", "one"))
         await peer.receive(m.Ended)
-        peer.send(assign(2, "sh", "-c", SLEEPER.format(tmp_path / "pid"), kill_after_ms=100))
+        peer.send(assign(2, "sh", "-c", f"echo two; {SLEEPER.format(tmp_path / 'pid')}", kill_after_ms=100))
         pid = await written_pid(tmp_path / "pid")
         server.lineage = 99
         peer.cut()
@@ -307,6 +307,10 @@ async def test_another_lineage_gets_nothing_of_the_first_one(server: FakeServer,
         assert refused.seen == []
         assert (await back.receive(m.Reconcile)).held == ()
         assert not is_alive(pid)
+        back.send(m.Reconciled((), ()))
+        back.send(assign(3, "echo", "three"))
+        await back.receive(m.Ended)
+        assert {one.attempt for one in back.seen if isinstance(one, m.Output)} == {ref(3)}
         await worker.logged("results_orphaned")
         orphaned = list((tmp_path / "state" / "worker" / "spool" / "orphaned").iterdir())
         assert {path.name.split("-")[0] for path in orphaned} == {f"{77:016x}"}

@@ -214,14 +214,16 @@ class Slots:
         done = self.outbox.report(tuple(reports)) if reports else []
         for cause, attempts in back.items():
             done += self._hand_back(tuple(attempts), cause)
-        return [*done, Aside(tuple(strange))] if strange else done
+        if strange:
+            done += [Settled(tuple([end.attempt for end in strange])), Aside(tuple(strange))]
+        return done
 
     def recalled(self, attempts: tuple[AttemptRef, ...], cause: int = Cause.NONE) -> list[Instruction]:
         """Take back what the launcher has not started: recalled, or (with a cause) for trouble of this machine's."""
         if self.is_abandoned:
-            self._forget(attempts)
+            done = self._forget(attempts)
             self.is_abandoned = bool(self.held)
-            return []
+            return done
         if self.tasks_left:
             self.tasks_left += len(attempts)  # they have not run
         return self._hand_back(attempts, cause)
@@ -265,8 +267,8 @@ class Slots:
         use the same names.
         """
         ends, done = self.outbox.abandon()
-        for ref in [ref for ref, phase in self.held.items() if phase is Phase.ENDED or ref in self.inputs]:
-            del self.held[ref]
+        gone = [ref for ref, phase in self.held.items() if phase is Phase.ENDED or ref in self.inputs]
+        done += self._forget(tuple(gone))
         self.inputs = Inputs()
         self.widths.clear()
         self.is_draining = self.is_leaving
