@@ -4,6 +4,7 @@ import errno
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.support.slots import ref
@@ -100,7 +101,7 @@ def test_a_damaged_file_costs_itself_only_and_stays_for_people_to_look_at(spool:
     damaged.write_bytes(damaged.read_bytes()[:-3])
     left = spool.load()
     assert (set(left.kept), left.damaged) == ({2}, ["000000000001"])
-    assert (spool.path / "orphaned" / "damaged-000000000001").exists()
+    assert (spool.path / "orphaned" / "damaged-000000000001-1").exists()
     assert spool.load().damaged == []
 
 
@@ -228,3 +229,19 @@ def test_a_state_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "worker").write_text("a file")
     with pytest.raises(ConfigurationError, match=os.fspath(tmp_path)), settle(tmp_path):
         pass
+
+
+def test_results_that_are_put_aside_replace_no_others_though_some_were_taken_away(spool: Spool) -> None:
+    first, second = (spool.orphan(7, (end(job),)) for job in (1, 2))
+    first.unlink()
+    third = spool.orphan(7, (end(3),))
+    assert {Kept(7, (end(2),)), Kept(7, (end(3),))} == {
+        msgspec.msgpack.decode(path.read_bytes(), type=Kept) for path in {second, third}
+    }
+
+
+def test_damaged_files_of_one_name_replace_no_others(spool: Spool) -> None:
+    for text in (b"one", b"two"):
+        (spool.path / "000000000005").write_bytes(text)
+        assert spool.load().damaged == ["000000000005"]
+    assert {path.read_bytes() for path in (spool.path / "orphaned").iterdir()} == {b"one", b"two"}

@@ -10,6 +10,7 @@ the server knows an accepted report when it comes again. Results are as many as 
 """
 
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -72,7 +73,7 @@ class Spool:
                     kept[int(path.name)] = msgspec.msgpack.decode(path.read_bytes(), type=Kept)
                 except (msgspec.MsgspecError, OSError):
                     damaged.append(path.name)
-                    self._aside(path, f"damaged-{path.name}")
+                    path.rename(self._free_place(f"damaged-{path.name}"))
         self._output_bytes = {number: _size(one.outputs) for number, one in kept.items()}
         return Left(kept, damaged)
 
@@ -106,14 +107,14 @@ class Spool:
 
     def orphan(self, lineage: int, ends: tuple[End, ...]) -> Path:
         """Keep results of a lineage that is no more. Return the file."""
-        path = self._free_place(lineage)
+        path = self._free_place(f"{lineage:016x}")
         files.replace(path, msgspec.msgpack.encode(Kept(lineage, ends)))
         files.sync_directory(self._orphaned)
         return path
 
     def set_aside(self, delivery: int, lineage: int) -> Path:
         """Keep a file whose lineage is no more, with its output. Return where it is."""
-        path = self._free_place(lineage)
+        path = self._free_place(f"{lineage:016x}")
         self._output_bytes.pop(delivery, None)
         self._file(delivery).rename(path)
         return path
@@ -141,14 +142,10 @@ class Spool:
     def _file(self, delivery: int) -> Path:
         return self.path / f"{delivery:0{_NUMBER_CHARS}}"
 
-    def _free_place(self, lineage: int) -> Path:
+    def _free_place(self, stem: str) -> Path:
         self._orphaned.mkdir(mode=0o700, exist_ok=True)
-        number = sum(1 for _ in self._orphaned.iterdir()) + 1
-        return self._orphaned / f"{lineage:016x}-{number}"
-
-    def _aside(self, path: Path, name: str) -> None:
-        self._orphaned.mkdir(mode=0o700, exist_ok=True)
-        path.rename(self._orphaned / name)
+        places = (self._orphaned / f"{stem}-{number}" for number in count(1))  # people take some of them away
+        return next(place for place in places if not place.exists())
 
 
 def _size(outputs: Sequence[Output]) -> int:
