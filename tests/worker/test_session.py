@@ -141,6 +141,23 @@ async def test_another_store_and_an_older_copy_of_the_same_one_are_noticed(autoj
             made.session.check(77, 4)
 
 
+async def test_who_waits_for_a_launcher_waits_for_the_next_when_that_one_is_gone_again(autojump_clock: Clock) -> None:
+    """Else what is assigned is taken, told to nobody, and reported lost: charged, though it never ran."""
+    async with running() as made:
+        first, made.hands.launcher_is_ready = made.hands.launcher_is_ready, trio.Event()
+        assert first.is_set()
+        made.server.send_nowait(assign(ref(1)))
+        await trio.testing.wait_all_tasks_blocked()
+        second, third = made.hands.launcher_is_ready, trio.Event()
+        second.set()
+        made.hands.launcher_is_ready = third
+        await trio.testing.wait_all_tasks_blocked()
+        assert made.hands.slots.held == {}
+
+        third.set()
+        await made.receive(m.Assigned)
+
+
 # ---------------------------------------------------------------- the end
 
 

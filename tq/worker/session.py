@@ -110,7 +110,7 @@ class Session:
     async def _take(self, messages: list[m.Message]) -> None:
         hands = self._hands
         for message in messages:
-            if not hands.launcher_is_ready.is_set():
+            while not hands.launcher_is_ready.is_set():  # one that is gone again leaves the next one's event
                 await hands.launcher_is_ready.wait()  # else what came would be taken for lost with the old one
             match message:
                 case m.Blob():
