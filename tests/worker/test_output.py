@@ -261,6 +261,22 @@ def test_who_was_silent_for_long_is_heard_at_once_and_silence_costs_nothing():
     assert writer.capture.due() == float("inf")
 
 
+@pytest.mark.parametrize("size", [10, 70_000])
+def test_what_was_beyond_the_credit_of_who_followed_comes_when_nobody_does_any_more(size):
+    """Else it waited for the next word of a task that may be silent for hours."""
+    writer = Writer()
+    writer.capture.follow(writer.attempt, 1)
+    writer.write(100.6, b"first")
+    assert writer.pushed(101.0) == [b"first"]
+    for at in range(0, size, 10_000):
+        writer.write(101.2, bytes(min(10_000, size - at)))
+    assert writer.pushed(102.0) == []
+    assert writer.capture.due() == float("inf")
+
+    writer.capture.follow(writer.attempt, 0)
+    assert sum(map(len, writer.pushed(110.0))) == len(b"first") + size
+
+
 def test_little_news_wait_for_a_worker_that_does_not_read_without_a_busy_loop():
     writer = Writer()
     writer.reports.is_full = True

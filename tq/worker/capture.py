@@ -21,6 +21,7 @@ from typing import Final
 
 from tq.worker.attempt import Attempt, Phase
 from tq.worker.frames import Started
+from tq.worker.output import Stream
 from tq.worker.reports import Reports
 
 moment_s: Final = 0.020
@@ -139,12 +140,16 @@ class Capture:
         stream.add(data)
         if stream.written > loud_bytes:
             attempt.order.program.is_loud = True
+        self._has_news(attempt, stream)
+        return True
+
+    def _has_news(self, attempt: Attempt, stream: Stream) -> None:
+        """See to it that what is new of this stream is pushed when it is time."""
         if attempt.credit is not None or stream.unpushed_bytes > unfollowed_bytes:
             self._noisy.add(attempt)
         elif attempt.is_watched and not attempt.is_planned:
             attempt.is_planned = True
             self._stirred.append(attempt)
-        return True
 
     def _close(self, attempt: Attempt, index: int) -> None:
         fd = attempt.fds[index]
@@ -200,14 +205,15 @@ class Capture:
 
     def follow(self, attempt: Attempt, credit: int) -> None:
         """Somebody watches: `credit` more bytes; 0 = nobody does any more."""
-        if credit <= 0:
+        if credit > 0:
+            attempt.credit = (attempt.credit or 0) + credit
+            if attempt.phase is Phase.RUNNING:
+                self._watch(attempt)
+        else:
             attempt.credit = None
-            return
-        attempt.credit = (attempt.credit or 0) + credit
-        if attempt.phase is Phase.RUNNING:
-            self._watch(attempt)
-        if any(stream.unpushed_bytes for stream in attempt.streams or ()):
-            self._noisy.add(attempt)
+        for stream in attempt.streams or ():
+            if stream.unpushed_bytes:  # maybe more than the credit was
+                self._has_news(attempt, stream)
 
     def _push(self, attempt: Attempt, now: float) -> None:
         """Send the news of one attempt, as far as it may."""
