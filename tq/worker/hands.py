@@ -186,3 +186,6 @@ class Hands:
         )
         if assign.stdin:
             self._tell(frames.Forget(assign.stdin))
+            for one in assign.attempts:  # a launcher knows nothing of what it does not hold
+                if one.attempt in self._followed:
+                    self._tell(frames.Follow(one.attempt, FOLLOW_BYTES))
