@@ -2,6 +2,7 @@
 
 import secrets
 import signal
+import sys
 
 import pytest
 
@@ -235,6 +236,22 @@ def test_wrong_arguments_are_an_exception(shared):
 def test_without_modules_nothing_is_called():
     with Link() as link:
         assert link.run(call("work:echo"), 1).cause == Cause.UNKNOWN_FUNCTION
+
+
+def test_a_worker_whose_interpreter_is_gone_gives_the_attempt_back(tmp_path, monkeypatch):
+    """An upgrade has removed it: no task is to blame, and another worker can call its function."""
+    interpreter = tmp_path / "python"
+    interpreter.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    with Link() as link:
+        link.say(frames.Functions(("work",), (), str(tmp_path)))
+        link.ping()
+        interpreter.unlink()
+        link.spawn(call("work:echo"), [ref(1)])
+        link.until(lambda: link.recalled or link.ends)
+
+    assert link.recalled[ref(1)].cause == Cause.WORKER_TROUBLE
+    assert str(interpreter) in link.recalled[ref(1)].error
 
 
 def test_trouble_of_the_worker_gives_the_attempt_back(tmp_path):

@@ -31,7 +31,7 @@ from tq.worker.capture import Capture, moment_s
 from tq.worker.frames import Functions
 from tq.worker.lanes import Lanes
 from tq.worker.lives import Lives
-from tq.worker.program import Program, base_environment
+from tq.worker.program import Program, SpawnError, base_environment
 from tq.worker.reports import Reports
 from tq.worker.spawn import CwdMissing, Spawner
 
@@ -139,6 +139,9 @@ class Pool:
         except CwdMissing as error:
             os.close(ours)
             raise FileNotFoundError(f"the directory that this worker was started in is gone: {error}") from error
+        except SpawnError as error:  # the interpreter, which no task has chosen
+            os.close(ours)
+            raise FileNotFoundError(f"cannot start what calls functions: {error}") from error
         except BaseException:
             os.close(ours)
             raise
