@@ -100,15 +100,16 @@ async def test_a_large_input_is_fetched_before_the_attempt_starts(server: FakeSe
 async def test_output_that_somebody_watches_comes_while_the_attempt_runs(server: FakeServer, tmp_path: Path) -> None:
     with running_worker(server, tmp_path):
         peer = await server.reconciled()
-        go = tmp_path / "go"
+        go, on = tmp_path / "go", tmp_path / "on"  # of one FIFO the second read might find the first writer still there
         os.mkfifo(go)
-        peer.send(assign(1, "sh", "-c", f"read x < {go}; echo seen; read x < {go}; echo done"))
+        os.mkfifo(on)
+        peer.send(assign(1, "sh", "-c", f"read x < {go}; echo seen; read x < {on}; echo done"))
         await peer.receive(m.StartedAttempts)
         peer.send(m.FollowOutput(ref(1), on=True))
         await trio.to_thread.run_sync(go.write_text, "x\n")
         assert (await peer.receive(m.Output)).data == b"seen\n"
         assert not any(isinstance(message, m.Ended) for message in peer.seen)
-        await trio.to_thread.run_sync(go.write_text, "x\n")
+        await trio.to_thread.run_sync(on.write_text, "x\n")
         assert (await peer.receive(m.Output)).data == b"seen\ndone\n"
 
 
