@@ -152,6 +152,44 @@ async def test_launchers_that_die_while_they_start_lose_nothing(server: FakeServ
     }
 
 
+NO_PROCESS_TWICE = """
+import errno
+from tq.worker import launcher_link
+whole, starts = launcher_link.subprocess.Popen, iter(range(100))
+def start(*words, **options):
+    if 0 < next(starts) < 3:
+        raise OSError(errno.EAGAIN, "no more processes")
+    return whole(*words, **options)
+launcher_link.subprocess.Popen = start
+"""
+
+
+async def test_a_worker_that_cannot_replace_its_launcher_at_once_tries_again(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    with running_worker(server, tmp_path, before=NO_PROCESS_TWICE) as worker:
+        peer = await server.reconciled()
+        peer.send(assign(1, "true"))
+        await peer.receive(m.Ended)
+        os.kill(worker.launcher_pid(), signal.SIGKILL)
+        await worker.logged("no more processes")
+        peer.send(assign(2, "true"))
+        assert (await peer.receive(m.Ended)).ends[0].code == 0
+    assert len(list((tmp_path / "state" / "worker").glob("scratch*"))) == 1  # that of the one that was killed with it
+
+
+async def test_a_worker_that_cannot_start_its_first_launcher_says_why_and_ends(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    home = tmp_path / "state" / "worker"
+    home.mkdir(parents=True, mode=0o700)
+    (home / "scratch.new").write_text("in the way")
+    with running_worker(server, tmp_path) as worker:
+        assert await worker.exit_status() == 78
+        assert "error: cannot make" in worker.log()
+        assert "Traceback" not in worker.log()
+
+
 async def test_nothing_of_a_killed_worker_survives(server: FakeServer, tmp_path: Path) -> None:
     with running_worker(server, tmp_path) as worker:
         peer = await server.reconciled()

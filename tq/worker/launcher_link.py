@@ -16,13 +16,14 @@ import socket
 import subprocess
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from math import inf
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from tq.errors import ConfigurationError
 from tq.net.log import log
 from tq.worker import cgroups, frames, scratch
 from tq.worker.containment import kill_all_children
@@ -146,21 +147,9 @@ async def open_launcher(home: Path, cgroup: bytes = b"") -> AsyncIterator[Launch
 
     *Resource handling*: closing the socket makes the launcher kill everything and exit; one that does not is killed.
     Its attempts write below `home`, where what earlier launchers left is removed first, and run in `cgroup`, if that
-    is not b"". What the block raises comes out as it is.
+    is not b"". What the block raises comes out as it is. Raises ConfigurationError when there is no launcher to be had.
     """
-    left = list(scratch.leftovers(home))
-    place = scratch.make_root(home)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-    words = command(theirs.fileno(), place.path, cgroup)
-    try:
-        process = subprocess.Popen(  # noqa: ASYNC220 - a vfork; trio's way waits for grandchildren that hold a pipe
-            words, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True
-        )
-    except BaseException:
-        ours.close()
-        raise
-    finally:
-        theirs.close()
+    left, place, process, ours = _start(home, cgroup)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     link = LauncherLink(process, stream)
     for directory in left:
@@ -186,6 +175,29 @@ async def open_launcher(home: Path, cgroup: bytes = b"") -> AsyncIterator[Launch
                 await _remove(place)
     if failure is not None:
         raise failure
+
+
+def _start(
+    home: Path, cgroup: bytes
+) -> tuple[list[scratch.Made], scratch.Made, subprocess.Popen[bytes], socket.socket]:
+    """Return what earlier launchers left, the directory of a new one, its process and our end of its socket."""
+    try:
+        left = list(scratch.leftovers(home))
+        with ExitStack() as undo:
+            place = scratch.make_root(home)
+            undo.callback(os.rmdir, place.path)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            undo.enter_context(ours)
+            with theirs:
+                process = subprocess.Popen(  # a vfork; trio's way waits for grandchildren that hold a pipe
+                    command(theirs.fileno(), place.path, cgroup),
+                    stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True,
+                )  # fmt: skip
+            undo.pop_all()
+    except OSError as error:
+        hint = "is there memory, and room for one more process and its descriptors?"
+        raise ConfigurationError(f"cannot start a launcher: {error.strerror}", hint=hint) from error
+    return left, place, process, ours
 
 
 async def _wait_for_end(process: subprocess.Popen[bytes]) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from tq.core.task import Cause
+from tq.errors import ConfigurationError
 from tq.net.log import log
 from tq.worker import cgroups, containment, frames
 from tq.worker.connect import Connecting
@@ -67,31 +68,45 @@ async def work(settings: Settings, home: Home) -> int:
 async def run_launcher(life: Life) -> None:
     """Keep a launcher running. When one dies nothing of it survives, and its attempts are reported as lost.
 
+    A worker that cannot start its first one ends; later that is trouble which may pass.
     *Resource handling*: the launcher ends with this child, whatever ends it.
     """
-    hands = life.hands
+    hands, is_first = life.hands, True
     while not life.is_over:
         begun_s = trio.current_time()
-        async with open_launcher(life.home.path, life.cgroup) as launcher:
-            launcher.send(frames.Slots(life.capacity.slots))
-            launcher.send(frames.Lease(hands.heard_until_s))
-            launcher.send(frames.Functions(life.capacity.modules, *life.imports))
-            hands.launcher = launcher
-            try:
-                if await launcher.until_ready():  # until then no attempt is taken that it could lose
-                    hands.launcher_is_ready.set()
-                async for messages in launcher:
-                    await hands.take_frames(messages)
-            except frames.FrameError as error:
-                log("launcher_talks_nonsense", level="error", error=error)
-            finally:
-                hands.launcher = None
-                if hands.launcher_is_ready.is_set():  # else those who wait for it wait for the next one
-                    hands.launcher_is_ready = trio.Event()
-        log("launcher_died", level="error", status=launcher.process.returncode, held=len(life.slots.held))
+        try:
+            await _serve_launcher(life)
+        except ConfigurationError as error:
+            if is_first:
+                life.end(error)
+                return
+            log("cannot_start_launcher", level="error", error=error)
+        is_first = False
         hands.carry_out(life.slots.launcher_died(Cause.DRAIN if life.is_hurrying else Cause.LOST))
         if life.is_hurrying:
             hands.launcher_is_ready.set()  # acknowledgements still come
             return
         if trio.current_time() - begun_s < _LAUNCHER_PAUSE_S:
             await trio.sleep(_LAUNCHER_PAUSE_S)
+
+
+async def _serve_launcher(life: Life) -> None:
+    """Start a launcher and listen to it until it dies. Raises ConfigurationError if it cannot be started."""
+    hands = life.hands
+    async with open_launcher(life.home.path, life.cgroup) as launcher:
+        launcher.send(frames.Slots(life.capacity.slots))
+        launcher.send(frames.Lease(hands.heard_until_s))
+        launcher.send(frames.Functions(life.capacity.modules, *life.imports))
+        hands.launcher = launcher
+        try:
+            if await launcher.until_ready():  # until then no attempt is taken that it could lose
+                hands.launcher_is_ready.set()
+            async for messages in launcher:
+                await hands.take_frames(messages)
+        except frames.FrameError as error:
+            log("launcher_talks_nonsense", level="error", error=error)
+        finally:
+            hands.launcher = None
+            if hands.launcher_is_ready.is_set():  # else those who wait for it wait for the next one
+                hands.launcher_is_ready = trio.Event()
+    log("launcher_died", level="error", status=launcher.process.returncode, held=len(life.slots.held))
