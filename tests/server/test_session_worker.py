@@ -417,6 +417,24 @@ async def test_a_worker_that_does_not_read_gets_everything_in_order_when_it_read
         assert jobs == list(range(1, 41))
 
 
+async def test_a_worker_is_not_asked_to_follow_before_it_has_the_attempt() -> None:
+    async with open_hall() as hall:
+        worker = await hall.bare_worker(is_slow=True)
+        worker.send(m.Reconcile(Capacity(slots=20), ()))
+        await worker.receive(m.Reconciled)
+        worker.reads = trio.Event()
+        client = await hall.client("submit")
+        for number in range(20):
+            await client.ask(submit(str(number), body=dumps(Body((b"echo", b"x" * 100_000), b"/"))))
+        client.put(Logs("20", follow=True))
+        await trio.testing.wait_all_tasks_blocked()
+        worker.reads.set()
+        await worker.receive(m.FollowOutput)
+
+        jobs = [ref.job for message in worker.seen if isinstance(message, m.Assign) for ref in assigned(message)]
+        assert jobs == list(range(1, 21))
+
+
 async def test_what_cannot_be_sent_costs_the_connection_and_nothing_else() -> None:
     async with open_hall() as hall:
         worker = await hall.worker()

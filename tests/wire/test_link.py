@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import pytest
 import trio
 from trio.testing import (
@@ -283,6 +285,24 @@ async def test_closing_does_not_wait_for_ever_for_a_peer_that_does_not_close(aut
 
     with pytest.raises(trio.ClosedResourceError):
         await left.send_all(b"x")
+
+
+async def test_closing_takes_a_second_also_for_a_peer_that_reads_little_by_little(autojump_clock: MockClock) -> None:
+    left, right = lockstep_stream_pair()
+
+    async def read_slowly() -> None:
+        with suppress(trio.BrokenResourceError):
+            async for _ in right:
+                await trio.sleep(0.4)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read_slowly)
+        async with open_link(left, connection()) as link:
+            for message in lines(200):
+                link.send_nowait(message, output=True)
+            await wait_all_tasks_blocked()
+            closed_at = trio.current_time()
+        assert trio.current_time() - closed_at <= 1.0
 
 
 async def test_a_cancelled_link_closes_its_stream() -> None:

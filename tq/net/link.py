@@ -51,6 +51,7 @@ class Link:
         self._room = trio.Event()
         self._reader_ended = trio.Event()
         self._writing = trio.CancelScope()  # of the write under way
+        self._living = trio.CancelScope()  # of the writer; has a second left once the link ends
         self._is_closing = False
         self._is_closed_here = False
         self._is_broken = False
@@ -174,7 +175,7 @@ class Link:
         if not self._is_closing:
             self._is_closing = True
             self.ended_because = because
-            self._writing.deadline = min(self._writing.deadline, trio.current_time() + _CLOSE_S)
+            self._living.deadline = trio.current_time() + _CLOSE_S
         self._work.set()
         self._room.set()
 
@@ -186,11 +187,11 @@ class Link:
         `delivery_s_max`, ends the link.
         """
         try:
-            while not self._is_closing:
-                await self._work.wait()
-                self._work = trio.Event()
-                await self._drain()
-            with trio.move_on_after(_CLOSE_S):
+            with self._living:
+                while not self._is_closing:
+                    await self._work.wait()
+                    self._work = trio.Event()
+                    await self._drain()
                 await self._drain()
                 await self._linger()
         finally:

@@ -27,6 +27,7 @@ from tq.store.seam import OutputSlot
 from tq.wire import messages as m
 
 blobs_max: Final = 10_000
+_ToSend = v.Effect | v.Joined | m.FollowOutput
 
 
 class WorkerSession:
@@ -40,7 +41,7 @@ class WorkerSession:
         self._room = trio.Event()
         self._inlet = desk.intake.inlet(lambda: self._room.set())  # noqa: PLW0108 - each time another event
         self._joined = trio.Event()
-        self._outbox: deque[v.Effect | v.Joined] = deque()
+        self._outbox: deque[_ToSend] = deque()
         self._outbox_filled = trio.Event()
         self.is_held_up = False  # by the commit loop: nothing is read of the worker meanwhile
         self.stuck = 0  # attempts that the worker cannot kill, as it said last
@@ -92,10 +93,10 @@ class WorkerSession:
             self.close("an assignment was not acknowledged in time")
 
     def follow_output(self, attempt: v.AttemptRef, *, on: bool) -> None:
-        """Ask for the output of an attempt as it comes, or no longer."""
-        self._link.send_nowait(m.FollowOutput(attempt, on), output=True)
+        """Ask for the output of an attempt as it comes, or no longer: never before the attempt itself."""
+        self.carry_out(m.FollowOutput(attempt, on))
 
-    def carry_out(self, effect: v.Effect | v.Joined) -> None:
+    def carry_out(self, effect: _ToSend) -> None:
         """Send what the core decided for this worker, behind what waits already. Raises nothing."""
         if self._outbox or not self._link.has_room:
             self._outbox.append(effect)
@@ -215,11 +216,13 @@ class WorkerSession:
 
     # ------------------------------------------------------------ sending
 
-    def _send(self, effect: v.Effect | v.Joined) -> None:
+    def _send(self, effect: _ToSend) -> None:
         for message in self._translated(effect):
             self._link.send_nowait(message, output=True)
 
-    def _translated(self, effect: v.Effect | v.Joined) -> list[m.Message]:
+    def _translated(self, effect: _ToSend) -> list[m.Message]:
+        if isinstance(effect, m.FollowOutput):
+            return [effect]
         if isinstance(effect, v.Joined):
             return self.peer.joined(effect)
         if isinstance(effect, v.Start) and effect.stdin:
