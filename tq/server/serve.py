@@ -254,6 +254,7 @@ async def open_server(settings: Settings, store: DiskStore, identity: Identity) 
     finally:
         if not server.committer.close():
             log("flush_stuck", level="error")
+            raise errors.StoreError("the disk has not answered a flush")
 
 
 async def _run(settings: Settings, store: DiskStore, identity: Identity) -> int:
@@ -331,6 +332,8 @@ def _identity(settings: Settings) -> Identity:
 
 
 def _close(store: DiskStore, *, is_failed: bool) -> None:
+    if store.is_flushing:
+        return  # its disk does not answer: whatever touches the store now would wait for it, too
     if is_failed:
         store.abandon()
     else:

@@ -40,6 +40,7 @@ class DiskStore:
         """Raises StoreDamaged if turns are missing."""
         runs = _turn_runs(db)
         self.sequence = self.flushed = check_runs(runs, watermark.read())
+        self.is_flushing = False  # maybe in another thread, and for ever: then nothing else may be called
         self.data = lock.data
         self.read_only = read_only
         self.note = note
@@ -161,11 +162,14 @@ class DiskStore:
         self._check_usable()
         if sequence > self.sequence:
             raise ValueError(f"turn {sequence} is not written yet")
+        self.is_flushing = True
         try:
             self._db.sync_log()
             self._watermark.move(sequence)
         except RocksError as error:
             raise self._fail("flush", error) from None
+        finally:
+            self.is_flushing = False
         self.flushed = sequence
         self._trimmer.flushed(sequence)
 

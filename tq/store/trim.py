@@ -36,7 +36,8 @@ class Trimmer:
     def flushed(self, sequence: int) -> None:
         """Begin to flush the memtables if it is time. Every turn up to `sequence` is written."""
         if not self._is_busy() and self._is_due(sequence):
-            self._thread = threading.Thread(target=self._run, args=(sequence,), name="tq-trim")
+            # A daemon like the committer's: a disk that never answers must not keep a failed server from exiting.
+            self._thread = threading.Thread(target=self._run, args=(sequence,), name="tq-trim", daemon=True)
             self._thread.start()
 
     def take(self) -> int:
