@@ -52,6 +52,7 @@ turn_bulk_bytes_max: Final = 128 * KIB  # of uploads: others wait for this turn'
 page_items_max: Final = 1_000
 page_keys_max: Final = 1_000
 wait_ids_max: Final = 10_000
+waits_max: Final = 256  # on one connection
 streams_max: Final = 16  # of a client's connection; each may hold what the store has of one attempt: 2 MiB
 lanes_max: Final = 10_000
 history_max: Final = 10

@@ -2,18 +2,21 @@
 
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 import tq.client
 from tests.cli.fake import FakeServer
+from tq import limits
 from tq.client.api import Client
 from tq.core import vocabulary as v
-from tq.errors import KeyConflict, NotAllowed, Unauthorised, Unknown, Unreachable
+from tq.errors import KeyConflict, NotAllowed, NotDone, Unauthorised, Unknown, Unreachable
 from tq.wire import plain
 
 Environ = dict[str, str]
@@ -162,7 +165,42 @@ async def test_an_old_copy_of_the_store_is_refused(server, environ):
             await client.submit("m:f")
 
 
+async def test_behind_the_end_of_its_block_a_client_asks_nothing(connect, server):
+    async with connect() as client:
+        pass
+    with pytest.raises(Unreachable, match="the client is closed"), trio.fail_after(10):
+        await client.job("42").state()
+    assert not server.asked
+
+
 # ---------------------------------------------------------------- with trio alone
+
+
+async def test_what_is_asked_when_the_block_ends_is_told_so(server, environ):
+    server.is_mute = True
+    async with trio.open_nursery() as nursery:
+
+        async def ask(client: Client) -> None:
+            with pytest.raises(Unreachable, match="the client is closed"):
+                await client.job("42").state()
+
+        async with tq.client.connect(environ=environ) as client:
+            nursery.start_soon(ask, client)
+            await trio.to_thread.run_sync(server.waits_for, v.Get)
+
+
+async def test_more_waits_than_a_connection_may_have_take_turns(server, environ):
+    server.says[v.Wait] = lambda _: v.Waited(True, ())
+    server.says[v.Get] = lambda asked: v.Document({"id": asked.id, "state": "queued"})
+    server.is_mute = True
+    async with tq.client.connect(environ=environ) as client, trio.open_nursery() as nursery:
+        for number in range(1, limits.waits_max + 3):
+            nursery.start_soon(client.job(str(number)).wait)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        nursery.start_soon(client.job("1").state)
+        await trio.to_thread.run_sync(server.waits_for, v.Get)
+        assert sum(isinstance(asked, v.Wait) for asked in server.asked) == limits.waits_max
+        nursery.cancel_scope.cancel()
 
 
 async def test_many_ask_at_once_and_each_gets_its_answer(server, environ):
@@ -209,6 +247,53 @@ async def test_a_silent_server_is_left(server, environ):
             await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert server.asked[:2] == [v.Get("42")] * 2
+
+
+# ---------------------------------------------------------------- without trio alone
+
+
+def test_two_threads_that_ask_at_once_are_told(server, environ):
+    gate = threading.Event()
+    server.says[v.Get] = lambda _: gate.wait(20) and v.Document({"id": "42", "state": "running"})
+    states: list[str] = []
+    with tq.client.connect_blocking(environ=environ) as client:
+        first = threading.Thread(target=lambda: states.append(client.job("42").state()))
+        first.start()
+        server.waits_for(v.Get)
+        with pytest.raises(NotDone, match="in another thread"):
+            client.job("42").state()
+        gate.set()
+        first.join(20)
+        assert client.job("42").state() == "running"
+    assert states == ["running"]
+
+
+FORK = """
+import os, sys, tq.client
+with tq.client.connect_blocking() as client:
+    if not (child := os.fork()):
+        {child}
+        sys.exit(0)
+    status = os.waitpid(child, 0)[1]
+    print(client.submit("m:f", "parent").id, status)
+"""
+
+
+@pytest.mark.parametrize("child, connections", [('print(client.submit("m:f", "child").id)', [2, 2]), ("pass", [1])])
+def test_a_fork_speaks_on_a_connection_of_its_own(server, environ, child, connections):
+    ids = iter(["41", "42"])
+    seen: list[int] = []
+
+    def submitted(_: object) -> v.Answer:
+        seen.append(len(server.hellos))
+        return v.Submitted(next(ids))
+
+    server.says[v.Submit] = submitted
+    code = FORK.format(child=child)
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+
+    assert done.stdout.splitlines() == [*["41"] * (len(connections) - 1), f"{40 + len(connections)} 0"]
+    assert seen == connections
 
 
 def test_importing_the_client_costs_nothing():

@@ -26,8 +26,7 @@ from tq.core.vocabulary import (
     Wait,
     Workers,
 )
-from tq.limits import streams_max
-from tq.server.client_session import waits_max
+from tq.limits import streams_max, waits_max
 from tq.server.follow import pending_slots_max
 from tq.server.log_reader import LogReader
 from tq.store.directory import Room

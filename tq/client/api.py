@@ -43,7 +43,7 @@ async def connect(
 
 
 class Client:
-    """A server to talk to, made by `connect`. Any number of trio's children may use it at once."""
+    """A server to talk to, made by `connect`. Any number of trio's children may use it at once; 256 of them wait."""
 
     def __init__(self, line: Line) -> None:
         self._line = line

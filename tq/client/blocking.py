@@ -6,6 +6,7 @@ connection is not retried: nobody listening is said at once.
 """
 
 import gc
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Self, TypeVar
@@ -43,6 +44,7 @@ class Client:
         self._notice = notice  # told, once, when a server stays away while somebody waits without end
         self.patience_s = patience_s
         self._transport: Transport | None = None
+        self._pid = 0  # of the process that made the connection: a fork has it, too, and may not speak on it
         self._requests = 0
         self._lineage = 0
         self._epoch = 0
@@ -59,7 +61,9 @@ class Client:
     def connect(self) -> None:
         """Connect now, unless connected. Raises Unreachable, ConfigurationError, Unauthorised or NotDone."""
         if self._transport is not None:
-            return
+            if self._pid == os.getpid():
+                return
+            self._drop()
         try:
             self._open()
         except ConnectionLost as lost:
@@ -157,7 +161,7 @@ class Client:
     def close(self) -> None:
         """Close the connection politely. The client may be used again."""
         if self._transport is not None:
-            self._transport.close()
+            self._transport.close(politely=self._pid == os.getpid())
             self._transport = None
 
     def _exchange(self, command: v.ClientCommand) -> Iterator[v.Answer]:
@@ -208,7 +212,7 @@ class Client:
                 hint="do not submit there: look at the server's directory first",
             )
         self._lineage, self._epoch, self.role = welcome.lineage, welcome.epoch, welcome.role
-        self._transport = transport
+        self._transport, self._pid = transport, os.getpid()
 
     def _find_target(self) -> Target:
         self._target = self._find()
@@ -295,3 +299,8 @@ def given_up(command: v.ClientCommand, error: Exception) -> TqError:
         )
     hint = f"repeat it with --key {command.key}: it will not be done twice" if isinstance(command, v.Submit) else ""
     return Unknown(f"the connection was lost and it is not known whether the request was done: {error}", hint=hint)
+
+
+def closed() -> Unreachable:
+    """Return what is said to who asks a client behind the end of its block."""
+    return Unreachable("the client is closed: the block of its `connect` has ended", hint="ask within the block")

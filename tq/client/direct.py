@@ -1,15 +1,16 @@
-"""The public Python API without trio: as api.py, call for call, over one blocking connection; not for threads."""
+"""The public Python API without trio: as api.py, call for call, over one blocking connection; one thread at a time."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, TypeVar, Unpack
 
 from tq.client import blocking, flows, requests, target
 from tq.client.requests import Options
 from tq.client.results import TaskResult
 from tq.core import vocabulary as v
-from tq.errors import ProtocolError
+from tq.errors import NotDone, ProtocolError
 
 _T = TypeVar("_T")
 
@@ -21,14 +22,20 @@ def connect_blocking(
     """Connect to a server for the length of the block; see `connect`."""
     with blocking.Client(lambda: target.find({"url": url}, environ), patience_s=patience_s) as client:
         client.connect()
-        yield BlockingClient(client)
+        ours = BlockingClient(client)
+        try:
+            yield ours
+        finally:
+            ours.is_closed = True
 
 
 class BlockingClient:
-    """A server to talk to, made by `connect_blocking`; see `Client`."""
+    """A server to talk to, made by `connect_blocking`; see `Client`. Threads that ask at once need one each."""
 
     def __init__(self, client: blocking.Client) -> None:
+        self.is_closed = False
         self._client = client
+        self._turn = Lock()
 
     def submit(
         self, function: str, *args: Any, kwargs: Mapping[str, Any] | None = None, **options: Unpack[Options]
@@ -79,9 +86,16 @@ class BlockingClient:
 
     def _ask(self, command: v.ClientCommand) -> v.Answer:
         """Return the last answer to a command."""
+        if self.is_closed:
+            raise blocking.closed()
+        if not self._turn.acquire(blocking=False):
+            raise NotDone("this client waits for an answer in another thread", hint="make a client for each thread")
         last: v.Answer | None = None
-        for answer in self._client.subscribe(lambda: command):
-            last = answer
+        try:
+            for answer in self._client.subscribe(lambda: command):
+                last = answer
+        finally:
+            self._turn.release()
         if last is None:
             raise ProtocolError("the server gave no answer")
         return last

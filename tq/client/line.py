@@ -14,7 +14,7 @@ from typing import Final
 import trio
 
 from tq import __version__, limits
-from tq.client.blocking import READS, given_up
+from tq.client.blocking import READS, closed, given_up
 from tq.client.target import Target
 from tq.core import vocabulary as v
 from tq.errors import ConfigurationError, ProtocolError, TqError, Unknown, Unreachable, from_code
@@ -52,6 +52,8 @@ class Line:
         self._questions: dict[int, _Question] = {}
         self._count = 0
         self._asked = trio.Event()
+        self._waits: Final = trio.Semaphore(limits.waits_max)
+        self._is_closed = False
         self._link: Link | None = None
         self._lineage = 0
         self._epoch = 0
@@ -59,8 +61,17 @@ class Line:
     async def ask(self, command: v.ClientCommand) -> v.Answer:
         """Ask, and return the last answer. A refusal raises its error; Unreachable or Unknown after the patience.
 
+        More waits than a connection may have wait for their turn.
         *Cancellation*: the server is told that nobody listens any more; what it was asked may have been done.
         """
+        if not isinstance(command, v.Wait):
+            return await self._ask(command)
+        async with self._waits:
+            return await self._ask(command)
+
+    async def _ask(self, command: v.ClientCommand) -> v.Answer:
+        if self._is_closed:
+            raise closed()
         self._count += 1
         number, question = self._count, _Question(command)
         self._questions[number] = question
@@ -87,10 +98,14 @@ class Line:
 
         Raises what the first connection raises: Unreachable, Unauthorised, ConfigurationError, VersionMismatch.
         """
-        await self._connect(task_status.started)
-        while True:
-            await self._wait_asked()
-            await self._come_back()
+        try:
+            await self._connect(task_status.started)
+            while True:
+                await self._wait_asked()
+                await self._come_back()
+        finally:
+            self._is_closed = True
+            self._give_up(closed())
 
     async def _wait_asked(self) -> None:
         while not self._questions:

@@ -26,7 +26,6 @@ from tq.server.receive import receive_all
 from tq.server.roles import check_allowed, sees_secrets
 from tq.wire import messages as m
 
-waits_max: Final = 256
 list_items_max: Final = 250  # so that a page of ordinary jobs fits a frame
 _NEWS_S: Final = 0.1  # intermediate answers of one `wait` are at least so far apart
 
@@ -175,8 +174,8 @@ class ClientSession:
     # ------------------------------------------------------------ subscriptions
 
     def _wait(self, number: int, wait: v.Wait) -> Request:
-        if len(self._waits) >= waits_max:
-            raise NotDone(f"{waits_max} waits on one connection are enough", hint="wait for several ids at once")
+        if len(self._waits) >= limits.waits_max:
+            raise NotDone(f"{limits.waits_max} waits on one connection are enough", hint="wait for several ids at once")
         ids = len(wait.ids) + sum(len(waiting.wait.ids) for waiting in self._waits.values())
         if ids > limits.wait_ids_max:
             raise NotDone(f"a connection waits for {limits.wait_ids_max} ids at most (wait_ids_max)")
