@@ -93,6 +93,22 @@ async def test_a_reader_sees_the_command_and_not_the_environment() -> None:
         assert (await submitter.ask(Get("1"))).value["environment"] == {"PASSWORD": "hunter2"}
 
 
+async def test_a_reader_of_dead_letters_sees_the_command_and_not_the_environment() -> None:
+    async with open_hall() as hall:
+        submitter = await hall.client("submit")
+        body = Body((b"echo", b"x"), b"/", {"PASSWORD": b"hunter2"}, stdin=b"hunter2")
+        await submitter.ask(submit(body=dumps(body)))
+        worker = await hall.worker()
+        (ref,) = assigned(await worker.receive(m.Assign))
+        worker.send(m.Assigned(1))
+        worker.send(m.Ended(1, (End(ref, 1, 3, 100),)))
+        await worker.receive(m.Acknowledged)
+        (letter,) = (await (await hall.client("read")).ask(v.DeadLetters())).items
+
+        assert letter["command"] == ["echo", "x"]
+        assert "hunter2" not in repr(letter)
+
+
 async def test_a_malformed_body_is_refused_at_the_door() -> None:
     async with open_hall() as hall:
         client = await hall.client("submit")

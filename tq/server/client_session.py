@@ -130,7 +130,7 @@ class ClientSession:
                 answer = partial(self._answer_document, number)
             case v.Status():
                 answer = partial(self._answer_status, number)
-            case v.List():
+            case v.List() | v.DeadLetters():
                 answer = partial(self._answer_list, number)
                 command = replace(command, limit=min(command.limit, list_items_max))
             case v.Workers():
