@@ -1,4 +1,4 @@
-"""A client's session where things meet: numbers used again, an end between two turns, a reader that is slow."""
+"""Sessions where things meet: numbers used again, an end between two turns, a reader that is slow."""
 
 from typing import Any
 
@@ -10,11 +10,12 @@ from tests.server.hall import Hall, assigned, open_hall
 from tests.server.rig import submit
 from tq import errors
 from tq.core import vocabulary as v
-from tq.core.vocabulary import Cancel, Chunk, End, Get, Logs, LogsEnd, Wait
+from tq.core.vocabulary import Cancel, Capacity, Chunk, End, Get, Logs, LogsEnd, Wait
 from tq.server.client_session import ClientSession
 from tq.server.desk import Send
 from tq.server.log_reader import LogReader
 from tq.wire import messages as m
+from tq.wire.connection import Connection
 
 
 def session_of_client(hall: Hall) -> ClientSession:
@@ -163,3 +164,26 @@ async def test_a_store_that_cannot_be_read_stops_the_server_and_not_just_the_con
         await trio.testing.wait_all_tasks_blocked()
 
         assert isinstance(hall.failure, errors.StoreError)
+
+
+async def test_a_list_that_comes_late_on_the_older_connection_does_not_take_the_session_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_hall() as hall:
+        await hall.worker()
+        (older,) = hall.registry.workers
+        stream, close = older._link.stream.receive_stream, older.close  # type: ignore[attr-defined]
+        older.peer._is_asked_again = True  # type: ignore[attr-defined]
+        late = Connection().send([m.Reconcile(Capacity(slots=2), ())])
+
+        def close_late(reason: str) -> None:
+            close(reason)
+            stream.put_data(late)
+
+        monkeypatch.setattr(older, "close", close_late)
+        newer = await hall.worker()
+        (session,) = hall.registry.workers
+
+        assert session is not older
+        assert hall.engine.live.workers[77].session_number == session.peer.session  # type: ignore[attr-defined]
+        assert not newer.has_ended.is_set()

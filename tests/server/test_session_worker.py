@@ -123,29 +123,6 @@ async def test_a_newer_connection_of_the_same_worker_closes_the_older() -> None:
         assert ref.attempt == 1
 
 
-async def test_a_list_that_comes_late_on_the_older_connection_does_not_take_the_session_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with open_hall() as hall:
-        await hall.worker()
-        (older,) = hall.registry.workers
-        stream, close = older._link.stream.receive_stream, older.close  # type: ignore[attr-defined]
-        older.peer._is_asked_again = True  # type: ignore[attr-defined]
-        late = Connection().send([m.Reconcile(Capacity(slots=2), ())])
-
-        def close_late(reason: str) -> None:
-            close(reason)
-            stream.put_data(late)
-
-        monkeypatch.setattr(older, "close", close_late)
-        newer = await hall.worker()
-        (session,) = hall.registry.workers
-
-        assert session is not older
-        assert hall.engine.live.workers[77].session_number == session.peer.session  # type: ignore[attr-defined]
-        assert not newer.has_ended.is_set()
-
-
 async def test_a_cancel_reaches_the_worker_behind_the_assignment() -> None:
     async with open_hall() as hall:
         worker = await hall.worker()
