@@ -10,6 +10,7 @@ from tq.core import vocabulary as v
 from tq.core.task import Cause, Phase
 from tq.errors import ProtocolError
 from tq.server.peers import WorkerPeer, agree, check_required, held_max, reply
+from tq.wire import held
 from tq.wire import messages as m
 from tq.wire.held import tally
 
@@ -34,6 +35,14 @@ def fresh(*held: v.Held) -> WorkerPeer:
 
 def beat(*refs: v.AttemptRef) -> m.Beat:
     return m.Beat(*tally(refs))
+
+
+def test_a_beat_makes_nobody_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    refs = [ref(member) for member in range(100)]
+    peer, said = fresh(*(v.Held(one, Phase.STARTED) for one in refs)), beat(*refs)
+    monkeypatch.setattr(held, "mix", lambda _: pytest.fail("a frame of beats would stop the server"))
+
+    assert [peer.beat(said) for _ in range(3)] == [[], [], []]
 
 
 def test_nothing_counts_before_the_list_of_what_the_worker_holds() -> None:

@@ -198,7 +198,7 @@ def wrong_held(cast: Cast) -> bool:
     session = cast.server.registry.worker(worker.id) if worker is not None and cast.server.is_up else None
     if session is None or not session.peer.is_joined:
         return False
-    session.peer._held.add(AttemptRef(1 << 60, 0, 0, 1, 1))
+    session.peer._held.update((AttemptRef(1 << 60, 0, 0, 1, 1),))
     return True
 
 

@@ -4,7 +4,7 @@ import random
 from itertools import product
 
 from tq.core.vocabulary import AttemptRef
-from tq.wire.held import mix, tally
+from tq.wire.held import HeldSet, mix, tally
 
 
 def test_order_plays_no_part() -> None:
@@ -33,3 +33,18 @@ def test_the_formula_is_part_of_the_protocol() -> None:
 def test_the_wire_takes_the_digest() -> None:
     digests = [tally([AttemptRef(job, 1, 10**8, 3, 2**50)])[1] for job in range(64)]
     assert max(digests) < 2**63 < 2 * max(digests)
+
+
+def test_a_set_keeps_its_tally_whatever_comes_and_goes() -> None:
+    dice = random.Random(5)
+    kept, plain = HeldSet(), set[AttemptRef]()
+    for _ in range(300):
+        refs = [AttemptRef(1, 0, dice.randrange(40), 1, 7) for _ in range(dice.randrange(6))]
+        if dice.random() < 0.5:
+            kept.update(refs)
+            plain.update(refs)
+        else:
+            kept.difference_update(refs)
+            plain.difference_update(refs)
+        assert kept.tally == tally(plain)
+        assert set(kept) == plain

@@ -16,7 +16,7 @@ from tq.errors import ProtocolError
 from tq.server.admission import check_attempts, check_capacity, check_ends
 from tq.wire import messages as m
 from tq.wire.connection import divided
-from tq.wire.held import tally
+from tq.wire.held import HeldSet
 
 held_max: Final = 2 * (limits.slots_max + limits.prefetch_max)
 mismatches_max: Final = 2
@@ -45,7 +45,7 @@ class WorkerPeer:
         self._predecessors = predecessors[: limits.predecessors_max]
         self._number = number
         self._list: list[v.Held] = []  # of a Reconcile that is not complete
-        self._held: set[v.AttemptRef] = set()
+        self._held = HeldSet()
         self._owed: set[v.AttemptRef] = set()  # listed as ended: their output, then their report comes again
         self._deliveries: dict[int, _Delivery] = {}  # in order
         self._last_delivery = 0
@@ -83,7 +83,7 @@ class WorkerPeer:
         """Compare what the worker says it holds with what it should; ask for the list at the second mismatch."""
         if not self.is_joined or self._is_asked_again:
             return []
-        if (beat.count, beat.digest) == tally(self._held):
+        if (beat.count, beat.digest) == self._held.tally:
             self.beats_wrong = 0
             return []
         self.beats_wrong += 1
@@ -113,7 +113,7 @@ class WorkerPeer:
         if self._is_asked_again:
             self._renumber(widths)
         held, self._list = tuple(self._list), []
-        self._held = {one.attempt for one in held if one.phase != Phase.ENDED}
+        self._held = HeldSet(one.attempt for one in held if one.phase != Phase.ENDED)
         self._owed = {one.attempt for one in held if one.phase == Phase.ENDED}
         self.is_joined = True
         return v.Join(

@@ -15,7 +15,7 @@ what was assigned after the question either: deliveries that are not acknowledge
 Pure: it must never read a clock or the network. The formula is in docs/protocol.md, for workers in other languages.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from tq.core.vocabulary import AttemptRef
@@ -45,3 +45,39 @@ def tally(refs: Iterable[AttemptRef]) -> tuple[int, int]:
         count += 1
         digest += mix(ref)
     return count, digest & _DIGEST_MASK
+
+
+class HeldSet:
+    """Attempts with their tally kept: who beats often makes nobody count them again."""
+
+    __slots__ = ("_digest", "_refs")
+
+    def __init__(self, refs: Iterable[AttemptRef] = ()) -> None:
+        self._refs: set[AttemptRef] = set()
+        self._digest = 0
+        self.update(refs)
+
+    def __contains__(self, ref: AttemptRef) -> bool:
+        return ref in self._refs
+
+    def __iter__(self) -> Iterator[AttemptRef]:
+        return iter(self._refs)
+
+    @property
+    def tally(self) -> tuple[int, int]:
+        """What `tally` returns for them."""
+        return len(self._refs), self._digest
+
+    def update(self, refs: Iterable[AttemptRef]) -> None:
+        """Add these."""
+        for ref in refs:
+            if ref not in self._refs:
+                self._refs.add(ref)
+                self._digest = (self._digest + mix(ref)) & _DIGEST_MASK
+
+    def difference_update(self, refs: Iterable[AttemptRef]) -> None:
+        """Remove these, where they are."""
+        for ref in refs:
+            if ref in self._refs:
+                self._refs.remove(ref)
+                self._digest = (self._digest - mix(ref)) & _DIGEST_MASK
