@@ -127,6 +127,27 @@ def test_a_disk_that_fails_is_said_and_stops_nothing(spool: Spool, capsys: pytes
     assert "spool_failed" in capsys.readouterr().err
 
 
+def test_what_a_full_disk_has_no_room_for_costs_nothing_beside_it(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A result of 128 KiB may not fit where a hundred small ones do."""
+    write = files.replace
+
+    def full(path: Path, data: bytes) -> None:
+        if len(data) > 10_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data)
+
+    spool.keep(7, [report(1, 1)])
+    monkeypatch.setattr(files, "replace", full)
+    large = i.Keep(m.Ended(2, (End(ref(2), 1, 0, 10, bytes(20_000)),)))
+    write_down(spool, [(7, large), (7, report(3, 3)), (7, i.Forget(1)), (7, i.Aside((end(4),)))])
+
+    assert spool.load().kept == {3: Kept(7, (end(3),))}
+    assert len(list((spool.path / "orphaned").iterdir())) == 1
+    assert "spool_failed" in capsys.readouterr().err
+
+
 def test_two_workers_never_share_a_directory(tmp_path: Path) -> None:
     with settle(tmp_path) as first, settle(tmp_path) as second:
         assert (first.path.name, second.path.name) == ("worker", "worker-2")

@@ -4,7 +4,8 @@ Runs in a thread, since each write waits for the disk. A disk that fails costs t
 results are in memory too, and the failure is said.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 
 import trio
@@ -30,14 +31,21 @@ def finish(hands: Hands, spool: Spool) -> None:
 
 
 def write_down(spool: Spool, work: Sequence[tuple[int, ToDisk]]) -> None:
-    """Carry out instructions, each with the lineage that it is about. Blocks."""
-    try:
-        for (lineage, kind), group in groupby(work, key=lambda item: (item[0], type(item[1]))):
-            if kind is i.Keep:
+    """Carry out instructions, each with the lineage that it is about; one that fails costs itself alone. Blocks."""
+    for (lineage, kind), group in groupby(work, key=lambda item: (item[0], type(item[1]))):
+        if kind is i.Keep:
+            with _saying_failure(spool):
                 spool.keep(lineage, [one for _, one in group if isinstance(one, i.Keep)])
-            else:
-                for _, one in group:
+        else:
+            for _, one in group:
+                with _saying_failure(spool):
                     _write_one(spool, lineage, one)
+
+
+@contextmanager
+def _saying_failure(spool: Spool) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         log("spool_failed", level="error", error=error.strerror, path=spool.path)
 

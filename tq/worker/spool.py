@@ -78,27 +78,37 @@ class Spool:
         return Left(kept, damaged)
 
     def keep(self, lineage: int, deliveries: Sequence[Keep]) -> None:
-        """Write these; they are on the disk when this returns. Raises OSError.
+        """Write these; they are on the disk when this returns. Raises OSError, once all that can be written are.
 
         Where there is no room for output, the disk's or the bound's, the result is kept alone.
         """
+        failure: OSError | None = None
         for message, outputs in deliveries:
             if isinstance(message, Ended):
                 kept = Kept(lineage, message.ends, outputs=outputs)
             else:
                 kept = Kept(lineage, (), message.attempts, message.cause, outputs)
-            size = _size(outputs)
-            if size and not self._has_room(size):
-                kept, size = self._without_output(kept, "spool_output_bytes_max"), 0
             try:
-                self._write(message.delivery, kept)
+                self._output_bytes[message.delivery] = self._keep(message.delivery, kept)
             except OSError as error:
-                if not size:
-                    raise
-                kept, size = self._without_output(kept, str(error.strerror)), 0
-                self._write(message.delivery, kept)
-            self._output_bytes[message.delivery] = size
+                failure = error
         files.sync_directory(self.path)
+        if failure is not None:
+            raise failure
+
+    def _keep(self, delivery: int, kept: Kept) -> int:
+        """Write one, without its output if need be; return how much of that was written."""
+        size = _size(kept.outputs)
+        if size and not self._has_room(size):
+            kept, size = self._without_output(kept, "spool_output_bytes_max"), 0
+        try:
+            self._write(delivery, kept)
+        except OSError as error:
+            if not size:
+                raise
+            size = 0
+            self._write(delivery, self._without_output(kept, str(error.strerror)))
+        return size
 
     def forget(self, delivery: int) -> None:
         """Remove a delivery."""
