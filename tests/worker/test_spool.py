@@ -148,6 +148,19 @@ def test_what_a_full_disk_has_no_room_for_costs_nothing_beside_it(
     assert "spool_failed" in capsys.readouterr().err
 
 
+def test_what_cannot_be_written_whole_leaves_nothing_on_a_disk_that_is_full(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(files.os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            files.replace(spool.path / "1", b"result")
+    assert list(spool.path.iterdir()) == []
+
+
 def test_two_workers_never_share_a_directory(tmp_path: Path) -> None:
     with settle(tmp_path) as first, settle(tmp_path) as second:
         assert (first.path.name, second.path.name) == ("worker", "worker-2")

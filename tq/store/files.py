@@ -4,6 +4,7 @@ Owns nothing; raises OSError. Private to the user (0600), since some of them are
 """
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -20,8 +21,13 @@ def replace(path: Path, data: bytes, *, is_shared: bool = False) -> None:
     """Make `path` hold this, whole or not at all. `is_shared`: other processes may replace it at the same time."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}" if is_shared else f"{path.name}.new")
     fresh.unlink(missing_ok=True)
-    write_new(fresh, data)
-    fresh.rename(path)
+    try:
+        write_new(fresh, data)
+        fresh.rename(path)
+    except BaseException:  # half a file takes room, where there may be none
+        with suppress(OSError):
+            fresh.unlink()
+        raise
 
 
 def sync_directory(directory: Path) -> None:
