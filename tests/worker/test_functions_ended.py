@@ -131,3 +131,16 @@ def test_a_launcher_that_loses_its_worker_kills_calls_and_idle_processes(place):
 
     wait_gone(mark)
     assert [pid for pid in children if Path(f"/proc/{pid}").exists()] == []
+
+
+def test_a_call_that_its_process_never_took_goes_back(link):
+    """The kernel may kill a process for its memory just when it is given a call: that has not run."""
+    (pid, _) = value_of(link, call("work:count"))
+    os.kill(pid, signal.SIGSTOP)
+    link.spawn(call("work:count"), [ref(7)])
+    link.until(lambda: ref(7) in link.started)
+    os.kill(pid, signal.SIGKILL)
+    link.until(lambda: link.recalled or ref(7) in link.ends)
+
+    assert link.recalled[ref(7)].cause == Cause.WORKER_TROUBLE
+    assert value_of(link, call("work:count"))[0] != pid

@@ -21,7 +21,8 @@ class Caller:
     `is_held`: it is being asked which call runs, and goes on only when that is known.
 
     `queue` has the calls that it was given and has not answered, with their numbers: the first one runs. `count` is the
-    number of the last call, `answer` that to a call that was asked to stop meanwhile.
+    number of the last call, `answer` that to a call that was asked to stop meanwhile. `is_alone`: the last thing that it
+    was told was one call, with none before or behind; `is_untaken`: it ended without having read that to its end.
     `pipes` are the reading ends of its stdout and stderr, -1 once closed: an attempt has them as its own meanwhile.
     `channel` is the launcher's end, and becomes the caller's to close; `callers` are all that there are, by channel.
     """
@@ -34,6 +35,8 @@ class Caller:
         self.is_ready = False
         self.is_gone = False
         self.is_held = False
+        self.is_alone = False
+        self.is_untaken = False
         self.idle_at = 0.0
         self.answer: calls.Returned | None = None
         self._poll: Final = poll
@@ -66,6 +69,7 @@ class Caller:
         except BlockingIOError:
             pass
         except OSError:
+            self.is_untaken = self.is_alone
             return False
         self._unsent = rest
         if bool(rest) != waited:
@@ -84,6 +88,8 @@ class Caller:
                     break
         except BlockingIOError:
             data = b"-"
+        except ConnectionResetError:  # there is something that it has not read
+            self.is_untaken = self.is_alone
         except OSError:
             pass
         try:

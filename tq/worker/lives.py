@@ -297,9 +297,9 @@ def _cut_short(attempt: Attempt, caller: Caller) -> None:
         attempt.take_answer(caller.answer)
     elif attempt.cause:
         pass
-    elif not caller.is_ready:
+    elif not caller.is_ready or caller.is_untaken:
         attempt.cause = Cause.WORKER_TROUBLE
-        attempt.error = f"the process that calls functions ended before it was ready ({attempt.code})"
+        attempt.error = f"the process that calls functions ended before it took the call ({attempt.code})"
     elif attempt.code == 0:
         attempt.cause = Cause.BAD_RESULT
         attempt.error = "its process ended before the function returned"

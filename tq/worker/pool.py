@@ -123,7 +123,8 @@ class Pool:
             caller.count += 1
             caller.queue.append((caller.count, attempt))
             frames.append(calls.encode(_call(caller.count, attempt)))
-        if len(caller.queue) > 1:
+        caller.is_alone = len(caller.queue) == 1
+        if not caller.is_alone:
             self._chained.add(caller)
         caller.send(b"".join(frames))
 
