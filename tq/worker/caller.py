@@ -21,8 +21,8 @@ class Caller:
     `is_held`: it is being asked which call runs, and goes on only when that is known.
 
     `queue` has the calls that it was given and has not answered, with their numbers: the first one runs. `count` is the
-    number of the last call, `answer` that to a call that was asked to stop meanwhile. `is_alone`: the last thing that it
-    was told was one call, with none before or behind; `is_untaken`: it ended without having read that to its end.
+    number of the last call, `answer` that to a call that was asked to stop meanwhile. `is_alone`: the last that it was
+    told is one call, with none before or behind; `is_untaken`: it ended without having read that to its end.
     `pipes` are the reading ends of its stdout and stderr, -1 once closed: an attempt has them as its own meanwhile.
     `channel` is the launcher's end, and becomes the caller's to close; `callers` are all that there are, by channel.
     """
