@@ -9,6 +9,7 @@ from tests.server.hall import BEAT_S, open_hall
 from tests.server.rig import submit
 from tq import limits
 from tq.core import vocabulary as v
+from tq.errors import StoreError
 from tq.server import loops
 from tq.server.commit_loop import STOPPING
 from tq.server.intake import Request, inlet_requests_max
@@ -136,6 +137,18 @@ async def test_a_full_disk_stops_submits_then_leases_and_room_starts_them_again(
         await trio.sleep(2)
 
         assert len((await other.receive(m.Assign)).attempts) == 1
+
+
+async def test_a_disk_that_is_gone_stops_the_server_as_a_failed_one() -> None:
+    class Gone:
+        def free_bytes(self) -> int:
+            raise OSError(5, "Input/output error")
+
+    async with open_hall() as hall:
+        await loops.disk_loop(hall.desk, Gone())
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert isinstance(hall.failure, StoreError)
 
 
 async def test_an_assignment_that_is_never_acknowledged_cuts_the_worker(autojump_clock: Any) -> None:

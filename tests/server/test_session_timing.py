@@ -187,3 +187,16 @@ async def test_a_list_that_comes_late_on_the_older_connection_does_not_take_the_
         assert session is not older
         assert hall.engine.live.workers[77].session_number == session.peer.session  # type: ignore[attr-defined]
         assert not newer.has_ended.is_set()
+
+
+async def test_a_list_behind_something_else_in_its_frame_does_not_take_the_session_over_either() -> None:
+    async with open_hall() as hall:
+        await hall.worker()
+        older: Any = hall.registry.workers[0]
+        older.peer._is_asked_again = True
+        await hall.worker()
+        (session,) = hall.registry.workers
+        await older._receive((m.Reconcile(Capacity(slots=2), ()),))
+
+        assert session is not older
+        assert hall.engine.live.workers[77].session_number == session.peer.session  # type: ignore[attr-defined]

@@ -332,6 +332,13 @@ def test_trims_are_due_by_turns_by_bytes_and_by_the_hour(monkeypatch: pytest.Mon
     assert len(flushes) == 3
 
 
+def test_statistics_do_not_mind_a_log_that_goes_meanwhile(data: Path) -> None:
+    with disk_store(data) as store:
+        (data / "db" / "999999.log").symlink_to("gone")  # as a listing sees what was removed since
+
+        assert store.statistics()["log_files"] >= 1
+
+
 def test_statistics_are_plain_and_name_the_bounds(data: Path) -> None:
     with disk_store(data) as store:
         commit(store, some_changes(1))

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import trio
 
 from tq.core.vocabulary import Acted, Answer, Retain
-from tq.errors import Refused
+from tq.errors import Refused, StoreError
 from tq.net.log import log
 from tq.server.desk import Desk
 from tq.server.intake import Request
@@ -100,7 +100,11 @@ async def janitor_loop(ask: Callable[[Request], Awaitable[Answer]], keep_ms: int
 async def disk_loop(desk: Desk, disk: Disk) -> None:
     """Watch the room on the disk: LOW takes no new work, CRITICAL leases nothing; reports and reads always go on."""
     while True:
-        left_bytes = disk.free_bytes()
+        try:
+            left_bytes = disk.free_bytes()
+        except OSError as error:
+            desk.pipeline.fail(StoreError(f"the disk does not say how much room is left: {error.strerror or error}"))
+            return
         now = room(left_bytes)
         if now is not desk.gate.room:
             level = "info" if now is Room.NORMAL else "warning"

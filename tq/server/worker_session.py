@@ -143,6 +143,8 @@ class WorkerSession:
 
     async def _join(self, message: m.Reconcile, before: list[Request]) -> None:
         """Reconcile, and take nothing else before it is on disk: until then nobody knows what counts."""
+        if self._desk.registry.worker(self.peer.worker) is not self:
+            return  # superseded: a list could give it a session number that is newer than its successor's
         command = self.peer.receive(message)
         if command is None:
             return

@@ -11,6 +11,8 @@ Checked before anything in it is opened. What else lies there (identity/, connec
 import os
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -56,6 +58,13 @@ def free_bytes(data: Path) -> int:
     """Return the bytes that an ordinary user may still write on the disk of `data`."""
     found = os.statvfs(data)
     return found.f_bavail * found.f_frsize
+
+
+def sizes(place: Path, pattern: str) -> Iterator[int]:
+    """Yield the bytes of each file that matches; one that goes meanwhile, as the logs of RocksDB do, is not there."""
+    for path in place.glob(pattern):
+        with suppress(FileNotFoundError):
+            yield path.stat().st_size
 
 
 def hold_directory(data: Path, *, allow_network: bool = False, create: bool = True) -> DataLock:

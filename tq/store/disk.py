@@ -249,7 +249,7 @@ class DiskStore:
 
     def statistics(self) -> dict[str, Any]:
         """Return plain figures: sizes in bytes, by family where they differ, and the settings that bound them."""
-        logs = [path.stat().st_size for path in (self.data / "db").glob("*.log")]
+        logs = list(directory.sizes(self.data / "db", "*.log"))
         free_bytes = directory.free_bytes(self.data)
         return {
             "kind": "rocksdb",
