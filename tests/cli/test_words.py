@@ -41,6 +41,8 @@ def test_the_examples_of_a_verb_parse(entry: grammar.Entry) -> None:
         assert {word.split("=")[0] for word in words if re.fullmatch(r"-{1,2}[a-z][a-z-]*", word)} <= known
 
 
+NO_SCHEDULES = "there are no schedules yet: let cron, at or a systemd timer run `tq submit`"
+NO_FLOWS = "there are no flows yet: `tq wait 42 && tq submit -- make` submits after the end of another"
 NOTHING = "give one, or leave the option out"
 
 
@@ -57,6 +59,9 @@ def test_version(run: Run) -> None:
         (["xyzzy"], "no such verb: xyzzy", "see `tq --help`"),
         (["submit", "--naem", "x"], "no such option: --naem", "did you mean --name?"),
         (["wait", "--timout", "1"], "no such option: --timout", "did you mean --timeout?"),
+        (["submit", "--cron", "0 3 * * *", "--", "true"], "no such option: --cron", NO_SCHEDULES),
+        (["submit", "--after", "42", "--", "true"], "no such option: --after", NO_FLOWS),
+        (["logs", "--after", "42"], "no such option: --after", "did you mean --stderr?"),
         (["token", "mint"], "no such verb 'mint'", "one of create, ls, revoke; see `tq token --help`"),
         (["token"], "missing verb", "one of create, ls, revoke; see `tq token --help`"),
         (["show"], "missing argument 'ID'", "as in `tq show 42`; see `tq show --help`"),

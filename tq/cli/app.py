@@ -98,13 +98,20 @@ def _usage_error(error: Any) -> tuple[str, str] | None:
     path = context.command_path if context else "tq"
     possibilities = getattr(error, "possibilities", None)
     message = error.message if possibilities else error.format_message()
-    hint = (
+    hint = _not_yet(path, error) or (
         f"did you mean {_closest(error.option_name, possibilities)}?" if possibilities else getattr(error, "hint", "")
     )
     message = message[:1].lower() + message[1:].rstrip(".")
     for theirs, ours in _IN_OTHER_WORDS.items():
         message = message.replace(theirs, ours)
     return message, hint or _way_out(context, path)
+
+
+def _not_yet(path: str, error: Any) -> str:
+    """Return what stands in for an option that other queues have and this one has not, '' for any other."""
+    from tq.cli.root import NOT_YET
+
+    return NOT_YET.get(getattr(error, "option_name", ""), "") if path in {"tq submit", "tq run"} else ""
 
 
 def _way_out(context: Any, path: str) -> str:

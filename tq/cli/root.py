@@ -76,6 +76,15 @@ FAMILIAR = {
     "nodes": "workers",
     "tokens": "token",
 }
+_NO_SCHEDULES = "there are no schedules yet: let cron, at or a systemd timer run `tq submit`"
+_NO_FLOWS = "there are no flows yet: `tq wait 42 && tq submit -- make` submits after the end of another"
+NOT_YET = {  # options of a submit elsewhere, whose nearest word here would mislead
+    "--cron": _NO_SCHEDULES,
+    "--every": _NO_SCHEDULES,
+    "--at": _NO_SCHEDULES,
+    "--after": _NO_FLOWS,
+    "--depends": _NO_FLOWS,
+}
 EXAMPLES = ("tq up", "tq run -- make test", "tq submit --name nightly -- ./build.sh", "tq ls", "tq logs -f last")
 
 
