@@ -291,6 +291,21 @@ def test_tokens_are_listed_and_revoked(run: Run, server: FakeServer) -> None:
     assert server.asked[-1] == v.RevokeToken("abc")
 
 
+def test_who_revokes_its_own_token_does_that_last_and_is_told_the_way_back(
+    run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.says[v.RevokeToken] = lambda command: v.Done(command.id)
+    server.token = "tqa_own_secret"
+    monkeypatch.setenv("TQ_URL", server.url)
+    monkeypatch.setenv("TQ_TOKEN", server.token)
+    monkeypatch.setenv("TQ_CA", server.identity.ca_sha256)
+    assert run("token", "revoke", "other").err == "tq: token other is revoked\n"
+    ran = run("token", "revoke", "own", "other")
+    assert [one.id for one in server.asked[-2:]] == ["other", "own"]
+    assert "that was the token of this program" in ran.err
+    assert "hint: a restart of the server makes one" in ran.err
+
+
 def test_join_prints_a_string_that_parses_and_the_line_that_uses_it(run: Run, server: FakeServer) -> None:
     from tq.net.join import parse_join
 

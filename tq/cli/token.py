@@ -90,11 +90,14 @@ def revoke(
 ) -> None:
     """Revoke tokens; their connections are closed at once."""
     from tq.cli import output
+    from tq.client import target
     from tq.core import vocabulary as v
 
     context: Context = ctx.obj
+    own = target.find({"url": context.url}, context.environ).token
     with context.client() as client:
-        for token_id in ids:
+        # Its own one last: after that it is answered no more.
+        for token_id in sorted(ids, key=lambda one: f"_{one}_" in own):
             try:
                 client.ask(v.RevokeToken(token_id))
             except TaskNotFound:
@@ -104,6 +107,11 @@ def revoke(
                 output.print_json({"id": token_id, "revoked": True})
             else:
                 context.talk(f"tq: token {token_id} is revoked")
+            if f"_{token_id}_" in own:
+                context.talk(
+                    "tq: that was the token of this program, which cannot connect any more\n"
+                    "hint: a restart of the server makes one for its own user; others ask for one with `tq join`"
+                )
 
 
 VERBS = {
