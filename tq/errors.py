@@ -99,7 +99,7 @@ class TooLarge(Refused):
 
 
 class TooManyLanes(Refused):
-    """More distinct combinations of queue and demand than `lanes_max`."""
+    """Jobs of more combinations of queue and demand than `lanes_max` are there."""
 
     code = "too_many_lanes"
     exit_status = 75

@@ -7,7 +7,7 @@ from tests.support.house import House
 from tq import limits
 from tq.core import tables
 from tq.core.job import Demand
-from tq.core.vocabulary import Cancel, Forget, SetQueue, Submit, Submitted, Tick, Upload
+from tq.core.vocabulary import Cancel, Forget, Release, SetQueue, Submit, Submitted, Tick, Upload
 from tq.errors import BadRequest, KeyConflict, NotDone, Refused, TaskNotFound, TooLarge, TooManyLanes
 
 
@@ -119,6 +119,45 @@ def test_too_many_lanes_are_refused(house, monkeypatch):
     house.submit()
     with pytest.raises(TooManyLanes):
         house.submit(queue="other")
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_lane_whose_jobs_are_forgotten_serves_another_queue(house, monkeypatch, restarts):
+    """Or a queue for each branch would use up all lanes for ever."""
+    monkeypatch.setattr(limits, "lanes_max", 2)
+    session = 1
+    house.join(slots=3)
+    kept = house.submit(queue="kept", hold=True)
+    for number in range(5):
+        old = house.array(2, queue=f"branch-{number}", demand=Demand(cpus_milli=1000 * (number % 2)))
+        with pytest.raises(TooManyLanes):
+            house.submit(queue="other")
+        house.do(Cancel((str(old),)))
+        house.report(*house.stops(), session=session)
+        house.do(Forget((str(old),)))
+        if restarts:
+            session += 1
+            house.restart()
+            house.join(session=session, slots=3)
+        assert [house.engine.live.lanes[lane].queue for lane in (1, 2)] == ["kept", f"branch-{number}"]
+    assert house.engine.live.lane_names.keys() == {"kept/0/0", "branch-4/0/0"}
+
+    house.do(Release((str(kept),)))
+    assert [ref.job for ref in house.starts()] == [kept]
+
+
+def test_what_a_lane_knew_of_its_runs_goes_with_its_queue(house, monkeypatch):
+    monkeypatch.setattr(limits, "lanes_max", 1)
+    house.join(slots=1)
+    short = house.array(8, queue="short")
+    while house.starts():
+        house.report(*house.starts(), run_us=100)
+    assert house.engine.live.depth(1) > 1
+    house.do(Forget((str(short),)))
+
+    house.array(8, queue="other")
+    assert house.engine.live.depth(1) == 1
+    assert len(house.starts()) == 1
 
 
 def test_a_submit_says_when_no_worker_can_run_it(house):

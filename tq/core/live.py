@@ -218,7 +218,12 @@ class Live:
             else:
                 self.queues[name] = queue
         for (name,), number in changes.get(tables.LANE_NAME, {}).items():
-            self.lane_names[name] = number
+            if number is None:  # its lane is another's now, with other run times
+                known = self.lane_names.pop(name)
+                self.runs.pop(known, None)
+                self.depths.pop(known, None)
+            else:
+                self.lane_names[name] = number
         lanes = changes.get(tables.LANE)
         if lanes:
             for (number,), lane in lanes.items():

@@ -10,9 +10,15 @@ from tq.errors import TooManyLanes
 def lane_for(step: Step, queue: str, demand: Demand, *, alone: bool = False) -> int:
     """Return the number of the lane for such tasks. Raises TooManyLanes."""
     number = _known(step, lane_name(queue, demand, alone=alone))
-    if number is None and step.meta().next_lane > limits.lanes_max:
+    if number is not None:
+        return number
+    lane = Lane(queue, demand, alone=alone)
+    if step.meta().next_lane <= limits.lanes_max:
+        return _open(step, lane)
+    number = _emptied(step)
+    if number is None:
         raise TooManyLanes(f"there are {limits.lanes_max} combinations of queue and demand already (lanes_max)")
-    return _open(step, Lane(queue, demand, alone=alone)) if number is None else number
+    return _put(step, number, lane)
 
 
 def stand_alone(step: Step, key: JobKey) -> None:
@@ -33,9 +39,25 @@ def _known(step: Step, name: str) -> int | None:
     return step.overlay.get(tables.LANE_NAME, (name,)) if number is None else number
 
 
+def _emptied(step: Step) -> int | None:
+    """Take the name from a lane whose jobs are all forgotten, and return its number; None if there is none.
+
+    Not from one for what runs alone: jobs that count elsewhere may have members there.
+    """
+    for number, lane in step.live.lanes.items():
+        if not (lane.alone or lane.ready or any(lane.counts)):
+            step.overlay.delete(tables.LANE_NAME, (lane_name(lane.queue, lane.demand, alone=False),))
+            return number
+    return None
+
+
 def _open(step: Step, lane: Lane) -> int:
     meta = step.meta()
     number, meta.next_lane = meta.next_lane, meta.next_lane + 1
+    return _put(step, number, lane)
+
+
+def _put(step: Step, number: int, lane: Lane) -> int:
     step.overlay.put(tables.LANE_NAME, (lane_name(lane.queue, lane.demand, alone=lane.alone),), number)
     step.open_lane(number, lane)
     return number
