@@ -67,6 +67,26 @@ def test_peak_memory_is_the_tasks_and_never_the_launchers(link):
     assert usage(large).peak_kib > 190_000
 
 
+def test_a_launcher_without_a_free_descriptor_lives_on_and_tells_how_an_attempt_ended(link, tmp_path):
+    """To look at its own peak memory it opens a file: what cannot be known then is not worth all that it runs."""
+    code = "x = b'1' * 100_000_000; open('up', 'w').close(); open('go').read()"
+    for name in ("up", "go"):
+        os.mkfifo(tmp_path / name)
+    files = {"stdout": b"out", "stderr": b"err"}  # no pipe of its own makes room when it ends
+    link.spawn(body(sys.executable, "-c", code, cwd=str(tmp_path), **files), [one := ref(1)])
+    (tmp_path / "up").read_text()
+    open_ones = {int(path.name) for path in Path(f"/proc/{link.process.pid}/fd").iterdir()}
+    first_free = min(set(range(1_000)) - open_ones)
+    before = resource.prlimit(link.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(link.process.pid, resource.RLIMIT_NOFILE, (first_free, before[1]))
+    (tmp_path / "go").write_text("")
+    link.until(lambda: one in link.ends)
+    resource.prlimit(link.process.pid, resource.RLIMIT_NOFILE, before)
+
+    assert (link.ends[one].cause, link.ends[one].code) == (Cause.EXIT, 0)
+    assert link.run(body("true"), 2).code == 0
+
+
 # ---------------------------------------------------------------- what cannot be run
 
 

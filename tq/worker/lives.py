@@ -179,8 +179,11 @@ class Lives:
         """
         if seen > self._own_peak_kib + _peak_margin_kib and now - self._own_peak_at > 0.1:
             self._own_peak_at = now
-            with open("/proc/self/status", "rb") as file:
-                self._own_peak_kib = int(file.read().partition(b"VmHWM:")[2].split(None, 1)[0])
+            try:
+                with open("/proc/self/status", "rb") as file:
+                    self._own_peak_kib = int(file.read().partition(b"VmHWM:")[2].split(None, 1)[0])
+            except OSError:  # no descriptor is free
+                return 0
         return seen if seen > self._own_peak_kib + _peak_margin_kib else 0
 
     def _cut(self, attempt: Attempt) -> None:
