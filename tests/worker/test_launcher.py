@@ -16,6 +16,7 @@ import pytest
 from tests.support.launcher import Link, body, marker, processes, ref, usage
 from tq import limits
 from tq.core.task import Cause
+from tq.wire import plain
 from tq.wire.body import Body
 from tq.worker import frames, program
 
@@ -68,8 +69,11 @@ def test_peak_memory_is_the_tasks_and_never_the_launchers(link):
 
 
 def test_a_launcher_without_a_free_descriptor_lives_on_and_tells_how_an_attempt_ended(link, tmp_path):
-    """To look at its own peak memory it opens a file: what cannot be known then is not worth all that it runs."""
-    code = "x = b'1' * 100_000_000; open('up', 'w').close(); open('go').read()"
+    """It looks at its own peak memory for each large process, and at what a success has returned."""
+    code = (
+        "import os; x = b'1' * 100_000_000; open(os.environ['TQ_RESULT'], 'w').write('[7]');"
+        "open('up', 'w').close(); open('go').read()"
+    )
     for name in ("up", "go"):
         os.mkfifo(tmp_path / name)
     files = {"stdout": b"out", "stderr": b"err"}  # no pipe of its own makes room when it ends
@@ -83,7 +87,8 @@ def test_a_launcher_without_a_free_descriptor_lives_on_and_tells_how_an_attempt_
     link.until(lambda: one in link.ends)
     resource.prlimit(link.process.pid, resource.RLIMIT_NOFILE, before)
 
-    assert (link.ends[one].cause, link.ends[one].code) == (Cause.EXIT, 0)
+    assert (link.ends[one].cause, link.ends[one].code) == (Cause.EXIT, 0), usage(link.ends[one]).error
+    assert plain.loads(link.ends[one].value) == [7]
     assert link.run(body("true"), 2).code == 0
 
 

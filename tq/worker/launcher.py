@@ -89,6 +89,7 @@ class Launcher:
             self._poll, self._spawner, self._lanes, self._lives, self._capture, self._reports, os.environb
         )
         self._scratch: Final = Scratch(place)
+        self._results: Final = returned.Reader()
         self._cgroups: Final = cgroups
         self._inputs: Final = StoredInputs()
         self._held: Final[dict[AttemptRef, Attempt]] = {}
@@ -328,7 +329,7 @@ class Launcher:
         attempt.place = None
         if place.has_result and attempt.has_succeeded:
             try:
-                attempt.returned = returned.read(place.result)
+                attempt.returned = self._results.read(place.result)
             except returned.BadResult as error:  # whoever waits for the value must hear of it
                 attempt.fail(Cause.BAD_RESULT, attempt.code, str(error))
         if (left := place.clear()) is not None:
