@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -256,6 +257,24 @@ async def test_the_session_s_end_puts_unacknowledged_results_on_the_way_to_the_d
         made.server.close()
         await made.has_ended.wait()
         assert [instruction.message.ends for _, instruction in made.hands.to_disk] == [(end(ref(1)),)]
+
+
+async def test_any_amount_of_results_goes_over_one_connection(autojump_clock: Clock) -> None:
+    ends = tuple(end(ref(job)) for job in range(1, 101))
+    value = b"x" * limits.result_bytes_max
+    async with rig() as made, trio.open_nursery() as nursery:
+        made.hands.slots.outbox.report(tuple(msgspec.structs.replace(one, value=value) for one in ends))
+        nursery.start_soon(made.run)
+        made.server.send_nowait(WELCOME)
+        made.server.send_nowait(m.Reconciled((), ()))
+        seen: list[int] = []
+        while len(seen) < len(ends):
+            message = await made.receive(m.Ended)
+            assert isinstance(message, m.Ended)
+            seen += [one.attempt.job for one in message.ends]
+        assert seen == list(range(1, 101))
+        assert not made.has_ended.is_set()
+        nursery.cancel_scope.cancel()
 
 
 # ---------------------------------------------------------------- until when the server has heard us

@@ -22,6 +22,7 @@ from tq.worker.guard import boot_s
 from tq.worker.hands import Hands
 
 _BEAT_MS_MIN: Final = 10
+_QUEUE_BYTES_MAX: Final = 2**62  # what is said is held until it is acknowledged, so a bound here would save nothing
 _BEATS_UNANSWERED_MAX: Final = 16  # an answer to an older one would say nothing
 
 
@@ -57,6 +58,7 @@ class Session:
                     case m.Welcome():
                         self.welcome = first
                         self._link.connection.frame_bytes_max = limits.frame_bytes_max
+                        self._link.queue_bytes_max = _QUEUE_BYTES_MAX
                         return rest
                     case m.Refused():
                         raise from_code(first.code, first.message, first.hint)
