@@ -1,5 +1,6 @@
 """The Python API over a connection that breaks, refuses and comes back: with trio and without, call for call."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -254,7 +255,7 @@ async def test_a_silent_server_is_left(server, environ):
 
 def test_two_threads_that_ask_at_once_are_told(server, environ):
     gate = threading.Event()
-    server.says[v.Get] = lambda _: gate.wait(20) and v.Document({"id": "42", "state": "running"})
+    server.says[v.Get] = lambda _: (gate.wait(5), v.Document({"id": "42", "state": "running"}))[1]
     states: list[str] = []
     with tq.client.connect_blocking(environ=environ) as client:
         first = threading.Thread(target=lambda: states.append(client.job("42").state()))
@@ -266,6 +267,25 @@ def test_two_threads_that_ask_at_once_are_told(server, environ):
         first.join(20)
         assert client.job("42").state() == "running"
     assert states == ["running"]
+
+
+def test_a_timeout_that_a_signal_handler_raises_ends_the_wait(server, environ):
+    def ring(*_: object) -> None:
+        raise TimeoutError("mine")
+
+    gate = threading.Event()
+    server.says[v.Get] = lambda _: (gate.wait(5), v.Document({"id": "42", "state": "running"}))[1]
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        with tq.client.connect_blocking(environ=environ) as client:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(TimeoutError, match="mine"):
+                client.job("42").state()
+            gate.set()
+            assert client.job("42").state() == "running"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 FORK = """

@@ -18,6 +18,7 @@ from tq.wire import messages as m
 from tq.wire.connection import Connection
 
 _RECEIVE_BYTES = 256 * limits.KIB
+_TICK_S = 0.001
 
 
 class ConnectionLost(Exception):
@@ -104,10 +105,13 @@ class Transport:
                 raise TimeoutError
             if now_s >= silent_until_s:
                 raise ConnectionLost(f"no sign of life for {limits.missed_beats_max} beats")
-            self._stream.settimeout(max(0.001, min(self._beat_s, (deadline_s or silent_until_s) - now_s)))
+            patience_s = max(_TICK_S, min(self._beat_s, (deadline_s or silent_until_s) - now_s))
+            self._stream.settimeout(patience_s)
             try:
                 data = self._stream.recv(_RECEIVE_BYTES)
             except TimeoutError:
+                if time.monotonic() < now_s + patience_s - _TICK_S:
+                    raise  # it was not yet the socket's time: a signal handler of the program's raised it
                 self.send([m.Beat()])
                 continue
             except OSError as error:
