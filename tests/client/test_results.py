@@ -1,5 +1,7 @@
 """How a task ended, for a program: a value, or the exception that says what became of it."""
 
+import pickle
+
 import pytest
 
 from tq.client.results import TaskCancelled, TaskFailed, TaskResult
@@ -75,3 +77,14 @@ def test_an_exception_that_cannot_be_read_is_still_a_failure(value):
 
     assert isinstance(failed, TaskFailed)
     assert failed.cause == "exception"
+
+
+@pytest.mark.parametrize(
+    "state, cause, value", [("dead", "exception", RAISED), ("dead", "exit", None), ("cancelled", "", None)]
+)
+def test_an_error_comes_whole_out_of_a_pool_of_processes(state, cause, value):
+    error = result(state, cause, 1, value, error="why").error
+    again = pickle.loads(pickle.dumps(error))
+
+    assert type(again) is type(error)
+    assert (str(again), again.hint, vars(again)) == (str(error), error.hint, vars(error))  # type: ignore[union-attr]

@@ -22,6 +22,7 @@ class TaskFailed(TqError):
     code = "task_failed"
 
     def __init__(self, result: v.Result) -> None:
+        self._result = result
         raised = _raised(result)
         self.id = result.id
         self.cause = result.cause
@@ -31,6 +32,10 @@ class TaskFailed(TqError):
         self.exit_code = result.code if result.code >= 0 else None
         self.signal = -result.code if result.code < 0 else None
         super().__init__(f"task {self.id} {self._what()}", hint=f"tq show {self.id}; tq logs {self.id}")
+
+    def __reduce__(self) -> tuple[type["TaskFailed"], tuple[v.Result]]:
+        """Pickle as what it was made of: a pool of processes whose worker raises what cannot come back hangs."""
+        return type(self), (self._result,)
 
     def _what(self) -> str:
         if self.cause == "exception":
@@ -48,9 +53,14 @@ class TaskCancelled(TqError):
     code = "task_cancelled"
 
     def __init__(self, result: v.Result) -> None:
+        self._result = result
         self.id = result.id
         self.state = result.state
         super().__init__(f"task {self.id} was {self.state}", hint=f"tq show {self.id}")
+
+    def __reduce__(self) -> tuple[type["TaskCancelled"], tuple[v.Result]]:
+        """As that of TaskFailed."""
+        return type(self), (self._result,)
 
 
 class TaskResult:
