@@ -27,6 +27,11 @@ def variables(*_):
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(("TQ_", "TRACE", "SECRET"))}
 
 
+def spoil_variables():
+    os.environ["TQ_QUEUE"] = "spoilt"
+    del os.environ["TQ_WORKER"]
+
+
 def write(out, err):
     print(out)
     os.write(2, err.encode())

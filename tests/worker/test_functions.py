@@ -63,6 +63,16 @@ def test_a_call_knows_its_task_and_nothing_of_the_one_before(shared):
     assert {"TQ_MEMBER", "TRACEPARENT", "SECRET"} & set(second) == set()
 
 
+def test_what_a_call_does_to_its_variables_the_next_one_does_not_see(link):
+    before = value_of(link, call("work:variables"))
+    value_of(link, call("work:spoil_variables"))
+    after = value_of(link, call("work:variables"))
+
+    names = ("TQ_QUEUE", "TQ_WORKER")
+    assert [after.get(name) for name in names] == [before.get(name) for name in names]  # type: ignore[union-attr]
+    assert before["TQ_WORKER"]  # type: ignore[index, call-overload]
+
+
 def test_an_array_gives_its_number_or_its_entry_as_the_last_argument(shared):
     entries = {
         call("work:echo", "first"): (None, ["first", 8]),

@@ -175,8 +175,9 @@ class Caller:
         before, self._environment = self._environment, environment
         for name in before.keys() - environment.keys():
             os.environb.pop(name, None)
+        now = os.environb.get  # not what the last call was given: it may have changed that
         for name, value in environment.items():
-            if before.get(name) != value:
+            if before.get(name) != value or now(name) != value:
                 os.environb[name] = value
 
     def _tidy(self) -> bool:
