@@ -52,6 +52,8 @@ def test_a_list_goes_on_page_by_page_and_says_when_there_is_more(run: Run, serve
 @pytest.mark.parametrize("verb, kind", [("retry", v.Retry), ("purge", v.Purge)])
 def test_only_dead_letters_are_acted_on(run: Run, server: FakeServer, verb: str, kind: Any) -> None:
     server.says[v.List] = lambda _: v.Page(({"id": "43"},))
+    server.says[kind] = lambda _: v.Acted(0)
+    assert run("dlq", verb, "43").err == f"tq: nothing to {verb}\n"
     server.says[kind] = lambda _: v.Acted(2)
     assert run("dlq", verb, "43", "44.1-5").status == 0
     assert server.asked[-1] == kind(("43", "44.1-5"), DEAD)

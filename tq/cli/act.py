@@ -260,7 +260,7 @@ def _say(context: Context, deed: Deed, total: "v.Acted", *, dry_run: bool) -> No
         )
         return
     parts = ((total.done, deed.done), (total.stopping, deed.stopping), (total.unchanged, deed.unchanged))
-    nothing = f"nothing to {deed.word}" + (" among the oldest jobs" if total.sweeping else "")
+    nothing = f"nothing to {deed.word.removeprefix('dlq ')}" + (" among the oldest jobs" if total.sweeping else "")
     text = ", ".join(f"{count} {what}" for count, what in parts if count and what) or nothing
     if dry_run:
         rest = "; it looked at the oldest jobs alone" if total.sweeping else ""
