@@ -51,7 +51,7 @@ def test_a_list_goes_on_page_by_page_and_says_when_there_is_more(run: Run, serve
 
 @pytest.mark.parametrize("verb, kind", [("retry", v.Retry), ("purge", v.Purge)])
 def test_only_dead_letters_are_acted_on(run: Run, server: FakeServer, verb: str, kind: Any) -> None:
-    server.says[v.List] = lambda _: v.Page(({"id": "43"},))
+    server.says[v.DeadLetters] = lambda _: v.Page((LETTER,))
     server.says[kind] = lambda _: v.Acted(0)
     assert run("dlq", verb, "43").err == f"tq: nothing to {verb}\n"
     server.says[kind] = lambda _: v.Acted(2)
@@ -61,6 +61,18 @@ def test_only_dead_letters_are_acted_on(run: Run, server: FakeServer, verb: str,
     assert server.asked[-1] == kind((), DEAD)
     run("dlq", verb, "--cause", "lost", "--queue", "q", "--dry-run")
     assert server.asked[-1] == kind((), v.Where(("dead",), "q", "", "", "lost", is_letter=True), dry_run=True)
+
+
+def test_what_is_confirmed_is_how_many_dead_letters_match(run: Run, server: FakeServer) -> None:
+    found = {"lost": v.Page((LETTER, LETTER | {"id": "43.8"})), "oom": v.Page((LETTER,)), "exit": v.Page(())}
+    server.says[v.DeadLetters] = lambda command: found[command.where.cause]
+    server.says[v.Retry] = lambda _: v.Acted(1)
+    ran = run("dlq", "retry", "--cause", "lost")
+    assert (ran.status, ran.err.splitlines()[0]) == (
+        2, "tq: `tq dlq retry` would touch 2 dead letters; say so with --yes",
+    )  # fmt: skip
+    assert not [one for one in server.asked if isinstance(one, v.Retry)]
+    assert run("dlq", "retry", "--cause", "oom").status == run("dlq", "retry", "--cause", "exit").status == 0
 
 
 @pytest.mark.parametrize("words", [[], ["--all", "43"], ["--all", "--queue", "q"], ["43", "--queue", "q"]])

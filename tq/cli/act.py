@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tq.client.blocking import Client
     from tq.core import vocabulary as v
 
-_JOBS_COUNTED_MAX = 10_000
+_COUNTED_MAX = 10_000
 
 
 class NotConfirmed(TqError):
@@ -156,7 +156,7 @@ def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
     with context.client() as client:
         targets = _targets(client, deed, wish)
         if targets.filters and not (wish.yes or wish.dry_run):
-            _confirm(client, deed, targets)
+            _confirm(client, deed, targets, is_letter=wish.is_letter)
         for command in _commands(deed, targets, wish, more):
             try:
                 answer = client.ask(command)
@@ -209,12 +209,13 @@ def _commands(deed: Deed, targets: "Targets", wish: Wish, more: dict[str, Any]) 
         yield kind((), replace(where, is_letter=wish.is_letter), wish.dry_run, **more)
 
 
-def _confirm(client: "Client", deed: Deed, targets: "Targets") -> None:
-    """Have the person type how many jobs it is about, when it is more than one. Raises NotConfirmed, BadRequest."""
-    count = _count(client, deed, targets)
+def _confirm(client: "Client", deed: Deed, targets: "Targets", *, is_letter: bool) -> None:
+    """Have the person type how many it is about, when it is more than one. Raises NotConfirmed, BadRequest."""
+    count = _count(client, deed, targets, is_letter=is_letter)
     if count < 2:
         return
-    many = f"{count} jobs or more" if count >= _JOBS_COUNTED_MAX else f"{count} jobs"
+    what = "dead letters" if is_letter else "jobs"
+    many = f"{count} {what} or more" if count >= _COUNTED_MAX else f"{count} {what}"
     if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         raise BadRequest(
             f"`tq {deed.word}` would touch {many}; say so with --yes", hint="look first: the same with --dry-run"
@@ -225,15 +226,16 @@ def _confirm(client: "Client", deed: Deed, targets: "Targets") -> None:
         raise NotConfirmed("nothing was done", hint="look first: the same with --dry-run")
 
 
-def _count(client: "Client", deed: Deed, targets: "Targets") -> int:
-    """Count the jobs that filters match and the verb can touch, up to a bound."""
+def _count(client: "Client", deed: Deed, targets: "Targets", *, is_letter: bool) -> int:
+    """Count the jobs, or the dead letters, that filters match and the verb can touch, up to a bound."""
     from tq.cli import selectors
 
     found: set[str] = set()
     for where in targets.filters:
-        for job in selectors.jobs(client, _touched(deed, where)):
-            found.add(job)
-            if len(found) >= _JOBS_COUNTED_MAX:
+        matching = selectors.letters(client, where) if is_letter else selectors.jobs(client, _touched(deed, where))
+        for one in matching:
+            found.add(one)
+            if len(found) >= _COUNTED_MAX:
                 return len(found)
     return len(found)
 

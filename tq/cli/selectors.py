@@ -5,7 +5,7 @@ as a filter (`targets`): the server walks what matches, however many.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from tq import limits
@@ -107,9 +107,18 @@ def alive(client: "Client", word: str) -> list[str]:
 
 def jobs(client: "Client", where: v.Where, page_items: int = limits.page_items_max) -> Iterator[str]:
     """Yield the ids of the jobs that match, newest first, page by page."""
+    return _listed(client, lambda page: v.List("", where.states, where.queue, where.tag, where.name, page_items, page))
+
+
+def letters(client: "Client", where: v.Where) -> Iterator[str]:
+    """Yield the ids of the dead letters that match, oldest first, page by page."""
+    return _listed(client, lambda page: v.DeadLetters(where, limits.page_items_max, page))
+
+
+def _listed(client: "Client", asking: Callable[[str], v.ClientCommand]) -> Iterator[str]:
     page = ""
     while True:
-        answer = client.ask(v.List("", where.states, where.queue, where.tag, where.name, page_items, page))
+        answer = client.ask(asking(page))
         assert isinstance(answer, v.Page)
         for item in answer.items:
             yield str(item.get("id", ""))
