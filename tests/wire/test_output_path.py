@@ -50,3 +50,9 @@ def test_these_are_right(path, is_array):
 def test_these_are_refused(path, is_array, why):
     with pytest.raises(BadRequest, match=why):
         check(path, "--stdout", is_array=is_array)
+
+
+def test_the_hint_names_every_sign():
+    with pytest.raises(BadRequest) as refused:
+        check(b"%x", "--stdout", is_array=False)
+    assert all(sign in refused.value.hint for sign in ("%t", "%j", "%a", "%n", "%%"))

@@ -17,6 +17,7 @@ from tq.limits import path_bytes_max
 
 _SIGN: Final = re.compile(rb"%(.?)", re.DOTALL)
 _KNOWN: Final = frozenset({b"t", b"j", b"a", b"n", b"%"})
+_HINT: Final = "%t is the task, %j its job, %a its number in an array, %n the attempt; %% is a %"
 _OF_A_MEMBER: Final = frozenset({b"t", b"a"})
 
 
@@ -29,7 +30,7 @@ def check(path: bytes, what: str, *, is_array: bool) -> None:
     signs = set(_SIGN.findall(path))
     for sign in sorted(signs - _KNOWN):
         text = sign.decode(errors="backslashreplace")
-        raise BadRequest(f"{what}: %{text} stands for nothing", hint="%t is the task, %n the attempt; %% is a %")
+        raise BadRequest(f"{what}: %{text} stands for nothing", hint=_HINT)
     if is_array and not signs & _OF_A_MEMBER:
         raise BadRequest(
             f"{what}: all tasks of the array would write to one file",
