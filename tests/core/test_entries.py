@@ -142,12 +142,13 @@ def test_an_abandoned_upload_of_many_runs_ends_in_slices():
 
 def test_a_crowd_of_abandoned_uploads_ends_with_nothing_left():
     house = House(Bounds(slice=100))
-    crowd = [Upload(f"u{number}", 0, b"x") for number in range(limits.page_keys_max + 1)]
+    last = "\U0010ffff" * limits.key_chars_max
+    crowd = [Upload(key, 0, b"x") for key in (*(f"u{number}" for number in range(limits.page_keys_max)), last)]
     house.turn(*crowd)
     house.now_ms += limits.upload_ttl_ms
     for _ in range(30):
         house.do(Tick())
-    tables_of = (tables.UPLOAD, ("",), ("\U0010ffff",)), (tables.BODY, (0,), (1 << 40,))
+    tables_of = (tables.UPLOAD, ("",), (last + "x",)), (tables.BODY, (0,), (1 << 40,))
     assert [house.store.scan(table, low, high, 9) for table, low, high in tables_of] == [[], []]
 
 

@@ -158,3 +158,12 @@ def test_who_does_not_say_is_tried_again_as_the_queue_or_else_the_server_says(as
 def test_retries_of_a_queue_that_make_no_sense_are_refused(retries):
     with pytest.raises(BadRequest):
         House().do(SetQueue("q", retries=retries))
+
+
+def test_a_task_that_its_own_job_keeps_from_starting_says_so(house):
+    house.join(slots=4)
+    number = house.array(3, throttle=2)
+    first, _ = house.starts()
+    assert house.do(Get(f"{number}.3")).value["reason"] == "its job runs at most 2 at once"
+    house.report(first)
+    assert house.do(Get(f"{number}.3")).value["state"] == "running"

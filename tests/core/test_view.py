@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tq.core import tables
+from tq.core.job import Key
 from tq.core.view import Overlay, pages
+from tq.limits import key_chars_max
 from tq.store.memory import MemoryStore
 
 KEYS = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 5))
@@ -53,6 +55,13 @@ def test_a_scan_after_a_later_put_sees_it():
     assert len(overlay.scan(tables.READY, (1,), (2,), 10)) == 1
     overlay.put(tables.READY, (1, 2, 2, 0), True)
     assert [key for key, _ in overlay.scan(tables.READY, (1,), (2,), 10)] == [(1, 2, 2, 0), (1, 2, 3, 0)]
+
+
+def test_pages_reach_the_last_name_that_there_can_be():
+    store = MemoryStore()
+    last = ("\U0010ffff" * key_chars_max,)
+    store.write({tables.KEY: {last: Key(b"", 1, 1)}}, sequence=1, epoch=1, wall_ms=1)
+    assert [key for page in pages(store, tables.KEY) for key, _ in page] == [last]
 
 
 def test_pages_walk_tables_whose_key_is_a_name():

@@ -13,7 +13,7 @@ from tq.core.live import Live, LiveWorker
 from tq.core.placement import why_nowhere
 from tq.core.selection import matches, shown_counts, shown_state, states_of
 from tq.core.task import Cause, Ending, Phase, State, Task
-from tq.core.view import View
+from tq.core.view import BEHIND_NAMES, View
 from tq.core.vocabulary import (
     Document,
     Get,
@@ -89,10 +89,17 @@ def get(view: View, live: Live, command: Get) -> Document:
     document["state"] = shown_state(progress, task).word
     document |= _task_part(task)
     if document["state"] == "queued":
-        document["reason"] = why_nowhere(live.workers.values(), job.queue, job.demand) or live.why_waits(job.queue)
+        nowhere = why_nowhere(live.workers.values(), job.queue, job.demand)
+        document["reason"] = nowhere or live.why_waits(job.queue) or _why_job_waits(progress)
     if task is not None and task.state is State.RETRYING:
         document["reason"] = f"failed {task.failures} of {job.retries + 1} times, and waits for its next attempt"
     return Document(document)
+
+
+def _why_job_waits(progress: Progress) -> str:
+    """Return why a job itself keeps what is queued of it from starting just now, or '' if it does not."""
+    is_full = 0 < progress.throttle <= progress.counts[State.RUNNING]
+    return f"its job runs at most {progress.throttle} at once" if is_full else ""
 
 
 def list_page(view: View, live: Live, command: List) -> Page:
@@ -274,7 +281,7 @@ def _worker_state(worker: LiveWorker) -> str:
 
 def tokens(view: View, _live: Live, _command: Tokens) -> Page:
     """Answer the tokens that exist, without their digests."""
-    rows = view.scan(tables.TOKEN, ("",), ("\U0010ffff",), page_items_max)
+    rows = view.scan(tables.TOKEN, ("",), (BEHIND_NAMES,), page_items_max)
     return Page(
         tuple(
             {

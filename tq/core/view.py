@@ -44,13 +44,14 @@ class View(Protocol):
 
 
 PAGE: Final = 1_000
+BEHIND_NAMES: Final = "\U0010ffff" * 129  # sorts behind every name and key: those have at most 128 characters
 
 
 def pages(view: View, table: Table[R]) -> Iterator[Sequence[tuple[Key, R]]]:
     """Yield all rows of a table in bounded pages. For starts and checks, never inside a turn."""
     is_text = table.fields == ("name",)
     low: Key = ("",) if is_text else (0,)
-    high: Key = ("\U0010ffff",) if is_text else (1 << 63,)
+    high: Key = (BEHIND_NAMES,) if is_text else (1 << 63,)
     while rows := view.scan(table, low, high, PAGE):
         yield rows
         last = rows[-1][0]

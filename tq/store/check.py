@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple, TypeVar
 
 from tq import __version__
-from tq.core.view import Key, Table, View
+from tq.core.view import BEHIND_NAMES, Key, Table, View
 from tq.errors import StoreError
 from tq.store.directory import written_by
 from tq.store.disk import DiskStore
@@ -36,7 +36,7 @@ class Checked(NamedTuple):
 
 def beyond(table: Table[Any]) -> Key:
     """Return a key behind every key of the table, for the high end of a scan."""
-    return ("\U0010ffff" * 128,) if table.fields == ("name",) else (1 << 64,)
+    return (BEHIND_NAMES,) if table.fields == ("name",) else (1 << 64,)
 
 
 def all_rows(view: View, table: Table[R], page: int = _PAGE) -> Iterator[tuple[Key, R]]:

@@ -6,6 +6,7 @@ from tq.core import tables
 from tq.core.engine.step import Step
 from tq.core.job import ROLES, Meta, Token
 from tq.core.live import LIVE_SESSION, LIVE_TROUBLE, LiveWorker
+from tq.core.view import BEHIND_NAMES
 from tq.core.vocabulary import (
     CreateToken,
     Done,
@@ -76,7 +77,7 @@ def create_token(step: Step, command: CreateToken) -> Done:
         raise BadRequest(f"token {command.id} exists")
     if command.expires_ms and command.expires_ms <= step.times.wall_ms:
         raise BadRequest("the token would have expired already")
-    if len(step.overlay.scan(tables.TOKEN, ("",), ("\U0010ffff",), page_items_max)) >= page_items_max:
+    if len(step.overlay.scan(tables.TOKEN, ("",), (BEHIND_NAMES,), page_items_max)) >= page_items_max:
         raise BadRequest(f"there are {page_items_max} tokens already (page_items_max)", hint="tq token revoke")
     token = Token(command.digest, command.role, command.name, step.times.wall_ms, command.expires_ms)
     step.overlay.put(tables.TOKEN, (command.id,), token)

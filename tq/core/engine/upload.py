@@ -12,6 +12,7 @@ from tq.core import tables
 from tq.core.engine.step import Step
 from tq.core.job import Entries, Upload
 from tq.core.timers import TimerKind
+from tq.core.view import BEHIND_NAMES
 from tq.core.vocabulary import AddEntries, Uploaded
 from tq.core.vocabulary import Upload as UploadPiece
 from tq.errors import BadRequest, NotDone, TaskNotFound, TooLarge
@@ -79,7 +80,7 @@ def take(step: Step, key: str, *, is_entries: bool) -> Upload | None:
 
 def expire_uploads(step: Step) -> None:
     """Forget uploads that no submit took within upload_ttl_ms, a bounded part of them; the rest is due again."""
-    rows = step.overlay.scan(tables.UPLOAD, ("",), ("\U0010ffff",), limits.page_keys_max)
+    rows = step.overlay.scan(tables.UPLOAD, ("",), (BEHIND_NAMES,), limits.page_keys_max)
     alive = [upload.expires_ms for _, upload in rows if upload.expires_ms > step.times.steady_ms]
     left = step.bounds.slice
     for (name,), upload in rows:
