@@ -1,11 +1,15 @@
 """Submit: idempotent by key, checked whole before anything is stored."""
 
+from typing import Any, ClassVar
+
+import msgspec
 import pytest
 from msgspec.structs import replace
 
 from tests.support.house import House
 from tq import limits
 from tq.core import tables
+from tq.core.digest import digest_of
 from tq.core.job import Demand
 from tq.core.vocabulary import Cancel, Forget, Release, SetQueue, Submit, Submitted, Tick, Upload
 from tq.errors import BadRequest, KeyConflict, NotDone, Refused, TaskNotFound, TooLarge, TooManyLanes
@@ -31,6 +35,41 @@ def test_the_same_key_with_another_request_is_a_conflict(house):
     house.do(Submit("k", b"body"))
     with pytest.raises(KeyConflict):
         house.do(Submit("k", b"other"))
+
+
+class TestAKeyLivesOverAnUpgrade:
+    """The digest of a request is the same in a release that knows more fields."""
+
+    PLAIN: ClassVar = Submit("k", b"body")
+    FULL: ClassVar = Submit(
+        "k", b"body", name="n", tags=("a", "b"), demand=Demand(1, 2, "m"), size=3, is_array=True,
+        backoff_ms=(1, 2), retry_on=(3, -9), no_retry_on=(4,),
+    )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        "asked, digest",
+        [(PLAIN, "961379f22080e6b823a2cc1fcca6d5dd"), (FULL, "8cd518551b65934c9fddcf3be5371402")],
+    )
+    def test_it_is_that_of_the_first_release(self, asked, digest):
+        assert digest_of(asked).hex() == digest
+
+    def test_a_new_field_counts_where_it_is_not_at_its_default(self):
+        later = _later_submit()
+        assert digest_of(later("k", b"body")) == digest_of(self.PLAIN)
+        assert digest_of(later("k", b"body", more=1)) != digest_of(self.PLAIN)
+        assert digest_of(later("k", b"body", more=1)) != digest_of(later("k", b"body", more=2))
+
+    def test_so_does_one_of_its_demand(self):
+        demand = msgspec.defstruct("Demand", [("gpus", int, 0)], bases=(Demand,), frozen=True, array_like=True)
+        later = _later_submit()
+        assert digest_of(later("k", b"body", demand=demand())) == digest_of(self.PLAIN)
+        assert digest_of(later("k", b"body", demand=demand(gpus=1))) != digest_of(self.PLAIN)
+
+
+def _later_submit() -> Any:
+    """Return the Submit of a release that knows one field more."""
+    fields = [("more", int, 0)]
+    return msgspec.defstruct("Submit", fields, bases=(Submit,), frozen=True, array_like=True, tag=True)
 
 
 def test_jobs_without_a_key_are_all_different(house):

@@ -1,13 +1,11 @@
 """Submit: what a client gives, checked once and stored."""
 
 import re
-from hashlib import blake2b
 from typing import Final
-
-import msgspec
 
 from tq import limits
 from tq.core import tables
+from tq.core.digest import digest_of
 from tq.core.engine.again import share, shared_blobs
 from tq.core.engine.lanes import lane_for
 from tq.core.engine.step import Step
@@ -28,7 +26,7 @@ _INT64_MAX: Final = (1 << 63) - 1
 def submit(step: Step, command: Submit) -> Submitted:
     """Make a job, or return the one that this key has made."""
     _check(command)
-    digest = blake2b(msgspec.msgpack.encode(command), digest_size=16).digest()
+    digest = digest_of(command)
     if command.key:
         known = step.overlay.get(tables.KEY, (command.key,))
         if known is not None:
