@@ -155,7 +155,8 @@ class TestDoctor:
         store = {"free_bytes": 1 << 40, "room": "normal", "settings": {"low_water_bytes": 1 << 29}}
         workers = [{"id": "w1", "state": "up", "slots": 2, "level": "group", "software": __version__, "host": "else"}]
         story["store"], story["workers"] = store, workers
-        server.says[v.Status] = lambda _: v.Document({"server": story})
+        story["stuck"] = stuck = []
+        server.says[v.Status] = lambda _: v.Document({"server": story, "stuck": stuck})
         server.says[v.StoreStatistics] = lambda _: v.Document(store)
         server.says[v.Workers] = lambda _: v.Page(tuple(workers))
         return story
@@ -224,6 +225,13 @@ class TestDoctor:
         story["workers"][0].update(state="suspect", slots=0)
         assert self.found(run)[1]["workers"]["status"] == "warn"
 
+    def test_what_waits_for_somebody_to_act_is_named_with_the_reason(self, run: Run, story: dict[str, Any]) -> None:
+        story["stuck"].append({"queue": "q", "tasks": 2, "reason": "queue q is paused"})
+        code, found = self.found(run)
+        assert (code, found["queue q"]["status"]) == (0, "warn")
+        assert found["queue q"]["text"] == "2 cannot start: queue q is paused"
+        assert "stuck    2 in queue q: queue q is paused" in run().out
+
     def test_no_worker_is_a_warning(self, run: Run, story: dict[str, Any]) -> None:
         story["workers"].clear()
         code, found = self.found(run)
@@ -288,6 +296,16 @@ class TestLs:
         assert run("ls").err == "tq: tasks: 7 queued, 2 dead\n"
         server.says[v.Get] = lambda _: v.Document(ARRAY)
         assert run("ls", "43").err == "tq: of its tasks: 3 succeeded, 1 dead, 6 queued\n"
+
+    def test_a_terminal_has_the_reasons_of_what_stands_still_below(
+        self, run: Run, server: FakeServer, terminal: Any
+    ) -> None:
+        terminal(80)
+        reasons = ["r 1", "r 1", "r 1", "r 1", "r \x1b[31m", "r 3", "r 4", ""]
+        items = tuple({**JOB, "id": str(n), "reason": why} for n, why in enumerate(reasons, 1))
+        server.says[v.List] = lambda _: v.Page(items)
+        server.says[v.Status] = lambda _: v.Document({"tasks": {}})
+        assert run("ls").err == "tq: 1, 2, 3 and 1 more: r 1\ntq: 5: r \\x1b[31m\ntq: 6: r 3\n"
 
     def test_twenty_columns_are_never_left(self, run: Run, server: FakeServer, terminal: Any) -> None:
         terminal(20)

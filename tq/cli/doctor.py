@@ -26,6 +26,7 @@ _SKEW_FAIL_S: Final = 60.0
 _EXPIRES_WARN_S: Final = 14 * 86_400
 _FILES_BESIDE: Final = 256  # of the store, the log and the listener
 _PEERS_MIN: Final = 100
+_STUCK_MAX: Final = 5
 
 
 class Finding(NamedTuple):
@@ -38,9 +39,10 @@ class Finding(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What the server said: its own story, its store, its workers, and this machine's time when it said so."""
+    """What the server said: its own story, what is stuck, its store and workers, and this machine's time at that."""
 
     story: dict[str, Any]
+    stuck: list[dict[str, Any]]
     store: dict[str, Any]
     workers: tuple[dict[str, Any], ...]
     asked_s: float
@@ -62,7 +64,7 @@ def doctor(ctx: typer.Context) -> None:
     except TqError as error:
         found.append(Finding("server", "fail", error.message, error.hint))
     if seen is not None:
-        for check in (_versions, _clock, _disk, _certificate, _errors, _workers):
+        for check in (_versions, _clock, _disk, _certificate, _errors, _workers, _stuck):
             found.extend(check(seen))
     found.extend(_directory(_data(context, seen)))
     if seen is not None:
@@ -83,7 +85,8 @@ def _look(client: "Client") -> Seen:
     assert isinstance(status, v.Document)
     assert isinstance(store, v.Document)
     assert isinstance(workers, v.Page)
-    return Seen(status.value.get("server") or {}, store.value, workers.items, asked_s, answered_s)
+    story, stuck = status.value.get("server") or {}, status.value.get("stuck") or []
+    return Seen(story, stuck, store.value, workers.items, asked_s, answered_s)
 
 
 def _reached(client: "Client", seen: Seen) -> Finding:
@@ -186,6 +189,13 @@ def _troubles(workers: list[dict[str, Any]]) -> Iterator[Finding]:
         names = [str(worker.get("host") or worker.get("id")) for worker in workers if worker.get("state") == state]
         if names:
             yield Finding(f"{state} workers", "warn", f"{', '.join(names[:5])}: {what}", hint)
+
+
+def _stuck(seen: Seen) -> Iterator[Finding]:
+    """Name what waits for somebody to do something: one line for each queue."""
+    for stuck in seen.stuck[:_STUCK_MAX]:
+        text = f"{stuck.get('tasks')} cannot start: {stuck.get('reason')}"
+        yield Finding(f"queue {stuck.get('queue')}", "warn", text, "see them: tq ls --state queued; tq show ID")
 
 
 def _data(context: Context, seen: Seen | None) -> Path | None:

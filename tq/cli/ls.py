@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tq.cli import options
+from tq.cli import escape, options
 from tq.cli.context import Context, is_terminal
 from tq.cli.pages import Pages
 from tq.cli.verb import Verb
@@ -14,6 +14,10 @@ from tq.errors import BadRequest
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
+
+
+_REASONS_MAX = 3  # that stand under the table
+_IDS_MAX = 3  # that are named for each
 
 
 def ls(
@@ -49,14 +53,25 @@ def ls(
             # Newest first: behind one that is too old are only older ones.
             lambda item: bool(parent) or item.get("submitted_ms", 0) >= oldest_ms,
         )
-        output.print_pages(context, pages, lambda: pages.next, task_rows if parent else job_rows)
+        whys: dict[str, list[str]] = {}
+        rows = task_rows if parent else job_rows
+        output.print_pages(context, pages, lambda: pages.next, lambda items: rows(_noting(whys, items)))
         if context.format == "table":
-            _foot(context, client, parent)
+            _foot(context, client, parent, whys)
     pages.say_rest(context)
 
 
-def _foot(context: Context, client: "Client", parent: str) -> None:
-    """Say under the table, on a terminal, how many tasks are in which state."""
+def _noting(whys: dict[str, list[str]], items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the items as they came; note which ids have which reason, of the first few reasons."""
+    for item in items:
+        why = item.get("reason")
+        if why and (why in whys or len(whys) < _REASONS_MAX):
+            whys.setdefault(why, []).append(str(item.get("id", "")))
+    return items
+
+
+def _foot(context: Context, client: "Client", parent: str, whys: dict[str, list[str]]) -> None:
+    """Say under the table, on a terminal, how many tasks are in which state, and why some stand still."""
     from tq.core import vocabulary as v
 
     if not is_terminal(sys.stdout):
@@ -67,6 +82,9 @@ def _foot(context: Context, client: "Client", parent: str) -> None:
     parts = [f"{count} {state}" for state, count in counts.items() if count]
     if parts:
         context.talk(f"tq: {'of its tasks' if parent else 'tasks'}: {', '.join(parts)}")
+    for why, ids in whys.items():
+        others = f" and {len(ids) - _IDS_MAX} more" if len(ids) > _IDS_MAX else ""
+        context.talk(f"tq: {', '.join(ids[:_IDS_MAX])}{others}: {escape.line(why)}")
 
 
 def job_rows(items: list[dict[str, Any]]) -> list[list[str]]:

@@ -4,6 +4,8 @@ from typing import Any
 
 from tq.cli.context import Context
 
+_STUCK_MAX = 3
+
 
 def status(context: Context) -> None:
     """Print where the server is, who works, and how many tasks are in which state."""
@@ -42,6 +44,8 @@ def lines(item: dict[str, Any]) -> list[tuple[str, str]]:
         waiting = {state: count for state, count in counts.items() if count and state in {"queued", "running", "held"}}
         if waiting and len(item.get("queues") or {}) > 1:
             pairs.append((f"queue {queue}", ", ".join(f"{count} {state}" for state, count in waiting.items())))
+    stuck = (item.get("stuck") or [])[:_STUCK_MAX]
+    pairs.extend(("stuck", f"{one.get('tasks')} in queue {one.get('queue')}: {one.get('reason')}") for one in stuck)
     return pairs
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from tq.core import tables
-from tq.core.engine.indexes import lane_of
 from tq.core.finding import number_of, rows_of
 from tq.core.job import Job, Progress
 from tq.core.live import Live
 from tq.core.placement import could_fit, places
+from tq.core.retry import lane_of
 from tq.core.task import STATES, Phase, State, Task
 from tq.core.timers import TimerKind, retry_timer
 from tq.core.view import Table, View, pages

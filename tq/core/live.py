@@ -170,6 +170,7 @@ class Live:
         self.granted: dict[str, int] = {}
         self.counts: dict[str, int] = {}
         self.timers_changed = True  # since somebody last looked for the next one
+        self.may_lease = True  # whether the last Dispatch might lease anything: not while the disk is nearly full
         lasting: tuple[Table[Any], ...] = (tables.RUNNING, tables.LANE, tables.LANE_NAME, tables.QUEUE)
         for table in lasting:
             for page in pages(view, table):

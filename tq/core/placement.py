@@ -13,9 +13,12 @@ from tq.limits import held_max, prefetch_ms
 
 def could_fit(worker: LiveWorker, queue: str, demand: Demand) -> bool:
     """Whether this worker, were it idle, could run such a task."""
-    if worker.session is None or worker.session.draining:
-        return False
-    offer = worker.session.capacity
+    return worker.session is not None and not worker.session.draining and _offers(worker, queue, demand)
+
+
+def _offers(worker: LiveWorker, queue: str, demand: Demand) -> bool:
+    """Whether a connected worker has what such a task asks for, all of it."""
+    offer = worker.capacity
     if offer.queues and queue not in offer.queues:
         return False
     if demand.module and not allows(offer.modules, demand.module):
@@ -28,17 +31,29 @@ def allows(modules: Collection[str], module: str) -> bool:
     return any(module == allowed or module.startswith(allowed + ".") for allowed in modules)
 
 
-def why_nowhere(workers: Collection[LiveWorker], queue: str, demand: Demand) -> str:
+def why_stuck(live: Live, queue: str, demand: Demand) -> str:
+    """Return why no such task can start before somebody or something else does something, or '' if one can."""
+    if not live.may_lease:
+        return "the server's disk is nearly full: nothing is started"
+    return _why_nowhere(live.workers.values(), queue, demand) or live.why_waits(queue)
+
+
+def _why_nowhere(workers: Collection[LiveWorker], queue: str, demand: Demand) -> str:
     """Return why no connected worker can ever run such a task, or '' if one can."""
     connected = [worker for worker in workers if worker.session is not None]
     if not connected:
-        return "no worker is connected"
+        return "no worker is connected" + (": those that ran tasks may be back" if workers else "")
     troubles = [worker.trouble for worker in connected if could_fit(worker, queue, demand)]
     if troubles:
         return "" if None in troubles else _why_rests([trouble for trouble in troubles if trouble is not None])
     if all(worker.draining for worker in connected):
         return "all workers are draining"
-    if demand.module and not any(allows(worker.capacity.modules, demand.module) for worker in connected):
+    if any(_offers(worker, queue, demand) for worker in connected):
+        return "the workers that could run it are draining"
+    serving = [worker.capacity for worker in connected if queue in worker.capacity.queues or not worker.capacity.queues]
+    if not serving:
+        return f"no connected worker serves the queue {queue}"
+    if demand.module and not any(allows(offer.modules, demand.module) for offer in serving):
         return f"no connected worker allows the module {demand.module}"
     return "no connected worker offers what it asks for"
 

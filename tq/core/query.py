@@ -10,8 +10,8 @@ from tq.core import ids, tables
 from tq.core.finding import jobs_below
 from tq.core.job import Job, Progress, Queue
 from tq.core.live import Live, LiveWorker
-from tq.core.placement import why_nowhere
 from tq.core.selection import matches, shown_counts, shown_state, states_of
+from tq.core.standstill import Reasons, stuck_lanes
 from tq.core.task import Cause, Ending, Phase, State, Task
 from tq.core.view import BEHIND_NAMES, View
 from tq.core.vocabulary import (
@@ -80,26 +80,21 @@ def get(view: View, live: Live, command: Get) -> Document:
         "cpus_milli": job.demand.cpus_milli,
         "body": job.body,
     }
-    if 0 <= job.max_fails < progress.counts[State.DEAD]:
-        document["reason"] = f"ended early: more than {job.max_fails} failed (max_fails)"
+    reasons = Reasons(view, live)
     if value is None and job.is_array:
-        return Document(document)
-    member = 0 if value is None else ids.position(number, job, value)
-    task = view.get(tables.TASK, (number, 0, member))
-    document["state"] = shown_state(progress, task).word
-    document |= _task_part(task)
-    if document["state"] == "queued":
-        nowhere = why_nowhere(live.workers.values(), job.queue, job.demand)
-        document["reason"] = nowhere or live.why_waits(job.queue) or _why_job_waits(progress)
-    if task is not None and task.state is State.RETRYING:
-        document["reason"] = f"failed {task.failures} of {job.retries + 1} times, and waits for its next attempt"
-    return Document(document)
+        reason = reasons.of_job(number, job, progress)
+    else:
+        member = 0 if value is None else ids.position(number, job, value)
+        task = view.get(tables.TASK, (number, 0, member))
+        reason = reasons.of_task((number, 0, member), job, progress, task)
+        document |= {"state": shown_state(progress, task).word, **_task_part(task)}
+    if not reason and 0 <= job.max_fails < progress.counts[State.DEAD]:
+        reason = f"ended early: more than {job.max_fails} failed (max_fails)"
+    return Document(document | _reason(reason))
 
 
-def _why_job_waits(progress: Progress) -> str:
-    """Return why a job itself keeps what is queued of it from starting just now, or '' if it does not."""
-    is_full = 0 < progress.throttle <= progress.counts[State.RUNNING]
-    return f"its job runs at most {progress.throttle} at once" if is_full else ""
+def _reason(why: str) -> dict[str, str]:
+    return {"reason": why} if why else {}
 
 
 def list_page(view: View, live: Live, command: List) -> Page:
@@ -112,6 +107,7 @@ def list_page(view: View, live: Live, command: List) -> Page:
     meta = view.get(tables.META, ())
     top = _page(command.page) if command.page else (meta.next_job if meta else 1)
     items: list[dict[str, Any]] = []
+    reasons = Reasons(view, live)
     seen = 0
     while top > 1 and len(items) < limit and seen < page_keys_max:
         jobs, low = jobs_below(view, where, top)
@@ -119,7 +115,8 @@ def list_page(view: View, live: Live, command: List) -> Page:
         for number, job in jobs:
             progress = view.get(tables.PROGRESS, (number, 0))
             if progress is not None and not progress.forgetting and matches(where, wanted, job, progress):
-                items.append({"id": str(number), "state": job_state(progress).word, **_job_part(job, progress)})
+                why = _reason(reasons.of_job(number, job, progress))
+                items.append({"id": str(number), "state": job_state(progress).word, **_job_part(job, progress), **why})
                 items[-1]["body"] = job.body
             if len(items) >= limit:
                 low = number
@@ -146,11 +143,13 @@ def _members_page(view: View, live: Live, command: List, wanted: frozenset[State
     if is_sparse and len(rows) >= page_keys_max:
         high = max(rows) + 1
     items: list[dict[str, Any]] = []
+    reasons = Reasons(view, live)
     for member in rows if is_sparse else range(first, high):
         task = rows.get(member)
         state = shown_state(progress, task)
         if state in wanted:
-            items.append({"id": ids.task_id(number, job, member), "state": state.word, **_task_part(task)})
+            why = _reason(reasons.of_task((number, 0, member), job, progress, task))
+            items.append({"id": ids.task_id(number, job, member), "state": state.word, **_task_part(task), **why})
         if len(items) >= limit:
             high = member + 1
             break
@@ -333,6 +332,7 @@ def status(view: View, live: Live, _command: Status) -> Document:
             "sequence": meta.sequence if meta else 0,
             "epoch": meta.epoch if meta else 0,
             "counters": dict(live.counts),
+            "stuck": list(stuck_lanes(live)),
         }
     )
 

@@ -5,17 +5,21 @@ task whose next charged loss would reach the limit runs alone on its worker, so 
 doing: the task that kills its workers becomes a dead letter, and what ran beside it never does.
 """
 
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
-from tq.core.job import Job
-from tq.core.task import Cause, Trigger
+from tq.core.job import Job, Progress
+from tq.core.task import Cause, Task, Trigger
 
 TEMPORARY: Final = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
 
 # What another attempt would meet again: the command is not there, the directory is missing, nobody knows the function.
 _FINAL: Final = frozenset((Cause.SPAWN_FAILED, Cause.CWD_MISSING, Cause.UNKNOWN_FUNCTION))
 _DOUBLINGS_MAX: Final = 62
+
+TaskKey = tuple[int, int, int]
+Jobs = Callable[[tuple[int, int]], Job]
 
 
 def after_failure(job: Job, failures: int, cause: Cause, code: int) -> Trigger:
@@ -39,6 +43,14 @@ def after_loss(job: Job, losses: int) -> Trigger:
 def runs_alone(crash_limit: int, losses: int) -> bool:
     """Whether the next charged loss would be the last one. A crash limit of 0 is none."""
     return 0 < crash_limit <= losses + 1
+
+
+def lane_of(key: TaskKey, task: Task, progress: Progress, jobs: Jobs) -> int:
+    """Return the lane in which a member stands, or from which it was leased: it follows from its losses."""
+    # Most have no losses, and then nobody has to read the job.
+    if task.losses and progress.lane_alone and runs_alone(jobs(key[:2]).crash_limit, task.losses):
+        return progress.lane_alone
+    return progress.lane
 
 
 def backoff_ms(job: Job, task: tuple[int, int, int], attempt: int, failures: int) -> int:

@@ -121,9 +121,10 @@ class Engine:
         self._due_ms: int | None = None
         self._dispatched_ms = 0  # steady time of the last Dispatch: what turned long until then has been looked at
 
-    def dispatched(self, steady_ms: int) -> None:
-        """Note until when Dispatch has looked at the chains."""
+    def dispatched(self, steady_ms: int, *, may_lease: bool) -> None:
+        """Note until when Dispatch has looked at the chains, and whether it might lease."""
         self._dispatched_ms = steady_ms
+        self.live.may_lease = may_lease
 
     def begin(self, times: Times) -> "Turn":
         """Begin a turn over the store as written so far."""
@@ -179,7 +180,7 @@ class Turn:
         """Dispatch, and return what to write and what to do once it is on disk. An exception here is fatal."""
         step = self._step("")
         dispatch.dispatch(step, may_lease=may_lease)
-        self._engine.dispatched(self.times.steady_ms)
+        self._engine.dispatched(self.times.steady_ms, may_lease=may_lease)
         self._take(step)
         changes = {table: rows for table, rows in self._overlay.changes.items() if table not in LIVE_TABLES and rows}
         meta = self._latest_meta()

@@ -4,26 +4,14 @@
 what stands in an index by lane.
 """
 
-from collections.abc import Callable
-
 from tq.core import tables
-from tq.core.job import Job, Progress
-from tq.core.retry import runs_alone
+from tq.core.job import Progress
+from tq.core.retry import Jobs, lane_of
 from tq.core.task import State, Task
 from tq.core.timers import retry_timer
 from tq.core.view import Overlay
 
-JobKey = tuple[int, int]
 TaskKey = tuple[int, int, int]
-Jobs = Callable[[JobKey], Job]
-
-
-def lane_of(key: TaskKey, task: Task, progress: Progress, jobs: Jobs) -> int:
-    """Return the lane in which a member stands, or from which it was leased: it follows from its losses."""
-    # Most have no losses, and then nobody has to read the job.
-    if task.losses and progress.lane_alone and runs_alone(jobs(key[:2]).crash_limit, task.losses):
-        return progress.lane_alone
-    return progress.lane
 
 
 def index(overlay: Overlay, key: TaskKey, task: Task, progress: Progress, jobs: Jobs) -> None:

@@ -9,10 +9,10 @@ from collections import Counter
 from msgspec.structs import replace
 
 from tq.core.engine.fence import Verdict, claim, is_current_session, judge
-from tq.core.engine.indexes import lane_of
 from tq.core.engine.report import give_back, lose_worker, mark_started
 from tq.core.engine.step import JobKey, Step
 from tq.core.live import LIVE_RECALLED, LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
+from tq.core.retry import lane_of
 from tq.core.task import Cause, Phase, State, Task
 from tq.core.vocabulary import AttemptRef, DrainAsked, Held, Join, Joined, Recall, Supersede, WorkerDrains
 

@@ -12,7 +12,7 @@ from tq.core.engine.step import Step
 from tq.core.engine.upload import take
 from tq.core.job import Job, Key, Progress, Upload
 from tq.core.names import NAME_HINT, is_name
-from tq.core.placement import why_nowhere
+from tq.core.placement import why_stuck
 from tq.core.retry import runs_alone
 from tq.core.task import State
 from tq.core.vocabulary import Submit, Submitted
@@ -52,8 +52,7 @@ def submit(step: Step, command: Submit) -> Submitted:
         step.overlay.put(tables.KEY, (command.key,), Key(digest, number, expires_ms))
     for taken in filter(None, (command.stdin_key, command.entries_key)):
         step.overlay.delete(tables.UPLOAD, (taken,))
-    why = why_nowhere(step.live.workers.values(), command.queue, command.demand)
-    return Submitted(str(number), warning=why or step.live.why_waits(command.queue))
+    return Submitted(str(number), warning=why_stuck(step.live, command.queue, command.demand))
 
 
 def _check(command: Submit) -> None:

@@ -1,0 +1,103 @@
+"""Why what waits does not start, and why what a worker was given does not get on: for a person, in one sentence.
+
+It reads what dispatch decides by (placement, the soft state), and decides nothing: whatever can keep a task from
+starting is named here. A task that has ended, and one that runs, have no reason.
+"""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, Final
+
+from tq.core import tables
+from tq.core.job import Job, Progress
+from tq.core.live import Live
+from tq.core.placement import could_fit, free_chains, why_stuck
+from tq.core.retry import lane_of
+from tq.core.selection import shown_counts, shown_state
+from tq.core.task import Phase, State, Task
+from tq.core.view import View
+
+_STUCK_LANES_MAX: Final = 100  # that one status looks at
+_NO_EMPTY: Final = "one more lost worker would be its last, so it waits for a worker to itself"
+
+
+class Reasons:
+    """The reasons of one answer; what tasks of one lane have in common is looked up once."""
+
+    def __init__(self, view: View, live: Live) -> None:
+        self._view = view
+        self._live = live
+        self._stuck: dict[int, str] = {}
+        self._no_room: dict[int, str] = {}
+
+    def of_task(self, key: tuple[int, int, int], job: Job, progress: Progress, task: Task | None) -> str:
+        """Return why one member stands still, or '' if it does not."""
+        state = shown_state(progress, task)
+        if state is State.RETRYING and task is not None:
+            return f"failed {task.failures} of {job.retries + 1} times, and waits for its next attempt"
+        if state is State.RUNNING and task is not None:
+            return self._of_attempt(task)
+        if state not in (State.QUEUED, State.HELD):
+            return ""
+        lane = progress.lane if task is None else lane_of(key, task, progress, lambda _: job)
+        return self._shut(key[0], job, progress) or self._of_lane(lane)
+
+    def of_job(self, number: int, job: Job, progress: Progress) -> str:
+        """Return why nothing more of a job starts, or '' if something does or nothing is left to start."""
+        if progress.is_ended:
+            return ""
+        if not job.is_array:
+            task = self._view.get(tables.TASK, (number, 0, 0))
+            return self.of_task((number, 0, 0), job, progress, task)
+        counts = shown_counts(progress)
+        if counts[State.QUEUED] or counts[State.HELD]:
+            shut = self._shut(number, job, progress)
+            if shut or counts[State.RUNNING]:
+                return shut
+            is_alone = progress.again_alone == counts[State.QUEUED]
+            return self._of_lane(progress.lane_alone if is_alone else progress.lane)
+        if counts[State.RETRYING] and not counts[State.RUNNING]:
+            return f"{counts[State.RETRYING]} failed, and wait for their next attempts"
+        return ""
+
+    def _shut(self, number: int, job: Job, progress: Progress) -> str:
+        """Return why nothing that is queued of a job may start anywhere just now, or '' if it may."""
+        if progress.cancelling:
+            return "its job is being cancelled"
+        if progress.hold:
+            return f"its job is held; tq release {number}"
+        if progress.lane not in self._stuck:
+            self._stuck[progress.lane] = why_stuck(self._live, job.queue, job.demand)
+        is_full = 0 < progress.throttle <= progress.counts[State.RUNNING]
+        return self._stuck[progress.lane] or (f"its job runs at most {progress.throttle} at once" if is_full else "")
+
+    def _of_lane(self, number: int) -> str:
+        if number not in self._no_room:
+            self._no_room[number] = _why_no_room(self._live, number)
+        return self._no_room[number]
+
+    def _of_attempt(self, task: Task) -> str:
+        worker = self._live.workers.get(task.worker)
+        if worker is None or worker.session is None:
+            return "its worker is not connected: it goes to another one, unless that is back in time"
+        if task.phase is Phase.STOPPING:
+            return f"it is being stopped ({task.cause.word})"
+        return "its worker has it, and has not said yet that it runs" if task.phase is Phase.ASSIGNED else ""
+
+
+def _why_no_room(live: Live, number: int) -> str:
+    """Return why the head of a lane that may start finds no worker."""
+    lane = live.lanes[number]
+    fitting = [worker for worker in live.workers.values() if could_fit(worker, lane.queue, lane.demand)]
+    if any(worker.trouble is None and free_chains(live, worker, lane, {}) for worker in fitting):
+        return "its turn has not come yet"  # others are before it, or this very turn is to start it
+    return _NO_EMPTY if lane.alone else "every worker that could run it is busy"
+
+
+def stuck_lanes(live: Live) -> Iterator[dict[str, Any]]:
+    """Yield what waits and gets on only when somebody does something, by queue and demand: so many, and why."""
+    waiting = (lane for lane in live.lanes.values() if lane.counts[State.QUEUED])
+    for lane in islice(waiting, _STUCK_LANES_MAX):
+        why = why_stuck(live, lane.queue, lane.demand)
+        if why:
+            yield {"queue": lane.queue, "tasks": lane.counts[State.QUEUED], "reason": why}
