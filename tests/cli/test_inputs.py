@@ -136,6 +136,7 @@ def test_a_throttle_and_a_bound_of_failures_are_of_any_array(run: Run, house: Ho
         (b"a\n" + b"x" * 122_881 + b"\n", ["--each-line", "-", "--", "echo"], "line 2 has more than 122880 bytes"),
         (b"x" * 50_000, ["--each-line", "-", "--", "echo", "{}{}{}"], "line 1 has more than 43688 bytes (what fits"),
         (b"[1", ["--from-json", "-", "--", "echo"], "standard input is no JSON array"),
+        (rb'["\ud800"]', ["--from-json", "-", "--", "echo"], "no Unicode"),
         (b'{"a": 1}', ["--from-json", "-", "--", "echo"], "standard input is no JSON array"),
         (b'["a", "b\\u0000"]', ["--from-json", "-", "--", "echo"], "item 2 contains a NUL byte"),
         (b"", ["--each-line", "no-such-file", "--", "echo"], "cannot read no-such-file: No such file"),

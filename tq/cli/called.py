@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from tq.cli import values
 from tq.errors import BadRequest, TooLarge
 
 if TYPE_CHECKING:
@@ -19,10 +20,7 @@ def fields(wish: "Wish") -> dict[str, Any]:
     }  # fmt: skip
     for what, is_given in commands.items():
         if is_given:
-            raise BadRequest(
-                f"{what} and --function exclude each other",
-                hint="a function runs where its worker was started; give it --args",
-            )
+            raise BadRequest(f"{what} and --function exclude each other", hint=_way(wish))
     return {
         "argv": (),
         "cwd": b"",
@@ -41,7 +39,7 @@ def packed(text: str) -> bytes:
     try:
         said = msgspec.json.decode(text) if text else []
     except msgspec.DecodeError as error:
-        raise BadRequest(f"--args is no JSON: {error}", hint=_HINT) from None
+        raise BadRequest(f"--args is no JSON: {values.why_no_json(text, error)}", hint=_HINT) from None
     except RecursionError:
         raise TooLarge("--args is nested too deeply (depth_max)") from None
     if isinstance(said, list):
@@ -49,6 +47,12 @@ def packed(text: str) -> bytes:
     if isinstance(said, dict):
         return pack((), said)
     raise BadRequest("--args is neither a list nor a map", hint=_HINT)
+
+
+def _way(wish: "Wish") -> str:
+    if ":::" in wish.command and not wish.is_dashed:
+        return "write -- before the first :::, as in `tq submit --function MODULE:NAME -- ::: a b`"
+    return "a function runs where its worker was started; give it --args"
 
 
 def shown(arguments: bytes) -> Any:

@@ -12,6 +12,7 @@ from math import prod
 from typing import Final
 
 from tq import limits
+from tq.cli import values
 from tq.client.runs import Runs, cut
 from tq.errors import BadRequest, TooLarge
 
@@ -45,7 +46,8 @@ def from_json(name: str, bytes_max: int, is_plain: bool) -> Runs:
         items = msgspec.json.decode(data, type=list[msgspec.Raw])
     except msgspec.DecodeError as error:
         raise BadRequest(
-            f"{_shown(name)} is no JSON array: {error}", hint='write [ITEM, …], as in ["a", {"b": 1}]'
+            f"{_shown(name)} is no JSON array: {values.why_no_json(data, error)}",
+            hint='write [ITEM, …], as in ["a", {"b": 1}]',
         ) from None
     yield from cut(_checked(map(_plain if is_plain else _text, items), "item", bytes_max, is_joined=is_plain))
 

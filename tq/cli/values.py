@@ -184,3 +184,16 @@ def listen_address(text: str) -> tuple[str, int]:
     if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
         raise BadRequest(f"{text!r} is no address", hint="write HOST:PORT, as in 127.0.0.1:7878")
     return host, int(port)
+
+
+def why_no_json(text: str | bytes, error: Exception) -> str:
+    r"""Return why a text is no JSON: of a `\ud800` alone the decoder says no more than that the input was cut."""
+    import json  # only who has made a mistake pays for it
+
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return r"a text in it is no Unicode (half of a surrogate pair, as in \ud800)"
+    except (ValueError, RecursionError):
+        pass
+    return str(error)
