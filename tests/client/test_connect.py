@@ -1,5 +1,6 @@
 """The Python API over a connection that breaks, refuses and comes back: with trio and without, call for call."""
 
+import asyncio
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tests.cli.fake import FakeServer
 from tq import limits
 from tq.client.api import Client
 from tq.core import vocabulary as v
-from tq.errors import KeyConflict, NotAllowed, NotDone, Unauthorised, Unknown, Unreachable
+from tq.errors import ConfigurationError, KeyConflict, NotAllowed, NotDone, Unauthorised, Unknown, Unreachable
 from tq.wire import plain
 
 Environ = dict[str, str]
@@ -237,6 +238,16 @@ async def test_what_the_block_raises_comes_out_as_it_is(server, environ):
     with pytest.raises(KeyError, match="mine"):
         async with tq.client.connect(environ=environ):
             raise KeyError("mine")
+
+
+def test_under_another_event_loop_it_is_said_what_to_do(server, environ):
+    async def ask() -> None:
+        async with tq.client.connect(environ=environ):
+            pass
+
+    with pytest.raises(ConfigurationError, match="needs trio") as caught:
+        asyncio.run(ask())
+    assert "connect_blocking" in caught.value.hint
 
 
 async def test_a_silent_server_is_left(server, environ):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tq import limits
-from tq.client import requests
+from tq.client import flows, requests
 from tq.errors import BadRequest, TooLarge
 from tq.server.admission import check_submit
 from tq.wire import plain
@@ -73,6 +73,22 @@ def test_a_command_runs_here_unless_it_is_said_where(tmp_path: Path, monkeypatch
         (lambda: requests.function("m:f", (), {}, {"time_limit_s": float("inf")}), BadRequest, "time_limit_s"),
         (lambda: requests.function("m:f", (), {}, {"backoff_s": (float("nan"), 1)}), BadRequest, "backoff_s"),
         (lambda: requests.command("ls", cwd=None, env=None, stdin=b"", options={}), BadRequest, "list of words"),
+        (lambda: requests.command(5, cwd=None, env=None, stdin=b"", options={}), BadRequest, "list of words"),  # type: ignore[arg-type]
+        (lambda: requests.command([1], cwd=None, env=None, stdin=b"", options={}), BadRequest, "is text, and not 1"),  # type: ignore[list-item]
+        (
+            lambda: requests.command(["\ud800"], cwd=None, env=None, stdin=b"", options={}),
+            BadRequest,
+            "word of a command",
+        ),
+        (lambda: requests.command(["x"], cwd=5, env=None, stdin=b"", options={}), BadRequest, "cwd is text"),  # type: ignore[arg-type]
+        (
+            lambda: requests.command(["x"], cwd=None, env={"A": 1}, stdin=b"", options={}),
+            BadRequest,
+            "variable A is text",
+        ),  # type: ignore[dict-item]
+        (lambda: requests.command(["x"], cwd=None, env={1: "A"}, stdin=b"", options={}), BadRequest, "env is a map"),  # type: ignore[dict-item]
+        (lambda: requests.command(["x"], cwd=None, env=["A=1"], stdin=b"", options={}), BadRequest, "env is a map"),  # type: ignore[arg-type]
+        (lambda: next(flows.submitting(requests.function("m:f", (), {}, {}), 5)), BadRequest, "the items are a list"),  # type: ignore[arg-type]
         (lambda: requests.command(["x"], cwd=None, env=None, stdin="in", options={}), BadRequest, "the input is bytes"),  # type: ignore[arg-type]
         (
             lambda: requests.command(["x"], cwd=None, env=None, stdin=b"x" * 70_000, options={}),

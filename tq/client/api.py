@@ -1,7 +1,8 @@
 """The public Python API, with trio: `import tq.client`, then `tq.client.connect`. docs/python.md shows it at work.
 
-Every call raises a `tq.errors.TqError`: what the server refuses as what it is (BadRequest, KeyConflict, NotAllowed, …),
-Unreachable or Unknown when a lost connection could not be re-made within the patience.
+What goes wrong is a `tq.errors.TqError`: what the server refuses as what it is (BadRequest, KeyConflict, …), and
+Unreachable or Unknown when a lost connection could not be re-made within the patience. An argument that there
+is not is a TypeError, as everywhere.
 """
 
 import os
@@ -16,6 +17,7 @@ from tq.client.line import Line
 from tq.client.requests import Options
 from tq.client.results import TaskResult
 from tq.core import vocabulary as v
+from tq.errors import ConfigurationError
 
 _T = TypeVar("_T")
 
@@ -29,6 +31,7 @@ async def connect(
     It is found, and its token, as the command line does (`tq config`). Raises Unreachable at once when nobody answers;
     a connection that is lost later is re-made for `patience_s` seconds, and what was asked is asked again.
     """
+    _check_runs_trio()
     failure: Exception | None = None
     async with trio.open_nursery() as nursery:
         line = Line(lambda: target.find({"url": url}, environ), patience_s=patience_s)
@@ -40,6 +43,17 @@ async def connect(
         nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+def _check_runs_trio() -> None:
+    """Raise ConfigurationError under another event loop, where everything of trio's fails without a reason."""
+    try:
+        trio.lowlevel.current_task()
+    except RuntimeError:
+        raise ConfigurationError(
+            "this client needs trio, which does not run here",
+            hint="begin with trio.run; under asyncio use tq.client.connect_blocking in a thread (asyncio.to_thread)",
+        ) from None
 
 
 class Client:

@@ -53,7 +53,10 @@ def _differs(there: v.Uploaded, size: int, digest: bytes) -> bool:
 
 
 def _batches(items: Iterable[Any]) -> Iterator[list[bytes]]:
-    rest = iter(items)
+    try:
+        rest = iter(items)
+    except TypeError:
+        raise BadRequest(f"the items are a list, or whatever has an end, and not {repr(items)[:100]}") from None
     while batch := [pack_entry(item) for item in islice(rest, limits.entries_items_max)]:
         yield batch
 

@@ -5,7 +5,7 @@ Checked here is what the server cannot see into (wire/body.py); names and number
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypedDict
 
 from tq import limits
@@ -123,8 +123,6 @@ def command(
     options: Options,
 ) -> v.Submit:
     """Return the request to run a program. Raises BadRequest or TooLarge."""
-    if isinstance(argv, str | bytes):
-        raise BadRequest("a command is a list of words", hint='write ["make", "test"]; a shell: ["sh", "-c", "…"]')
     if not isinstance(stdin, bytes):
         raise BadRequest(f"the input is bytes, and not {type(stdin).__name__}", hint='as in stdin="text".encode()')
     if len(stdin) > limits.stdin_inline_bytes_max:
@@ -134,10 +132,28 @@ def command(
         )
     mask = os.umask(0o022)
     os.umask(mask)
-    environment = {name: os.fsencode(value) for name, value in (env or {}).items()}
-    place = os.path.abspath(os.getcwd() if cwd is None else cwd)  # noqa: PTH100, PTH109 - as bytes that are no UTF-8 stay
-    fields = {"argv": tuple(map(os.fsencode, argv)), "cwd": os.fsencode(place), "environment": environment}
+    place = os.path.abspath(b"" if cwd is None else _bytes(cwd, "cwd"))  # noqa: PTH100 - bytes that are no UTF-8 stay
+    fields = {"argv": _words(argv), "cwd": place, "environment": _environment(env or {})}
     return _submit({**fields, "stdin": stdin, "umask": mask}, "", options)
+
+
+def _words(argv: Any) -> tuple[bytes, ...]:
+    if isinstance(argv, str | bytes) or not isinstance(argv, Iterable):
+        raise BadRequest("a command is a list of words", hint='write ["make", "test"]; a shell: ["sh", "-c", "…"]')
+    return tuple(_bytes(word, "a word of a command") for word in argv)
+
+
+def _environment(env: Any) -> dict[str, bytes]:
+    if not isinstance(env, Mapping) or not all(map(_is_text, env)):
+        raise BadRequest(f"env is a map of texts by name, and not {repr(env)[:100]}", hint='as in env={"LANG": "C"}')
+    return {name: _bytes(value, f"the variable {name}") for name, value in env.items()}
+
+
+def _bytes(value: Any, what: str) -> bytes:
+    try:
+        return os.fsencode(value)
+    except (TypeError, UnicodeEncodeError):
+        raise BadRequest(f"{what} is text, and not {repr(value)[:100]}", hint="write str(…) around it") from None
 
 
 def _submit(fields: Mapping[str, Any], module: str, options: Options) -> v.Submit:
