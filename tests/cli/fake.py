@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tq.core import vocabulary as v
-from tq.errors import TqError
+from tq.errors import ProtocolError, TqError
 from tq.server.identity import Identity
 from tq.wire import messages as m
 from tq.wire.connection import Connection
@@ -138,6 +138,9 @@ class FakeServer:
             return True
         try:
             said = self.says[type(ask.command)](ask.command)
+        except ProtocolError as error:  # as a server that cannot read it
+            send(m.Refused(error.code, error.message, error.hint))
+            return False
         except TqError as error:
             send(m.Failed(ask.request, error.code, error.message, error.hint))
             return True

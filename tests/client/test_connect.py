@@ -18,7 +18,16 @@ from tests.cli.fake import FakeServer
 from tq import limits
 from tq.client.api import Client
 from tq.core import vocabulary as v
-from tq.errors import ConfigurationError, KeyConflict, NotAllowed, NotDone, Unauthorised, Unknown, Unreachable
+from tq.errors import (
+    ConfigurationError,
+    KeyConflict,
+    NotAllowed,
+    NotDone,
+    ProtocolError,
+    Unauthorised,
+    Unknown,
+    Unreachable,
+)
 from tq.wire import plain
 
 Environ = dict[str, str]
@@ -116,6 +125,19 @@ async def test_what_the_server_refuses_is_raised_as_what_it_is(connect, server):
         with pytest.raises(KeyConflict, match="was used") as caught:
             await client.submit("m:f", key="k")
     assert caught.value.hint == "use another"
+
+
+async def test_what_the_server_cannot_read_is_raised_and_not_repeated(connect, server):
+    def refuse(_: object) -> v.Answer:
+        raise ProtocolError("not a message of the protocol")
+
+    server.says[v.Submit] = refuse
+    server.says[v.Get] = lambda _: v.Document({"id": "42", "state": "queued"})
+    async with connect() as client:
+        with pytest.raises(ProtocolError, match="not a message"):
+            await client.submit("m:f")
+        assert await client.job("42").state() == "queued"
+    assert [type(asked) for asked in server.asked] == [v.Submit, v.Get]
 
 
 async def test_nobody_there_is_said_at_once(connect, server):
@@ -259,6 +281,27 @@ async def test_a_silent_server_is_left(server, environ):
             await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert server.asked[:2] == [v.Get("42")] * 2
+
+
+async def test_a_refusal_spares_what_the_server_has_heard(server, environ):
+    def refuse(_: object) -> v.Answer:
+        raise ProtocolError("not a message of the protocol")
+
+    def first(_: object) -> v.Answer:
+        server.is_mute = True
+        return outcome("running", done=False)
+
+    server.says[v.Wait] = first
+    server.says[v.Submit] = refuse
+    async with tq.client.connect(environ=environ) as client, trio.open_nursery() as nursery:
+        nursery.start_soon(client.job("42").wait)
+        while not any(question.is_heard for question in client._line._questions.values()):  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        server.is_mute = False
+        server.says[v.Wait] = lambda _: outcome()
+        with pytest.raises(ProtocolError):
+            await client.submit("m:f")
+    assert [type(asked) for asked in server.asked] == [v.Wait, v.Submit, v.Wait]
 
 
 # ---------------------------------------------------------------- without trio alone

@@ -169,6 +169,14 @@ async def test_a_client_may_not_speak_for_a_worker() -> None:
         await client.ended()
 
 
+async def test_what_is_no_message_is_refused_before_the_connection_ends() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("admin")
+        client.send(m.Ask(1, v.Get(5)))  # type: ignore[arg-type]
+        assert (await client.receive(m.Refused)).code == "protocol_error"
+        await client.ended()
+
+
 # ---------------------------------------------------------------- wait
 
 

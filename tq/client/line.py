@@ -2,7 +2,8 @@
 
 A question is asked again over the next connection until it is answered: every one is safe to repeat (blocking.py). A
 lost connection is re-made for `patience_s` from its loss; then what was asked raises what is known of it, and the next
-question begins a new attempt.
+question begins a new attempt. A server that ends the connection over what it cannot read does not say which question
+that was: all that it had said nothing to yet raise its refusal, and none of them is repeated.
 """
 
 import ssl
@@ -30,12 +31,16 @@ _PAUSE_S_MAX: Final = 2.0
 
 
 class _Question:
-    """A command that waits for its answer. `is_last`: of several answers the last one counts (Wait)."""
+    """A command that waits for its answer; of several the last one counts (Wait).
+
+    `is_heard`: the server has said something to it over this connection.
+    """
 
     def __init__(self, command: v.ClientCommand) -> None:
         self.command = command
         self.answer: v.Answer | None = None
         self.error: TqError | None = None
+        self.is_heard = False
         self.is_answered = trio.Event()
 
     def fail(self, error: TqError) -> None:
@@ -151,6 +156,7 @@ class Line:
             link.connection.frame_bytes_max = limits.frame_bytes_max
             self._link = link
             for number, question in self._questions.items():
+                question.is_heard = False
                 link.send_nowait(m.Ask(number, question.command))
             connected()
             with suppress(ProtocolError):  # the link has ended; the next one may do better
@@ -199,10 +205,15 @@ class Line:
         for message in messages:
             if isinstance(message, m.Reply) and (question := self._questions.get(message.request)):
                 question.answer = message.answer
+                question.is_heard = True
                 if not message.more:
                     question.is_answered.set()
             elif isinstance(message, m.Failed) and (question := self._questions.get(message.request)):
                 question.fail(from_code(message.code, message.message, message.hint))
+            elif isinstance(message, m.Refused):
+                for question in self._questions.values():
+                    if not (question.is_heard or question.is_answered.is_set()):
+                        question.fail(from_code(message.code, message.message, message.hint))
 
 
 async def _beat(link: Link, beat_s: float) -> None:

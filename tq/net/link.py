@@ -128,7 +128,10 @@ class Link:
         return self
 
     async def __anext__(self) -> list[Message]:
-        """Return what came, never an empty list. Raises ProtocolError for what is no message."""
+        """Return what came, never an empty list.
+
+        Raises ProtocolError for what is no message: nothing more comes, and whoever reads closes, and says why.
+        """
         while True:
             try:
                 data = b"" if self._is_closed_here else await self.stream.receive_some()
@@ -148,7 +151,7 @@ class Link:
             try:
                 messages = self.connection.receive_data(data)
             except ProtocolError as error:
-                self._end(str(error), at_once=False)
+                self.ended_because = str(error)
                 raise
             if messages:
                 return messages
@@ -174,7 +177,7 @@ class Link:
             self._writing.cancel()
         if not self._is_closing:
             self._is_closing = True
-            self.ended_because = because
+            self.ended_because = self.ended_because or because
             self._living.deadline = trio.current_time() + _CLOSE_S
         self._work.set()
         self._room.set()
