@@ -17,6 +17,7 @@
         VersionMismatch           version_mismatch  78
       ProtocolError               protocol_error    76  a peer sent what the protocol does not allow
       Unreachable                 unreachable       69  no server answers
+      TimedOut                    timed_out         124 not done within the time that the caller gave it
       ConfigurationError          configuration     78  directory, key, file, option of this machine
       StoreError                  store             74  the disk failed: acknowledge nothing more
         StoreDamaged              store_damaged     78  an acknowledged commit is missing, or bytes are damaged
@@ -145,6 +146,13 @@ class Unreachable(TqError):
 
     code = "unreachable"
     exit_status = 69
+
+
+class TimedOut(TqError, TimeoutError):
+    """What was waited for did not come within the time that the caller gave it. Nothing was cancelled."""
+
+    code = "timed_out"
+    exit_status = 124
 
 
 class ConfigurationError(TqError):

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -323,9 +324,10 @@ def test_two_threads_that_ask_at_once_are_told(server, environ):
     assert states == ["running"]
 
 
-def test_a_timeout_that_a_signal_handler_raises_ends_the_wait(server, environ):
+@pytest.mark.parametrize("error", [TimeoutError, OSError, ConnectionResetError])
+def test_what_a_signal_handler_raises_ends_the_wait(server, environ, error):
     def ring(*_: object) -> None:
-        raise TimeoutError("mine")
+        raise error("mine")
 
     gate = threading.Event()
     server.says[v.Get] = lambda _: (gate.wait(5), v.Document({"id": "42", "state": "running"}))[1]
@@ -333,13 +335,33 @@ def test_a_timeout_that_a_signal_handler_raises_ends_the_wait(server, environ):
     try:
         with tq.client.connect_blocking(environ=environ) as client:
             signal.setitimer(signal.ITIMER_REAL, 0.1)
-            with pytest.raises(TimeoutError, match="mine"):
+            with pytest.raises(error, match="mine"):
                 client.job("42").state()
             gate.set()
             assert client.job("42").state() == "running"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def test_behind_a_message_that_was_cut_off_comes_a_new_connection(server, environ, monkeypatch):
+    server.says[v.Get] = lambda _: v.Document({"id": "42", "state": "running"})
+    send_all = ssl.SSLSocket.sendall
+
+    def interrupted(stream: ssl.SSLSocket, data: bytes) -> None:
+        if stream.server_side:
+            send_all(stream, data)
+            return
+        monkeypatch.undo()
+        send_all(stream, data[:7])
+        raise KeyboardInterrupt
+
+    with tq.client.connect_blocking(environ=environ) as client:
+        monkeypatch.setattr(ssl.SSLSocket, "sendall", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            client.job("42").state()
+        assert client.job("42").state() == "running"
+    assert (len(server.hellos), len(server.asked)) == (2, 1)
 
 
 FORK = """

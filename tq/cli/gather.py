@@ -15,7 +15,7 @@ from tq.cli.context import say
 from tq.cli.follow import Reading
 from tq.client.transport import ConnectionLost
 from tq.core import vocabulary as v
-from tq.errors import NotDone, ProtocolError, TaskNotFound, TqError, from_code
+from tq.errors import NotDone, ProtocolError, TaskNotFound, TimedOut, TqError, from_code
 from tq.wire import messages as m
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Gathering:
                 return
             try:
                 message = self._client.hear(self._look_at_s if self._next_array() else None)
-            except TimeoutError:
+            except TimedOut:
                 continue
             alive()
             self._take(message)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tq.cli import exits
 from tq.cli.line import Line
 from tq.core import vocabulary as v
-from tq.errors import ProtocolError, Unreachable
+from tq.errors import ProtocolError, TimedOut, Unreachable
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
@@ -59,7 +59,7 @@ def until(
                     if is_enough(last):
                         return last
                     client.deadline_s = end_s
-    except TimeoutError:
+    except TimedOut:
         raise WaitTimedOut(last.outcomes) from None
     finally:
         client.deadline_s = None

@@ -9,13 +9,14 @@ import gc
 import os
 import time
 from collections.abc import Callable, Iterator
+from math import inf
 from typing import Self, TypeVar
 
 from tq import limits
 from tq.client.target import Target
 from tq.client.transport import ConnectionLost, Transport, dial
 from tq.core import vocabulary as v
-from tq.errors import ConfigurationError, NotDone, ProtocolError, TqError, Unknown, Unreachable, from_code
+from tq.errors import ConfigurationError, NotDone, ProtocolError, TimedOut, TqError, Unknown, Unreachable, from_code
 from tq.wire import messages as m
 
 READS = (
@@ -50,7 +51,7 @@ class Client:
         self._epoch = 0
         self.role = ""  # of the token, known once connected
         self.has_repeated = False  # whether the latest question was asked again, so that its first answer may be lost
-        self.deadline_s: float | None = None  # on time.monotonic(): answers are waited for until then (TimeoutError)
+        self.deadline_s: float | None = None  # on time.monotonic(): answers are waited for until then (TimedOut)
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +144,7 @@ class Client:
         return message.answer
 
     def hear(self, until_s: float | None) -> m.Reply | m.Failed:
-        """Wait for the next word on anything that was posted. Raises ConnectionLost, or TimeoutError at `until_s`."""
+        """Wait for the next word on anything that was posted. Raises ConnectionLost, or TimedOut at `until_s`."""
         while True:
             message = self._connected().receive(until_s)
             if isinstance(message, m.Reply | m.Failed):
@@ -155,7 +156,7 @@ class Client:
         try:
             while True:
                 self._connected().receive(until_s)
-        except TimeoutError:
+        except TimedOut:
             return
 
     def close(self) -> None:
@@ -231,10 +232,10 @@ class Client:
             if losses.is_over():
                 raise given_up(command, error) from None
             if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
-                raise TimeoutError from None
+                raise TimedOut("the server did not come back in time") from None
             if losses.is_long():
                 self._notice("the server does not answer; still trying (Ctrl-C to leave)")
-            losses.pause()
+            losses.pause(self.deadline_s)
             try:
                 self._open()
             except (ConnectionLost, Unreachable, NotDone) as again:
@@ -273,12 +274,13 @@ class _Losses:
         self._long_s = float("inf")
         return True
 
-    def pause(self) -> None:
-        """Sleep, with full jitter; not at all before the first attempt."""
+    def pause(self, until_s: float | None) -> None:
+        """Sleep, with full jitter, and no longer than until then; not at all before the first attempt."""
         if self._pause_s:
             import random  # only who lost a connection needs dice
 
-            time.sleep(random.uniform(0, self._pause_s))
+            rest_s = inf if until_s is None else max(0.0, until_s - time.monotonic())
+            time.sleep(min(random.uniform(0, self._pause_s), rest_s))
         self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), limits.reconnect_holding_s_max)
 
 

@@ -12,13 +12,14 @@ from collections.abc import Sequence
 
 from tq import __version__, limits
 from tq.client.target import Target
-from tq.errors import ProtocolError, Unreachable, from_code
+from tq.errors import ProtocolError, TimedOut, Unreachable, from_code
 from tq.net import tls
 from tq.wire import messages as m
 from tq.wire.connection import Connection
 
 _RECEIVE_BYTES = 256 * limits.KIB
 _TICK_S = 0.001
+_OURS = frozenset({__name__, "socket", "ssl"})
 
 
 class ConnectionLost(Exception):
@@ -50,17 +51,22 @@ class Transport:
 
     def send(self, messages: Sequence[m.Message]) -> None:
         """Send messages in one frame, or a few."""
-        self._stream.settimeout(limits.delivery_s_max)
         try:
+            self._stream.settimeout(limits.delivery_s_max)
             self._stream.sendall(self._wire.send(messages))
         except OSError as error:
+            self._stream.close()
+            _pass_on(error)
             raise ConnectionLost(str(error)) from None
+        except BaseException:
+            self._stream.close()  # a part of it may be on its way, and nothing else can follow that
+            raise
         self._sent_s = time.monotonic()
 
     def receive(self, deadline_s: float | None = None) -> m.Message:
         """Wait for the next message that is no beat; ConnectionLost after `missed_beats_max` silent beats.
 
-        Raises TimeoutError at `deadline_s` (on time.monotonic()).
+        Raises TimedOut at `deadline_s` (on time.monotonic()).
         """
         while True:
             while self._inbox:
@@ -81,8 +87,8 @@ class Transport:
             if politely:
                 self._stream.settimeout(1.0)
                 self._stream.sendall(self._wire.send([m.Goodbye("done")]))
-        except OSError:
-            pass  # it is going away anyway
+        except OSError as error:
+            _pass_on(error)  # else: it is going away anyway
         finally:
             self._stream.close()
 
@@ -91,6 +97,7 @@ class Transport:
             try:
                 data = self._stream.recv(_RECEIVE_BYTES)
             except OSError as error:
+                _pass_on(error)
                 raise ConnectionLost(str(error) or "no answer to Hello") from None
             if not data:
                 raise ConnectionLost("the server closed the connection")
@@ -102,23 +109,31 @@ class Transport:
         while True:
             now_s = time.monotonic()
             if deadline_s is not None and now_s >= deadline_s:
-                raise TimeoutError
+                raise TimedOut("the answer did not come in time")
             if now_s >= silent_until_s:
                 raise ConnectionLost(f"no sign of life for {limits.missed_beats_max} beats")
             patience_s = max(_TICK_S, min(self._beat_s, (deadline_s or silent_until_s) - now_s))
             self._stream.settimeout(patience_s)
             try:
                 data = self._stream.recv(_RECEIVE_BYTES)
-            except TimeoutError:
-                if time.monotonic() < now_s + patience_s - _TICK_S:
-                    raise  # it was not yet the socket's time: a signal handler of the program's raised it
+            except OSError as error:
+                _pass_on(error)
+                if not isinstance(error, TimeoutError):
+                    raise ConnectionLost(str(error)) from None
                 self.send([m.Beat()])
                 continue
-            except OSError as error:
-                raise ConnectionLost(str(error)) from None
             if not data:
                 raise ConnectionLost("the server closed the connection")
             return data
+
+
+def _pass_on(error: OSError) -> None:
+    """Raise an error that a signal handler of the program's has raised: those run inside of what waits for a socket."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_globals.get("__name__") not in _OURS:
+            raise error
+        trace = trace.tb_next
 
 
 def dial(target: Target) -> Transport:
@@ -146,6 +161,7 @@ def _pinned_ca(target: Target) -> str:
             while ca_pem is None:
                 ca_pem = exchange.receive_data(stream.recv(_RECEIVE_BYTES))
     except OSError as error:
+        _pass_on(error)
         raise Unreachable(f"{target.url} did not send its CA: {error}", hint="try again") from None
     pinning.keep(target.state_directory, target.ca_sha256, ca_pem)
     return ca_pem
@@ -160,6 +176,7 @@ def _handshake(target: Target, context: ssl.SSLContext) -> ssl.SSLSocket:
     try:
         plain = socket.create_connection((_plain(target.host), target.port), timeout=limits.handshake_s)
     except OSError as error:
+        _pass_on(error)
         raise Unreachable(
             f"no server answers at {target.url}: {error.strerror or error}",
             hint="start one with `tq up`",
@@ -170,6 +187,7 @@ def _handshake(target: Target, context: ssl.SSLContext) -> ssl.SSLSocket:
         stream = context.wrap_socket(plain, server_hostname=tls.SERVER_NAME.encode())
     except OSError as error:
         plain.close()
+        _pass_on(error)
         raise tls.explained(error, target.url) from None
     try:
         tls.check_alpn(stream.selected_alpn_protocol())
