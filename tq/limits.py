@@ -15,6 +15,7 @@ frame_bytes_max: Final = 256 * KIB
 output_frame_bytes_max: Final = 64 * KIB
 depth_max: Final = 32
 handshake_s: Final = 5.0
+look_s: Final = 2.0  # a first answer may take so long, however short a wait: what has ended has ended
 hello_s: Final = 5.0
 connections_max: Final = 20_000
 unauthenticated_max: Final = 256

@@ -20,11 +20,13 @@ from tq import limits
 from tq.client.api import Client
 from tq.core import vocabulary as v
 from tq.errors import (
+    BadRequest,
     ConfigurationError,
     KeyConflict,
     NotAllowed,
     NotDone,
     ProtocolError,
+    TimedOut,
     Unauthorised,
     Unknown,
     Unreachable,
@@ -54,8 +56,11 @@ class ThreadedJob:
         self.id, self.existed, self.warning = of.id, of.existed, of.warning
         self._of = of
 
-    async def result(self) -> Any:
-        return await trio.to_thread.run_sync(self._of.result)
+    async def result(self, timeout_s: float | None = None) -> Any:
+        return await trio.to_thread.run_sync(lambda: self._of.result(timeout_s=timeout_s))
+
+    async def wait(self, timeout_s: float | None = None) -> None:
+        await trio.to_thread.run_sync(lambda: self._of.wait(timeout_s=timeout_s))
 
     async def state(self) -> Any:
         return await trio.to_thread.run_sync(self._of.state)
@@ -115,6 +120,47 @@ async def test_a_wait_goes_on_after_a_cut_in_its_middle(connect, server):
     server.says[v.GetResults] = result(7)
     async with connect() as client:
         assert await client.job("42").result() == 7
+
+
+async def test_who_does_not_wait_any_longer_may_ask_again(connect, server):
+    def wait(_: object) -> v.Answer:
+        server.is_mute = True  # it is the first of several answers, and no other comes
+        return outcome("running", done=False)
+
+    server.says[v.Wait] = wait
+    server.says[v.GetResults] = result(7)
+    async with connect() as client:
+        job = client.job("42")
+        with pytest.raises(TimedOut, match=r"42 has not ended within 0\.05 s") as caught:
+            await job.result(timeout_s=0.05)
+        assert isinstance(caught.value, TimeoutError)
+        server.is_mute = False
+        server.says[v.Wait] = lambda _: outcome()
+        assert await job.result(timeout_s=30) == 7
+    assert not any(isinstance(asked, v.Cancel) for asked in server.asked)
+    assert len(server.hellos) == 1
+
+
+async def test_without_any_time_what_has_ended_has_ended(connect, server):
+    server.says[v.Wait] = lambda _: outcome()
+    async with connect() as client:
+        await client.job("42").wait(timeout_s=0)
+
+
+async def test_a_server_that_is_away_does_not_prolong_a_wait(connect, server, monkeypatch):
+    monkeypatch.setattr(limits, "look_s", 0.1)
+    async with connect(patience_s=600) as client:
+        server.close()
+        with pytest.raises(TimedOut):
+            await client.job("42").wait(timeout_s=0.05)
+
+
+@pytest.mark.parametrize("timeout_s", ["5", True, float("nan")])
+async def test_a_time_that_is_none_is_refused(connect, server, timeout_s):
+    async with connect() as client:
+        with pytest.raises(BadRequest, match="timeout_s cannot be"):
+            await client.job("42").wait(timeout_s=timeout_s)
+    assert server.asked == []
 
 
 async def test_what_the_server_refuses_is_raised_as_what_it_is(connect, server):

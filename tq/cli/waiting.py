@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from tq import limits
 from tq.cli import exits
 from tq.cli.line import Line
 from tq.core import vocabulary as v
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from tq.client.blocking import Client
 
 TIMED_OUT = 124
-_LOOK_S = 2.0  # the first answers may take so long, however short the timeout: what has ended has ended
 _BAR_COLUMNS = 24
 
 
@@ -47,7 +47,7 @@ def until(
     last = v.Waited(False, ())
     begin_s = time.monotonic()
     end_s = None if timeout_s is None else begin_s + timeout_s
-    client.deadline_s = None if end_s is None else max(end_s, begin_s + _LOOK_S)
+    client.deadline_s = None if end_s is None else max(end_s, begin_s + limits.look_s)
     try:
         for answer in client.subscribe(lambda: command, patience_s=None):
             if isinstance(answer, v.Waited):

@@ -8,6 +8,7 @@ is not is a TypeError, as everywhere.
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Any, TypeVar, Unpack
 
 import trio
@@ -17,7 +18,7 @@ from tq.client.line import Line
 from tq.client.requests import Options
 from tq.client.results import TaskResult
 from tq.core import vocabulary as v
-from tq.errors import ConfigurationError
+from tq.errors import ConfigurationError, TimedOut
 
 _T = TypeVar("_T")
 
@@ -112,12 +113,12 @@ class Client:
         submitted = await self.follow(flows.submitting(request, items))
         return Job(self, submitted.id, existed=submitted.existed, warning=submitted.warning)
 
-    async def follow(self, flow: flows.Flow[_T]) -> _T:
-        """Ask what a flow asks, until it returns."""
+    async def follow(self, flow: flows.Flow[_T], timeout_s: float = inf) -> _T:
+        """Ask what a flow asks, until it returns. Raises TimedOut for an answer that takes longer."""
         try:
             command = next(flow)
             while True:
-                command = flow.send(await self._line.ask(command))
+                command = flow.send(await self._line.ask(command, timeout_s))
         except StopIteration as end:
             result: _T = end.value
             return result
@@ -142,13 +143,21 @@ class Job:
         """Return its state as `tq show` says it; of an array the most alive of its tasks' states."""
         return await self._client.follow(flows.peek(self.id))
 
-    async def wait(self) -> None:
-        """Wait until all of its tasks have ended, however."""
-        await self._client.follow(flows.waiting(self.id))
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Wait until all of its tasks have ended, however.
 
-    async def results(self) -> AsyncIterator[TaskResult]:
-        """Wait for its end, then yield how each task ended, in order; page by page, so that any number will do."""
-        await self.wait()
+        Raises TimedOut, which is a TimeoutError, if they have not `timeout_s` later. Nothing is cancelled by that, and
+        whoever waits again goes on; 0 looks how things stand.
+        """
+        seconds = flows.check_timeout(timeout_s)
+        try:
+            await self._client.follow(flows.waiting(self.id), seconds)
+        except TimedOut:
+            raise flows.timed_out(self.id, timeout_s) from None
+
+    async def results(self, timeout_s: float | None = None) -> AsyncIterator[TaskResult]:
+        """Wait as `wait` does, then yield how each task ended, in order; page by page, so that any number will do."""
+        await self.wait(timeout_s)
         place: str | None = ""
         while place is not None:
             found, following = await self._client.follow(flows.page(self.id, place))
@@ -156,12 +165,12 @@ class Job:
                 yield result
             place = following or None
 
-    async def result(self) -> Any:
-        """Wait for its end, and return what it returned; of an array, a list of that, in order.
+    async def result(self, timeout_s: float | None = None) -> Any:
+        """Wait as `wait` does, and return what it returned; of an array, a list of that, in order.
 
         Raises TaskFailed or TaskCancelled for the first task that did not succeed.
         """
-        return flows.values(self.id, [result async for result in self.results()])
+        return flows.values(self.id, [result async for result in self.results(timeout_s)])
 
     async def cancel(self) -> int:
         """Cancel what has not ended, and return how many tasks that were. Those that run are stopped."""

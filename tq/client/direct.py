@@ -1,16 +1,19 @@
 """The public Python API without trio: as api.py, call for call, over one blocking connection; one thread at a time."""
 
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import inf
 from threading import Lock
 from typing import Any, TypeVar, Unpack
 
+from tq import limits
 from tq.client import blocking, flows, requests, target
 from tq.client.requests import Options
 from tq.client.results import TaskResult
 from tq.core import vocabulary as v
-from tq.errors import NotDone, ProtocolError
+from tq.errors import NotDone, ProtocolError, TimedOut
 
 _T = TypeVar("_T")
 
@@ -74,27 +77,31 @@ class BlockingClient:
         submitted = self.follow(flows.submitting(request, items))
         return BlockingJob(self, submitted.id, existed=submitted.existed, warning=submitted.warning)
 
-    def follow(self, flow: flows.Flow[_T]) -> _T:
-        """Ask what a flow asks, until it returns."""
+    def follow(self, flow: flows.Flow[_T], timeout_s: float = inf) -> _T:
+        """Ask what a flow asks, until it returns. Raises TimedOut for an answer that takes longer."""
         try:
             command = next(flow)
             while True:
-                command = flow.send(self._ask(command))
+                command = flow.send(self._ask(command, timeout_s))
         except StopIteration as end:
             result: _T = end.value
             return result
 
-    def _ask(self, command: v.ClientCommand) -> v.Answer:
-        """Return the last answer to a command."""
+    def _ask(self, command: v.ClientCommand, timeout_s: float) -> v.Answer:
+        """Return the last answer to a command. How things stand is looked at however short the time is."""
         if self.is_closed:
             raise blocking.closed()
         if not self._turn.acquire(blocking=False):
             raise NotDone("this client waits for an answer in another thread", hint="make a client for each thread")
         last: v.Answer | None = None
+        begin_s = time.monotonic()
+        self._client.deadline_s = begin_s + max(timeout_s, limits.look_s)
         try:
             for answer in self._client.subscribe(lambda: command):
                 last = answer
+                self._client.deadline_s = begin_s + timeout_s
         finally:
+            self._client.deadline_s = None
             self._turn.release()
         if last is None:
             raise ProtocolError("the server gave no answer")
@@ -117,22 +124,26 @@ class BlockingJob:
         """Return its state; see `Job.state`."""
         return self._client.follow(flows.peek(self.id))
 
-    def wait(self) -> None:
-        """Wait until all of its tasks have ended, however."""
-        self._client.follow(flows.waiting(self.id))
+    def wait(self, timeout_s: float | None = None) -> None:
+        """Wait until all of its tasks have ended, however; see `Job.wait`."""
+        seconds = flows.check_timeout(timeout_s)
+        try:
+            self._client.follow(flows.waiting(self.id), seconds)
+        except TimedOut:
+            raise flows.timed_out(self.id, timeout_s) from None
 
-    def results(self) -> Iterator[TaskResult]:
+    def results(self, timeout_s: float | None = None) -> Iterator[TaskResult]:
         """Wait for its end, then yield how each task ended; see `Job.results`."""
-        self.wait()
+        self.wait(timeout_s)
         place: str | None = ""
         while place is not None:
             found, following = self._client.follow(flows.page(self.id, place))
             yield from found
             place = following or None
 
-    def result(self) -> Any:
+    def result(self, timeout_s: float | None = None) -> Any:
         """Wait for its end, and return what it returned; see `Job.result`."""
-        return flows.values(self.id, list(self.results()))
+        return flows.values(self.id, list(self.results(timeout_s)))
 
     def cancel(self) -> int:
         """Cancel what has not ended; see `Job.cancel`."""

@@ -6,6 +6,7 @@ The clients drive them, each in its own way (api.py with trio, plain.py without)
 from collections.abc import Generator, Iterable, Iterator
 from hashlib import blake2b
 from itertools import islice
+from math import inf, isnan
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,7 +16,7 @@ from tq.client.call import pack_entry
 from tq.client.results import TaskResult
 from tq.client.runs import cut, packed
 from tq.core import vocabulary as v
-from tq.errors import BadRequest, KeyConflict, ProtocolError
+from tq.errors import BadRequest, KeyConflict, ProtocolError, TimedOut
 
 _T = TypeVar("_T")
 Flow = Generator[v.ClientCommand, v.Answer, _T]
@@ -64,6 +65,20 @@ def _batches(items: Iterable[Any]) -> Iterator[list[bytes]]:
 def waiting(job: str) -> Flow[None]:
     """Wait for the end of a job or task."""
     _expect(v.Waited, (yield v.Wait((job,))))
+
+
+def check_timeout(timeout_s: Any) -> float:
+    """Return how long may be waited. Raises BadRequest for what is no time."""
+    if timeout_s is None:
+        return inf
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or isnan(timeout_s):
+        raise BadRequest(f"timeout_s cannot be {repr(timeout_s)[:100]}", hint="seconds; None for no end")
+    return max(timeout_s, 0)
+
+
+def timed_out(job: str, timeout_s: float | None) -> TimedOut:
+    """Return what is said to who does not wait any longer."""
+    return TimedOut(f"{job} has not ended within {timeout_s:g} s", hint="it goes on: wait again, or cancel it")
 
 
 def page(job: str, place: str) -> Flow[tuple[list[TaskResult], str]]:

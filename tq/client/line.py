@@ -9,6 +9,7 @@ that was: all that it had said nothing to yet raise its refusal, and none of the
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from math import inf
 from random import uniform
 from typing import Final
 
@@ -18,7 +19,7 @@ from tq import __version__, limits
 from tq.client.blocking import READS, closed, given_up
 from tq.client.target import Target
 from tq.core import vocabulary as v
-from tq.errors import ConfigurationError, ProtocolError, TqError, Unknown, Unreachable, from_code
+from tq.errors import ConfigurationError, ProtocolError, TimedOut, TqError, Unknown, Unreachable, from_code
 from tq.net import pinning, tls
 from tq.net.address import Address
 from tq.net.dial import dial, fetch_ca
@@ -33,15 +34,25 @@ _PAUSE_S_MAX: Final = 2.0
 class _Question:
     """A command that waits for its answer; of several the last one counts (Wait).
 
-    `is_heard`: the server has said something to it over this connection.
+    `is_heard`: the server has said something to it over this connection. `scope` is that of who waits, which ends at
+    `until_s` once the server has said how things stand.
     """
 
-    def __init__(self, command: v.ClientCommand) -> None:
+    def __init__(self, command: v.ClientCommand, scope: trio.CancelScope, until_s: float) -> None:
         self.command = command
+        self.scope = scope
+        self.until_s = until_s
         self.answer: v.Answer | None = None
         self.error: TqError | None = None
         self.is_heard = False
         self.is_answered = trio.Event()
+
+    def hear(self, answer: v.Answer, *, more: bool) -> None:
+        self.answer = answer
+        self.is_heard = True
+        self.scope.deadline = self.until_s
+        if not more:
+            self.is_answered.set()
 
     def fail(self, error: TqError) -> None:
         self.error = error
@@ -63,24 +74,28 @@ class Line:
         self._lineage = 0
         self._epoch = 0
 
-    async def ask(self, command: v.ClientCommand) -> v.Answer:
+    async def ask(self, command: v.ClientCommand, timeout_s: float = inf) -> v.Answer:
         """Ask, and return the last answer. A refusal raises its error; Unreachable or Unknown after the patience.
 
-        More waits than a connection may have wait for their turn.
+        More waits than a connection may have wait for their turn. `timeout_s` later it raises TimedOut; but how things
+        stand is always looked at.
         *Cancellation*: the server is told that nobody listens any more; what it was asked may have been done.
         """
-        if not isinstance(command, v.Wait):
-            return await self._ask(command)
-        async with self._waits:
-            return await self._ask(command)
+        until_s = trio.current_time() + timeout_s
+        with trio.CancelScope(deadline=trio.current_time() + max(timeout_s, limits.look_s)) as scope:
+            if not isinstance(command, v.Wait):
+                return await self._ask(_Question(command, scope, until_s))
+            async with self._waits:
+                return await self._ask(_Question(command, scope, until_s))
+        raise TimedOut("the answer did not come in time")
 
-    async def _ask(self, command: v.ClientCommand) -> v.Answer:
+    async def _ask(self, question: _Question) -> v.Answer:
         if self._is_closed:
             raise closed()
         self._count += 1
-        number, question = self._count, _Question(command)
+        number = self._count
         self._questions[number] = question
-        self._say(m.Ask(number, command))
+        self._say(m.Ask(number, question.command))
         self._asked.set()
         try:
             await question.is_answered.wait()
@@ -204,10 +219,7 @@ class Line:
     def _take(self, messages: list[m.Message]) -> None:
         for message in messages:
             if isinstance(message, m.Reply) and (question := self._questions.get(message.request)):
-                question.answer = message.answer
-                question.is_heard = True
-                if not message.more:
-                    question.is_answered.set()
+                question.hear(message.answer, more=message.more)
             elif isinstance(message, m.Failed) and (question := self._questions.get(message.request)):
                 question.fail(from_code(message.code, message.message, message.hint))
             elif isinstance(message, m.Refused):
