@@ -30,6 +30,7 @@ from tq.wire import messages as m
 from tq.wire.body import Body
 from tq.wire.codec import dumps
 from tq.wire.connection import Connection
+from tq.worker.settings import Server
 
 PATIENCE_S = 20.0
 M = TypeVar("M", bound=msgspec.Struct)
@@ -125,17 +126,22 @@ class Peer:
 
 
 class FakeServer:
-    """Where workers come to. `refusal` answers their hello, if set."""
+    """Where workers come to. `refusal` answers their hello, if set, after `before_refusal` was called."""
 
     def __init__(self, directory: Path) -> None:
         self.identity = open_identity(directory / "identity", datetime.now(UTC))
         self.port = 0
         self.lineage, self.epoch, self.beat_ms = 77, 1, 1_000
         self.refusal: m.Refused | None = None
+        self.before_refusal: Callable[[], None] = lambda: None
         self.tells_ca = False
         self.hellos = 0
         self.peers: list[Peer] = []
         self._arrive, self._arrivals = trio.open_memory_channel[Peer](100)
+
+    def found(self) -> dict[str, Any]:
+        """Return what a worker is to find of this server, as JSON has it."""
+        return {"address": ("127.0.0.1", self.port), "token": "tqw_test", "ca_pem": self.identity.ca_pem}
 
     async def peer(self) -> Peer:
         """Return the next session that begins."""
@@ -170,6 +176,7 @@ class FakeServer:
                 return
             self.hellos += 1
             if self.refusal is not None:
+                self.before_refusal()
                 link.send_nowait(self.refusal)
                 return
             link.send_nowait(m.Welcome(1, "fake", self.lineage, self.epoch, 1, self.beat_ms, "worker"))
@@ -197,13 +204,20 @@ import json, sys
 from pathlib import Path
 from tq.errors import TqError
 from tq.net.address import Address
-from tq.worker.settings import Settings
+from tq.worker.settings import Server, Settings
 from tq.worker.work import main
-given = json.loads(sys.argv[1])
+given, path = json.loads(sys.argv[1]), Path(sys.argv[2])
 given["state"] = Path(given["state"])
-given["address"] = Address(*given["address"])
+def find():
+    try:
+        server = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise TqError(f"{path}: {error}")
+    except OSError as error:
+        raise TqError(str(error))
+    return Server(**{**server, "address": Address(*server["address"])})
 try:
-    sys.exit(main(Settings(**given)))
+    sys.exit(main(Settings(**given), find))
 except TqError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_status)
@@ -211,10 +225,11 @@ except TqError as error:
 
 
 class WorkerProcess:
-    """A real worker. `log()` is what it has written to stderr so far."""
+    """A real worker. `log()` is its stderr so far; `where`: the file that says where the server is."""
 
-    def __init__(self, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], log: Path, where: Path) -> None:
         self.process = process
+        self.where = where
         self._log = log
 
     @property
@@ -243,21 +258,17 @@ class WorkerProcess:
 @contextmanager
 def running_worker(server: FakeServer, tmp_path: Path, *, before: str = "", **settings: Any) -> Iterator[WorkerProcess]:
     """Run a worker process while the block lasts; afterwards it is gone. `before`: code that it runs first."""
-    given = {
-        "address": ("127.0.0.1", server.port),
-        "token": "tqw_test",
-        "state": str(tmp_path / "state"),
-        "ca_pem": server.identity.ca_pem,
-        "slots": 2,
-        **settings,
-    }
+    found = server.found() | {key: settings.pop(key) for key in Server._fields if key in settings}
+    where = tmp_path / f"server-{len(list(tmp_path.iterdir()))}.json"
+    where.write_text(json.dumps(found))
+    given = {"state": str(tmp_path / "state"), "slots": 2, **settings}
     log = tmp_path / f"worker-{len(list(tmp_path.iterdir()))}.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-c", before + _RUN, json.dumps(given)], stderr=stderr, cwd=Path.cwd()
+            [sys.executable, "-c", before + _RUN, json.dumps(given), str(where)], stderr=stderr, cwd=Path.cwd()
         )
     try:
-        yield WorkerProcess(process, log)
+        yield WorkerProcess(process, log, where)
     finally:
         process.send_signal(signal.SIGCONT)
         process.kill()  # its launcher sees the end of the socket, kills all it has, and exits

@@ -8,7 +8,7 @@ import pytest
 from tq.errors import BadRequest, ConfigurationError
 from tq.net.address import Address
 from tq.worker.machine import Machine, look
-from tq.worker.settings import Settings, check_settings
+from tq.worker.settings import Server, Settings, check_server, check_settings
 
 GIB = 1 << 30
 
@@ -84,7 +84,8 @@ def test_a_fraction_of_a_cpu_is_one_slot() -> None:
     assert [Machine(cpus_milli, 0, "").slots for cpus_milli in (300, 1_000, 2_900)] == [1, 1, 2]
 
 
-SETTINGS = Settings(Address("127.0.0.1", 7878), "tqw_secret", Path("/state"), ca_pem="pem")
+SETTINGS = Settings(Path("/state"))
+SERVER = Server(Address("127.0.0.1", 7878), "tqw_secret", ca_pem="pem")
 
 
 def test_sensible_settings_are_accepted_and_their_secret_is_not_shown() -> None:
@@ -93,7 +94,8 @@ def test_sensible_settings_are_accepted_and_their_secret_is_not_shown() -> None:
             queues=("default", "a.b-c"), labels=("zone=a", "gpu"), slots=3, name="rack-7.x", tasks_max=1, idle_s=0.5
         )
     )
-    assert "secret" not in repr(SETTINGS)
+    check_server(SERVER)
+    assert "secret" not in repr(SERVER)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +115,12 @@ def test_senseless_options_are_refused(wrong: dict[str, object]) -> None:
         check_settings(SETTINGS._replace(**wrong))
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"state": Path("relative")}, {"ca_pem": ""}, {"ca_sha256": "00"}, {"token": ""}], ids=str
-)
-def test_what_is_wrong_with_the_machine_is_no_matter_of_options(wrong: dict[str, object]) -> None:
+def test_what_is_wrong_with_the_machine_is_no_matter_of_options() -> None:
     with pytest.raises(ConfigurationError):
-        check_settings(SETTINGS._replace(**wrong))
+        check_settings(SETTINGS._replace(state=Path("relative")))
+
+
+@pytest.mark.parametrize("wrong", [{"ca_pem": ""}, {"ca_sha256": "00"}, {"token": ""}], ids=str)
+def test_a_server_that_cannot_be_asked_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(ConfigurationError):
+        check_server(SERVER._replace(**wrong))

@@ -52,7 +52,6 @@ def up(
     a worker is started.
     """
     from tq.cli import values
-    from tq.net.address import Address
     from tq.worker.settings import Settings as WorkerSettings
     from tq.worker.settings import check_options
 
@@ -61,8 +60,6 @@ def up(
         environ, data, listen, heartbeat, keep=keep, retries=retries
     )  # what is wrong is said before anything starts
     options = WorkerSettings(
-        Address("", 0),
-        "",
         Path(),
         slots=slots,
         queues=tuple(queue or ()),

@@ -11,7 +11,7 @@ from tq.errors import BadRequest
 
 if TYPE_CHECKING:
     from tq.cli.context import Context
-    from tq.client.target import Target
+    from tq.worker.whereabouts import Find
 
 Slots = Annotated[int, typer.Option("--slots", metavar="N", help="Tasks at once; 0 = as many as there are CPUs")]
 DrainTime = Annotated[
@@ -77,23 +77,22 @@ def worker(
     """Run tasks until SIGTERM or Ctrl-C.
 
     The first one drains: nothing new is taken, and what runs may end within the drain time. The second stops now. On
-    another machine give it TQ_URL and TQ_JOIN from `tq join`. Whoever may submit runs code as this user.
+    another machine give it TQ_URL and TQ_JOIN from `tq join`; here it finds the server of
+    this user, and again where that comes back at another port. Whoever may submit runs code as this user.
 
     A worker that leaves by itself (`--max-tasks`, `--idle-timeout`) ends what it has begun, and exits with 0.
     """
     import gc
 
     from tq.cli import values
-    from tq.net.address import Address
+    from tq.client import target
     from tq.worker import work
     from tq.worker.settings import Settings, check_options
 
     context: Context = ctx.obj
     parent.follow(context.environ)
     settings = Settings(
-        address=Address("", 0),
-        token="",
-        state=Path(),
+        state=target.places(context.environ).state,
         slots=slots,
         cpus=_positive("cpus", cpus, values.cpus_milli(cpus)) / 1_000 if cpus else 0.0,
         mem_bytes=_positive("mem", mem, values.size_bytes(mem)) if mem else 0,
@@ -106,16 +105,9 @@ def worker(
         idle_s=values.duration_ms(idle_timeout) / 1_000 if idle_timeout else None,
     )
     check_options(settings)  # what is wrong with the command line is said even where no server is
-    found = find(context, url, data)
-    settings = settings._replace(
-        address=Address(found.host, found.port),
-        token=found.token,
-        state=found.state_directory,
-        ca_pem=found.ca_pem,
-        ca_sha256=found.ca_sha256,
-    )
+    find = finder(context, url, data)
     gc.enable()
-    raise typer.Exit(work.main(settings) or 0)
+    raise typer.Exit(work.main(settings, find) or 0)
 
 
 def _positive(option: str, text: str, value: int) -> int:
@@ -124,19 +116,29 @@ def _positive(option: str, text: str, value: int) -> int:
     return value
 
 
-def find(context: "Context", url: str, data: str) -> "Target":
-    """Return the server to work for: that of a data directory on this machine, or as every verb finds it."""
+def finder(context: "Context", url: str, data: str) -> "Find":
+    """Return what tells where the server to work for is, each time it is asked: that of a data directory, or any.
+
+    Options and variables say the same each time; a file may not.
+    """
     import os
 
     from tq.client import target
+    from tq.net.address import Address
+    from tq.worker.settings import Server
 
     if url and data:
         raise BadRequest("--url and --data name a server each", hint="give one of them")
-    if not data:
-        return target.find({"url": url or context.url}, context.environ)
+    flags = {"url": url or context.url}
     # Settings of the user that name another server (TQ_*, config.toml) do not count: the directory says it all.
-    path = Path(os.path.expanduser(data)).absolute()  # noqa: PTH111
-    return target.of_directory(path, context.environ)
+    path = Path(os.path.expanduser(data)).absolute() if data else None  # noqa: PTH111
+    first = target.of_directory(path, context.environ) if path else target.find(flags, context.environ)
+
+    def find() -> Server:
+        now = target.of_directory(path, context.environ) if path else target.find_again(first, flags, context.environ)
+        return Server(Address(now.host, now.port), now.token, now.ca_pem, now.ca_sha256)
+
+    return find
 
 
 VERBS = {

@@ -6,7 +6,7 @@ This module only reads; it never talks to anybody, and never prints a token.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ class Target(NamedTuple):
     ca_sha256: str
     state_directory: Path
     sources: Mapping[str, str]
+    data: Path | None = None  # whose server's connection file says any of it
 
     @property
     def url(self) -> str:
@@ -171,7 +172,27 @@ def find(flags: Mapping[str, str], environ: Mapping[str, str]) -> Target:
         ca_sha256=ca.lower() if is_digest else "",
         state_directory=places(environ).state,
         sources={"url": url.source, "token": found["token"].source, "ca": found["ca"].source},
+        data=_data(places(environ), environ, (url, found["token"], found["ca"])),
     )
+
+
+def _data(where: Places, environ: Mapping[str, str], used: Iterable[Setting]) -> Path | None:
+    """Return the data directory of the server whose connection file says any of these settings, None if none does."""
+    connection, path = connection_file(where, environ)
+    if path not in {setting.source for setting in used}:
+        return None
+    return Path(connection.get("data") or Path(path).parent)
+
+
+def find_again(first: Target, flags: Mapping[str, str], environ: Mapping[str, str]) -> Target:
+    """Return where the server that was found first is now, for who stays with it. Raises as `find`; Unreachable, too.
+
+    It stays the server of that data directory: another one of this user may have written the file meanwhile.
+    """
+    found = find(flags, {**environ, "TQ_DATA": str(first.data)} if first.data else environ)
+    if found.data != first.data:
+        raise Unreachable(f"no server runs on {first.data}" if first.data else "the server is said to be elsewhere")
+    return found
 
 
 def of_directory(data: Path, environ: Mapping[str, str]) -> Target:
@@ -189,6 +210,7 @@ def of_directory(data: Path, environ: Mapping[str, str]) -> Target:
         ca_sha256="",
         state_directory=places(environ).state,
         sources=dict.fromkeys(("url", "token", "ca"), str(path)),
+        data=data,
     )
 
 

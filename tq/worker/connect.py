@@ -1,12 +1,13 @@
 """The connection loop of a worker: dial the server, hold a session, and come again, until the worker's life is over.
 
+Where the server is, is looked for anew before each dial (whereabouts.py): it may have come back at another port.
+
 Waits a random time between attempts (full jitter), which grows to a bound that is short while attempts are held: the
 server owes a worker that it knew a minute (semantics.md, Delivery 5). Ends the worker when the server refuses it for
-good: a token that is not valid, a role that may not work, no protocol version in common.
+good: a token that is not valid, a role that may not work, no protocol version in common; unless it has moved meanwhile.
 """
 
 import random
-import ssl
 from contextlib import suppress
 from typing import Final
 
@@ -14,8 +15,7 @@ import trio
 
 from tq import __version__, limits
 from tq.errors import ConfigurationError, NotAllowed, TqError, Unauthorised, Unreachable, VersionMismatch
-from tq.net import pinning, tls
-from tq.net.dial import dial, fetch_ca
+from tq.net.dial import dial
 from tq.net.link import open_link
 from tq.net.log import log
 from tq.net.secure import SecureStream
@@ -24,6 +24,7 @@ from tq.wire.connection import Connection
 from tq.worker.home import Last
 from tq.worker.life import Life
 from tq.worker.session import OtherLineage, Session
+from tq.worker.whereabouts import Whereabouts
 
 _PAUSE_S_MIN: Final = 0.2
 _DOUBLINGS_MAX: Final = 16
@@ -34,9 +35,9 @@ _FOR_GOOD: Final = (Unauthorised, NotAllowed, VersionMismatch, ConfigurationErro
 class Connecting:
     """The loop, and what it remembers from one connection to the next."""
 
-    def __init__(self, life: Life) -> None:
+    def __init__(self, life: Life, whereabouts: Whereabouts) -> None:
         self._life = life
-        self._context: ssl.SSLContext | None = None
+        self._where = whereabouts
         self._was_reconciled = False
         self._tries = 0  # since the last session that was any good
         self._said = ""
@@ -46,13 +47,15 @@ class Connecting:
         life = self._life
         while not life.is_over:
             self._tries += 1
+            self._where.look()
             try:
                 await self._one_session()
             except OtherLineage as other:
                 await self._change_lineage(other.welcome)
                 continue
             except _FOR_GOOD as error:
-                life.end(error)
+                if not self._where.look():  # what was refused is what there is
+                    life.end(error)
             except TqError as error:
                 self._say(error)
             await trio.sleep(pause_s(self._tries, is_holding=bool(life.slots.held)))
@@ -66,7 +69,7 @@ class Connecting:
             why = await session.run(rest)
         if not life.is_over:
             log(
-                "disconnected", level="warning", url=life.settings.address, why=why, held=len(life.slots.held),
+                "disconnected", level="warning", url=self._where.server.address, why=why, held=len(life.slots.held),
                 output_dropped_bytes=life.hands.output.dropped_bytes,
             )  # fmt: skip
 
@@ -77,7 +80,7 @@ class Connecting:
         there for a while.
         """
         try:
-            return await dial(self._life.settings.address, await self._tls())
+            return await dial(self._where.server.address, await self._where.tls(self._life.settings.state))
         except Unauthorised as error:
             if self._was_reconciled:
                 raise Unreachable(error.message, hint=error.hint) from error
@@ -86,7 +89,7 @@ class Connecting:
     def _hello(self) -> m.Hello:
         life = self._life
         return m.Hello(
-            m.VERSIONS, __version__, life.settings.token, "worker", life.id, life.home.last.workers,
+            m.VERSIONS, __version__, self._where.server.token, "worker", life.id, life.home.last.workers,
             life.hands.lineage, life.epoch,
         )  # fmt: skip
 
@@ -100,7 +103,7 @@ class Connecting:
         with suppress(OSError):  # a full disk: the next worker then has no predecessor to name
             life.home.remember(Last(life.id, welcome.lineage, welcome.epoch))
         log(
-            "connected", url=life.settings.address, worker=life.name, session=welcome.session,
+            "connected", url=self._where.server.address, worker=life.name, session=welcome.session,
             lineage=f"{welcome.lineage:016x}", epoch=welcome.epoch, held=len(life.slots.held),
         )  # fmt: skip
 
@@ -108,7 +111,7 @@ class Connecting:
         """Stop everything that the other store gave, keep its results aside, and only then serve the new one."""
         life, hands, slots = self._life, self._life.hands, self._life.slots
         log(
-            "other_lineage", level="error", url=life.settings.address, known=f"{hands.lineage:016x}",
+            "other_lineage", level="error", url=self._where.server.address, known=f"{hands.lineage:016x}",
             found=f"{welcome.lineage:016x}", held=len(slots.held),
         )  # fmt: skip
         hands.carry_out(slots.abandon())
@@ -119,23 +122,9 @@ class Connecting:
         await hands.until(lambda: not slots.is_abandoned)
         hands.lineage, life.epoch = welcome.lineage, welcome.epoch
 
-    async def _tls(self) -> ssl.SSLContext:
-        """Return what verifies the server; at a first contact its CA is fetched and compared with the known hash."""
-        if self._context is None:
-            self._context = tls.client_context(self._life.settings.ca_pem or await self._pinned_ca())
-        return self._context
-
-    async def _pinned_ca(self) -> str:
-        settings = self._life.settings
-        pem = pinning.load(settings.state, settings.ca_sha256)
-        if not pem:
-            pem = await fetch_ca(settings.address, settings.ca_sha256)
-            pinning.keep(settings.state, settings.ca_sha256, pem)
-        return pem
-
     def _say(self, error: TqError) -> None:
         if str(error) != self._said or self._tries % _SAY_AGAIN == 0:
-            log("cannot_connect", level="warning", url=self._life.settings.address, error=error, tries=self._tries)
+            log("cannot_connect", level="warning", url=self._where.server.address, error=error, tries=self._tries)
         self._said = str(error)
 
 

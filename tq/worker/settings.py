@@ -1,10 +1,9 @@
-"""The settings of one worker: frozen, checked once, made by the command line.
+"""The settings of one worker: frozen, checked once, made by the command line; and the server, which may move.
 
 Nothing here is read from the environment. The token is a secret: it goes into Hello and nowhere else, and the repr
 does not show it.
 """
 
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -21,20 +20,31 @@ _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _LABEL = re.compile(r"[A-Za-z0-9._-]+(=[A-Za-z0-9._-]+)?")
 
 
-class Settings(NamedTuple):
-    """What `tq worker` was asked for.
+class Server(NamedTuple):
+    """Where the server is, what lets the worker in, and what proves that it is the server.
 
     Exactly one of `ca_pem` and `ca_sha256` is set: the server's CA, or the hash by which it is known at the first
-    contact. `state` is the state directory of the user. 0 slots, CPUs or bytes = as the machine has; `queues` empty =
-    all; `name` '' = the machine's name. `modules` are those whose functions it may call. After `tasks_max` attempts, or
-    `idle_s` without any, the worker leaves.
+    contact.
     """
 
     address: Address
     token: str
-    state: Path
     ca_pem: str = ""
     ca_sha256: str = ""
+
+    def __repr__(self) -> str:
+        return f"<Server {self.address}>"
+
+
+class Settings(NamedTuple):
+    """What `tq worker` was asked for.
+
+    `state` is the state directory of the user. 0 slots, CPUs or bytes = as the machine has; `queues` empty = all;
+    `name` '' = the machine's name. `modules` are those whose functions it may call. After `tasks_max` attempts, or
+    `idle_s` without any, the worker leaves.
+    """
+
+    state: Path
     slots: int = 0
     cpus: float = 0.0
     mem_bytes: int = 0
@@ -46,18 +56,19 @@ class Settings(NamedTuple):
     tasks_max: int | None = None
     idle_s: float | None = None
 
-    def __repr__(self) -> str:
-        return f"<Settings {self.address} slots={self.slots} state={os.fspath(self.state)}>"
-
 
 def check_settings(settings: Settings) -> None:
     """Raise BadRequest for an option that makes no sense, ConfigurationError for what is wrong with this machine."""
     check_options(settings)
     if not settings.state.is_absolute():
         raise ConfigurationError("the state directory must be an absolute path")
-    if bool(settings.ca_pem) == bool(settings.ca_sha256):
+
+
+def check_server(server: Server) -> None:
+    """Raise ConfigurationError for a server that cannot be asked."""
+    if bool(server.ca_pem) == bool(server.ca_sha256):
         raise ConfigurationError("the server's CA is not known", hint="set TQ_JOIN, or TQ_CA to the server's ca.pem")
-    if not settings.token:
+    if not server.token:
         raise ConfigurationError("no token was given", hint="set TQ_JOIN, TQ_TOKEN or TQ_TOKEN_FILE")
 
 

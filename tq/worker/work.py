@@ -24,22 +24,25 @@ from tq.worker.home import Home, settle
 from tq.worker.launcher_link import open_launcher
 from tq.worker.leave import run_deadline, run_limits, run_signals
 from tq.worker.life import Life
-from tq.worker.settings import Settings, check_settings
+from tq.worker.settings import Settings, check_server, check_settings
+from tq.worker.whereabouts import Find, Whereabouts
 
 _LAUNCHER_PAUSE_S: Final = 1.0
 
 
-def main(settings: Settings) -> int:
-    """Run a worker until it is told to leave; return its exit status.
+def main(settings: Settings, find: Find) -> int:
+    """Run a worker until it is told to leave; return its exit status. `find` is asked where the server is (connect.py).
 
     Raises TqError when it cannot work: ConfigurationError, VersionMismatch, Unauthorised (the token is refused).
     """
     check_settings(settings)
+    server = find()
+    check_server(server)
     with settle(settings.state) as home:
-        return trio.run(work, settings, home)
+        return trio.run(work, settings, home, Whereabouts(server, find))
 
 
-async def work(settings: Settings, home: Home) -> int:
+async def work(settings: Settings, home: Home, whereabouts: Whereabouts) -> int:
     """Run a worker that lives in `home`. See `main`."""
     containment.become_subreaper()
     for worker in home.last.workers:  # it and its launcher may have died at once, and left what they ran
@@ -51,7 +54,7 @@ async def work(settings: Settings, home: Home) -> int:
         with scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(run_launcher, life)
-                nursery.start_soon(Connecting(life).run)
+                nursery.start_soon(Connecting(life, whereabouts).run)
                 nursery.start_soon(run_disk, life.hands, life.spool)
                 nursery.start_soon(run_signals, life)
                 nursery.start_soon(run_deadline, life)
