@@ -4,7 +4,6 @@ import itertools
 import os
 import threading
 from collections.abc import Callable
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from tests.cli.fake import FakeServer
 from tests.cli.stored import body, entries
 from tests.support.house import House
 from tq import limits
+from tq.cli import request
+from tq.client.runs import begun
 from tq.core import tables
 from tq.core import vocabulary as v
 from tq.errors import NotDone, TqError
@@ -257,6 +258,24 @@ def test_other_lines_of_the_same_number_are_noticed_before_the_submit(
     assert not any(isinstance(asked, v.Submit) for asked in server.asked)
 
 
+def test_another_command_under_the_key_of_an_unfinished_upload_is_refused_before_it_seals_anything(
+    run: Run, house: House, server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tq.client.upload._STOPPING_S", 0.0)
+    _refused_after(house, server, 2, NotDone("stop here"))
+    (place / "lines").write_bytes(b"x\n" * 2_500)
+    options = ("submit", "--key", "k", "--each-line", "lines")
+    assert run(*options, "--", "echo", "{}").status == 75
+    server.says[v.AddEntries] = house.do  # type: ignore[assignment]
+    for other in (("--", "true", "{}"), ("--queue", "slow", "--", "echo", "{}"), ("--env", "A=1", "--", "echo", "{}")):
+        ran = run(*options, *other)
+        assert (ran.status, ran.out) == (1, "")
+        assert "or the same for another command" in ran.err
+        assert house.store.get(tables.JOB, (1, 0)) is None
+    assert run(*options, "--", "echo", "{}") == (0, "1\n", "")
+    assert entries(house) == [b"x"] * 2_500
+
+
 @pytest.mark.parametrize("count", [1, 999, 1_000, 1_001, 2_500])
 def test_an_unfinished_upload_of_more_lines_is_no_beginning_of_fewer(
     run: Run, house: House, server: FakeServer, place: Path, count: int, monkeypatch: pytest.MonkeyPatch
@@ -316,7 +335,8 @@ def test_an_upload_that_somebody_else_seals_meanwhile_makes_the_same_job(
 def _digests(lines: list[bytes]) -> list[bytes]:
     """Return the digest of the first n lines, for each n, as tq makes it."""
     made: list[bytes] = [b""]
-    hasher = blake2b(digest_size=16)
+    wish = request.Wish(["echo", "{}"], key="k", columns=1, is_dashed=True)
+    hasher = begun(request.build(wish, os.environ)[0])
     for line in lines:
         hasher.update(msgspec.msgpack.encode(line))
         made.append(hasher.digest())

@@ -13,6 +13,7 @@ from tq.errors import BadRequest, NotDone
 if TYPE_CHECKING:
     from tq.client.blocking import Client
     from tq.client.upload import Sent
+    from tq.core.vocabulary import Submit
 
 _SHOWN_EVERY_S: Final = 0.2
 
@@ -49,17 +50,21 @@ def count(supply: Supply, how: tuple[int, bool]) -> int:
     return _some(supply, sum(len(run) for run in supply.open(*how)))
 
 
-def upload(talk_to: context.Context, client: "Client", supply: Supply, key: str, how: tuple[int, bool]) -> "Sent":
-    """Send all entries, and return what the submit says of them. Ctrl-C, or a cut for too long, leaves no job."""
+def upload(
+    talk_to: context.Context, client: "Client", supply: Supply, request: "Submit", how: tuple[int, bool]
+) -> "Sent":
+    """Send all entries, and return what the request says of them. Ctrl-C, or a cut for too long, leaves no job."""
     from tq.client.upload import EntryUpload
 
     bar = _Bar(Line(is_quiet=talk_to.quiet))
     try:
-        sent = EntryUpload(client, key, supply.open(*how), bar.show).run()
+        sent = EntryUpload(client, request, supply.open(*how), bar.show).run()
     except (KeyboardInterrupt, NotDone) as stop:
         bar.clear()
         begin = "\n" if isinstance(stop, KeyboardInterrupt) else ""  # behind the ^C of the terminal
-        talk_to.talk(f"{begin}tq: nothing was submitted. To go on where it was: the same command with --key {key}")
+        talk_to.talk(
+            f"{begin}tq: nothing was submitted. To go on where it was: the same command with --key {request.key}"
+        )
         raise
     finally:
         bar.clear()

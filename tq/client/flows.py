@@ -4,7 +4,6 @@ The clients drive them, each in its own way (api.py with trio, plain.py without)
 """
 
 from collections.abc import Generator, Iterable, Iterator
-from hashlib import blake2b
 from itertools import islice
 from math import inf, isnan
 from typing import Any, TypeVar
@@ -14,9 +13,9 @@ import msgspec
 from tq import limits
 from tq.client.call import pack_entry
 from tq.client.results import TaskResult
-from tq.client.runs import cut, packed
+from tq.client.runs import begun, cut, other_upload, packed
 from tq.core import vocabulary as v
-from tq.errors import BadRequest, KeyConflict, ProtocolError, TimedOut
+from tq.errors import BadRequest, ProtocolError, TimedOut
 
 _T = TypeVar("_T")
 Flow = Generator[v.ClientCommand, v.Answer, _T]
@@ -33,7 +32,7 @@ def submitting(request: v.Submit, items: Iterable[Any] | None = None) -> Flow[v.
 
 
 def _uploading(request: v.Submit, items: Iterable[Any]) -> Flow[v.Submit]:
-    digest = blake2b(digest_size=16)
+    digest = begun(request)
     size, before, is_there = 0, b"", False
     for run in cut(_batches(items)):
         digest.update(packed(run))
@@ -42,7 +41,7 @@ def _uploading(request: v.Submit, items: Iterable[Any]) -> Flow[v.Submit]:
             there = _expect(v.Uploaded, (yield v.AddEntries(request.key, size, run, before, after)))
             is_there = bool(there.job)  # the key has made its job: the submit will tell whether it is this one
             if not is_there and (there.received < size + len(run) or _differs(there, size + len(run), after)):
-                raise KeyConflict(f"other entries have been uploaded under the key {request.key!r}", hint="use another")
+                raise other_upload(request.key)
         size, before = size + len(run), after
     if not size:
         raise BadRequest("there are no items", hint="an array has at least one task")

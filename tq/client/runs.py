@@ -1,10 +1,17 @@
 """Entries of an array as they go over the wire: in runs within the bounds, and as what a digest is made of. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from tq import limits
+from tq.core.digest import digest_of
+from tq.errors import KeyConflict
+
+if TYPE_CHECKING:
+    from tq.core.vocabulary import Submit
 
 Runs = Iterator[tuple[bytes, ...]]
 
@@ -46,6 +53,22 @@ def _first_run(entries: list[bytes], at: int) -> tuple[bytes, ...]:
         if size > limits.entries_bytes_max:
             return run[:count]
     return run
+
+
+def begun(request: "Submit") -> blake2b:
+    """Return the digest that entries are added to: it begins with their request, since its key binds both.
+
+    So entries that were begun under another command are noticed like other entries, before anything of them is sealed.
+    """
+    return blake2b(digest_of(request), digest_size=16)
+
+
+def other_upload(key: str) -> KeyConflict:
+    """Return what to raise where the digests differ."""
+    return KeyConflict(
+        f"other entries have been uploaded under the key {key!r}, or the same for another command",
+        hint="use another key, or repeat the request as it was",
+    )
 
 
 def packed(items: Sequence[bytes]) -> bytes:

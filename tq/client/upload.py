@@ -2,19 +2,18 @@
 
 Nothing of an upload runs before the submit that names it. The server says after each run how many entries it has and
 what their sender called them (a digest of all so far). So a client that was cut off, or that starts anew with the same
-key, skips what is there, and notices when other entries have come under its key.
+key, skips what is there, and notices when other entries, or those of another command, have come under its key.
 """
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tq import limits
-from tq.client.runs import packed
+from tq.client.runs import begun, other_upload, packed
 from tq.client.transport import ConnectionLost
 from tq.core import vocabulary as v
-from tq.errors import KeyConflict, NotDone, ProtocolError, TooLarge
+from tq.errors import NotDone, ProtocolError, TooLarge
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
@@ -46,7 +45,9 @@ class _Run(NamedTuple):
 
 
 class EntryUpload:
-    """One upload. `runs` yields runs within the bounds of limits.py, and an empty one when nothing came for a while.
+    """The upload of the entries of a request.
+
+    `runs` yields runs within the bounds of limits.py, and an empty one when nothing came for a while.
 
     `show` is told how many entries are on the server's disk.
     """
@@ -54,15 +55,15 @@ class EntryUpload:
     def __init__(
         self,
         client: "Client",
-        key: str,
+        request: v.Submit,
         runs: Iterator[tuple[bytes, ...]],
         show: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._client = client
-        self._key = key
+        self._key = request.key
         self._runs = runs
         self._show = show
-        self._hash: Any = blake2b(digest_size=16)
+        self._hash: Any = begun(request)
         self._digest = b""  # of all that was read
         self._size = 0  # of all that was read
         self._sent: deque[_Run] = deque()  # without an answer yet, in order
@@ -85,7 +86,7 @@ class EntryUpload:
             while self._next() is not None:
                 pass
         elif self._there.received > self._size:
-            raise self._conflict()
+            raise other_upload(self._key)
         return Sent(self._size, self._digest)
 
     def _go_on(self, question: v.AddEntries, alive: Callable[[], None]) -> None:
@@ -147,7 +148,7 @@ class EntryUpload:
         seen = run.hash.copy()
         seen.update(packed(run.items[:place]))
         if seen.digest() != self._there.digest:
-            raise self._conflict()
+            raise other_upload(self._key)
         if place == len(run.items):
             return None
         return _Run(self._there.received, run.items[place:], seen, seen.digest(), run.after)
@@ -159,18 +160,15 @@ class EntryUpload:
             self._is_void = True
             return
         if answer.received == run.first and (run.items or answer.digest != run.before):
-            raise self._conflict()
+            raise other_upload(self._key)
         if answer.received > self._there.received:
             self._there = answer
         if run.first < answer.received < run.end:
             raise ConnectionLost("somebody else uploads the same")  # what is on its way behind it has missed its place
         if answer.received == run.end and answer.digest != run.after:
-            raise self._conflict()
+            raise other_upload(self._key)
         self._sent.popleft()
         self._show(self._there.received)
-
-    def _conflict(self) -> KeyConflict:
-        return KeyConflict(f"other entries have been uploaded under the key {self._key!r}", hint="use another --key")
 
 
 def _uploaded(answer: v.Answer) -> v.Uploaded:
