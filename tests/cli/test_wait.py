@@ -49,6 +49,46 @@ def test_wait_prints_outcomes_for_scripts(run: Run, server: FakeServer) -> None:
     }
 
 
+def test_wait_says_what_keeps_a_task_from_starting_once(run: Run, server: FakeServer) -> None:
+    waits = v.Outcome("42", "queued", reason="no worker is connected")
+    server.says[v.Wait] = lambda _: [v.Waited(False, (waits,)), v.Waited(False, (waits,)), v.Waited(True, (DONE,))]
+    assert run("wait", "42") == (0, "", "tq: no worker is connected\n")
+    assert run("wait", "-q", "42") == (0, "", "")
+
+
+def test_of_several_it_says_which_one_waits_for_what(run: Run, server: FakeServer) -> None:
+    held = v.Outcome("43", "held", reason="it is held")
+    other = v.Outcome("44", "held", reason="it is held")
+    ends = tuple(v.Outcome(one, "succeeded", ended=1, succeeded=1) for one in ("42", "43", "44"))
+    server.says[v.Wait] = lambda _: [v.Waited(False, (RUNNING, held, other)), v.Waited(True, ends)]
+    assert run("wait", "42", "43", "44") == (0, "", "tq: 43: it is held\n")
+
+
+def test_who_waits_behind_a_submit_is_told_once(run: Run, server: FakeServer) -> None:
+    waits = v.Outcome("42", "queued", reason="queue slow is paused")
+    server.says[v.Submit] = lambda _: v.Submitted("42", warning="queue slow is paused")
+    server.says[v.Wait] = lambda _: [v.Waited(False, (waits,)), v.Waited(True, (DONE,))]
+    assert run("submit", "--wait", "--", "true") == (0, "42\n", "tq: queue slow is paused\n")
+
+
+@pytest.mark.parametrize("word", ["42", "43.7"])
+@pytest.mark.parametrize("options, said", [(("-f",), "tq: no worker is connected\n"), (("-f", "-q"), ""), ((), "")])
+def test_following_says_what_keeps_a_task_from_starting(
+    run: Run, server: FakeServer, word: str, options: tuple[str, ...], said: str
+) -> None:
+    server.says[v.Get] = lambda asked: v.Document(
+        {"id": asked.id, "state": "queued", "is_array": False, "reason": "no worker is connected", "is_stuck": True}
+    )
+    server.says[v.Logs] = lambda _: [v.Chunk(1, 0, b"out\n", 1), v.LogsEnd(1, (4, 0), "succeeded")]
+    assert run("logs", *options, word) == (0, "out\n", said)
+
+
+def test_following_does_not_say_that_a_task_waits_for_its_turn(run: Run, server: FakeServer) -> None:
+    server.says[v.Get] = lambda _: v.Document({"id": "42", "state": "queued", "reason": "its turn has not come yet"})
+    server.says[v.Logs] = lambda _: [v.LogsEnd(1, (0, 0), "succeeded")]
+    assert run("logs", "-f", "42") == (0, "", "")
+
+
 def test_news_of_some_is_added_to_what_is_known_of_the_others(run: Run, server: FakeServer) -> None:
     other = v.Outcome("43", "running", "started")
     ended = v.Outcome("43", "dead", "ended", 7, "exit", ended=1)

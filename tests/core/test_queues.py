@@ -6,7 +6,7 @@ from tests.support.house import House
 from tq.core.engine import Bounds
 from tq.core.job import Queue
 from tq.core.task import Phase, State
-from tq.core.vocabulary import Get, Handback, Held, Queues, SetQueue
+from tq.core.vocabulary import Get, Handback, Held, Queues, SetQueue, Wait
 from tq.errors import BadRequest
 
 
@@ -30,6 +30,25 @@ def test_a_paused_queue_starts_nothing_over_a_restart_and_blocks_no_other(house)
     assert len(house.starts()) == 1
     house.do(SetQueue("q", paused=False))
     assert len(house.starts()) == 3
+
+
+def test_what_keeps_it_from_starting_is_said_to_who_looks_and_to_who_waits(house):
+    def said(name):
+        (outcome,) = house.do(Wait((name,))).outcomes
+        document = house.do(Get(name)).value
+        assert (document["reason"] if document.get("is_stuck") else "") == outcome.reason
+        return outcome.reason
+
+    number = house.array(2, queue="q")
+    assert [said(f"{number}"), said(f"{number}.2")] == ["no worker is connected"] * 2
+    house.do(SetQueue("q", paused=True))
+    house.join(slots=1)
+    assert said(f"{number}") == "queue q is paused"
+    held = str(house.submit(hold=True))
+    assert said(held) == f"its job is held; tq release {held}"
+    house.do(SetQueue("q", paused=False))
+    assert len(house.starts()) == 1
+    assert said(f"{number}") == said(f"{number}.1") == said(f"{number}.2") == ""
 
 
 def test_a_pause_recalls_what_has_not_started(house):

@@ -48,7 +48,7 @@ def logs(
     manner = Manner(wanted, tail, attempt, is_following, prefix, raw)
     with context.client() as client:
         try:
-            names = _names(client, id, manner)
+            names = _names(context, client, id, manner)
             running = follow_all(client, names, manner) if is_following else _show_all(client, names, manner)
         except KeyboardInterrupt:
             what = "the task is" if "." in id else "its tasks are" if prefix else "the job is"
@@ -129,8 +129,9 @@ def _show_all(client: "Client", names: Named, manner: Manner) -> str:
     return running
 
 
-def _names(client: "Client", word: str, manner: Manner) -> Named:
-    from tq.cli import selectors
+def _names(context: Context, client: "Client", word: str, manner: Manner) -> Named:
+    """Return what is shown; of what is followed, say what keeps it from starting."""
+    from tq.cli import selectors, waiting
     from tq.core import vocabulary as v
 
     if manner.is_following:
@@ -140,10 +141,17 @@ def _names(client: "Client", word: str, manner: Manner) -> Named:
     else:
         ids = [selectors.single(client, word)]
     named = Named([], [])
+    reasons = waiting.Reasons(context.talk, are_several=len(ids) > 1)
     for one in ids:
-        answer = None if "." in one else client.ask(v.Get(one))
-        is_array = isinstance(answer, v.Document) and bool(answer.value.get("is_array"))
-        (named.arrays if is_array else named.tasks).append(one)
+        is_task = "." in one
+        if is_task and not manner.is_following:
+            named.tasks.append(one)
+            continue
+        answer = client.ask(v.Get(one))
+        found = answer.value if isinstance(answer, v.Document) else {}
+        (named.arrays if found.get("is_array") and not is_task else named.tasks).append(one)
+        if manner.is_following and found.get("is_stuck"):
+            reasons.say(one, found.get("reason", ""))
     return named
 
 

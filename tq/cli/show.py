@@ -23,7 +23,7 @@ _FIRST: Final = (
 _FIRST_MEMBERS: Final = 5
 _FAILED_PAGES: Final = 4  # of records that are looked through for the first that failed
 _UNSAID: Final = frozenset(
-    {"is_array", "history", "lease", "phase", "max_fails", "last_lines", "purged", "round"}
+    {"is_array", "is_stuck", "history", "lease", "phase", "max_fails", "last_lines", "purged", "round"}
 )  # for programs
 
 

@@ -186,15 +186,15 @@ def deliver(
     if source is not None:
         from tq.cli import request, supply
 
-        sent = supply.upload(context, client, source, command.key, request.entries_of(command))
+        sent = supply.upload(context, client, source, command, request.entries_of(command))
         command = replace(command, size=sent.size, entries_key=command.key, entries_digest=sent.digest)
     submitted = client.ask(command)
     if not isinstance(submitted, v.Submitted):
         raise ProtocolError(f"the server answered Submit with {type(submitted).__name__}")
     if submitted.warning:
-        from tq.cli import escape
+        from tq.cli import waiting
 
-        context.talk(f"tq: {escape.line(submitted.warning)}")
+        waiting.Reasons(context.talk).say(submitted.id, submitted.warning)
     return submitted
 
 

@@ -60,6 +60,7 @@ def wait(
                 for_running=until == "running",
                 timeout_s=timeout_s,
                 is_quiet=context.quiet,
+                talk=context.talk,
             )
         except waiting.WaitTimedOut as late:
             _print(context, late.outcomes, is_done=False)

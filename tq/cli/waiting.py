@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tq import limits
-from tq.cli import exits
+from tq.cli import escape, exits
 from tq.cli.line import Line
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError, TimedOut, Unreachable
@@ -28,6 +28,21 @@ class WaitTimedOut(Exception):
         self.outcomes = outcomes
 
 
+class Reasons:
+    """Says what keeps tasks from starting, each reason once; and of which task, where there are several."""
+
+    def __init__(self, talk: Callable[[str], None], *, are_several: bool = False) -> None:
+        self._talk = talk
+        self._are_several = are_several
+        self._said: set[str] = set()
+
+    def say(self, task: str, reason: str) -> None:
+        """Say it, if there is a reason and it was not said."""
+        if reason and reason not in self._said:
+            self._said.add(reason)
+            self._talk(f"tq: {escape.line(f'{task}: {reason}' if self._are_several else reason)}")
+
+
 def until(
     client: "Client",
     ids: Sequence[str],
@@ -36,14 +51,21 @@ def until(
     for_running: bool = False,
     timeout_s: float | None = None,
     is_quiet: bool = False,
+    talk: Callable[[str], None] = lambda _: None,
 ) -> v.Waited:
     """Wait until `is_enough` of an answer is true, and return that answer. Raises WaitTimedOut.
 
-    With a timeout of 0 s, too, how things stand is looked at once.
+    `talk` is told what keeps tasks from starting. With a timeout of 0 s, too, how things stand is looked at once.
     """
     command = v.Wait(tuple(ids), "running" if for_running else "done")
     bar = _Bar(Line(is_quiet=is_quiet))
     known: dict[str, v.Outcome] = {}
+
+    def say(text: str) -> None:
+        bar.clear()
+        talk(text)
+
+    reasons = Reasons(say, are_several=len(ids) > 1)
     last = v.Waited(False, ())
     begin_s = time.monotonic()
     end_s = None if timeout_s is None else begin_s + timeout_s
@@ -53,6 +75,8 @@ def until(
             if isinstance(answer, v.Waited):
                 # An answer has what is new, in pieces where it is much; the last ones, when all is done, have it all.
                 known.update((outcome.id, outcome) for outcome in answer.outcomes)
+                for outcome in answer.outcomes:
+                    reasons.say(outcome.id, outcome.reason)
                 last = v.Waited(answer.done, tuple(known[one] for one in ids if one in known))
                 bar.show(last.outcomes)
                 if not last.done and len(known) == len(ids):

@@ -76,7 +76,10 @@ class Results(Word, frozen=True, tag=True):
 
 
 class Outcome(Word, frozen=True, gc=False):
-    """How one job or task stands, as `wait` needs it. `code` and `cause` as in End; of an array only the counts."""
+    """How one job or task stands, as `wait` needs it. `code` and `cause` as in End; of an array only the counts.
+
+    `reason` says why it may not start anywhere just now, where something keeps it from that.
+    """
 
     id: str
     state: str  # of a job with several tasks: `ended`, or the most alive of its tasks' states
@@ -88,6 +91,7 @@ class Outcome(Word, frozen=True, gc=False):
     ended: int = 0
     attempt: int = 0
     usage: bytes = b""  # CBOR of a wire.body.Usage
+    reason: str = ""
 
 
 class Waited(Word, frozen=True, tag=True):

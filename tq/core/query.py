@@ -82,12 +82,16 @@ def get(view: View, live: Live, command: Get) -> Document:
     }
     reasons = Reasons(view, live)
     if value is None and job.is_array:
+        state = job_state(progress)
         reason = reasons.of_job(number, job, progress)
     else:
         member = 0 if value is None else ids.position(number, job, value)
         task = view.get(tables.TASK, (number, 0, member))
+        state = shown_state(progress, task)
         reason = reasons.of_task((number, 0, member), job, progress, task)
-        document |= {"state": shown_state(progress, task).word, **_task_part(task)}
+        document |= {"state": state.word, **_task_part(task)}
+    if reasons.stuck(number, job, progress, state):
+        document["is_stuck"] = True
     if not reason and 0 <= job.max_fails < progress.counts[State.DEAD]:
         reason = f"ended early: more than {job.max_fails} failed (max_fails)"
     return Document(document | _reason(reason))
@@ -201,23 +205,26 @@ def _result(view: View, name: str, state: State, key: tuple[int, int, int], task
     return Result(name, state.word, task.attempt, task.code, task.cause.word, value, task.result)
 
 
-def wait(view: View, _live: Live, command: Wait) -> Waited:
+def wait(view: View, live: Live, command: Wait) -> Waited:
     """Answer how these stand, and whether all of them are where the asker waits for."""
     if command.until not in ("done", "running"):
         raise BadRequest(f"{command.until!r} is nothing to wait for", hint="done or running")
     if not 1 <= len(command.ids) <= wait_ids_max:
         raise TooLarge(f"wait takes 1 to {wait_ids_max} ids (wait_ids_max)")
-    outcomes = tuple(_outcome(view, text) for text in command.ids)
+    reasons = Reasons(view, live)
+    outcomes = tuple(_outcome(view, reasons, text) for text in command.ids)
     return Waited(all(_is_there(outcome, command.until) for outcome in outcomes), outcomes)
 
 
-def _outcome(view: View, text: str) -> Outcome:
+def _outcome(view: View, reasons: Reasons, text: str) -> Outcome:
     number, value = ids.parse(text)
     job, progress = _job(view, number)
     succeeded = progress.counts[State.SUCCEEDED]
     ended = sum(progress.counts[State.SUCCEEDED :])
     if value is None and job.is_array:
-        return Outcome(text, job_state(progress).word, size=job.size, succeeded=succeeded, ended=ended)
+        state = job_state(progress)
+        reason = reasons.stuck(number, job, progress, state)
+        return Outcome(text, state.word, size=job.size, succeeded=succeeded, ended=ended, reason=reason)
     member = 0 if value is None else ids.position(number, job, value)
     task = view.get(tables.TASK, (number, 0, member))
     state = shown_state(progress, task)
@@ -231,6 +238,7 @@ def _outcome(view: View, text: str) -> Outcome:
         ended=int(state.is_terminal),
         attempt=task.attempt if task else 0,
         usage=task.result if task else b"",
+        reason=reasons.stuck(number, job, progress, state),
     )
 
 

@@ -60,6 +60,10 @@ class Reasons:
             return f"{counts[State.RETRYING]} failed, and wait for their next attempts"
         return ""
 
+    def stuck(self, number: int, job: Job, progress: Progress, state: State) -> str:
+        """Return why what is shown in this state may not start anywhere just now, or '' if it may, or has."""
+        return self._shut(number, job, progress) if state in (State.QUEUED, State.HELD) else ""
+
     def _shut(self, number: int, job: Job, progress: Progress) -> str:
         """Return why nothing that is queued of a job may start anywhere just now, or '' if it may."""
         if progress.cancelling:
