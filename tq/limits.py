@@ -61,9 +61,11 @@ result_inline_bytes_max: Final = 1_024
 result_bytes_max: Final = 128 * KIB
 results_bytes_max: Final = 192 * KIB  # of a page of them
 
-# Function tasks. A process that calls functions is replaced after so many calls, when it has grown by more than that
-# beside twice its first size, or when it was idle for so long.
+# Function tasks. A time limit begins when the module is there: its import has so long, or the limit if that is longer.
+# A process that calls functions is replaced after so many calls, when it has grown by more than that beside twice its
+# first size, or when it was idle for so long.
 function_chars_max: Final = 255
+function_import_s_max: Final = 600.0
 function_calls_max: Final = 50_000
 function_growth_bytes_max: Final = 256 * MIB
 function_idle_s_max: Final = 300.0

@@ -52,6 +52,12 @@ def test_a_time_limit_ends_a_call_and_spares_the_start_of_its_process(link):
     assert slow.cause == Cause.TIME_LIMIT
 
 
+def test_a_time_limit_spares_the_import_of_a_module(link):
+    end = link.run(call("heavy:f", time_limit_ms=300), 1)
+
+    assert (end.cause, plain.loads(end.value)) == (Cause.EXIT, "heavy")
+
+
 @pytest.mark.parametrize("name", ["work:abandon", "work:daemon"])
 def test_what_a_call_leaves_behind_is_dead_when_its_end_is_told(link, name):
     mark = marker()

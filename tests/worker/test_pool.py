@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -86,7 +87,7 @@ def test_it_is_ended_when_it_was_idle_for_long():
 class Taking:
     """A pool with one process, played by the test, that was given calls of one lane; and what has become of them."""
 
-    def __init__(self, poll: select.epoll, count: int) -> None:
+    def __init__(self, poll: select.epoll, count: int, **fields: Any) -> None:
         self.lanes = Lanes()
         self.ended: list[Attempt] = []
         capture = Capture(poll, Reports(-1))
@@ -98,7 +99,7 @@ class Taking:
         self.writing = [os.pipe2(os.O_NONBLOCK) for _ in range(2)]
         self.caller.pipes = [reading for reading, _ in self.writing]
         self.caller.is_ready = True
-        program = Program(Body((), b"/", function="work:f", arguments=packed([[], {}])), {})
+        program = Program(Body((), b"/", function="work:f", arguments=packed([[], {}]), **fields), {})
         order = Order(frames.Spawn(1, 1, True, "q", "", b"", 0, "w", ()), program, None)
         self.attempts = [Attempt(ref(1, member), member, order) for member in range(count)]
         self.lanes.add(1, 1, self.attempts)
@@ -138,3 +139,31 @@ def test_a_process_that_holds_for_its_output_is_not_let_go_on_before_it_knows_wh
         assert taking.caller.attempt is taking.attempts[1]
         assert taking.lanes.queued == 1
         assert taking.heard() == [calls.Hold(), calls.Keep(2)]
+
+
+def test_an_import_has_a_time_of_its_own_and_a_call_its_limit_from_then_on():
+    with select.epoll() as poll, closing(Taking(poll, 2, time_limit_ms=5_000)) as taking:
+        first, second = taking.attempts
+        taking.lives.tick(limits.function_import_s_max - 1)
+        assert first.cause == Cause.NONE
+
+        taking.process.sendall(calls.encode(calls.Found(1)))
+        taking.pool._hear(taking.caller, 599.0)
+        taking.lives.tick(limits.function_import_s_max)  # that timer was of the import
+        assert first.cause == Cause.NONE
+
+        answer = calls.Returned(1, 5, Cause.EXIT, 0, plain.NONE, "", 0, 0, 0, has_output=False, is_spent=False)
+        taking.process.sendall(calls.encode(answer))
+        taking.pool._hear(taking.caller, 600.0)
+        taking.lives.tick(604.0)
+        assert second.cause == Cause.NONE  # what is imported is not imported again
+        taking.lives.tick(606.0)
+        assert (second.cause, second.error) == (Cause.TIME_LIMIT, "")
+
+
+def test_an_import_that_does_not_end_is_ended():
+    with select.epoll() as poll, closing(Taking(poll, 1, time_limit_ms=5_000)) as taking:
+        taking.lives.tick(limits.function_import_s_max + 1)
+
+        assert taking.attempts[0].cause == Cause.TIME_LIMIT
+        assert "import of its module" in taking.attempts[0].error

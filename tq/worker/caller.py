@@ -23,6 +23,7 @@ class Caller:
     `queue` has the calls that it was given and has not answered, with their numbers: the first one runs. `count` is the
     number of the last call, `answer` that to a call that was asked to stop meanwhile. `is_alone`: the last that it was
     told is one call, with none before or behind; `is_untaken`: it ended without having read that to its end.
+    `found` are the functions that it has called, whose modules are there.
     `pipes` are the reading ends of its stdout and stderr, -1 once closed: an attempt has them as its own meanwhile.
     `channel` is the launcher's end, and becomes the caller's to close; `callers` are all that there are, by channel.
     """
@@ -37,6 +38,7 @@ class Caller:
         self.is_held = False
         self.is_alone = False
         self.is_untaken = False
+        self.found: Final[set[str]] = set()
         self.idle_at = 0.0
         self.answer: calls.Returned | None = None
         self._poll: Final = poll
@@ -51,6 +53,12 @@ class Caller:
     def attempt(self) -> Attempt | None:
         """The one that runs, None while it is idle."""
         return self.queue[0][1] if self.queue else None
+
+    @property
+    def is_importing(self) -> bool:
+        """Whether it has not said yet that the function of its attempt is there."""
+        attempt = self.attempt
+        return attempt is not None and attempt.order.program.function not in self.found
 
     @property
     def is_open(self) -> bool:

@@ -1,7 +1,7 @@
 """The talk of a launcher with a process that calls functions: one answer to each call, before the next one begins.
 
     launcher --- Setup, Call, Hold, Keep ---> caller (functions.py)
-             <-- Ready, Returned ---
+             <-- Ready, Found, Returned ---
 
 Several short calls may lie in the channel, so that neither side waits for the other. The process looks for a word
 before it begins each of them: so after a `Hold` has been sent, and what has come been read, the first call without an
@@ -60,6 +60,12 @@ class Ready(_Message, frozen=True, tag=True):
     """The process has started and waits for its first call."""
 
 
+class Found(_Message, frozen=True, tag=True):
+    """The function of a call was there to be called for the first time in this process: only now it begins."""
+
+    number: int
+
+
 class Returned(_Message, frozen=True, tag=True):
     """How a call ended, as an attempt's report says it (vocabulary.End, wire.body.Usage).
 
@@ -80,7 +86,7 @@ class Returned(_Message, frozen=True, tag=True):
 
 
 Down = Setup | Call | Hold | Keep
-Up = Ready | Returned
+Up = Ready | Found | Returned
 
 _down: Final = msgspec.msgpack.Decoder(Down)
 _up: Final = msgspec.msgpack.Decoder(Up)

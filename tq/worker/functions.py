@@ -28,7 +28,7 @@ from tq import limits
 from tq.core.task import Cause
 from tq.wire import plain
 from tq.worker import containment
-from tq.worker.calls import Call, Hold, Keep, Ready, Returned, Setup, encode, words
+from tq.worker.calls import Call, Found, Hold, Keep, Ready, Returned, Setup, encode, words
 
 _READ_BYTES: Final = 32 * 1024  # beyond 128 KiB each read maps and unmaps memory: half of the time of a short call
 _FD_MIN: Final = 100  # where no program looks for descriptors of its own
@@ -107,7 +107,7 @@ class Caller:
         fcntl.ioctl(self._channel, termios.FIONREAD, self._unread)
         return any(self._unread)
 
-    def _send(self, message: Ready | Returned) -> None:
+    def _send(self, message: Ready | Found | Returned) -> None:
         frame = encode(message)
         while (written := os.write(self._channel, frame)) < len(frame):
             frame = frame[written:]
@@ -141,7 +141,7 @@ class Caller:
 
     def _outcome(self, call: Call) -> _Outcome:
         try:
-            function, is_async = self._find(call.function)
+            function, is_async = self._find(call)
             positional, named = plain.loads(call.arguments)
             positional += _last(call)
             if is_async:
@@ -162,11 +162,12 @@ class Caller:
             why = _start_of(_text_of(error), limits.exception_message_bytes_max)
             return _Outcome(Cause.BAD_RESULT, FAILED, error=f"cannot send what {call.function} returned: {why}")
 
-    def _find(self, name: str) -> tuple[Callable[..., Any], bool]:
-        known = self._found.get(name)
+    def _find(self, call: Call) -> tuple[Callable[..., Any], bool]:
+        known = self._found.get(call.function)
         if known is None:
-            function = find(name)
-            known = self._found[name] = function, inspect.iscoroutinefunction(function)
+            function = find(call.function)
+            known = self._found[call.function] = function, inspect.iscoroutinefunction(function)
+            self._send(Found(call.number))
         return known
 
     # ------------------------------------------------------------ between calls

@@ -47,6 +47,7 @@ class _Timer(IntEnum):
     KILL = 1
     CUT = 2  # the pipes
     STUCK = 3
+    IMPORT = 4  # time for the module of a function to be there
 
 
 class Lives:
@@ -82,16 +83,22 @@ class Lives:
         attempt.phase = Phase.RUNNING
         self._capture.add(attempt)
         if attempt.caller is None or attempt.caller.is_ready:
-            self._limit(attempt)
+            self.limit(attempt, attempt.begin)
 
     def begin(self, attempt: Attempt, now: float) -> None:
         """What calls the function of `attempt` has started: only now it begins."""
         attempt.begin = now
-        self._limit(attempt)
+        self.limit(attempt, now)
 
-    def _limit(self, attempt: Attempt) -> None:
-        if limit_s := attempt.order.program.time_limit_s:
-            self._set_timer(attempt.begin + limit_s, _Timer.TIME_LIMIT, attempt)
+    def limit(self, attempt: Attempt, now: float) -> None:
+        """Its time begins; that of the import before it, as long as the function is not there."""
+        limit_s = attempt.order.program.time_limit_s
+        if not limit_s:
+            return
+        if attempt.caller is not None and attempt.caller.is_importing:
+            self._set_timer(now + max(limit_s, limits.function_import_s_max), _Timer.IMPORT, attempt)
+        else:
+            self._set_timer(now + limit_s, _Timer.TIME_LIMIT, attempt)
 
     def stop(self, attempt: Attempt, cause: int, grace_s: float | None, now: float, number: int = 0) -> None:
         """Begin to end a started attempt. `grace_s` None, and the signal `number` 0, mean as its body says."""
@@ -279,7 +286,10 @@ class Lives:
             elif attempt.phase is Phase.RUNNING:
                 if what is _Timer.KILL:
                     self.kill(attempt, now)
-                else:
+                elif what is _Timer.TIME_LIMIT:
+                    self.stop(attempt, Cause.TIME_LIMIT, None, now)
+                elif not attempt.cause and attempt.caller is not None and attempt.caller.is_importing:
+                    attempt.error = "the import of its module took too long (function_import_s_max)"
                     self.stop(attempt, Cause.TIME_LIMIT, None, now)
         if self._sweeping and self._swept_at + _sweep_again_s <= now:
             self._sweep(now)

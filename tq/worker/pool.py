@@ -185,6 +185,10 @@ class Pool:
             if isinstance(answer, calls.Ready):
                 if attempt is not None:
                     self._lives.begin(attempt, now)
+            elif isinstance(answer, calls.Found):
+                if attempt is not None:
+                    caller.found.add(attempt.order.program.function)
+                    self._lives.limit(attempt, now)
             elif attempt is None or answer.number != caller.queue[0][0]:
                 self._hung_up(caller, now)  # nobody asked
             else:
