@@ -148,6 +148,15 @@ def twice():
     return os.getpid()
 
 
+def close_all():
+    os.closerange(3, 256)
+    time.sleep(600)
+
+
+def become(marker):
+    os.execvp("sleep", ["sleep", marker])
+
+
 def close_streams():
     sys.stdout.close()
     os.close(2)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.launcher import Link, body, call, marker, processes, ref, value_of, wait_count, wait_gone
+from tests.support.launcher import Link, body, call, marker, processes, ref, usage, value_of, wait_count, wait_gone
 from tests.worker.conftest import offer
 from tq.core.task import Cause
 from tq.wire import plain
@@ -56,6 +56,29 @@ def test_a_time_limit_spares_the_import_of_a_module(link):
     end = link.run(call("heavy:f", time_limit_ms=300), 1)
 
     assert (end.cause, plain.loads(end.value)) == (Cause.EXIT, "heavy")
+
+
+@pytest.mark.parametrize("asked", [call("work:close_all"), call("work:become", marker())])
+def test_a_call_that_leaves_its_channel_is_told_so(link, asked):
+    end = link.run(asked, 1)
+
+    assert (end.cause, end.code) == (Cause.BAD_RESULT, -signal.SIGKILL)
+    assert "closed the channel" in usage(end).error
+    assert value_of(link, call("work:echo")) == [[], {}]
+
+
+def test_a_call_that_is_killed_from_outside_is_not_told_so(link):
+    one = link.begin(call("work:sleep", mark := marker()))
+    wait_count(mark, 1)
+    for pid in link.children():
+        os.kill(pid, signal.SIGKILL)
+    link.until(lambda: one in link.ends)
+
+    assert (link.ends[one].cause, link.ends[one].code, usage(link.ends[one]).error) == (
+        Cause.SIGNAL,
+        -signal.SIGKILL,
+        "",
+    )
 
 
 @pytest.mark.parametrize("name", ["work:abandon", "work:daemon"])

@@ -87,7 +87,7 @@ def test_it_is_ended_when_it_was_idle_for_long():
 class Taking:
     """A pool with one process, played by the test, that was given calls of one lane; and what has become of them."""
 
-    def __init__(self, poll: select.epoll, count: int, **fields: Any) -> None:
+    def __init__(self, poll: select.epoll, count: int, *, is_dead: bool = False, **fields: Any) -> None:
         self.lanes = Lanes()
         self.ended: list[Attempt] = []
         capture = Capture(poll, Reports(-1))
@@ -104,10 +104,13 @@ class Taking:
         self.attempts = [Attempt(ref(1, member), member, order) for member in range(count)]
         self.lanes.add(1, 1, self.attempts)
         first = self.lanes.take()
+        if is_dead:
+            self.process.close()
         self.pool._lend(self.caller, first)
         self.pool._give(self.caller, [first, *self.lanes.take_behind(first, count - 1)])
         self.lives.add(first)
-        self.heard()
+        if not is_dead:
+            self.heard()
 
     def close(self) -> None:
         self.caller.close()
@@ -167,3 +170,17 @@ def test_an_import_that_does_not_end_is_ended():
 
         assert taking.attempts[0].cause == Cause.TIME_LIMIT
         assert "import of its module" in taking.attempts[0].error
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_calls_given_to_a_process_that_is_gone_have_not_begun(count):
+    with select.epoll() as poll, closing(Taking(poll, count, is_dead=True)) as taking:
+        assert taking.caller.is_untaken
+
+
+def test_one_given_behind_a_call_that_runs_says_nothing_of_that():
+    with select.epoll() as poll, closing(Taking(poll, 1)) as taking:
+        taking.process.close()
+        taking.pool._give(taking.caller, taking.attempts)
+
+        assert not taking.caller.is_untaken

@@ -21,6 +21,7 @@ LEVEL: Final = "group"
 
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_PF_EXITING: Final = 4
 _SFD_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
 _SIGSET_BYTES: Final = 128
 _PAGE: Final = 4096
@@ -122,6 +123,16 @@ def signal_group(leader: int, number: int) -> None:
     """Signal the group of an unreaped session leader that is our child."""
     with suppress(ProcessLookupError, PermissionError):  # all of it may be dead, or have become another user's
         os.killpg(leader, number)
+
+
+def is_ending(pid: int) -> bool:
+    """Whether a process has begun to end: it closes its descriptors a moment before it can be reaped."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b") ")[2].split()
+    except OSError:
+        return True
+    return fields[0] in b"ZX" or bool(int(fields[6]) & _PF_EXITING)
 
 
 def kill_child(pid: int, spare: Collection[int] = ()) -> None:

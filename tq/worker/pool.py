@@ -23,8 +23,9 @@ from typing import Final
 
 from tq import limits
 from tq.core.placement import allows
+from tq.core.task import Cause
 from tq.wire.body import Body
-from tq.worker import calls, functions
+from tq.worker import calls, containment, functions
 from tq.worker.attempt import Attempt
 from tq.worker.caller import Caller
 from tq.worker.capture import Capture, moment_s
@@ -119,6 +120,7 @@ class Pool:
     def _give(self, caller: Caller, attempts: Sequence[Attempt]) -> None:
         """Send calls; if it is gone already, its end will tell."""
         frames = []
+        was_idle = not caller.queue
         for attempt in attempts:
             caller.count += 1
             caller.queue.append((caller.count, attempt))
@@ -126,7 +128,8 @@ class Pool:
         caller.is_alone = len(caller.queue) == 1
         if not caller.is_alone:
             self._chained.add(caller)
-        caller.send(b"".join(frames))
+        if not caller.send(b"".join(frames)) and was_idle:
+            caller.is_untaken = True
 
     def _spawn(self, worker: bytes) -> Caller:
         argv = [os.fsencode(word) for word in functions.command(_places())]
@@ -200,6 +203,9 @@ class Pool:
         if caller.attempt is None:
             self._end(caller)
         elif not caller.is_gone:
+            if not (caller.attempt.cause or containment.is_ending(caller.pid)):
+                caller.attempt.cause = Cause.BAD_RESULT
+                caller.attempt.error = "it closed the channel over which tq calls it, or became another program: killed"
             self._lives.kill(caller.attempt, now)
 
     def _returned(self, caller: Caller, attempt: Attempt, answer: calls.Returned, now: float) -> None:
