@@ -58,9 +58,9 @@ def test_a_time_limit_spares_the_import_of_a_module(link):
     assert (end.cause, plain.loads(end.value)) == (Cause.EXIT, "heavy")
 
 
-@pytest.mark.parametrize("asked", [call("work:close_all"), call("work:become", marker())])
-def test_a_call_that_leaves_its_channel_is_told_so(link, asked):
-    end = link.run(asked, 1)
+@pytest.mark.parametrize("name", ["work:close_all", "work:become"])
+def test_a_call_that_leaves_its_channel_is_told_so(link, name):
+    end = link.run(call(name, marker()), 1)
 
     assert (end.cause, end.code) == (Cause.BAD_RESULT, -signal.SIGKILL)
     assert "closed the channel" in usage(end).error
