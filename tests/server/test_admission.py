@@ -6,9 +6,9 @@ import pytest
 
 from tests.server.rig import submit
 from tq import limits
-from tq.core.vocabulary import CreateToken, Demand, Upload, Wait
-from tq.errors import BadRequest, Refused, TooLarge
-from tq.server.admission import check
+from tq.core.vocabulary import Capacity, CreateToken, Demand, Upload, Wait
+from tq.errors import BadRequest, ProtocolError, Refused, TooLarge
+from tq.server.admission import check, check_capacity
 from tq.wire import plain
 from tq.wire.body import Body
 from tq.wire.codec import dumps
@@ -97,3 +97,25 @@ def test_what_is_in_order_passes(command: Any) -> None:
 def test_what_is_not_is_refused_with_the_name_of_the_bound(command: Any, error: type[Refused], text: str) -> None:
     with pytest.raises(error, match=text):
         check(command)
+
+
+@pytest.mark.parametrize(
+    "fields, text",
+    [
+        ({"host": "h" * 150_000}, "host of 150000 bytes exceeds offer_word_bytes_max"),
+        ({"host": "ä" * 128}, "host of 256 bytes exceeds offer_word_bytes_max"),
+        ({"software": "s" * 256}, "software of 256"),
+        ({"level": "l" * 256}, "level of 256"),
+        ({"queues": ("q", "q" * 256)}, "queue of 256"),
+        ({"labels": ("k=" + "v" * 254,)}, "label of 256"),
+        ({"modules": ("m" * 256,)}, "module of 256"),
+        ({"modules": ("m",) * (limits.modules_max + 1)}, "modules_max"),
+        ({"queues": ("q",) * 200, "labels": ("l",) * 57}, "257 queues and labels exceed offer_words_max"),
+        ({"slots": limits.slots_max + 1}, "slots_max"),
+    ],
+)
+def test_an_offer_beyond_its_bounds_is_refused_with_the_name_of_the_bound(fields: dict[str, Any], text: str) -> None:
+    with pytest.raises(ProtocolError, match=text):
+        check_capacity(Capacity(**{"slots": 1} | fields))
+    word = "w" * limits.offer_word_bytes_max
+    check_capacity(Capacity(1, host=word, queues=(word,) * 200, labels=(word,) * 56, modules=(word,)))

@@ -293,6 +293,18 @@ async def test_a_worker_that_cannot_kill_what_it_runs_is_shown_as_degraded() -> 
         assert (shown["state"], shown["stuck"]) == ("up", 0)
 
 
+async def test_a_worker_that_says_too_much_of_itself_is_refused_and_spoils_nobodys_list() -> None:
+    async with open_hall() as hall:
+        client, _ = await hall.client("read"), await hall.worker()
+        for number in (78, 79):
+            wordy = await hall.bare_worker(number)
+            wordy.send(m.Reconcile(Capacity(slots=2, host="h" * 150_000), ()))
+            refused = await wordy.receive(m.Refused)
+            assert (refused.code, "offer_word_bytes_max" in refused.message) == ("protocol_error", True)
+
+        assert [item["id"] for item in (await client.ask(Workers())).items] == [f"w{77:016x}"]
+
+
 async def test_an_input_is_given_to_the_worker_that_needs_it_and_to_no_other() -> None:
     async with open_hall() as hall:
         client = await hall.client("submit")

@@ -5,7 +5,7 @@ are checked here, once, at the door: raises BadRequest or TooLarge, and names th
 numbers are checked: one that no table could hold, or an offer without measure, is no word of the protocol. Pure.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -125,13 +125,35 @@ def check_ends(ends: Iterable[End]) -> None:
 
 
 def check_capacity(offer: Capacity) -> None:
-    """Raise ProtocolError if a worker offers more than one may have: what is leased to it stands in memory."""
+    """Raise ProtocolError if a worker offers more than one may have: what is leased to it stands in memory.
+
+    Nor may it say so much that nobody could list it beside the others: a page has room for whatever passes here.
+    """
     if not 0 <= offer.slots <= limits.slots_max:
         raise ProtocolError(f"{offer.slots} slots are out of range (slots_max, {limits.slots_max})")
     if len(offer.modules) > limits.modules_max:
         raise ProtocolError(f"{len(offer.modules)} modules exceed modules_max ({limits.modules_max})")
+    words = len(offer.queues) + len(offer.labels)
+    if words > limits.offer_words_max:
+        raise ProtocolError(f"{words} queues and labels exceed offer_words_max ({limits.offer_words_max})")
+    for what, texts in _texts(offer):
+        size = max((len(text.encode()) for text in texts), default=0)
+        if size > limits.offer_word_bytes_max:
+            raise ProtocolError(f"a worker's {what} of {size} bytes exceeds offer_word_bytes_max")
     if min(offer.cpus_milli, offer.mem_bytes) < 0:
         raise ProtocolError("a worker cannot offer less than nothing")
+
+
+def _texts(offer: Capacity) -> tuple[tuple[str, Sequence[str]], ...]:
+    """Return the texts of an offer, each with its name."""
+    return (
+        ("host", (offer.host,)),
+        ("software", (offer.software,)),
+        ("level", (offer.level,)),
+        ("queue", offer.queues),
+        ("label", offer.labels),
+        ("module", offer.modules),
+    )
 
 
 def _bound(value: int, bound: int, name: str, what: str) -> None:

@@ -14,7 +14,6 @@ from tq.net.address import Address
 from tq.worker.modules import check_modules
 
 DRAIN_S_MAX: float = 7 * 24 * 3_600.0
-WORDS_MAX: int = 256
 TASKS_MAX: int = 2**53
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _LABEL = re.compile(r"[A-Za-z0-9._-]+(=[A-Za-z0-9._-]+)?")
@@ -84,8 +83,11 @@ def check_options(settings: Settings) -> None:
         raise BadRequest(f"a worker for {settings.tasks_max} tasks is none", hint="--max-tasks 1 is the least")
     if settings.idle_s is not None and not settings.idle_s > 0:
         raise BadRequest("an idle time must be longer than nothing", hint="try --idle-timeout 5m")
-    if len(settings.queues) + len(settings.labels) > WORDS_MAX:
-        raise BadRequest(f"more than {WORDS_MAX} queues and labels", hint="leave --queue out to serve all")
+    if len(settings.queues) + len(settings.labels) > limits.offer_words_max:
+        raise BadRequest(
+            f"more than {limits.offer_words_max} queues and labels (offer_words_max)",
+            hint="leave --queue out to serve all",
+        )
     check_modules(settings.modules)
     _check_words("name", (settings.name,) if settings.name else (), _NAME, "letters, digits and . _ - only")
     _check_words("queue", settings.queues, _NAME, "letters, digits and . _ - only")
