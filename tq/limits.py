@@ -52,6 +52,7 @@ turn_changes_max: Final = 4_000
 turn_bulk_bytes_max: Final = 128 * KIB  # of uploads: others wait for this turn's flush
 page_items_max: Final = 1_000
 page_keys_max: Final = 1_000
+page_bytes_max: Final = 192 * KIB  # of a page of results, or of workers: what differs in size
 wait_ids_max: Final = 10_000
 waits_max: Final = 256  # on one connection
 streams_max: Final = 16  # of a client's connection; each may hold what the store has of one attempt: 2 MiB
@@ -59,7 +60,6 @@ lanes_max: Final = 10_000
 history_max: Final = 10
 result_inline_bytes_max: Final = 1_024
 result_bytes_max: Final = 128 * KIB
-results_bytes_max: Final = 192 * KIB  # of a page of them
 
 # Function tasks. A time limit begins when the module is there: its import has so long, or the limit if that is longer.
 # A process that calls functions is replaced after so many calls, when it has grown by more than that beside twice its

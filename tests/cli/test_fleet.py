@@ -30,6 +30,33 @@ def test_workers(run: Run, server: FakeServer) -> None:
     assert json.loads(run("workers", "-o", "json").out)["items"][0]["id"] == "w00ff"
 
 
+def paged(server: FakeServer, workers: list[dict[str, Any]], size: int = 100) -> None:
+    """Let the server answer with these workers, so many on a page, whatever is asked for."""
+
+    def says(command: v.Workers) -> v.Page:
+        first = int(command.page or 0)
+        rest = str(first + size) if first + size < len(workers) else ""
+        return v.Page(tuple(workers[first : first + size]), rest)
+
+    server.says[v.Workers] = says
+
+
+def test_all_workers_are_shown_however_many_pages_they_fill(run: Run, server: FakeServer) -> None:
+    paged(server, [WORKER | {"id": f"w{number}"} for number in range(2_000)])
+    assert run("workers", "-o", "id").out.split() == [f"w{number}" for number in range(2_000)]
+    rows = run("workers").out.splitlines()
+    assert (len(rows), rows[0].split()[0], rows[-1].split()[0]) == (2_001, "ID", "w1999")
+    shown = json.loads(run("workers", "-o", "json").out)
+    assert (len(shown["items"]), shown["next"]) == (2_000, None)
+
+
+def test_drain_waits_for_a_worker_on_the_last_page(run: Run, server: FakeServer) -> None:
+    server.says[v.Drain] = lambda _: v.Done("w00ff")
+    paged(server, [WORKER | {"id": f"w{number}"} for number in range(300)] + [WORKER])
+    ran = run("drain", "w00", "--wait")
+    assert (ran.status, "somebody has let it go on" in ran.err) == (1, True)  # it was seen: gone it would be empty
+
+
 @pytest.mark.parametrize(
     "fields, word",
     [
@@ -106,6 +133,12 @@ def test_a_worker_that_nobody_knows_is_an_error_with_a_hint(run: Run, server: Fa
         (["--label", "two words"], "no label"),
         (["--label", "zone="], "no label"),
         (["--queue", "a b"], "no queue"),
+        (["--queue", "q" * 129], "no queue"),
+        (["--label", "l" * 129], "no label"),
+        (["--name", "n" * 129], "no name"),
+        (["--queue", "q"] * 200 + ["--label", "l"] * 57, "offer_words_max"),
+        (["--allow", "m" * 256], "no name of a module"),
+        (["--allow", "ä" * 128], "offer_word_bytes_max"),
         (["--name", "\x1b[2J"], "no name"),
         (["--max-tasks", "0"], "tasks is none"),
         (["--idle-timeout", "0"], "longer than nothing"),

@@ -196,6 +196,14 @@ class TestDoctor:
         assert (found[check]["status"], code) == (status, int(status == "fail"))
         assert found[check]["hint"]
 
+    def test_workers_on_every_page_are_looked_at(self, run: Run, story: dict[str, Any], server: FakeServer) -> None:
+        last = story["workers"][0] | {"id": "w2", "state": "degraded", "host": "rack", "software": "0.0.1"}
+        server.says[v.Workers] = lambda asked: v.Page((last,)) if asked.page else v.Page((*story["workers"],), "next")
+        found = self.found(run)[1]
+        assert found["workers"]["text"] == "2 connected with 4 slots"
+        assert "0.0.1" in found["versions"]["text"]
+        assert "rack" in found["degraded workers"]["text"]
+
     def test_workers_that_all_drain_are_a_warning(self, run: Run, story: dict[str, Any]) -> None:
         story["workers"].append(story["workers"][0] | {"id": "w2", "state": "draining"})
         assert self.found(run)[1]["workers"]["status"] == "ok"

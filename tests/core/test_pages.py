@@ -1,7 +1,15 @@
 """Pages of members: bounded, complete, and quick where few of many are wanted."""
 
+from typing import Any
+
+import pytest
+
 from tests.support.house import House
-from tq.core.vocabulary import AttemptRef, Cancel, Get, Handback, Hold, List, Release
+from tq import limits
+from tq.core.vocabulary import AttemptRef, Cancel, Capacity, Get, Handback, Hold, Join, List, Release, Workers
+from tq.errors import BadRequest
+from tq.server.present import present_worker
+from tq.wire.codec import dumps
 
 
 def every_page(house: House, command: List) -> tuple[list[str], int]:
@@ -110,3 +118,45 @@ def test_what_runs_is_found_by_what_the_workers_hold() -> None:
     assert (running, pages) == (["1.4", "1.5", "1.6", "1.7", "1.8"], 1)
     assert house.do(List("1.5", ("running",))).items[0]["id"] == "1.5"
     assert house.do(List("1.9", ("running",))).items == ()
+
+
+def workers_pages(house: House, limit: int) -> list[list[dict[str, Any]]]:
+    """Return all pages of the workers."""
+    answer = house.do(Workers(limit))
+    pages = [list(answer.items)]
+    while answer.next:
+        answer = house.do(Workers(limit, answer.next))
+        pages.append(list(answer.items))
+    return pages
+
+
+def test_all_workers_are_listed_however_many_there_are() -> None:
+    house = House()
+    house.turn(*(Join(2**64 - number, 1, Capacity(1, host=f"host{number}")) for number in range(1, 2_001)))
+    for limit in (1, 700, 10**6):
+        pages = workers_pages(house, limit)
+        assert [item["id"] for page in pages for item in page] == [f"w{2**64 - 2_000 + n:016x}" for n in range(2_000)]
+        assert max(map(len, pages)) <= min(limit, limits.page_items_max)
+    assert len(pages) <= 4  # as many as fit
+
+
+def test_a_page_of_workers_fits_a_frame_whatever_they_offer() -> None:
+    house = House()
+    word = "ä" * (limits.offer_word_bytes_max // 2)
+    most = 2**63 - 1
+    largest = Capacity(
+        limits.slots_max, most, most, word, most, word, (word,) * limits.offer_words_max, (), word,
+        (word,) * limits.modules_max,
+    )  # fmt: skip
+    smallest = Capacity(1, queues=("",) * limits.offer_words_max)
+    house.turn(*(Join(number, number, smallest if number % 3 else largest) for number in range(1, 400)))
+    pages = workers_pages(house, 10**6)
+    assert [int(item["id"][1:], 16) for page in pages for item in page] == list(range(1, 400))
+    shown = [tuple(present_worker(item, 3, most) for item in page) for page in pages]
+    assert max(len(dumps(page)) for page in shown) <= limits.page_bytes_max
+
+
+@pytest.mark.parametrize("page", ["w1", "-1", "1" * 21, "٣x"])
+def test_what_is_no_page_of_workers_is_refused(page: str) -> None:
+    with pytest.raises(BadRequest, match="page"):
+        House().do(Workers(page=page))

@@ -61,7 +61,7 @@ def test_an_array_is_read_in_pages_none_larger_than_its_bound():
     seen, page, pages = [], "", 0
     while True:
         answer = read(house, str(number), page)
-        assert sum(len(item.value) for item in answer.items) <= limits.results_bytes_max
+        assert sum(len(item.value) for item in answer.items) <= limits.page_bytes_max
         seen += [item.id for item in answer.items]
         pages += 1
         page = answer.next

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -16,6 +17,7 @@ import typer
 from tq import __version__, limits
 from tq.cli.context import Context
 from tq.cli.verb import Verb
+from tq.cli.workers import everyone
 from tq.errors import ConfigurationError, TqError
 
 if TYPE_CHECKING:
@@ -81,12 +83,12 @@ def _look(client: "Client") -> Seen:
     asked_s = time.time()
     status = client.ask(v.Status())
     answered_s = time.time()
-    store, workers = client.ask(v.StoreStatistics()), client.ask(v.Workers())
+    store = client.ask(v.StoreStatistics())
     assert isinstance(status, v.Document)
     assert isinstance(store, v.Document)
-    assert isinstance(workers, v.Page)
     story, stuck = status.value.get("server") or {}, status.value.get("stuck") or []
-    return Seen(story, stuck, store.value, workers.items, asked_s, answered_s)
+    workers = tuple(chain.from_iterable(everyone(client)))
+    return Seen(story, stuck, store.value, workers, asked_s, answered_s)
 
 
 def _reached(client: "Client", seen: Seen) -> Finding:

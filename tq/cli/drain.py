@@ -6,6 +6,7 @@ import typer
 
 from tq.cli.context import Context
 from tq.cli.verb import Verb
+from tq.cli.workers import everyone
 from tq.errors import Refused
 
 if TYPE_CHECKING:
@@ -79,12 +80,8 @@ def _until_empty(client: "Client", name: str) -> int:
     """Wait until a worker holds nothing, or is gone; return how much that is. Raises Refused if it goes on instead."""
     import time
 
-    from tq.core import vocabulary as v
-
     while True:
-        page = client.ask(v.Workers())
-        assert isinstance(page, v.Page)
-        shown = next((item for item in page.items if item.get("id") == name), None)
+        shown = next((item for items in everyone(client) for item in items if item.get("id") == name), None)
         if shown is None or not shown.get("held"):
             return 0
         if not shown.get("draining", True) and shown.get("state") != "suspect":

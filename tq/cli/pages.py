@@ -17,6 +17,7 @@ Items = list[dict[str, Any]]
 class Pages:
     """Documents page by page, at most `limit` (0 = all); `next` is where the list goes on, "" when it ends.
 
+    `count` are those that came so far.
     `ask` gets how many are wanted, and the page. `wanted` may leave some out; it ends the list where it leaves out any.
     """
 
@@ -30,6 +31,7 @@ class Pages:
         if limit < 0:
             raise BadRequest(f"-n {limit} must not be negative", hint="0 lists all")
         self.next = page
+        self.count = 0
         self._ask = ask
         self._limit = limit
         self._wanted = wanted
@@ -37,17 +39,16 @@ class Pages:
     def __iter__(self) -> Iterator[Items]:
         from tq.core import vocabulary as v
 
-        count = 0
         while True:
-            items = min(self._limit - count, _PAGE_ITEMS) if self._limit else _PAGE_ITEMS
+            items = min(self._limit - self.count, _PAGE_ITEMS) if self._limit else _PAGE_ITEMS
             answer = self._ask(items, self.next)
             assert isinstance(answer, v.Page)
             kept = [item for item in answer.items if self._wanted(item)]
-            count += len(kept)
+            self.count += len(kept)
             self.next = answer.next if len(kept) == len(answer.items) else ""
             if kept:
                 yield kept
-            if not self.next or (self._limit and count >= self._limit):
+            if not self.next or (self._limit and self.count >= self._limit):
                 return
 
     def say_rest(self, context: "Context") -> None:

@@ -1,11 +1,15 @@
 """`tq workers`: who runs tasks."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from tq.cli.context import Context
+from tq.cli.pages import Items, Pages
 from tq.cli.verb import Verb
+
+if TYPE_CHECKING:
+    from tq.client.blocking import Client
 
 
 def workers(ctx: typer.Context) -> None:
@@ -15,15 +19,28 @@ def workers(ctx: typer.Context) -> None:
     so many of its tasks); quarantined (it could not start its last attempts, so often in a row: it is tried again once
     a minute, or after `tq undrain`).
     """
-    from tq.cli import output, present
-    from tq.core import vocabulary as v
+    from tq.cli import output
 
     context: Context = ctx.obj
     with context.client() as client:
-        answer = client.ask(v.Workers())
-    assert isinstance(answer, v.Page)
+        pages = everyone(client)
+        output.print_pages(context, pages, lambda: pages.next, _rows)
+    if not pages.count and context.format == "table":
+        context.talk("hint: start one with `tq worker`, or server and worker at once with `tq up`")
+
+
+def everyone(client: "Client") -> Pages:
+    """Return all workers, page by page."""
+    from tq.core import vocabulary as v
+
+    return Pages(lambda items, page: client.ask(v.Workers(items, page)), 0, "")
+
+
+def _rows(items: Items) -> list[list[str]]:
+    from tq.cli import present
+
     rows = [["ID", "STATE", "HOST", "PID", "SLOTS", "HELD", "CPUS", "CONTAINMENT", "QUEUES"]]
-    for item in answer.items:
+    for item in items:
         cpus = int(item.get("cpus_milli") or 0) / 1_000
         rows.append(
             [
@@ -38,9 +55,7 @@ def workers(ctx: typer.Context) -> None:
                 ",".join(item.get("queues") or []) or "all",
             ]
         )
-    output.print_items(context, [present.document(item) for item in answer.items], answer.next, rows)
-    if not answer.items and context.format == "table":
-        context.talk("hint: start one with `tq worker`, or server and worker at once with `tq up`")
+    return rows
 
 
 def _state(item: dict[str, Any]) -> str:

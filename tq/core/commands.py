@@ -200,7 +200,10 @@ class Wait(Word, frozen=True, tag=True):
 
 
 class Workers(Word, frozen=True, tag=True):
-    """The connected workers."""
+    """The connected workers, by id, as many as a page holds. `page` continues an earlier answer."""
+
+    limit: int = 100
+    page: str = ""
 
 
 class Drain(Word, frozen=True, tag=True):
@@ -263,7 +266,9 @@ class Logs(Word, frozen=True, tag=True):
 
 
 class Capacity(Word, frozen=True):
-    """What a worker offers and who it is."""
+    """What a worker offers and who it is. Each text has at most 255 bytes of UTF-8; queues and labels together are 256
+    at most, and so are modules: what exceeds this is refused.
+    """
 
     slots: int
     cpus_milli: int = 0

@@ -15,6 +15,7 @@ from tq.core.standstill import Reasons, stuck_lanes
 from tq.core.task import Cause, Ending, Phase, State, Task
 from tq.core.view import BEHIND_NAMES, View
 from tq.core.vocabulary import (
+    Capacity,
     Document,
     Get,
     GetResults,
@@ -32,11 +33,13 @@ from tq.core.vocabulary import (
     Workers,
 )
 from tq.errors import BadRequest, TaskNotFound, TooLarge
-from tq.limits import page_items_max, page_keys_max, priority_max, results_bytes_max, wait_ids_max
+from tq.limits import page_bytes_max, page_items_max, page_keys_max, priority_max, wait_ids_max
 
 _RUNNING = frozenset((State.RUNNING,))
 _LOOK_KEYS = 10  # what a look costs at least, also where no job is left
 _RESULT_BYTES = 128  # what a result takes beside its opaque parts
+_WORKER_BYTES = 256  # what a worker takes beside the texts of its offer
+_WORKER_DIGITS = 20  # of a worker's number, which has 64 bits
 _ALIVE_FIRST = (
     State.RUNNING,
     State.QUEUED,
@@ -186,7 +189,7 @@ def results(view: View, live: Live, command: GetResults) -> Results:
     high = min(first + page_keys_max, stop)
     rows = _members(view, live, number, first, high)
     items: list[Result] = []
-    room = results_bytes_max
+    room = page_bytes_max
     for member in range(first, high):
         task = rows.get(member)
         result = _result(view, ids.task_id(number, job, member), shown_state(progress, task), (number, 0, member), task)
@@ -249,32 +252,48 @@ def _is_there(outcome: Outcome, until: str) -> bool:
     return outcome.ended == outcome.size
 
 
-def workers(_view: View, live: Live, _command: Workers) -> Page:
-    """Answer the workers that are connected, or are owed their re-attach window."""
-    items = []
-    for worker in live.workers.values():
-        offer = worker.capacity
-        items.append(
-            {
-                "id": f"w{worker.worker:016x}",
-                "state": _worker_state(worker),
-                "host": offer.host,
-                "pid": offer.pid,
-                "slots": offer.slots,
-                "slots_used": worker.slots_used,
-                "cpus_milli": offer.cpus_milli,
-                "held": len(worker.held),
-                "started": len(worker.started),
-                "queues": list(offer.queues),
-                "labels": list(offer.labels),
-                "modules": list(offer.modules),
-                "level": offer.level,
-                "software": offer.software,
-                "draining": worker.draining,
-                "troubles": worker.trouble.count if worker.trouble else 0,
-            }
-        )
-    return Page(tuple(items[:page_items_max]))
+def workers(_view: View, live: Live, command: Workers) -> Page:
+    """Answer one page of the workers that are connected, or are owed their re-attach window, by id."""
+    limit = min(max(command.limit, 1), page_items_max)
+    after = _page(command.page, _WORKER_DIGITS) if command.page else -1
+    items: list[dict[str, Any]] = []
+    room = page_bytes_max
+    for number in sorted(number for number in live.workers if number > after):
+        worker = live.workers[number]
+        room -= _offer_bytes(worker.capacity)
+        if items and (len(items) >= limit or room < 0):
+            return Page(tuple(items), str(after))
+        items.append(_worker(worker))
+        after = number
+    return Page(tuple(items))
+
+
+def _offer_bytes(offer: Capacity) -> int:
+    """Return how much of a page a worker takes at most."""
+    texts = (offer.host, offer.level, offer.software, *offer.queues, *offer.labels, *offer.modules)
+    return _WORKER_BYTES + sum(len(text.encode()) + 2 for text in texts)
+
+
+def _worker(worker: LiveWorker) -> dict[str, Any]:
+    offer = worker.capacity
+    return {
+        "id": f"w{worker.worker:016x}",
+        "state": _worker_state(worker),
+        "host": offer.host,
+        "pid": offer.pid,
+        "slots": offer.slots,
+        "slots_used": worker.slots_used,
+        "cpus_milli": offer.cpus_milli,
+        "held": len(worker.held),
+        "started": len(worker.started),
+        "queues": list(offer.queues),
+        "labels": list(offer.labels),
+        "modules": list(offer.modules),
+        "level": offer.level,
+        "software": offer.software,
+        "draining": worker.draining,
+        "troubles": worker.trouble.count if worker.trouble else 0,
+    }
 
 
 def _worker_state(worker: LiveWorker) -> str:
@@ -411,7 +430,7 @@ def _ending(entry: Ending) -> dict[str, Any]:
     }
 
 
-def _page(text: str) -> int:
-    if not text.isdecimal() or len(text) > 18:
+def _page(text: str, digits_max: int = 18) -> int:
+    if not text.isdecimal() or len(text) > digits_max:
         raise BadRequest("that is not a page of this list")
     return int(text)
