@@ -434,6 +434,34 @@ async def test_following_goes_on_with_the_next_attempt() -> None:
         assert await client.reply(number, wants_more=True) == Chunk(1, 0, b"second", 2)
 
 
+async def test_a_tail_is_of_the_attempt_that_was_there_and_later_ones_are_shown_whole() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit(retries=1))
+        worker = await hall.worker()
+        (ref,) = assigned(await worker.receive(m.Assign))
+        worker.send(m.Output(ref, 1, 0, b"first"))
+        sent: list[v.Answer] = []
+        may_go_on = trio.Event()
+
+        async def send(answer: v.Answer, *, more: bool) -> None:
+            sent.append(answer)
+            await may_go_on.wait()
+
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(LogReader(hall.desk, Logs("1", follow=True, tail_bytes=3), send).run)
+            await until(lambda: bool(sent))
+            worker.send(m.HandedBack(1, (ref,)))
+            (again,) = assigned(await worker.receive(m.Assign))
+            worker.send(m.Output(again, 1, 0, b"second"))
+            await trio.testing.wait_all_tasks_blocked()
+            may_go_on.set()
+            worker.send(m.Ended(2, (End(again, 1, 0, 100),)))
+
+        assert sent == [Chunk(1, 2, b"rst", 1), Chunk(1, 0, b"second", 2), LogsEnd(2, (6, 0), "succeeded")]
+
+
 async def test_a_position_and_a_tail_leave_out_what_was_seen() -> None:
     async with open_hall() as hall:
         client, worker, ref = await running(hall)

@@ -252,7 +252,9 @@ class Backup(Word, frozen=True, tag=True):
 class Logs(Word, frozen=True, tag=True):
     """Stored output of one task. `attempt` 0 = the latest. Answered at the edge (output is the second door).
 
-    `position` are the bytes already seen of (stdout, stderr); `follow` keeps sending chunks until the task's end.
+    `position` are the bytes already seen of (stdout, stderr); `follow` keeps sending chunks until the task's end. With
+    `tail_bytes` what is stored of each stream is left out up to its last bytes; what comes afterwards, later attempts
+    among it, is sent whole.
     """
 
     id: str

@@ -51,9 +51,10 @@ class LogReader:
 
     async def _read(self, sight: Sight) -> None:
         attempt = self._logs.attempt or sight.attempt
-        position = self._logs.position
+        reader = Reader(attempt, self._logs.position, self._wake)
+        if self._logs.tail_bytes and attempt:
+            reader.skip_to_tail(self._desk.store.output(sight.task, attempt), self._logs.tail_bytes)
         while True:
-            reader = Reader(attempt, position, self._wake)
             if attempt:
                 sight = await self._read_attempt(sight, reader)
             is_one = not self._logs.follow or self._logs.attempt > 0
@@ -63,13 +64,12 @@ class LogReader:
             if is_one or sight.attempt == attempt:
                 await self._send(reader.end(sight), more=False)
                 return
-            attempt, position = sight.attempt, (0, 0)
+            attempt = sight.attempt  # what comes after the one that was asked about is shown whole
+            reader = Reader(attempt, (0, 0), self._wake)
 
     async def _read_attempt(self, sight: Sight, reader: Reader) -> Sight:
         """Send one attempt's output, with `follow` until it is over; return how the task stands then."""
         follow = self._desk.registry.follow
-        if self._logs.tail_bytes:
-            reader.skip_to_tail(self._desk.store.output(sight.task, reader.attempt), self._logs.tail_bytes)
         if not (self._logs.follow and _is_out(sight, reader)):
             await self._send_stored(sight.task, reader)
             return sight
