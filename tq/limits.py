@@ -22,6 +22,8 @@ unauthenticated_max: Final = 256
 unauthenticated_by_address_max: Final = 64
 strikes_addresses_max: Final = 4_096
 send_queue_bytes_max: Final = 4 * MIB
+answers_bytes_max: Final = 1 * MIB  # queued for a client: further ones wait until it has read
+reads_max: Final = 8  # of a client that are being answered at a time, since each answer may fill a frame
 delivery_s_max: Final = 15.0
 
 # What one submit may carry.

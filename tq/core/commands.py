@@ -268,9 +268,7 @@ class Logs(Word, frozen=True, tag=True):
 
 
 class Capacity(Word, frozen=True):
-    """What a worker offers and who it is. Each text has at most 255 bytes of UTF-8; queues and labels together are 256
-    at most, and so are modules: what exceeds this is refused.
-    """
+    """What a worker offers and who it is. How many texts it has, and how long each may be, is bounded."""
 
     slots: int
     cpus_milli: int = 0

@@ -3,11 +3,15 @@
 The role is checked here before a request goes anywhere, then the bounds of what the core does not look into
 (admission.py). Most requests go through the commit loop, reads among them. What nobody decides, the store's figures, is
 answered here.
+
+A client may ask ahead as far as it likes; what it is sent goes by how it reads. While answers wait for it (outlet.py)
+nothing more is taken from it, and of reads, whose answers may fill a frame each, few are being answered at a time. So
+whoever reads gets every answer, and whoever does not is cut by its link.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import trio
 from msgspec.structs import replace
@@ -20,6 +24,7 @@ from tq.server import admission, watch
 from tq.server.desk import Desk, Send
 from tq.server.intake import Reply, Request
 from tq.server.log_reader import read_logs
+from tq.server.outlet import Outlet
 from tq.server.peers import reply
 from tq.server.present import present, present_page, present_worker
 from tq.server.receive import receive_all
@@ -28,6 +33,9 @@ from tq.wire import messages as m
 
 list_items_max: Final = 250  # so that a page of ordinary jobs fits a frame
 _NEWS_S: Final = 0.1  # intermediate answers of one `wait` are at least so far apart
+_READS: Final = frozenset(
+    (v.Get, v.GetRequest, v.GetResults, v.List, v.DeadLetters, v.Queues, v.Workers, v.Tokens, v.Status)
+)
 
 
 class ClientSession:
@@ -40,6 +48,8 @@ class ClientSession:
         self._submitter = submitter
         self._room = trio.Event()
         self._inlet = desk.intake.inlet(lambda: self._room.set())  # noqa: PLW0108 - each time another event
+        self._outlet = Outlet(link)
+        self._reads = 0  # that are not answered yet
         self._waits: dict[int, watch.Waiting] = {}
         self._told_s: dict[int, float] = {}  # by request: when its last intermediate answer left
         self._news: dict[int, dict[str, v.Outcome]] = {}  # by request: what has not been told yet
@@ -51,6 +61,7 @@ class ClientSession:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                nursery.start_soon(self._outlet.run)
                 try:
                     failure = await receive_all(self._link, rest, self._receive)
                 finally:  # before the nursery closes: a change that is told after that could start nothing in it
@@ -79,6 +90,10 @@ class ClientSession:
             match message:
                 case m.Ask():
                     self._ask(message, requests)
+                    if self._is_full:
+                        self._inlet.put(requests)
+                        requests = []
+                        await self._wait_room()
                 case m.Unsubscribe():
                     self._unsubscribe(message.request)
                 case m.Beat():
@@ -93,10 +108,15 @@ class ClientSession:
 
     async def _wait_room(self) -> None:
         """Wait until the commit loop has taken enough, and the client has read enough of its answers."""
-        while self._inlet.is_full:
+        while self._inlet.is_full or self._reads >= limits.reads_max:
             self._room = trio.Event()
             await self._room.wait()
-        await self._link.wait_read(limits.send_queue_bytes_max // 4)
+        await self._outlet.wait_room()
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the client must be answered before it is asked what else it wants."""
+        return self._reads >= limits.reads_max or self._outlet.is_full
 
     def _ask(self, ask: m.Ask, requests: list[Request]) -> None:
         command = ask.command
@@ -106,14 +126,13 @@ class ClientSession:
             self._desk.gate.check(command)
             request = self._request(ask.request, command)
         except errors.Refused as refusal:
-            self._answer(ask.request, refusal)
+            self._outlet.put(ask.request, refusal)
             return
         if request is not None:
             requests.append(request)
 
     def _request(self, number: int, command: v.ClientCommand) -> Request | None:
         """Return what goes to the commit loop for this; None for what is answered here."""
-        answer: Reply = partial(self._answer, number)
         match command:
             case v.Wait():
                 return self._wait(number, command)
@@ -124,52 +143,41 @@ class ClientSession:
                 self._stream(number, self._desk.back_up)
                 return None
             case v.StoreStatistics():
-                self._answer(number, v.Document(self._desk.store.statistics()))
+                self._outlet.put(number, v.Document(self._desk.store.statistics()))
                 return None
-            case v.Get():
-                answer = partial(self._answer_document, number)
-            case v.Status():
-                answer = partial(self._answer_status, number)
             case v.List() | v.DeadLetters():
-                answer = partial(self._answer_list, number)
                 command = replace(command, limit=min(command.limit, list_items_max))
-            case v.Workers():
-                answer = partial(self._answer_workers, number)
+        answer: Reply = partial(self._outlet.put, number)
+        if type(command) in _READS:
+            self._reads += 1
+            answer = partial(self._answer_read, number, command)
         return Request(command, self._submitter, answer, _bulk_bytes(command))
 
     # ------------------------------------------------------------ answering
 
-    def _answer(self, number: int, answer: v.Answer | errors.TqError, *, more: bool = False) -> None:
-        try:
-            self._link.answer_nowait(reply(number, answer, more=more))
-        except errors.TooLarge as error:
-            self._link.answer_nowait(reply(number, error))
+    def _answer_read(self, number: int, command: v.ClientCommand, answer: v.Answer | errors.TqError) -> None:
+        self._outlet.put(number, self._shown(command, answer))
+        self._reads -= 1  # only now: where this fails, the commit loop answers once more
+        self._room.set()
 
-    def _answer_document(self, number: int, answer: v.Answer | errors.TqError) -> None:
-        if isinstance(answer, v.Document):
-            answer = present(answer, with_secrets=sees_secrets(self._role))
-        self._answer(number, answer)
+    def _shown(self, command: v.ClientCommand, answer: v.Answer | errors.TqError) -> v.Answer | errors.TqError:
+        """Return an answer as this client may see it, with what is known at the edge alone."""
+        match command, answer:
+            case v.Get(), v.Document():
+                return present(answer, with_secrets=sees_secrets(self._role))
+            case v.Status(), v.Document():
+                return v.Document({**answer.value, "server": self._desk.story()})
+            case ((v.List() | v.DeadLetters()), v.Page()):
+                return present_page(answer)
+            case v.Workers(), v.Page():
+                return v.Page(tuple(map(self._shown_worker, answer.items)), answer.next)
+        return answer
 
-    def _answer_list(self, number: int, answer: v.Answer | errors.TqError) -> None:
-        self._answer(number, present_page(answer) if isinstance(answer, v.Page) else answer)
-
-    def _answer_status(self, number: int, answer: v.Answer | errors.TqError) -> None:
-        if isinstance(answer, v.Document):
-            answer = v.Document({**answer.value, "server": self._desk.story()})
-        self._answer(number, answer)
-
-    def _answer_workers(self, number: int, answer: v.Answer | errors.TqError) -> None:
+    def _shown_worker(self, item: dict[str, Any]) -> dict[str, Any]:
         """Add what only those know who listen to the workers: who has missed a beat, who cannot kill what it runs."""
-        if isinstance(answer, v.Page):
-            items = []
-            for item in answer.items:
-                worker = int(str(item["id"])[1:], 16)
-                session = self._desk.registry.worker(worker)
-                items.append(
-                    present_worker(item, self._desk.lease_clock.missed(worker), session.stuck if session else 0)
-                )
-            answer = v.Page(tuple(items), answer.next)
-        self._answer(number, answer)
+        worker = int(str(item["id"])[1:], 16)
+        session = self._desk.registry.worker(worker)
+        return present_worker(item, self._desk.lease_clock.missed(worker), session.stuck if session else 0)
 
     # ------------------------------------------------------------ subscriptions
 
@@ -196,7 +204,7 @@ class ClientSession:
             return  # unsubscribed meanwhile, and another wait may bear its number
         if not isinstance(answer, v.Waited):
             self._unsubscribe(number)
-            self._answer(number, answer)
+            self._outlet.put(number, answer)
             return
         # Subscribed before the effects of this turn are released: nothing can fall between read and subscription.
         self._desk.registry.watch.subscribe(waiting)
@@ -206,7 +214,7 @@ class ClientSession:
         if done:
             self._unsubscribe(number)
             for part, more in watch.replies(True, outcomes):
-                self._answer(number, part, more=more)
+                self._outlet.put(number, part, more=more)
         elif outcomes:
             news = self._news[number]
             is_first = not news
@@ -223,7 +231,7 @@ class ClientSession:
         self._told_s[number] = trio.current_time()
         news, self._news[number] = self._news[number], {}
         for part, more in watch.replies(False, news.values()):
-            self._answer(number, part, more=more)
+            self._outlet.put(number, part, more=more)
 
     async def _tell_news_later(self, number: int, news: dict[str, v.Outcome], wait_s: float) -> None:
         await trio.sleep(wait_s)
@@ -261,7 +269,7 @@ class ClientSession:
                 await run(send)
             except errors.Refused as refusal:
                 if not scope.cancel_called:  # else nobody wants to know any more
-                    self._answer(number, refusal)
+                    self._outlet.put(number, refusal)
         if self._streams.get(number) is scope:  # else it was unsubscribed, and another stream may bear its number
             del self._streams[number]
 
