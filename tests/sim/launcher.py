@@ -11,7 +11,7 @@ from tests.sim.ledger import Ledger
 from tests.sim.profiles import BAD, BOUND, LONG, MIXED, POISON, SHORT
 from tests.sim.world import MS, SECOND, Process, World
 from tq.core.task import Cause
-from tq.core.vocabulary import AttemptRef, Capacity, End
+from tq.core.vocabulary import Assignment, AttemptRef, Capacity, End
 from tq.wire.codec import dumps
 from tq.worker import frames
 from tq.worker.attempt import Phase
@@ -65,9 +65,10 @@ class Order:
 class Attempt:
     """One attempt as the launcher holds it."""
 
-    def __init__(self, ref: AttemptRef, order: Order, entry: bytes | None) -> None:
-        self.ref = ref
-        self.entry = entry
+    def __init__(self, assignment: Assignment, order: Order) -> None:
+        self.ref = assignment.attempt
+        self.entry = assignment.entry
+        self.has_run = assignment.has_run
         self.order = order
         self.phase = Phase.QUEUED
         self.cause = Cause.NONE
@@ -134,7 +135,7 @@ class Launcher(Process):
         if spawn.stdin and self._inputs.get(spawn.stdin) != INPUT:
             raise self.world.violated(f"{spawn} comes with the input {self._inputs.get(spawn.stdin)}")
         order = Order(spawn)
-        new = [Attempt(one.attempt, order, one.entry) for one in spawn.attempts if one.attempt not in self.held]
+        new = [Attempt(one, order) for one in spawn.attempts if one.attempt not in self.held]
         self.held.update((attempt.ref, attempt) for attempt in new)
         self._lanes.add(spawn.lane, spawn.width, new)  # type: ignore[arg-type]  # has what the queue looks at
         if spawn.body == BOUND:
@@ -204,7 +205,7 @@ class Launcher(Process):
                 continue
             self.live += 1
             attempt.begin_us = self.world.now_us
-            self.ledger.process_starts(attempt.ref, attempt.entry)
+            self.ledger.process_starts(attempt.ref, attempt.entry, has_run=attempt.has_run)
             self._check_room()
             run_us, code = self._fate(attempt.order.body)
             if attempt.order.body == POISON:

@@ -13,14 +13,14 @@ from tests.sim.run import run_seed
 from tests.sim.shrink import shrink
 from tests.sim.story import subject_of
 from tq.core import retry
-from tq.core.engine import Turn, act, fence, indexes, join, step, submit, verbs
+from tq.core.engine import Turn, act, dispatch, fence, indexes, join, step, submit, verbs
 from tq.core.engine.fence import Verdict
 from tq.core.engine.step import Step
 from tq.core.engine.verbs import VERBS
 from tq.core.job import Progress
 from tq.core.live import Live, LiveWorker
 from tq.core.task import Phase, State, Trigger
-from tq.core.vocabulary import Forget, Release, Times
+from tq.core.vocabulary import Assignment, Forget, Release, Times
 from tq.server.clock import Clock
 from tq.server.commit_loop import Pipeline, Point
 from tq.server.lease_clock import LeaseClock
@@ -89,6 +89,10 @@ def forget_the_array_cursor(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(step, "_touch", forgetful)
 
 
+def believe_that_nothing_has_run(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(dispatch, "Assignment", lambda ref, value, entry, has_run: Assignment(ref, value, entry, False))
+
+
 def keep_what_lost_workers_had(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LeaseClock, "tick", lambda self, late_s=0.0: [])
 
@@ -148,6 +152,7 @@ BREAKS: tuple[Break, ...] = (
     release_effects_before_the_flush,
     forget_the_array_cursor,
     ignore_what_the_server_has_and_the_worker_does_not_hold,
+    believe_that_nothing_has_run,
     keep_what_lost_workers_had,
     never_take_a_job_out_of_its_lane,
     forget_reports_at_a_cut,

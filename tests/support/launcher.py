@@ -126,9 +126,9 @@ class Link:
 
     def spawn(
         self, data: bytes, refs: Iterable[AttemptRef], *, lane: int = 1, width: int = 64, is_array: bool = False,
-        queue: str = "default", trace: str = "", stdin: int = 0,
+        queue: str = "default", trace: str = "", stdin: int = 0, has_run: bool = True,
     ) -> None:  # fmt: skip
-        attempts = tuple(Assignment(one, one.member + 1) for one in refs)
+        attempts = tuple(Assignment(one, one.member + 1, has_run=has_run) for one in refs)
         self.say(frames.Spawn(lane, width, is_array, queue, trace, data, stdin, self.worker, attempts))
 
     def hear(self, timeout_s: float = PATIENCE_S) -> bool:

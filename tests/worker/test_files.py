@@ -63,6 +63,15 @@ def test_a_first_attempt_begins_the_file_anew_and_a_later_one_goes_on(link, tmp_
     assert (tmp_path / "log").read_text() == "1\n2\n"
 
 
+def test_an_attempt_before_which_nothing_has_run_begins_the_file_anew_whatever_its_number(link, tmp_path):
+    (tmp_path / "log").write_text("of another job\n")
+    one = AttemptRef(7, 0, 0, 2, 1002)
+    link.spawn(sh("echo $TQ_ATTEMPT", tmp_path, stdout=b"log"), [one], has_run=False)
+    link.until(lambda: one in link.ends)
+
+    assert (tmp_path / "log").read_text() == "2\n"
+
+
 def test_what_does_not_end_by_itself_is_stopped_as_any_other(link, tmp_path):
     one = ref(1)
     link.spawn(sh("echo ready; exec sleep 1000", tmp_path, stdout=b"out", stderr=b"err"), [one])

@@ -6,12 +6,14 @@ from tq.core.words import AttemptRef, Word
 class Assignment(Word, frozen=True):
     """One attempt to start. `member` in the ref is the position, `value` what the task's id shows.
 
-    `entry` is the member's own input; its columns are separated by NUL bytes.
+    `entry` is the member's own input; its columns are separated by NUL bytes. `has_run`: an earlier attempt of the task
+    may have run, so that files which take its output hold some of it.
     """
 
     attempt: AttemptRef
     value: int
     entry: bytes | None = None
+    has_run: bool = True
 
 
 class Start(Word, frozen=True, tag=True):

@@ -181,6 +181,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True, tag=1):
     `lease` is the sequence of the commit that gave the latest attempt; with the store's lineage it is the
     fencing token. `due_ms` belongs to the clock that the state's timer names. `code` is an exit code, or -N for
     signal N. `result` is an opaque CBOR string made by the worker (usage, output counts), and so is `value`.
+    `has_run`: some attempt has run, or may have: true as well where a record does not say.
     """
 
     state: State
@@ -206,3 +207,4 @@ class Task(msgspec.Struct, frozen=True, array_like=True, tag=1):
     value: bytes = b""  # what it returned, up to result_inline_bytes_max; a larger one is in RESULT
     value_bytes: int = 0
     purged: bool = False  # dead, and no dead letter any more
+    has_run: bool = True

@@ -98,6 +98,7 @@ class Attempt:
         "entry",
         "error",
         "fds",
+        "has_run",
         "is_killed",
         "is_planned",
         "is_stuck",
@@ -122,10 +123,13 @@ class Attempt:
         "written",
     )  # fmt: skip
 
-    def __init__(self, ref: AttemptRef, value: int, order: Order, entry: bytes | None = None) -> None:
+    def __init__(
+        self, ref: AttemptRef, value: int, order: Order, entry: bytes | None = None, *, has_run: bool = True
+    ) -> None:
         self.ref = ref
         self.value = value
         self.entry = entry
+        self.has_run = has_run  # an earlier attempt of its task, or it may have
         self.order = order
         self.phase = Phase.QUEUED
         self.pid = 0
@@ -174,7 +178,8 @@ class Attempt:
             return PIPES
         _, task, attempt = self.cookie
         names = {b"j": b"%d" % self.ref.job, b"t": task, b"a": b"%d" % self.value, b"n": attempt}
-        return Files(expand(stdout, names), expand(stderr, names), self.ref.attempt == 1)
+        is_first = self.ref.attempt == 1 or not self.has_run  # there are servers that do not say who has run
+        return Files(expand(stdout, names), expand(stderr, names), is_first)
 
     def stream(self, index: int) -> Stream:
         """Return what was read of stdout (0) or stderr (1)."""

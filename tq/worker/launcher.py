@@ -213,7 +213,7 @@ class Launcher:
         except OSError as error:  # no descriptor, no memory, or an input that never came: not the task's fault
             self._reports.send(frames.Recalled(refs, Cause.WORKER_TROUBLE, str(error)))
             return
-        attempts = [Attempt(one.attempt, one.value, order, one.entry) for one in new]
+        attempts = [Attempt(one.attempt, one.value, order, one.entry, has_run=one.has_run) for one in new]
         self._held.update(zip(refs, attempts, strict=True))
         for attempt in attempts:
             self._guard.add(attempt)

@@ -111,6 +111,7 @@ class Leases:
     def _lease(self, key: TaskKey, task: Task | None, lane: int, worker: LiveWorker, width: int) -> None:
         step = self._step
         attempt = task.attempt + 1 if task else 1
+        has_run = task is not None and task.attempt > 0 and task.has_run
         step.move(
             key,
             task,
@@ -130,13 +131,15 @@ class Leases:
             history=history_with_last(task),
             value=b"",
             value_bytes=0,
+            has_run=has_run,
         )
         if task is not None and task.value_bytes > len(task.value):
             step.overlay.delete(tables.RESULT, key)
         ref = AttemptRef(*key, attempt, step.sequence)
         job = step.job(key[:2])
         entry = self._entries.entry(job.entries, key[2]) if job.entries else None
-        self._starts[worker.worker, lane, key[:2]].append(Assignment(ref, ids.value_of(job, key[2]), entry))
+        assignment = Assignment(ref, ids.value_of(job, key[2]), entry, has_run)
+        self._starts[worker.worker, lane, key[:2]].append(assignment)
         self._widths[worker.worker, lane] = width
         load = worker.loads.get(lane)
         self.added[worker.worker][lane] = width - (load.width if load else 0)

@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from tq.core import retry, tables
 from tq.core.engine.act import act
 from tq.core.engine.fence import current_task, is_current_session
@@ -17,6 +19,7 @@ from tq.core.vocabulary import Acknowledge, Cancel, End, Handback, Report, Start
 from tq.limits import result_inline_bytes_max
 
 _STOPPED: Final = (Cause.DRAIN, Cause.CUT_OFF)
+_MAY_HAVE_RUN: Final = (*_STOPPED, Cause.LOST)
 
 
 def started(step: Step, command: Started) -> None:
@@ -33,7 +36,9 @@ def started(step: Step, command: Started) -> None:
 
 def mark_started(step: Step, key: TaskKey, task: Task) -> Task:
     """Set the phase of an assigned attempt that runs."""
-    return step.mark(key, task, phase=Phase.STARTED, started_ms=step.times.wall_ms, since_ms=step.times.steady_ms)
+    return step.mark(
+        key, task, phase=Phase.STARTED, started_ms=step.times.wall_ms, since_ms=step.times.steady_ms, has_run=True
+    )
 
 
 def report(step: Step, command: Report) -> None:
@@ -51,6 +56,8 @@ def report(step: Step, command: Report) -> None:
 def _end(step: Step, end: End, task: Task) -> None:
     key = end.attempt.task
     cause = cause_of(end.cause)
+    if end.run_us:  # 0: it could not be started, or was stopped before that
+        task = replace(task, has_run=True)
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
         step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, end.code, end.run_us, end.result))
     elif is_requeued(task) or cause in (Cause.DRAIN, Cause.REQUEUE, Cause.CUT_OFF):
@@ -107,6 +114,8 @@ def handback(step: Step, command: Handback) -> None:
             # What stood in a launcher that died may have run and ended unheard.
             is_lost = command.cause == Cause.LOST
             has_run = is_lost or (task.phase in (Phase.STARTED, Phase.STOPPING) and command.cause in _STOPPED)
+            if command.cause in _MAY_HAVE_RUN:  # for less than the moment after which a start is told, too
+                task = replace(task, has_run=True)
             give_back(step, ref.task, task, cause_of(command.cause) if has_run else Cause.NONE)
     step.effects.append(Acknowledge(command.worker, command.session, command.delivery))
 
@@ -157,6 +166,7 @@ def lose_worker(step: Step, worker: int, spared: Collection[TaskKey] = ()) -> No
 
 def lose(step: Step, key: TaskKey, task: Task, *, charged: bool) -> None:
     """Lose one running attempt: back to the queue, claimable; or the end, at the crash limit or when cancelled."""
+    task = replace(task, has_run=True)  # charged or not: nobody knows
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
         step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, 0, 0))
         return
