@@ -26,7 +26,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def offer(link: Link, place: Path, *modules: str) -> None:
-    link.say(frames.Functions(modules or ("work", "torn", "wrong", "heavy", "parts"), (str(place),), str(place)))
+    link.say(
+        frames.Functions(modules or ("work", "torn", "wrong", "heavy", "parts"), (bytes(place),), bytes(place))
+    )
 
 
 @pytest.fixture

@@ -254,7 +254,7 @@ def test_a_worker_whose_interpreter_is_gone_gives_the_attempt_back(tmp_path, mon
     interpreter.symlink_to(sys.executable)
     monkeypatch.setattr(sys, "executable", str(interpreter))
     with Link() as link:
-        link.say(frames.Functions(("work",), (), str(tmp_path)))
+        link.say(frames.Functions(("work",), (), bytes(tmp_path)))
         link.ping()
         interpreter.unlink()
         link.spawn(call("work:echo"), [ref(1)])
@@ -266,7 +266,7 @@ def test_a_worker_whose_interpreter_is_gone_gives_the_attempt_back(tmp_path, mon
 
 def test_trouble_of_the_worker_gives_the_attempt_back(tmp_path):
     with Link() as link:
-        link.say(frames.Functions(("work",), (), str(tmp_path / "gone")))
+        link.say(frames.Functions(("work",), (), bytes(tmp_path / "gone")))
         link.spawn(call("work:echo"), [ref(1)])
         link.until(lambda: ref(1) in link.recalled)
 

@@ -207,7 +207,7 @@ class Attempt:
         self.cause = self.cause or answer.cause
         self.code = answer.code
         self.returned = answer.value
-        self.error = _bounded(answer.error)
+        self.error = as_text(answer.error)
         self.user_us = answer.user_us
         self.system_us = answer.system_us
         self.peak_kib = answer.peak_kib
@@ -223,7 +223,7 @@ class Attempt:
         self.phase = Phase.ENDED
         self.cause = cause
         self.code = code
-        self.error = _bounded(error)
+        self.error = as_text(error)
 
     def end(self) -> End:
         """Return the report. `take_rest` comes before."""
@@ -242,5 +242,6 @@ class Attempt:
         return End(self.ref, cause, self.code, self.run_us, codec.dumps(usage), self.returned)
 
 
-def _bounded(error: str) -> str:
+def as_text(error: str) -> str:
+    """Return an error as a frame takes it: of bounded length, and a path in it that is no text made one."""
     return error.encode(errors="backslashreplace")[:error_bytes_max].decode(errors="ignore")

@@ -27,7 +27,7 @@ class _Message(msgspec.Struct, frozen=True, array_like=True):
 class Setup(_Message, frozen=True, tag=True):
     """The first message: where to import from, before all else (`path`, as in sys.path)."""
 
-    path: tuple[str, ...]
+    path: tuple[bytes, ...]
 
 
 class Call(_Message, frozen=True, tag=True):

@@ -119,8 +119,8 @@ class Functions(_Frame, frozen=True, tag=True):
     """Whose functions may be called (none before this comes), where they are imported from, and where they run."""
 
     modules: tuple[str, ...]
-    path: tuple[str, ...]
-    directory: str
+    path: tuple[bytes, ...]
+    directory: bytes
 
 
 class Ping(_Frame, frozen=True, tag=True):

@@ -100,7 +100,7 @@ class Caller:
                     self._waiting.pop()
                 self._is_holding = False
             case Setup():
-                sys.path[:] = dict.fromkeys([*message.path, *sys.path])
+                sys.path[:] = dict.fromkeys([*map(os.fsdecode, message.path), *sys.path])
 
     def _has_word(self) -> bool:
         """Whether the launcher has said something that was not read yet (calls.py says why that is asked)."""

@@ -30,7 +30,7 @@ from typing import Final
 from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef
 from tq.worker import containment, frames, functions, returned
-from tq.worker.attempt import Attempt, Order, Phase
+from tq.worker.attempt import Attempt, Order, Phase, as_text
 from tq.worker.capture import Capture
 from tq.worker.cgroups import Cgroups
 from tq.worker.guard import Guard
@@ -60,11 +60,13 @@ def command(fd: int, place: bytes, cgroup: bytes = b"") -> list[str]:
 
     `place` is a directory of its own, which exists; whoever made it removes it afterwards (scratch.py). So is `cgroup`,
     if it may have one (cgroups.py).
-    The interpreter runs isolated and without `site`: what a user's environment does to Python does not reach it.
+    The interpreter runs isolated, without `site` and in UTF-8: what a user's environment or locale does to Python does
+    not reach it.
     """
     modules = (sys.modules[name] for name in ("tq", "msgspec", "cbor2"))
     places = dict.fromkeys(str(Path(module.__file__ or "").parents[1]) for module in modules)
-    return [sys.executable, "-I", "-S", "-c", _BOOT, str(fd), os.fsdecode(place), os.fsdecode(cgroup), *places]
+    words = (str(fd), os.fsdecode(place), os.fsdecode(cgroup), *places)
+    return [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, *words]
 
 
 class Launcher:
@@ -211,7 +213,7 @@ class Launcher:
         try:
             order = Order(spawn, self._programs.get(spawn.body), self._inputs.get(spawn.stdin))
         except OSError as error:  # no descriptor, no memory, or an input that never came: not the task's fault
-            self._reports.send(frames.Recalled(refs, Cause.WORKER_TROUBLE, str(error)))
+            self._reports.send(frames.Recalled(refs, Cause.WORKER_TROUBLE, as_text(str(error))))
             return
         attempts = [Attempt(one.attempt, one.value, order, one.entry, has_run=one.has_run) for one in new]
         self._held.update(zip(refs, attempts, strict=True))
@@ -310,7 +312,7 @@ class Launcher:
     def _not_started(self, attempt: Attempt, cause: Cause, code: int, error: str) -> None:
         self._drop_started(attempt)
         if cause is Cause.WORKER_TROUBLE:
-            self._reports.send(frames.Recalled((attempt.ref,), cause, error))
+            self._reports.send(frames.Recalled((attempt.ref,), cause, as_text(error)))
         else:
             attempt.fail(cause, code, error)
             self._reports.add(attempt, attempt.begin)

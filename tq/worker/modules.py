@@ -15,10 +15,10 @@ from tq.errors import BadRequest, ConfigurationError
 
 
 class Imports(NamedTuple):
-    """`path` as in sys.path, `directory` where functions run."""
+    """`path` as in sys.path, `directory` where functions run. Bytes: who reads them may have another locale."""
 
-    path: tuple[str, ...]
-    directory: str
+    path: tuple[bytes, ...]
+    directory: bytes
 
 
 def imports(modules: Iterable[str]) -> Imports:
@@ -36,7 +36,7 @@ def imports(modules: Iterable[str]) -> Imports:
             raise ConfigurationError(
                 f"there is no module {top} to allow", hint=f"start the worker where it is ({here}), or set PYTHONPATH"
             )
-    return Imports((here, *(place for place in sys.path if place)), here)
+    return Imports(tuple(os.fsencode(place) for place in (here, *sys.path) if place), os.fsencode(here))
 
 
 def check_modules(modules: tuple[str, ...]) -> None:

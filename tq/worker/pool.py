@@ -80,7 +80,7 @@ class Pool:
         self._capture: Final = capture
         self._reports: Final = reports
         self._environment: Final = base_environment(own)
-        self._offer = Functions((), (), "/")
+        self._offer = Functions((), (), b"/")
         self._callers: Final[dict[int, Caller]] = {}
         self._idle: Final[list[Caller]] = []  # the one that worked last stands last
         self._chained: Final[set[Caller]] = set()  # with calls behind the first
@@ -133,7 +133,7 @@ class Pool:
 
     def _spawn(self, worker: bytes) -> Caller:
         argv = [os.fsencode(word) for word in functions.command(_places())]
-        program = Program(Body(tuple(argv), os.fsencode(self._offer.directory)), self._environment)
+        program = Program(Body(tuple(argv), self._offer.directory), self._environment)
         # It bears the worker's name (containment.kill_bearers); task and attempt are set for each call.
         environment = {**program.environment, b"TQ_WORKER": worker, b"TQ_TASK": b"", b"TQ_ATTEMPT": b""}
         ours, theirs = (end.detach() for end in socketpair())
