@@ -4,6 +4,7 @@ Only cgroups that these tests made are touched: below the one that `cgroups.find
 """
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -296,3 +297,23 @@ def test_a_failure_after_memory_ran_out_is_for_that(code, asked, cause):
     end = attempt.end()
 
     assert (end.cause, usage(end).peak_kib) == (cause, 4096)
+
+
+# ---------------------------------------------------------------- without a free descriptor
+
+
+def test_what_cannot_be_looked_at_may_hold_something(tmp_path):
+    (tmp_path / "cgroup.events").write_text("populated 0\nfrozen 0\n")
+    cgroup = Cgroup(os.fsencode(tmp_path))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first_free = os.dup(0)
+    os.close(first_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, before[1]))
+    try:
+        may_hold_something = cgroup.kill()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert may_hold_something
+    assert not cgroup.kill()
+    assert not Cgroup(os.fsencode(tmp_path / "gone")).kill()

@@ -14,6 +14,7 @@ directory uses; BASE is left as it is (a launcher goes back there at its end, to
 accounted for if whoever delegated BASE has enabled that controller for what is below it.
 """
 
+import errno
 import os
 import re
 import time
@@ -27,6 +28,7 @@ _PROC: Final = Path("/proc/self")
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 _EMPTY_S: Final = 5.0
 _SHORT: Final = b"/short"
+_GONE: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ENODEV))
 _WRITE: Final = os.O_WRONLY | os.O_CLOEXEC
 
 
@@ -124,12 +126,18 @@ class Cgroup:
         self.is_shared = False
 
     def kill(self) -> bool:
-        """KILL all that is in it, and below. Return whether something was."""
-        if self.is_shared or b"populated 1" not in _bytes(self.path + b"/cgroup.events"):
+        """KILL all that is in it, and below. Return whether something was, or may have been: then ask again."""
+        if self.is_shared or not self._may_be_populated():
             return False
         with suppress(OSError):
             _write(self.path + b"/cgroup.kill", b"1")
         return True
+
+    def _may_be_populated(self) -> bool:
+        try:
+            return b"populated 1" in _read(self.path + b"/cgroup.events")
+        except OSError as error:
+            return error.errno not in _GONE  # without a free descriptor nobody knows
 
     def memory(self) -> Memory:
         """Return what is known of its memory."""
@@ -220,10 +228,14 @@ def _write(path: bytes, data: bytes) -> None:
 def _bytes(path: bytes) -> bytes:
     """Return a file's contents, b"" if it cannot be read."""
     try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read()
+        return _read(path)
     except OSError:
         return b""
+
+
+def _read(path: bytes) -> bytes:
+    with open(path, "rb", buffering=0) as file:
+        return file.read()
 
 
 def _text(path: Path) -> str:

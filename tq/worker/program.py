@@ -112,6 +112,8 @@ class Program:
             return SpawnError(126, f"{text}: neither a binary for this machine nor a script with a #! line")
         if error.errno == errno.E2BIG:
             return SpawnError(126, f"{text}: arguments and environment are too long for this machine")
+        if error.errno == errno.ETXTBSY:
+            return SpawnError(126, f"{text}: somebody still has it open to write to it")
         return SpawnError(126, f"{text}: {os.strerror(error.errno or 0)}")
 
 

@@ -9,6 +9,7 @@ no signal (vfork), so nothing here may open a path that a task names.
 import errno
 import os
 import resource
+import time
 from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
@@ -24,6 +25,8 @@ _TROUBLE: Final = frozenset(  # not the task's fault
 # A FIFO must not hold us up, and what somebody put there as a link is not what was named.
 _OUTPUT: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _OUTPUT_MODE: Final = 0o666
+_busy_look_s: Final = 0.004
+_busy_looks_max: Final = 16  # in a second, of all programs: whoever stands still ends nothing that must end
 
 
 Command = tuple[bytes, list[bytes], dict[bytes, bytes]]  # path, arguments, environment
@@ -70,6 +73,8 @@ class Spawner:
         self._umask = -1
         self._files, self._files_hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._files_raised = False
+        self._busy_since = 0.0
+        self._busy_looks = 0
         self._low: Final[Streams] = os.dup(self._null), os.dup(self._null), os.dup(self._null)
         with suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
@@ -132,11 +137,16 @@ class Spawner:
             streams = self._lower(streams)
         source, out, err = streams
         try:
-            return os.posix_spawn(
-                path, argv, environment,
-                file_actions=((_DUP2, source, 0), (_DUP2, out, 1), (_DUP2, err, 2)),
-                setsid=True, setsigmask=(), setsigdef=IGNORED,
-            )  # fmt: skip
+            while True:
+                try:
+                    return os.posix_spawn(
+                        path, argv, environment,
+                        file_actions=((_DUP2, source, 0), (_DUP2, out, 1), (_DUP2, err, 2)),
+                        setsid=True, setsigmask=(), setsigdef=IGNORED,
+                    )  # fmt: skip
+                except OSError as error:
+                    if error.errno != errno.ETXTBSY or not self._wait_for_writer():
+                        raise
         except ValueError as error:  # a NUL in an argument, a = in a name
             raise SpawnError(126, f"{os.fsdecode(path)}: {error}") from error
         except OSError as error:
@@ -146,6 +156,17 @@ class Spawner:
         finally:
             if self._files_raised:
                 self._raise()
+
+    def _wait_for_writer(self) -> bool:
+        """Stand still for a moment, if it was not for long already: a program may be submitted before it is closed."""
+        now = time.monotonic()
+        if now - self._busy_since > 1.0:
+            self._busy_since, self._busy_looks = now, 0
+        if self._busy_looks >= _busy_looks_max:
+            return False
+        self._busy_looks += 1
+        time.sleep(_busy_look_s)
+        return True
 
     def _lower(self, streams: Streams) -> Streams:
         """Give this process the tasks' limit of open files for a spawn, and the streams numbers below that limit.
