@@ -149,6 +149,7 @@ class Worker(Process):
                 case i.Forget():
                     self.directory.spool.pop(instruction.delivery, None)
                 case i.Aside():
+                    self.directory.spool.pop(instruction.delivery, None)
                     self.world.count("results aside", len(instruction.ends))
 
     # ------------------------------------------------------------ leaving

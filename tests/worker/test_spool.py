@@ -106,7 +106,7 @@ def test_a_damaged_file_costs_itself_only_and_stays_for_people_to_look_at(spool:
 
 
 def test_results_of_another_lineage_are_kept_apart(spool: Spool) -> None:
-    paths = [spool.orphan(7, (end(job),)) for job in (1, 2)]
+    paths = [spool.orphan(7, i.Aside((end(job),))) for job in (1, 2)]
     assert len(set(paths)) == 2
     assert all(path.parent.name == "orphaned" for path in paths)
     assert spool.load().kept == {}
@@ -119,6 +119,34 @@ def test_the_disk_is_written_in_the_order_of_the_instructions(spool: Spool) -> N
     write_down(spool, [(7, gone), (7, kept), (7, report(2, 2)), (7, i.Aside((end(3),)))])
     assert set(spool.load().kept) == {1, 2}
     assert len(list((spool.path / "orphaned").iterdir())) == 1
+
+
+def test_what_is_kept_goes_aside_as_it_is_and_what_is_not_with_its_output(spool: Spool) -> None:
+    output = m.Output(ref(1), 1, 0, b"text")
+    spool.keep(7, [report(1, 1)._replace(outputs=(output,))])
+    write_down(spool, [(7, i.Aside((end(1),), 1)), (7, i.Aside((end(2),), 2, (output,)))])
+
+    assert spool.load() == ({}, [])
+    aside = [msgspec.msgpack.decode(path.read_bytes(), type=Kept) for path in (spool.path / "orphaned").iterdir()]
+    assert sorted(aside, key=lambda one: one.ends[0].attempt.job) == [
+        Kept(7, (end(1),), outputs=(output,)), Kept(7, (end(2),), outputs=(output,))
+    ]  # fmt: skip
+
+
+def test_a_result_goes_aside_alone_where_there_is_no_room_for_its_output(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = files.replace
+
+    def full(path: Path, data: bytes) -> None:
+        if len(data) > 10_000:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, data)
+
+    monkeypatch.setattr(files, "replace", full)
+    path = spool.orphan(7, i.Aside((end(1),), 0, (m.Output(ref(1), 1, 0, bytes(20_000)),)))
+
+    assert msgspec.msgpack.decode(path.read_bytes(), type=Kept) == Kept(7, (end(1),))
 
 
 def test_a_disk_that_fails_is_said_and_stops_nothing(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,9 +294,9 @@ def test_a_state_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
 
 
 def test_results_that_are_put_aside_replace_no_others_though_some_were_taken_away(spool: Spool) -> None:
-    first, second = (spool.orphan(7, (end(job),)) for job in (1, 2))
+    first, second = (spool.orphan(7, i.Aside((end(job),))) for job in (1, 2))
     first.unlink()
-    third = spool.orphan(7, (end(3),))
+    third = spool.orphan(7, i.Aside((end(3),)))
     assert {Kept(7, (end(2),)), Kept(7, (end(3),))} == {
         msgspec.msgpack.decode(path.read_bytes(), type=Kept) for path in {second, third}
     }

@@ -6,6 +6,7 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 
@@ -14,6 +15,7 @@ from tq.core.task import Cause, Phase
 from tq.core.vocabulary import End, Held
 from tq.wire import messages as m
 from tq.wire.held import tally
+from tq.worker.spool import Kept
 
 
 @pytest.fixture
@@ -353,6 +355,10 @@ async def test_another_lineage_gets_nothing_of_the_first_one(server: FakeServer,
         await worker.logged("results_orphaned")
         orphaned = list((tmp_path / "state" / "worker" / "spool" / "orphaned").iterdir())
         assert {path.name.split("-")[0] for path in orphaned} == {f"{77:016x}"}
+        aside = [msgspec.msgpack.decode(path.read_bytes(), type=Kept) for path in orphaned]
+        assert {one.ends[0].attempt: b"".join(out.data for out in one.outputs) for one in aside} == {
+            ref(1): b"one\n", ref(2): b"two\n",
+        }  # fmt: skip
 
 
 # ---------------------------------------------------------------- refusals

@@ -54,7 +54,7 @@ def _write_one(spool: Spool, lineage: int, instruction: ToDisk) -> None:
     if isinstance(instruction, i.Forget):
         spool.forget(instruction.delivery)
     elif isinstance(instruction, i.Aside):
-        path = spool.orphan(lineage, instruction.ends)
+        path = spool.orphan(lineage, instruction)
         log("results_orphaned", level="warning", lineage=f"{lineage:016x}", results=len(instruction.ends), path=path)
 
 

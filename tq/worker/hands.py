@@ -75,7 +75,11 @@ class Hands:
                     outputs = self.output.of(attempts_of(instruction.message))
                     self.to_disk.append((self.lineage, instruction._replace(outputs=outputs)))
                     self.disk_work.set()
-                case i.Forget() | i.Aside():
+                case i.Aside():
+                    outputs = self.output.of(end.attempt for end in instruction.ends)
+                    self.to_disk.append((self.lineage, instruction._replace(outputs=outputs)))
+                    self.disk_work.set()
+                case i.Forget():
                     self.to_disk.append((self.lineage, instruction))
                     self.disk_work.set()
         changed, self._changed = self._changed, trio.Event()

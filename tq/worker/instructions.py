@@ -68,9 +68,14 @@ class Settled(NamedTuple):
 
 
 class Aside(NamedTuple):
-    """These results belong to another lineage, where nobody waits for them: keep them apart, and say so."""
+    """These results belong to another lineage, where nobody waits for them: keep them apart, and say so.
+
+    Under `delivery` they may lie on the disk already, 0 = they do not. `outputs` as in `Keep`.
+    """
 
     ends: tuple[End, ...]
+    delivery: int = 0
+    outputs: tuple[Output, ...] = ()
 
 
 class StopAfter(NamedTuple):

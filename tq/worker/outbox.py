@@ -11,7 +11,7 @@ from typing import Final
 from tq.core.vocabulary import AttemptRef, End
 from tq.limits import frame_bytes_max, members_per_command_max
 from tq.wire.messages import Ended, HandedBack
-from tq.worker.instructions import Delivery, Forget, Instruction, Keep, Say
+from tq.worker.instructions import Aside, Delivery, Forget, Instruction, Keep, Say
 
 _RESULT_BYTES_MAX: Final = frame_bytes_max // 2  # the rest is for what else an end carries, under 100 bytes each
 
@@ -86,12 +86,16 @@ class Outbox:
                 done += self._forget(number)
         return done
 
-    def abandon(self) -> tuple[tuple[End, ...], list[Instruction]]:
-        """Drop everything. Return the results among it, and what follows."""
-        ends = tuple(end for message in self if isinstance(message, Ended) for end in message.ends)
-        self._deliveries.clear()
+    def abandon(self) -> list[Instruction]:
+        """Drop everything. Results go aside."""
         self.is_connected = self.is_open = False
-        return ends, [gone for number in sorted(self._kept) for gone in self._forget(number)]
+        done: list[Instruction] = []
+        for number, message in self._deliveries.items():
+            if isinstance(message, Ended):
+                done.append(Aside(message.ends, number if number in self._kept else 0))
+                self._kept.discard(number)
+        self._deliveries.clear()
+        return done + [gone for number in sorted(self._kept) for gone in self._forget(number)]
 
     def _deliver(self, message: Delivery) -> list[Instruction]:
         self._deliveries[message.delivery] = message

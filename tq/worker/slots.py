@@ -215,7 +215,7 @@ class Slots:
         for cause, attempts in back.items():
             done += self._hand_back(tuple(attempts), cause)
         if strange:
-            done += [Settled(tuple([end.attempt for end in strange])), Aside(tuple(strange))]
+            done += [Aside(tuple(strange)), Settled(tuple([end.attempt for end in strange]))]  # with their output
         return done
 
     def recalled(self, attempts: tuple[AttemptRef, ...], cause: int = Cause.NONE) -> list[Instruction]:
@@ -266,7 +266,7 @@ class Slots:
         Until the last attempt has ended (`is_abandoned` turns False) no session may begin: the other lineage may
         use the same names.
         """
-        ends, done = self.outbox.abandon()
+        done = self.outbox.abandon()
         gone = [ref for ref, phase in self.held.items() if phase is Phase.ENDED or ref in self.inputs]
         done += self._forget(tuple(gone))
         self.inputs = Inputs()
@@ -274,7 +274,7 @@ class Slots:
         self.is_draining = self.is_leaving
         done += self.stop_all(Cause.LOST)
         self.is_abandoned = bool(self.held)
-        return [*done, Aside(ends)] if ends else done
+        return done
 
 
 def _lists(slots: Slots) -> list[Instruction]:

@@ -22,7 +22,7 @@ from tq.limits import spool_output_bytes_max
 from tq.net.log import log
 from tq.store import files
 from tq.wire.messages import Ended, HandedBack, Output
-from tq.worker.instructions import Delivery, Keep
+from tq.worker.instructions import Aside, Delivery, Keep
 
 _NUMBER_CHARS: Final = 12
 
@@ -115,10 +115,18 @@ class Spool:
         self._output_bytes.pop(delivery, None)
         self._file(delivery).unlink(missing_ok=True)
 
-    def orphan(self, lineage: int, ends: tuple[End, ...]) -> Path:
-        """Keep results of a lineage that is no more. Return the file."""
+    def orphan(self, lineage: int, aside: Aside) -> Path:
+        """Keep results of a lineage that is no more, if there is room with their output. Return the file."""
+        if aside.delivery and self._file(aside.delivery).exists():  # else it found no room there
+            return self.set_aside(aside.delivery, lineage)
         path = self._free_place(f"{lineage:016x}")
-        files.replace(path, msgspec.msgpack.encode(Kept(lineage, ends)))
+        kept = Kept(lineage, aside.ends, outputs=aside.outputs)
+        try:
+            files.replace(path, msgspec.msgpack.encode(kept))
+        except OSError as error:
+            if not kept.outputs:
+                raise
+            files.replace(path, msgspec.msgpack.encode(self._without_output(kept, str(error.strerror))))
         files.sync_directory(self._orphaned)
         return path
 
