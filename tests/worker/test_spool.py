@@ -13,6 +13,7 @@ from tq.core.vocabulary import End
 from tq.errors import ConfigurationError
 from tq.store import files
 from tq.wire import messages as m
+from tq.worker import home as homes
 from tq.worker import instructions as i
 from tq.worker.disk import write_down
 from tq.worker.home import Home, Last, settle
@@ -279,6 +280,67 @@ def test_a_directory_that_cannot_be_taken_over_stops_nobody(
     with settle(tmp_path) as heir:
         assert heir.last.workers == (1, 2)
         assert set(Spool(heir.path / "spool").load().kept) == {1}
+
+
+def test_what_served_another_store_by_the_time_it_is_locked_stays_where_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with settle(tmp_path) as first, settle(tmp_path) as second:
+        lived(first, 1)
+        lived(second, 2)
+    lock = homes._lock
+
+    def late(path: Path) -> int | None:
+        if path == second.path:
+            lived(second, 3, report(1, 3), lineage=8)  # somebody has lived there since it was looked at
+        return lock(path)
+
+    monkeypatch.setattr(homes, "_lock", late)
+    with settle(tmp_path) as heir:
+        assert heir.last.workers == (1,)
+    assert set(Spool(second.path / "spool").load().kept) == {1}
+
+
+@pytest.mark.parametrize("step", ["remember", "take_over", "rename", "unlink"])
+def test_a_worker_that_dies_while_it_takes_over_leaves_all_to_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*what: object, **__: object) -> None:
+        if step != "unlink" or what == (second.path / "last.json",):
+            raise Killed
+
+    with settle(tmp_path) as first, settle(tmp_path) as second:
+        lived(first, 1, report(1, 1))
+        lived(second, 2, report(1, 2), report(2, 3))
+    owner = {"remember": Home, "take_over": Spool, "rename": Path, "unlink": Path}[step]
+    with monkeypatch.context() as killed:
+        killed.setattr(owner, step, die)
+        with pytest.raises(Killed), settle(tmp_path):
+            pass
+
+    with settle(tmp_path) as heir:
+        assert set(heir.last.workers) == {1, 2}
+        jobs = {one.ends[0].attempt.job for one in Spool(heir.path / "spool").load().kept.values()}
+        assert jobs == {1, 2, 3}
+
+
+def test_who_spoke_last_is_on_the_disk_or_the_text_before_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with settle(tmp_path) as here:
+        here.remember(Last(5, 6, 7))
+        with monkeypatch.context() as trouble:
+            trouble.setattr(files.os, "fsync", full)
+            here.remember(Last(5, 6, 7))  # no news
+            with pytest.raises(OSError, match="No space"):
+                here.remember(Last(8, 6, 7))
+        assert not list(here.path.glob("*.new"))
+    with settle(tmp_path) as here:
+        assert here.last == Last(5, 6, 7)
 
 
 def test_a_worker_s_directory_is_its_user_s_alone(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from tq import limits
 from tq.errors import ConfigurationError
 from tq.net.log import log
+from tq.store import files
 from tq.worker.spool import Spool
 
 _PLACES_MAX: Final = 64
@@ -49,10 +50,11 @@ class Home(NamedTuple):
     last: Last
 
     def remember(self, last: Last) -> None:
-        """Write down who speaks from here now; it replaces the old text in one step."""
-        fresh = self.path / "last.json.new"
-        fresh.write_bytes(msgspec.json.encode(last))
-        fresh.replace(self.path / "last.json")
+        """Write down who speaks from here now, if that is news; it is on the disk when this returns. Raises OSError."""
+        path = self.path / "last.json"
+        if _read_last(path) != last:
+            files.replace(path, msgspec.json.encode(last))
+            files.sync_directory(self.path)
 
 
 @contextmanager
@@ -78,13 +80,12 @@ def _with_heritage(state: Path, home: Home) -> Home:
     Only where both served the same store: what was meant for another one is no business of this worker's.
     """
     for path in sorted(state.glob("worker*")):
-        last = _read_last(path / "last.json")
-        if path == home.path or not last.worker or last.lineage != home.last.lineage:
+        if path == home.path or not _serves_the_same(home, path):
             continue
         lock = None
         try:
             lock = _lock(path)
-            if lock is not None:
+            if lock is not None and _serves_the_same(home, path):  # who was quicker may have been there meanwhile
                 home = _take_over(home, path)
         except (OSError, ConfigurationError) as error:
             log("cannot_take_over", level="error", path=path, error=error)
@@ -92,6 +93,11 @@ def _with_heritage(state: Path, home: Home) -> Home:
             if lock is not None:
                 os.close(lock)
     return home
+
+
+def _serves_the_same(home: Home, other: Path) -> bool:
+    last = _read_last(other / "last.json")
+    return last.worker != 0 and last.lineage == home.last.lineage
 
 
 def _take_over(home: Home, other: Path) -> Home:
