@@ -480,3 +480,44 @@ async def test_a_second_signal_ends_at_once(server: FakeServer, tmp_path: Path) 
         assert (await peer.receive(m.HandedBack)).cause == Cause.DRAIN
         assert await worker.exit_status() == 0
         assert not is_alive(pid)
+
+
+async def test_a_third_signal_costs_no_result(server: FakeServer, tmp_path: Path) -> None:
+    """Who insists gets no more than a worker that leaves now: what is owed is written down before its end."""
+    before = "import tq.worker.leave; tq.worker.leave._ACKNOWLEDGED_S = 2.0\n"
+    with running_worker(server, tmp_path, before=before) as worker:
+        peer = await server.reconciled()
+        peer.acknowledges = False
+        peer.send(assign(1, "true"))
+        await peer.receive(m.Ended)
+        worker.signal(signal.SIGTERM)
+        await peer.receive(m.Draining)
+        worker.signal(signal.SIGTERM)
+        await worker.logged("leaving_now")
+        worker.signal(signal.SIGTERM)
+        assert await worker.exit_status() == 0
+    assert [path.name for path in (tmp_path / "state" / "worker" / "spool").iterdir()] == ["000000000001"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_at_the_very_end_waits_until_results_are_on_disk(
+    server: FakeServer, tmp_path: Path, number: signal.Signals
+) -> None:
+    before = f"""
+import os
+from tq.worker import leave, work
+leave._ACKNOWLEDGED_S = 0.1
+finish = work.finish
+def late(*what):
+    os.kill(os.getpid(), {int(number)})
+    finish(*what)
+    open({os.fspath(tmp_path / "finished")!r}, "w").close()
+work.finish = late
+"""
+    with running_worker(server, tmp_path, before=before) as worker:
+        peer = await server.reconciled()
+        await worker.logged(" connected ")
+        worker.signal(signal.SIGTERM)
+        await peer.receive(m.Goodbye)
+        await worker.exit_status()
+    assert (tmp_path / "finished").exists()

@@ -11,6 +11,8 @@ What the server does not acknowledge any more is in the spool (results), or is l
 """
 
 import signal
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from typing import Final
 
 import trio
@@ -26,23 +28,31 @@ _KILLED_S: Final = 15.0  # for a launcher's end, and all that it leaves
 _CLOSED_S: Final = 2.0
 
 
-async def run_signals(life: Life) -> None:
-    """Wait for signals, and end the worker's life by them."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with trio.open_nursery() as nursery:
-            is_asked = False  # a worker that leaves by itself still drains at the first signal
-            async for number in signals:
-                if is_asked:
-                    log("leaving_now", signal=signal.Signals(number).name, held=len(life.slots.held))
-                    nursery.cancel_scope.cancel()
-                    break
-                is_asked = True
-                log(
-                    "draining", signal=signal.Signals(number).name, held=len(life.slots.held),
-                    drain_s=life.settings.drain_s,
-                )  # fmt: skip
-                nursery.start_soon(drain, life)
-        await leave_now(life)
+def receive_signals() -> AbstractContextManager[AsyncIterator[int]]:
+    """Hold back what would end this process, as long as there is something to write down (`run_signals`)."""
+    return trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)
+
+
+async def run_signals(life: Life, signals: AsyncIterator[int]) -> None:
+    """Wait for signals, and end the worker's life by them. A third one, and more, hurry nothing."""
+    patience = trio.CancelScope()
+
+    async def drain_patiently() -> None:
+        with patience:
+            await drain(life)
+
+    async with trio.open_nursery() as nursery:
+        count = 0  # a worker that leaves by itself still drains at the first signal
+        async for number in signals:
+            count += 1
+            name, held = signal.Signals(number).name, len(life.slots.held)
+            if count == 1:
+                log("draining", signal=name, held=held, drain_s=life.settings.drain_s)
+                nursery.start_soon(drain_patiently)
+            elif count == 2:
+                log("leaving_now", signal=name, held=held)
+                patience.cancel()
+                nursery.start_soon(leave_now, life)
 
 
 async def drain(life: Life) -> None:

@@ -22,7 +22,7 @@ from tq.worker.connect import Connecting
 from tq.worker.disk import finish, run_disk
 from tq.worker.home import Home, settle
 from tq.worker.launcher_link import open_launcher
-from tq.worker.leave import run_deadline, run_limits, run_signals
+from tq.worker.leave import receive_signals, run_deadline, run_limits, run_signals
 from tq.worker.life import Life
 from tq.worker.settings import Settings, check_server, check_settings
 from tq.worker.whereabouts import Find, Whereabouts
@@ -50,19 +50,20 @@ async def work(settings: Settings, home: Home, whereabouts: Whereabouts) -> int:
     scope = trio.CancelScope()
     life = Life(settings, home, scope)
     life.say_started()
-    try:
-        with scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(run_launcher, life)
-                nursery.start_soon(Connecting(life, whereabouts).run)
-                nursery.start_soon(run_disk, life.hands, life.spool)
-                nursery.start_soon(run_signals, life)
-                nursery.start_soon(run_deadline, life)
-                nursery.start_soon(run_limits, life)
-    finally:
-        finish(life.hands, life.spool)
-        if life.cgroup:
-            cgroups.remove(life.cgroup)
+    with receive_signals() as signals:
+        try:
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(run_launcher, life)
+                    nursery.start_soon(Connecting(life, whereabouts).run)
+                    nursery.start_soon(run_disk, life.hands, life.spool)
+                    nursery.start_soon(run_signals, life, signals)
+                    nursery.start_soon(run_deadline, life)
+                    nursery.start_soon(run_limits, life)
+        finally:
+            finish(life.hands, life.spool)
+            if life.cgroup:
+                cgroups.remove(life.cgroup)
     if life.failure is not None:
         raise life.failure
     return 0
