@@ -125,7 +125,7 @@ class Launcher(Process):
             case frames.Input():
                 self._inputs[message.blob] = self._inputs.get(message.blob, b"") + message.data
             case frames.Lease():
-                self._until_us = max(self._until_us, int(message.until_s * SECOND))
+                self._until_us = int(message.until_s * SECOND)
                 self._guard()
             case frames.Forget():
                 self._inputs.pop(message.blob, None)

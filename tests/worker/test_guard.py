@@ -54,10 +54,13 @@ def test_when_the_lease_is_over_it_is_killed_at_once_whatever_it_ignores_and_the
     assert processes(other)
 
 
-def test_a_lease_that_is_renewed_in_time_lasts(link: Link) -> None:
+def test_a_lease_that_is_cut_short_is_over(link: Link) -> None:
+    """The server has come back with shorter beats: it gives away sooner what the worker has."""
     lease(link, FOR_EVER_S)
-    lease(link, OVER_S)  # an answer that was overtaken
-    assert link.run(guarded("true"), 2).code == 0
+    bound = link.begin(guarded("sh", "-c", "echo ready; sleep 60"), 2)
+    lease(link, OVER_S)
+    link.until(lambda: bound in link.ends)
+    assert link.ends[bound].cause == Cause.CUT_OFF
 
 
 @pytest.mark.parametrize("is_leased", [False, True], ids=["no lease yet", "a lease that is over"])

@@ -301,6 +301,21 @@ async def test_the_answer_to_the_list_is_worth_three_beats_from_when_it_was_sent
 
 
 @pytest.mark.usefixtures("_virtual_boot")
+async def test_what_an_older_session_was_worth_counts_no_more(autojump_clock: Clock) -> None:
+    """A restart of the server may have made the beats shorter."""
+    async with rig() as made, trio.open_nursery() as nursery:
+        made.hands.renew(1_000_000.0)
+        nursery.start_soon(made.run)
+        made.server.send_nowait(WELCOME)
+        await made.receive(m.Reconcile)
+        sent_s = trio.current_time()
+        made.server.send_nowait(m.Reconciled((), ()))
+        await trio.testing.wait_all_tasks_blocked()
+        assert made.hands.heard_until_s == sent_s + 3 * BEAT_S
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("_virtual_boot")
 async def test_an_answered_beat_is_worth_three_beats_from_when_it_was_sent(autojump_clock: Clock) -> None:
     async with running() as made:
         first = await made.receive(m.Beat)

@@ -31,8 +31,8 @@ class Guard:
         self._attempts: Final[dict[Attempt, None]] = {}  # in order
 
     def renew(self, until_s: float) -> None:
-        """Let the lease last until then, or longer if it does already."""
-        self._until_s = max(self._until_s, until_s)
+        """Let the lease last until then, though it may have been said to last longer: the worker knows best."""
+        self._until_s = until_s
 
     def add(self, attempt: Attempt) -> None:
         """Watch an attempt, if its submitter asked for that."""

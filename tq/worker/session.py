@@ -92,6 +92,7 @@ class Session:
         hands.output.new_connection()
         try:
             self._listed_s = boot_s()
+            hands.heard_until_s = 0.0  # what another session's beats were worth may be more than this one's are
             hands.carry_out(hands.slots.connected())
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._beat)
