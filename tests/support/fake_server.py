@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import trio
@@ -288,3 +288,17 @@ def ref(job: int, member: int = 0, attempt: int = 1, lease: int = 10) -> Attempt
 def assign(job: int, *argv: str | bytes, members: int = 1, width: int = 2, stdin: int = 0, **fields: Any) -> m.Assign:
     attempts = tuple(Assignment(ref(job, member), member + 1) for member in range(members))
     return m.Assign(job, 1, width, members > 1, "default", "", body(*argv, **fields), stdin, attempts)
+
+
+SLEEPER: Final = "echo $$ > {}; trap '' TERM; exec sleep 60"
+
+
+def text(path: Path) -> str:
+    """Return what a file holds, "" if there is none."""
+    return path.read_text() if path.exists() else ""
+
+
+async def written_pid(path: Path) -> int:
+    """Return the pid that a task writes into a file."""
+    await eventually(lambda: text(path).endswith("\n"))
+    return int(text(path))

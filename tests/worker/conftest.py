@@ -1,13 +1,16 @@
-"""Launchers that call functions: those of tests/support/called.py as the module `work`, and some that are broken."""
+"""Launchers that call functions (those of tests/support/called.py as the module `work`, and some that are broken), and
+a server that is played.
+"""
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import called
+from tests.support.fake_server import FakeServer, open_fake_server
 from tests.support.launcher import Link
 from tq.worker import frames
 
@@ -44,3 +47,9 @@ def shared(place: Path) -> Iterator[Link]:
     with Link() as one:
         offer(one, place)
         yield one
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[FakeServer]:
+    async with open_fake_server(tmp_path) as server:
+        yield server
