@@ -29,9 +29,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def offer(link: Link, place: Path, *modules: str) -> None:
-    link.say(
-        frames.Functions(modules or ("work", "torn", "wrong", "heavy", "parts"), (bytes(place),), bytes(place))
-    )
+    link.say(frames.Functions(modules or ("work", "torn", "wrong", "heavy", "parts"), (bytes(place),), bytes(place)))
 
 
 @pytest.fixture
