@@ -355,6 +355,23 @@ def test_a_state_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_a_place_aside_is_looked_for_where_it_is_free(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands may go aside at once."""
+    looks = 0
+    exists = Path.exists
+
+    def counted(path: Path) -> bool:
+        nonlocal looks
+        looks += 1
+        return exists(path)
+
+    spool.keep(7, [report(number, number) for number in range(1, 101)])
+    monkeypatch.setattr(Path, "exists", counted)
+    for number in range(1, 101):
+        spool.set_aside(number, 7)
+    assert looks == 100
+
+
 def test_results_that_are_put_aside_replace_no_others_though_some_were_taken_away(spool: Spool) -> None:
     first, second = (spool.orphan(7, i.Aside((end(job),))) for job in (1, 2))
     first.unlink()

@@ -132,7 +132,7 @@ class Spool:
 
     def set_aside(self, delivery: int, lineage: int) -> Path:
         """Keep a file whose lineage is no more, with its output. Return where it is."""
-        path = self._free_place(f"{lineage:016x}")
+        path = self._free_place(f"{lineage:016x}", delivery)  # mostly free: thousands may go aside at once
         self._output_bytes.pop(delivery, None)
         self._file(delivery).rename(path)
         return path
@@ -160,9 +160,9 @@ class Spool:
     def _file(self, delivery: int) -> Path:
         return self.path / f"{delivery:0{_NUMBER_CHARS}}"
 
-    def _free_place(self, stem: str) -> Path:
+    def _free_place(self, stem: str, first: int = 1) -> Path:
         self._orphaned.mkdir(mode=0o700, exist_ok=True)
-        places = (self._orphaned / f"{stem}-{number}" for number in count(1))  # people take some of them away
+        places = (self._orphaned / f"{stem}-{number}" for number in count(first))  # people take some of them away
         return next(place for place in places if not place.exists())
 
 
