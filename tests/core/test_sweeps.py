@@ -188,6 +188,53 @@ class TestTheLaterWordCounts:
         assert _sweep_on(house) == 0
         assert isinstance(house.do(Retry((f"{number}{member}",))), Acted)
 
+    @pytest.mark.parametrize(
+        "of", [lambda job: Retry((job,)), lambda job: Retry((f"{job}.1",)), lambda job: Retry((job,), Where(name="z"))]
+    )
+    def test_what_an_earlier_cancel_has_still_to_reach_is_not_retried_before_it_has(self, house, of):
+        for _ in range(SLICE * 2):
+            house.submit()
+        number = house.array(2, name="z")
+        house.do(Cancel((str(number),)))
+        house.do(Cancel((), Where()))
+        assert _sweeps(house) == 1
+        retry = of(str(number))
+        with pytest.raises(AlreadyEnded, match="is being cancelled"):
+            house.do(retry)
+        assert _sweep_on(house) == 0
+
+        house.do(retry)
+        assert house.store.get(tables.PROGRESS, (number, 0)).counts[State.QUEUED] > 0
+
+    @pytest.mark.parametrize("where", [Where(queue="other"), Where(states=("dead",)), Where(cause="exit")])
+    def test_a_cancel_of_something_else_holds_up_no_retry(self, house, where):
+        for _ in range(SLICE * 2):
+            house.submit(queue="other")
+        number = house.submit()
+        house.do(Cancel((str(number),)))
+        house.do(Cancel((), where))
+        assert _sweeps(house) == 1
+        house.do(Retry((str(number),)))
+        assert _sweep_on(house) == 0
+        assert house.store.get(tables.PROGRESS, (number, 0)).counts[State.QUEUED] == 1
+
+    def test_a_cancel_that_comes_after_a_retry_cancels_what_that_has_queued(self, house):
+        job = self._dead(house, 9)
+        house.do(Retry((job,)))
+        house.do(Cancel((), Where()))
+        assert _sweep_on(house) == 0
+        assert State.QUEUED not in _states(house, int(job))
+
+    def test_a_cancel_that_has_passed_a_job_holds_up_no_retry_of_it(self, house):
+        number = house.submit()
+        for _ in range(SLICE * 3):
+            house.submit()
+        house.do(Cancel((), Where()))
+        assert _sweeps(house) == 1
+        house.do(Retry((str(number),)))
+        assert _sweep_on(house) == 0
+        assert house.store.get(tables.PROGRESS, (number, 0)).counts[State.QUEUED] == 1
+
 
 class TestWhatIsWrong:
     """A command that cannot be carried out is refused at once: in a slice it would end the tick, and so the server."""

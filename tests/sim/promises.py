@@ -170,6 +170,7 @@ class Promises:
     def given(self, command: Verb, subjects: dict[Subject, Seen], sweeps: list[int], overlay: Overlay) -> Promise:
         """Note what a command has promised; without sweeps it must be kept by now."""
         promise = Promise(command, subjects)
+        self._let_off(promise, overlay)
         for subject, was in subjects.items() if isinstance(command, Forget) else ():
             if was.progress is not None and not was.progress.is_ended and seen(overlay, subject).is_gone:
                 raise self._ledger.world.violated(f"{command} removed job {subject[0]}, which had not ended: {was}")
@@ -179,6 +180,17 @@ class Promises:
         if not sweeps:
             self._check_kept(promise, overlay)
         return promise
+
+    def _let_off(self, promise: Promise, overlay: Overlay) -> None:
+        """Of a cancel and a retry that are both at work the cancel counts: what it means need not be retried."""
+        retries = [promise] if isinstance(promise.command, Retry) else list(self.open.values())
+        cancels = list(self.open.values()) if isinstance(promise.command, Retry) else [promise]
+        jobs = {subject[0] for one in cancels if isinstance(one.command, Cancel) for subject in one.before}
+        for one in retries:
+            for subject in list(one.pending) if isinstance(one.command, Retry) else ():
+                progress = overlay.get(tables.PROGRESS, (subject[0], 0))
+                if subject[0] in jobs or (progress is not None and progress.cancelling):
+                    self._ledger.put(one.pending, subject, None)
 
     def look(self, overlay: Overlay) -> None:
         """Look at what a turn has changed so far; a promise whose sweeps are over must be kept."""

@@ -19,7 +19,7 @@ from tq.core.task import State, Task
 from tq.core.timers import TimerKind
 from tq.core.vocabulary import Acted, Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority, Where
 from tq.errors import AlreadyEnded, BadRequest
-from tq.limits import priority_max, signal_max
+from tq.limits import page_keys_max, priority_max, signal_max
 
 Selected = Cancel | Hold | Release | Requeue | Retry | SetPriority | Forget | Purge
 Rows = Sequence[tuple[TaskKey, Task]]
@@ -197,6 +197,36 @@ def _is_overtaken(acting: Acting, progress: Progress | None) -> bool:
     return progress is not None and isinstance(acting.command, Retry) and 0 < acting.sweep < progress.cancelled_sweep
 
 
+def awaits_cancel(acting: Acting, key: JobKey) -> bool:
+    """Whether an earlier cancel has still to do with this job: one that walks and has not passed it yet.
+
+    Until it has, nothing of it is retried: the cancel would take that for what it was given about.
+    """
+    step = acting.step
+    if step.cancels is None:
+        step.cancels = _walking_cancels(step)
+    number, own = key[0], acting.sweep or _NO_SWEEP
+    return any(
+        at < own and sweep.job <= number <= sweep.last and selection.is_of(where, step.job(key))
+        for at, sweep, where in step.cancels
+    )
+
+
+def _walking_cancels(step: Step) -> tuple[tuple[int, Sweep, Where], ...]:
+    """Return the cancels that are not over and may reach what has just been queued, with their numbers.
+
+    Looked for among the oldest thousand sweeps: what stands behind those takes its turn long after.
+    """
+    found = []
+    for (number,), sweep in step.overlay.scan(tables.SWEEP, (0,), (_NO_SWEEP,), page_keys_max):
+        command = _commands.decode(sweep.command) if is_sweep(sweep) else None
+        where = (command.where if command else None) or Where()
+        is_alive = any(not state.is_terminal for state in selection.states_of(where.states))
+        if isinstance(command, Cancel) and is_alive and not (where.cause or where.is_letter):
+            found.append((number, sweep, where))
+    return tuple(found)
+
+
 def _next(sweep: Sweep, job: int) -> Sweep | None:
     return replace(sweep, job=job + 1, member=0) if job < sweep.last else None
 
@@ -256,6 +286,7 @@ def find_running(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[
     return rows, held[limit] if len(held) > limit else None
 
 
+_NO_SWEEP: Final = 1 << 62  # a command of its own comes after every sweep that there is
 _BY_INDEX: Final = 1 << 31  # no member is at or behind this position
 _BEHIND_ALL: Final = 2 * _BY_INDEX
 

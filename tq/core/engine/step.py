@@ -15,12 +15,12 @@ from tq import limits
 from tq.core import tables
 from tq.core.engine.indexes import index, unindex
 from tq.core.finding import rows_of
-from tq.core.job import Job, Lane, Meta, Progress
+from tq.core.job import Job, Lane, Meta, Progress, Sweep
 from tq.core.live import LIVE_COUNT, Live
 from tq.core.task import Cause, Ending, Phase, State, Task, Trigger, transition
 from tq.core.timers import TimerKind, timer
 from tq.core.view import Overlay, View
-from tq.core.vocabulary import Effect, TaskChanged, Times
+from tq.core.vocabulary import Effect, TaskChanged, Times, Where
 from tq.limits import history_max, leases_per_dispatch_max, members_per_command_max
 
 
@@ -57,6 +57,7 @@ class Step:
         self.submitter = submitter
         self.bounds = bounds
         self.effects: list[Effect] = []
+        self.cancels: tuple[tuple[int, Sweep, Where], ...] | None = None  # that walk, once somebody has looked (act.py)
         self._meta: Meta | None = None
         self._stored_meta = meta
         self._jobs: dict[JobKey, Job] = {}

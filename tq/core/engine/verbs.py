@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tq.core.engine.act import Acting, Verb, find_alive, find_records, find_running
+from tq.core.engine.act import Acting, Verb, awaits_cancel, find_alive, find_records, find_running
 from tq.core.engine.forget import begin_forgetting, forget_dead_letter, forget_job
 from tq.core.engine.step import JobKey, TaskKey, history_with_last
 from tq.core.engine.stop import cancel_task, recall_assigned, stop_task
@@ -89,7 +89,7 @@ def _requeue_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
 
 def _begin_retry(acting: Acting, key: JobKey) -> bool:
     progress = acting.step.progress(key)
-    if progress.cancelling:
+    if progress.cancelling or awaits_cancel(acting, key):
         acting.tally.leave("is being cancelled")
         return False
     trigger = _retry_trigger(acting, progress.first)
@@ -102,7 +102,7 @@ def _begin_retry(acting: Acting, key: JobKey) -> bool:
 
 
 def _retry_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
-    if acting.step.progress(key[:2]).cancelling:
+    if acting.step.progress(key[:2]).cancelling or awaits_cancel(acting, key[:2]):
         acting.tally.leave("is being cancelled")
         return
     state = task.state if task else acting.step.progress(key[:2]).first
