@@ -10,6 +10,7 @@ import msgspec
 
 from tq.core import tables
 from tq.core.job import Lane, Queue
+from tq.core.put_off import PutOff
 from tq.core.task import Phase, State, Task
 from tq.core.view import Changes, Table, View, pages
 from tq.core.vocabulary import AttemptRef, Capacity
@@ -170,6 +171,8 @@ class Live:
         self.granted: dict[str, int] = {}
         self.counts: dict[str, int] = {}
         self.timers_changed = True  # since somebody last looked for the next one
+        self.failed_timers = PutOff()
+        self.failed_lanes = PutOff()
         self.may_lease = True  # whether the last Dispatch might lease anything: not while the disk is nearly full
         lasting: tuple[Table[Any], ...] = (tables.RUNNING, tables.LANE, tables.LANE_NAME, tables.QUEUE)
         for table in lasting:

@@ -93,7 +93,7 @@ def get(view: View, live: Live, command: Get) -> Document:
         state = shown_state(progress, task)
         reason = reasons.of_task((number, 0, member), job, progress, task)
         document |= {"state": state.word, **_task_part(task)}
-    if reasons.stuck(number, job, progress, state):
+    if reasons.stuck(number, progress, state):
         document["is_stuck"] = True
     if not reason and 0 <= job.max_fails < progress.counts[State.DEAD]:
         reason = f"ended early: more than {job.max_fails} failed (max_fails)"
@@ -226,7 +226,7 @@ def _outcome(view: View, reasons: Reasons, text: str) -> Outcome:
     ended = sum(progress.counts[State.SUCCEEDED :])
     if value is None and job.is_array:
         state = job_state(progress)
-        reason = reasons.stuck(number, job, progress, state)
+        reason = reasons.stuck(number, progress, state)
         return Outcome(text, state.word, size=job.size, succeeded=succeeded, ended=ended, reason=reason)
     member = 0 if value is None else ids.position(number, job, value)
     task = view.get(tables.TASK, (number, 0, member))
@@ -241,7 +241,7 @@ def _outcome(view: View, reasons: Reasons, text: str) -> Outcome:
         ended=int(state.is_terminal),
         attempt=task.attempt if task else 0,
         usage=task.result if task else b"",
-        reason=reasons.stuck(number, job, progress, state),
+        reason=reasons.stuck(number, progress, state),
     )
 
 

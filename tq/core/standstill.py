@@ -15,9 +15,11 @@ from tq.core.placement import could_fit, free_chains, why_stuck
 from tq.core.retry import lane_of
 from tq.core.selection import shown_counts, shown_state
 from tq.core.task import Phase, State, Task
+from tq.core.timers import retry_timer
 from tq.core.view import View
 
 _STUCK_LANES_MAX: Final = 100  # that one status looks at
+_BUG: Final = "the server fails at starting it, and tries again later: its log says where"
 _NO_EMPTY: Final = "one more lost worker would be its last, so it waits for a worker to itself"
 
 
@@ -34,13 +36,15 @@ class Reasons:
         """Return why one member stands still, or '' if it does not."""
         state = shown_state(progress, task)
         if state is State.RETRYING and task is not None:
+            if retry_timer(key, task) in self._live.failed_timers:
+                return _BUG
             return f"failed {task.failures} of {job.retries + 1} times, and waits for its next attempt"
         if state is State.RUNNING and task is not None:
             return self._of_attempt(task)
         if state not in (State.QUEUED, State.HELD):
             return ""
         lane = progress.lane if task is None else lane_of(key, task, progress, lambda _: job)
-        return self._shut(key[0], job, progress) or self._of_lane(lane)
+        return self._shut(key[0], progress) or self._of_lane(lane)
 
     def of_job(self, number: int, job: Job, progress: Progress) -> str:
         """Return why nothing more of a job starts, or '' if something does or nothing is left to start."""
@@ -51,7 +55,7 @@ class Reasons:
             return self.of_task((number, 0, 0), job, progress, task)
         counts = shown_counts(progress)
         if counts[State.QUEUED] or counts[State.HELD]:
-            shut = self._shut(number, job, progress)
+            shut = self._shut(number, progress)
             if shut or counts[State.RUNNING]:
                 return shut
             is_alone = progress.again_alone == counts[State.QUEUED]
@@ -60,18 +64,18 @@ class Reasons:
             return f"{counts[State.RETRYING]} failed, and wait for their next attempts"
         return ""
 
-    def stuck(self, number: int, job: Job, progress: Progress, state: State) -> str:
+    def stuck(self, number: int, progress: Progress, state: State) -> str:
         """Return why what is shown in this state may not start anywhere just now, or '' if it may, or has."""
-        return self._shut(number, job, progress) if state in (State.QUEUED, State.HELD) else ""
+        return self._shut(number, progress) if state in (State.QUEUED, State.HELD) else ""
 
-    def _shut(self, number: int, job: Job, progress: Progress) -> str:
+    def _shut(self, number: int, progress: Progress) -> str:
         """Return why nothing that is queued of a job may start anywhere just now, or '' if it may."""
         if progress.cancelling:
             return "its job is being cancelled"
         if progress.hold:
             return f"its job is held; tq release {number}"
         if progress.lane not in self._stuck:
-            self._stuck[progress.lane] = why_stuck(self._live, job.queue, job.demand)
+            self._stuck[progress.lane] = _why_stuck(self._live, progress.lane)
         is_full = 0 < progress.throttle <= progress.counts[State.RUNNING]
         return self._stuck[progress.lane] or (f"its job runs at most {progress.throttle} at once" if is_full else "")
 
@@ -89,6 +93,12 @@ class Reasons:
         return "its worker has it, and has not said yet that it runs" if task.phase is Phase.ASSIGNED else ""
 
 
+def _why_stuck(live: Live, number: int) -> str:
+    """Return why nothing of a lane can start before somebody or something else does something, or '' if it can."""
+    lane = live.lanes[number]
+    return _BUG if (number,) in live.failed_lanes else why_stuck(live, lane.queue, lane.demand)
+
+
 def _why_no_room(live: Live, number: int) -> str:
     """Return why the head of a lane that may start finds no worker."""
     lane = live.lanes[number]
@@ -100,8 +110,8 @@ def _why_no_room(live: Live, number: int) -> str:
 
 def stuck_lanes(live: Live) -> Iterator[dict[str, Any]]:
     """Yield what waits and gets on only when somebody does something, by queue and demand: so many, and why."""
-    waiting = (lane for lane in live.lanes.values() if lane.counts[State.QUEUED])
-    for lane in islice(waiting, _STUCK_LANES_MAX):
-        why = why_stuck(live, lane.queue, lane.demand)
+    waiting = ((number, lane) for number, lane in live.lanes.items() if lane.counts[State.QUEUED])
+    for number, lane in islice(waiting, _STUCK_LANES_MAX):
+        why = _why_stuck(live, number)
         if why:
             yield {"queue": lane.queue, "tasks": lane.counts[State.QUEUED], "reason": why}

@@ -14,14 +14,15 @@ before its own flush, and no read leaves before the flush of what it could have 
     RELEASED  the turn is over
 
 A command that raises `Refused` is answered with it. One that raises anything else is a bug: it is dropped, answered
-`internal_error` and handed to `on_bug`, and the turn goes on. An exception in Recover, Tick, Dispatch or the fold
-leaves the generator and stops the server. A StoreError answers everything pending with `unknown` and leaves it too.
+`internal_error` and handed to `on_bug`, and the turn goes on. What raises in Tick or Dispatch the engine puts off
+(ADR 23), and it is handed to `on_bug`, too. An exception in Recover or the fold leaves the generator and stops the
+server. A StoreError answers everything pending with `unknown` and leaves it too.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from tq import errors, limits
 from tq.core.view import Changes
@@ -65,6 +66,8 @@ class Finished(Protocol):
 
 class Turn(Protocol):
     """A turn of the engine, while commands are applied."""
+
+    bugs: list[tuple[Any, Exception]]  # what of the server's own work was put off; to be taken out
 
     @property
     def changes_count(self) -> int:
@@ -267,6 +270,7 @@ class Pipeline:
             turn = self._open(times)
             if is_due:
                 turn.apply(Tick())
+                self._take_bugs(turn)
         began_ms = self._lap_ms()
         spent_ms = self._spent_ms
         while spent_ms < limits.turn_ms_max and turn.changes_count < limits.turn_changes_max:
@@ -301,6 +305,7 @@ class Pipeline:
 
     def _close(self, turn: Turn) -> Iterator[Point]:
         finished = turn.finish(may_lease=self.may_lease)
+        self._take_bugs(turn)
         answers, self._turn = self._answers, None
         self._is_cut = _leases(finished.effects) >= limits.leases_per_dispatch_max
         answers.effects = finished.effects
@@ -328,6 +333,10 @@ class Pipeline:
         if answers.effects:
             self._release(answers.effects)
         yield Point.RELEASED
+
+    def _take_bugs(self, turn: Turn) -> None:
+        while turn.bugs:
+            self._bug(*turn.bugs.pop(0))
 
     def _bug(self, what: object, error: Exception) -> None:
         self.counters.bugs += 1

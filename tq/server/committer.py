@@ -95,7 +95,7 @@ async def run_pipeline(pipeline: Pipeline, lineage: int, on_recovered: Callable[
 
     Resource handling: none; the committer's thread belongs to the caller.
     Error handling: raises StoreError when the disk failed (everything pending has been answered `unknown` by then),
-    and whatever Recover, Tick, Dispatch or the fold raised: both end the server.
+    and what Recover or the fold raised, or what the engine cannot put off: both end the server.
     """
     woken = trio.Event()
 

@@ -21,14 +21,16 @@ from tq.core.engine.verbs import VERBS
 from tq.core.job import Meta
 from tq.core.letters import dead_letters
 from tq.core.live import LIVE_TABLES, Live
+from tq.core.put_off import PutOff
 from tq.core.timers import STEADY, SWEEPS
-from tq.core.view import Changes, Overlay, View
+from tq.core.view import Changes, Key, Overlay, View
 from tq.core.vocabulary import (
     AddEntries,
     Answer,
     Command,
     CreateToken,
     DeadLetters,
+    Dispatch,
     Drain,
     Effect,
     Get,
@@ -56,6 +58,7 @@ from tq.core.vocabulary import (
     WorkerLost,
     Workers,
 )
+from tq.errors import StoreError
 from tq.limits import prefetch_ms
 
 __all__ = ["Bounds", "Engine", "Finished", "Turn"]
@@ -80,7 +83,6 @@ _CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
     Handback: report.handback,
     WorkerLost: report.worker_lost,
     Recover: control.recover,
-    Tick: lambda step, _: clock.tick(step),
     Retain: forget.retain,
     **{kind: partial(_act, verb) for kind, verb in VERBS.items()},
 }
@@ -133,10 +135,13 @@ class Engine:
     def next_due_ms(self, times: Times) -> int | None:
         """Return in how many ms a Tick (or only a Dispatch) has something to do; None = nothing is planned."""
         if self.live.timers_changed:
-            firsts = [self.view.scan(tables.TIMER, (clock,), (clock + 1,), 1) for clock in (STEADY, SWEEPS)]
-            self._due_ms = min((rows[0][0][1] for rows in firsts if rows), default=None)
+            failed = self.live.failed_timers
+            rows = (self.view.scan(tables.TIMER, (of,), (of + 1,), 1 + len(failed)) for of in (STEADY, SWEEPS))
+            firsts = [next((key[1] for key, _ in some if key not in failed), None) for some in rows]
+            self._due_ms = min((first for first in firsts if first is not None), default=None)
             self.live.timers_changed = False
         due = [] if self._due_ms is None else [self._due_ms]
+        due += [*self.live.failed_timers.dues_ms(), *self.live.failed_lanes.dues_ms()]
         for worker in self.live.workers.values():
             if worker.trouble is not None and worker.trouble.until_ms > self._dispatched_ms:
                 due.append(worker.trouble.until_ms)
@@ -154,6 +159,7 @@ class Turn:
         self._overlay = Overlay(engine.view)
         self._effects: list[Effect] = []
         self._changed_jobs: dict[tuple[int, int], TaskChanged] = {}
+        self.bugs: list[tuple[Tick | Dispatch, Exception]] = []  # what was put off, for whoever writes that down
         meta = engine.meta
         self.sequence = meta.sequence + 1 if meta else 1
         # Times never go back, whatever the caller's clock does.
@@ -170,6 +176,9 @@ class Turn:
         read = _READS.get(kind)
         if read is not None:
             return read(self._overlay, self._engine.live, command)
+        if kind is Tick:
+            self._tick()
+            return None
         step = self._step(submitter)
         answer = _CHANGES[kind](step, command)
         if not getattr(command, "dry_run", False):
@@ -177,11 +186,9 @@ class Turn:
         return answer
 
     def finish(self, *, may_lease: bool = True) -> Finished:
-        """Dispatch, and return what to write and what to do once it is on disk. An exception here is fatal."""
-        step = self._step("")
-        dispatch.dispatch(step, may_lease=may_lease)
+        """Dispatch, and return what to write and what to do once it is on disk."""
+        self._dispatch(may_lease=may_lease)
         self._engine.dispatched(self.times.steady_ms, may_lease=may_lease)
-        self._take(step)
         changes = {table: rows for table, rows in self._overlay.changes.items() if table not in LIVE_TABLES and rows}
         meta = self._latest_meta()
         epoch = meta.epoch if meta else 0
@@ -191,6 +198,56 @@ class Turn:
         return Finished(
             self.sequence, epoch, self.times.wall_ms, changes, [*self._effects, *self._changed_jobs.values()]
         )
+
+    def _tick(self) -> None:
+        """Do what is due; if a bug ends that, each timer by itself, and what fails is put off."""
+        failed, failing = self._engine.live.failed_timers, set[Key]()
+        keys = clock.due(self._step(""), failed.resting(self.times.steady_ms))
+        bug = self._attempt(self._step(""), partial(clock.tick, keys=keys))
+        for key in keys if bug is not None else ():
+            error = self._attempt(self._step(""), partial(clock.tick, keys=[key]))
+            if error is not None:
+                failing.add(key)
+                self._put_off(failed, key, Tick(), error)
+        if bug is not None and not failing:
+            self.bugs.append((Tick(), bug))
+        failed.end(self.times.steady_ms, failing)
+
+    def _dispatch(self, *, may_lease: bool) -> None:
+        """Lease and recall; a lane at which a bug ends that is put off, and the others go on."""
+        failed, failing = self._engine.live.failed_lanes, set[Key]()
+        while True:
+            resting = {*failed.resting(self.times.steady_ms), *failing}
+            step = self._step("")
+            error = self._attempt(step, partial(dispatch.dispatch, may_lease=may_lease, resting=resting))
+            if error is None:
+                break
+            if not step.at_lane:
+                raise error
+            failing.add((step.at_lane,))
+            self._put_off(failed, (step.at_lane,), Dispatch(), error)
+        failed.end(self.times.steady_ms, failing)
+
+    def _attempt(self, step: Step, work: Callable[[Step], None]) -> Exception | None:
+        """Do a part of the server's own work in a layer of its own; return the bug that ended it, and changed nothing.
+
+        What the fold raises is fatal: the soft state would no longer be that of the store.
+        """
+        try:
+            work(step)
+            step.settle()
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug costs what it is about, never the server (I12, ADR 23)
+            return error
+        self._merge(step)
+        return None
+
+    def _put_off(self, failed: PutOff, key: Key, what: Tick | Dispatch, error: Exception) -> None:
+        self.bugs.append((what, error))
+        self._engine.live.timers_changed = True
+        if not failed.add(key, self.times.steady_ms):
+            raise error
 
     def _stamped(self, meta: Meta) -> Meta:
         return Meta(
@@ -218,8 +275,12 @@ class Turn:
         return changed[()] if changed else self._engine.meta
 
     def _take(self, step: Step) -> None:
-        """Merge a finished layer, and fold it into the soft state."""
+        """Settle a command's layer, and take it over."""
         step.settle()
+        self._merge(step)
+
+    def _merge(self, step: Step) -> None:
+        """Merge a settled layer, and fold it into the soft state."""
         self._overlay.merge(step.overlay.changes)
         self._engine.live.fold(step.overlay.changes)
         for effect in step.effects:

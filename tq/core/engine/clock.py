@@ -3,6 +3,8 @@
 A tick does a bounded number of timers, and one slice of one sweep; what is left is due at once again.
 """
 
+from collections.abc import Collection, Iterable
+
 from tq.core import tables
 from tq.core.engine.act import continue_sweep
 from tq.core.engine.forget import expire_keys
@@ -11,19 +13,30 @@ from tq.core.engine.upload import expire_uploads
 from tq.core.engine.verbs import VERBS
 from tq.core.task import State, Trigger
 from tq.core.timers import STEADY, SWEEPS, TimerKind
+from tq.core.view import Key
 
 DUE_PER_TICK = 100
 
 
-def tick(step: Step) -> None:
-    """Do what is due by now, oldest first."""
+def due(step: Step, resting: Collection[Key] = ()) -> list[Key]:
+    """Return the timers to be done by this tick, oldest first; those that rest are passed over."""
     due_ms = step.times.steady_ms + 1
-    rows = step.overlay.scan(tables.TIMER, (STEADY,), (STEADY, due_ms), DUE_PER_TICK)
+    rows = [*step.overlay.scan(tables.TIMER, (STEADY,), (STEADY, due_ms), DUE_PER_TICK + len(resting))]
+    rows += step.overlay.scan(tables.TIMER, (SWEEPS,), (SWEEPS, due_ms), 1 + len(resting))
+    keys: list[Key] = []
     swept = False  # an older release has put sweeps among the others
-    for key, _ in (*rows, *step.overlay.scan(tables.TIMER, (SWEEPS,), (SWEEPS, due_ms), 1)):
-        if key[2] == TimerKind.SWEEP and swept:
-            continue  # in a step of its own: it must see what the one before has made of their jobs
-        swept = swept or key[2] == TimerKind.SWEEP
+    for key, _ in rows:
+        is_sweep = key[2] == TimerKind.SWEEP
+        if key in resting or (is_sweep and swept):
+            continue  # a sweep is in a step of its own: it must see what the one before has made of their jobs
+        swept = swept or is_sweep
+        keys.append(key)
+    return keys
+
+
+def tick(step: Step, keys: Iterable[Key]) -> None:
+    """Do what these timers are for."""
+    for key in keys:
         step.overlay.delete(tables.TIMER, key)
         if key[2] == TimerKind.RETRY:
             _retry(step, (key[3], key[4], key[5]))

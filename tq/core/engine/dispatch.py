@@ -6,7 +6,7 @@ those workers: so chains drain, and it gets its slot.
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
 
 from tq.core import ids, tables
@@ -25,15 +25,18 @@ from tq.limits import body_bytes_max, prefetch_max
 Found = tuple[TaskKey, Task | None]
 
 
-def dispatch(step: Step, *, may_lease: bool = True) -> None:
-    """Lease to every worker with room what may start there; recall what stands behind a long attempt."""
+def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = ()) -> None:
+    """Lease to every worker with room what may start there, but of lanes that rest; recall what stands behind a long
+    attempt.
+    """
     _recall(step)
     workers = [worker for worker in step.live.workers.values() if worker.may_lease(step.times.steady_ms)]
     if not may_lease or not workers:
         return
     leases = Leases(step)
     left = {queue: step.live.may_start(queue) for queue in step.live.queues}
-    for number in _lanes_in_order(step):
+    for number in _lanes_in_order(step, resting):
+        step.at_lane = number
         lane = step.live.lanes[number]
         bound = left.get(lane.queue)
         if bound == 0:
@@ -160,13 +163,13 @@ def _frames(assignments: list[Assignment], entries_bytes_max: int) -> Iterator[t
     yield tuple(part)
 
 
-def _lanes_in_order(step: Step) -> list[int]:
+def _lanes_in_order(step: Step, resting: Collection[Key]) -> list[int]:
     """Return the lanes with something ready: by the order of their heads, queues taking turns.
 
     Only so many heads are looked up. The other lanes follow as their floors stand: none may be left out, or lanes that
     wait for one worker would hide one that may start on another.
     """
-    ready = [number for number, lane in step.live.lanes.items() if lane.ready]
+    ready = [number for number, lane in step.live.lanes.items() if lane.ready and (number,) not in resting]
     if len(ready) <= 1:
         return ready
     live = step.live.lanes

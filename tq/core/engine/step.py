@@ -58,6 +58,7 @@ class Step:
         self.bounds = bounds
         self.effects: list[Effect] = []
         self.cancels: tuple[tuple[int, Sweep, Where], ...] | None = None  # that walk, once somebody has looked (act.py)
+        self.at_lane = 0  # where dispatch stands
         self._meta: Meta | None = None
         self._stored_meta = meta
         self._jobs: dict[JobKey, Job] = {}
