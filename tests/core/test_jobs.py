@@ -11,11 +11,14 @@ from tq.core.task import Cause, Phase, State
 from tq.core.vocabulary import (
     AttemptRef,
     Cancel,
+    Capacity,
     Drain,
     DrainAsked,
     Get,
     Handback,
+    Join,
     List,
+    Start,
     Status,
     Tick,
     Times,
@@ -63,6 +66,27 @@ def test_a_member_cancelled_before_its_start_is_stepped_over(house):
     house.join()
     assert _run(house) == [1, 4, 5]
     assert house.store.get(tables.PROGRESS, (number, 0)).ahead == 0
+
+
+def test_no_dispatch_steps_over_more_cancelled_members_than_its_bound_and_nothing_overtakes_them():
+    house = House(Bounds(slice=4, lanes=2))
+    number = house.array(14)
+    for value in range(11, 0, -1):
+        house.do(Cancel((f"{number}.{value}",)))
+    house.submit()
+    rounds = 0
+    turn = house.engine.begin(Times(house.now_ms, 0))
+    turn.apply(Join(5, 1, Capacity(slots=1)))
+    finished = turn.finish()
+    while finished.is_cut:
+        rounds += 1
+        assert not any(isinstance(effect, Start) for effect in finished.effects)
+        meta = finished.changes[tables.META][()]
+        house.store.write(finished.changes, sequence=meta.sequence, epoch=meta.epoch, wall_ms=1)
+        finished = house.engine.begin(Times(house.now_ms, 0)).finish()
+    (start,) = (effect for effect in finished.effects if isinstance(effect, Start))
+    assert [(one.attempt.job, one.attempt.member) for one in start.attempts] == [(number, 11)]
+    assert rounds == 2
 
 
 def test_cancel_of_ten_million_untouched_members_is_one_field(house):

@@ -58,7 +58,6 @@ def bounds_of(seed: int) -> Iterator[Bounds]:
         yield Bounds()
         return
     tiny: list[tuple[Any, str, int]] = [
-        (limits, "leases_per_dispatch_max", TINY.leases),
         (limits, "turn_changes_max", 40),
         (intake, "slice_requests", 2),
     ]

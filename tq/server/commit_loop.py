@@ -26,7 +26,7 @@ from typing import Any, Final, Protocol
 
 from tq import errors, limits
 from tq.core.view import Changes
-from tq.core.vocabulary import Answer, Command, Effect, Recover, Recovered, Start, Tick, Times
+from tq.core.vocabulary import Answer, Command, Effect, Recover, Recovered, Tick, Times
 from tq.server.intake import Intake, Look, Reply, Request
 from tq.store.seam import Store
 
@@ -62,6 +62,8 @@ class Finished(Protocol):
     def changes(self) -> Changes: ...  # noqa: D102
     @property
     def effects(self) -> Sequence[Effect]: ...  # noqa: D102
+    @property
+    def is_cut(self) -> bool: ...  # noqa: D102
 
 
 class Turn(Protocol):
@@ -307,7 +309,7 @@ class Pipeline:
         finished = turn.finish(may_lease=self.may_lease)
         self._take_bugs(turn)
         answers, self._turn = self._answers, None
-        self._is_cut = _leases(finished.effects) >= limits.leases_per_dispatch_max
+        self._is_cut = finished.is_cut
         answers.effects = finished.effects
         self.counters.turns += 1
         if not finished.changes:
@@ -351,8 +353,3 @@ class Pipeline:
             self._answers.refuse(UNKNOWN)
             self._turn = None
         self.intake.refuse_all(UNKNOWN)
-
-
-def _leases(effects: Sequence[Effect]) -> int:
-    """Return how many attempts these effects start."""
-    return sum(len(effect.attempts) for effect in effects if isinstance(effect, Start))

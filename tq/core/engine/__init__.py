@@ -109,6 +109,7 @@ class Finished(NamedTuple):
     wall_ms: int
     changes: Changes
     effects: list[Effect]
+    is_cut: bool  # Dispatch stopped at a bound: another turn is wanted at once
 
 
 class Engine:
@@ -187,7 +188,7 @@ class Turn:
 
     def finish(self, *, may_lease: bool = True) -> Finished:
         """Dispatch, and return what to write and what to do once it is on disk."""
-        self._dispatch(may_lease=may_lease)
+        is_cut = self._dispatch(may_lease=may_lease)
         self._engine.dispatched(self.times.steady_ms, may_lease=may_lease)
         changes = {table: rows for table, rows in self._overlay.changes.items() if table not in LIVE_TABLES and rows}
         meta = self._latest_meta()
@@ -196,7 +197,7 @@ class Turn:
             self._engine.meta = self._stamped(meta)
             changes[tables.META] = {(): self._engine.meta}
         return Finished(
-            self.sequence, epoch, self.times.wall_ms, changes, [*self._effects, *self._changed_jobs.values()]
+            self.sequence, epoch, self.times.wall_ms, changes, [*self._effects, *self._changed_jobs.values()], is_cut
         )
 
     def _tick(self) -> None:
@@ -213,20 +214,20 @@ class Turn:
             self.bugs.append((Tick(), bug))
         failed.end(self.times.steady_ms, failing)
 
-    def _dispatch(self, *, may_lease: bool) -> None:
-        """Lease and recall; a lane at which a bug ends that is put off, and the others go on."""
+    def _dispatch(self, *, may_lease: bool) -> bool:
+        """Lease and recall; a lane at which a bug ends that is put off, and the others go on. Return if it was cut."""
         failed, failing = self._engine.live.failed_lanes, set[Key]()
         while True:
             resting = {*failed.resting(self.times.steady_ms), *failing}
             step = self._step("")
             error = self._attempt(step, partial(dispatch.dispatch, may_lease=may_lease, resting=resting))
             if error is None:
-                break
+                failed.end(self.times.steady_ms, failing)
+                return step.is_cut
             if not step.at_lane:
                 raise error
             failing.add((step.at_lane,))
             self._put_off(failed, (step.at_lane,), Dispatch(), error)
-        failed.end(self.times.steady_ms, failing)
 
     def _attempt(self, step: Step, work: Callable[[Step], None]) -> Exception | None:
         """Do a part of the server's own work in a layer of its own; return the bug that ended it, and changed nothing.

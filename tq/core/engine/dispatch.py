@@ -52,6 +52,7 @@ def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = (
             is_unmet = is_unmet and bound != 0
             left[lane.queue] = bound - (is_unmet and lane.alone)  # what waits to run alone keeps its place
         if leases.taken >= step.bounds.leases:
+            step.is_cut = True
             break
         if is_unmet:
             # Nobody behind it in the order may refill where it could run; one worker to empty is enough to run alone.
@@ -86,6 +87,8 @@ class Leases:
                 place = next(room, None)
                 if place is None or self.taken >= self._step.bounds.leases:
                     return progress.is_startable(number) or jobs < lane.ready
+            if self._step.is_cut:
+                break  # what comes after this job in the lane must not overtake it
         return False
 
     def send(self) -> None:
@@ -169,7 +172,9 @@ def _lanes_in_order(step: Step, resting: Collection[Key]) -> list[int]:
     Only so many heads are looked up. The other lanes follow as their floors stand: none may be left out, or lanes that
     wait for one worker would hide one that may start on another.
     """
-    ready = [number for number, lane in step.live.lanes.items() if lane.ready and (number,) not in resting]
+    ready = [number for number, lane in step.live.lanes.items() if lane.ready]
+    if resting:
+        ready = [number for number in ready if (number,) not in resting]
     if len(ready) <= 1:
         return ready
     live = step.live.lanes
@@ -230,12 +235,20 @@ def _startable(step: Step, key: JobKey, progress: Progress, lane: int, want: int
             yield task_key, step.task(task_key)
     while progress.is_startable(lane):
         member = _next_untouched(step, key, progress)
+        if member is None:
+            step.is_cut = True
+            return
         yield (*key, member), None
 
 
-def _next_untouched(step: Step, key: JobKey, progress: Progress) -> int:
-    """Return the first untouched member from the cursor on; step over members that have a record already."""
+def _next_untouched(step: Step, key: JobKey, progress: Progress) -> int | None:
+    """Return the first untouched member from the cursor on; step over members that have a record already.
+
+    None where that would be more of them than one dispatch may step over: the next one goes on from there.
+    """
     while progress.ahead:
+        if step.passed >= step.bounds.slice:
+            return None
         high = (*key, progress.cursor + step.bounds.lanes)
         rows = step.overlay.scan(tables.TASK, (*key, progress.cursor), high, step.bounds.lanes)
         if not rows or rows[0][0][2] != progress.cursor:
@@ -245,6 +258,7 @@ def _next_untouched(step: Step, key: JobKey, progress: Progress) -> int:
                 break
             progress.cursor += 1
             progress.ahead -= 1
+            step.passed += 1
     return progress.cursor
 
 

@@ -59,6 +59,8 @@ class Step:
         self.effects: list[Effect] = []
         self.cancels: tuple[tuple[int, Sweep, Where], ...] | None = None  # that walk, once somebody has looked (act.py)
         self.at_lane = 0  # where dispatch stands
+        self.passed = 0  # members with a record that it has stepped over
+        self.is_cut = False  # it has stopped at a bound, and goes on in a turn of its own
         self._meta: Meta | None = None
         self._stored_meta = meta
         self._jobs: dict[JobKey, Job] = {}
