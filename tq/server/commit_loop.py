@@ -69,7 +69,7 @@ class Finished(Protocol):
 class Turn(Protocol):
     """A turn of the engine, while commands are applied."""
 
-    bugs: list[tuple[Any, Exception]]  # what of the server's own work was put off; to be taken out
+    bugs: list[tuple[Any, Exception]]  # what of the server's own work was put off
 
     @property
     def changes_count(self) -> int:
@@ -272,7 +272,6 @@ class Pipeline:
             turn = self._open(times)
             if is_due:
                 turn.apply(Tick())
-                self._take_bugs(turn)
         began_ms = self._lap_ms()
         spent_ms = self._spent_ms
         while spent_ms < limits.turn_ms_max and turn.changes_count < limits.turn_changes_max:
@@ -307,7 +306,8 @@ class Pipeline:
 
     def _close(self, turn: Turn) -> Iterator[Point]:
         finished = turn.finish(may_lease=self.may_lease)
-        self._take_bugs(turn)
+        for what, error in turn.bugs:
+            self._bug(what, error)
         answers, self._turn = self._answers, None
         self._is_cut = finished.is_cut
         answers.effects = finished.effects
@@ -335,10 +335,6 @@ class Pipeline:
         if answers.effects:
             self._release(answers.effects)
         yield Point.RELEASED
-
-    def _take_bugs(self, turn: Turn) -> None:
-        while turn.bugs:
-            self._bug(*turn.bugs.pop(0))
 
     def _bug(self, what: object, error: Exception) -> None:
         self.counters.bugs += 1
