@@ -13,7 +13,7 @@ from tests.sim.run import run_seed
 from tests.sim.shrink import shrink
 from tests.sim.story import subject_of
 from tq.core import retry
-from tq.core.engine import Turn, act, dispatch, fence, indexes, join, step, submit, verbs
+from tq.core.engine import Turn, act, dispatch, fence, join, step, submit, verbs
 from tq.core.engine.fence import Verdict
 from tq.core.engine.step import Step
 from tq.core.engine.verbs import VERBS
@@ -218,7 +218,7 @@ def try_once_more_than_may_be(patch: pytest.MonkeyPatch) -> None:
 
 
 def let_nothing_run_alone(patch: pytest.MonkeyPatch) -> None:
-    for module in (retry, indexes, submit):
+    for module in (retry, submit):  # retry.py has it for all but the submit
         patch.setattr(module, "runs_alone", lambda crash_limit, losses: False)
 
 
