@@ -72,7 +72,7 @@ same as this page; so does `man tq-VERB`.
 | 4 | not authorised |
 | 69 | no server answers |
 | 70 | an error in tq (125 where a task's own code is spoken) |
-| 74 | it is not known whether the request was done: repeat it with the same `--key` |
+| 74 | it is not known whether the request was done, or stdout cannot take the answer: repeat it with the same `--key` |
 | 75 | nothing happened: try again later |
 | 76 | the other end said what the protocol does not allow (125 where a task's own code is spoken) |
 | 78 | something on this machine is set up wrongly |

@@ -82,10 +82,24 @@ def test_a_reader_that_goes_away_ends_it_quietly(task: FakeServer, words: list[s
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_a_full_disk_under_stdout_is_said(task: FakeServer) -> None:
+@pytest.mark.parametrize(
+    "words", [["ls"], ["ls", "-n", "0", "-o", "json"], ["logs", "42"], ["run", "true"], ["--version"], ["show", "42"]]
+)
+def test_a_full_disk_under_stdout_is_said_with_its_name(task: FakeServer, words: list[str]) -> None:
+    task.says[v.List] = lambda _: v.Page(tuple({"id": str(number), "state": "queued"} for number in range(900)))
+    task.says[v.Logs] = lambda _: [v.Chunk(1, 0, b"x" * 100_000, 1), v.LogsEnd(1, (100_000, 0), "succeeded")]
     with open("/dev/full", "wb") as full:  # noqa: PTH123
-        done = subprocess.run([*TQ, "ls"], stdout=full, stderr=subprocess.PIPE, check=False)
-    assert (done.returncode, done.stderr) == (70, b"tq: No space left on device\n")
+        done = subprocess.run([*TQ, *words], stdout=full, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (74, b"tq: cannot write to stdout: No space left on device\n")
+
+
+@pytest.mark.parametrize("words", [[], ["-o", "json"], ["--wait"], ["-q"]])
+def test_a_job_whose_id_cannot_be_printed_is_named_on_stderr(task: FakeServer, words: list[str]) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run([*TQ, "submit", *words, "true"], stdout=full, stderr=subprocess.PIPE, check=False)
+    said = b"tq: job 42 is submitted, but its id is not printed: cannot write to stdout: No space left on device\n"
+    assert (done.returncode, done.stderr.startswith(said)) == (74, True)
+    assert b"tq show 42" in done.stderr
 
 
 @pytest.mark.parametrize("closed, out", [("<&-", b"out\n"), (">&-", b""), ("<&- >&- 2>&-", b"")])

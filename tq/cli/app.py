@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from tq import __version__
+from tq.cli import context
 from tq.errors import TqError
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a program that died of it
@@ -51,16 +52,21 @@ def run(arguments: Sequence[str]) -> int:
     try:
         # Alone it needs no parser, and importing one takes longer than all the rest (docs/adr/0008).
         status = _print_version() if list(arguments) == ["--version"] else _parse(arguments)
-        sys.stdout.flush()
+        with context.writing_stdout():
+            sys.stdout.flush()
     except BrokenPipeError:
         return _end_quietly()
+    except context.StdoutFailed as error:
+        _forget_stdout()
+        return _say_error(error.message, error.hint, error.exit_status)
     except OSError as error:
         return _say_error(_of_system(error), "", _INTERNAL)
     return status
 
 
 def _print_version() -> int:
-    print(f"tq {__version__}")
+    with context.writing_stdout():
+        print(f"tq {__version__}")
     return 0
 
 
@@ -71,6 +77,8 @@ def _parse(arguments: Sequence[str]) -> int:
         result = root.group().main(args=list(arguments), prog_name="tq", standalone_mode=False)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except context.StdoutFailed:
+        raise  # what is still in the buffer would fail again
     except TqError as error:
         _debug()
         return _say_error(error.message, error.hint, error.exit_status)
@@ -94,8 +102,8 @@ def _usage_error(error: Any) -> tuple[str, str] | None:
     """Return message and hint of an error of the parser, None for any other. Typer's classes are private: by shape."""
     if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
         return None
-    context = getattr(error, "ctx", None)
-    path = context.command_path if context else "tq"
+    where = getattr(error, "ctx", None)
+    path = where.command_path if where else "tq"
     possibilities = getattr(error, "possibilities", None)
     message = error.message if possibilities else error.format_message()
     hint = _not_yet(path, error) or (
@@ -104,7 +112,7 @@ def _usage_error(error: Any) -> tuple[str, str] | None:
     message = message[:1].lower() + message[1:].rstrip(".")
     for theirs, ours in _IN_OTHER_WORDS.items():
         message = message.replace(theirs, ours)
-    return message, hint or _way_out(context, path)
+    return message, hint or _way_out(where, path)
 
 
 def _not_yet(path: str, error: Any) -> str:
@@ -114,9 +122,9 @@ def _not_yet(path: str, error: Any) -> str:
     return NOT_YET.get(getattr(error, "option_name", ""), "") if path in {"tq submit", "tq run"} else ""
 
 
-def _way_out(context: Any, path: str) -> str:
+def _way_out(where: Any, path: str) -> str:
     """Return what may be typed instead: the verbs of a noun, else an example and where there is more."""
-    command = context.command if context else None
+    command = where.command if where else None
     verbs = getattr(command, "commands", None)
     if verbs:
         return f"one of {', '.join(verbs)}; see `{path} --help`"
@@ -137,7 +145,7 @@ def _of_system(error: OSError) -> str:
 
 
 def _say_error(message: str, hint: str, status: int) -> int:
-    from tq.cli import context, escape
+    from tq.cli import escape
 
     is_safe = not context.is_terminal(sys.stderr)
     context.say(f"tq: {message if is_safe else escape.line(message)}")
@@ -154,10 +162,15 @@ def _debug() -> None:
 
 
 def _end_quietly() -> int:
-    """The reader of stdout is gone: let nothing more be written there, not even by the interpreter's end."""
+    """The reader of stdout is gone."""
+    _forget_stdout()
+    return _BROKEN_PIPE
+
+
+def _forget_stdout() -> None:
+    """Let nothing more be written to stdout, not even by the interpreter's end."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-    return _BROKEN_PIPE
 
 
 def _has_running_parts() -> bool:

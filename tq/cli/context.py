@@ -5,11 +5,11 @@ One object, made by `app` for each run of the program and passed as Typer's `ctx
 
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
-from tq.errors import BadRequest
+from tq.errors import BadRequest, TqError
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
@@ -82,6 +82,24 @@ def say(text: str) -> None:
     """Print one line of talk on stderr; a closed stderr is no reason to fail."""
     with suppress(OSError, ValueError, AttributeError):
         print(text, file=sys.stderr, flush=True)
+
+
+class StdoutFailed(TqError):
+    """What was asked for may have been done, and its answer could not be written to stdout."""
+
+    code = "stdout_failed"
+    exit_status = 74
+
+
+@contextmanager
+def writing_stdout() -> Iterator[None]:
+    """Name stdout in what the system says of it: a full disk there is not the server's. A reader that is gone stays."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StdoutFailed(f"cannot write to stdout: {error.strerror or error}") from error
 
 
 def is_terminal(stream: object) -> bool:

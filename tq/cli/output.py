@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from tq.cli import escape
-from tq.cli.context import Context, is_terminal
+from tq.cli.context import Context, is_terminal, writing_stdout
 
 VERSION: Final = 1
 _COLORS: Final = {
@@ -132,7 +132,13 @@ def print_pairs(context: Context, pairs: Sequence[tuple[str, str]]) -> None:
 def print_line(text: str) -> None:
     """Print one line of data, escaped when it goes to a terminal, at once."""
     _write(escape.line(text))
-    sys.stdout.flush()
+    flush()
+
+
+def flush() -> None:
+    """Have what was printed arrive."""
+    with writing_stdout():
+        sys.stdout.flush()
 
 
 def _painted(context: Context, line: str, row: Sequence[str], *, is_head: bool) -> str:
@@ -159,10 +165,11 @@ def json_text(value: Any) -> str:
 
 
 def _write(line: str, end: str = "\n") -> None:
-    try:
-        sys.stdout.write(line + end)
-    except UnicodeEncodeError:
-        sys.stdout.write(line.encode("ascii", "backslashreplace").decode("ascii") + end)
+    with writing_stdout():
+        try:
+            sys.stdout.write(line + end)
+        except UnicodeEncodeError:
+            sys.stdout.write(line.encode("ascii", "backslashreplace").decode("ascii") + end)
 
 
 def terminal_width() -> int:

@@ -4,9 +4,10 @@ What goes to a terminal is escaped, what goes elsewhere are the task's own bytes
 """
 
 import sys
+from contextlib import nullcontext
 from typing import Final, Protocol
 
-from tq.cli.context import is_terminal
+from tq.cli.context import is_terminal, writing_stdout
 from tq.cli.escape import Scrubber
 
 _LINE_BYTES_MAX: Final = 1 << 16
@@ -29,21 +30,24 @@ class StreamSink:
 
     def __init__(self, stream: int, *, is_raw: bool = False) -> None:
         self._file = sys.stdout if stream == 1 else sys.stderr
+        self._writing = writing_stdout if stream == 1 else nullcontext
         self._scrubber = None if is_raw or not is_terminal(self._file) else Scrubber()
 
     def write(self, data: bytes) -> None:
         """Write and flush, so that a reader at the other end sees it at once."""
-        if self._scrubber is None:
-            self._file.buffer.write(data)
-        else:
-            self._file.write(self._scrubber.feed(data))
-        self._file.flush()
+        with self._writing():
+            if self._scrubber is None:
+                self._file.buffer.write(data)
+            else:
+                self._file.write(self._scrubber.feed(data))
+            self._file.flush()
 
     def finish(self) -> None:
         """Write what the scrubber kept back."""
-        if self._scrubber is not None:
-            self._file.write(self._scrubber.feed(b"", final=True))
-        self._file.flush()
+        with self._writing():
+            if self._scrubber is not None:
+                self._file.write(self._scrubber.feed(b"", final=True))
+            self._file.flush()
 
 
 class PrefixSink:

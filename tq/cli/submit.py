@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from tq import limits
 from tq.cli import options
-from tq.cli.context import Context
+from tq.cli.context import Context, StdoutFailed
 from tq.cli.verb import ARGUMENTS, Verb
 from tq.errors import BadRequest
 
@@ -199,17 +199,19 @@ def deliver(
 
 
 def print_submitted(context: Context, submitted: "v.Submitted") -> None:
-    """Print the id alone, or the object of -o json."""
+    """Print the id alone, or the object of -o json. Where that fails, the id is in what is raised: the job exists."""
     from tq.cli import output
 
-    if context.format in {"json", "jsonl"}:
-        output.print_json({"id": submitted.id, "existed": submitted.existed, "warning": submitted.warning or None})
-    else:
-        output.print_line(submitted.id)
-        return
-    import sys
-
-    sys.stdout.flush()
+    job = submitted.id
+    try:
+        if context.format in {"json", "jsonl"}:
+            output.print_json({"id": job, "existed": submitted.existed, "warning": submitted.warning or None})
+        else:
+            output.print_line(job)
+        output.flush()
+    except StdoutFailed as error:
+        hint = f"see it: tq show {job}; to find it again submit with a --key of your own"
+        raise StdoutFailed(f"job {job} is submitted, but its id is not printed: {error.message}", hint=hint) from error
 
 
 def finish(
