@@ -84,6 +84,8 @@ complete -c tq -n "__fish_seen_subcommand_from submit" -s q -l quiet -d 'Print i
 complete -c tq -n "__fish_seen_subcommand_from submit" -l color -r -d 'auto, always or never'
 complete -c tq -n "__fish_seen_subcommand_from submit" -l connect-timeout -r -d 'Re-make a lost connection for so long (60)'
 complete -c tq -n __fish_use_subcommand -a rerun -d 'Submit jobs again, each as a new one, and print the new ids.'
+complete -c tq -n "__fish_seen_subcommand_from rerun" -l dry-run -d 'Say what would be done; do nothing'
+complete -c tq -n "__fish_seen_subcommand_from rerun" -l yes -d 'Do not ask, however many jobs a filter matches'
 complete -c tq -n "__fish_seen_subcommand_from rerun" -l url -r -d 'Ask the server at this address'
 complete -c tq -n "__fish_seen_subcommand_from rerun" -s o -l output -r -a 'table json jsonl id' -d 'table, json, jsonl or id'
 complete -c tq -n "__fish_seen_subcommand_from rerun" -s q -l quiet -d 'Print ids only, and say nothing on stderr'

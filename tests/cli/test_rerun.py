@@ -10,6 +10,7 @@ from tests.cli.fake import FakeServer
 from tests.cli.stored import body, entries
 from tests.support.house import House
 from tq.core import tables
+from tq.core import vocabulary as v
 from tq.wire.body import Body
 from tq.wire.codec import loads
 
@@ -38,6 +39,26 @@ def test_rerun_makes_the_same_job_again_and_shares_its_entries(run: Run, made: H
     replaced = msgspec.structs.replace(second, key=first.key, submitted_ms=first.submitted_ms)
     assert replaced == first
     assert run("rerun", "1", "last") == (0, "3\n4\n", "")
+
+
+def test_rerun_of_a_filter_means_every_such_job_oldest_first_and_is_confirmed(run: Run, made: House) -> None:
+    run("submit", "--tag", "t", "--", "true")
+    made.do(v.Cancel(("2",)))
+    for word, count in (("all", 2), ("t", 2)):
+        refused = run("rerun", word)
+        assert (refused.status, refused.out) == (2, "")
+        assert f"`tq rerun` would touch {count} jobs; say so with --yes" in refused.err
+        assert run("rerun", word, "--dry-run") == (0, "", "tq: dry run, nothing is done: 2 submitted again\n")
+    ran = run("rerun", "all", "--yes")
+    assert (ran.status, ran.out, ran.err) == (0, "3\n4\n", "tq: 2 submitted again\n")
+    assert entries(made, 3) == [b"a", b"b", b"c"]
+    assert run("rerun", "n", "1", "-q", "--dry-run") == (0, "", "")
+    assert made.store.get(tables.JOB, (5, 0)) is None
+
+
+def test_rerun_of_one_job_by_its_name_asks_nothing(run: Run, made: House) -> None:
+    assert run("rerun", "n") == (0, "2\n", "tq: 1 submitted again\n")
+    assert run("rerun", "@failed") == (0, "", "tq: nothing to rerun\n")
 
 
 def test_rerun_takes_whole_jobs(run: Run, made: House) -> None:

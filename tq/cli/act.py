@@ -156,7 +156,8 @@ def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
     with context.client() as client:
         targets = _targets(client, deed, wish)
         if targets.filters and not (wish.yes or wish.dry_run):
-            _confirm(client, deed, targets, is_letter=wish.is_letter)
+            count = _count(client, deed, targets, is_letter=wish.is_letter)
+            confirm(deed.word, count, "dead letters" if wish.is_letter else "jobs")
         for command in _commands(deed, targets, wish, more):
             try:
                 answer = client.ask(command)
@@ -173,7 +174,7 @@ def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
             )
     if refused is not None and not (total.done or total.stopping or total.sweeping):
         raise refused
-    _say(context, deed, total, dry_run=wish.dry_run)
+    say(context, deed, total, dry_run=wish.dry_run)
 
 
 def _targets(client: "Client", deed: Deed, wish: Wish) -> "Targets":
@@ -209,18 +210,16 @@ def _commands(deed: Deed, targets: "Targets", wish: Wish, more: dict[str, Any]) 
         yield kind((), replace(where, is_letter=wish.is_letter), wish.dry_run, **more)
 
 
-def _confirm(client: "Client", deed: Deed, targets: "Targets", *, is_letter: bool) -> None:
-    """Have the person type how many it is about, when it is more than one. Raises NotConfirmed, BadRequest."""
-    count = _count(client, deed, targets, is_letter=is_letter)
+def confirm(word: str, count: int, what: str) -> None:
+    """Have the person type how many a verb is about, when it is more than one. Raises NotConfirmed, BadRequest."""
     if count < 2:
         return
-    what = "dead letters" if is_letter else "jobs"
     many = f"{count} {what} or more" if count >= _COUNTED_MAX else f"{count} {what}"
     if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         raise BadRequest(
-            f"`tq {deed.word}` would touch {many}; say so with --yes", hint="look first: the same with --dry-run"
+            f"`tq {word}` would touch {many}; say so with --yes", hint="look first: the same with --dry-run"
         )
-    sys.stderr.write(f"tq: `tq {deed.word}` would touch {many}. To go on, type {count}: ")
+    sys.stderr.write(f"tq: `tq {word}` would touch {many}. To go on, type {count}: ")
     sys.stderr.flush()
     if sys.stdin.readline().strip() != str(count):
         raise NotConfirmed("nothing was done", hint="look first: the same with --dry-run")
@@ -246,7 +245,8 @@ def _touched(deed: Deed, where: "v.Where") -> "v.Where":
     return where if where.states else replace(where, states=deed.states)
 
 
-def _say(context: Context, deed: Deed, total: "v.Acted", *, dry_run: bool) -> None:
+def say(context: Context, deed: Deed, total: "v.Acted", *, dry_run: bool) -> None:
+    """Say how many it was done to, or would be."""
     from tq.cli import output
 
     if context.format in {"json", "jsonl"}:

@@ -10,6 +10,7 @@ import msgspec
 import typer
 
 from tq.cli import options
+from tq.cli.act import Deed, DryRun, Yes
 from tq.cli.context import Context
 from tq.cli.verb import Verb
 
@@ -18,21 +19,34 @@ if TYPE_CHECKING:
     from tq.client.blocking import Client
     from tq.core import vocabulary as v
 
+_DEED = Deed("rerun", "Submit", (), "submitted again", "", "")
 
-def rerun(ctx: typer.Context, ids: options.Ids) -> None:
+
+def rerun(ctx: typer.Context, ids: options.Ids, dry_run: DryRun = False, yes: Yes = False) -> None:
     """Submit jobs again, each as a new one, and print the new ids.
 
     Command, environment, directory, input, queue, priority and limits are those of the old job; an array runs as a
-    whole. To change something: `tq submit --like ID`. To run again what failed, in the same job: `tq retry`.
+    whole. A name, a tag, `@failed` (jobs in which something failed) and `all` mean every such job, ended or not, oldest
+    first. To change something: `tq submit --like ID`. To run again what failed, in the same job: `tq retry`.
     """
-    from tq.cli import selectors
+    from tq.cli import act, selectors
     from tq.cli.submit import deliver, print_submitted
+    from tq.core import vocabulary as v
 
     context: Context = ctx.obj
     with context.client() as client:
-        olds = [fetch(client, name) for name in selectors.expand(client, ids)]
+        targets = selectors.targets(client, ids)
+        names = selectors.named(client, targets)
+        if targets.filters and not (yes or dry_run):
+            act.confirm(_DEED.word, len(names), "jobs")
+        olds = [fetch(client, name) for name in names]
+        if dry_run:
+            act.say(context, _DEED, v.Acted(len(olds)), dry_run=True)
+            return
         for old in olds:
             print_submitted(context, deliver(context, client, again(context, old)))
+    if targets.filters:
+        context.talk(f"tq: {len(olds)} {_DEED.done}" if olds else "tq: nothing to rerun")
 
 
 def again(context: Context, old: "v.Submit") -> "v.Submit":

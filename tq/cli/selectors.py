@@ -6,6 +6,7 @@ as a filter (`targets`): the server walks what matches, however many.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from tq import limits
@@ -77,6 +78,20 @@ def expand(client: "Client", words: Sequence[str]) -> list[str]:
             if len(found) > limits.wait_ids_max:
                 raise BadRequest(f"more than wait_ids_max, {limits.wait_ids_max}, ids", hint="name whole jobs")
     return list(found)
+
+
+def named(client: "Client", found: Targets) -> list[str]:
+    """Return the ids of all that is to be acted on, each once: the ids given, then jobs of filters, oldest first.
+
+    Raises BadRequest for more than one command line should do.
+    """
+    names = dict.fromkeys(found.ids)
+    for where in found.filters:
+        matching = list(islice(jobs(client, where), limits.wait_ids_max + 1))
+        names.update(dict.fromkeys(reversed(matching)))
+    if len(names) > limits.wait_ids_max:
+        raise BadRequest(f"more than wait_ids_max, {limits.wait_ids_max}, jobs", hint="choose fewer by a name or a tag")
+    return list(names)
 
 
 def single(client: "Client", word: str) -> str:
