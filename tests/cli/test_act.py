@@ -123,6 +123,26 @@ def test_a_word_is_a_name_before_it_is_a_tag(run: Run, server: FakeServer) -> No
     assert asked(server) == [v.Cancel((), v.Where(name="both")), v.Cancel((), v.Where(tag="both"))]
 
 
+@pytest.mark.parametrize("verb, kind, said", VERBS)
+def test_a_name_of_which_nothing_can_be_done_is_refused_like_an_id(
+    run: Run, server: FakeServer, verb: list[str], kind: Any, said: str
+) -> None:
+    has_jobs(server, "1", name="nightly")
+    server.says[kind] = lambda _: v.Acted(0, 0, 1)
+    unchanged = said.rpartition(" 2 ")[2] or said
+    for words in (["nightly"], ["nightly", "--dry-run"]):
+        assert run(*verb, *words) == (1, "", f"tq: nothing to do: nightly: {unchanged}\n")
+    assert run(*verb, "--name", "nightly").status == 0
+    server.says[kind] = lambda _: v.Acted(1)
+    assert run(*verb, "nightly").status == 0
+
+
+def test_all_of_nothing_is_no_failure(run: Run, server: FakeServer) -> None:
+    has_jobs(server)
+    server.says[v.Cancel] = lambda _: v.Acted(0)
+    assert run("cancel", "all") == (0, "", "tq: nothing to cancel\n")
+
+
 def test_a_word_that_is_nothing_is_not_found(run: Run, server: FakeServer) -> None:
     has_jobs(server)
     ran = run("cancel", "nobody")

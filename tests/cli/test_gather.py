@@ -193,6 +193,7 @@ def test_stored_output_of_an_array_is_shown_in_order_and_an_attempt_that_some_ha
     server.says[v.List] = lambda _: v.Page((item("43.1"), item("43.2", 0), item("43.3", 2)))
     assert run("logs", "43").out == "43.1 out| 43.1\n43.3 out| 43.3\n"
     assert run("logs", "43", "--attempt", "2").out == "43.3 out| 43.3\n"
+    assert run("logs", "43", "--attempt", "9") == (1, "", "tq: no task of 43 has had an attempt 9\n")
 
 
 def test_who_detaches_from_an_array_is_told_how_to_cancel_it(

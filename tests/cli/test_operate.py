@@ -60,6 +60,11 @@ class TestQueue:
         assert json.loads(run("queue", *words, "-o", "json").out) == {"v": 1, "id": "b", **shown}
         assert server.asked == [command, command]
 
+    def test_what_was_not_paused_does_not_go_on(self, run: Run, server: FakeServer) -> None:
+        server.says[v.SetQueue] = lambda _: v.Done("b", unchanged=True)
+        assert run("queue", "resume", "b") == (0, "", "tq: queue b is not paused\n")
+        assert run("queue", "pause", "b") == (0, "", "tq: queue b is paused; what runs goes on\n")
+
     @pytest.mark.parametrize(
         "words",
         [["set", "b"], ["set", "b", "--max", "-1"], ["set", "b", "--max", "x"], ["pause", "a b"], ["pause"], []],
@@ -320,8 +325,29 @@ class TestLs:
         server.says[v.List] = lambda _: v.Page((ARRAY, JOB))
         server.says[v.Status] = lambda _: v.Document({"tasks": {}})
         lines = run("ls").out.splitlines()
-        assert [len(line) for line in lines] == [20, 20, 20]
-        assert lines[1].startswith("43  running")
+        assert max(map(len, lines)) == 20
+        first, second = lines[: lines.index("")], lines[lines.index("") + 1 :]
+        assert first[:2] == ["ID       43", "STATE    running"]
+        assert second[0] == "ID       42"
+        assert {line.split()[0] for line in first} >= {"ID", "STATE", "TASKS", "QUEUE", "NAME", "AGE", "COMMAND"}
+
+    def test_rows_of_several_pages_stay_apart_where_there_is_no_room_for_a_table(
+        self, run: Run, server: FakeServer, terminal: Any
+    ) -> None:
+        terminal(20)
+        pages = {"": v.Page((JOB,), "2"), "2": v.Page((JOB,))}
+        server.says[v.List] = lambda command: pages[command.page]
+        server.says[v.Status] = lambda _: v.Document({"tasks": {}})
+        lines = run("ls", "-n", "0").out.splitlines()
+        assert [number for number, line in enumerate(lines) if not line] == [lines.index("ID       42", 1) - 1]
+
+    def test_a_table_that_loses_a_part_of_its_last_columns_stays_one(
+        self, run: Run, server: FakeServer, terminal: Any
+    ) -> None:
+        terminal(40)
+        server.says[v.List] = lambda _: v.Page((JOB,))
+        server.says[v.Status] = lambda _: v.Document({"tasks": {}})
+        assert run("ls").out.startswith("ID  STATE")
 
     def test_cancelled_is_not_failed(self, run: Run, server: FakeServer) -> None:
         counts = {"succeeded": 1, "cancelled": 6, "dead": 2, "expired": 1}

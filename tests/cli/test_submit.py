@@ -172,6 +172,13 @@ def test_a_warning_goes_to_stderr(run: Run, server: FakeServer) -> None:
     assert run("submit", "true") == (0, "42\n", "tq: no worker has 64 CPUs\n")
 
 
+@pytest.mark.parametrize("verb", ["run", "submit"])
+def test_what_is_hinted_for_an_empty_command_is_the_same_verb(run: Run, server: FakeServer, verb: str) -> None:
+    ran = run(verb, "--", "")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.endswith(f"as in `tq {verb} -- echo hello`\n")
+
+
 @pytest.mark.parametrize(
     "words, said",
     [

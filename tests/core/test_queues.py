@@ -32,6 +32,11 @@ def test_a_paused_queue_starts_nothing_over_a_restart_and_blocks_no_other(house)
     assert len(house.starts()) == 3
 
 
+def test_setting_what_is_set_already_is_told_apart(house):
+    says = [house.do(SetQueue("q", paused=paused)).unchanged for paused in (False, True, True, False, False)]
+    assert says == [True, False, True, False, True]
+
+
 def test_what_keeps_it_from_starting_is_said_to_who_looks_and_to_who_waits(house):
     def said(name):
         (outcome,) = house.do(Wait((name,))).outcomes

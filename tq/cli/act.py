@@ -148,7 +148,7 @@ def set_(
 
 
 def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
-    """Do it, and say how many; exit with 1 when nothing of what was named by id could be done."""
+    """Do it, and say how many; exit with 1 when nothing of what was named, by id or by name, could be done."""
     from tq.core import vocabulary as v
 
     total = v.Acted(0)
@@ -172,6 +172,9 @@ def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
                 total.unchanged + answer.unchanged,
                 total.sweeping or answer.sweeping,
             )
+        if targets.names and len(targets.names) == len(targets.filters) and not client.has_repeated:
+            what = f"{', '.join(targets.names[:5])}: {deed.unchanged}"
+            refused = refused or AlreadyEnded(f"nothing to do: {what}")
     if refused is not None and not (total.done or total.stopping or total.sweeping):
         raise refused
     say(context, deed, total, dry_run=wish.dry_run)

@@ -1,5 +1,6 @@
 """`tq logs`: the output of a task, or of many, stored or as it comes."""
 
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -8,7 +9,7 @@ from tq import limits
 from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.verb import Verb
-from tq.errors import BadRequest
+from tq.errors import BadRequest, TaskNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -120,12 +121,14 @@ def _show_all(client: "Client", names: Named, manner: Manner) -> str:
 
     if names.are_several:
         manner = manner._replace(prefix=True)
-    running = ""
-    for task in (*names.tasks, *_begun(client, names.arrays, manner.attempt)):
+    running = task = ""
+    for task in chain(names.tasks, _begun(client, names.arrays, manner.attempt)):
         reading = manner.reading(task)
         follow.follow(client, reading, is_following=False)
         if reading.state == "running" and not manner.attempt:
             running = running or task
+    if manner.attempt and not task:
+        raise TaskNotFound(f"no task of {', '.join(names.arrays)} has had an attempt {manner.attempt}")
     return running
 
 

@@ -1,7 +1,7 @@
 """How results are printed: table, json, jsonl or ids. stdout is data; talk goes to stderr (context.say).
 
-Every JSON object has `"v": 1` and may only grow. A table on a terminal is cut to its width and everything in it is
-escaped; elsewhere nothing is cut.
+Every JSON object has `"v": 1` and may only grow. A table on a terminal is cut to its width, or printed row by row
+where that would cut most of it, and everything in it is escaped; elsewhere nothing is cut.
 """
 
 import sys
@@ -109,6 +109,9 @@ def print_table(context: Context, rows: Sequence[Sequence[str]], before: Sequenc
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     widths = [max(pair) for pair in zip(widths, before, strict=True)] if before else widths
     width = terminal_width()
+    if width and _is_too_narrow(widths, width):
+        _print_blocks(context, cells, width, has_begun=bool(before))
+        return widths
     for number, row in enumerate(cells):
         if before and number == 0:
             continue
@@ -118,6 +121,23 @@ def print_table(context: Context, rows: Sequence[Sequence[str]], before: Sequenc
             line = line[: width - 1] + "…"
         _write(_painted(context, line, row, is_head=number == 0))
     return widths
+
+
+def _is_too_narrow(widths: Sequence[int], width: int) -> bool:
+    """Whether more than half of the columns would begin behind the edge."""
+    begins = [sum(widths[:column]) + 2 * column for column in range(len(widths))]
+    return sum(begin >= width for begin in begins) * 2 > len(widths)
+
+
+def _print_blocks(context: Context, cells: Sequence[Sequence[str]], width: int, *, has_begun: bool) -> None:
+    """Print each row as lines of `HEAD  value`, broken at the edge, with an empty line between rows."""
+    head, *rows = cells
+    room = max(width - max(map(len, head)) - 2, 1)
+    for number, row in enumerate(rows):
+        if number or has_begun:
+            _write("")
+        broken = ("\n".join(cell[at : at + room] for at in range(0, len(cell), room)) for cell in row)
+        print_pairs(context, [pair for pair in zip(head, broken, strict=True) if pair[1]])
 
 
 def print_pairs(context: Context, pairs: Sequence[tuple[str, str]]) -> None:

@@ -80,16 +80,19 @@ def pause(ctx: typer.Context, name: Name) -> None:
 
 def resume(ctx: typer.Context, name: Name) -> None:
     """Let a paused queue go on."""
-    _set(ctx.obj, name, "goes on", paused=False)
+    _set(ctx.obj, name, "goes on", unchanged="is not paused", paused=False)
 
 
-def _set(context: Context, name: str, says: str, **fields: Any) -> None:
+def _set(context: Context, name: str, says: str, unchanged: str = "", **fields: Any) -> None:
+    """Set it, and say so; or `unchanged`, where there is such a word, if it was so already."""
     from tq.cli import output, values
     from tq.core import vocabulary as v
 
     checked = values.name(name, "queue")
     with context.client() as client:
-        client.ask(v.SetQueue(checked, **fields))
+        answer = client.ask(v.SetQueue(checked, **fields))
+        if unchanged and isinstance(answer, v.Done) and answer.unchanged and not client.has_repeated:
+            says = unchanged
     if context.format in {"json", "jsonl"}:
         output.print_json({"id": checked, **{key: value for key, value in fields.items() if value is not None}})
     elif context.format == "id":

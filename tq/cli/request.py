@@ -29,6 +29,7 @@ class Wish(msgspec.Struct):
     """What the options of `submit` and `run` say, as text, unchecked."""
 
     command: Sequence[str]
+    verb: str = "submit"
     name: str = ""
     tags: list[str] = []
     queue: str = "default"
@@ -192,7 +193,7 @@ def _argv(wish: Wish) -> tuple[bytes, ...]:
         raise BadRequest("--args are those of a function", hint="write --function MODULE:NAME, or the command's own")
     words = list(wish.command)
     if not words or not words[0].strip():
-        raise BadRequest("the command is empty", hint="write it after --, as in `tq submit -- echo hello`")
+        raise BadRequest("the command is empty", hint=f"write it after --, as in `tq {wish.verb} -- echo hello`")
     if wish.shell and not wish.is_lent:
         words = [_SHELL, "-c", " ".join(words)]
     if len(words) > limits.argv_items_max:

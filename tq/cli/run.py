@@ -56,7 +56,7 @@ def run(
 
     context: Context = ctx.obj
     takes_input = inputs.has_input() if stdin is None else stdin
-    wish = request.wished(ctx.params, command or [])
+    wish = request.wished(ctx.params, command or [], verb="run")
     with context.client() as client:
         request.build(wish, context.environ)  # a wrong request is refused before its input is read
         client.connect()  # nobody types an input for a server that is not there

@@ -25,11 +25,12 @@ _HINT: Final = "write 42, 43.7, 43.1-5, last, all, @failed, or a name or tag; `t
 
 
 class Targets:
-    """What a client acts on: ids and ranges, and filters. `words` says each filter as the person wrote it."""
+    """What a client acts on: ids and ranges, and filters; `names` are the words for those of a name or a tag."""
 
     def __init__(self) -> None:
         self.ids: dict[str, None] = {}
         self.filters: list[v.Where] = []
+        self.names: list[str] = []
 
 
 def targets(client: "Client", words: Sequence[str]) -> Targets:
@@ -47,6 +48,7 @@ def targets(client: "Client", words: Sequence[str]) -> Targets:
             where = _filter(client, word)
             if where not in found.filters:
                 found.filters.append(where)
+                found.names += [word] if where.name or where.tag else []
     return found
 
 

@@ -102,9 +102,10 @@ class Waited(Word, frozen=True, tag=True):
 
 
 class Done(Word, frozen=True, tag=True):
-    """It is done; `text` names what it was done to."""
+    """It is done; `text` names what it was done to, `unchanged` says that it was so already."""
 
     text: str = ""
+    unchanged: bool = False
 
 
 class Chunk(Word, frozen=True, tag=True):

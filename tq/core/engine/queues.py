@@ -36,7 +36,7 @@ def set_queue(step: Step, command: SetQueue) -> Done:
         step.overlay.put(tables.QUEUE, (command.name,), queue)
         for key in _jobs_in(step, command.name):
             recall_assigned(step, key)
-    return Done(command.name)
+    return Done(command.name, unchanged=queue == (before or Queue()))
 
 
 def _jobs_in(step: Step, name: str) -> list[tuple[int, int]]:
