@@ -274,7 +274,11 @@ def test_a_new_token_stands_alone_on_stdout_and_is_not_sent(run: Run, server: Fa
     assert text not in ran.err
 
 
-@pytest.mark.parametrize("words", [["--role", "root"], ["--role", "read", "--expires", "0"], []])
+@pytest.mark.parametrize(
+    "words",
+    [["--role", "root"], ["--role", "read", "--expires", "0"], [], ["--role", "read", "--name", "n" * 129],
+     ["--role", "read", "--name", "a b"]],
+)  # fmt: skip
 def test_a_token_that_makes_no_sense_is_refused(run: Run, server: FakeServer, words: list[str]) -> None:
     assert run("token", "create", *words).status == 2
     assert server.asked == []
@@ -289,6 +293,12 @@ def test_tokens_are_listed_and_revoked(run: Run, server: FakeServer) -> None:
     )
     assert run("token", "revoke", "abc").status == 0
     assert server.asked[-1] == v.RevokeToken("abc")
+
+
+def test_tokens_on_every_page_are_listed(run: Run, server: FakeServer) -> None:
+    server.says[v.Tokens] = lambda asked: v.Page(({"id": "b"},)) if asked.page else v.Page(({"id": "a"},), "a")
+    assert run("token", "ls", "-q").out == "a\nb\n"
+    assert len(run("token", "ls").out.splitlines()) == 3
 
 
 def test_who_revokes_its_own_token_does_that_last_and_is_told_the_way_back(

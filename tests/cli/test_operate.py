@@ -43,6 +43,12 @@ class TestQueue:
         assert json.loads(run("queue", "ls", "-o", "json").out) == {"v": 1, "items": QUEUES, "next": None}
         assert run("queue", "ls", "-q").out == "builds\ndefault\n"
 
+    def test_queues_on_every_page_are_shown(self, run: Run, server: FakeServer) -> None:
+        server.says[v.Queues] = lambda asked: v.Page((QUEUES[1],)) if asked.page else v.Page((QUEUES[0],), "builds")
+        assert [row.split()[0] for row in run("queue", "ls").out.splitlines()] == ["QUEUE", "builds", "default"]
+        assert json.loads(run("queue", "ls", "-o", "json").out)["items"] == QUEUES
+        assert run("queue", "ls", "-q").out == "builds\ndefault\n"
+
     @pytest.mark.parametrize(
         "words, command, said, shown",
         [

@@ -6,7 +6,27 @@ import pytest
 
 from tests.support.house import House
 from tq import limits
-from tq.core.vocabulary import AttemptRef, Cancel, Capacity, Get, Handback, Hold, Join, List, Release, Workers
+from tq.core import query, tables
+from tq.core.job import Demand, Lane, Queue, Token
+from tq.core.live import Live
+from tq.core.task import State
+from tq.core.vocabulary import (
+    AttemptRef,
+    Cancel,
+    Capacity,
+    CreateToken,
+    Get,
+    Handback,
+    Hold,
+    Join,
+    List,
+    Queues,
+    Release,
+    SetQueue,
+    Submit,
+    Tokens,
+    Workers,
+)
 from tq.errors import BadRequest
 from tq.server.present import present_worker
 from tq.wire.codec import dumps
@@ -120,13 +140,14 @@ def test_what_runs_is_found_by_what_the_workers_hold() -> None:
     assert house.do(List("1.9", ("running",))).items == ()
 
 
-def workers_pages(house: House, limit: int) -> list[list[dict[str, Any]]]:
-    """Return all pages of the workers."""
-    answer = house.do(Workers(limit))
-    pages = [list(answer.items)]
-    while answer.next:
-        answer = house.do(Workers(limit, answer.next))
+def all_pages(house: House, command: type[Workers | Queues | Tokens], limit: int) -> list[list[dict[str, Any]]]:
+    """Return all pages of a list. Nothing changes between them, so the house is not checked anew for each."""
+    answers: dict[Any, Any] = {Workers: query.workers, Queues: query.queues, Tokens: query.tokens}
+    pages, page = [], ""
+    while page or not pages:
+        answer = answers[command](house.store, house.engine.live, command(limit, page))
         pages.append(list(answer.items))
+        page = answer.next
     return pages
 
 
@@ -134,7 +155,7 @@ def test_all_workers_are_listed_however_many_there_are() -> None:
     house = House()
     house.turn(*(Join(2**64 - number, 1, Capacity(1, host=f"host{number}")) for number in range(1, 2_001)))
     for limit in (1, 700, 10**6):
-        pages = workers_pages(house, limit)
+        pages = all_pages(house, Workers, limit)
         assert [item["id"] for page in pages for item in page] == [f"w{2**64 - 2_000 + n:016x}" for n in range(2_000)]
         assert max(map(len, pages)) <= min(limit, limits.page_items_max)
     assert len(pages) <= 4  # as many as fit
@@ -150,7 +171,7 @@ def test_a_page_of_workers_fits_a_frame_whatever_they_offer() -> None:
     )  # fmt: skip
     smallest = Capacity(1, queues=("",) * limits.offer_words_max)
     house.turn(*(Join(number, number, smallest if number % 3 else largest) for number in range(1, 400)))
-    pages = workers_pages(house, 10**6)
+    pages = all_pages(house, Workers, 10**6)
     assert [int(item["id"][1:], 16) for page in pages for item in page] == list(range(1, 400))
     shown = [tuple(present_worker(item, 3, most) for item in page) for page in pages]
     assert max(len(dumps(page)) for page in shown) <= limits.page_bytes_max
@@ -160,3 +181,63 @@ def test_a_page_of_workers_fits_a_frame_whatever_they_offer() -> None:
 def test_what_is_no_page_of_workers_is_refused(page: str) -> None:
     with pytest.raises(BadRequest, match="page"):
         House().do(Workers(page=page))
+
+
+def test_all_queues_are_listed_and_counted_however_many_there_are() -> None:
+    house = House()
+    names = [f"q{number:04}" for number in range(1_500)]
+    house.turn(*(Submit("", b"body", queue=name) for name in reversed(names[1:])))
+    house.do(SetQueue(names[0], max=3))
+    for limit in (7, 700, 10**6):
+        pages = all_pages(house, Queues, limit)
+        items = [item for page in pages for item in page]
+        assert [item["id"] for item in items] == names
+        assert max(map(len, pages)) <= min(limit, limits.page_items_max)
+        assert [item["max"] for item in items] == [3] + [0] * 1_499
+        assert all(item["counts"] == {"queued": 1} for item in items[1:])
+
+
+def test_a_page_of_queues_fits_a_frame_whatever_they_hold() -> None:
+    house, most = House(), 2**63 - 1
+    live = Live(house.store)
+    for number in range(1_000):
+        name = f"{number:0128}"
+        live.lanes[number] = Lane(name, Demand(), counts=[most] * len(State))
+        live.queues[name] = Queue(paused=True, max=most, retries=limits.retries_max)
+    answer = query.queues(house.store, live, Queues(10**6))
+    assert len(dumps(answer.items)) <= limits.page_bytes_max
+    assert answer.next == answer.items[-1]["id"]
+
+
+@pytest.mark.parametrize("command", [Queues(page="a b"), Queues(page="q" * 129), Tokens(page="t" * 129)])
+def test_what_is_no_page_of_queues_or_tokens_is_refused(command: Queues | Tokens) -> None:
+    with pytest.raises(BadRequest, match="page"):
+        House().do(command)
+
+
+def test_a_page_of_tokens_fits_a_frame_and_all_are_listed() -> None:
+    house, most = House(), 2**63 - 1
+    names = [f"ä{number:0127}" for number in range(limits.page_items_max)]
+    house.turn(*(CreateToken(name, bytes(32), "submit", "n" * 128, most) for name in reversed(names)))
+    for limit in (7, 10**6):
+        pages = all_pages(house, Tokens, limit)
+        assert [item["id"] for page in pages for item in page] == names
+        assert max(len(dumps(page)) for page in pages) <= limits.page_bytes_max
+
+
+def test_tokens_whose_names_an_older_server_did_not_bound_are_listed_beside_the_others() -> None:
+    house = House()
+    token = Token(bytes(32), "read", "n" * 150_000, 1)
+    stored = {tables.TOKEN: {(f"t{number}",): token for number in range(4)}}
+    house.store.write(stored, sequence=house.store.sequence + 1, epoch=1, wall_ms=1)
+    pages = all_pages(house, Tokens, 100)
+    assert [[item["id"] for item in page] for page in pages] == [["t0"], ["t1"], ["t2"], ["t3"]]
+
+
+@pytest.mark.parametrize("name", ["n" * 129, "ä" * 10, "n" * 150_000, "\x1b[2J"])
+def test_a_token_whose_name_is_none_is_refused_with_the_bound(name: str) -> None:
+    house = House()
+    with pytest.raises(BadRequest, match="name_chars_max"):
+        house.do(CreateToken("t", bytes(32), "read", name))
+    assert house.do(Tokens()).items == ()
+    house.do(CreateToken("t", bytes(32), "read", "n" * 128))

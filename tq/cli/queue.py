@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from tq.cli.context import Context
+from tq.cli.pages import Items, Pages
 from tq.cli.verb import Noun, Verb
 from tq.errors import BadRequest
 
@@ -13,15 +14,22 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The queue", show_defa
 
 def ls(ctx: typer.Context) -> None:
     """List the queues that have tasks or settings."""
-    from tq.cli import output, present
+    from tq.cli import output
     from tq.core import vocabulary as v
 
     context: Context = ctx.obj
     with context.client() as client:
-        answer = client.ask(v.Queues())
-    assert isinstance(answer, v.Page)
+        pages = Pages(lambda items, page: client.ask(v.Queues(items, page)), 0, "")
+        output.print_pages(context, pages, lambda: pages.next, _rows)
+    if not pages.count and context.format == "table":
+        context.talk("tq: no queue has tasks or settings")
+
+
+def _rows(items: Items) -> list[list[str]]:
+    from tq.cli import present
+
     rows = [["QUEUE", "STATE", "MAX", "RETRIES", "RUNNING", "QUEUED", "HELD", "OTHER"]]
-    for item in answer.items:
+    for item in items:
         counts = dict(item.get("counts") or {})
         shown = [counts.pop(state, 0) for state in ("running", "queued", "held")]
         other = sum(counts.get(state, 0) for state in present.ALIVE)
@@ -35,9 +43,7 @@ def ls(ctx: typer.Context) -> None:
                 str(other),
             ]
         )
-    output.print_items(context, [present.document(item) for item in answer.items], answer.next, rows)
-    if not answer.items and context.format == "table":
-        context.talk("tq: no queue has tasks or settings")
+    return rows
 
 
 def set_(

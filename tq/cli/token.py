@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tq.cli.context import Context
+from tq.cli.pages import Items, Pages
 from tq.cli.verb import Noun, Verb
 from tq.errors import BadRequest, TaskNotFound
 
@@ -59,29 +60,36 @@ def make(client: "Client", role: str, name: str, expires: str) -> tuple[str, str
 
 
 def _exists(client: "Client", token_id: str) -> bool:
+    return any(item.get("id") == token_id for items in _all(client) for item in items)
+
+
+def _all(client: "Client") -> Pages:
+    """Return all tokens, page by page."""
     from tq.core import vocabulary as v
 
-    answer = client.ask(v.Tokens())
-    return isinstance(answer, v.Page) and any(item.get("id") == token_id for item in answer.items)
+    return Pages(lambda items, page: client.ask(v.Tokens(items, page)), 0, "")
 
 
 def ls(ctx: typer.Context) -> None:
     """List the tokens that exist, without their secrets."""
-    from tq.cli import output, present
-    from tq.core import vocabulary as v
+    from tq.cli import output
 
     context: Context = ctx.obj
     with context.client() as client:
-        answer = client.ask(v.Tokens())
-    assert isinstance(answer, v.Page)
-    items = [present.document(item) for item in answer.items]
+        pages = _all(client)
+        output.print_pages(context, pages, lambda: pages.next, _rows)
+
+
+def _rows(items: Items) -> list[list[str]]:
+    from tq.cli import present
+
     rows = [["ID", "ROLE", "NAME", "CREATED", "EXPIRES"]]
     rows.extend(
         [str(item.get("id", "")), str(item.get("role", "")), present.blank(item.get("name")),
          present.blank(item.get("created_at")), str(item.get("expires_at") or "never")]
-        for item in items
+        for item in map(present.document, items)
     )  # fmt: skip
-    output.print_items(context, items, answer.next, rows)
+    return rows
 
 
 def revoke(

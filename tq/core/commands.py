@@ -153,7 +153,10 @@ class SetQueue(Word, frozen=True, tag=True):
 
 
 class Queues(Word, frozen=True, tag=True):
-    """The queues that have tasks or settings."""
+    """The queues that have tasks or settings, by name, as many as a page holds. `page` continues an earlier answer."""
+
+    limit: int = 100
+    page: str = ""
 
 
 class Get(Word, frozen=True, tag=True):
@@ -218,7 +221,10 @@ class Drain(Word, frozen=True, tag=True):
 
 
 class CreateToken(Word, frozen=True, tag=True):
-    """Store a new token. The caller made the secret; only its SHA-256 comes here. `expires_ms` wall, 0 = never."""
+    """Store a new token. The caller made the secret; only its SHA-256 comes here. `expires_ms` wall, 0 = never.
+
+    `name` is empty or a name as jobs have, of at most 128 characters; what exceeds this is refused.
+    """
 
     id: str
     digest: bytes
@@ -234,7 +240,10 @@ class RevokeToken(Word, frozen=True, tag=True):
 
 
 class Tokens(Word, frozen=True, tag=True):
-    """The tokens that exist, without secrets."""
+    """The tokens that exist, by id, without secrets, as many as a page holds. `page` continues an earlier answer."""
+
+    limit: int = 100
+    page: str = ""
 
 
 class Status(Word, frozen=True, tag=True):

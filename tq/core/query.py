@@ -4,12 +4,14 @@ Documents have str keys and plain values, times in wall ms under names that end 
 people read. `body` and `usage` in them are opaque bytes; server/present.py opens them, by the asker's role.
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 from tq.core import ids, tables
 from tq.core.finding import jobs_below
-from tq.core.job import Job, Progress, Queue
+from tq.core.job import Job, Progress, Queue, Token
 from tq.core.live import Live, LiveWorker
+from tq.core.names import is_name
 from tq.core.selection import matches, shown_counts, shown_state, states_of
 from tq.core.standstill import Reasons, stuck_lanes
 from tq.core.task import Cause, Ending, Phase, State, Task
@@ -33,13 +35,15 @@ from tq.core.vocabulary import (
     Workers,
 )
 from tq.errors import BadRequest, TaskNotFound, TooLarge
-from tq.limits import page_bytes_max, page_items_max, page_keys_max, priority_max, wait_ids_max
+from tq.limits import name_chars_max, page_bytes_max, page_items_max, page_keys_max, priority_max, wait_ids_max
 
 _RUNNING = frozenset((State.RUNNING,))
 _LOOK_KEYS = 10  # what a look costs at least, also where no job is left
 _RESULT_BYTES = 128  # what a result takes beside its opaque parts
 _WORKER_BYTES = 256  # what a worker takes beside the texts of its offer
 _WORKER_DIGITS = 20  # of a worker's number, which has 64 bits
+_TOKEN_BYTES = 96  # what a token takes beside its id and its name
+_QUEUE_BYTES = 320  # what a queue takes beside its name, with a count of each state
 _ALIVE_FIRST = (
     State.RUNNING,
     State.QUEUED,
@@ -108,7 +112,7 @@ def list_page(view: View, live: Live, command: List) -> Page:
     """Answer one page of jobs, newest first; or of the members of one job, in order."""
     where = Where(command.states, command.queue, command.tag, command.name)
     wanted = states_of(command.states)
-    limit = min(max(command.limit, 1), page_items_max)
+    limit = _items_max(command.limit)
     if command.job:
         return _members_page(view, live, command, wanted, limit)
     meta = view.get(tables.META, ())
@@ -254,17 +258,30 @@ def _is_there(outcome: Outcome, until: str) -> bool:
 
 def workers(_view: View, live: Live, command: Workers) -> Page:
     """Answer one page of the workers that are connected, or are owed their re-attach window, by id."""
-    limit = min(max(command.limit, 1), page_items_max)
     after = _page(command.page, _WORKER_DIGITS) if command.page else -1
+    found = (live.workers[number] for number in sorted(number for number in live.workers if number > after))
+    return _filled(
+        ((str(worker.worker), _offer_bytes(worker.capacity), _worker(worker)) for worker in found),
+        _items_max(command.limit),
+    )
+
+
+def _items_max(limit: int) -> int:
+    """Return how many a page has at most, of the number that was asked for."""
+    return min(max(limit, 1), page_items_max)
+
+
+def _filled(rows: Iterable[tuple[str, int, dict[str, Any]]], items_max: int) -> Page:
+    """Answer as many rows as a page holds: each is its place in the list, the bytes it takes at most, and itself."""
     items: list[dict[str, Any]] = []
     room = page_bytes_max
-    for number in sorted(number for number in live.workers if number > after):
-        worker = live.workers[number]
-        room -= _offer_bytes(worker.capacity)
-        if items and (len(items) >= limit or room < 0):
-            return Page(tuple(items), str(after))
-        items.append(_worker(worker))
-        after = number
+    after = ""
+    for place, size, item in rows:
+        room -= size
+        if items and (len(items) >= items_max or room < 0):
+            return Page(tuple(items), after)
+        items.append(item)
+        after = place
     return Page(tuple(items))
 
 
@@ -305,38 +322,57 @@ def _worker_state(worker: LiveWorker) -> str:
     return "quarantined" if worker.trouble is not None and worker.trouble.is_quarantine else "up"
 
 
-def tokens(view: View, _live: Live, _command: Tokens) -> Page:
-    """Answer the tokens that exist, without their digests."""
-    rows = view.scan(tables.TOKEN, ("",), (BEHIND_NAMES,), page_items_max)
-    return Page(
-        tuple(
-            {
-                "id": key[0],
-                "role": token.role,
-                "name": token.name,
-                "created_ms": token.created_ms,
-                "expires_ms": token.expires_ms,
-            }
-            for key, token in rows
-        )
-    )
+def tokens(view: View, _live: Live, command: Tokens) -> Page:
+    """Answer one page of the tokens that exist, by id, without their digests."""
+    if len(command.page) > name_chars_max:
+        raise BadRequest("that is not a page of this list")
+    items_max = _items_max(command.limit)
+    # One more tells whether there are any, and the one that the page before ended with is passed over.
+    rows = view.scan(tables.TOKEN, (command.page,), (BEHIND_NAMES,), items_max + 2)
+    found = ((key[0], token) for key, token in rows if key[0] != command.page)
+    return _filled(((name, _token_bytes(name, token), _token(name, token)) for name, token in found), items_max)
 
 
-def queues(_view: View, live: Live, _command: Queues) -> Page:
-    """Answer the queues that have tasks or settings, by name."""
-    counts: dict[str, list[int]] = {name: [0] * len(State) for name in live.queues}
+def _token_bytes(name: str, token: Token) -> int:
+    """Return how much of a page a token takes at most; one that an older server stored may have any name."""
+    return _TOKEN_BYTES + len(name.encode()) + len(token.name.encode())
+
+
+def _token(name: str, token: Token) -> dict[str, Any]:
+    return {
+        "id": name,
+        "role": token.role,
+        "name": token.name,
+        "created_ms": token.created_ms,
+        "expires_ms": token.expires_ms,
+    }
+
+
+def queues(_view: View, live: Live, command: Queues) -> Page:
+    """Answer one page of the queues that have tasks or settings, by name."""
+    if command.page and not is_name(command.page):
+        raise BadRequest("that is not a page of this list")
+    items_max = _items_max(command.limit)
+    names = {lane.queue for lane in live.lanes.values()} | live.queues.keys()
+    # Only those of this page are counted, and one more, which tells that there are any.
+    shown = sorted(name for name in names if name > command.page)[: items_max + 1]
+    counts = {name: [0] * len(State) for name in shown}
     for lane in live.lanes.values():
-        have = counts.setdefault(lane.queue, [0] * len(State))
-        for state in State:
-            have[state] += lane.counts[state]
-    items = []
-    for name in sorted(counts):
-        settings = live.queues.get(name, Queue())
-        states = {state.word: counts[name][state] for state in State if counts[name][state]}
-        items.append(
-            {"id": name, "paused": settings.paused, "max": settings.max, "retries": settings.retries, "counts": states}
-        )
-    return Page(tuple(items[:page_items_max]))
+        if (have := counts.get(lane.queue)) is not None:
+            for state in State:
+                have[state] += lane.counts[state]
+    return _filled(((name, _QUEUE_BYTES + len(name), _queue(live, name, counts[name])) for name in shown), items_max)
+
+
+def _queue(live: Live, name: str, counts: list[int]) -> dict[str, Any]:
+    settings = live.queues.get(name, Queue())
+    return {
+        "id": name,
+        "paused": settings.paused,
+        "max": settings.max,
+        "retries": settings.retries,
+        "counts": {state.word: counts[state] for state in State if counts[state]},
+    }
 
 
 def status(view: View, live: Live, _command: Status) -> Document:

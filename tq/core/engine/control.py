@@ -6,6 +6,7 @@ from tq.core import tables
 from tq.core.engine.step import Step
 from tq.core.job import ROLES, Meta, Token
 from tq.core.live import LIVE_SESSION, LIVE_TROUBLE, LiveWorker
+from tq.core.names import NAME_HINT, is_name
 from tq.core.view import BEHIND_NAMES
 from tq.core.vocabulary import (
     CreateToken,
@@ -73,6 +74,11 @@ def create_token(step: Step, command: CreateToken) -> Done:
     """Store a token. Which role may make which is decided where roles are known (server/roles.py)."""
     if command.role not in ROLES or len(command.digest) != 32 or not 1 <= len(command.id) <= name_chars_max:
         raise BadRequest("a token has an id, a role (read, submit, worker, admin) and a SHA-256")
+    if command.name and not is_name(command.name):
+        raise BadRequest(
+            f"{command.name[:name_chars_max]!r} is no name of a token (name_chars_max, {name_chars_max})",
+            hint=NAME_HINT,
+        )
     if step.overlay.get(tables.TOKEN, (command.id,)) is not None:
         raise BadRequest(f"token {command.id} exists")
     if command.expires_ms and command.expires_ms <= step.times.wall_ms:
