@@ -29,6 +29,7 @@ class FakeServer:
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
         self.says: dict[type[Any], Say] = {v.Get: lambda asked: v.Document({"id": asked.id, "is_array": False})}
+        self.says[v.Queues] = lambda _: v.Page(())
         self.asked: list[Any] = []
         self.hellos: list[m.Hello] = []
         self.beats = 0

@@ -327,11 +327,18 @@ def test_join_prints_a_string_that_parses_and_the_line_that_uses_it(run: Run, se
 
 
 def test_bare_tq_is_a_short_status(run: Run, server: FakeServer) -> None:
-    server.says[v.Status] = lambda _: v.Document(
-        {"tasks": {"queued": 3, "dead": 0}, "queues": {}, "workers": 2, "slots": 8}
-    )
+    server.says[v.Status] = lambda _: v.Document({"tasks": {"queued": 3, "dead": 0}, "workers": 2, "slots": 8})
     assert run().out == f"server   {server.url} (admin)\nworkers  2 with 8 slots\ntasks    3 queued\n"
     assert json.loads(run("-o", "json").out)["tasks"] == {"queued": 3, "dead": 0}
+
+
+def test_bare_tq_has_the_queues_of_every_page(run: Run, server: FakeServer) -> None:
+    server.says[v.Status] = lambda _: v.Document({"tasks": {"queued": 3, "running": 1}})
+    first, second = {"id": "a", "counts": {"queued": 3, "dead": 1}}, {"id": "b", "counts": {"running": 1}}
+    server.says[v.Queues] = lambda asked: v.Page((second,)) if asked.page else v.Page((first,), "a")
+    assert run().out.endswith("queue a  3 queued\nqueue b  1 running\n")
+    shown = json.loads(run("-o", "json").out)["queues"]
+    assert shown == {"a": {"queued": 3, "running": 0, "dead": 1}, "b": {"queued": 0, "running": 1}}
 
 
 def test_bare_tq_says_that_the_disk_is_full(run: Run, server: FakeServer) -> None:

@@ -23,6 +23,7 @@ from tq.core.vocabulary import (
     Queues,
     Release,
     SetQueue,
+    Status,
     Submit,
     Tokens,
     Workers,
@@ -207,6 +208,16 @@ def test_a_page_of_queues_fits_a_frame_whatever_they_hold() -> None:
     answer = query.queues(house.store, live, Queues(10**6))
     assert len(dumps(answer.items)) <= limits.page_bytes_max
     assert answer.next == answer.items[-1]["id"]
+
+
+def test_the_status_fits_a_frame_however_many_queues_there_are() -> None:
+    house = House()
+    live = Live(house.store)
+    for number in range(limits.lanes_max):
+        live.lanes[number] = Lane(f"{number:0128}", Demand(), counts=[1] * len(State))
+    answer = query.status(house.store, live, Status())
+    assert answer.value["tasks"] == {state.word: limits.lanes_max for state in State}
+    assert len(dumps(answer)) <= limits.page_bytes_max
 
 
 @pytest.mark.parametrize("command", [Queues(page="a b"), Queues(page="q" * 129), Tokens(page="t" * 129)])

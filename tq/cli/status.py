@@ -3,6 +3,7 @@
 from typing import Any
 
 from tq.cli.context import Context
+from tq.cli.queue import every_queue
 
 _STUCK_MAX = 3
 
@@ -16,9 +17,11 @@ def status(context: Context) -> None:
     with context.client() as client:
         answer = client.ask(v.Status())
         role = client.role
-    assert isinstance(answer, v.Document)
+        assert isinstance(answer, v.Document)
+        none = dict.fromkeys(answer.value.get("tasks") or {}, 0)
+        queues = {item["id"]: {**none, **(item.get("counts") or {})} for items in every_queue(client) for item in items}
     item = {"url": target.find({"url": context.url}, context.environ).url, "role": role} | present.document(
-        answer.value
+        {**answer.value, "queues": queues}
     )
     if context.format != "table":
         output.print_one(context, {"id": item["url"], **item}, [])

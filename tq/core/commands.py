@@ -247,7 +247,7 @@ class Tokens(Word, frozen=True, tag=True):
 
 
 class Status(Word, frozen=True, tag=True):
-    """Counts by state over all queues, workers, and the server's own story."""
+    """Counts by state over all queues, workers, and the server's own story. `Queues` has those of each queue."""
 
 
 class StoreStatistics(Word, frozen=True, tag=True):

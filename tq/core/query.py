@@ -376,19 +376,15 @@ def _queue(live: Live, name: str, counts: list[int]) -> dict[str, Any]:
 
 
 def status(view: View, live: Live, _command: Status) -> Document:
-    """Answer counts by state, for all and by queue, from the lanes' counters."""
+    """Answer counts by state, from the lanes' counters. Those of each queue are in the list of queues: it has pages."""
     total = dict.fromkeys((state.word for state in State), 0)
-    queues: dict[str, dict[str, int]] = {}
     for lane in live.lanes.values():
-        queue = queues.setdefault(lane.queue, dict.fromkeys(total, 0))
         for state in State:
             total[state.word] += lane.counts[state]
-            queue[state.word] += lane.counts[state]
     meta = view.get(tables.META, ())
     return Document(
         {
             "tasks": total,
-            "queues": queues,
             "workers": sum(1 for worker in live.workers.values() if worker.session),
             "slots": sum(worker.capacity.slots for worker in live.workers.values()),
             "jobs": meta.next_job - 1 if meta else 0,
