@@ -16,8 +16,8 @@ import typer
 
 from tq import __version__, limits
 from tq.cli.context import Context
+from tq.cli.pages import every
 from tq.cli.verb import Verb
-from tq.cli.workers import everyone
 from tq.errors import ConfigurationError, TqError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _look(client: "Client") -> Seen:
     assert isinstance(status, v.Document)
     assert isinstance(store, v.Document)
     story, stuck = status.value.get("server") or {}, status.value.get("stuck") or []
-    workers = tuple(chain.from_iterable(everyone(client)))
+    workers = tuple(chain.from_iterable(every(client, v.Workers)))
     return Seen(story, stuck, store.value, workers, asked_s, answered_s)
 
 

@@ -1,12 +1,13 @@
 """`tq drain` and `tq undrain`: a worker gets nothing more to do, or goes on."""
 
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tq.cli.context import Context
+from tq.cli.pages import every
 from tq.cli.verb import Verb
-from tq.cli.workers import everyone
 from tq.errors import Refused
 
 if TYPE_CHECKING:
@@ -80,8 +81,11 @@ def _until_empty(client: "Client", name: str) -> int:
     """Wait until a worker holds nothing, or is gone; return how much that is. Raises Refused if it goes on instead."""
     import time
 
+    from tq.core import vocabulary as v
+
     while True:
-        shown = next((item for items in everyone(client) for item in items if item.get("id") == name), None)
+        items = chain.from_iterable(every(client, v.Workers))
+        shown = next((item for item in items if item.get("id") == name), None)
         if shown is None or not shown.get("held"):
             return 0
         if not shown.get("draining", True) and shown.get("state") != "suspect":

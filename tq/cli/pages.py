@@ -7,6 +7,7 @@ from tq.errors import BadRequest
 
 if TYPE_CHECKING:
     from tq.cli.context import Context
+    from tq.client.blocking import Client
     from tq.core import vocabulary as v
 
 _PAGE_ITEMS = 250
@@ -55,3 +56,8 @@ class Pages:
         """Say under a table that there is more."""
         if self.next and context.format == "table":
             context.talk(f"tq: there are more; see them with -n {self._limit * 2} or -n 0")
+
+
+def every(client: "Client", kind: "type[v.Workers | v.Queues | v.Tokens]") -> Pages:
+    """Return all that there are of a kind, page by page."""
+    return Pages(lambda items, page: client.ask(kind(items, page)), 0, "")

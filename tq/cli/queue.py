@@ -1,16 +1,13 @@
 """`tq queue`: the queues, how many wait in each, and what is set for them."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tq.cli.context import Context
-from tq.cli.pages import Items, Pages
+from tq.cli.pages import Items, every
 from tq.cli.verb import Noun, Verb
 from tq.errors import BadRequest
-
-if TYPE_CHECKING:
-    from tq.client.blocking import Client
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The queue", show_default=False)]
 
@@ -18,20 +15,14 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The queue", show_defa
 def ls(ctx: typer.Context) -> None:
     """List the queues that have tasks or settings."""
     from tq.cli import output
+    from tq.core import vocabulary as v
 
     context: Context = ctx.obj
     with context.client() as client:
-        pages = every_queue(client)
+        pages = every(client, v.Queues)
         output.print_pages(context, pages, lambda: pages.next, _rows)
     if not pages.count and context.format == "table":
         context.talk("tq: no queue has tasks or settings")
-
-
-def every_queue(client: "Client") -> Pages:
-    """Return all queues, page by page."""
-    from tq.core import vocabulary as v
-
-    return Pages(lambda items, page: client.ask(v.Queues(items, page)), 0, "")
 
 
 def _rows(items: Items) -> list[list[str]]:

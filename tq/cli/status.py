@@ -1,9 +1,10 @@
 """Bare `tq`: how the server is doing, in a few lines."""
 
+from itertools import chain
 from typing import Any
 
 from tq.cli.context import Context
-from tq.cli.queue import every_queue
+from tq.cli.pages import every
 
 _STUCK_MAX = 3
 
@@ -19,7 +20,8 @@ def status(context: Context) -> None:
         role = client.role
         assert isinstance(answer, v.Document)
         none = dict.fromkeys(answer.value.get("tasks") or {}, 0)
-        queues = {item["id"]: {**none, **(item.get("counts") or {})} for items in every_queue(client) for item in items}
+        items = chain.from_iterable(every(client, v.Queues))
+        queues = {item["id"]: {**none, **(item.get("counts") or {})} for item in items}
     item = {"url": target.find({"url": context.url}, context.environ).url, "role": role} | present.document(
         {**answer.value, "queues": queues}
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tq.cli.context import Context
-from tq.cli.pages import Items, Pages
+from tq.cli.pages import Items, every
 from tq.cli.verb import Noun, Verb
 from tq.errors import BadRequest, TaskNotFound
 
@@ -60,23 +60,19 @@ def make(client: "Client", role: str, name: str, expires: str) -> tuple[str, str
 
 
 def _exists(client: "Client", token_id: str) -> bool:
-    return any(item.get("id") == token_id for items in _all(client) for item in items)
-
-
-def _all(client: "Client") -> Pages:
-    """Return all tokens, page by page."""
     from tq.core import vocabulary as v
 
-    return Pages(lambda items, page: client.ask(v.Tokens(items, page)), 0, "")
+    return any(item.get("id") == token_id for items in every(client, v.Tokens) for item in items)
 
 
 def ls(ctx: typer.Context) -> None:
     """List the tokens that exist, without their secrets."""
     from tq.cli import output
+    from tq.core import vocabulary as v
 
     context: Context = ctx.obj
     with context.client() as client:
-        pages = _all(client)
+        pages = every(client, v.Tokens)
         output.print_pages(context, pages, lambda: pages.next, _rows)
 
 

@@ -1,15 +1,12 @@
 """`tq workers`: who runs tasks."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
 from tq.cli.context import Context
-from tq.cli.pages import Items, Pages
+from tq.cli.pages import Items, every
 from tq.cli.verb import Verb
-
-if TYPE_CHECKING:
-    from tq.client.blocking import Client
 
 
 def workers(ctx: typer.Context) -> None:
@@ -20,20 +17,14 @@ def workers(ctx: typer.Context) -> None:
     a minute, or after `tq undrain`).
     """
     from tq.cli import output
+    from tq.core import vocabulary as v
 
     context: Context = ctx.obj
     with context.client() as client:
-        pages = everyone(client)
+        pages = every(client, v.Workers)
         output.print_pages(context, pages, lambda: pages.next, _rows)
     if not pages.count and context.format == "table":
         context.talk("hint: start one with `tq worker`, or server and worker at once with `tq up`")
-
-
-def everyone(client: "Client") -> Pages:
-    """Return all workers, page by page."""
-    from tq.core import vocabulary as v
-
-    return Pages(lambda items, page: client.ask(v.Workers(items, page)), 0, "")
 
 
 def _rows(items: Items) -> list[list[str]]:
