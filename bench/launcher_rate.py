@@ -78,7 +78,7 @@ class Driver:
         self.slots = slots
         self.job = 0
         self.socket.sendall(frames.encode(frames.Slots(slots)))
-        self.socket.sendall(frames.encode(frames.Functions(modules, (), "/")))
+        self.socket.sendall(frames.encode(frames.Functions(modules, (), b"/")))
         self.run(50)
 
     def close(self) -> None:
@@ -100,7 +100,10 @@ class Driver:
                 spawn = frames.Spawn(1, self.slots, True, "default", "", self.body, 0, "0" * 16, attempts)
                 self.socket.sendall(frames.encode(spawn))
                 sent += count
-            for message in self.reader.feed(self.socket.recv(1 << 20)):
+            data = self.socket.recv(1 << 20)
+            if not data:
+                sys.exit("the launcher ended")
+            for message in self.reader.feed(data):
                 if isinstance(message, frames.Ended):
                     assert all(end.code == 0 and end.cause == 1 for end in message.ends), message
                     done += len(message.ends)

@@ -22,7 +22,8 @@ BENCH = Path(__file__).parents[2] / "bench"
 def test_a_measure_runs(words: str, says: str, tmp_path: Path) -> None:
     program, *arguments = words.split()
     done = subprocess.run(
-        [sys.executable, str(BENCH / program), *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+        [sys.executable, str(BENCH / program), *arguments],
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert says in done.stdout
