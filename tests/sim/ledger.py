@@ -49,7 +49,7 @@ class Ledger:
         self.entries: dict[int, str] = {}  # a blob of entries -> the key under which they were uploaded
         self.told: dict[str, Told] = {}
         self.started: set[AttemptRef] = set()  # physically, ever
-        self.ran: set[TaskKey] = set()  # the tasks of these
+        self.ran: dict[TaskKey, int] = {}  # by task, the number of the first of these that began
         self.running: dict[TaskKey, AttemptRef] = {}  # physically, the newest
         self.ended: dict[AttemptRef, int] = {}  # physically: the exit code
         self.written: dict[AttemptRef, bytes] = {}  # what it wrote to its stdout
@@ -225,10 +225,10 @@ class Ledger:
         job = self.jobs[ref.job, ref.part]
         if entry != (entry_of(self.entries[job.entries], ref.member) if job.entries else None):
             raise self.world.violated(f"{ref} of job {job.key} got the entry {entry!r}")
-        if ref.task in self.ran and not has_run:
+        # A ghost's start may come late, after that of an attempt which its worker cannot know of.
+        if self.ran.setdefault(ref.task, ref.attempt) < ref.attempt and not has_run:
             raise self.world.violated(f"{ref} was told that nothing of its task has run: it empties the files")
         self.started.add(ref)
-        self.ran.add(ref.task)
         other = self.running.get(ref.task)
         older = min(ref.attempt, other.attempt) if other is not None else 0
         if other is not None and (ref.task, older) not in self.lost:
