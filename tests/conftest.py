@@ -4,6 +4,7 @@ No test may find, or change, what belongs to whoever runs it: their server, toke
 """
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from hypothesis import HealthCheck, settings
 # Machines are slow at times; a deadline would make that a failure. `print_blob` gives the line that replays one.
 settings.register_profile("tq", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tq")
+
+# A shell makes what it puts in the background deaf to Ctrl-C, and children inherit that: the tests' must hear it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
