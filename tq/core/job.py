@@ -17,6 +17,8 @@ import msgspec
 from tq.core.task import STATES, State
 from tq.limits import backoff_ms
 
+_QUEUED, _RUNNING, _SUCCEEDED = State.QUEUED, State.RUNNING, State.SUCCEEDED
+
 
 class Demand(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a task asks of a worker beside its one slot. `cpus_milli` in thousandths of a CPU.
@@ -135,7 +137,7 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     @property
     def is_ended(self) -> bool:
         """Whether every member is in a terminal state."""
-        return sum(self.counts[State.SUCCEEDED :]) == self.size
+        return sum(self.counts[_SUCCEEDED:]) == self.size
 
     @property
     def ended_place(self) -> int:
@@ -178,11 +180,11 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
         """Whether something of this job may start in this lane now, as far as the job alone decides."""
         if self.hold or self.cancelling:
             return False
-        if self.throttle and self.counts[State.RUNNING] >= self.throttle:
+        if self.throttle and self.counts[_RUNNING] >= self.throttle:
             return False
         if lane != self.lane:
             return self.again_alone > 0
-        return self.again > 0 or (self.first is State.QUEUED and self.untouched > 0)
+        return self.again > 0 or (self.first is _QUEUED and self.untouched > 0)
 
 
 class Meta(msgspec.Struct, array_like=True, tag=1):

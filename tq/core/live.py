@@ -59,6 +59,9 @@ class Trouble(msgspec.Struct, frozen=True):
         return self.count >= quarantine_troubles
 
 
+_STARTED, _ENDED = Phase.STARTED, Phase.ENDED
+_CANCELLED: Final = State.CANCELLED
+
 LIVE_SESSION: Final = Table("live_session", Session, "worker")
 LIVE_TROUBLE: Final = Table("live_trouble", Trouble, "worker")
 LIVE_WIDTH: Final = Table("live_width", int, "worker", "lane")
@@ -118,7 +121,9 @@ class LiveWorker:
     def hold(self, task: TaskKey, lane: int) -> None:
         """Count an attempt that was leased to it."""
         self.held[task] = lane
-        load = self.loads.setdefault(lane, Load())
+        load = self.loads.get(lane)
+        if load is None:
+            load = self.loads[lane] = Load()
         load.held += 1
         if not load.width:
             self._set_width(load, 1)
@@ -246,7 +251,7 @@ class Live:
         if running:
             self._fold_running(running, changes.get(tables.TASK, {}))
         for task, record in changes.get(tables.TASK, {}).items():
-            if record.phase is Phase.STARTED:
+            if record.phase is _STARTED:
                 self._mark_started(task, record)
         for (worker, lane), width in changes.get(LIVE_WIDTH, {}).items():
             self.workers[worker].widen(lane, width)
@@ -295,7 +300,7 @@ class Live:
                 del self.jobs[task[0], task[1]]
         if live.session is None and not live.held:
             del self.workers[live.worker]
-        if record is not None and record.phase is Phase.ENDED and record.state is not State.CANCELLED:
+        if record is not None and record.phase is _ENDED and record.state is not _CANCELLED:
             self._learn(lane, record.run_us)
 
     def _learn(self, lane: int, run_us: int) -> None:

@@ -17,6 +17,7 @@ TEMPORARY: Final = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
 # What another attempt would meet again: the command is not there, the directory is missing, nobody knows the function.
 _FINAL: Final = frozenset((Cause.SPAWN_FAILED, Cause.CWD_MISSING, Cause.UNKNOWN_FUNCTION))
 _DOUBLINGS_MAX: Final = 62
+_EXIT: Final = Cause.EXIT
 
 TaskKey = tuple[int, int, int]
 Jobs = Callable[[tuple[int, int]], Job]
@@ -70,4 +71,4 @@ def backoff_ms(job: Job, task: tuple[int, int, int], attempt: int, failures: int
 
 def is_success(cause: int, code: int) -> bool:
     """Whether an attempt that ended so has succeeded."""
-    return cause == Cause.EXIT and code == 0
+    return cause == _EXIT and code == 0

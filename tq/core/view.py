@@ -6,6 +6,7 @@ and a refused command leaves nothing behind.
 """
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Generic, Protocol, TypeVar
 
@@ -68,7 +69,7 @@ class Overlay:
 
     def __init__(self, below: View) -> None:
         self.below = below
-        self.changes: Changes = {}
+        self.changes: Changes = defaultdict(dict)
         self._sorted: dict[Table[Any], list[Key]] = {}
 
     def get(self, table: Table[R], key: Key) -> R | None:
@@ -81,11 +82,11 @@ class Overlay:
 
     def put(self, table: Table[R], key: Key, record: R) -> None:
         """Set the record at `key`."""
-        self.changes.setdefault(table, {})[key] = record
+        self.changes[table][key] = record
 
     def delete(self, table: Table[Any], key: Key) -> None:
         """Remove the record at `key`, whether it exists or not."""
-        self.changes.setdefault(table, {})[key] = None
+        self.changes[table][key] = None
 
     def scan(self, table: Table[R], low: Key, high: Key, limit: int) -> Sequence[tuple[Key, R]]:
         """Merge what is below with the changes here; at most `limit` rows in key order."""
@@ -105,7 +106,7 @@ class Overlay:
     def merge(self, changes: Changes) -> None:
         """Take over the changes of a finished layer above."""
         for table, rows in changes.items():
-            self.changes.setdefault(table, {}).update(rows)
+            self.changes[table].update(rows)
 
     def _keys(self, table: Table[Any], mine: dict[Key, Any]) -> list[Key]:
         keys = self._sorted.get(table)

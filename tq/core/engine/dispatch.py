@@ -8,6 +8,7 @@ those workers: so chains drain, and it gets its slot.
 from collections import defaultdict
 from collections.abc import Collection, Iterator
 from itertools import islice
+from typing import Any, Final
 
 from tq.core import ids, tables
 from tq.core.engine.step import JobKey, Step, TaskKey, history_with_last
@@ -23,6 +24,8 @@ from tq.core.vocabulary import Assignment, AttemptRef, Recall, Start
 from tq.limits import body_bytes_max, prefetch_max
 
 Found = tuple[TaskKey, Task | None]
+_LEASE: Final = Trigger.LEASE
+_ASSIGNED: Final = Phase.ASSIGNED
 
 
 def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = ()) -> None:
@@ -121,23 +124,15 @@ class Leases:
         step.move(
             key,
             task,
-            Trigger.LEASE,
-            phase=Phase.ASSIGNED,
+            _LEASE,
+            phase=_ASSIGNED,
             attempt=attempt,
             lease=step.sequence,
             worker=worker.worker,
             host=worker.capacity.host,
             leased_ms=step.times.wall_ms,
-            started_ms=0,
-            ended_ms=0,
-            run_us=0,
-            cause=Cause.NONE,
-            code=0,
-            result=b"",
-            history=history_with_last(task),
-            value=b"",
-            value_bytes=0,
             has_run=has_run,
+            **(_into_history(task) if task else {}),
         )
         if task is not None and task.value_bytes > len(task.value):
             step.overlay.delete(tables.RESULT, key)
@@ -151,6 +146,21 @@ class Leases:
         self.added[worker.worker][lane] = width - (load.width if load else 0)
         self.taken += 1
         note_try(step, worker)
+
+
+def _into_history(task: Task) -> dict[str, Any]:
+    """Return the fields of a record whose latest attempt makes room for the next."""
+    return {
+        "started_ms": 0,
+        "ended_ms": 0,
+        "run_us": 0,
+        "cause": Cause.NONE,
+        "code": 0,
+        "result": b"",
+        "history": history_with_last(task),
+        "value": b"",
+        "value_bytes": 0,
+    }
 
 
 def _frames(assignments: list[Assignment], entries_bytes_max: int) -> Iterator[tuple[Assignment, ...]]:

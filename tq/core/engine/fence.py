@@ -6,6 +6,7 @@ changes nothing (semantics.md, Delivery 2 and 4).
 """
 
 from enum import Enum, auto
+from typing import Final
 
 from tq.core.engine.step import Step
 from tq.core.live import LIVE_SESSION
@@ -22,14 +23,18 @@ class Verdict(Enum):
     STALE = auto()
 
 
+_RUNNING: Final = State.RUNNING
+_CURRENT: Final = Verdict.CURRENT
+
+
 def judge(step: Step, task: Task | None, ref: AttemptRef, worker: int) -> Verdict:
     """Compare a word with the record. A worker speaks for those who lived on its state directory before, too."""
     if task is None or task.attempt != ref.attempt or task.lease != ref.lease:
         return Verdict.STALE
     if task.worker != worker and task.worker not in predecessors(step, worker):
         return Verdict.STALE
-    if task.state is State.RUNNING:
-        return Verdict.CURRENT
+    if task.state is _RUNNING:
+        return _CURRENT
     if task.phase is Phase.ENDED:
         return Verdict.KNOWN
     if task.state is State.QUEUED and task.phase is Phase.LOST:
@@ -57,7 +62,7 @@ def current_task(step: Step, ref: AttemptRef, worker: int, phase: Phase) -> Task
     """Return the record if the word counts (claiming it back if need be), or None and count what it was."""
     task = step.task(ref.task)
     verdict = judge(step, task, ref, worker)
-    if task is not None and verdict is Verdict.CURRENT:
+    if task is not None and verdict is _CURRENT:
         return task
     if task is not None and verdict is Verdict.CLAIM and not step.progress(ref.task[:2]).cancelling:
         return claim(step, ref, task, worker, phase)

@@ -20,6 +20,9 @@ from tq.limits import result_inline_bytes_max
 
 _STOPPED: Final = (Cause.DRAIN, Cause.CUT_OFF)
 _MAY_HAVE_RUN: Final = (*_STOPPED, Cause.LOST)
+_GIVEN_BACK: Final = (*_STOPPED, Cause.REQUEUE)
+_LOST, _CANCELLED = Cause.LOST, Cause.CANCELLED
+_ACK: Final = Trigger.ACK
 
 
 def started(step: Step, command: Started) -> None:
@@ -46,8 +49,9 @@ def report(step: Step, command: Report) -> None:
     if not is_current_session(step, command.worker, command.session):
         return
     note_success(step, command.worker, (end.attempt.lease for end in command.ends if end.cause != Cause.LOST))
+    phase = Phase.STARTED
     for end in command.ends:
-        task = current_task(step, end.attempt, command.worker, Phase.STARTED)
+        task = current_task(step, end.attempt, command.worker, phase)
         if task is not None:
             _end(step, end, task)
     step.effects.append(Acknowledge(command.worker, command.session, command.delivery))
@@ -56,19 +60,22 @@ def report(step: Step, command: Report) -> None:
 def _end(step: Step, end: End, task: Task) -> None:
     key = end.attempt.task
     cause = cause_of(end.cause)
-    if end.run_us:  # 0: it could not be started, or was stopped before that
-        task = replace(task, has_run=True)
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
-        step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, end.code, end.run_us, end.result))
-    elif is_requeued(task) or cause in (Cause.DRAIN, Cause.REQUEUE, Cause.CUT_OFF):
-        give_back(step, key, task, Cause.REQUEUE if is_requeued(task) else cause, end.code)
-    elif cause is Cause.LOST:
-        lose(step, key, task, charged=True)
+        step.move(key, task, Trigger.CANCEL, **ending(step, _CANCELLED, end.code, end.run_us, end.result))
+    elif is_requeued(task) or cause in _GIVEN_BACK:
+        give_back(step, key, _after(task, end), Cause.REQUEUE if is_requeued(task) else cause, end.code)
+    elif cause is _LOST:
+        lose(step, key, _after(task, end), charged=True)
     elif retry.is_success(cause, end.code):
         fields = ending(step, cause, end.code, end.run_us, end.result)
-        step.move(key, task, Trigger.ACK, **fields, **_returned(step, key, end.value))
+        step.move(key, task, _ACK, **fields, **_returned(step, key, end.value))
     else:
         _fail(step, end, task, cause)
+
+
+def _after(task: Task, end: End) -> Task:
+    """Return the record of a task whose attempt ended so, but counts as not ended: it may have run all the same."""
+    return replace(task, has_run=True) if end.run_us else task
 
 
 def _fail(step: Step, end: End, task: Task, cause: Cause) -> None:

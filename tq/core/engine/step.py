@@ -7,7 +7,7 @@ Handlers say what happens; a handler refuses before its first move. Nothing here
 merged into the turn, or dropped.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
@@ -35,6 +35,9 @@ class Bounds(NamedTuple):
 
 JobKey = tuple[int, int]
 TaskKey = tuple[int, int, int]
+_QUEUED, _RETRYING = State.QUEUED, State.RETRYING
+_LEASE: Final = Trigger.LEASE
+_ENDED: Final = Phase.ENDED
 
 
 class Step:
@@ -130,14 +133,14 @@ class Step:
         progress = self.progress(key[:2])
         before = progress.first if task is None else task.state
         after = transition(before, trigger)
+        if after is _QUEUED or after is _RETRYING:
+            fields["since_ms"] = self.times.steady_ms
         if task is None:
-            task = Task(before)
             _touch(progress, key[2], trigger)
+            record = Task(after, **fields)
         else:
             unindex(self.overlay, key, task, progress, self.job)
-        if after in (State.QUEUED, State.RETRYING):
-            fields["since_ms"] = self.times.steady_ms
-        record = replace(task, state=after, **fields)
+            record = replace(task, state=after, **fields)
         index(self.overlay, key, record, progress, self.job)
         self._count(progress, before, after, 1)
         self.overlay.put(tables.TASK, key, record)
@@ -257,7 +260,7 @@ class Step:
 def _touch(progress: Progress, member: int, trigger: Trigger) -> None:
     """Count that an untouched member gets a record."""
     progress.untouched -= 1
-    if trigger is Trigger.LEASE:
+    if trigger is _LEASE:
         progress.cursor = member + 1
     elif member >= progress.cursor:
         progress.ahead += 1
@@ -280,10 +283,13 @@ def history_with(task: Task, cause: Cause, code: int, ended_ms: int, *, charged:
 
 
 def ending(step: Step, cause: Cause, code: int, run_us: int, result: bytes = b"") -> dict[str, Any]:
-    """Return the fields of a record whose latest attempt ends now. Times are the server's: workers' clocks differ."""
+    """Return the fields of a record whose latest attempt ends now. Times are the server's: workers' clocks differ.
+
+    A `run_us` of 0 says that it could not be started, or was stopped before that.
+    """
     ended_ms = step.times.wall_ms
-    return {
-        "phase": Phase.ENDED,
+    fields = {
+        "phase": _ENDED,
         "cause": cause,
         "code": code,
         "run_us": run_us,
@@ -291,3 +297,6 @@ def ending(step: Step, cause: Cause, code: int, run_us: int, result: bytes = b""
         "ended_ms": ended_ms,
         "started_ms": max(ended_ms - run_us // 1_000, 0),
     }
+    if run_us:
+        fields["has_run"] = True
+    return fields

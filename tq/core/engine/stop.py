@@ -5,11 +5,14 @@ processes live.
 """
 
 from collections import defaultdict
+from typing import Final
 
 from tq.core.engine.step import JobKey, Step, TaskKey
 from tq.core.live import LIVE_RECALLED
 from tq.core.task import Cause, Phase, State, Task, Trigger
 from tq.core.vocabulary import AttemptRef, Recall, Stop
+
+_STOPPING: Final = Phase.STOPPING
 
 
 class Tally:
@@ -61,12 +64,12 @@ def stop_task(step: Step, key: TaskKey, task: Task, cause: Cause, tally: Tally) 
 
 def is_requeued(task: Task) -> bool:
     """Whether the running attempt was asked to stop so that it goes back to the queue."""
-    return task.phase is Phase.STOPPING and task.cause in (Cause.REQUEUE, Cause.DRAIN)
+    return task.phase is _STOPPING and task.cause in (Cause.REQUEUE, Cause.DRAIN)
 
 
 def is_cancelled(task: Task) -> bool:
     """Whether the running attempt was asked to stop by a cancel."""
-    return task.phase is Phase.STOPPING and task.cause is Cause.CANCELLED
+    return task.phase is _STOPPING and task.cause is Cause.CANCELLED
 
 
 def send_stops(step: Step, tally: Tally) -> None:
