@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ import trio.testing
 import tq.client
 from tests.cli.fake import FakeServer
 from tq import limits
+from tq.client import target
 from tq.client.api import Client
 from tq.core import vocabulary as v
 from tq.errors import (
@@ -30,6 +32,7 @@ from tq.errors import (
     Unauthorised,
     Unknown,
     Unreachable,
+    VersionMismatch,
 )
 from tq.wire import plain
 
@@ -226,14 +229,62 @@ async def test_another_store_makes_a_submit_unknown(connect, server):
             await client.submit("m:f")
 
 
-async def test_an_old_copy_of_the_store_is_refused(server, environ):
+async def test_an_old_copy_of_the_store_is_refused(connect, server):
     server.says[v.Submit] = lambda _: v.Submitted("42")
     server.epoch = 5
-    async with tq.client.connect(environ=environ, patience_s=0.05) as client:
+    async with connect(patience_s=600) as client:
         await client.submit("m:f")
         server.cuts, server.epoch = 1, 4
-        with pytest.raises(Unknown, match="old copy"):
+        with pytest.raises(ConfigurationError, match="old copy of its store runs; it is not known whether"):
             await client.submit("m:f")
+
+
+@pytest.mark.parametrize(
+    "error", [Unauthorised("the token is wrong"), NotAllowed("not as a client"), VersionMismatch("none in common")]
+)
+async def test_who_is_let_in_no_more_is_told_at_once_and_asks_no_more(connect, server, error):
+    """Not a minute later, and what may have been done is said to be so."""
+
+    def cut(_: object) -> v.Answer:
+        server.cuts, server.refuses = 1, error
+        return v.Document({"id": "42", "state": "running"})
+
+    server.says[v.Get] = server.says[v.Submit] = cut
+    async with connect(patience_s=600) as client:
+        await client.job("42").state()
+        with pytest.raises(
+            type(error), match=f"^{error.message}; it is not known whether the request was done"
+        ) as told:
+            await client.submit("m:f", key="mine")
+        assert "--key mine" in told.value.hint
+        with pytest.raises(type(error), match=f"^{error.message}$"):
+            await client.job("42").state()
+        assert len(server.hellos) == 3
+        server.refuses, server.cuts = None, 0
+        assert await client.job("42").state() == "running", "the next question begins anew"
+
+
+async def test_a_server_that_cannot_be_found_for_a_while_is_looked_for(connect, server, environ, monkeypatch):
+    """With TQ_URL the token is the connection file's, which is away while the server is."""
+    file = Path(environ["HOME"], ".local/state/tq/connection.json")
+    environ["TQ_URL"] = server.url
+    looks = 0
+    find = target.find
+
+    def look(*arguments: Any) -> target.Target:
+        nonlocal looks
+        looks += 1
+        if looks == 4:
+            server.write_connection(file.parent)
+        return find(*arguments)
+
+    monkeypatch.setattr(target, "find", look)
+    server.says[v.Get] = lambda _: v.Document({"id": "42", "state": "running"})
+    async with connect(patience_s=600) as client:
+        server.cuts = 1
+        file.unlink()  # noqa: ASYNC240
+        assert await client.job("42").state() == "running"
+    assert looks == 4
 
 
 async def test_behind_the_end_of_its_block_a_client_asks_nothing(connect, server):

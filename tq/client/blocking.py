@@ -2,7 +2,8 @@
 
 A lost connection is re-made for `patience_s` (None: for ever) and the question asked again: every question is safe to
 repeat (reads change nothing, a submit carries its key, cancel and drain say how it shall be). Only the very first
-connection is not retried: nobody listening is said at once.
+connection is not retried: nobody listening is said at once. So is, at any connection, that the server lets us in no
+more: a token that is revoked, a version that it does not speak, an old copy of its store.
 """
 
 import gc
@@ -216,7 +217,7 @@ class Client:
         self._transport, self._pid = transport, os.getpid()
 
     def _find_target(self) -> Target:
-        self._target = self._find()
+        self._target = found(self._find, is_first=self._lineage == 0)
         return self._target
 
     def _drop(self) -> None:
@@ -241,6 +242,8 @@ class Client:
             except (ConnectionLost, Unreachable, NotDone) as again:
                 error = again
                 continue
+            except TqError as refusal:
+                raise turned_away(command, refusal) from None
             if lineage not in (0, self._lineage) and not isinstance(command, (*READS, v.AddEntries)):
                 raise Unknown("the server came back with another store: it is not known what became of the request")
             return
@@ -288,6 +291,28 @@ def _patience(usual_s: float | None, asked_s: float | None) -> float | None:
     if asked_s is None:
         gc.enable()  # off since the start of the program (cli/app.py); this may go on for days
     return usual_s if asked_s is not None and asked_s < 0 else asked_s
+
+
+def found(find: Callable[[], Target], *, is_first: bool) -> Target:
+    """Return where the server is. Later than at first, what keeps it from being found may pass: that is Unreachable.
+
+    Its connection file, which may have the token, is away while it is.
+    """
+    try:
+        return find()
+    except TqError as error:
+        if is_first:
+            raise
+        raise Unreachable(error.message, hint=error.hint) from None
+
+
+def turned_away(command: v.ClientCommand, refusal: TqError) -> TqError:
+    """Return what is known of a command whose connection was lost, when the server lets us in no more."""
+    if isinstance(command, READS):
+        return refusal
+    known = given_up(command, refusal)
+    what = "it is not known whether the request was done" if isinstance(known, Unknown) else "nothing was submitted"
+    return type(refusal)(f"{refusal.message}; {what}", hint=refusal.hint or known.hint)
 
 
 def given_up(command: v.ClientCommand, error: Exception) -> TqError:

@@ -2,8 +2,9 @@
 
 A question is asked again over the next connection until it is answered: every one is safe to repeat (blocking.py). A
 lost connection is re-made for `patience_s` from its loss; then what was asked raises what is known of it, and the next
-question begins a new attempt. A server that ends the connection over what it cannot read does not say which question
-that was: all that it had said nothing to yet raise its refusal, and none of them is repeated.
+question begins a new attempt. A server that lets us in no more is not asked again: that is raised at once. One that
+ends the connection over what it cannot read does not say which question that was: all that it had said nothing to yet
+raise its refusal, and none of them is repeated.
 """
 
 import ssl
@@ -11,15 +12,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from random import uniform
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
 from tq import __version__, limits
-from tq.client.blocking import READS, closed, given_up
+from tq.client.blocking import READS, closed, found, given_up, turned_away
 from tq.client.target import Target
 from tq.core import vocabulary as v
-from tq.errors import ConfigurationError, ProtocolError, TimedOut, TqError, Unknown, Unreachable, from_code
+from tq.errors import (
+    ConfigurationError,
+    NotDone,
+    ProtocolError,
+    TimedOut,
+    TooLarge,
+    TqError,
+    Unknown,
+    Unreachable,
+    from_code,
+)
 from tq.net import pinning, tls
 from tq.net.address import Address
 from tq.net.dial import dial, fetch_ca
@@ -27,6 +38,7 @@ from tq.net.link import Link, open_link
 from tq.wire import messages as m
 from tq.wire.connection import Connection
 
+_E = TypeVar("_E", bound=Exception)
 _PAUSE_S_MIN: Final = 0.05
 _PAUSE_S_MAX: Final = 2.0
 
@@ -125,7 +137,7 @@ class Line:
                 await self._come_back()
         finally:
             self._is_closed = True
-            self._give_up(closed())
+            self._fail(closed(), given_up)
 
     async def _wait_asked(self) -> None:
         while not self._questions:
@@ -145,25 +157,28 @@ class Line:
             error: Exception = Unreachable("the connection broke")
             try:
                 await self._connect(serves)
-            except TqError as failure:
+            except (Unreachable, NotDone) as failure:
                 error = failure
+            except TqError as refusal:
+                self._fail(refusal, turned_away)
+                return
             if served:
                 return
             if trio.current_time() - begin_s >= self._patience_s:
-                self._give_up(error)
+                self._fail(error, given_up)
                 return
             await trio.sleep(uniform(0, pause_s))
             pause_s = min(2 * pause_s, _PAUSE_S_MAX)
 
-    def _give_up(self, error: Exception) -> None:
+    def _fail(self, error: _E, known: Callable[[v.ClientCommand, _E], TqError]) -> None:
         for question in self._questions.values():
-            question.fail(given_up(question.command, error))
+            question.fail(known(question.command, error))
 
     # ------------------------------------------------------------ one connection
 
     async def _connect(self, connected: Callable[[], None]) -> None:
         """Connect, call `connected`, and serve until the connection ends. Raises what comes before."""
-        target = self._find()
+        target = found(self._find, is_first=self._lineage == 0)
         stream = await dial(Address(target.host, target.port), await _context(target))
         async with open_link(stream, Connection(), goodbye=m.Goodbye("done")) as link:
             welcome, rest = await self._greet(link, target.token)
@@ -172,7 +187,10 @@ class Line:
             self._link = link
             for number, question in self._questions.items():
                 question.is_heard = False
-                link.send_nowait(m.Ask(number, question.command))
+                try:
+                    link.send_nowait(m.Ask(number, question.command))
+                except TooLarge as error:
+                    question.fail(error)
             connected()
             with suppress(ProtocolError):  # the link has ended; the next one may do better
                 await self._serve(link, welcome.beat_ms / 1_000, rest)
