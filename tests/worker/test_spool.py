@@ -106,6 +106,43 @@ def test_a_damaged_file_costs_itself_only_and_stays_for_people_to_look_at(spool:
     assert spool.load().damaged == []
 
 
+@pytest.fixture
+def no_room_aside(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The disk is so full that no name fits into any directory."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for what in ("mkdir", "rename"):
+        monkeypatch.setattr(Path, what, full)
+    return monkeypatch
+
+
+def test_a_damaged_file_stays_under_its_number_where_there_is_no_room_aside(
+    spool: Spool, no_room_aside: pytest.MonkeyPatch
+) -> None:
+    (spool.path / "000000000003").write_bytes(b"damaged")
+    (spool.path / "000000000004.new").write_bytes(b"half")
+    assert spool.load() == ({}, ["000000000003"])
+    assert spool.number_last == 3
+    no_room_aside.undo()
+    assert spool.load().damaged == ["000000000003"]
+    assert [path.name for path in spool.path.iterdir()] == ["orphaned"]
+
+
+def test_a_file_that_cannot_go_aside_still_counts_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path / "spool", output_bytes_max=10)
+    spool.keep(7, [i.Keep(m.Ended(1, (end(1),)), (output(1, b"123456"),))])
+    with monkeypatch.context() as full:
+        full.setattr(Path, "mkdir", lambda *_, **__: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+        write_down(spool, [(7, i.Aside((end(1),), 1))])
+    spool.keep(8, [i.Keep(m.Ended(2, (end(2),)), (output(2, b"12345"),))])
+    assert {number: (one.lineage, len(one.outputs)) for number, one in spool.load().kept.items()} == {
+        1: (7, 1),
+        2: (8, 0),
+    }
+
+
 def test_results_of_another_lineage_are_kept_apart(spool: Spool) -> None:
     paths = [spool.orphan(7, i.Aside((end(job),))) for job in (1, 2)]
     assert len(set(paths)) == 2
@@ -299,6 +336,30 @@ def test_what_served_another_store_by_the_time_it_is_locked_stays_where_it_is(
     with settle(tmp_path) as heir:
         assert heir.last.workers == (1,)
     assert set(Spool(second.path / "spool").load().kept) == {1}
+
+
+def test_what_could_not_be_taken_over_stays_and_what_came_is_presented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with settle(tmp_path) as first, settle(tmp_path) as second:
+        lived(first, 1)
+        lived(second, 2, report(1, 3), report(2, 4))
+    rename = Path.rename
+
+    def full(path: Path, target: Path) -> Path:
+        if path == second.path / "spool" / "000000000002":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return rename(path, target)
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(Path, "rename", full)
+        with settle(tmp_path) as heir:
+            assert heir.last.workers == (1, 2), "the first result is that of 2"
+            assert set(Spool(heir.path / "spool").load().kept) == {1}
+    assert "cannot_take_over" in capsys.readouterr().err
+    with settle(tmp_path) as heir:
+        kept = Spool(heir.path / "spool").load().kept
+        assert {one.ends[0].attempt.job for one in kept.values()} == {3, 4}
 
 
 @pytest.mark.parametrize("step", ["remember", "take_over", "rename", "unlink"])

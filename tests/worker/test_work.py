@@ -15,7 +15,9 @@ from tq.core.task import Cause, Phase
 from tq.core.vocabulary import End, Held
 from tq.wire import messages as m
 from tq.wire.held import tally
-from tq.worker.spool import Kept
+from tq.worker import instructions as i
+from tq.worker.home import Home, Last
+from tq.worker.spool import Kept, Spool
 
 
 async def test_it_runs_what_it_is_assigned_and_reports_it(server: FakeServer, tmp_path: Path) -> None:
@@ -333,6 +335,52 @@ async def test_another_lineage_gets_nothing_of_the_first_one(server: FakeServer,
         assert {one.ends[0].attempt: b"".join(out.data for out in one.outputs) for one in aside} == {
             ref(1): b"one\n", ref(2): b"two\n",
         }  # fmt: skip
+
+
+async def test_results_of_another_store_for_which_there_is_no_room_aside_stop_no_worker(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    """They stay under their numbers, which no result of the new store gets."""
+    home = tmp_path / "state" / "worker"
+    home.mkdir(parents=True, mode=0o700)
+    spool = Spool(home / "spool")
+    spool.keep(5, [i.Keep(m.Ended(1, (End(ref(8), 1, 0, 10),))), i.Keep(m.Ended(2, (End(ref(9), 1, 0, 10),)))])
+    Home(home, Last()).remember(Last(4, server.lineage, 1))
+    (spool.path / "orphaned").write_text("as if there were no room for it")
+    with running_worker(server, tmp_path) as worker:
+        await worker.logged("cannot_set_aside")
+        peer = await server.reconciled()
+        peer.acknowledges = False
+        peer.send(assign(1, "true"))
+        assert (await peer.receive(m.Ended)).delivery == 3
+        peer.cut()
+        await server.peer()
+        await eventually(lambda: len(list(spool.path.iterdir())) == 4)
+    kept = spool.load().kept
+    assert {number: (one.lineage, one.ends[0].attempt) for number, one in kept.items()} == {
+        1: (5, ref(8)), 2: (5, ref(9)), 3: (server.lineage, ref(1)),
+    }  # fmt: skip
+
+
+async def test_a_worker_that_starts_on_a_full_disk_waits_for_room(server: FakeServer, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.touch()
+    before = f"""
+import errno, os
+from tq.worker import scratch
+make = scratch._make
+def make_if(path):
+    if os.path.exists({str(full)!r}):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return make(path)
+scratch._make = make_if
+"""
+    with running_worker(server, tmp_path, before=before) as worker:
+        await worker.logged("No space left on device")
+        full.unlink()
+        peer = await server.reconciled()
+        peer.send(assign(1, "true"))
+        assert (await peer.receive(m.Ended)).ends[0].code == 0
 
 
 # ---------------------------------------------------------------- refusals

@@ -106,9 +106,13 @@ def _take_over(home: Home, other: Path) -> Home:
     adopted = tuple(dict.fromkeys((*home.last.adopted, *last.workers)))[-limits.predecessors_max + 1 :]
     heir = Home(home.path, replace(home.last, adopted=adopted))
     heir.remember(heir.last)
-    moved = Spool(home.path / "spool").take_over(Spool(other / "spool").path)
-    (other / "last.json").unlink(missing_ok=True)
-    log("taken_over", path=other, worker=f"w{last.worker:016x}", results=moved)
+    try:
+        moved = Spool(home.path / "spool").take_over(Spool(other / "spool").path)
+        (other / "last.json").unlink(missing_ok=True)
+    except OSError as error:  # what is left there waits for the next one; what came is presented
+        log("cannot_take_over", level="error", path=other, error=error)
+    else:
+        log("taken_over", path=other, worker=f"w{last.worker:016x}", results=moved)
     return heir
 
 

@@ -42,7 +42,9 @@ class Life:
         self.spool = Spool(home.path / "spool")
         lineage, kept = _restore(self.spool, home.last.lineage)
         restored = [one.message(delivery) for delivery, one in kept.items()]
-        self.hands = Hands(Slots(self.capacity, restored, settings.tasks_max), f"{self.id:016x}")
+        self.hands = Hands(
+            Slots(self.capacity, restored, settings.tasks_max, self.spool.number_last), f"{self.id:016x}"
+        )
         for one in kept.values():
             for output in one.outputs:
                 self.hands.output.put(output)
@@ -112,11 +114,17 @@ def _restore(spool: Spool, lineage: int) -> tuple[int, dict[int, Kept]]:
         log("spool_damaged", level="error", file=name)
     newest = max(left.kept, default=0)
     lineage = lineage or (left.kept[newest].lineage if newest else 0)
-    restored = {}
+    restored, stuck = {}, []
     for delivery, one in left.kept.items():
         if one.lineage == lineage:
             restored[delivery] = one
-        else:
+            continue
+        try:
             path = spool.set_aside(delivery, one.lineage)
+        except OSError as error:  # it stays where it is, and a later start finds it there
+            stuck.append(str(error))
+        else:
             log("results_orphaned", level="warning", results=len(one.ends), path=path)
+    if stuck:
+        log("cannot_set_aside", level="error", left=len(stuck), path=spool.path, error=stuck[0])
     return lineage, restored

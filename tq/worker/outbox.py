@@ -23,14 +23,14 @@ class Outbox:
     `unsaid`: attempts whose delivery was made in between; they count as held until it is said (wire/held.py).
     """
 
-    def __init__(self, restored: Iterable[Delivery]) -> None:
-        """Begin with what an earlier worker left on the disk."""
+    def __init__(self, restored: Iterable[Delivery], number_last: int = 0) -> None:
+        """Begin with what an earlier worker left on the disk, where numbers up to `number_last` are taken."""
         self.is_connected = False
         self.is_open = False
         self.unsaid: set[AttemptRef] = set()
         self._deliveries: dict[int, Delivery] = {message.delivery: message for message in restored}
         self._kept = set(self._deliveries)  # the numbers of those that are on the disk
-        self._last = max(self._deliveries, default=0)
+        self._last = max(number_last, *self._deliveries) if self._deliveries else number_last
 
     def __iter__(self) -> Iterator[Delivery]:
         return iter(self._deliveries.values())

@@ -47,8 +47,9 @@ _GIVEN_BACK: Final = (Cause.DRAIN, Cause.CUT_OFF)
 class Slots:
     """The attempts of one worker, from delivery to acknowledgement. See the head of this file.
 
-    `capacity` is what it offers; `restored` is what an earlier worker has left on the disk; `tasks_max` is how many
-    attempts may run here before the worker leaves, None = any number.
+    `capacity` is what it offers; `restored` is what an earlier worker has left on the disk, where the delivery
+    numbers up to `number_last` are taken; `tasks_max` is how many attempts may run here before the worker leaves, None
+    = any number.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class Slots:
         capacity: Capacity,
         restored: Collection[Delivery] = (),
         tasks_max: int | None = None,
+        number_last: int = 0,
     ) -> None:
         self.capacity = capacity
         refs = (ref for message in restored for ref in attempts_of(message))
         self.held: dict[AttemptRef, Phase] = dict.fromkeys(refs, Phase.ENDED)
-        self.outbox = Outbox(restored)
+        self.outbox = Outbox(restored, number_last)
         self.inputs = Inputs()
         self.widths: dict[int, int] = {}  # lane -> how many of it may run at once, as the server said last
         self.tasks_left = tasks_max  # how many more it takes

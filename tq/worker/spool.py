@@ -4,12 +4,14 @@
     spool/orphaned/<lineage>-...  those of a lineage that is no more: nobody waits for them, people may look
 
 A file appears whole (written aside, fsync, rename, fsync of the directory) and goes when its delivery is acknowledged.
+What should go to `orphaned` and cannot, since the disk has no room for that either, stays under its number.
 What a crash left behind is presented again by the next worker on this directory; to present twice is harmless, since
 the server knows an accepted report when it comes again. Results are as many as a worker may hold; output is bounded by
 `spool_output_bytes_max`: beyond it a result is kept without. Blocking: called from a thread.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -49,31 +51,36 @@ class Left(NamedTuple):
 
 
 class Spool:
-    """The directory `path`, made when it is missing."""
+    """The directory `path`, made when it is missing. `number_last` is the highest number that `load` found taken."""
 
     def __init__(self, path: Path, output_bytes_max: int = spool_output_bytes_max) -> None:
         self.path = path
         self._orphaned = path / "orphaned"
         self._output_bytes_max = output_bytes_max
         self._output_bytes: dict[int, int] = {}  # by delivery
+        self.number_last = 0
         try:
             path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise ConfigurationError(f"cannot make {path}: {error.strerror}") from error
 
     def load(self) -> Left:
-        """Return what is here. Damaged files are set aside, half-written ones removed."""
+        """Return what is here. Damaged files are set aside, half-written ones removed, as far as the disk lets us."""
         kept: dict[int, Kept] = {}
         damaged: list[str] = []
-        for path in sorted(self.path.iterdir()):
+        for path in self._listed():
             if path.suffix == ".new":
-                path.unlink()
+                with suppress(OSError):
+                    path.unlink()
             elif path.name.isdecimal():
+                number = int(path.name)
+                self.number_last = max(self.number_last, number)
                 try:
-                    kept[int(path.name)] = msgspec.msgpack.decode(path.read_bytes(), type=Kept)
+                    kept[number] = msgspec.msgpack.decode(path.read_bytes(), type=Kept)
                 except (msgspec.MsgspecError, OSError):
                     damaged.append(path.name)
-                    path.rename(self._free_place(f"damaged-{path.name}"))
+                    with suppress(OSError):
+                        path.rename(self._free_place(f"damaged-{path.name}"))
         self._output_bytes = {number: _size(one.outputs) for number, one in kept.items()}
         return Left(kept, damaged)
 
@@ -131,10 +138,10 @@ class Spool:
         return path
 
     def set_aside(self, delivery: int, lineage: int) -> Path:
-        """Keep a file whose lineage is no more, with its output. Return where it is."""
+        """Keep a file whose lineage is no more, with its output. Return where it is. Raises OSError: it stays here."""
         path = self._free_place(f"{lineage:016x}", delivery)  # mostly free: thousands may go aside at once
-        self._output_bytes.pop(delivery, None)
         self._file(delivery).rename(path)
+        self._output_bytes.pop(delivery, None)
         return path
 
     def take_over(self, other: Path) -> int:
@@ -146,6 +153,12 @@ class Spool:
         for directory in (self.path, other):
             files.sync_directory(directory)
         return len(found)
+
+    def _listed(self) -> list[Path]:
+        try:
+            return sorted(self.path.iterdir())
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {self.path}: {error.strerror}") from error
 
     def _has_room(self, size: int) -> bool:
         return sum(self._output_bytes.values()) + size <= self._output_bytes_max

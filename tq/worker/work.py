@@ -10,6 +10,7 @@
 What is held and what follows from it is decided in slots.py and carried out by hands.py; here is only how it runs.
 """
 
+import errno
 from typing import Final
 
 import trio
@@ -72,7 +73,7 @@ async def work(settings: Settings, home: Home, whereabouts: Whereabouts) -> int:
 async def run_launcher(life: Life) -> None:
     """Keep a launcher running. When one dies nothing of it survives, and its attempts are reported as lost.
 
-    A worker that cannot start its first one ends; later that is trouble which may pass.
+    A worker that cannot start its first one ends; later, or where the disk is full, that is trouble which may pass.
     *Resource handling*: the launcher ends with this child, whatever ends it.
     """
     hands, is_first = life.hands, True
@@ -81,7 +82,7 @@ async def run_launcher(life: Life) -> None:
         try:
             await _serve_launcher(life)
         except ConfigurationError as error:
-            if is_first:
+            if is_first and not _is_full(error.__cause__):
                 life.end(error)
                 return
             log("cannot_start_launcher", level="error", error=error)
@@ -92,6 +93,10 @@ async def run_launcher(life: Life) -> None:
             return
         if trio.current_time() - begun_s < _LAUNCHER_PAUSE_S:
             await trio.sleep(_LAUNCHER_PAUSE_S)
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
 
 
 async def _serve_launcher(life: Life) -> None:
