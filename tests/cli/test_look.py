@@ -195,6 +195,19 @@ def test_show_is_readable_and_harmless(run: Run, server: FakeServer) -> None:
     assert "job ended" not in out
 
 
+def test_a_task_of_an_array_is_shown_with_its_entry_and_without_the_counts_of_its_job(
+    run: Run, server: FakeServer
+) -> None:
+    server.says[v.Get] = lambda _: v.Document(
+        {**TASK, "id": "42.2", "is_array": True, "entry": ["a b", "\x1b[31m", ""]}
+    )
+    server.says[v.Logs] = written
+    out = run("show", "42.2").out
+    assert "entry        'a b' '\\x1b[31m' ''\n" in out
+    assert not {"counts", "size"} & {line.split(maxsplit=1)[0] for line in out.splitlines()}
+    assert json.loads(run("show", "42.2", "-o", "json").out)["entry"] == ["a b", "\x1b[31m", ""]
+
+
 def test_the_end_of_a_job_is_an_instant(run: Run, server: FakeServer) -> None:
     server.says[v.Get] = lambda _: v.Document(ARRAY | {"job_ended_ms": 1_700_000_001_500})
     server.says[v.List] = lambda _: v.Page(())

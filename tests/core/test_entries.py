@@ -11,6 +11,7 @@ from tq.core.vocabulary import (
     AddEntries,
     Cancel,
     Forget,
+    Get,
     GetRequest,
     Start,
     Submit,
@@ -227,3 +228,12 @@ def test_an_upload_that_is_being_removed_is_neither_continued_nor_sealed():
     for _ in range(size):
         house.do(Tick())
     assert house.do(AddEntries("u", 0, (b"x",))) == Uploaded(1)
+
+
+def test_a_task_is_shown_with_its_own_entry_and_its_job_with_none(house):
+    _upload(house, [(b"a", b"b"), (b"", b"d")])
+    number = house.submit(size=4, array_first=10, array_step=5, is_array=True, entries_key="u")
+    seen = [house.do(Get(f"{number}.{value}")).value["entry"] for value in (10, 15, 20, 25)]
+    assert seen == [b"a", b"b", b"", b"d"]
+    assert "entry" not in house.do(Get(str(number))).value
+    assert "entry" not in house.do(Get(f"{house.submit(size=2, is_array=True)}.1")).value

@@ -67,6 +67,23 @@ def test_a_call_is_shown_as_it_would_be_written() -> None:
     assert (line["function"], line["command"]) == ("m:f", [])
 
 
+def test_an_entry_is_shown_in_its_columns_and_a_plain_value_as_it_would_be_written() -> None:
+    shown = present(Document({"body": BODY, "entry": b"a b\0\xff\0"}), with_secrets=False).value
+    assert shown["entry"] == ["a b", "\\xff", ""]
+
+    body = dumps(Body((), b"", function="m:f", has_plain_entries=True))
+    for entry, expected in ((plain.dumps({"n": "x"}, 100, ""), ["{'n': 'x'}"]), (b"\xff", [])):
+        assert present(Document({"body": body, "entry": entry}), with_secrets=False).value["entry"] == expected
+    assert "entry" not in present(Document({"body": body}), with_secrets=False).value
+
+
+def test_a_peak_that_is_not_known_is_null() -> None:
+    shown = usage(dumps(Usage(user_us=1)))
+
+    assert shown is not None
+    assert shown["peak_bytes"] is None
+
+
 def test_the_document_of_the_core_is_not_changed() -> None:
     document = Document({"body": BODY})
     present(document, with_secrets=True)
@@ -76,9 +93,8 @@ def test_the_document_of_the_core_is_not_changed() -> None:
 
 def test_a_body_as_large_as_may_be_still_fits_a_frame_as_text() -> None:
     argv = (b"\xff" * 60_000,) * 2
-    shown = present(
-        Document({"body": dumps(Body(argv, b"/", {f"V{n}": b"\xff" * 1_000 for n in range(60)}))}), with_secrets=True
-    )
+    body = dumps(Body(argv, b"\xff" * 4_096, {f"V{n}": b"\xff" * 1_000 for n in range(60)}))
+    shown = present(Document({"body": body, "entry": b"\xff" * 60_000}), with_secrets=True)
 
     assert shown.value["command"][-1].endswith("…")
     assert len(encode([Reply(1, shown)])) < limits.frame_bytes_max

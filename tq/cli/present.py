@@ -145,7 +145,7 @@ def value_text(key: str, value: Any) -> str:
     """Return one value of a document for a person, "" for what is empty."""
     if value is None or value in ("", [], {}, False, "none"):
         return ""
-    if key == "command":
+    if key in {"command", "entry"}:
         return command_line(value)
     if isinstance(value, dict):
         if key == "environment":

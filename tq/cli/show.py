@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 # What a person looks for first, in this order; what is not named here follows.
 _FIRST: Final = (
-    "id", "state", "reason", "name", "command", "function", "arguments", "counts", "exit_code", "signal", "cause",
-    "attempt", "failures", "losses", "worker", "host", "submitted_at", "leased_at", "started_at", "ended_at",
+    "id", "state", "reason", "name", "command", "function", "arguments", "entry", "counts", "exit_code", "signal",
+    "cause", "attempt", "failures", "losses", "worker", "host", "submitted_at", "leased_at", "started_at", "ended_at",
     "job_ended_at", "value_bytes", "run_s", "usage", "queue", "priority", "tags",
 )  # fmt: skip
 _FIRST_MEMBERS: Final = 5
@@ -110,7 +110,7 @@ def lines(item: dict[str, Any], now_ms: int, raw: dict[str, Any]) -> list[tuple[
     from tq.cli import present
 
     unsaid = {*_UNSAID, *({"job_ended_at"} if item.get("ended_at") else ())}
-    if item.get("size") == 1:
+    if item.get("size") == 1 or "." in str(item.get("id")):
         unsaid |= {"size", "counts"}
     keys = [*(key for key in _FIRST if key in item), *(key for key in item if key not in _FIRST)]
     pairs: list[tuple[str, str]] = []

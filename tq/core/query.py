@@ -1,13 +1,14 @@
 """Reads: what people look at. Bounded pages over the turn's view; they change nothing.
 
 Documents have str keys and plain values, times in wall ms under names that end in `_ms`; the edge turns them into what
-people read. `body` and `usage` in them are opaque bytes; server/present.py opens them, by the asker's role.
+people read. `body`, `entry` and `usage` in them are opaque bytes; server/present.py opens them, by the asker's role.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 from tq.core import ids, tables
+from tq.core.entries import EntryReader
 from tq.core.finding import jobs_below
 from tq.core.job import Job, Progress, Queue, Token
 from tq.core.live import Live, LiveWorker
@@ -97,6 +98,8 @@ def get(view: View, live: Live, command: Get) -> Document:
         state = shown_state(progress, task)
         reason = reasons.of_task((number, 0, member), job, progress, task)
         document |= {"state": state.word, **_task_part(task)}
+        if job.entries:
+            document["entry"] = EntryReader(view).entry(job.entries, member)
     if reasons.stuck(number, progress, state):
         document["is_stuck"] = True
     if not reason and 0 <= job.max_fails < progress.counts[State.DEAD]:

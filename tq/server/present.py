@@ -15,14 +15,15 @@ from tq.wire.plain import loads as loads_plain
 
 list_command_bytes_max: Final = 200  # of each line of a list
 shown_bytes_max: Final = 90_000  # of a command, and of an environment: bytes that are no text grow fourfold as escapes
+shown_entry_bytes_max: Final = 16_384  # of a task's own input, beside these in one frame
 
 
 def present(document: Document, *, with_secrets: bool) -> Document:
-    """Return the document of one job or task with `body` and `usage` (raw CBOR from the core) opened."""
+    """Return the document of one job or task with `body`, `entry` and `usage` (raw from the core) opened."""
     value = _with_usage(document.value)
-    body = value.pop("body", None)
+    body, entry = value.pop("body", None), value.pop("entry", None)
     if isinstance(body, bytes) and body:
-        value.update(_body(body, with_secrets=with_secrets))
+        value.update(_body(body, entry, with_secrets=with_secrets))
     return Document(value)
 
 
@@ -45,7 +46,7 @@ def _line(item: dict[str, Any]) -> dict[str, Any]:
     line = _with_usage(item)
     body = line.pop("body", None)
     if isinstance(body, bytes) and body:
-        opened = _body(body, with_secrets=False)
+        opened = _body(body, None, with_secrets=False)
         line["command"] = _beginning(opened["command"] or [], list_command_bytes_max)
         if opened.get("function"):
             line["function"] = opened["function"]
@@ -82,7 +83,7 @@ def usage(result: bytes) -> dict[str, Any] | None:
     fields: dict[str, Any] = {
         "user_s": used.user_us / 1e6,
         "system_s": used.system_us / 1e6,
-        "peak_bytes": used.peak_kib * 1024,
+        "peak_bytes": used.peak_kib * 1024 or None,  # below the launcher's own peak it is not known
         "stdout_bytes": used.written[0],
         "stderr_bytes": used.written[1],
         "stdout_dropped_bytes": used.dropped[0],
@@ -104,7 +105,7 @@ def written(result: bytes) -> tuple[int, int] | None:
         return None
 
 
-def _body(raw: bytes, *, with_secrets: bool) -> dict[str, Any]:
+def _body(raw: bytes, entry: bytes | None, *, with_secrets: bool) -> dict[str, Any]:
     try:
         body = loads(raw, Body)
     except ProtocolError:
@@ -121,6 +122,8 @@ def _body(raw: bytes, *, with_secrets: bool) -> dict[str, Any]:
         fields |= {"stdout": text(body.stdout) or None, "stderr": text(body.stderr) or None}
     if body.function:
         fields |= {"function": body.function, "arguments": _arguments(body)}
+    if entry is not None:
+        fields["entry"] = _beginning(_columns(entry, is_plain=body.has_plain_entries), shown_entry_bytes_max)
     if with_secrets:
         pairs = (f"{name}={text(value)}" for name, value in sorted(body.environment.items()))
         fields["environment"] = dict(pair.partition("=")[::2] for pair in _beginning(pairs, shown_bytes_max))
@@ -135,6 +138,16 @@ def _arguments(body: Body) -> str:
     except (ProtocolError, TypeError, ValueError):
         return ""
     return ", ".join(_beginning(words, shown_bytes_max))
+
+
+def _columns(entry: bytes, *, is_plain: bool) -> list[str]:
+    """Return what a task has as {1}, {2}…; the one value of a function's task as it would be written in a call."""
+    if not is_plain:
+        return [text(column) for column in entry.split(b"\0")]
+    try:
+        return [repr(loads_plain(entry))]
+    except ProtocolError:
+        return []
 
 
 def text(data: bytes) -> str:
