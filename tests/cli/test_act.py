@@ -56,7 +56,7 @@ def test_of_what_was_not_looked_at_yet_nothing_is_claimed(run: Run, server: Fake
     server.says[v.Cancel] = lambda _: v.Acted(0, sweeping=True)
     rest = "nothing to cancel among the oldest jobs"
     assert run("cancel", "42").err == f"tq: {rest}; the rest goes on in the background\n"
-    said = f"tq: dry run, nothing is done: {rest}; it looked at the oldest jobs alone\n"
+    said = f"tq: nothing is done; without --dry-run: {rest}; it looked at the oldest jobs alone\n"
     assert run("cancel", "--dry-run", "42").err == said
 
 
@@ -73,7 +73,7 @@ def test_scripts_get_one_versioned_object(run: Run, server: FakeServer, verb: li
 @pytest.mark.parametrize("verb, kind, said", VERBS)
 def test_a_dry_run_is_the_servers(run: Run, server: FakeServer, verb: list[str], kind: Any, said: str) -> None:
     server.says[kind] = lambda _: v.Acted(3, sweeping=True)
-    assert run(*verb, "42", "--dry-run").err.startswith("tq: dry run, nothing is done: 3 ")
+    assert run(*verb, "42", "--dry-run").err.startswith("tq: nothing is done; without --dry-run: 3 ")
     assert asked(server)[0].dry_run
 
 

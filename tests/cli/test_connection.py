@@ -28,6 +28,15 @@ def test_no_server_at_first_is_said_at_once(run: Run, server: FakeServer) -> Non
     assert ran.err.startswith(f"tq: no server answers at {server.url}: Connection refused\nhint: ")
 
 
+def test_no_server_elsewhere_is_not_to_be_started_here(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TQ_TOKEN", TOKEN)
+    monkeypatch.setenv("TQ_CA", "0" * 64)
+    ran = run("ls", "--url", "tq://127.0.0.2:1")
+    assert ran.status == 69
+    assert ran.err.startswith("tq: no server answers at tq://127.0.0.2:1: Connection refused\nhint: is the address")
+    assert "tq up" not in ran.err
+
+
 def test_no_server_known_is_69_with_a_way_out(run: Run, server: FakeServer, place: Path) -> None:
     (place / ".local/state/tq/connection.json").unlink()
     assert run("ls") == (

@@ -48,7 +48,7 @@ def test_rerun_of_a_filter_means_every_such_job_oldest_first_and_is_confirmed(ru
         refused = run("rerun", word)
         assert (refused.status, refused.out) == (2, "")
         assert f"`tq rerun` would touch {count} jobs; say so with --yes" in refused.err
-        assert run("rerun", word, "--dry-run") == (0, "", "tq: dry run, nothing is done: 2 submitted again\n")
+        assert run("rerun", word, "--dry-run") == (0, "", "tq: nothing is done; without --dry-run: 2 submitted again\n")
     ran = run("rerun", "all", "--yes")
     assert (ran.status, ran.out, ran.err) == (0, "3\n4\n", "tq: 2 submitted again\n")
     assert entries(made, 3) == [b"a", b"b", b"c"]

@@ -284,8 +284,9 @@ def test_the_status_counts_what_is_stuck_and_not_what_only_waits_its_turn(house:
     house.do(SetQueue("q", paused=True))
     house.array(2, queue="q", hold=True)
     house.do(Release(("3",)))
+    house.array(2, demand=Demand(module="m", cpus_milli=1))
     status: Any = house.do(Status())
     assert status.value["stuck"] == [
-        {"queue": "default", "tasks": 4, "reason": "no connected worker allows the module m"},
+        {"queue": "default", "tasks": 6, "reason": "no connected worker allows the module m"},
         {"queue": "q", "tasks": 2, "reason": "queue q is paused"},
     ]

@@ -62,7 +62,7 @@ def test_failed_members_alone_are_retried(tq: Tq, tmp_path: Path) -> None:
     command = f"test $TQ_MEMBER != 3 || test -e {tmp_path}/mended"
     array = submit(tq, "--retries", "0", "--array", "1-4", "--", "sh", "-c", command)
     assert tq("wait", array)[0] == 1
-    assert tq("retry", "@failed", "--dry-run") == (0, "", "tq: dry run, nothing is done: 1 queued again\n")
+    assert tq("retry", "@failed", "--dry-run") == (0, "", "tq: nothing is done; without --dry-run: 1 queued again\n")
     (tmp_path / "mended").touch()
     assert tq("retry", "@failed") == (0, "", "tq: 1 queued again\n")
     assert tq("wait", array)[0] == 0

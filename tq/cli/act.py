@@ -269,7 +269,7 @@ def say(context: Context, deed: Deed, total: "v.Acted", *, dry_run: bool) -> Non
     text = ", ".join(f"{count} {what}" for count, what in parts if count and what) or nothing
     if dry_run:
         rest = "; it looked at the oldest jobs alone" if total.sweeping else ""
-        context.talk(f"tq: dry run, nothing is done: {text}{rest}")
+        context.talk(f"tq: nothing is done; without --dry-run: {text}{rest}")
     else:
         context.talk(f"tq: {text}" + ("; the rest goes on in the background" if total.sweeping else ""))
 

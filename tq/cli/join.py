@@ -6,6 +6,7 @@ import typer
 
 from tq.cli.context import Context
 from tq.cli.verb import Verb
+from tq.net.address import LOOPBACK
 
 
 def join(
@@ -43,7 +44,7 @@ def join(
         return
     output.print_line(string)
     context.talk(f"tq: on the other machine, run\n\n    {line}\n")
-    if found.host in {"127.0.0.1", "::1", "localhost"}:
+    if found.host in LOOPBACK:
         context.talk("hint: this server listens on this machine only; start it with --listen 0.0.0.0:7878 for others")
 
 

@@ -36,7 +36,7 @@ def stats(ctx: typer.Context, data: Data = "") -> None:
         found = answer.value
     item = present.document(found)
     output.print_one(
-        context, item, ((key.replace("_", " "), present.value_text(key, value)) for key, value in item.items())
+        context, item, ((key.replace("_", " "), present.value_text(key, value) or "-") for key, value in item.items())
     )
 
 

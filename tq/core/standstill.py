@@ -4,6 +4,7 @@ It reads what dispatch decides by (placement, the soft state), and decides nothi
 starting is named here. A task that has ended, and one that runs, have no reason.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
@@ -109,9 +110,11 @@ def _why_no_room(live: Live, number: int) -> str:
 
 
 def stuck_lanes(live: Live) -> Iterator[dict[str, Any]]:
-    """Yield what waits and gets on only when somebody does something, by queue and demand: so many, and why."""
+    """Yield what waits and gets on only when somebody does something, by queue and reason: so many, and why."""
     waiting = ((number, lane) for number, lane in live.lanes.items() if lane.counts[State.QUEUED])
+    found: Counter[tuple[str, str]] = Counter()
     for number, lane in islice(waiting, _STUCK_LANES_MAX):
-        why = _why_stuck(live, number)
-        if why:
-            yield {"queue": lane.queue, "tasks": lane.counts[State.QUEUED], "reason": why}
+        if why := _why_stuck(live, number):
+            found[lane.queue, why] += lane.counts[State.QUEUED]
+    for (queue, why), tasks in found.items():
+        yield {"queue": queue, "tasks": tasks, "reason": why}

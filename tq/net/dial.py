@@ -1,5 +1,6 @@
 """Connecting to a server, with trio: TCP, TLS, and the first contact of somebody who has only a join string."""
 
+import os
 import socket
 import ssl
 
@@ -87,7 +88,7 @@ async def _connect(address: Address) -> trio.SocketStream:
 
 
 def _first_reason(error: OSError) -> str:
-    """Return why the first of several addresses of a host failed."""
+    """Return why the first of several addresses of a host failed; not in trio's words, which repeat the address."""
     cause = error.__cause__
     first = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause
-    return (first.strerror or "") if isinstance(first, OSError) else ""
+    return os.strerror(first.errno) if isinstance(first, OSError) and first.errno else ""

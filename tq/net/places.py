@@ -11,7 +11,6 @@ from typing import Final, NamedTuple
 import trio
 
 from tq import limits
-from tq.net.log import log
 from tq.net.strikes import Strikes
 
 _RESERVED_FILES: Final = 128  # for the store, the log, the launcher
@@ -114,9 +113,7 @@ def within_open_files(bounds: Bounds) -> Bounds:
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if allowed == resource.RLIM_INFINITY or allowed - _RESERVED_FILES >= bounds.connections_max:
         return bounds
-    possible = max(1, allowed - _RESERVED_FILES)
-    log("fewer_connections", possible=possible, open_files=allowed, hint="raise ulimit -n")
-    return bounds._replace(connections_max=possible)
+    return bounds._replace(connections_max=max(1, allowed - _RESERVED_FILES))
 
 
 def origin_of(host: str) -> str:
