@@ -7,23 +7,41 @@ import pytest
 from tests.server.rig import Loop
 from tests.support.house import House
 from tq.core import put_off, tables
-from tq.core.engine import Engine, Finished, clock, dispatch
+from tq.core.engine import Bounds, Engine, Finished, clock, dispatch
 from tq.core.engine.stop import ref_of
 from tq.core.live import Live
-from tq.core.task import State
-from tq.core.view import Key
-from tq.core.vocabulary import Capacity, Command, Dispatch, Get, Join, Start, Status, Tick, Times
-from tq.errors import StoreError
+from tq.core.task import Cause, State
+from tq.core.view import Key, pages
+from tq.core.vocabulary import (
+    Acted,
+    AddEntries,
+    Capacity,
+    Command,
+    Demand,
+    Dispatch,
+    End,
+    Get,
+    Join,
+    Report,
+    Retain,
+    Start,
+    Status,
+    Submit,
+    Tick,
+    Times,
+)
+from tq.errors import InternalError, StoreError
+from tq.limits import put_off_of_lane_max
 from tq.store.memory import MemoryStore
 
 
 class Life:
     """An engine over a store with damage, which no check of invariants would let pass."""
 
-    def __init__(self, store: MemoryStore) -> None:
+    def __init__(self, store: MemoryStore, bounds: Bounds = Bounds()) -> None:  # noqa: B008 - frozen
         self.store = store
         self.now_ms = 10_000
-        self.engine = Engine(store)
+        self.engine = Engine(store, bounds)
         self.finished: Finished
         self.bugs: list[tuple[Any, Exception]] = []
 
@@ -45,12 +63,12 @@ class Life:
         return self.engine.next_due_ms(Times(self.now_ms, 0))
 
 
-def without(store: MemoryStore, table: Any, key: Key) -> None:
-    """Take a row away, as damage does."""
+def without(store: MemoryStore, table: Any, key: Key, record: Any = None) -> None:
+    """Take a row away, as damage does; or put it back."""
     meta = store.get(tables.META, ())
     assert meta is not None
     meta.sequence += 1
-    changes = {table: {key: None}, tables.META: {(): meta}}
+    changes = {table: {key: record}, tables.META: {(): meta}}
     store.write(changes, sequence=meta.sequence, epoch=1, wall_ms=1)
 
 
@@ -96,12 +114,8 @@ def test_a_timer_that_fails_is_tried_at_each_start_and_done_once_it_can_be() -> 
     life.do(Tick())
     assert len(life.bugs) == 1
 
-    meta = life.store.get(tables.META, ())
-    assert meta is not None
-    meta.sequence += 1
-    life.engine.meta = meta
-    changes = {tables.PROGRESS: {(poison, 0): progress}, tables.META: {(): meta}}
-    life.store.write(changes, sequence=meta.sequence, epoch=1, wall_ms=1)
+    without(life.store, tables.PROGRESS, (poison, 0), progress)
+    life.engine.meta = life.store.get(tables.META, ())
     life.now_ms += 1_000
     life.do(Tick())
     assert life.bugs == []
@@ -109,7 +123,7 @@ def test_a_timer_that_fails_is_tried_at_each_start_and_done_once_it_can_be() -> 
     assert life.due_ms() is None
 
 
-def test_a_lane_that_fails_is_put_off_and_says_so_and_the_others_lease() -> None:
+def test_a_job_that_fails_is_put_off_and_says_so_and_its_lane_goes_on() -> None:
     house = House()
     poison, same, other = house.submit(queue="a"), house.submit(queue="a"), house.submit(queue="b")
     without(house.store, tables.PROGRESS, (poison, 0))
@@ -117,8 +131,87 @@ def test_a_lane_that_fails_is_put_off_and_says_so_and_the_others_lease() -> None
     life.do(Join(5, 1, Capacity(slots=4)))
 
     assert [(type(what), type(error)) for what, error in life.bugs] == [(Dispatch, KeyError)]
+    assert life.started() == [same, other]
+    life.do(Status())
+    assert life.bugs == []
+    assert life.due_ms() == 1_000
+    life.now_ms += 1_000
+    life.do(Tick())
+    assert len(life.bugs) == 1
+    assert life.due_ms() == 2_000
+
+
+def test_a_job_that_is_put_off_is_told_of_and_stays_in_its_place() -> None:
+    """An array's entries are gone: it can be looked at, and starts in its turn once that is mended."""
+    house, poison = House(), 0
+    entries = AddEntries("in", 0, (b"one", b"two"), b"", b"x")
+    house.do(entries)
+    poison, behind = house.array(2, entries_key="in", entries_digest=b"x"), house.submit()
+    [(key, run)] = house.store.scan(tables.ENTRIES, (0,), (1 << 63,), 9)
+    without(house.store, tables.ENTRIES, key)
+    life = Life(house.store)
+    life.do(Join(5, 1, Capacity(slots=1)))
+    assert life.started() == [behind]
+    assert "the server fails at starting it" in life.do(Get(str(poison))).value["reason"]
+    assert "the server fails" not in (life.do(Get(str(behind))).value["reason"] or "")
+    [stuck] = life.do(Status()).value["stuck"]
+    assert (stuck["queue"], stuck["tasks"]) == ("default", 2)
+    assert f"job {poison}: the server fails" in stuck["reason"]
+
+    later = int(life.do(Submit("", b"body")).id)
+    without(life.store, tables.ENTRIES, key, run)
+    life.engine.meta = life.store.get(tables.META, ())
+    life.now_ms += 1_000
+    behind_ref = ref_of((behind, 0, 0), life.store.get(tables.TASK, (behind, 0, 0)))  # type: ignore[arg-type]
+    life.do(Report(5, 1, 1, (End(behind_ref, int(Cause.EXIT), 0, 5),)))
+    assert life.bugs == []
+    assert life.started() == [poison]
+    assert later > poison
+    assert life.do(Status()).value["stuck"] == []
+
+
+def test_a_job_that_rests_keeps_no_worker_from_lanes_behind_it() -> None:
+    """Only a lane with more to start than there is room for keeps later ones from refilling its workers."""
+    house = House()
+    poison, sound = house.submit(), house.submit()
+    other = house.submit(demand=Demand(cpus_milli=1))
+    without(house.store, tables.PROGRESS, (poison, 0))
+    life = Life(house.store)
+    life.do(Join(5, 1, Capacity(slots=1, cpus_milli=1_000)))
+    assert life.started() == [sound]
+    life.do(Join(6, 1, Capacity(slots=1, cpus_milli=1_000)))
     assert life.started() == [other]
-    assert "the server fails at starting it" in life.do(Get(str(same))).value["reason"]
+
+
+def test_of_a_lane_with_more_bad_jobs_than_an_accident_nothing_is_tried() -> None:
+    house = House()
+    jobs = [house.submit(queue="a") for _ in range(put_off_of_lane_max + 2)]
+    other = house.submit(queue="b")
+    for number in jobs:
+        without(house.store, tables.PROGRESS, (number, 0))
+    life = Life(house.store)
+    life.do(Join(5, 1, Capacity(slots=4)))
+    assert life.started() == [other]
+    assert len(life.bugs) == put_off_of_lane_max + 1
+    assert (1,) in life.engine.live.failed_ready
+
+
+def test_a_lane_that_fails_is_put_off_and_says_so_and_the_others_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House()
+    poison, same, other = house.submit(queue="a"), house.submit(queue="a"), house.submit(queue="b")
+    places = dispatch.places
+
+    def fail(live: Live, number: int, *more: Any) -> Any:
+        return places(live, number, *more) if live.lanes[number].queue == "b" else 1 / 0
+
+    monkeypatch.setattr(dispatch, "places", fail)
+    life = Life(house.store)
+    life.do(Join(5, 1, Capacity(slots=4)))
+
+    assert [(type(what), type(error)) for what, error in life.bugs] == [(Dispatch, ZeroDivisionError)]
+    assert life.started() == [other]
+    for number in (poison, same):
+        assert "the server fails at starting it" in life.do(Get(str(number))).value["reason"]
     assert life.bugs == []
     assert [(one["queue"], one["tasks"]) for one in life.do(Status()).value["stuck"]] == [("a", 2)]
     assert life.due_ms() == 1_000
@@ -126,6 +219,71 @@ def test_a_lane_that_fails_is_put_off_and_says_so_and_the_others_lease() -> None
     life.do(Tick())
     assert len(life.bugs) == 1
     assert life.due_ms() == 2_000
+
+
+def ended_long_ago(*queues: str) -> tuple[House, list[int]]:
+    """Return a house with a job in each queue that has ended, in this order, a minute ago."""
+    house = House()
+    house.join(slots=1)
+    jobs = [house.submit(queue=queue) for queue in queues]
+    for number in jobs:
+        house.report(ref_of((number, 0, 0), house.task(number)))
+    return house, jobs
+
+
+def test_retention_passes_over_a_job_that_fails_and_comes_back_to_it() -> None:
+    house, (poison, sound, later) = ended_long_ago("a", "b", "c")
+    progress = house.store.get(tables.PROGRESS, (poison, 0))
+    without(house.store, tables.PROGRESS, (poison, 0))
+    life = Life(house.store)
+    life.now_ms += 60_000
+    assert life.do(Retain(1_000)) == Acted(2)
+    assert [(type(what), type(error)) for what, error in life.bugs] == [(Retain, KeyError)]
+    left = [key for page in pages(life.store, tables.ENDED) for key, _ in page]
+    assert [key[1] for key in left] == [poison]
+    assert life.store.get(tables.JOB, (sound, 0)) is life.store.get(tables.JOB, (later, 0)) is None
+
+    assert life.do(Retain(1_000)) == Acted(0)
+    assert life.bugs == []
+    life.now_ms += 1_000
+    assert life.do(Retain(1_000)) == Acted(0)
+    assert len(life.bugs) == 1
+    without(life.store, tables.PROGRESS, (poison, 0), progress)
+    life.engine.meta = life.store.get(tables.META, ())
+    life.now_ms += 2_000
+    assert life.do(Retain(1_000)) == Acted(1)
+    assert life.bugs == []
+    assert life.store.get(tables.JOB, (poison, 0)) is None
+
+
+def test_retention_goes_on_behind_a_whole_slice_that_fails() -> None:
+    house, jobs = ended_long_ago(*"abcdefg")
+    for number in jobs[:4]:
+        without(house.store, tables.PROGRESS, (number, 0))
+    life = Life(house.store, Bounds(slice=3))
+    life.now_ms += 60_000
+    assert life.do(Retain(1_000)) == Acted(0, sweeping=True)
+    assert life.do(Retain(1_000)) == Acted(2, sweeping=True)
+    assert life.do(Retain(1_000)) == Acted(1)
+    assert life.do(Retain(1_000)) == Acted(0)
+    assert [key[1] for page in pages(life.store, tables.ENDED) for key, _ in page] == jobs[:4]
+
+
+def test_retention_that_fails_more_often_than_by_accident_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    house, jobs = ended_long_ago("a", "b", "c")
+    for number in jobs:
+        without(house.store, tables.PROGRESS, (number, 0))
+    monkeypatch.setattr(put_off, "put_off_max", 1)
+    loop = Loop(house.store)
+    loop.now_ms = 1_000_000
+    loop.start()
+    for who in ("first", "second"):
+        loop.ask(who, Retain(1_000))
+        loop.settle()
+    assert {who: type(answer) for who, answer in loop.answers().items()} == dict.fromkeys(
+        ("first", "second"), InternalError
+    )
+    assert loop.pipeline.counters.bugs == 3
 
 
 def test_what_no_lane_is_to_blame_for_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:

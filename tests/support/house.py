@@ -60,6 +60,7 @@ class House:
                 epoch=self.finished.epoch,
                 wall_ms=self.finished.wall_ms,
             )
+        assert turn.bugs == []
         assert invariants.check(self.store, self.engine.live) == []
         return answers
 

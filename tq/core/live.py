@@ -177,7 +177,8 @@ class Live:
         self.counts: dict[str, int] = {}
         self.timers_changed = True  # since somebody last looked for the next one
         self.failed_timers = PutOff()
-        self.failed_lanes = PutOff()
+        self.failed_ready = PutOff()  # jobs by their rows of READY, and lanes by the prefix of theirs
+        self.failed_ended = PutOff()
         self.may_lease = True  # whether the last Dispatch might lease anything: not while the disk is nearly full
         lasting: tuple[Table[Any], ...] = (tables.RUNNING, tables.LANE, tables.LANE_NAME, tables.QUEUE)
         for table in lasting:

@@ -1,4 +1,4 @@
-"""What failed by a bug of the server and is left alone for a while: timers, and lanes. Soft state, never stored.
+"""What failed by a bug of the server and is left alone for a while: rows that it works off. Soft state, never stored.
 
 What is put off stays in the store as it stands, so nothing of it is lost or hidden; it is tried again after a second,
 then after two, up to an hour, and at each start of the server (docs/adr/0023).
@@ -19,15 +19,20 @@ class PutOff:
     def __contains__(self, key: object) -> bool:
         return key in self._failed
 
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._failed)
+
     def __len__(self) -> int:
         return len(self._failed)
 
     def add(self, key: Key, steady_ms: int) -> bool:
         """Leave a key alone from now on. Return whether there is room: so many bugs are no accident any more."""
+        if key not in self._failed and len(self._failed) >= put_off_max:
+            return False
         count = self._failed.get(key, (0, 0))[0] + 1
         first_ms, longest_ms = put_off_ms
         self._failed[key] = (count, steady_ms + min(longest_ms, first_ms << min(count - 1, 32)))
-        return len(self._failed) <= put_off_max
+        return True
 
     def resting(self, steady_ms: int) -> Collection[Key]:
         """Return what is not to be tried yet."""

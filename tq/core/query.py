@@ -14,7 +14,7 @@ from tq.core.job import Job, Progress, Queue, Token
 from tq.core.live import Live, LiveWorker
 from tq.core.names import is_name
 from tq.core.selection import matches, shown_counts, shown_state, states_of
-from tq.core.standstill import Reasons, stuck_lanes
+from tq.core.standstill import Reasons, stuck
 from tq.core.task import Cause, Ending, Phase, State, Task
 from tq.core.view import BEHIND_NAMES, View
 from tq.core.vocabulary import (
@@ -394,7 +394,7 @@ def status(view: View, live: Live, _command: Status) -> Document:
             "sequence": meta.sequence if meta else 0,
             "epoch": meta.epoch if meta else 0,
             "counters": dict(live.counts),
-            "stuck": list(stuck_lanes(live)),
+            "stuck": list(stuck(view, live)),
         }
     )
 

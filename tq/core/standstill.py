@@ -75,6 +75,9 @@ class Reasons:
             return "its job is being cancelled"
         if progress.hold:
             return f"its job is held; tq release {number}"
+        failed = self._live.failed_ready
+        if failed and any((lane, progress.rank, number, 0) in failed for lane in progress.lanes):
+            return _BUG
         if progress.lane not in self._stuck:
             self._stuck[progress.lane] = _why_stuck(self._live, progress.lane)
         is_full = 0 < progress.throttle <= progress.counts[State.RUNNING]
@@ -97,7 +100,7 @@ class Reasons:
 def _why_stuck(live: Live, number: int) -> str:
     """Return why nothing of a lane can start before somebody or something else does something, or '' if it can."""
     lane = live.lanes[number]
-    return _BUG if (number,) in live.failed_lanes else why_stuck(live, lane.queue, lane.demand)
+    return _BUG if (number,) in live.failed_ready else why_stuck(live, lane.queue, lane.demand)
 
 
 def _why_no_room(live: Live, number: int) -> str:
@@ -109,8 +112,14 @@ def _why_no_room(live: Live, number: int) -> str:
     return _NO_EMPTY if lane.alone else "every worker that could run it is busy"
 
 
-def stuck_lanes(live: Live) -> Iterator[dict[str, Any]]:
-    """Yield what waits and gets on only when somebody does something, by queue and reason: so many, and why."""
+def stuck(view: View, live: Live) -> Iterator[dict[str, Any]]:
+    """Yield what waits and gets on only when somebody does something: so many, and why. By queue and reason, and
+    first the jobs that the server fails at.
+    """
+    for number, _, job, part in (key for key in live.failed_ready if len(key) > 1):
+        progress = view.get(tables.PROGRESS, (job, part))
+        tasks = progress.counts[State.QUEUED] if progress is not None else 1
+        yield {"queue": live.lanes[number].queue, "tasks": tasks, "reason": f"job {job}: {_BUG}"}
     waiting = ((number, lane) for number, lane in live.lanes.items() if lane.counts[State.QUEUED])
     found: Counter[tuple[str, str]] = Counter()
     for number, lane in islice(waiting, _STUCK_LANES_MAX):

@@ -25,6 +25,7 @@ from tq.core.put_off import PutOff
 from tq.core.timers import STEADY, SWEEPS
 from tq.core.view import Changes, Key, Overlay, View
 from tq.core.vocabulary import (
+    Acted,
     AddEntries,
     Answer,
     Command,
@@ -63,6 +64,8 @@ from tq.limits import prefetch_ms
 
 __all__ = ["Bounds", "Engine", "Finished", "Turn"]
 
+Own = Tick | Dispatch | Retain  # what the server does by itself: a bug there is put off
+
 
 def _act(verb: act.Verb, step: Step, command: act.Selected) -> Answer:
     return act.act(step, verb, command)
@@ -83,7 +86,6 @@ _CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
     Handback: report.handback,
     WorkerLost: report.worker_lost,
     Recover: control.recover,
-    Retain: forget.retain,
     **{kind: partial(_act, verb) for kind, verb in VERBS.items()},
 }
 
@@ -142,7 +144,7 @@ class Engine:
             self._due_ms = min((first for first in firsts if first is not None), default=None)
             self.live.timers_changed = False
         due = [] if self._due_ms is None else [self._due_ms]
-        due += [*self.live.failed_timers.dues_ms(), *self.live.failed_lanes.dues_ms()]
+        due += [*self.live.failed_timers.dues_ms(), *self.live.failed_ready.dues_ms()]
         for worker in self.live.workers.values():
             if worker.trouble is not None and worker.trouble.until_ms > self._dispatched_ms:
                 due.append(worker.trouble.until_ms)
@@ -160,7 +162,7 @@ class Turn:
         self._overlay = Overlay(engine.view)
         self._effects: list[Effect] = []
         self._changed_jobs: dict[tuple[int, int], TaskChanged] = {}
-        self.bugs: list[tuple[Tick | Dispatch, Exception]] = []  # what was put off, for whoever writes that down
+        self.bugs: list[tuple[Own, Exception]] = []  # what was put off, for whoever writes that down
         meta = engine.meta
         self.sequence = meta.sequence + 1 if meta else 1
         # Times never go back, whatever the caller's clock does.
@@ -177,6 +179,8 @@ class Turn:
         read = _READS.get(kind)
         if read is not None:
             return read(self._overlay, self._engine.live, command)
+        if isinstance(command, Retain):
+            return self._retain(command)
         if kind is Tick:
             self._tick()
             return None
@@ -201,22 +205,35 @@ class Turn:
         )
 
     def _tick(self) -> None:
-        """Do what is due; if a bug ends that, each timer by itself, and what fails is put off."""
-        failed, failing = self._engine.live.failed_timers, set[Key]()
-        keys = clock.due(self._step(""), failed.resting(self.times.steady_ms))
-        bug = self._attempt(self._step(""), partial(clock.tick, keys=keys))
+        """Do what is due."""
+        failed = self._engine.live.failed_timers
+        self._do_each(Tick(), clock.due(self._step(""), failed.resting(self.times.steady_ms)), clock.tick, failed)
+
+    def _retain(self, command: Retain) -> Acted:
+        """Forget what ended long ago, oldest first, a bounded part; `sweeping` says that there is more."""
+        failed = self._engine.live.failed_ended
+        keys = forget.ended_long_ago(self._step(""), command.keep_ms, failed.resting(self.times.steady_ms))
+        before = len(self._overlay.changes.get(tables.FORGOTTEN, ()))
+        self._do_each(command, keys, forget.retain, failed)
+        done = len(self._overlay.changes.get(tables.FORGOTTEN, ())) - before
+        return Acted(done, sweeping=len(keys) >= self._engine.bounds.slice)
+
+    def _do_each(self, what: Own, keys: list[Key], work: Callable[[Step, list[Key]], None], failed: PutOff) -> None:
+        """Do the server's own work on these rows; if a bug ends that, on each by itself, and what fails is put off."""
+        failing = set[Key]()
+        bug = self._attempt(self._step(""), work, keys)
         for key in keys if bug is not None else ():
-            error = self._attempt(self._step(""), partial(clock.tick, keys=[key]))
+            error = self._attempt(self._step(""), work, [key])
             if error is not None:
                 failing.add(key)
-                self._put_off(failed, key, Tick(), error)
+                self._put_off(failed, key, what, error)
         if bug is not None and not failing:
-            self.bugs.append((Tick(), bug))
+            self.bugs.append((what, bug))
         failed.end(self.times.steady_ms, failing)
 
     def _dispatch(self, *, may_lease: bool) -> bool:
-        """Lease and recall; a lane at which a bug ends that is put off, and the others go on. Return if it was cut."""
-        failed, failing = self._engine.live.failed_lanes, set[Key]()
+        """Lease and recall; the job or lane at which a bug ends that is put off, the others go on. Return if cut."""
+        failed, failing = self._engine.live.failed_ready, set[Key]()
         while True:
             resting = {*failed.resting(self.times.steady_ms), *failing}
             step = self._step("")
@@ -224,18 +241,19 @@ class Turn:
             if error is None:
                 failed.end(self.times.steady_ms, failing)
                 return step.is_cut
-            if not step.at_lane:
+            key = dispatch.to_blame(step.at, resting)
+            if not key or key in resting:
                 raise error
-            failing.add((step.at_lane,))
-            self._put_off(failed, (step.at_lane,), Dispatch(), error)
+            failing.add(key)
+            self._put_off(failed, key, Dispatch(), error)
 
-    def _attempt(self, step: Step, work: Callable[[Step], None]) -> Exception | None:
+    def _attempt(self, step: Step, work: Callable[..., None], *what: list[Key]) -> Exception | None:
         """Do a part of the server's own work in a layer of its own; return the bug that ended it, and changed nothing.
 
         What the fold raises is fatal: the soft state would no longer be that of the store.
         """
         try:
-            work(step)
+            work(step, *what)
             step.settle()
         except StoreError:
             raise
@@ -244,11 +262,11 @@ class Turn:
         self._merge(step)
         return None
 
-    def _put_off(self, failed: PutOff, key: Key, what: Tick | Dispatch, error: Exception) -> None:
-        self.bugs.append((what, error))
-        self._engine.live.timers_changed = True
+    def _put_off(self, failed: PutOff, key: Key, what: Own, error: Exception) -> None:
         if not failed.add(key, self.times.steady_ms):
             raise error
+        self.bugs.append((what, error))
+        self._engine.live.timers_changed = True
 
     def _stamped(self, meta: Meta) -> Meta:
         return Meta(

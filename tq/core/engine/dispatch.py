@@ -21,7 +21,7 @@ from tq.core.placement import chain_room, could_fit, places, to_empty
 from tq.core.task import Cause, Phase, State, Task, Trigger
 from tq.core.view import Key
 from tq.core.vocabulary import Assignment, AttemptRef, Recall, Start
-from tq.limits import body_bytes_max, prefetch_max
+from tq.limits import body_bytes_max, prefetch_max, put_off_of_lane_max
 
 Found = tuple[TaskKey, Task | None]
 _LEASE: Final = Trigger.LEASE
@@ -29,17 +29,19 @@ _ASSIGNED: Final = Phase.ASSIGNED
 
 
 def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = ()) -> None:
-    """Lease to every worker with room what may start there, but of lanes that rest; recall what stands behind a long
-    attempt.
+    """Lease to every worker with room what may start there, but of jobs and lanes that rest; recall what stands behind
+    a long attempt. `step.at` says where it stands.
     """
     _recall(step)
     workers = [worker for worker in step.live.workers.values() if worker.may_lease(step.times.steady_ms)]
     if not may_lease or not workers:
         return
-    leases = Leases(step)
+    if resting:
+        resting = {key for key in resting if len(key) == 1 or step.overlay.get(tables.READY, key)}
+    leases = Leases(step, resting)
     left = {queue: step.live.may_start(queue) for queue in step.live.queues}
     for number in _lanes_in_order(step, resting):
-        step.at_lane = number
+        step.at = (number,)
         lane = step.live.lanes[number]
         bound = left.get(lane.queue)
         if bound == 0:
@@ -66,11 +68,25 @@ def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = (
     leases.send()
 
 
+def to_blame(at: Key, resting: Collection[Key]) -> Key:
+    """Return what is to rest when dispatch has failed at this place: a job, or its lane if so many of it rest already.
+
+    Empty where none is to blame.
+    """
+    return at if len(at) == 1 or _resting_in(at[:1], resting) < put_off_of_lane_max else at[:1]
+
+
+def _resting_in(lane: Key, resting: Collection[Key]) -> int:
+    """Count the jobs of a lane that rest."""
+    return sum(1 for key in resting if len(key) > 1 and key[:1] == lane)
+
+
 class Leases:
     """The attempts leased by one dispatch, and the Start effects that they become."""
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, resting: Collection[Key]) -> None:
         self._step = step
+        self._resting = resting
         self.taken = 0
         self._entries = EntryReader(step.overlay)
         self._starts: dict[tuple[int, int, JobKey], list[Assignment]] = defaultdict(list)
@@ -84,12 +100,12 @@ class Leases:
             return True
         lane = self._step.live.lanes[number]
         self._step.overlay.put(LIVE_GRANTED, (lane.queue,), self._step.sequence)
-        for jobs, (key, progress) in enumerate(_ready_jobs(self._step, number), start=1):
+        for jobs, (key, progress) in enumerate(_ready_jobs(self._step, number, self._resting), start=1):
             for task_key, task in _startable(self._step, key, progress, number, self._step.bounds.leases - self.taken):
                 self._lease(task_key, task, number, *place)
                 place = next(room, None)
                 if place is None or self.taken >= self._step.bounds.leases:
-                    return progress.is_startable(number) or jobs < lane.ready
+                    return progress.is_startable(number) or jobs + _resting_in((number,), self._resting) < lane.ready
             if self._step.is_cut:
                 break  # what comes after this job in the lane must not overtake it
         return False
@@ -191,7 +207,7 @@ def _lanes_in_order(step: Step, resting: Collection[Key]) -> list[int]:
     ready.sort(key=lambda number: (live[number].floor_rank, live[number].floor_job))
     heads: dict[str, list[tuple[Key, int]]] = defaultdict(list)
     for number in ready[: step.bounds.lanes]:
-        head = _head(step, number)
+        head = _head(step, number, resting)
         if head is not None:
             heads[live[number].queue].append((head, number))
     granted = step.live.granted
@@ -203,15 +219,16 @@ def _lanes_in_order(step: Step, resting: Collection[Key]) -> list[int]:
     return first + ready[step.bounds.lanes :]
 
 
-def _head(step: Step, number: int) -> Key | None:
+def _head(step: Step, number: int, resting: Collection[Key]) -> Key | None:
     lane = step.live.lanes[number]
     low = (number, lane.floor_rank, lane.floor_job, lane.floor_part)
-    rows = step.overlay.scan(tables.READY, low, (number + 1,), 1)
-    return rows[0][0][1:] if rows else None
+    rows = step.overlay.scan(tables.READY, low, (number + 1,), 1 + _resting_in((number,), resting))
+    return next((row[1:] for row, _ in rows if row not in resting), None)
 
 
-def _ready_jobs(step: Step, number: int) -> Iterator[tuple[JobKey, Progress]]:
-    """Walk the lane's ready jobs in order from its floor; raise the floor over those that have nothing left.
+def _ready_jobs(step: Step, number: int, resting: Collection[Key]) -> Iterator[tuple[JobKey, Progress]]:
+    """Walk the lane's ready jobs in order from its floor, but for those that rest; raise the floor over those that have
+    nothing left.
 
     Who takes everything that a job has leaves it not startable; settle() removes its READY entry.
     """
@@ -219,7 +236,12 @@ def _ready_jobs(step: Step, number: int) -> Iterator[tuple[JobKey, Progress]]:
     at_head = True
     low: Key = (number, lane.floor_rank, lane.floor_job, lane.floor_part)
     while rows := step.overlay.scan(tables.READY, low, (number + 1,), step.bounds.lanes):
-        for (_, rank, job, part), _ in rows:
+        for row, _ in rows:
+            _, rank, job, part = row
+            if resting and row in resting:
+                at_head = False
+                continue
+            step.at = row
             progress = step.progress((job, part))
             yield (job, part), progress
             at_head = at_head and not progress.is_startable(number)

@@ -5,6 +5,8 @@ dead letters stand by time and are taken away first, in slices; meanwhile the jo
 it.
 """
 
+from collections.abc import Collection, Iterable
+
 from msgspec.structs import replace
 
 from tq.core import tables
@@ -13,7 +15,7 @@ from tq.core.engine.step import JobKey, Step, TaskKey
 from tq.core.job import Forgotten
 from tq.core.task import State, Task
 from tq.core.timers import TimerKind
-from tq.core.vocabulary import Acted, Retain
+from tq.core.view import Key
 
 
 def forget_dead_letter(step: Step, key: TaskKey, task: Task) -> None:
@@ -51,23 +53,24 @@ def expire_keys(step: Step) -> None:
         step.set_timer(TimerKind.KEYS, now_ms)
 
 
-def retain(step: Step, command: Retain) -> Acted:
-    """Forget what ended long ago, oldest first, a bounded part; `sweeping` says that there is more.
+def ended_long_ago(step: Step, keep_ms: int, resting: Collection[Key] = ()) -> list[Key]:
+    """Return what retention has to do next, by the places in ENDED: the oldest first, and none that rest."""
+    before_ms = max(step.times.steady_ms - keep_ms, 0)
+    rows = step.overlay.scan(tables.ENDED, (0,), (before_ms,), step.bounds.slice + len(resting))
+    return [key for key, _ in rows if key not in resting][: step.bounds.slice]
 
-    Jobs with dead letters are kept, and leave the order of what ended: they would stand at its head and hide the rest.
+
+def retain(step: Step, keys: Iterable[Key]) -> None:
+    """Forget these jobs. Those with dead letters are kept, and leave the order of what ended: they would stand at its
+    head and hide the rest.
     """
-    before_ms = max(step.times.steady_ms - command.keep_ms, 0)
-    rows = step.overlay.scan(tables.ENDED, (0,), (before_ms,), step.bounds.slice)
-    done = 0
-    for (ended_ms, number), _ in rows:
-        key = (number, 0)
-        if step.progress(key).dead_letters:
+    for ended_ms, number in keys:
+        progress = step.progress((number, 0))
+        if progress.dead_letters:
             step.overlay.delete(tables.ENDED, (ended_ms, number))
-            step.progress(key).kept = True
+            progress.kept = True
         else:
-            forget_job(step, key)
-            done += 1
-    return Acted(done, sweeping=len(rows) >= step.bounds.slice)
+            forget_job(step, (number, 0))
 
 
 def begin_forgetting(step: Step, key: JobKey) -> None:

@@ -19,7 +19,7 @@ from tq.core.job import Job, Lane, Meta, Progress, Sweep
 from tq.core.live import LIVE_COUNT, Live
 from tq.core.task import Cause, Ending, Phase, State, Task, Trigger, transition
 from tq.core.timers import TimerKind, timer
-from tq.core.view import Overlay, View
+from tq.core.view import Key, Overlay, View
 from tq.core.vocabulary import Effect, TaskChanged, Times, Where
 from tq.limits import history_max, leases_per_dispatch_max, members_per_command_max
 
@@ -61,7 +61,7 @@ class Step:
         self.bounds = bounds
         self.effects: list[Effect] = []
         self.cancels: tuple[tuple[int, Sweep, Where], ...] | None = None  # that walk, once somebody has looked (act.py)
-        self.at_lane = 0  # where dispatch stands
+        self.at: Key = ()  # where dispatch stands: at a row of READY, or a lane, the prefix of its rows
         self.passed = 0  # members with a record that it has stepped over
         self.is_cut = False  # it has stopped at a bound, and goes on in a turn of its own
         self._meta: Meta | None = None
@@ -225,8 +225,8 @@ class Step:
         if startable is progress.is_ready_in(number):
             return
         progress.set_ready(number, startable)
+        self.at = entry = (number, progress.rank, *key)
         lane = self.lane(number)
-        entry = (number, progress.rank, *key)
         if startable:
             lane.ready += 1
             lane.floor_rank, lane.floor_job, lane.floor_part = min(
