@@ -125,6 +125,8 @@ def _check_task(
         index_rows["again"] += 1
         if not view.get(tables.AGAIN, (*key[:2], lane, task.since_ms, key[2])):
             yield f"{name} came back and has no AGAIN entry"
+        if lane == progress.lane and (task.since_ms, key[2]) < (progress.floor_since_ms, progress.floor_member):
+            yield f"{name} came back and stands below its job's floor: it would never start"
     elif task.state is State.RETRYING:
         index_rows["retries"] += 1
         if view.get(tables.TIMER, retry_timer(key, task)) is None:

@@ -7,6 +7,8 @@ A record is never removed but with its whole job, since a missing record means u
     cursor     untouched members are leased from here upwards; it never moves back
     ahead      members at or above the cursor that have a record already (cancelled before their start)
     again      members with a record that are queued: they start before the cursor's, first in first out
+    floor      none of those in the job's own lane is older (since when, then which): a scan begins there, never at the
+               lane's first key, because deleted keys at the head are slow to pass (measured)
 """
 
 from copy import copy
@@ -127,6 +129,8 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     purged: int = 0  # dead members that are no dead letters any more
     ended_steady_ms: int = 0  # retention counts from here, whatever the wall's clock does meanwhile
     cancelled_sweep: int = 0  # sweeps below this number began before all of it was cancelled last
+    floor_since_ms: int = 0
+    floor_member: int = 0
 
     def copy(self) -> "Progress":
         """Return a working copy, for one command."""

@@ -174,6 +174,7 @@ def _without_derived(stored: Progress) -> Progress:
     progress = stored.copy()
     progress.untouched = progress.ahead = progress.again = progress.again_alone = progress.purged = 0
     progress.lane_alone = progress.cancelled_sweep = 0  # sweeps are numbered anew
+    progress.floor_since_ms = progress.floor_member = 0
     progress.ready = progress.ready_alone = progress.kept = progress.forgetting = False
     progress.counts = [0] * STATES
     return progress

@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from tq.core import selection, tables
-from tq.core.engine.step import JobKey, Step, TaskKey
+from tq.core.engine.step import JobKey, Step, TaskKey, came_back
 from tq.core.engine.stop import Tally, send_stops
 from tq.core.job import Progress, Sweep
 from tq.core.task import State, Task
@@ -268,11 +268,13 @@ def find_alive(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[Ro
     back_in = State.HELD if step.progress(key).hold else State.QUEUED  # how what came back is shown
     if back_in not in acting.states or acting.looks_closer:
         return running, None  # those that came back and are not meant would be found again for ever
-    again = step.overlay.scan(tables.AGAIN, key, (key[0], key[1] + 1), limit - len(running))
-    acting.tally.looked += len(again)
-    back = [(_task_key(key, row[4]), _record(step, _task_key(key, row[4]))) for row, _ in again]
+    back: list[TaskKey] = []
+    for lane in step.progress(key).lanes:
+        back += (_task_key(key, row[4]) for row, _ in came_back(step, key, lane, limit - len(running) - len(back)))
+    acting.tally.looked += len(back)
     # What was acted on has left this index, so the next slice begins at its beginning again.
-    return [*running, *back], (_BEHIND_ALL if len(running) + len(back) >= limit else None)
+    rest = _BEHIND_ALL if len(running) + len(back) >= limit else None
+    return [*running, *((task_key, _record(step, task_key)) for task_key in back)], rest
 
 
 def find_running(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[Rows, int | None]:

@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Any, Final
 
 from tq.core import ids, tables
-from tq.core.engine.step import JobKey, Step, TaskKey, history_with_last
+from tq.core.engine.step import JobKey, Step, TaskKey, came_back, history_with_last
 from tq.core.engine.stop import ref_of
 from tq.core.engine.trouble import note_try
 from tq.core.entries import EntryReader
@@ -26,6 +26,7 @@ from tq.limits import body_bytes_max, prefetch_max, put_off_of_lane_max
 Found = tuple[TaskKey, Task | None]
 _LEASE: Final = Trigger.LEASE
 _ASSIGNED: Final = Phase.ASSIGNED
+_PAGE_FIRST: Final = 16
 
 
 def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = ()) -> None:
@@ -255,9 +256,10 @@ def _startable(step: Step, key: JobKey, progress: Progress, lane: int, want: int
 
     Each is leased by the caller before the next is asked for.
     """
-    page = max(min(want, step.bounds.slice), 1)
+    page_max = max(min(want, step.bounds.slice), 1)
+    page = min(_PAGE_FIRST, page_max)  # nobody knows how many places there are: not many, mostly
     while progress.again_in(lane) and progress.is_startable(lane):
-        rows = step.overlay.scan(tables.AGAIN, (*key, lane), (*key, lane + 1), page)
+        rows = came_back(step, key, lane, page)
         if not rows:
             raise AssertionError(f"job {key} counts {progress.again_in(lane)} that came back, and has none")
         for row, _ in rows:
@@ -265,6 +267,7 @@ def _startable(step: Step, key: JobKey, progress: Progress, lane: int, want: int
                 return
             task_key = (*key, row[4])
             yield task_key, step.task(task_key)
+        page = min(4 * page, page_max)
     while progress.is_startable(lane):
         member = _next_untouched(step, key, progress)
         if member is None:

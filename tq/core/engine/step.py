@@ -7,6 +7,7 @@ Handlers say what happens; a handler refuses before its first move. Nothing here
 merged into the turn, or dropped.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -19,7 +20,7 @@ from tq.core.job import Job, Lane, Meta, Progress, Sweep
 from tq.core.live import LIVE_COUNT, Live
 from tq.core.task import Cause, Ending, Phase, State, Task, Trigger, transition
 from tq.core.timers import TimerKind, timer
-from tq.core.view import Key, Overlay, View
+from tq.core.view import Key, Overlay, Row, View
 from tq.core.vocabulary import Effect, TaskChanged, Times, Where
 from tq.limits import history_max, leases_per_dispatch_max, members_per_command_max
 
@@ -255,6 +256,22 @@ class Step:
         for counts in (progress.counts, lane.counts):
             counts[before] -= more
             counts[after] += more
+
+
+def came_back(step: Step, key: JobKey, lane: int, limit: int) -> Sequence[Row]:
+    """Return rows of AGAIN: members that came back to a lane, the oldest first. Raises the floor to the first one.
+
+    What comes back later is not older: only in the same millisecond it may stand before it.
+    """
+    progress = step.progress(key)
+    is_own = lane == progress.lane
+    floor = (progress.floor_since_ms, progress.floor_member) if is_own else ()
+    rows = step.overlay.scan(tables.AGAIN, (*key, lane, *floor), (*key, lane + 1), limit)
+    if rows and is_own:
+        _, _, _, since_ms, member = rows[0][0]
+        progress.floor_since_ms = since_ms
+        progress.floor_member = member if since_ms < step.times.steady_ms else 0
+    return rows
 
 
 def _touch(progress: Progress, member: int, trigger: Trigger) -> None:
