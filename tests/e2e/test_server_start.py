@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import socket
 import stat
 import subprocess
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -254,3 +256,34 @@ def test_somebody_elses_directory_is_refused(tmp_path: Path) -> None:
 
         assert done.returncode == 78
         assert "belongs to user 12345" in done.stderr
+
+
+def test_where_too_few_files_may_be_open_no_server_starts_and_nothing_is_made(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, before="ulimit -n 99")
+    refused = server.run()
+    assert refused.returncode == 78
+    assert "a server needs 100" in refused.stderr
+    assert "hint: raise it: ulimit -n" in refused.stderr
+    assert not server.data.exists()
+
+
+def test_with_the_fewest_files_a_server_serves_many_and_its_store_has_enough(tmp_path: Path) -> None:
+    """Its store makes hundreds of tables meanwhile, while more connections wait than there are places."""
+    with ExitStack() as clients:
+        server = ServerProcess(tmp_path, before="ulimit -n 100")
+        server.program = "tests.support.small_server"
+        server.start()
+        clients.callback(server.kill)
+        asked = [clients.enter_context(server.client()) for _ in range(16)]
+        late = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(8)]
+        for connection in late:
+            clients.callback(connection.close)
+        for number in range(300):
+            asked[number % 16].ask(
+                command("true", key=f"k{number}", environment={"NOISE": os.urandom(8_000).hex().encode()})
+            )
+        assert max(int(path.stem) for path in (server.data / "db").glob("*.sst")) > 100
+        assert asked[0].ask(Get("300")).value["id"] == "300"
+        assert asked[15].ask(Get("1")).value["id"] == "1"
+        assert server.stop() == 0
+        assert "Too many open files" not in server.log()

@@ -168,6 +168,20 @@ async def test_a_worker_that_cannot_start_its_first_launcher_says_why_and_ends(
         assert "Traceback" not in worker.log()
 
 
+async def test_where_too_few_files_may_be_open_no_worker_starts(server: FakeServer, tmp_path: Path) -> None:
+    before = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({0}, {0}))\n"
+    with running_worker(server, tmp_path, before=before.format(39)) as worker:
+        assert await worker.exit_status() == 78
+        assert "no more than 39 files may be open here (ulimit -n); a worker needs 40" in worker.log()
+    with running_worker(server, tmp_path, before=before.format(40), slots=1):
+        peer = await server.reconciled()
+        peer.send(assign(1, "sh", "-c", "echo $(cat; ls | wc -l)", stdin=5))
+        for piece, data in enumerate([b"input", b""]):
+            await peer.receive(m.GetBlob)
+            peer.send(m.Blob(5, piece, data))
+        assert (await peer.receive(m.Ended)).ends[0].code == 0
+
+
 async def test_nothing_of_a_killed_worker_survives(server: FakeServer, tmp_path: Path) -> None:
     with running_worker(server, tmp_path) as worker:
         peer = await server.reconciled()

@@ -3,6 +3,7 @@
 Exit statuses are a contract (docs/cli.md). No traceback reaches a person unless TQ_DEBUG=1.
 """
 
+import errno
 import gc
 import os
 import sys
@@ -60,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
         _forget_stdout()
         return _say_error(error.message, error.hint, error.exit_status)
     except OSError as error:
-        return _say_error(_of_system(error), "", _INTERNAL)
+        return _say_error(*_of_system(error), _INTERNAL)
     return status
 
 
@@ -87,7 +88,7 @@ def _parse(arguments: Sequence[str]) -> int:
             return _end_quietly()
         if isinstance(error, OSError):
             _debug()
-            return _say_error(_of_system(error), "", _INTERNAL)
+            return _say_error(*_of_system(error), _INTERNAL)
         usage = _usage_error(error)
         if usage:
             return _say_error(*usage, 2)
@@ -138,10 +139,11 @@ def _closest(word: str, words: Sequence[str]) -> str:
     return (get_close_matches(word, words, n=1, cutoff=0) or list(words))[0]
 
 
-def _of_system(error: OSError) -> str:
-    """Return what the system says: a full disk under stdout, a file that is no file."""
+def _of_system(error: OSError) -> tuple[str, str]:
+    """Return what the system says, a full disk under stdout, a file that is no file; and a hint, if there is one."""
     where = f": {error.filename}" if error.filename else ""
-    return f"{error.strerror or type(error).__name__}{where}"
+    hint = "raise it: ulimit -n 1024" if error.errno == errno.EMFILE else ""
+    return f"{error.strerror or type(error).__name__}{where}", hint
 
 
 def _say_error(message: str, hint: str, status: int) -> int:

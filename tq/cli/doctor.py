@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 _SKEW_WARN_S: Final = 2.0
 _SKEW_FAIL_S: Final = 60.0
 _EXPIRES_WARN_S: Final = 14 * 86_400
-_FILES_BESIDE: Final = 256  # of the store, the log and the listener
 _PEERS_MIN: Final = 100
+_MORE_FILES: Final = "raise it: ulimit -Hn, or LimitNOFILE= of a systemd unit"
 _STUCK_MAX: Final = 5
 
 
@@ -246,15 +246,18 @@ def _token_readers(data: Path | None, seen: Seen) -> Iterator[Finding]:
 
 
 def _open_files() -> Finding:
-    import resource
+    from tq.store import open_files
 
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY or hard >= limits.connections_max + _FILES_BESIDE:
+    files = open_files.hard()
+    if files < open_files.server_files_min:
+        return Finding("open files", "warn", f"ulimit -Hn is {files}: no server starts here", _MORE_FILES)
+    peers = open_files.share(files).connections
+    if peers >= limits.connections_max:
         return Finding("open files", "ok", "ulimit -n is enough for every connection that a server takes")
-    peers = max(0, hard - _FILES_BESIDE)
-    status = "ok" if peers >= _PEERS_MIN else "warn"
-    hint = "" if status == "ok" else "raise it: ulimit -Hn, or LimitNOFILE= of a systemd unit"
-    return Finding("open files", status, f"ulimit -Hn is {hard}: a server here takes about {peers} connections", hint)
+    text = f"ulimit -Hn is {files}: a server here takes {peers} connections"
+    return (
+        Finding("open files", "ok", text) if peers >= _PEERS_MIN else Finding("open files", "warn", text, _MORE_FILES)
+    )
 
 
 def _print(context: Context, found: list[Finding]) -> None:

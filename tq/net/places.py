@@ -4,16 +4,14 @@ The listener takes a place for each connection that it accepts, and waits while 
 """
 
 import ipaddress
-import resource
 from collections import Counter
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import trio
 
 from tq import limits
 from tq.net.strikes import Strikes
-
-_RESERVED_FILES: Final = 128  # for the store, the log, the launcher
+from tq.store import open_files
 
 
 class Bounds(NamedTuple):
@@ -109,11 +107,9 @@ class Places:
 
 
 def within_open_files(bounds: Bounds) -> Bounds:
-    """Return the bounds with no more connections than this process may have files open."""
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if allowed == resource.RLIM_INFINITY or allowed - _RESERVED_FILES >= bounds.connections_max:
-        return bounds
-    return bounds._replace(connections_max=max(1, allowed - _RESERVED_FILES))
+    """Return the bounds with no more connections than this process may have open, beside what its store needs."""
+    possible = open_files.share(open_files.allowed()).connections
+    return bounds._replace(connections_max=min(possible, bounds.connections_max))
 
 
 def origin_of(host: str) -> str:

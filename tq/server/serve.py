@@ -11,7 +11,6 @@ what comes, finish the turn, flush, say goodbye, join the committer, close the s
 import datetime as dt
 import gc
 import os
-import resource
 import secrets
 import signal
 import sys
@@ -45,11 +44,11 @@ from tq.server.registry import Registry
 from tq.server.replay import FailedCommands
 from tq.server.session import attend
 from tq.server.settings import Settings, check_settings
+from tq.store import open_files
 from tq.store.directory import check_format, hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
 
 _GOODBYE_S: Final = 1.5
-_FILES_BESIDE: Final = 256  # of the store, the log and the listener
 
 
 def main(settings: Settings) -> int:
@@ -348,14 +347,15 @@ def _tune_collector() -> None:
 
 
 def _raise_open_files(settings: Settings) -> None:
-    """Raise the soft limit on open files to the hard one, and say so if it is too low for the peers expected."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = limits.connections_max + _FILES_BESIDE
-    if soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft < settings.connections + _FILES_BESIDE:
-        log("few_open_files", level="warning", open_files=soft, connections=settings.connections)
+    """Raise the soft limit on open files as far as it goes, and say so if it is too low for the peers expected.
+
+    Raises ConfigurationError where it is too low for a server at all.
+    """
+    files = open_files.raise_limit(limits.connections_max)
+    open_files.check(files, open_files.server_files_min, "a server")
+    possible = open_files.share(files).connections
+    if possible < settings.connections:
+        log("few_open_files", level="warning", open_files=files, connections=possible, hint="raise ulimit -n")
 
 
 def _notify(state: str) -> None:

@@ -33,6 +33,7 @@ from rocksdict import (
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import KIB, MIB, wal_bytes_max
 from tq.store.keys import FAMILIES
+from tq.store.open_files import allowed, share
 
 Raw = tuple[bytes, bytes]
 RocksError: Final = Exception
@@ -46,7 +47,6 @@ memtable_bytes: Final = {
     "queues": 4 * MIB,
     "output": 16 * MIB,
 }
-_OPEN_FILES_MAX: Final = 512
 _BLOB_BYTES_MIN: Final = 1 * KIB
 _LOG_FILES: Final = 4
 _PAGE: Final = 1_000
@@ -256,7 +256,7 @@ def _database_options(cache: Cache, mode: DBRecoveryMode) -> Options:
     # RocksDB's default is point_in_time, which drops everything behind one damaged byte, silently.
     options.set_wal_recovery_mode(mode)
     options.set_max_total_wal_size(wal_bytes_max)
-    options.set_max_open_files(_OPEN_FILES_MAX)
+    options.set_max_open_files(share(allowed()).tables)
     options.set_max_background_jobs(2)
     options.set_bytes_per_sync(1 * MIB)
     options.set_keep_log_file_num(_LOG_FILES)

@@ -18,6 +18,7 @@ import trio
 from tq.core.task import Cause
 from tq.errors import ConfigurationError
 from tq.net.log import log
+from tq.store import open_files
 from tq.worker import cgroups, containment, frames
 from tq.worker.connect import Connecting
 from tq.worker.disk import finish, run_disk
@@ -37,6 +38,7 @@ def main(settings: Settings, find: Find) -> int:
     Raises TqError when it cannot work: ConfigurationError, VersionMismatch, Unauthorised (the token is refused).
     """
     check_settings(settings)
+    open_files.check(open_files.allowed(), open_files.worker_files_min, "a worker")
     server = find()
     check_server(server)
     with settle(settings.state) as home:
