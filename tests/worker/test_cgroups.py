@@ -22,6 +22,7 @@ from tq.wire.codec import loads
 from tq.worker import cgroups, frames
 from tq.worker.attempt import Attempt, Order
 from tq.worker.cgroups import Cgroup, Memory
+from tq.worker.home import Last, settle
 from tq.worker.launcher_link import open_launcher
 from tq.worker.program import Program
 
@@ -75,8 +76,11 @@ def link(request: pytest.FixtureRequest) -> Iterator[Link]:
 
 
 def below(root: bytes) -> set[str]:
-    """Return the names of the cgroups in another."""
-    return {path.name for path in Path(os.fsdecode(root)).iterdir() if path.is_dir()}
+    """Return the names of the cgroups in another; a worker of somebody else's removes one in which nothing is."""
+    try:
+        return {path.name for path in Path(os.fsdecode(root)).iterdir() if path.is_dir()}
+    except FileNotFoundError:
+        return set()
 
 
 def own_cgroup(text: bytes) -> str:
@@ -211,6 +215,99 @@ def test_the_next_worker_kills_what_was_left_when_all_died_at_once(root, mark, t
     assert cgroups.find(tmp_path) == root
     wait_gone(mark)
     assert below(root) == set()
+
+
+def left_behind(home: Path, mark: str) -> Path:
+    """Let worker and launcher of this home die at once, beside a task; return the cgroup in which it lives on."""
+    root = cgroups.find(home)
+    link = Link(cgroup=root)
+    link.begin(body("sh", "-c", FAMILY.replace("MARK", mark)))
+    wait_count(mark, GRANDCHILDREN)
+    for pid in [link.process.pid, *link.children()]:
+        os.kill(pid, signal.SIGKILL)
+    link.close()
+    return Path(os.fsdecode(root))
+
+
+def test_who_takes_over_from_a_dead_worker_kills_what_that_one_left(root, mark, tmp_path):
+    """First of all, since its attempts are given to others then."""
+    with settle(tmp_path / "state") as first, settle(tmp_path / "state") as second:
+        first.remember(Last(1, 7, 1))
+        second.remember(Last(2, 7, 1))
+        left = left_behind(second.path, mark)
+    assert processes(mark) != []
+    with settle(tmp_path / "state") as heir:
+        assert heir.last.workers == (1, 2)
+    assert not left.exists()
+    wait_gone(mark)
+
+
+def test_what_lives_beside_a_worker_of_another_store_is_not_touched(root, mark, tmp_path):
+    with settle(tmp_path / "state") as first, settle(tmp_path / "state") as second:
+        first.remember(Last(1, 7, 1))
+        second.remember(Last(2, 8, 1))
+        left = left_behind(second.path, mark)
+    try:
+        with settle(tmp_path / "state") as heir:
+            assert heir.last.workers == (1,)
+            cgroups.remove(cgroups.find(heir.path))
+        assert "populated 1" in (left / "cgroup.events").read_text()
+        wait_count(mark, GRANDCHILDREN)
+    finally:
+        cgroups.remove(os.fsencode(left))
+
+
+def test_empty_cgroups_of_workers_that_are_gone_for_good_go_with_the_next_one_anywhere(root, tmp_path):
+    (tmp_path / "gone").mkdir()
+    gone = Path(os.fsdecode(cgroups.find(tmp_path / "gone")))
+    for name in ("short", "17", "17/inner"):
+        (gone / name).mkdir()
+    not_ours = gone.with_name(gone.name + "-not-ours")
+    not_ours.mkdir()
+
+    assert cgroups.find(tmp_path) == root
+
+    assert not gone.exists()
+    assert not_ours.exists()
+    not_ours.rmdir()
+
+
+def test_one_that_another_worker_removes_while_its_own_begins_is_made_again(root, tmp_path, monkeypatch):
+    flaw, removals = cgroups._flaw, [None] * 2
+
+    def late(base: Path, own: Path) -> str:
+        if removals:
+            removals.pop()
+            own.rmdir()
+        return flaw(base, own)
+
+    monkeypatch.setattr(cgroups, "_flaw", late)
+    assert cgroups.find(tmp_path) == root
+    assert (Path(os.fsdecode(root)) / "cgroup.procs").exists()
+
+
+LATE = """
+import os, sys
+from tq.worker import cgroups
+root, open_file, count = os.fsencode(sys.argv[1]), os.open, 0
+def late(path, flags):
+    global count
+    if path.endswith(b"/short/cgroup.procs") and count < 2:
+        count += 1
+        os.rmdir(root + b"/short")
+        os.rmdir(root)
+    return open_file(path, flags)
+os.open = late
+held = cgroups.Cgroups(root)
+print(count, open("/proc/self/cgroup").read())
+held.close()
+"""
+
+
+def test_a_launcher_that_begins_while_another_worker_removes_it_is_in_it(root):
+    said = subprocess.run([sys.executable, "-c", LATE, os.fsdecode(root)], capture_output=True, check=True).stdout
+    assert said.startswith(b"2 ")
+    assert own_cgroup(said) == "short"
 
 
 def test_nothing_beside_it_is_touched(root, tmp_path):

@@ -9,9 +9,10 @@ moves back (attached afterwards, 30 of 200 grandchildren escaped). That costs a 
 lanes that are not known to be short get one. What `cgroup.kill` then kills has no way out: not a new session, not an
 empty environment, not forking without end.
 
-Nothing is killed or removed that is not at or below the worker's own cgroup, which only whoever has locked that home
-directory uses; BASE is left as it is (a launcher goes back there at its end, to leave nothing behind). Memory is
-accounted for if whoever delegated BASE has enabled that controller for what is below it.
+Nothing is killed that is not at or below the cgroup of a home directory whose lock the worker holds: its own, or one
+that it takes over. What is removed beside that is empty, of a worker that died and that no other followed; should one
+just begin there, it makes it again. BASE is left as it is (a launcher goes back there at its end, to leave nothing
+behind). Memory is accounted for if whoever delegated BASE has enabled that controller for what is below it.
 """
 
 import errno
@@ -28,6 +29,8 @@ _PROC: Final = Path("/proc/self")
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 _EMPTY_S: Final = 5.0
 _SHORT: Final = b"/short"
+_NAME: Final = re.compile(r"tq-[0-9a-f]+-[0-9a-f]+")
+_TRIES: Final = 5  # another worker that begins may remove ours while nothing is in it
 _GONE: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ENODEV))
 _WRITE: Final = os.O_WRONLY | os.O_CLOEXEC
 
@@ -49,21 +52,46 @@ class Memory(NamedTuple):
 def find(home: Path, proc: Path = _PROC) -> bytes:
     """Return the cgroup of the worker that lives in `home`, made and empty. Raises Unavailable. Blocking.
 
-    Whatever a worker that is dead has left in it is killed.
+    Whatever a worker that is dead has left in it is killed; what is empty beside it is removed.
     """
     base = _own(proc)
+    root = _root(base, home)
+    for _ in range(_TRIES):
+        try:
+            root.mkdir(exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"cannot make a cgroup in {base}: {error.strerror}") from error
+        why = _flaw(base, root) or (
+            "" if clear(os.fsencode(root)) else "what a dead worker left in it cannot be killed"
+        )
+        if not why:
+            _tidy(base, root)
+            return os.fsencode(root)
+        if root.exists():
+            break
+    with suppress(OSError):
+        root.rmdir()
+    raise Unavailable(why)
+
+
+def end(home: Path, proc: Path = _PROC) -> None:
+    """KILL what a dead worker, in whose `home` nobody lives, has left in its cgroup; remove that. Blocking."""
+    with suppress(Unavailable):
+        remove(os.fsencode(_root(_own(proc), home)))
+
+
+def _root(base: Path, home: Path) -> Path:
     place = home.lstat()
-    root = base / f"tq-{place.st_dev:x}-{place.st_ino:x}"
-    try:
-        root.mkdir(exist_ok=True)
-    except OSError as error:
-        raise Unavailable(f"cannot make a cgroup in {base}: {error.strerror}") from error
-    why = _flaw(base, root) or ("" if clear(os.fsencode(root)) else "what a dead worker left in it cannot be killed")
-    if why:
-        with suppress(OSError):
-            root.rmdir()
-        raise Unavailable(why)
-    return os.fsencode(root)
+    return base / f"tq-{place.st_dev:x}-{place.st_ino:x}"
+
+
+def _tidy(base: Path, own: Path) -> None:
+    """Remove the cgroups of other workers in which nothing is, at any depth."""
+    for path in base.iterdir():
+        if path != own and _NAME.fullmatch(path.name) and not Cgroup(os.fsencode(path)).may_be_populated():
+            _remove_below(os.fsencode(path))
+            with suppress(OSError):
+                path.rmdir()
 
 
 def _flaw(base: Path, root: Path) -> str:
@@ -127,13 +155,14 @@ class Cgroup:
 
     def kill(self) -> bool:
         """KILL all that is in it, and below. Return whether something was, or may have been: then ask again."""
-        if self.is_shared or not self._may_be_populated():
+        if self.is_shared or not self.may_be_populated():
             return False
         with suppress(OSError):
             _write(self.path + b"/cgroup.kill", b"1")
         return True
 
-    def _may_be_populated(self) -> bool:
+    def may_be_populated(self) -> bool:
+        """Whether something may be in it, or below."""
         try:
             return b"populated 1" in _read(self.path + b"/cgroup.events")
         except OSError as error:
@@ -151,18 +180,14 @@ class Cgroups:
     """The cgroups of one launcher, below its worker's. Making it moves this process in. Raises OSError."""
 
     def __init__(self, root: bytes) -> None:
-        for path in (root, root + _SHORT):  # an earlier launcher without a worker may just have removed it
-            with suppress(FileExistsError):
-                os.mkdir(path)
+        self._short: Final = _enter_short(root)
         if b"memory" in _bytes(root + b"/cgroup.controllers").split():
             with suppress(OSError):
                 _write(root + b"/cgroup.subtree_control", b"+memory")
         self._root: Final = root
-        self._short: Final = os.open(root + _SHORT + b"/cgroup.procs", _WRITE)
         self._count = 0
         self._held: Final[dict[bytes, Cgroup]] = {}
         self._busy: list[bytes] = []  # not removed yet, though nothing is in them
-        os.write(self._short, b"0")
 
     def enter(self) -> Cgroup | None:
         """Move this process into a new cgroup until `leave`. None when there is none to be had: it stays in `short`."""
@@ -215,6 +240,24 @@ class Cgroups:
         _remove_below(self._root)
         with suppress(OSError):
             os.rmdir(self._root)
+
+
+def _enter_short(root: bytes) -> int:
+    """Move this process into `short`, made if need be; return the file by which it comes back. Raises OSError."""
+    for tries_left in reversed(range(_TRIES)):
+        fd = -1
+        try:
+            os.makedirs(root + _SHORT, exist_ok=True)
+            fd = os.open(root + _SHORT + b"/cgroup.procs", _WRITE)
+            os.write(fd, b"0")
+        except OSError as error:  # an earlier launcher without a worker may just have removed it, or another worker
+            if fd >= 0:
+                os.close(fd)
+            if not tries_left or error.errno not in _GONE:
+                raise
+        else:
+            return fd
+    raise AssertionError("it has tried")
 
 
 def _write(path: bytes, data: bytes) -> None:

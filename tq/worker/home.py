@@ -23,6 +23,7 @@ from tq import limits
 from tq.errors import ConfigurationError
 from tq.net.log import log
 from tq.store import files
+from tq.worker import cgroups
 from tq.worker.spool import Spool
 
 _PLACES_MAX: Final = 64
@@ -102,6 +103,7 @@ def _serves_the_same(home: Home, other: Path) -> bool:
 
 def _take_over(home: Home, other: Path) -> Home:
     """Take over one directory: first who lived there, so that a crash in between leaves nobody without an heir."""
+    cgroups.end(other)  # first of all: what was leased there is given to others as soon as we say who it was
     last = _read_last(other / "last.json")
     adopted = tuple(dict.fromkeys((*home.last.adopted, *last.workers)))[-limits.predecessors_max + 1 :]
     heir = Home(home.path, replace(home.last, adopted=adopted))
