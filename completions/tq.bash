@@ -25,7 +25,7 @@ _tq() {
         worker) words="--url --data --slots --cpus --mem --label --queue --name --drain-time --max-tasks --idle-timeout --allow" ;;
         submit) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --stdout --stderr --stop-signal --tmpdir --if-cut --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --function --args --key --array --each-line --from-json --max-fails --like --hold --wait --follow --exit-code --dry-run --url -o --output -q --quiet --color --connect-timeout" ;;
         rerun) words="--dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
-        run) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --stop-signal --tmpdir --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --no-stdin --url -o --output -q --quiet --color --connect-timeout" ;;
+        run) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --stdout --stderr --stop-signal --tmpdir --if-cut --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --no-stdin --url -o --output -q --quiet --color --connect-timeout" ;;
         ls) words="--state --queue --tag --name --since -n --limit --page --url -o --output -q --quiet --color --connect-timeout" ;;
         show) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         logs) words="-f --follow --tail --attempt --stderr --stdout --prefix --raw --url -o --output -q --quiet --color --connect-timeout" ;;

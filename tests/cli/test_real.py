@@ -103,6 +103,17 @@ def test_run_is_as_if_it_ran_here(place: Place) -> None:
     assert "nosuch" in missing.err
 
 
+def test_run_may_leave_a_stream_in_a_file_of_the_workers_host(place: Place) -> None:
+    script = "echo out; echo err >&2; exit 3"
+    assert place.tq("run", "--stdout", "out.%n", "--", "sh", "-c", script) == (3, "", "err\n")
+    assert (place.home / "out.1").read_text() == "out\n"
+    assert place.tq("run", "--stdout", "both", "--stderr", "both", "--", "sh", "-c", script) == (3, "", "")
+    assert (place.home / "both").read_text() == "out\nerr\n"
+    missing = place.tq("run", "--stderr", "no/such/file", "--", "true")
+    assert (missing.status, missing.out) == (126, "")
+    assert "no/such/file" in missing.err
+
+
 def test_input_goes_through_small_and_large(place: Place) -> None:
     assert place.tq("run", "--", "cat", stdin=b"hello\n").out == "hello\n"
     data = b"0123456789abcde\n" * 60_000

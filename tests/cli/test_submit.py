@@ -72,11 +72,45 @@ def test_output_may_go_into_files(run: Run, server: FakeServer) -> None:
     assert (body_of(server).stdout, body_of(server).stderr) == (b"out-%t", b"/logs/%j")
 
 
-@pytest.mark.parametrize("words", [("--stdout", "%x"), ("--stderr", "x", "--array", "1-3"), ("--stdout", "%a")])
-def test_a_file_that_cannot_be_meant_is_refused(run: Run, server: FakeServer, words: tuple[str, ...]) -> None:
-    ran = run("submit", *words, "true")
+def test_run_takes_what_a_single_task_may_be_told(run: Run, server: FakeServer) -> None:
+    server.says[v.Logs] = lambda _: v.LogsEnd(1, (0, 0), "succeeded")
+    server.says[v.Wait] = lambda _: v.Waited(True, (v.Outcome("42", "succeeded", "ended", 0, "exit", 1, 1, 1),))
+    ran = run("run", "--no-stdin", "--stdout", "out", "--stderr", "err-%t", "--if-cut", "stop", "--", "true")
+    assert ran == (0, "", "")
+    (submitted,) = [asked for asked in server.asked if isinstance(asked, v.Submit)]
+    body = loads(submitted.body, Body)
+    assert (body.stdout, body.stderr, body.stops_when_cut) == (b"out", b"err-%t", True)
+
+
+@pytest.mark.parametrize("verb", ["run", "submit"])
+@pytest.mark.parametrize("words", [("--stdout", "%x"), ("--stdout", "%a"), ("--if-cut", "pause")])
+def test_what_cannot_be_meant_is_refused(run: Run, server: FakeServer, verb: str, words: tuple[str, ...]) -> None:
+    ran = run(verb, *words, "true")
     assert (ran.status, server.asked) == (2, [])
     assert words[0] in ran.err
+
+
+def test_an_array_needs_a_file_for_each_task(run: Run, server: FakeServer) -> None:
+    ran = run("submit", "--stderr", "x", "--array", "1-3", "true")
+    assert (ran.status, server.asked) == (2, [])
+    assert "--stderr" in ran.err
+
+
+@pytest.mark.parametrize(
+    "words, hint",
+    [
+        (("--array", "1-3"), "`tq submit` has it, and with --follow shows the output and waits, too"),
+        (("--key", "k"), "`tq submit` has it"),
+        (("--follow",), "leave it out: `tq run` waits and shows the output by itself"),
+        (("--retires", "3"), "did you mean --retries?"),
+    ],
+)
+def test_run_says_which_of_its_options_submit_has(
+    run: Run, server: FakeServer, words: tuple[str, ...], hint: str
+) -> None:
+    ran = run("run", *words, "--", "true")
+    assert (ran.status, server.asked) == (2, [])
+    assert hint in ran.err
 
 
 @pytest.mark.parametrize("text", ["0", "65", "-1", "TERMINATE", "SIG", "1.5", "999999999999"])

@@ -107,8 +107,14 @@ def _usage_error(error: Any) -> tuple[str, str] | None:
     path = where.command_path if where else "tq"
     possibilities = getattr(error, "possibilities", None)
     message = error.message if possibilities else error.format_message()
-    hint = _not_yet(path, error) or (
-        f"did you mean {_closest(error.option_name, possibilities)}?" if possibilities else getattr(error, "hint", "")
+    hint = (
+        _not_yet(path, error)
+        or _of_submit(where, path, error)
+        or (
+            f"did you mean {_closest(error.option_name, possibilities)}?"
+            if possibilities
+            else getattr(error, "hint", "")
+        )
     )
     message = message[:1].lower() + message[1:].rstrip(".")
     for theirs, ours in _IN_OTHER_WORDS.items():
@@ -121,6 +127,18 @@ def _not_yet(path: str, error: Any) -> str:
     from tq.cli.root import NOT_YET
 
     return NOT_YET.get(getattr(error, "option_name", ""), "") if path in {"tq submit", "tq run"} else ""
+
+
+def _of_submit(where: Any, path: str, error: Any) -> str:
+    """Return what to do with an option of `tq submit` that was given to `tq run`, '' for any other."""
+    name = getattr(error, "option_name", "")
+    if path != "tq run" or not name:
+        return ""
+    if name in {"--wait", "--follow"}:
+        return "leave it out: `tq run` waits and shows the output by itself"
+    group = where.parent
+    known = any(name in option.opts for option in group.command.get_command(group, "submit").params)
+    return "`tq submit` has it, and with --follow shows the output and waits, too" if known else ""
 
 
 def _way_out(where: Any, path: str) -> str:

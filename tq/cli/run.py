@@ -23,8 +23,11 @@ def run(
     shell: options.Shell = False,
     time_limit: options.TimeLimit = "",
     kill_after: options.KillAfter = "",
+    stdout: options.Stdout = "",
+    stderr: options.Stderr = "",
     stop_signal: options.StopSignal = "",
     tmpdir: options.TmpDir = False,
+    if_cut: options.IfCut = "run",
     retries: Annotated[
         int, typer.Option("--retries", metavar="N", help="Try again after a failure, at most N times")
     ] = 0,
@@ -49,7 +52,7 @@ def run(
     goes on. Input that is no terminal is read to its end first, then passed on.
 
     Of output that comes faster than it is carried here the middle is lost, and said on stderr: what must be whole goes
-    into a file of the task's own.
+    into a file of the worker's host (`--stdout`, `--stderr`); that stream does not come out here, then.
     """
     from tq.cli import inputs, request
     from tq.cli.submit import finish, send
