@@ -41,6 +41,10 @@ class Phase(IntEnum):
     ENDED = 4
 
 
+_QUEUED: Final = Phase.QUEUED
+_NONE, _EXIT, _SIGNAL = Cause.NONE, Cause.EXIT, Cause.SIGNAL
+
+
 class Order:
     """What one `Spawn` says about all of its attempts. `stdin` is its large input, if it has one."""
 
@@ -131,14 +135,14 @@ class Attempt:
         self.entry = entry
         self.has_run = has_run  # an earlier attempt of its task, or it may have
         self.order = order
-        self.phase = Phase.QUEUED
+        self.phase = _QUEUED
         self.pid = 0
         self.fds = [-1, -1]
         self.streams: tuple[Stream, Stream] | None = None
         self.written = (0, 0)
         self.begin = 0.0
         self.run_us = 0
-        self.cause: int = Cause.NONE  # why it was asked to stop; the first that asked
+        self.cause: int = _NONE  # why it was asked to stop; the first that asked
         self.code = 0
         self.error = ""
         self.core_dumped = False
@@ -169,7 +173,7 @@ class Attempt:
     @property
     def has_succeeded(self) -> bool:
         """Whether its main process ended with 0 and nobody asked it to."""
-        return self.code == 0 and self.cause == Cause.NONE
+        return self.code == 0 and self.cause == _NONE
 
     def files(self) -> Files:
         """Return the files that take its output. What is written there stays when it is tried again."""
@@ -227,7 +231,7 @@ class Attempt:
 
     def end(self) -> End:
         """Return the report. `take_rest` comes before."""
-        cause = self.cause or (Cause.EXIT if self.code >= 0 else Cause.SIGNAL)
+        cause = self.cause or (_EXIT if self.code >= 0 else _SIGNAL)
         out, err = self.written
         usage = Usage(
             self.user_us,

@@ -13,6 +13,7 @@ from tq.limits import lanes_max
 from tq.worker.attempt import Attempt, Phase
 
 brief_us: Final = 500_000
+_QUEUED: Final = Phase.QUEUED
 
 
 class _Lane:
@@ -29,7 +30,7 @@ class _Lane:
     def head(self) -> Attempt | None:
         """Return the first that still waits; those that were dropped meanwhile leave the queue here."""
         waiting = self.waiting
-        while waiting and waiting[0][1].phase is not Phase.QUEUED:
+        while waiting and waiting[0][1].phase is not _QUEUED:
             waiting.popleft()
         return waiting[0][1] if waiting else None
 

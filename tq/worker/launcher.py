@@ -69,6 +69,9 @@ def command(fd: int, place: bytes, cgroup: bytes = b"") -> list[str]:
     return [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, *words]
 
 
+_WORKER_TROUBLE: Final = Cause.WORKER_TROUBLE
+
+
 class Launcher:
     """The loop. `fd` is the launcher's end of the socket, `place` a directory of its own, `cgroups` what it may use."""
 
@@ -213,7 +216,7 @@ class Launcher:
         try:
             order = Order(spawn, self._programs.get(spawn.body), self._inputs.get(spawn.stdin))
         except OSError as error:  # no descriptor, no memory, or an input that never came: not the task's fault
-            self._reports.send(frames.Recalled(refs, Cause.WORKER_TROUBLE, as_text(str(error))))
+            self._reports.send(frames.Recalled(refs, _WORKER_TROUBLE, as_text(str(error))))
             return
         attempts = [Attempt(one.attempt, one.value, order, one.entry, has_run=one.has_run) for one in new]
         self._held.update(zip(refs, attempts, strict=True))
@@ -286,7 +289,7 @@ class Launcher:
         except SpawnError as error:
             self._not_started(attempt, Cause.SPAWN_FAILED, error.code, str(error))
         except OSError as error:
-            self._not_started(attempt, Cause.WORKER_TROUBLE, 0, str(error))
+            self._not_started(attempt, _WORKER_TROUBLE, 0, str(error))
         else:
             self._lives.add(attempt)
 
@@ -311,7 +314,7 @@ class Launcher:
 
     def _not_started(self, attempt: Attempt, cause: Cause, code: int, error: str) -> None:
         self._drop_started(attempt)
-        if cause is Cause.WORKER_TROUBLE:
+        if cause is _WORKER_TROUBLE:
             self._reports.send(frames.Recalled((attempt.ref,), cause, as_text(error)))
         else:
             attempt.fail(cause, code, error)
@@ -321,7 +324,7 @@ class Launcher:
         self._drop_started(attempt)
         self._lanes.note(attempt.order.lane, attempt.run_us)
         self._capture.forget(attempt)
-        if attempt.cause == Cause.WORKER_TROUBLE:
+        if attempt.cause == _WORKER_TROUBLE:
             self._reports.send(frames.Recalled((attempt.ref,), attempt.cause, attempt.error))
         else:
             self._reports.add(attempt, now)

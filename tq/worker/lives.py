@@ -38,6 +38,7 @@ _peak_margin_kib: Final = 1024
 _timers_spare: Final = 1024
 _SIGNALS: Final = signal.valid_signals()
 _NEVER: Final = float("inf")
+_RUNNING, _DRAINING, _SWEEPING, _ENDED = Phase.RUNNING, Phase.DRAINING, Phase.SWEEPING, Phase.ENDED
 
 
 class _Timer(IntEnum):
@@ -80,7 +81,7 @@ class Lives:
         self.live += 1
         self._mains[attempt.pid] = attempt
         self._by_pid[attempt.pid] = attempt
-        attempt.phase = Phase.RUNNING
+        attempt.phase = _RUNNING
         self._capture.add(attempt)
         if attempt.caller is None or attempt.caller.is_ready:
             self.limit(attempt, attempt.begin)
@@ -102,9 +103,9 @@ class Lives:
 
     def stop(self, attempt: Attempt, cause: int, grace_s: float | None, now: float, number: int = 0) -> None:
         """Begin to end a started attempt. `grace_s` None, and the signal `number` 0, mean as its body says."""
-        if attempt.phase is Phase.DRAINING:
+        if attempt.phase is _DRAINING:
             self._cut(attempt)
-        if attempt.phase is not Phase.RUNNING:
+        if attempt.phase is not _RUNNING:
             return
         program = attempt.order.program
         grace_s = program.kill_after_s if grace_s is None else grace_s
@@ -164,7 +165,7 @@ class Lives:
         attempt.peak_kib = self._peak_kib(usage.ru_maxrss, now)
         if attempt.caller is not None:
             _cut_short(attempt, attempt.caller)
-        attempt.phase = Phase.DRAINING
+        attempt.phase = _DRAINING
         if attempt.is_killed:  # and all that is left of it shall be, now
             self._cut(attempt)
         elif self._capture.drain(attempt):
@@ -200,8 +201,8 @@ class Lives:
 
     def closed(self, attempt: Attempt) -> None:
         """The pipes of an attempt are closed; if its main process is gone too, what is left of it goes now."""
-        if attempt.phase is Phase.DRAINING:
-            attempt.phase = Phase.SWEEPING
+        if attempt.phase is _DRAINING:
+            attempt.phase = _SWEEPING
             self._sweeping.add(attempt)
             self._is_dirty = True
 
@@ -233,10 +234,10 @@ class Lives:
         makers = self._orphans.get(pid)
         if makers is None:
             makers = self._orphans[pid] = self._makers(pid)
-        if any(maker.phase is Phase.RUNNING or maker.phase is Phase.DRAINING for maker in makers):
+        if any(maker.phase is _RUNNING or maker.phase is _DRAINING for maker in makers):
             return frozenset()
         containment.kill_child(pid, self._mains)
-        return frozenset(maker for maker in makers if maker.phase is Phase.SWEEPING)
+        return frozenset(maker for maker in makers if maker.phase is _SWEEPING)
 
     def _makers(self, pid: int) -> frozenset[Attempt]:
         attempts = frozenset(self._by_pid.values())
@@ -252,7 +253,7 @@ class Lives:
         return frozenset(attempt for attempt in attempts if attempt.cookie == found)
 
     def _finish(self, attempt: Attempt, now: float) -> None:
-        attempt.phase = Phase.ENDED
+        attempt.phase = _ENDED
         self._sweeping.discard(attempt)
         del self._by_pid[attempt.pid]
         self.live -= 1
@@ -267,7 +268,7 @@ class Lives:
     def due(self) -> float:
         """Return when `tick` has something to do."""
         timers = self._timers
-        while timers and timers[0][3].phase is Phase.ENDED:
+        while timers and timers[0][3].phase is _ENDED:
             heapq.heappop(timers)
         due = timers[0][0] if timers else _NEVER
         return min(due, self._swept_at + _sweep_again_s) if self._sweeping else due
@@ -277,13 +278,13 @@ class Lives:
         while self._timers and self._timers[0][0] <= now:
             _, _, what, attempt = heapq.heappop(self._timers)
             if what is _Timer.CUT:
-                if attempt.phase is Phase.DRAINING:
+                if attempt.phase is _DRAINING:
                     self._cut(attempt)
             elif what is _Timer.STUCK:
-                if attempt.phase is not Phase.ENDED and not attempt.is_stuck:
+                if attempt.phase is not _ENDED and not attempt.is_stuck:
                     attempt.is_stuck = True
                     self.degraded += 1
-            elif attempt.phase is Phase.RUNNING:
+            elif attempt.phase is _RUNNING:
                 if what is _Timer.KILL:
                     self.kill(attempt, now)
                 elif what is _Timer.TIME_LIMIT:
@@ -298,7 +299,7 @@ class Lives:
         self._count += 1
         heapq.heappush(self._timers, (due, self._count, what, attempt))
         if len(self._timers) > 4 * self.live + _timers_spare:  # an hour's limit on tasks of a millisecond
-            self._timers = [timer for timer in self._timers if timer[3].phase is not Phase.ENDED]
+            self._timers = [timer for timer in self._timers if timer[3].phase is not _ENDED]
             heapq.heapify(self._timers)
 
 

@@ -42,6 +42,7 @@ from tq.worker.instructions import Aside, Delivery, Instruction, Recall, Say, Se
 from tq.worker.outbox import Outbox, attempts_of
 
 _GIVEN_BACK: Final = (Cause.DRAIN, Cause.CUT_OFF)
+_ENDED, _ASSIGNED = Phase.ENDED, Phase.ASSIGNED
 
 
 class Slots:
@@ -61,7 +62,7 @@ class Slots:
     ) -> None:
         self.capacity = capacity
         refs = (ref for message in restored for ref in attempts_of(message))
-        self.held: dict[AttemptRef, Phase] = dict.fromkeys(refs, Phase.ENDED)
+        self.held: dict[AttemptRef, Phase] = dict.fromkeys(refs, _ENDED)
         self.outbox = Outbox(restored, number_last)
         self.inputs = Inputs()
         self.widths: dict[int, int] = {}  # lane -> how many of it may run at once, as the server said last
@@ -73,12 +74,12 @@ class Slots:
     @property
     def is_idle(self) -> bool:
         """Whether no attempt is running or waiting here; reports may still be on their way."""
-        return all(phase is Phase.ENDED for phase in self.held.values())
+        return all(phase is _ENDED for phase in self.held.values())
 
     def beat(self, number: int = 0, stuck: int = 0) -> m.Beat:
         """Return the sign of life that is due, with count and digest of what is held (wire/held.py)."""
         unsaid = self.outbox.unsaid
-        counted = tally(ref for ref, phase in self.held.items() if phase is not Phase.ENDED or ref in unsaid)
+        counted = tally(ref for ref, phase in self.held.items() if phase is not _ENDED or ref in unsaid)
         return m.Beat(*counted, number, stuck)
 
     # ------------------------------------------------------------ the connection
@@ -120,7 +121,7 @@ class Slots:
                 return []
 
     def _reconciled(self, message: m.Reconciled) -> list[Instruction]:
-        settled = tuple(ref for ref in message.settled if self.held.get(ref) is Phase.ENDED)
+        settled = tuple(ref for ref in message.settled if self.held.get(ref) is _ENDED)
         done = self._forget(settled) + self.outbox.settle(set(settled))
         if not self.outbox.is_open:
             done += [Say(m.Draining())] if self.is_leaving else []  # the list may have left before the wish came
@@ -139,7 +140,7 @@ class Slots:
             message = replace(message, attempts=tuple(item for item in attempts if item.attempt not in held))
             attempts = message.attempts
         for item in attempts:
-            held[item.attempt] = Phase.ASSIGNED
+            held[item.attempt] = _ASSIGNED
         if self.is_draining:
             return done + self._hand_back(tuple(item.attempt for item in attempts))
         if self.tasks_left is not None:
@@ -163,7 +164,7 @@ class Slots:
 
     def _stop(self, stops: Iterable[tuple[AttemptRef, int]], signal: int = 0) -> list[Instruction]:
         """Ask the launcher to end what lives; what never came to it ends here. Who names a signal may ask again."""
-        live = {Phase.ASSIGNED, Phase.STARTED} | ({Phase.STOPPING} if signal else set())
+        live = {_ASSIGNED, Phase.STARTED} | ({Phase.STOPPING} if signal else set())
         causes: dict[int, list[AttemptRef]] = {}
         never: list[End] = []
         for ref, cause in stops:
@@ -180,7 +181,7 @@ class Slots:
 
     def _recall(self, attempts: Iterable[AttemptRef]) -> list[Instruction]:
         """Give back at once what never came to the launcher; ask the launcher for the rest."""
-        asked = [ref for ref in attempts if self.held.get(ref) is Phase.ASSIGNED]
+        asked = [ref for ref in attempts if self.held.get(ref) is _ASSIGNED]
         here = tuple(ref for ref in asked if ref in self.inputs)
         there = tuple(ref for ref in asked if ref not in self.inputs)
         self.inputs.discard(here)
@@ -191,7 +192,7 @@ class Slots:
 
     def started(self, attempts: Iterable[AttemptRef]) -> list[Instruction]:
         """Take that these have been running for longer than a moment."""
-        fresh = [ref for ref in attempts if self.held.get(ref) is Phase.ASSIGNED]
+        fresh = [ref for ref in attempts if self.held.get(ref) is _ASSIGNED]
         for ref in fresh:
             self.held[ref] = Phase.STARTED
         return _starts(self, fresh)
@@ -209,8 +210,8 @@ class Slots:
                 strange.append(end)
             elif end.cause in _GIVEN_BACK:
                 back.setdefault(end.cause, []).append(end.attempt)
-            elif phase is not Phase.ENDED:
-                held[end.attempt] = Phase.ENDED
+            elif phase is not _ENDED:
+                held[end.attempt] = _ENDED
                 reports.append(end)
         self.is_abandoned = self.is_abandoned and bool(held)
         done = self.outbox.report(tuple(reports)) if reports else []
@@ -231,9 +232,9 @@ class Slots:
         return self._hand_back(attempts, cause)
 
     def _hand_back(self, attempts: tuple[AttemptRef, ...], cause: int = Cause.NONE) -> list[Instruction]:
-        live = tuple([ref for ref in attempts if self.held.get(ref, Phase.ENDED) is not Phase.ENDED])
+        live = tuple([ref for ref in attempts if self.held.get(ref, _ENDED) is not _ENDED])
         for ref in live:
-            self.held[ref] = Phase.ENDED
+            self.held[ref] = _ENDED
         return self.outbox.hand_back(live, cause) if live else []
 
     def launcher_died(self, cause: int = Cause.LOST) -> list[Instruction]:
@@ -243,8 +244,8 @@ class Slots:
         have run and ended unheard, so it goes back as LOST. Call it once no process of the attempts is alive. What
         waits for its input stays.
         """
-        there = [ref for ref, phase in self.held.items() if phase is not Phase.ENDED and ref not in self.inputs]
-        assigned = [ref for ref in there if self.held[ref] is Phase.ASSIGNED]
+        there = [ref for ref, phase in self.held.items() if phase is not _ENDED and ref not in self.inputs]
+        assigned = [ref for ref in there if self.held[ref] is _ASSIGNED]
         untouched = set(assigned[self.capacity.slots :])
         done = self.ended(tuple(End(ref, cause, 0, 0) for ref in there if ref not in untouched))
         rest = tuple(ref for ref in assigned if ref in untouched)
@@ -269,7 +270,7 @@ class Slots:
         use the same names.
         """
         done = self.outbox.abandon()
-        gone = [ref for ref, phase in self.held.items() if phase is Phase.ENDED or ref in self.inputs]
+        gone = [ref for ref, phase in self.held.items() if phase is _ENDED or ref in self.inputs]
         done += self._forget(tuple(gone))
         self.inputs = Inputs()
         self.widths.clear()
