@@ -123,4 +123,4 @@ def test_a_dry_run_shows_the_call(run: Run, server: FakeServer) -> None:
     shown = msgspec.json.decode(ran.out)
     assert (shown["function"], shown["arguments"], shown["command"]) == ("m:f", [1], [])
     assert server.asked == []
-    assert "arguments     [1]\n" in run("submit", "--function", "m:f", "--args", "[1]", "--dry-run").out
+    assert "arguments   [1]\n" in run("submit", "--function", "m:f", "--args", "[1]", "--dry-run").out

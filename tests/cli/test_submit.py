@@ -261,6 +261,20 @@ def test_an_environment_of_1_mib_is_refused(run: Run, server: FakeServer, monkey
     assert server.asked == []
 
 
+def test_a_dry_run_is_readable_and_says_nothing_of_what_is_not_set(run: Run) -> None:
+    out = run(
+        "submit", "--dry-run", "--env", "A=b c", "--tag", "x", "--tag", "y", "--time-limit", "90", "--", "echo", "a b"
+    ).out
+    words = dict(line.split(maxsplit=1) for line in out.replace("time limit", "limit").splitlines())
+    assert (words["command"], words["environment"], words["tags"], words["limit"]) == (
+        "echo 'a b'",
+        "A=b c",
+        "x, y",
+        "1m 30s",
+    )
+    assert not {"cpus", "priority", "stdin", "name"} & set(words)
+
+
 def test_dry_run_needs_no_server(run: Run, server: FakeServer) -> None:
     server.close()
     ran = run("submit", "--dry-run", "-o", "json", "--array", "1-5", "--", "echo", "a b")

@@ -67,13 +67,15 @@ def test_a_call_is_shown_as_it_would_be_written() -> None:
     assert (line["function"], line["command"]) == ("m:f", [])
 
 
-def test_an_entry_is_shown_in_its_columns_and_a_plain_value_as_it_would_be_written() -> None:
+def test_an_entry_is_shown_in_its_columns_and_a_plain_value_as_json() -> None:
     shown = present(Document({"body": BODY, "entry": b"a b\0\xff\0"}), with_secrets=False).value
     assert shown["entry"] == ["a b", "\\xff", ""]
 
     body = dumps(Body((), b"", function="m:f", has_plain_entries=True))
-    for entry, expected in ((plain.dumps({"n": "x"}, 100, ""), ["{'n': 'x'}"]), (b"\xff", [])):
-        assert present(Document({"body": body, "entry": entry}), with_secrets=False).value["entry"] == expected
+    for value, expected in (("it's", "it's"), ({"n": [None, "ü"]}, '{"n": [null, "ü"]}'), ([b"\xff"], '["\\\\xff"]')):
+        document = Document({"body": body, "entry": plain.dumps(value, 100, "")})
+        assert present(document, with_secrets=False).value["entry"] == [expected]
+    assert present(Document({"body": body, "entry": b"\xff"}), with_secrets=False).value["entry"] == []
     assert "entry" not in present(Document({"body": body}), with_secrets=False).value
 
 

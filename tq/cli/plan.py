@@ -43,21 +43,12 @@ def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -
     }
     if hint:
         context.talk(hint)
-    output.print_one(
-        context, plan, ((key, _text(key, value)) for key, value in plan.items() if value not in (None, ""))
-    )
+    pairs = ((present.label(key), _text(key, value)) for key, value in plan.items() if value is not None)
+    output.print_one(context, plan, ((name, shown) for name, shown in pairs if shown))
     context.talk("tq: nothing was submitted (--dry-run)")
 
 
 def _text(key: str, value: object) -> str:
-    if key == "arguments":
-        from tq.cli.output import json_text
+    from tq.cli import output, present
 
-        return json_text(value)
-    if isinstance(value, dict):
-        return "\n".join(f"{key}={item}" for key, item in value.items())
-    if isinstance(value, list):
-        from shlex import join
-
-        return join(value)
-    return str(value)
+    return output.json_text(value) if key == "arguments" else present.value_text(key, value)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tq.client.api import Client, Job, connect
     from tq.client.direct import BlockingClient, BlockingJob, connect_blocking
+    from tq.client.requests import Options
     from tq.client.results import TaskCancelled, TaskFailed, TaskResult
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "BlockingJob",
     "Client",
     "Job",
+    "Options",
     "TaskCancelled",
     "TaskFailed",
     "TaskResult",
@@ -35,6 +37,7 @@ _PLACES = {
     "BlockingJob": "direct",
     "Client": "api",
     "Job": "api",
+    "Options": "requests",
     "TaskCancelled": "results",
     "TaskFailed": "results",
     "TaskResult": "results",

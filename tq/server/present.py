@@ -4,6 +4,7 @@ The core forwards bodies and never looks inside; here, at the edge, they become 
 may not see secrets gets neither environment nor input. Bytes that are no UTF-8 are shown with backslash escapes.
 """
 
+import json
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -141,13 +142,14 @@ def _arguments(body: Body) -> str:
 
 
 def _columns(entry: bytes, *, is_plain: bool) -> list[str]:
-    """Return what a task has as {1}, {2}…; the one value of a function's task as it would be written in a call."""
+    """Return what a task has as {1}, {2}…; the one value of a function's task as `{}` would have it."""
     if not is_plain:
         return [text(column) for column in entry.split(b"\0")]
     try:
-        return [repr(loads_plain(entry))]
+        value = loads_plain(entry)
     except ProtocolError:
         return []
+    return [value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=text)]
 
 
 def text(data: bytes) -> str:
