@@ -86,20 +86,23 @@ def test_a_port_in_use_is_said_and_the_other_server_goes_on(tmp_path: Path) -> N
     [
         (lambda data: data.chmod(0o755), "open to other users"),
         (lambda data: (data / "format").write_text("format 99\nwritten by tq 9.0\n"), "written by tq 9.0"),
+        (lambda data: (data / "format").unlink(), "no file `format`"),
         (lambda data: (data / "watermark").unlink(), "watermark"),
         (lambda data: (data / "identity/ca.key").chmod(0o644), "ca.key"),
+        (lambda data: (data / "identity/ca.key").unlink(), "ca.key is missing"),
+        (lambda data: (data / "identity/ca.pem").unlink(), "ca.pem"),
     ],
-    ids=["mode", "newer store", "no watermark", "open key"],
+    ids=["mode", "newer store", "no format", "no watermark", "open key", "no key", "no CA"],
 )
 def test_a_directory_that_is_not_in_order_is_refused_with_its_reason(tmp_path: Path, spoil: Any, text: str) -> None:
     with running_server(tmp_path) as server:
         server.stop()
         spoil(server.data)
-        done = server.run()
 
-        assert done.returncode == 78
-        assert text in done.stderr
-        assert "Traceback" not in done.stderr
+        for done in (ServerProcess(tmp_path, "--check").run(), server.run()):
+            assert (done.returncode, done.stdout) == (78, "")
+            assert text in done.stderr
+            assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

@@ -127,7 +127,7 @@ def test_a_network_file_system_is_refused_unless_allowed(mounts: Path) -> None:
     for place in ("a b", "c/d"):
         with pytest.raises(ConfigurationError, match="network file system") as caught:
             hold_directory(mounts / place / "data")
-        assert "--data-on-network-fs" in caught.value.hint
+        assert "--data-on-network" in caught.value.hint
         hold_directory(mounts / place / "data", allow_network=True).release()
     hold_directory(mounts / "c" / "data").release()
 

@@ -118,7 +118,10 @@ OfTag = Annotated[str, typer.Option("--tag", metavar="TAG", help="Only with this
 OfName = Annotated[str, typer.Option("--name", metavar="NAME", help="Only of this name", show_default=False)]
 Raw = Annotated[bool, typer.Option("--raw", help="Write the bytes as they are, on a terminal too")]
 ExitCode = Annotated[
-    str, typer.Option("--exit-code", metavar="HOW", help="For several tasks: any (0 or 1), max, or count of failures")
+    str,
+    typer.Option(
+        "--exit-code", metavar="HOW", help="For several: any (0 or 1), max (an array: 0 or 1), or count of failures"
+    ),
 ]
 Key = Annotated[
     str, typer.Option("--key", metavar="KEY", help="The same key makes the same job, once", show_default=False)
@@ -145,7 +148,7 @@ FromJson = Annotated[
 ]  # fmt: skip
 MaxFails = Annotated[
     int,
-    typer.Option("--max-fails", metavar="N", help="Cancel the rest once more than N tasks failed", show_default=False),
+    typer.Option("--max-fails", metavar="N", help="Cancel the rest once more than N tasks failed; -1 = never"),
 ]
 Like = Annotated[
     str,

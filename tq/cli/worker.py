@@ -76,9 +76,9 @@ def worker(
 ) -> None:
     """Run tasks until SIGTERM or Ctrl-C.
 
-    The first one drains: nothing new is taken, and what runs may end within the drain time. The second stops now. On
-    another machine give it TQ_URL and TQ_JOIN from `tq join`; here it finds the server of
-    this user, and again where that comes back at another port. Whoever may submit runs code as this user.
+    The first signal drains: nothing new is taken, and what runs may end within the drain time. The second stops now. On
+    another machine give it TQ_URL and TQ_JOIN from `tq join`; here it finds the server of this user, and again where
+    that comes back at another port. Whoever may submit runs code as this user.
 
     A worker that leaves by itself (`--max-tasks`, `--idle-timeout`) ends what it has begun, and exits with 0.
     """

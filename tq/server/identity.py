@@ -61,7 +61,6 @@ def open_identity(directory: Path, now: dt.datetime) -> Identity:
     """
     if not os.path.lexists(directory):
         _create(directory, now)
-    _check_private(directory, 0o700, "directory")
     ca_key, ca = _read_ca(directory)
     key = ec.generate_private_key(ec.SECP256R1())
     leaf = _leaf(ca, ca_key, key, now)
@@ -71,6 +70,12 @@ def open_identity(directory: Path, now: dt.datetime) -> Identity:
     context = tls.server_context(str(directory / "cert.pem"), str(directory / "cert.key"))
     text = ca_pem.decode("ascii")
     return Identity(text, ca_sha256(text), context, leaf.not_valid_after_utc)
+
+
+def check_identity(directory: Path) -> None:
+    """Raise what `open_identity` would of an identity that is there; change nothing."""
+    if os.path.lexists(directory):
+        _read_ca(directory)
 
 
 def own_identity(certificate: Path, key: Path, ca: Path | None = None) -> Identity:
@@ -175,6 +180,7 @@ def _names(certificate: x509.Certificate) -> list[str]:
 
 
 def _read_ca(directory: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    _check_private(directory, 0o700, "directory")
     key_path = directory / "ca.key"
     _check_private(key_path, 0o600, "key")
     hint = "restore it from a backup; without it, remove the directory: all clients then have to join again"

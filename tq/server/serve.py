@@ -37,7 +37,7 @@ from tq.server.clock import Clock
 from tq.server.commit_loop import Pipeline
 from tq.server.committer import Committer, run_pipeline
 from tq.server.desk import Desk, Gate
-from tq.server.identity import Identity, new_token, open_identity, own_identity
+from tq.server.identity import Identity, check_identity, new_token, open_identity, own_identity
 from tq.server.intake import Intake, Reply, Request
 from tq.server.lease_clock import LeaseClock
 from tq.server.registry import Registry
@@ -101,6 +101,10 @@ def check(settings: Settings) -> int:
         sys.stdout.write(f"{settings.data}: not there yet; a server would make it\n")
         return 0
     with hold_directory(settings.data, allow_network=settings.data_on_network, create=False) as lock:
+        if settings.cert is not None and settings.key is not None:
+            own_identity(settings.cert, settings.key)
+        else:
+            check_identity(settings.data / "identity")
         store = open_for_reading(lock)
         try:
             meta = store.get(tables.META, ())

@@ -80,13 +80,14 @@ def hold_directory(data: Path, *, allow_network: bool = False, create: bool = Tr
                 f"the data directory {data} cannot be made: {error.strerror}", hint="choose another one with --data"
             ) from error
     elif not (data / "format").exists():
+        check_format(data)  # which says it where a store is there, but for this file
         raise ConfigurationError(f"there is no store in {data}", hint="name the data directory with --data")
     check_owner(data)
     kind = file_system(data)
     if _NETWORK.fullmatch(kind) and not allow_network:
         raise ConfigurationError(
             f"the data directory {data} is on a network file system ({kind}), where locks and fsync may lie",
-            hint="choose a local directory with --data, or insist with --data-on-network-fs",
+            hint="choose a local directory with --data, or insist with --data-on-network",
         )
     return lock_directory(data)
 
@@ -143,7 +144,10 @@ def check_format(data: Path) -> None:
         if (data / SALVAGED).exists():
             raise ConfigurationError(f"a salvage of {data} was cut off", hint="run `tq store salvage` again")
         if (data / "db").exists():
-            raise ConfigurationError(f"{data} holds a database that tq did not make (no file `format`)")
+            raise ConfigurationError(
+                f"{data} holds a database that tq did not make (no file `format`)",
+                hint="if tq made it, bring back that file, or a backup: tq restore",
+            )
         return
     text = path.read_text(errors="replace")
     found = _FORMAT_TEXT.fullmatch(text)
@@ -171,8 +175,13 @@ def prepare(data: Path) -> None:
             os.close(fd)
         new.rename(path)
     shutil.rmtree(data / RESTORING, ignore_errors=True)  # of a restore that was cut off when all was there
+    check_watermark(data)
     if not (data / "watermark").exists():
-        if (data / "db").exists():
-            raise StoreDamaged(f"the file {data / 'watermark'} is missing, but there is a database", hint=BRING_BACK)
         Watermark.create(data / "watermark")
     sync_directory(data)
+
+
+def check_watermark(data: Path) -> None:
+    """Raise StoreDamaged where a database has lost its watermark."""
+    if (data / "db").exists() and not (data / "watermark").exists():
+        raise StoreDamaged(f"the file {data / 'watermark'} is missing, but there is a database", hint=BRING_BACK)

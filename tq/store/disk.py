@@ -312,6 +312,7 @@ def open_store(lock: DataLock) -> DiskStore:
 def open_for_reading(lock: DataLock) -> DiskStore:
     """Open a store that nobody serves, without changing it. Raises as `open_store` does."""
     directory.check_format(lock.data)
+    directory.check_watermark(lock.data)
     if not (lock.data / "db").exists() or not (lock.data / "watermark").exists():
         raise ConfigurationError(f"there is no store in {lock.data}", hint="name the data directory with --data")
     return _open(lock, read_only=True)

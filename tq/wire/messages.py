@@ -33,7 +33,8 @@ class Hello(_Message, frozen=True, tag=True):
     """The first message of a peer. `lineage` and `epoch` are those it saw last (0 = none).
 
     `worker` is its random id for a worker, 0 for a client; `predecessors` the ids that lived before it on its state
-    directory, and on those that it has taken over.
+    directory, and on those that it has taken over. `required` names features without which this peer cannot work:
+    version 1 has none to name, so a server that is asked for one refuses with `version_mismatch`.
     """
 
     versions: tuple[int, int]
@@ -44,7 +45,7 @@ class Hello(_Message, frozen=True, tag=True):
     predecessors: tuple[int, ...] = ()
     lineage: int = 0
     epoch: int = 0
-    required: tuple[str, ...] = ()  # features without which this peer cannot work
+    required: tuple[str, ...] = ()
 
 
 class Welcome(_Message, frozen=True, tag=True):
@@ -97,7 +98,7 @@ class Ask(_Message, frozen=True, tag=True):
 
 
 class Reply(_Message, frozen=True, tag=True):
-    """The answer; `more` says that further replies with this number follow (Wait, Logs)."""
+    """The answer; `more` says that further replies with this number follow (Wait, Logs, Backup)."""
 
     request: int
     answer: v.Answer
