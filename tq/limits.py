@@ -109,7 +109,7 @@ output_drain_ms: Final = 2_000
 output_slot_bytes: Final = 16 * KIB
 output_head_slots: Final = 4
 output_ring_slots: Final = 65
-output_low_water_bytes: Final = 4 * KIB
+output_low_disk_bytes_max: Final = 4 * KIB  # of each stream of an attempt, while the disk is nearly full
 
 # Retries and losses.
 backoff_ms: Final = (1_000, 300_000)

@@ -268,6 +268,12 @@ def test_a_malformed_id_is_refused_and_never_sent(run: Run, server: FakeServer, 
     assert server.asked == []
 
 
+def test_a_list_of_what_failed_is_told_its_words(run: Run, server: FakeServer) -> None:
+    ran = run("ls", "@failed")
+    assert (ran.status, ran.out, server.asked) == (2, "", [])
+    assert "tq ls --state failed" in ran.err
+
+
 def test_what_is_not_there_is_refused_with_1(run: Run, server: FakeServer) -> None:
     def refuse(_: v.Get) -> v.Document:
         raise TaskNotFound("there is no job 42", hint="tq ls")

@@ -103,7 +103,8 @@ def single(client: "Client", word: str) -> str:
     if word == "last":
         return _last(client)
     if _SPAN.fullmatch(word) or word == "all" or word.startswith("@"):
-        raise BadRequest(f"{word} may name several tasks", hint="name one of them, as in 43.7")
+        listed = "; `tq ls --state failed` lists them" if word == "@failed" else ""
+        raise BadRequest(f"{word} may name several tasks", hint=f"name one of them, as in 43.7{listed}")
     return next(jobs(client, _filter(client, word), 1))
 
 

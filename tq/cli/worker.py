@@ -42,11 +42,22 @@ OfData = Annotated[
 ]
 Cpus = Annotated[str, typer.Option("--cpus", metavar="N", help="CPUs to offer; as the machine has", show_default=False)]
 Mem = Annotated[
-    str, typer.Option("--mem", metavar="SIZE", help="Memory to offer, as in 8G; as the machine has", show_default=False)
+    str,
+    typer.Option(
+        "--mem",
+        metavar="SIZE",
+        help="Memory to offer, as in 8G; as the machine has; no task can demand it yet",
+        show_default=False,
+    ),
 ]
 Labels = Annotated[
     list[str] | None,
-    typer.Option("--label", metavar="KEY=VALUE", help="A word that tasks may demand; repeatable", show_default=False),
+    typer.Option(
+        "--label",
+        metavar="KEY=VALUE",
+        help="A word to tell it by; no task can demand it yet; repeatable",
+        show_default=False,
+    ),
 ]
 Name = Annotated[
     str, typer.Option("--name", metavar="NAME", help="What to be called; the machine's name", show_default=False)
@@ -147,7 +158,7 @@ VERBS = {
         (
             "tq worker",
             "PYTHONPATH=lib tq worker --allow images",
-            "tq worker --slots 8 --queue builds --label zone=a",
+            "tq worker --slots 8 --queue builds --name rack-7",
             "tq worker --max-tasks 1000 --idle-timeout 10m",
             "TQ_URL=tq://queue:7878 TQ_JOIN=tq1.… tq worker",
         ),

@@ -16,7 +16,6 @@ from tq.store.seam import Store
 LOW_DISK: Final = NotDone(
     "the server's disk is nearly full, so it takes no new work", hint="free some space there and try again"
 )
-low_output_bytes_max: Final = 4_096  # of each stream of an attempt, while the disk is nearly full
 
 
 class Gate:

@@ -11,14 +11,14 @@ from typing import Final
 
 import trio
 
-from tq import errors
+from tq import errors, limits
 from tq.core import tables
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError
 from tq.net.link import Link
 from tq.net.log import log
 from tq.server.admission import check_piece
-from tq.server.desk import Desk, low_output_bytes_max
+from tq.server.desk import Desk
 from tq.server.intake import Request
 from tq.server.peers import WorkerPeer
 from tq.server.receive import receive_all
@@ -179,7 +179,7 @@ class WorkerSession:
             return
         data = message.data
         if self._desk.gate.room is not Room.NORMAL:
-            data = data[: max(0, low_output_bytes_max - message.offset)]
+            data = data[: max(0, limits.output_low_disk_bytes_max - message.offset)]
             if not data:
                 return
         try:
