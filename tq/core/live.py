@@ -210,8 +210,11 @@ class Live:
             return None
         if self.is_paused(queue):
             return 0
-        running = sum(lane.counts[State.RUNNING] for lane in self.lanes.values() if lane.queue == queue)
-        return max(settings.max - running, 0)
+        return max(settings.max - self.running(queue), 0)
+
+    def running(self, queue: str) -> int:
+        """How many of a queue run, or are assigned to run."""
+        return sum(lane.counts[State.RUNNING] for lane in self.lanes.values() if lane.queue == queue)
 
     def why_waits(self, queue: str) -> str:
         """Return why nothing of a queue may start just now, or '' if it may."""
