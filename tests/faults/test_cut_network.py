@@ -160,6 +160,25 @@ def test_if_cut_stop_leaves_no_second_copy(tmp_path: Path) -> None:
         assert cut.notes() == ["end-2"]
 
 
+def test_nor_where_the_server_comes_back_with_beats_a_fortieth_as_long(tmp_path: Path) -> None:
+    """What is cut off knows the old ones, and runs on by them."""
+    with cut_town(tmp_path, beat="4s") as cut:
+        cut.far_worker()
+        job, first = cut.run("--if-cut", "stop")
+        cut.line.black_hole()
+        cut.here.server.kill()
+        cut.here.server.options = ("--heartbeat", "100ms")
+        cut.here.server.start()
+        cut.here.worker("other", slots=1)
+        cut.pid(2)
+        assert not processes.is_alive(first)
+        alive = (tmp_path / "alive").read_text().split()
+        assert alive == sorted(alive), "no first copy said anything once a second one had"
+        cut.let_end(2)
+        assert cut.here.wait(job) == 0
+        assert cut.notes() == ["end-2"]
+
+
 def test_if_cut_stop_where_nobody_else_is_starts_anew_after_the_cut_uncharged(tmp_path: Path) -> None:
     with cut_town(tmp_path) as cut:
         cut.far_worker()

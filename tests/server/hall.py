@@ -20,7 +20,17 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair
 from tests.support.fake_server import Peer
 from tq import __version__, limits
 from tq.core.engine import Engine
-from tq.core.vocabulary import AttemptRef, BackupPart, Capacity, ClientCommand, CreateToken, Held, Recovered, Times
+from tq.core.vocabulary import (
+    AttemptRef,
+    BackupPart,
+    Capacity,
+    ClientCommand,
+    CreateToken,
+    Held,
+    Recover,
+    Recovered,
+    Times,
+)
 from tq.errors import StoreError, TqError, from_code
 from tq.net.link import Link, open_link
 from tq.net.token import Token, make_token
@@ -126,7 +136,7 @@ class Hall:
 
     async def run(self, *, task_status: trio.TaskStatus[Recovered]) -> None:
         try:
-            await run_pipeline(self.pipeline, 7, task_status.started)
+            await run_pipeline(self.pipeline, Recover(7), task_status.started)
         except StoreError as error:
             self.failure = error
 

@@ -39,7 +39,7 @@ class ServerProcess:
         }
         self.port = free_port()
         self._log = directory / "server.log"
-        self._options = options
+        self.options = options
         self._before = before  # shell words that run before the server: limits
         self.program = "tq"  # the module that is run
         self.process: subprocess.Popen[bytes]
@@ -47,7 +47,7 @@ class ServerProcess:
     @property
     def command(self) -> list[str]:
         listen = f"127.0.0.1:{self.port}"
-        server = [sys.executable, "-m", self.program, "server", "--listen", listen, *self._options]
+        server = [sys.executable, "-m", self.program, "server", "--listen", listen, *self.options]
         return ["bash", "-c", f'{self._before}; exec "$@"', "bash", *server] if self._before else server
 
     def launch(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tq.core.engine import Engine
-from tq.core.vocabulary import Answer, Command, Effect, Recovered, Submit, Times
+from tq.core.vocabulary import Answer, Command, Effect, Recover, Recovered, Submit, Times
 from tq.errors import TqError
 from tq.server.commit_loop import Pipeline, Point
 from tq.server.intake import Inlet, Intake, Request
@@ -44,7 +44,7 @@ class Loop:
             release=self._release,
             on_bug=lambda command, _times, _error: self.bugs.append(command),  # type: ignore[arg-type]
         )
-        self.steps: Iterator[Point] = self.pipeline.steps(7, self._recovered)
+        self.steps: Iterator[Point] = self.pipeline.steps(Recover(7), self._recovered)
 
     def start(self) -> "Loop":
         """Run Recover to its end."""

@@ -9,7 +9,7 @@ import trio
 from tests.server.rig import submit
 from tq import errors
 from tq.core.engine import Engine
-from tq.core.vocabulary import Answer, List, Recovered, Times
+from tq.core.vocabulary import Answer, List, Recover, Recovered, Times
 from tq.server.commit_loop import Pipeline
 from tq.server.committer import Committer, run_pipeline
 from tq.server.intake import Inlet, Intake, Request
@@ -39,7 +39,7 @@ class Rig:
     async def run(self) -> None:
         self.committer.start()
         try:
-            await run_pipeline(self.pipeline, 7, self._recover)
+            await run_pipeline(self.pipeline, Recover(7), self._recover)
         finally:
             assert self.committer.close()
 

@@ -77,6 +77,14 @@ def test_a_worker_that_said_goodbye_is_not_waited_for() -> None:
     assert ticks(clock, 20) == [WorkerLost(8, 4)]
 
 
+def test_after_a_start_with_shorter_beats_nobody_is_lost_before_the_longer_ones_are_over() -> None:
+    """What must stop at a cut runs on for three beats as they were: nobody else may get it before that."""
+    clock = LeaseClock(1.0)
+    clock.owe((7,), held_s=30.0)
+    assert ticks(clock, 30) == []
+    assert ticks(clock, 1) == [WorkerLost(7, 0)]
+
+
 @pytest.mark.parametrize("beat_s,beats", [(5.0, 12), (0.1, 50), (60.0, 12)])
 def test_after_a_start_workers_are_owed_twelve_beats_and_at_least_five_seconds(beat_s: float, beats: int) -> None:
     clock = LeaseClock(beat_s)

@@ -30,13 +30,13 @@ class Beats:
         self._due_us = 0
         self._ticks = 0
 
-    def begin(self, owed: tuple[int, ...]) -> None:
+    def begin(self, owed: tuple[int, ...], held_us: int) -> None:
         """Tick from now on; who is owed the re-attach window has it."""
         server = self._server
-        self.clock.owe(owed)
+        self.clock.owe(owed, held_us / SECOND)
         for worker in owed:
-            window_beats = max(limits.reattach_beats, limits.reattach_s_min * SECOND / server.beat_us)
-            self._heard_us[worker] = server.world.now_us + int((window_beats - 3) * server.beat_us)
+            window_us = max(limits.reattach_beats * server.beat_us, limits.reattach_s_min * SECOND, held_us)
+            self._heard_us[worker] = server.world.now_us + int(window_us - 3 * server.beat_us)
         self._since_us = self._due_us = server.world.now_us
         self._plan()
 

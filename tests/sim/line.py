@@ -131,6 +131,7 @@ class Line:
         self.worker.hands.link = Wire(self.worker, end)  # type: ignore[assignment]
         self.worker.hands.output.new_connection()
         self._listed_s = self.worker.world.now_us / SECOND
+        self.worker.hands.bound(self._worth(self._listed_s))
         self.worker.hands.carry_out(self.worker.slots.connected())
         self.worker.after(self._beat_us, self._beat, end)
         self._receive(rest)
@@ -163,7 +164,10 @@ class Line:
 
     def _renew(self, sent_s: float) -> None:
         """What was sent then has been heard: the server waits for three beats after it."""
-        self.worker.hands.renew(sent_s + limits.missed_beats_max * self._beat_us / SECOND)
+        self.worker.hands.renew(self._worth(sent_s))
+
+    def _worth(self, sent_s: float) -> float:
+        return sent_s + limits.missed_beats_max * self._beat_us / SECOND
 
     def _beat(self, end: End) -> None:
         if self.end is not end or self.worker.hands.link is None:

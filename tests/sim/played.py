@@ -20,13 +20,13 @@ from tests.sim.client import Client
 from tests.sim.committer import Committer
 from tests.sim.line import Line
 from tests.sim.network import Network
-from tests.sim.server import Server, doom
+from tests.sim.server import Server, doom, recover
 from tests.sim.wire import Wire, WireEnd
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, Process
 from tq import errors, limits
 from tq.core import tables
-from tq.core.vocabulary import CreateToken, Recovered
+from tq.core.vocabulary import CreateToken, Recover, Recovered
 from tq.net.link import Link, open_link
 from tq.net.token import make_token
 from tq.server import loops
@@ -88,10 +88,10 @@ class PlayedPipeline(Pipeline):
 
     server: "PlayedServer"
 
-    def steps(self, lineage: int, on_recovered: Callable[[Recovered], None]) -> Iterator[Point]:
+    def steps(self, recover: Recover, on_recovered: Callable[[Recovered], None]) -> Iterator[Point]:
         """Yield as the real one; a server that a fault has killed here does no step more."""
         server = self.server
-        for point in super().steps(lineage, on_recovered):
+        for point in super().steps(recover, on_recovered):
             if server.pipeline is self and server.is_up:
                 server.at_point(point)
                 server.look(point)
@@ -149,7 +149,7 @@ class PlayedServer(Server):
                     recovered = await nursery.start(self._commit_loop)
                     self._open(recovered)
                     await self._make_tokens()
-                    self.lease_clock.owe(recovered.workers)
+                    self.lease_clock.owe(recovered.workers, recovered.held_ms / 1_000)
                     self.is_listening = True
                     self.world.tell_all(self.name, f"listens, epoch {recovered.epoch}")
                     for loop in (loops.beats_loop, loops.lease_clock_loop, loops.deliveries_loop):
@@ -163,7 +163,7 @@ class PlayedServer(Server):
     async def _commit_loop(self, *, task_status: "trio.TaskStatus[Recovered]") -> None:
         pipeline, life, scope = self.pipeline, self.life, self.scope
         try:
-            await run_pipeline(pipeline, self.world.dice.getrandbits(63) | 1, task_status.started)
+            await run_pipeline(pipeline, recover(self), task_status.started)
         except errors.StoreError as error:
             if life == self.life:
                 self._go_down(f"exits: {error}", self.world.dice.randint(0, self.disk.unflushed))

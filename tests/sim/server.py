@@ -18,7 +18,7 @@ from tests.sim.sessions import ClientSession, WorkerSession
 from tests.sim.world import MS, Process, Violation, World
 from tq.core import tables
 from tq.core.engine import Bounds
-from tq.core.vocabulary import Recovered, Times
+from tq.core.vocabulary import Recover, Recovered, Times
 from tq.errors import StoreError
 from tq.server.clock import Clock
 from tq.server.commit_loop import Pipeline, Point
@@ -89,7 +89,7 @@ class Server(Process):
             on_bug=self._on_bug,
         )
         self.pipeline.on_wake = self._wake
-        self._steps: Iterator[Point] = self.pipeline.steps(self.world.dice.getrandbits(63) | 1, self._recovered)
+        self._steps: Iterator[Point] = self.pipeline.steps(recover(self), self._recovered)
         self.world.tell_all(self.name, f"starts, life {self.lives}, at sequence {self.disk.sequence}")
         self.after(1, self._drive)
         doom(self)
@@ -212,7 +212,7 @@ class Server(Process):
         self.world.tell_all(
             self.name, f"listens, epoch {answer.epoch}, owes {[f'w{worker:x}' for worker in answer.workers]}"
         )
-        self.beats.begin(answer.workers)
+        self.beats.begin(answer.workers, answer.held_ms * MS)
 
     def check_durable(self, what: str) -> None:
         """Nothing of a turn may leave before its flush, nor any read that could have seen it."""
@@ -248,6 +248,11 @@ class Server(Process):
         end.send([m.Welcome(1, "sim", self.lineage, self.epoch, number, self.beat_us // MS, role)])
         if rest:
             session.receive(rest)
+
+
+def recover(server: Server) -> Recover:
+    """Return the first command of a life."""
+    return Recover(server.world.dice.getrandbits(63) | 1, server.beat_us // MS)
 
 
 def doom(server: Server) -> None:

@@ -316,6 +316,32 @@ async def test_what_an_older_session_was_worth_counts_no_more(autojump_clock: Cl
 
 
 @pytest.mark.usefixtures("_virtual_boot")
+async def test_the_list_begins_a_session_with_shorter_beats_though_nobody_has_answered_it(
+    autojump_clock: Clock,
+) -> None:
+    """Once the server has it, it waits for three of its own beats; this worker may never hear that it has."""
+    async with rig() as made, trio.open_nursery() as nursery:
+        made.hands.renew(1_000_000.0)
+        nursery.start_soon(made.run)
+        made.server.send_nowait(WELCOME)
+        await made.receive(m.Reconcile)
+        assert made.hands.heard_until_s == trio.current_time() + 3 * BEAT_S
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("_virtual_boot")
+async def test_a_list_that_nobody_has_answered_adds_nothing(autojump_clock: Clock) -> None:
+    async with rig() as made, trio.open_nursery() as nursery:
+        made.hands.renew(trio.current_time() + 1.0)
+        nursery.start_soon(made.run)
+        made.server.send_nowait(WELCOME)
+        until_s = made.hands.heard_until_s
+        await made.receive(m.Reconcile)
+        assert made.hands.heard_until_s == until_s
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.usefixtures("_virtual_boot")
 async def test_an_answered_beat_is_worth_three_beats_from_when_it_was_sent(autojump_clock: Clock) -> None:
     async with running() as made:
         first = await made.receive(m.Beat)

@@ -150,3 +150,4 @@ class Recovered(Word, frozen=True, tag=True):
     lineage: int
     epoch: int
     workers: tuple[int, ...]
+    held_ms: int = 0  # for how long from now on they may run what an earlier life has let them, unheard

@@ -374,6 +374,7 @@ class Recover(Word, frozen=True, tag=True):
     """The server starts: a new epoch. Answered with the workers that are owed the re-attach window."""
 
     lineage: int = 0  # for a new store: the name it gets
+    beat_ms: int = 0
 
 
 class Tick(Word, frozen=True, tag=True):

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from tq.core.task import STATES, State
-from tq.limits import backoff_ms
+from tq.limits import backoff_ms, heartbeat_s
 
 _QUEUED, _RUNNING, _SUCCEEDED = State.QUEUED, State.RUNNING, State.SUCCEEDED
 
@@ -204,6 +204,8 @@ class Meta(msgspec.Struct, array_like=True, tag=1):
     next_blob: int = 1
     next_sweep: int = 1
     named_from: int = 0  # from this job on NAMED has rows; 0 = a release wrote last that knew no such table
+    beat_ms: int = round(heartbeat_s * 1_000)  # of the server that started last
+    held_until_ms: int = 0  # steady: until when a worker may run what a server before that one has let it
 
 
 class Upload(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -208,13 +208,13 @@ class Pipeline:
 
     # ------------------------------------------------------------ the loop
 
-    def steps(self, lineage: int, on_recovered: Callable[[Recovered], None]) -> Iterator[Point]:
-        """Yield where the loop stands, from Recover to the stop. Ends after `stop()`; raises StoreError.
+    def steps(self, recover: Recover, on_recovered: Callable[[Recovered], None]) -> Iterator[Point]:
+        """Yield where the loop stands, from `recover` to the stop. Ends after `stop()`; raises StoreError.
 
-        `lineage` names a new store. `on_recovered` is called once Recover is on disk.
+        `on_recovered` is called once Recover is on disk.
         """
         try:
-            self._recover(lineage, on_recovered)
+            self._recover(recover, on_recovered)
             while True:
                 yield from self._round()
                 if self._error is not None:
@@ -239,13 +239,13 @@ class Pipeline:
         elif not self._stopping:
             yield Point.IDLE
 
-    def _recover(self, lineage: int, on_recovered: Callable[[Recovered], None]) -> None:
+    def _recover(self, recover: Recover, on_recovered: Callable[[Recovered], None]) -> None:
         def reply(answer: Answer | errors.TqError) -> None:
             if isinstance(answer, Recovered):
                 on_recovered(answer)
 
         turn = self._open(self._times())
-        answer = turn.apply(Recover(lineage))
+        answer = turn.apply(recover)
         if answer is not None:
             self._answers.replies.append((reply, answer))
 

@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from tq import errors
-from tq.core.vocabulary import Recovered
+from tq.core.vocabulary import Recover, Recovered
 from tq.server.commit_loop import Pipeline, Point
 from tq.store.seam import Store
 
@@ -90,7 +90,7 @@ class Committer:
             return  # the loop has ended without waiting: nobody is left who could acknowledge anything
 
 
-async def run_pipeline(pipeline: Pipeline, lineage: int, on_recovered: Callable[[Recovered], None]) -> None:
+async def run_pipeline(pipeline: Pipeline, recover: Recover, on_recovered: Callable[[Recovered], None]) -> None:
     """Step the pipeline until it ends; wait where it waits.
 
     Resource handling: none; the committer's thread belongs to the caller.
@@ -104,7 +104,7 @@ async def run_pipeline(pipeline: Pipeline, lineage: int, on_recovered: Callable[
 
     pipeline.on_wake = wake
     has_waited = True
-    for point in pipeline.steps(lineage, on_recovered):
+    for point in pipeline.steps(recover, on_recovered):
         if point is Point.FLUSHING:
             await woken.wait()
             woken, has_waited = trio.Event(), True

@@ -34,9 +34,12 @@ class LeaseClock:
         self._missed_beats_max = missed_beats_max
         self._watched: dict[int, _Watched] = {}
 
-    def owe(self, workers: tuple[int, ...]) -> None:
-        """Give these workers the re-attach window: the server has just begun to listen, and they hold attempts."""
-        window_s = max(limits.reattach_beats * self.beat_s, limits.reattach_s_min)
+    def owe(self, workers: tuple[int, ...], held_s: float = 0.0) -> None:
+        """Give these workers the re-attach window: the server has just begun to listen, and they hold attempts.
+
+        For `held_s` they may run on as an earlier life has let them, with longer beats (`--if-cut stop`).
+        """
+        window_s = max(limits.reattach_beats * self.beat_s, limits.reattach_s_min, held_s)
         ticks = math.ceil(window_s / self.beat_s)
         for worker in workers:
             if worker not in self._watched:

@@ -27,7 +27,7 @@ import trio
 from tq import __version__, errors, limits
 from tq.core import tables
 from tq.core.engine import Bounds, Engine
-from tq.core.vocabulary import Answer, CreateToken, Recovered
+from tq.core.vocabulary import Answer, CreateToken, Recover, Recovered
 from tq.net import listen
 from tq.net.log import log, set_level
 from tq.net.token import Token, is_token
@@ -238,7 +238,7 @@ async def open_server(settings: Settings, store: DiskStore, identity: Identity) 
             token = await _admin_token(server)
             desk = server.desk(recovered)
             bound = await nursery.start(listen.serve, listeners, identity.context, partial(attend, desk=desk))
-            server.lease_clock.owe(recovered.workers)  # from now on: the listener accepts
+            server.lease_clock.owe(recovered.workers, recovered.held_ms / 1_000)  # from now on: the listener accepts
             for loop in (loops.beats_loop, loops.lease_clock_loop, loops.deliveries_loop):
                 nursery.start_soon(loop, desk)
             nursery.start_soon(loops.disk_loop, desk, store)
@@ -296,9 +296,9 @@ async def _serve(settings: Settings, store: DiskStore, identity: Identity, signa
 
 async def _commit_loop(server: Server, *, task_status: "trio.TaskStatus[Recovered]" = trio.TASK_STATUS_IGNORED) -> None:
     """Run the pipeline; if the disk fails, let what was answered with `unknown` go out before everything ends."""
-    lineage = secrets.randbits(63) | 1
+    recover = Recover(secrets.randbits(63) | 1, server.settings.beat_ms)
     try:
-        await run_pipeline(server.pipeline, lineage, task_status.started)
+        await run_pipeline(server.pipeline, recover, task_status.started)
     except errors.StoreError:
         await server.goodbye("the server's disk failed")
         raise

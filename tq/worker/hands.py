@@ -122,6 +122,13 @@ class Hands:
         self.heard_until_s = max(self.heard_until_s, until_s)
         self._tell(frames.Lease(self.heard_until_s))
 
+    def bound(self, until_s: float) -> None:
+        """From now on the server may give away then what is held, if it hears nothing more: its beats may be shorter
+        than they were.
+        """
+        self.heard_until_s = min(self.heard_until_s, until_s)
+        self._tell(frames.Lease(self.heard_until_s))
+
     async def take_frames(self, messages: Iterable[frames.Up]) -> None:
         """Take what the launcher says. Waits while the connection has no room for output."""
         for message in messages:

@@ -92,7 +92,7 @@ class Session:
         hands.output.new_connection()
         try:
             self._listed_s = boot_s()
-            hands.heard_until_s = 0.0  # what another session's beats were worth may be more than this one's are
+            hands.bound(self._worth(self._listed_s))  # the list begins the session for the server, answered or not
             hands.carry_out(hands.slots.connected())
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._beat)
@@ -143,7 +143,11 @@ class Session:
 
     def _renew(self, sent_s: float) -> None:
         """What was sent then has been heard, so the server waits for `missed_beats_max` beats after it."""
-        self._hands.renew(sent_s + limits.missed_beats_max * self._beat_s)
+        self._hands.renew(self._worth(sent_s))
+
+    def _worth(self, sent_s: float) -> float:
+        """Until when the server waits at least if it has heard what was sent then."""
+        return sent_s + limits.missed_beats_max * self._beat_s
 
     def _note_life(self) -> None:
         self._is_heard = True

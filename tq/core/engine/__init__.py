@@ -280,6 +280,8 @@ class Turn:
             meta.next_blob,
             meta.next_sweep,
             meta.named_from,
+            meta.beat_ms,
+            meta.held_until_ms,
         )
 
     def _step(self, submitter: str) -> Step:

@@ -19,18 +19,25 @@ from tq.core.vocabulary import (
     TokenRevoked,
 )
 from tq.errors import BadRequest, TaskNotFound
-from tq.limits import drain_ms_max, name_chars_max, page_items_max
+from tq.limits import drain_ms_max, missed_beats_max, name_chars_max, page_items_max
 
 
 def recover(step: Step, command: Recover) -> Recovered:
-    """Begin a new epoch; a new store gets its lineage. Who holds attempts is owed the re-attach window."""
+    """Begin a new epoch; a new store gets its lineage. Who holds attempts is owed the re-attach window.
+
+    That is to be no less than what is left of three beats of any earlier life; that time has passed between two lives
+    is not believed.
+    """
     meta = step.overlay.get(tables.META, ())
     if meta is None:
         step.overlay.put(tables.META, (), Meta(command.lineage or 1))
+    held_ms = 0 if meta is None else max(missed_beats_max * meta.beat_ms, meta.held_until_ms - meta.steady_ms)
     mine = step.meta()
+    mine.beat_ms = command.beat_ms
+    mine.held_until_ms = step.times.steady_ms + held_ms
     mine.named_from = mine.named_from or mine.next_job
     mine.epoch += 1
-    return Recovered(mine.lineage, mine.epoch, tuple(sorted(step.live.workers)))
+    return Recovered(mine.lineage, mine.epoch, tuple(sorted(step.live.workers)), held_ms)
 
 
 def drain(step: Step, command: Drain) -> Done:
