@@ -53,7 +53,7 @@ class HeldSet:
     __slots__ = ("_digest", "_refs")
 
     def __init__(self, refs: Iterable[AttemptRef] = ()) -> None:
-        self._refs: set[AttemptRef] = set()
+        self._refs: dict[AttemptRef, int] = {}  # with its `mix`, which costs as much as all else here
         self._digest = 0
         self.update(refs)
 
@@ -72,12 +72,12 @@ class HeldSet:
         """Add these."""
         for ref in refs:
             if ref not in self._refs:
-                self._refs.add(ref)
-                self._digest = (self._digest + mix(ref)) & _DIGEST_MASK
+                mixed = self._refs[ref] = mix(ref)
+                self._digest = (self._digest + mixed) & _DIGEST_MASK
 
     def difference_update(self, refs: Iterable[AttemptRef]) -> None:
         """Remove these, where they are."""
         for ref in refs:
-            if ref in self._refs:
-                self._refs.remove(ref)
-                self._digest = (self._digest - mix(ref)) & _DIGEST_MASK
+            mixed = self._refs.pop(ref, None)
+            if mixed is not None:
+                self._digest = (self._digest - mixed) & _DIGEST_MASK
