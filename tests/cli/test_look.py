@@ -195,6 +195,14 @@ def test_show_is_readable_and_harmless(run: Run, server: FakeServer) -> None:
     assert "job ended" not in out
 
 
+def test_an_exit_code_of_0_is_said(run: Run, server: FakeServer) -> None:
+    server.says[v.Get] = lambda _: v.Document({**TASK, "state": "succeeded", "cause": "exit", "code": 0})
+    server.says[v.Logs] = written
+    assert "exit code    0\n" in run("show", "42").out
+    server.says[v.Get] = lambda _: v.Document({**TASK, "state": "queued", "cause": "none", "ended_ms": 0, "code": 0})
+    assert "exit code" not in run("show", "42").out
+
+
 def test_a_task_of_an_array_is_shown_with_its_entry_and_without_the_counts_of_its_job(
     run: Run, server: FakeServer
 ) -> None:

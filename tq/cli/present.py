@@ -143,7 +143,7 @@ def label(key: str) -> str:
 
 def value_text(key: str, value: Any) -> str:
     """Return one value of a document for a person, "" for what is empty."""
-    if value is None or value in ("", [], {}, False, "none"):
+    if value is None or (value in ("", [], {}, False, "none") and key != "exit_code"):
         return ""
     if key in {"command", "entry"}:
         return command_line(value)
