@@ -78,6 +78,13 @@ def test_the_next_attempt_of_a_member_is_shown(run: Run, server: FakeServer) -> 
     assert (ran.out, ran.err) == ("43.1 out| first\n43.1 out| second\n", "tq: attempt 2 of 43.1 begins\n")
 
 
+def test_of_attempts_that_were_handed_back_before_it_nothing_is_said(run: Run, server: FakeServer) -> None:
+    Story(server, [item("43.1", 7)])
+    server.says[v.Logs] = lambda _: output("43.1", 7, text="first\n")
+    ran = run("logs", "-f", "43")
+    assert (ran.out, ran.err) == ("43.1 out| first\n", "")
+
+
 def test_what_is_retried_by_hand_is_shown_once_more_and_only_once(run: Run, server: FakeServer) -> None:
     again = item("43.1", 2, round=2)
     running = iter([[item("43.1"), item("43.2")], [again], [again], []])

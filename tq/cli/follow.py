@@ -62,7 +62,8 @@ class Reading:
         if not self._wanted and 0 < chunk.attempt <= self._finished:
             return
         if chunk.attempt and chunk.attempt != self.attempt:
-            if chunk.attempt > 1 and not self._wanted and self._is_following and not self._is_tail:
+            # Of what follows one that was seen: attempts that were handed back have numbers, too, and never ran.
+            if (self.attempt or self._finished) and not self._wanted and self._is_following and not self._is_tail:
                 say(f"tq: attempt {chunk.attempt} of {self.task} begins")
             if self.attempt:
                 self._position = {1: 0, 2: 0}
