@@ -262,6 +262,22 @@ def test_last_is_the_newest_job(run: Run, server: FakeServer) -> None:
     assert server.asked[:2] == [v.List(limit=1), v.Get("43")]
 
 
+@pytest.mark.parametrize("word", ["last.7", "last.1-5"])
+def test_a_task_of_the_newest_job(run: Run, server: FakeServer, word: str) -> None:
+    server.says[v.List] = lambda _: v.Page(({"id": "99", "state": "running"},))
+    server.says[v.Cancel] = lambda _: v.Acted(1)
+    assert run("cancel", word).status == 0
+    assert v.Cancel((word.replace("last", "99"),)) in server.asked
+
+
+@pytest.mark.parametrize("word", ["last.", "last.x", "last.7.8", "last7", "last.7-"])
+def test_what_is_not_quite_last_is_a_name(run: Run, server: FakeServer, word: str) -> None:
+    server.says[v.List] = lambda asked: v.Page(() if asked.name or asked.tag else ({"id": "99"},))
+    ran = run("show", word)
+    assert (ran.status, ran.out) == (1, "")
+    assert f"'{word}' is no id" in ran.err
+
+
 def test_last_of_nothing_is_not_found(run: Run, server: FakeServer) -> None:
     server.says[v.List] = lambda _: v.Page(())
     ran = run("show", "last")

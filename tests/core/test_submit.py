@@ -83,6 +83,8 @@ def test_jobs_without_a_key_are_all_different(house):
         {"name": "42"},
         {"name": "43.7"},
         {"name": "last"},
+        {"name": "last.7"},
+        {"name": "last.1-5"},
         {"name": "x" * 129},
         {"queue": ""},
         {"queue": "a/b"},

@@ -57,7 +57,9 @@ class Wish(NamedTuple):
 
 Words = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[ID]...", help="42, 43.7, 43.1-5, last, all, @failed, a name or a tag", show_default=False),
+    typer.Argument(
+        metavar="[ID]...", help="42, 43.7, 43.1-5, last, last.7, all, @failed, a name or a tag", show_default=False
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, however many jobs a filter matches")]

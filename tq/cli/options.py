@@ -106,9 +106,11 @@ Args = Annotated[
 Cpus = Annotated[str, typer.Option("--cpus", metavar="N", help="CPUs it needs, as in 2 or 0.5", show_default=False)]
 Ids = Annotated[
     list[str],
-    typer.Argument(metavar="ID...", help="42, 43.7, 43.1-5, last, all, @failed, a name or a tag", show_default=False),
+    typer.Argument(
+        metavar="ID...", help="42, 43.7, 43.1-5, last, last.7, all, @failed, a name or a tag", show_default=False
+    ),
 ]
-Id = Annotated[str, typer.Argument(metavar="ID", help="42, 43.7, last, a name or a tag", show_default=False)]
+Id = Annotated[str, typer.Argument(metavar="ID", help="42, 43.7, last, last.7, a name or a tag", show_default=False)]
 States = Annotated[
     list[str] | None,
     typer.Option("--state", metavar="STATE", help="Only in this state; repeatable; failed = dead or expired"),

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
 _ID: Final = re.compile(r"\d{1,18}(?:\.\d{1,19})?", re.ASCII)
 _SPAN: Final = re.compile(r"(\d{1,18})\.(\d{1,19})-(\d{1,19})", re.ASCII)
+_LAST: Final = re.compile(r"last(?:\.\d{1,19}(?:-\d{1,19})?)?", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _MEANT_AS_ID: Final = re.compile(r"[0-9.-]+")  # whoever types 1..2 means no name
-_HINT: Final = "write 42, 43.7, 43.1-5, last, all, @failed, or a name or tag; `tq ls` lists jobs"
+_HINT: Final = "write 42, 43.7, 43.1-5, last, last.7, all, @failed, or a name or tag; `tq ls` lists jobs"
 
 
 class Targets:
@@ -36,14 +37,12 @@ class Targets:
 def targets(client: "Client", words: Sequence[str]) -> Targets:
     """Return what `words` mean for a verb that acts. Raises BadRequest or TaskNotFound."""
     found = Targets()
-    for word in words:
+    for word in (_without_last(client, given) for given in words):
         span = _SPAN.fullmatch(word)
         if span is not None:
             _check_span(word, span)
         if span is not None or _ID.fullmatch(word):
             found.ids[word] = None
-        elif word == "last":
-            found.ids[_last(client)] = None
         else:
             where = _filter(client, word)
             if where not in found.filters:
@@ -98,10 +97,9 @@ def named(client: "Client", found: Targets) -> list[str]:
 
 def single(client: "Client", word: str) -> str:
     """Return the one id that `word` names; of several jobs of that name or tag the newest."""
+    word = _without_last(client, word)
     if _ID.fullmatch(word):
         return word
-    if word == "last":
-        return _last(client)
     if _SPAN.fullmatch(word) or word == "all" or word.startswith("@"):
         listed = "; `tq ls --state failed` lists them" if word == "@failed" else ""
         raise BadRequest(f"{word} may name several tasks", hint=f"name one of them, as in 43.7{listed}")
@@ -110,8 +108,9 @@ def single(client: "Client", word: str) -> str:
 
 def alive(client: "Client", word: str) -> list[str]:
     """Return the ids that `word` names: of several jobs those that have not ended, or else the newest."""
-    if _ID.fullmatch(word) or word == "last":
-        return [single(client, word)]
+    word = _without_last(client, word)
+    if _ID.fullmatch(word):
+        return [word]
     if _SPAN.fullmatch(word) or word == "all" or word.startswith("@"):
         return expand(client, [word])
     where = _filter(client, word)
@@ -146,14 +145,13 @@ def _listed(client: "Client", asking: Callable[[str], v.ClientCommand]) -> Itera
 
 
 def _ids(client: "Client", word: str) -> Iterator[str]:
+    word = _without_last(client, word)
     span = _SPAN.fullmatch(word)
     if _ID.fullmatch(word):
         yield word
     elif span is not None:
         _check_span(word, span)
         yield from (f"{span[1]}.{value}" for value in range(int(span[2]), int(span[3]) + 1))
-    elif word == "last":
-        yield _last(client)
     else:
         yield from jobs(client, v.Where(ALIVE) if word == "all" else _filter(client, word))
 
@@ -183,8 +181,11 @@ def _filter(client: "Client", word: str) -> v.Where:
     raise TaskNotFound(f"{word!r} is no id, and no job has that name or tag", hint=_HINT)
 
 
-def _last(client: "Client") -> str:
+def _without_last(client: "Client", word: str) -> str:
+    """Return the word with the id of the newest job in the place of `last`: `last`, `last.7`, `last.1-5`."""
+    if not _LAST.fullmatch(word):
+        return word
     page = client.ask(v.List(limit=1))
     if not isinstance(page, v.Page) or not page.items:
         raise TaskNotFound("there is no job yet", hint="submit one: tq submit -- echo hello")
-    return str(page.items[0].get("id", ""))
+    return str(page.items[0].get("id", "")) + word.removeprefix("last")

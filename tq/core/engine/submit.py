@@ -18,7 +18,7 @@ from tq.core.task import State
 from tq.core.vocabulary import Submit, Submitted
 from tq.errors import BadRequest, KeyConflict, TooLarge
 
-_MEANS_ELSE: Final = frozenset({"all", "last"})  # what people write where an id may stand
+_MEANS_ELSE: Final = re.compile(r"all|last(\.[\d-]+)?|[\d.]*\d[\d.]*")  # what people write where an id may stand
 _TRACE: Final = re.compile(r"(?:[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?")
 _INT64_MAX: Final = (1 << 63) - 1
 
@@ -59,7 +59,7 @@ def _check(command: Submit) -> None:
     for what, text in (("name", command.name), ("queue", command.queue), *(("tag", tag) for tag in command.tags)):
         if not is_name(text) and (text or what != "name"):
             raise BadRequest(f"{text[:140]!r} is not a {what}", hint=NAME_HINT)
-    if command.name in _MEANS_ELSE or command.name.replace(".", "").isdecimal():
+    if _MEANS_ELSE.fullmatch(command.name):
         raise BadRequest(f"a job cannot be named {command.name!r}: that names something else", hint="use a word")
     if len(command.key) > limits.key_chars_max:
         raise BadRequest(f"a key has at most {limits.key_chars_max} characters")
