@@ -123,27 +123,40 @@ class Engine:
         self.live = Live(view)
         # The counters as the last turn left them: whoever writes turns is alone, so they need no reading again.
         self.meta: Meta | None = view.get(tables.META, ())
-        self._due_ms: int | None = None
+        self._timer_ms: int | None = None  # steady, of the first timer
+        self._due_ms: int | None = None  # steady, of whatever is first
+        self._is_due_known = False  # nothing has been done since it was looked up
         self._dispatched_ms = 0  # steady time of the last Dispatch: what turned long until then has been looked at
 
     def dispatched(self, steady_ms: int, *, may_lease: bool) -> None:
         """Note until when Dispatch has looked at the chains, and whether it might lease."""
         self._dispatched_ms = steady_ms
         self.live.may_lease = may_lease
+        self._is_due_known = False
 
     def begin(self, times: Times) -> "Turn":
         """Begin a turn over the store as written so far."""
         return Turn(self, times)
 
     def next_due_ms(self, times: Times) -> int | None:
-        """Return in how many ms a Tick (or only a Dispatch) has something to do; None = nothing is planned."""
+        """Return in how many ms a Tick (or only a Dispatch) has something to do; None = nothing is planned.
+
+        As the last turn left it: what an open one changes counts once that is finished.
+        """
+        if not self._is_due_known:
+            self._due_ms = min(self._dues_ms(), default=None)
+            self._is_due_known = True
+        return None if self._due_ms is None else max(self._due_ms - times.steady_ms, 0)
+
+    def _dues_ms(self) -> list[int]:
+        """Return when there will be something to do. Looks at every worker."""
         if self.live.timers_changed:
             failed = self.live.failed_timers
             rows = (self.view.scan(tables.TIMER, (of,), (of + 1,), 1 + len(failed)) for of in (STEADY, SWEEPS))
             firsts = [next((key[1] for key, _ in some if key not in failed), None) for some in rows]
-            self._due_ms = min((first for first in firsts if first is not None), default=None)
+            self._timer_ms = min((first for first in firsts if first is not None), default=None)
             self.live.timers_changed = False
-        due = [] if self._due_ms is None else [self._due_ms]
+        due = [] if self._timer_ms is None else [self._timer_ms]
         due += [*self.live.failed_timers.dues_ms(), *self.live.failed_ready.dues_ms()]
         for worker in self.live.workers.values():
             if worker.trouble is not None and worker.trouble.until_ms > self._dispatched_ms:
@@ -151,7 +164,7 @@ class Engine:
             if worker.started and len(worker.held) > worker.slots_used:
                 turned_long = (since_ms + prefetch_ms for since_ms in worker.started.values())
                 due.extend(due_ms for due_ms in turned_long if due_ms > self._dispatched_ms)
-        return max(min(due) - times.steady_ms, 0) if due else None
+        return due
 
 
 class Turn:
