@@ -278,6 +278,15 @@ def test_what_is_not_quite_last_is_a_name(run: Run, server: FakeServer, word: st
     assert f"'{word}' is no id" in ran.err
 
 
+@pytest.mark.parametrize("word", ["2026-11-26", "2026-11-26-02"])
+def test_a_date_is_a_name(run: Run, server: FakeServer, word: str) -> None:
+    server.says[v.List] = lambda asked: v.Page(({"id": "7"},) if asked.name == word else ())
+    server.says[v.Get] = lambda _: v.Document(TASK)
+    server.says[v.Logs] = written
+    assert run("show", word).status == 0
+    assert v.Get("7") in server.asked
+
+
 def test_last_of_nothing_is_not_found(run: Run, server: FakeServer) -> None:
     server.says[v.List] = lambda _: v.Page(())
     ran = run("show", "last")

@@ -21,7 +21,7 @@ _ID: Final = re.compile(r"\d{1,18}(?:\.\d{1,19})?", re.ASCII)
 _SPAN: Final = re.compile(r"(\d{1,18})\.(\d{1,19})-(\d{1,19})", re.ASCII)
 _LAST: Final = re.compile(r"last(?:\.\d{1,19}(?:-\d{1,19})?)?", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_MEANT_AS_ID: Final = re.compile(r"[0-9.-]+")  # whoever types 1..2 means no name
+_MEANT_AS_ID: Final = re.compile(r"(?!\d+(?:-\d+){2,}\Z)[0-9.-]+")  # whoever types 1..2 means no name; a date is one
 _HINT: Final = "write 42, 43.7, 43.1-5, last, last.7, all, @failed, or a name or tag; `tq ls` lists jobs"
 
 
