@@ -116,7 +116,8 @@ async def run_limits(life: Life) -> None:
         nursery.start_soon(until_idle)
         await is_over.wait()
         nursery.cancel_scope.cancel()
-    log("enough", tasks_left=slots.tasks_left, held=len(slots.held))
+    why = "it was given its last task" if slots.tasks_left == 0 else "it had nothing to do for so long"
+    log("leaving", why=why, held=len(slots.held))
     if not slots.is_leaving:
         hands.carry_out(slots.leave())
     await hands.until(lambda: slots.is_idle)
