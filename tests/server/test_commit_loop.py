@@ -7,7 +7,7 @@ import pytest
 from tests.server.rig import Loop, submit
 from tq import errors, limits
 from tq.core import tables
-from tq.core.engine import Engine
+from tq.core.engine import Engine, dispatch
 from tq.core.view import pages
 from tq.core.vocabulary import (
     Acknowledge,
@@ -353,6 +353,35 @@ def test_nothing_is_leased_while_it_must_not_be_and_goes_on_afterwards() -> None
     loop.pipeline.dispatch_again()
     loop.settle()
     assert sum(isinstance(entry, Start) for entry in loop.left) == 1
+
+
+def test_a_turn_that_only_reads_does_not_forget_that_more_may_be_leased() -> None:
+    loop = Loop().start()
+    loop.pipeline.may_lease = False
+    loop.ask("join", Join(5, 1, Capacity(slots=1)))
+    loop.ask("submit", submit())
+    loop.settle()
+    loop.ask("status", Status())
+    loop.to(Point.APPLIED)
+    loop.pipeline.may_lease = True
+    loop.pipeline.dispatch_again()
+    loop.settle()
+    assert sum(isinstance(entry, Start) for entry in loop.left) == 1
+
+
+def test_a_question_looks_for_nothing_to_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop().start()
+    dispatched: list[object] = []
+    monkeypatch.setattr(dispatch, "dispatch", lambda *_args, **_named: dispatched.append(_args))
+    loop.ask("status", Status())
+    loop.settle()
+    assert "status" in loop.answers()
+    assert not dispatched
+
+    loop.ask("status", Status())
+    loop.ask("cancel", Cancel(("1",), dry_run=True))
+    loop.settle()
+    assert len(dispatched) == 1
 
 
 def test_a_report_is_acknowledged_once_it_is_on_disk() -> None:

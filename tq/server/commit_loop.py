@@ -76,12 +76,17 @@ class Turn(Protocol):
         """How many keys it will write so far."""
         ...
 
+    @property
+    def has_only_read(self) -> bool:
+        """Whether nothing that it was asked changes anything: `finish` does not dispatch then."""
+        ...
+
     def apply(self, command: Command, submitter: str = "") -> Answer | None:
         """Apply one command, or raise Refused."""
         ...
 
     def finish(self, *, may_lease: bool = True) -> Finished:
-        """Run Dispatch, and return what to write and to do."""
+        """Run Dispatch, unless all was reading, and return what to write and to do."""
         ...
 
 
@@ -309,7 +314,7 @@ class Pipeline:
         for what, error in turn.bugs:
             self._bug(what, error)
         answers, self._turn = self._answers, None
-        self._is_cut = finished.is_cut
+        self._is_cut = finished.is_cut or (turn.has_only_read and self._is_cut)  # who asked meanwhile is not forgotten
         answers.effects = finished.effects
         self.counters.turns += 1
         if not finished.changes:

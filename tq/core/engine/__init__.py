@@ -176,6 +176,7 @@ class Turn:
         self._effects: list[Effect] = []
         self._changed_jobs: dict[tuple[int, int], TaskChanged] = {}
         self.bugs: list[tuple[Own, Exception]] = []  # what was put off, for whoever writes that down
+        self._has_read = self._has_acted = False
         meta = engine.meta
         self.sequence = meta.sequence + 1 if meta else 1
         # Times never go back, whatever the caller's clock does.
@@ -186,12 +187,19 @@ class Turn:
         """How many keys the turn will write so far: the cap of a turn counts them."""
         return sum(map(len, self._overlay.changes.values()))
 
+    @property
+    def has_only_read(self) -> bool:
+        """Whether it has answered questions and nothing else: then it finds nothing to dispatch that was not there."""
+        return self._has_read and not self._has_acted
+
     def apply(self, command: Command, submitter: str = "") -> Answer | None:
         """Apply one command; return its answer. Raises Refused, or whatever a bug raises: both change nothing."""
         kind = type(command)
         read = _READS.get(kind)
         if read is not None:
+            self._has_read = True
             return read(self._overlay, self._engine.live, command)
+        self._has_acted = True
         if isinstance(command, Retain):
             return self._retain(command)
         if kind is Tick:
@@ -204,9 +212,12 @@ class Turn:
         return answer
 
     def finish(self, *, may_lease: bool = True) -> Finished:
-        """Dispatch, and return what to write and what to do once it is on disk."""
-        is_cut = self._dispatch(may_lease=may_lease)
-        self._engine.dispatched(self.times.steady_ms, may_lease=may_lease)
+        """Dispatch, unless all was reading, and return what to write and what to do once it is on disk."""
+        if self.has_only_read:
+            is_cut = False
+        else:
+            is_cut = self._dispatch(may_lease=may_lease)
+            self._engine.dispatched(self.times.steady_ms, may_lease=may_lease)
         changes = {table: rows for table, rows in self._overlay.changes.items() if table not in LIVE_TABLES and rows}
         meta = self._latest_meta()
         epoch = meta.epoch if meta else 0
