@@ -1,4 +1,4 @@
-"""Members that came back to the queue, however many: a turn looks at about as many rows as it takes.
+"""Members that came back to the queue, or wait to, however many: a turn looks at about as many rows as it takes.
 
 A deleted key is slow to pass until compaction has taken it away, so what stood at the head must not be passed again.
 """
@@ -11,23 +11,24 @@ from tq.core.engine import Bounds
 from tq.core.engine.stop import ref_of
 from tq.core.task import State
 from tq.core.view import Changes, Key
-from tq.core.vocabulary import Cancel, Retry, Tick, WorkerLost
+from tq.core.vocabulary import Cancel, Retry, Tick, Times, WorkerLost
 from tq.store.memory import MemoryStore
 
 SIZE = 40
 
 
 class Ground(MemoryStore):
-    """Counts the deleted rows of AGAIN that scans pass over."""
+    """Counts the deleted rows of a table that scans pass over, and the others that they read."""
 
-    def __init__(self) -> None:
+    def __init__(self, table: Any = tables.AGAIN) -> None:
         super().__init__()
+        self.table = table
         self.deleted: set[Key] = set()
         self.passed = 0
         self.read = 0
 
     def write(self, changes: Changes, **more: Any) -> None:
-        for key, record in changes.get(tables.AGAIN, {}).items():
+        for key, record in changes.get(self.table, {}).items():
             if record is None:
                 self.deleted.add(key)
             else:
@@ -36,7 +37,7 @@ class Ground(MemoryStore):
 
     def scan(self, table: Any, low: Key, high: Key, limit: int) -> Any:
         rows = super().scan(table, low, high, limit)
-        if table is tables.AGAIN and len(low) > 1:  # else the invariants are looked at
+        if table is self.table and len(low) > 1:  # else the invariants are looked at
             end = rows[-1][0] if len(rows) == limit else high
             self.read += len(rows)
             self.passed += sum(low <= key < end for key in self.deleted)
@@ -123,3 +124,41 @@ def test_what_comes_back_in_the_same_millisecond_starts_too_whatever_its_number(
     assert [ref.member for ref in house.starts()] == [0]
     house.report(*house.starts(), worker=7)
     assert [ref.member for ref in house.starts()] == [2]
+
+
+def test_a_tick_passes_over_no_more_timers_than_the_last_one_did() -> None:
+    house = House(store=Ground(tables.TIMER))
+    house.join(slots=SIZE)
+    number = house.array(SIZE, retries=1, backoff_ms=(1_000, 1_000))
+    for ref in house.starts():
+        house.report(ref, code=1, run_us=10**6)
+    house.do(WorkerLost(5, 1))
+    house.now_ms += 500
+    ticks = 0
+    while (due_ms := house.engine.next_due_ms(Times(house.now_ms, 0))) is not None:
+        house.now_ms += due_ms
+        house.store.passed = 0
+        house.do(Tick())
+        house.engine.next_due_ms(Times(house.now_ms, 0))
+        assert house.store.passed <= 8
+        ticks += 1
+    assert ticks >= SIZE // 4
+    assert house.store.get(tables.PROGRESS, (number, 0)).counts[State.QUEUED] == SIZE
+
+
+def test_a_timer_is_found_though_it_is_earlier_than_what_was_there_at_the_last_look() -> None:
+    house = House()
+    house.join(slots=1)
+    slow = house.submit(retries=1, backoff_ms=(5_000, 5_000))
+    house.report(*house.starts(), code=1)
+    assert house.engine.next_due_ms(Times(house.now_ms, 0)) == 5_000
+    quick = house.submit(retries=1, backoff_ms=(0, 0))
+    refs = house.starts()
+    assert house.engine.next_due_ms(Times(house.now_ms + 100, 0)) == house.task(slow).due_ms - house.now_ms - 100
+    house.report(*refs, code=1)
+    assert house.engine.next_due_ms(Times(house.now_ms, 0)) == 0
+    house.now_ms -= 1  # in the same millisecond
+    house.do(Tick())
+    assert house.task(quick).state is State.RUNNING
+    house.do(Tick())
+    assert house.engine.next_due_ms(Times(house.task(slow).due_ms, 0)) == 0

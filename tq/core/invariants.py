@@ -200,6 +200,10 @@ def _check_live(view: View, live: Live) -> Iterator[str]:
             yield f"worker {number:x} counts {worker.slots_used} slots used, its lanes use {used} (I8)"
         if worker.session is not None and used > max(worker.capacity.slots, len(worker.started)):
             yield f"worker {number:x} has {used} of {worker.capacity.slots} slots reserved (I8)"
+    for clock, floor in live.timer_floors.items():
+        below = view.scan(tables.TIMER, (clock,), (clock, floor), 1)
+        if below:
+            yield f"the timer {below[0][0]} stands below its floor {floor}: it would never be done"
     for (number,), lane in _rows(view, tables.LANE):
         if lane != live.lanes.get(number):
             yield f"lane {number} differs between store and memory"

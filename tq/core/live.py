@@ -12,6 +12,7 @@ from tq.core import tables
 from tq.core.job import Lane, Queue
 from tq.core.put_off import PutOff
 from tq.core.task import Phase, State, Task
+from tq.core.timers import STEADY, SWEEPS
 from tq.core.view import Changes, Table, View, pages
 from tq.core.vocabulary import AttemptRef, Capacity
 from tq.limits import (
@@ -175,6 +176,7 @@ class Live:
         self.depths: dict[int, int] = {}  # lane -> how deep a chain may be
         self.granted: dict[str, int] = {}
         self.counts: dict[str, int] = {}
+        self.timer_floors = {STEADY: 0, SWEEPS: 0}  # nothing is due before: deleted keys at the head are slow to pass
         self.timers_changed = True  # since somebody last looked for the next one
         self.failed_timers = PutOff()
         self.failed_ready = PutOff()  # jobs by their rows of READY, and lanes by the prefix of theirs

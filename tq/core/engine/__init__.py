@@ -151,9 +151,7 @@ class Engine:
     def _dues_ms(self) -> list[int]:
         """Return when there will be something to do. Looks at every worker."""
         if self.live.timers_changed:
-            failed = self.live.failed_timers
-            rows = (self.view.scan(tables.TIMER, (of,), (of + 1,), 1 + len(failed)) for of in (STEADY, SWEEPS))
-            firsts = [next((key[1] for key, _ in some if key not in failed), None) for some in rows]
+            firsts = [self._first_due_ms(of) for of in (STEADY, SWEEPS)]
             self._timer_ms = min((first for first in firsts if first is not None), default=None)
             self.live.timers_changed = False
         due = [] if self._timer_ms is None else [self._timer_ms]
@@ -165,6 +163,17 @@ class Engine:
                 turned_long = (since_ms + prefetch_ms for since_ms in worker.started.values())
                 due.extend(due_ms for due_ms in turned_long if due_ms > self._dispatched_ms)
         return due
+
+    def _first_due_ms(self, of: int) -> int | None:
+        """Return when the first timer of a clock is due that has not failed, and raise the floor of that clock.
+
+        What comes later is due after the last finished turn: no turn has an earlier time, and none plans for the past.
+        """
+        failed, floors = self.live.failed_timers, self.live.timer_floors
+        rows = self.view.scan(tables.TIMER, (of, floors[of]), (of + 1,), 1 + len(failed))
+        written_ms = self.meta.steady_ms if self.meta is not None else 0
+        floors[of] = min(written_ms, rows[0][0][1]) if rows else written_ms
+        return next((key[1] for key, _ in rows if key not in failed), None)
 
 
 class Turn:

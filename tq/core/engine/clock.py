@@ -13,7 +13,7 @@ from tq.core.engine.upload import expire_uploads
 from tq.core.engine.verbs import VERBS
 from tq.core.task import State, Trigger
 from tq.core.timers import STEADY, SWEEPS, TimerKind
-from tq.core.view import Key
+from tq.core.view import Key, Row
 
 DUE_PER_TICK = 100
 
@@ -21,9 +21,11 @@ DUE_PER_TICK = 100
 def due(step: Step, resting: Collection[Key] = ()) -> list[Key]:
     """Return the timers to be done by this tick, oldest first; those that rest are passed over."""
     due_ms = step.times.steady_ms + 1
-    rows = [*step.overlay.scan(tables.TIMER, (STEADY,), (STEADY, due_ms), DUE_PER_TICK + len(resting))]
-    rows += step.overlay.scan(tables.TIMER, (SWEEPS,), (SWEEPS, due_ms), 1 + len(resting))
     keys: list[Key] = []
+    rows: list[Row] = []
+    for of, most in ((STEADY, DUE_PER_TICK), (SWEEPS, 1)):
+        low = (of, step.live.timer_floors[of])
+        rows += step.overlay.scan(tables.TIMER, low, (of, due_ms), most + len(resting))
     swept = False  # an older release has put sweeps among the others
     for key, _ in rows:
         is_sweep = key[2] == TimerKind.SWEEP
