@@ -18,6 +18,9 @@ STATES: Final = (
     ("dead", "cancelled"),
     ("succeeded",),
     ("queued", "retrying"),
+    ("queued", "running"),
+    ("running", "retrying"),
+    ("held", "queued", "running", "retrying"),
     ("retrying",),
 )
 

@@ -52,6 +52,11 @@ class Acting(NamedTuple):
         return bool(self.where.cause) or self.where.is_letter
 
     @property
+    def is_passed_by(self) -> bool:
+        """Whether a member may go from one state that is meant to another behind the walk, as starts go on."""
+        return self.states != selection.ALL and sum(not state.is_terminal for state in self.states) > 1
+
+    @property
     def left(self) -> int:
         """How many rows one command may still look at; one at least, so that it gets on."""
         return max(self.step.bounds.slice - self.tally.looked, 1)
@@ -254,12 +259,13 @@ def find_records(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[
 def find_alive(acting: Acting, key: JobKey, member: int, limit: int) -> tuple[Rows, int | None]:
     """Find the records of a job that have not ended: by who holds them, then by who came back. Not by a scan of all.
 
-    But where some wait for their next attempt, or a record must be seen, by the records. What a walk began with it
-    keeps, or it would pass some over: from `_BY_INDEX` on its places are those of the first way.
+    But where some wait for their next attempt, a record must be seen, or one may go from index to index behind the
+    walk, by the records. What a walk began with it keeps, or it would pass some over: from `_BY_INDEX` on its places
+    are those of the first way.
     """
     step = acting.step
     may_wait = State.RETRYING in acting.states and step.progress(key).counts[State.RETRYING] > 0
-    if 0 < member < _BY_INDEX or (not member and (may_wait or acting.looks_closer)):
+    if 0 < member < _BY_INDEX or (not member and (may_wait or acting.looks_closer or acting.is_passed_by)):
         rows, rest = find_records(acting, key, member, limit)
         return [row for row in rows if not row[1].state.is_terminal], rest
     running, rest = find_running(acting, key, max(member - _BY_INDEX, 0), limit)
