@@ -382,6 +382,33 @@ class TestHistory:
         (entry,) = task.history
         assert (entry.attempt, Cause(entry.cause), entry.charged, task.losses) == (1, Cause.LOST, False, 0)
 
+    @pytest.mark.parametrize("is_due", [False, True], ids=["waits for its next attempt", "is queued again"])
+    def test_a_failure_before_a_cancel_stays_a_failure_and_stands_there_once(self, house, is_due):
+        house.join()
+        number = house.submit(retries=1, backoff_ms=(0, 0))
+        house.report(lone_start(house), code=3)
+        failed_ms = house.task(number).ended_ms
+        if is_due:
+            house.do(WorkerLost(5, 1))
+            house.do(Tick())
+        house.do(Cancel((str(number),)))
+        task = house.task(number)
+        assert (task.state, task.cause) == (State.CANCELLED, Cause.CANCELLED)
+        (entry,) = task.history
+        assert (entry.attempt, Cause(entry.cause), entry.code, entry.ended_ms) == (1, Cause.EXIT, 3, failed_ms)
+        house.do(Retry((str(number),)))
+        assert house.task(number).history == task.history
+
+    def test_so_does_a_loss(self, house):
+        house.join()
+        number = house.submit()
+        house.do(WorkerLost(5, 1))
+        house.do(Cancel((str(number),)))
+        house.do(Retry((str(number),)))
+        house.join(worker=6)
+        (entry,) = house.task(number).history
+        assert (entry.attempt, Cause(entry.cause), entry.charged) == (1, Cause.LOST, True)
+
     def test_losses_stand_in_it_with_their_charge(self, house):
         house.join()
         number = house.submit()

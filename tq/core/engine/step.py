@@ -287,6 +287,8 @@ def history_with_last(task: Task | None) -> tuple[Ending, ...]:
     """Return the history with how the latest attempt ended, unless it was given back without having run."""
     if task is None or task.phase not in (Phase.ENDED, Phase.LOST):
         return task.history if task else ()
+    if task.history and task.history[-1].attempt == task.attempt:
+        return task.history  # it was cancelled after that
     is_lost = task.phase is Phase.LOST
     cause = Cause.LOST if is_lost else task.cause
     return history_with(task, cause, task.code, task.ended_ms, charged=task.charged or not is_lost)

@@ -7,7 +7,7 @@ processes live.
 from collections import defaultdict
 from typing import Final
 
-from tq.core.engine.step import JobKey, Step, TaskKey
+from tq.core.engine.step import JobKey, Step, TaskKey, history_with_last
 from tq.core.live import LIVE_RECALLED
 from tq.core.task import Cause, Phase, State, Task, Trigger
 from tq.core.vocabulary import AttemptRef, Recall, Stop
@@ -52,7 +52,8 @@ def cancel_task(step: Step, key: TaskKey, task: Task, tally: Tally) -> None:
             stop_task(step, key, task, Cause.CANCELLED, tally)
     else:
         tally.done += 1
-        step.move(key, task, Trigger.CANCEL, ended_ms=step.times.wall_ms, cause=Cause.CANCELLED)
+        history = history_with_last(task)  # how its latest attempt ended gives way to the end of the task
+        step.move(key, task, Trigger.CANCEL, ended_ms=step.times.wall_ms, cause=Cause.CANCELLED, history=history)
 
 
 def stop_task(step: Step, key: TaskKey, task: Task, cause: Cause, tally: Tally) -> None:
