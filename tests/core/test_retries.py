@@ -372,6 +372,15 @@ class TestHistory:
         assert len(house.task(number).history) == 1
         assert house.task(number).phase is Phase.ASSIGNED
 
+    def test_one_that_was_stopped_before_its_start_leaves_none_either(self, house):
+        house.join()
+        number = house.submit()
+        ref = lone_start(house)
+        house.do(Requeue((str(number),)))
+        house.report(ref, cause=Cause.REQUEUE, run_us=0)
+        assert house.task(number).history == ()
+        assert lone_start(house).attempt == 2
+
     def test_a_requeued_attempt_that_is_lost_leaves_its_line_uncharged(self, house):
         house.join()
         number = house.submit()

@@ -63,7 +63,9 @@ def _end(step: Step, end: End, task: Task) -> None:
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
         step.move(key, task, Trigger.CANCEL, **ending(step, _CANCELLED, end.code, end.run_us, end.result))
     elif is_requeued(task) or cause in _GIVEN_BACK:
-        give_back(step, key, _after(task, end), Cause.REQUEUE if is_requeued(task) else cause, end.code)
+        why = Cause.REQUEUE if is_requeued(task) else cause
+        began = end.run_us or task.started_ms  # else it was stopped before its start, and leaves no line
+        give_back(step, key, _after(task, end), why if began else Cause.NONE, end.code)
     elif cause is _LOST:
         lose(step, key, _after(task, end), charged=True)
     elif retry.is_success(cause, end.code):
