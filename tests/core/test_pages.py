@@ -30,7 +30,7 @@ from tq.core.vocabulary import (
 )
 from tq.errors import BadRequest
 from tq.server.present import present_worker
-from tq.wire.codec import dumps
+from tq.wire.codec import dumps, loads
 
 
 def every_page(house: House, command: List) -> tuple[list[str], int]:
@@ -160,6 +160,17 @@ def test_all_workers_are_listed_however_many_there_are() -> None:
         assert [item["id"] for page in pages for item in page] == [f"w{2**64 - 2_000 + n:016x}" for n in range(2_000)]
         assert max(map(len, pages)) <= min(limit, limits.page_items_max)
     assert len(pages) <= 4  # as many as fit
+
+
+@pytest.mark.parametrize("command", [Workers, Queues, Tokens])
+def test_a_client_that_knows_no_pages_gets_all_that_one_holds(command: type[Workers | Queues | Tokens]) -> None:
+    """The commands had no fields once."""
+    house = House()
+    house.turn(*(Join(number, 1, Capacity(1)) for number in range(1, 301)))
+    house.turn(*(Submit("", b"body", queue=f"q{number}") for number in range(300)))
+    house.turn(*(CreateToken(f"t{number:03}", bytes(32), "read", "name") for number in range(300)))
+    answer = house.do(loads(dumps([command.__name__]), command))
+    assert (len(answer.items), answer.next) == (300, "")
 
 
 def test_a_page_of_workers_fits_a_frame_whatever_they_offer() -> None:

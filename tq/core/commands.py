@@ -2,7 +2,7 @@
 
 from tq.core.job import Demand
 from tq.core.words import AttemptRef, Word
-from tq.limits import backoff_ms
+from tq.limits import backoff_ms, page_items_max
 
 
 class Submit(Word, frozen=True, tag=True):
@@ -155,7 +155,7 @@ class SetQueue(Word, frozen=True, tag=True):
 class Queues(Word, frozen=True, tag=True):
     """The queues that have tasks or settings, by name, as many as a page holds. `page` continues an earlier answer."""
 
-    limit: int = 100
+    limit: int = page_items_max
     page: str = ""
 
 
@@ -205,7 +205,7 @@ class Wait(Word, frozen=True, tag=True):
 class Workers(Word, frozen=True, tag=True):
     """The connected workers, by id, as many as a page holds. `page` continues an earlier answer."""
 
-    limit: int = 100
+    limit: int = page_items_max
     page: str = ""
 
 
@@ -242,7 +242,7 @@ class RevokeToken(Word, frozen=True, tag=True):
 class Tokens(Word, frozen=True, tag=True):
     """The tokens that exist, by id, without secrets, as many as a page holds. `page` continues an earlier answer."""
 
-    limit: int = 100
+    limit: int = page_items_max
     page: str = ""
 
 
