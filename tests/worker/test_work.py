@@ -1,9 +1,11 @@
 """A real worker with a real launcher against a server played by the test, over TLS on loopback."""
 
+import errno
 import hashlib
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -13,9 +15,11 @@ from tests.support.fake_server import SLEEPER, FakeServer, assign, eventually, r
 from tests.support.processes import is_alive
 from tq.core.task import Cause, Phase
 from tq.core.vocabulary import End, Held
+from tq.errors import ConfigurationError
 from tq.wire import messages as m
 from tq.wire.held import tally
 from tq.worker import instructions as i
+from tq.worker import work
 from tq.worker.home import Home, Last
 from tq.worker.spool import Kept, Spool
 
@@ -166,6 +170,40 @@ async def test_a_worker_that_cannot_start_its_first_launcher_says_why_and_ends(
         assert await worker.exit_status() == 78
         assert "error: cannot make" in worker.log()
         assert "Traceback" not in worker.log()
+
+
+async def test_a_worker_whose_directory_was_removed_leaves_when_its_launcher_is_gone(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    """It could start no other, and would take attempts for ever that it cannot run."""
+    with running_worker(server, tmp_path) as worker:
+        peer = await server.reconciled()
+        (tmp_path / "state").rename(tmp_path / "elsewhere")
+        peer.send(assign(1, "true"))
+        assert (await peer.receive(m.Ended)).ends[0].code == 0
+        os.kill(worker.launcher_pid(), signal.SIGKILL)
+        assert await worker.exit_status() == 78
+        assert "state/worker was removed" in worker.log()
+
+
+async def test_what_keeps_a_launcher_from_starting_is_said_once(
+    autojump_clock: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hands = SimpleNamespace(carry_out=list)
+    slots = SimpleNamespace(launcher_died=lambda cause: [cause])
+    life = SimpleNamespace(hands=hands, slots=slots, is_over=False, is_hurrying=False, has_home=True)
+    errors = ["full"] * 50 + [""] + ["full"] * 50 + ["no memory"] * 50
+
+    async def serve(_: object) -> None:
+        error = errors.pop()
+        life.is_over = not errors
+        if error:
+            raise ConfigurationError(error) from OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(work, "_serve_launcher", serve)
+    await work.run_launcher(life)  # type: ignore[arg-type]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rpartition("error=")[2].split(" hint")[0] for line in lines] == ['"no memory"', "full", "full"]
 
 
 async def test_where_too_few_files_may_be_open_no_worker_starts(server: FakeServer, tmp_path: Path) -> None:

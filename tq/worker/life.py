@@ -5,6 +5,7 @@ No loop and no decision is in here; it is the one place where they meet.
 
 import os
 import secrets
+from os.path import samestat
 from typing import Final
 
 import trio
@@ -35,6 +36,7 @@ class Life:
     def __init__(self, settings: Settings, home: Home, cancel_scope: trio.CancelScope) -> None:
         self.settings = settings
         self.home = home
+        self._place = home.path.stat()
         self.id = secrets.randbits(_ID_BITS) or 1
         self.cgroup, self.group_because = _find_cgroup(home)
         self.capacity = _capacity(settings, cgroups.LEVEL if self.cgroup else containment.LEVEL)
@@ -59,6 +61,14 @@ class Life:
     def slots(self) -> Slots:
         """What is held."""
         return self.hands.slots
+
+    @property
+    def has_home(self) -> bool:
+        """Whether its directory is still the one in which it began."""
+        try:
+            return samestat(self.home.path.stat(), self._place)
+        except OSError:
+            return False
 
     @property
     def name(self) -> str:

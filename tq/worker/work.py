@@ -75,19 +75,26 @@ async def work(settings: Settings, home: Home, whereabouts: Whereabouts) -> int:
 async def run_launcher(life: Life) -> None:
     """Keep a launcher running. When one dies nothing of it survives, and its attempts are reported as lost.
 
-    A worker that cannot start its first one ends; later, or where the disk is full, that is trouble which may pass.
+    A worker that cannot start its first one ends, and so does one whose directory was removed: nothing can run there.
+    Else, or where the disk is full, that is trouble which may pass.
     *Resource handling*: the launcher ends with this child, whatever ends it.
     """
-    hands, is_first = life.hands, True
+    hands, is_first, said = life.hands, True, ""
     while not life.is_over:
         begun_s = trio.current_time()
         try:
             await _serve_launcher(life)
+            said = ""
         except ConfigurationError as error:
+            if not life.has_home:
+                life.end(ConfigurationError(f"{life.home.path} was removed", hint="start the worker again"))
+                return
             if is_first and not _is_full(error.__cause__):
                 life.end(error)
                 return
-            log("cannot_start_launcher", level="error", error=error)
+            if str(error) != said:  # it may be so for days
+                log("cannot_start_launcher", level="error", error=error, hint=error.hint)
+            said = str(error)
         is_first = False
         hands.carry_out(life.slots.launcher_died(Cause.DRAIN if life.is_hurrying else Cause.LOST))
         if life.is_hurrying:
