@@ -121,6 +121,25 @@ def test_what_is_no_signal_is_refused(run: Run, server: FakeServer, text: str) -
         assert "is no signal" in ran.err
 
 
+@pytest.mark.parametrize("number", [2**63, -(2**63), 10**400])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("submit", "--max-fails={}", "--array", "1-2", "true"),
+        ("logs", "42", "--attempt={}"),
+        ("queue", "set", "q", "--max={}"),
+        ("queue", "set", "q", "--retries={}"),
+        ("ls", "-n", "{}"),
+    ],
+)
+def test_a_number_that_no_message_carries_is_refused_by_its_option(
+    run: Run, server: FakeServer, words: tuple[str, ...], number: int
+) -> None:
+    ran = run(*(word.format(number) for word in words))
+    assert (ran.status, server.asked) == (2, [])
+    assert "is out of range" in ran.err
+
+
 def test_options_end_at_the_command(run: Run, server: FakeServer) -> None:
     run("submit", "ls", "-l", "--name", "x")
     assert body_of(server).argv == (b"ls", b"-l", b"--name", b"x")

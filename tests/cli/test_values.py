@@ -81,6 +81,13 @@ def test_a_size_counts_in_1024s(text: str, size: int) -> None:
     assert values.size_bytes(text) == size
 
 
+@pytest.mark.parametrize("text", ["99999999999T", "1152921504606846977", "1048577T"])
+def test_a_size_that_no_machine_has_is_refused(text: str) -> None:
+    """A number beyond 64 bits in its offer ended each connection of a worker."""
+    with pytest.raises(BadRequest, match=r"is no size|exbibyte"):
+        values.size_bytes(text)
+
+
 def test_tags_are_split_and_counted() -> None:
     assert values.tags(["a,b", "b", "c"]) == ("a", "b", "c")
     with pytest.raises(BadRequest, match="tags_max"):

@@ -15,6 +15,7 @@ _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(ms|s|m|h|d|w)?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
 _ARRAY = re.compile(r"(-?\d{1,20})-(-?\d{1,20})(?::(-?\d{1,20}))?(?:%(\d{1,20}))?", re.ASCII)
+_SIZE_BYTES_MAX = 2**60
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([KMGT]?)i?B?", re.IGNORECASE | re.ASCII)
 _DURATION_MS_MAX = 100 * 365 * 86_400_000
 _VALUE_MAX = 2**53  # every array value fits a number of JSON and of a shell
@@ -167,7 +168,10 @@ def size_bytes(text: str) -> int:
     if match is None:
         raise BadRequest(f"{text!r} is no size", hint="write bytes, or 512M, 8G")
     factor: int = 1024 ** " KMGT".index(match[2].upper() or " ")
-    return round(float(match[1]) * factor)
+    size = round(float(match[1]) * factor)
+    if size > _SIZE_BYTES_MAX:
+        raise BadRequest(f"{text!r} is more than an exbibyte", hint="write bytes, or 512M, 8G")
+    return size
 
 
 def variable(text: str) -> str:

@@ -15,6 +15,7 @@ from tq.errors import BadRequest, TqError
 
 ARGUMENTS = "tq.arguments"  # in Context.meta: the words behind the verb, as they were typed
 _TRY_ELSEWHERE = frozenset({2, 4, 69, 74, 75, 78})  # what a caller can do something about keeps its status everywhere
+_NUMBER_MAX = 2**63 - 1
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 
@@ -71,11 +72,14 @@ def refuse_nothing(option: str, value: Any) -> None:
 
 
 def check_options(ctx: Any, params: list[Any]) -> None:
-    """Refuse every option that was typed with an empty value; a default may be one."""
+    """Refuse options that were typed with an empty value, a default may be one, or a number that no message carries."""
     for param in params:
         source = ctx.get_parameter_source(param.name) if isinstance(param, TyperOption) else None
         if source is not None and source.name == "COMMANDLINE":
-            refuse_nothing(param.opts[-1], ctx.params.get(param.name))
+            value = ctx.params.get(param.name)
+            refuse_nothing(param.opts[-1], value)
+            if isinstance(value, int) and abs(value) > _NUMBER_MAX:
+                raise BadRequest(f"the number of {param.opts[-1]} is out of range")
 
 
 class VerbCommand(TyperCommand):
