@@ -95,6 +95,7 @@ prefetch_max: Final = 512
 prefetch_ms: Final = 150
 prefetch_runs_min: Final = 4
 prefetch_runs_seen: Final = 100
+prefetch_runs_latest: Final = 5  # of them: if most of these are slow, all of late are
 reconnect_holding_s_max: Final = 2.0
 reconnect_s_max: Final = 10.0
 drain_s: Final = 30.0

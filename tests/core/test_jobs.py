@@ -225,6 +225,24 @@ class TestChains:
         assert list(house.engine.live.workers[5].held) == [refs[0].task]
         assert house.starts() == []
 
+    def test_a_few_slow_tasks_after_many_quick_ones_end_the_prefetch(self, house):
+        self._stream(house, slots=1)
+        house.report(*held_refs(house)[:100], run_us=1_000)
+        lane = house.engine.live.workers[5].held[held_refs(house)[0].task]
+        house.report(held_refs(house)[0], run_us=900_000)
+        assert house.engine.live.depth(lane) > 1, "one is no rule"
+        for _ in range(limits.prefetch_runs_latest // 2):
+            house.report(held_refs(house)[0], run_us=900_000)
+        assert house.engine.live.depth(lane) == 1
+
+    def test_a_slow_task_now_and_then_does_not_end_the_prefetch(self, house):
+        self._stream(house, slots=1)
+        lane = house.engine.live.workers[5].held[held_refs(house)[0].task]
+        for _ in range(20):
+            house.report(*held_refs(house)[:4], run_us=1_000)
+            house.report(held_refs(house)[0], run_us=900_000)
+            assert house.engine.live.depth(lane) > 1
+
     def test_the_engine_says_when_a_chain_must_be_looked_at(self, house):
         self._stream(house, slots=1)
         house.started(held_refs(house)[0])
