@@ -10,12 +10,16 @@ class Peer:
     def __init__(self) -> None:
         self.closed: list[str] = []
         self.effects: list[v.Effect] = []
+        self.pushed: list[int] = []  # how many effects there were
 
     def close(self, reason: str) -> None:
         self.closed.append(reason)
 
     def carry_out(self, effect: v.Effect) -> None:
         self.effects.append(effect)
+
+    def push(self) -> None:
+        self.pushed.append(len(self.effects))
 
     def __getattr__(self, name: str) -> Any:
         raise AssertionError(f"{name} was not expected")
@@ -32,6 +36,18 @@ def test_a_newer_connection_of_a_worker_closes_the_older() -> None:
     assert older.effects == []
     assert newer.effects == [v.Acknowledge(7, 1, 1)]
     assert registry.worker(7) is newer
+
+
+def test_what_a_turn_starts_on_a_worker_leaves_at_once_and_together() -> None:
+    registry, busy, other = Registry(), Peer(), Peer()
+    registry.worker_enters(7, busy)
+    registry.worker_enters(8, other)
+    start = v.Start(7, 1, 1, 1, False, "default", "", b"body", 0, ())
+    registry.release([start, v.Acknowledge(8, 1, 1), start, v.Acknowledge(7, 1, 1)])
+
+    assert busy.pushed == [3]
+    assert other.pushed == []
+    assert len(other.effects) == 1
 
 
 def test_a_revoked_token_cuts_its_connections_and_no_others() -> None:

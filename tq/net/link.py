@@ -56,7 +56,7 @@ class Link:
         self._is_closed_here = False
         self._is_broken = False
         self._is_writing = False
-        self._is_cut_off = False  # the kernel took a part of an answer: the writer sends the rest
+        self._is_cut_off = False  # the kernel took a part of what was written at once: the writer sends the rest
 
     # ------------------------------------------------------------ sending
 
@@ -86,18 +86,34 @@ class Link:
 
         For what its peer waits for: it saves the way through the writer, and cannot share a frame.
         """
-        prompt = self._prompt
-        if prompt is None or self._is_closing or self._is_writing or self._is_cut_off or self.queued_bytes:
+        prompt = self._free_stream()
+        if prompt is None or self.queued_bytes:
             return self.send_nowait(message)
         piece = self.connection.encode(message)
+        return self._write_now(prompt, b"".join(frames([piece], self.connection.send_bytes_max)))
+
+    def push(self) -> None:
+        """Write the next frame of what is queued at once, if nothing stands before it; the writer sends the rest.
+
+        For what somebody waits for: the writer's turn comes when everybody else has had theirs.
+        """
+        prompt = self._free_stream()
+        if prompt is not None and self.queued_bytes:
+            self._write_now(prompt, self._take())
+
+    def _free_stream(self) -> SecureStream | None:
+        """Return the stream if one may write to it now, without waiting."""
+        return None if self._is_closing or self._is_writing or self._is_cut_off else self._prompt
+
+    def _write_now(self, prompt: SecureStream, batch: bytes) -> bool:
+        """Write what the kernel takes; the writer sends the rest. Return False if the link has ended."""
         try:
-            if prompt.send_now(b"".join(frames([piece], self.connection.send_bytes_max))):
-                return True
+            self._is_cut_off = not prompt.send_now(batch)
         except trio.BrokenResourceError:
             self._end("the connection broke")
             return False
-        self._is_cut_off = True
-        self._work.set()
+        if self._is_cut_off:
+            self._work.set()
         return True
 
     async def send(self, message: Message, *, output: bool = True) -> bool:

@@ -54,6 +54,10 @@ class WorkerSession(Peer, Protocol):
         """Do what the core decided for this worker."""
         ...
 
+    def push(self) -> None:
+        """Let what it was told leave at once."""
+        ...
+
 
 class Registry:
     """All authenticated connections of one server."""
@@ -123,6 +127,7 @@ class Registry:
 
     def release(self, effects: Sequence[v.Effect]) -> None:
         """Carry out the effects of a turn that is on disk, in order. No session raises anything here."""
+        starting: dict[WorkerSession, None] = {}  # all that one turn starts there leaves in one frame, and at once
         for effect in effects:
             if isinstance(effect, v.TaskChanged):
                 self.watch.changed(effect.job)
@@ -134,3 +139,7 @@ class Registry:
                 session = self._workers.get(effect.worker)
                 if session is not None:
                     session.carry_out(effect)
+                    if isinstance(effect, v.Start):
+                        starting[session] = None
+        for session in starting:
+            session.push()

@@ -109,6 +109,10 @@ class WorkerSession:
             log("effect_failed", level="error", effect=type(effect).__name__, error=repr(error))
             self.close("the server could not send what it should: reconnect")
 
+    def push(self) -> None:
+        """Let what a turn decided leave with it, in one frame."""
+        self._link.push()
+
     # ------------------------------------------------------------ receiving
 
     async def _receive(self, messages: Sequence[m.Message]) -> bool:
