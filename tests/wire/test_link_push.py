@@ -1,4 +1,4 @@
-"""What is written at once, past the writer: whole frames in their order, and the writer goes on where the kernel stops."""
+"""What is written at once, past the writer: whole frames in order, and the writer goes on where the kernel stops."""
 
 import math
 

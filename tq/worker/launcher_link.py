@@ -50,12 +50,26 @@ class LauncherLink:
         self._is_heard = True
         self._has_spoken = False
         self._is_reading = False  # else silence is our own doing
+        self._is_writing = False
         self._leave, self._left = trio.open_memory_channel[scratch.Made](inf)
 
     def send(self, message: frames.Down) -> None:
-        """Queue a frame; it leaves as soon as the launcher reads."""
-        self._queue.append(frames.encode(message))
-        self._work.set()
+        """Write a frame, or queue what the socket does not take: it leaves as soon as the launcher reads."""
+        frame = frames.encode(message)
+        if not (self._queue or self._is_writing):
+            frame = frame[self._write_now(frame) :]
+        if frame:
+            self._queue.append(frame)
+            self._work.set()
+
+    def _write_now(self, frame: bytes) -> int:
+        """Return how much of it the socket has taken; all of it, if nobody is there any more."""
+        try:
+            return os.write(self._stream.socket.fileno(), frame)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            return len(frame)
 
     def kill(self) -> None:
         """KILL the launcher; what it leaves becomes ours (`sweep`)."""
@@ -114,10 +128,12 @@ class LauncherLink:
             while self._queue:
                 batch = b"".join(self._queue)
                 self._queue.clear()
+                self._is_writing = True
                 try:
                     await self._stream.send_all(batch)
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return
+                self._is_writing = False
 
     async def _tidy(self) -> None:
         async for directory in self._left:
