@@ -54,6 +54,26 @@ def test_a_wrong_token_is_4_and_not_repeated(run: Run, server: FakeServer, monke
     assert server.asked == []
 
 
+@pytest.mark.parametrize("token", ["\udcff", "a\nb", "ü", "x" * 9_000, "\x1b[31m"])
+def test_what_can_be_no_token_is_not_sent(
+    run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setenv("TQ_TOKEN", token)
+    ran = run("ls")
+    assert (ran.status, server.hellos) == (4, [])
+    assert ran.err.startswith("tq: what TQ_TOKEN says is no token of tq\nhint: copy it whole")
+
+
+@pytest.mark.parametrize("variable", ["TQ_TOKEN_FILE", "TQ_CA"])
+def test_a_file_without_an_end_is_not_read_to_its_end(
+    run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "/dev/zero")
+    ran = run("ls")
+    assert (ran.status, server.hellos) == (78, [])
+    assert "/dev/zero has more than 65536 bytes" in ran.err
+
+
 def test_a_server_without_a_known_token_is_4(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TQ_URL", "tq://127.0.0.1:1")
     monkeypatch.setenv("TQ_CA", server.identity.ca_pem)

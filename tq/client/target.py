@@ -14,6 +14,8 @@ from tq.errors import ConfigurationError, Unauthorised, Unreachable
 from tq.net.address import DEFAULT_URL, joined, parse_address
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_TOKEN = re.compile(r"[!-~]{1,256}")  # what may be one; the server knows better
+_FILE_BYTES_MAX = 64 * 1024  # of a file with a token or a CA
 
 
 class Setting(NamedTuple):
@@ -167,13 +169,21 @@ def find(flags: Mapping[str, str], environ: Mapping[str, str]) -> Target:
     return Target(
         host=host,
         port=port,
-        token=found["token"].value.strip(),
+        token=_token(found["token"]),
         ca_pem="" if is_digest else ca,
         ca_sha256=ca.lower() if is_digest else "",
         state_directory=places(environ).state,
         sources={"url": url.source, "token": found["token"].source, "ca": found["ca"].source},
         data=_data(places(environ), environ, (url, found["token"], found["ca"])),
     )
+
+
+def _token(setting: Setting) -> str:
+    token = setting.value.strip()
+    if _TOKEN.fullmatch(token) is None:
+        hint = "copy it whole: it begins with tqa_, tqs_, tqw_ or tqr_"
+        raise Unauthorised(f"what {setting.source} says is no token of tq", hint=hint)
+    return token
 
 
 def _data(where: Places, environ: Mapping[str, str], used: Iterable[Setting]) -> Path | None:
@@ -216,7 +226,11 @@ def of_directory(data: Path, environ: Mapping[str, str]) -> Target:
 
 def _read_text(path: str, what: str) -> str:
     try:
-        return Path(path).expanduser().read_text(encoding="ascii").strip()
+        with Path(path).expanduser().open("rb") as file:
+            data = file.read(_FILE_BYTES_MAX + 1)  # there is no end to a device
+        if len(data) > _FILE_BYTES_MAX:
+            raise ConfigurationError(f"the {what} {path} has more than {_FILE_BYTES_MAX} bytes: it is none")
+        return data.decode("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ConfigurationError(f"cannot read the {what} {path}: {reason}") from None
