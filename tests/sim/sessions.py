@@ -12,6 +12,7 @@ from tq import errors
 from tq.core import tables
 from tq.core import vocabulary as v
 from tq.server.desk import LOW_DISK
+from tq.server.inputs import Inputs
 from tq.server.intake import Request
 from tq.server.peers import WorkerPeer, reply
 from tq.server.watch import Waiting, replies
@@ -29,6 +30,7 @@ class WorkerSession:
         self.end = end
         self.peer = WorkerPeer(hello.worker, hello.predecessors, server.registry.next_session)
         self.inlet = server.intake.inlet()
+        self._inputs = Inputs(server.engine, server.disk, hello.worker)
         self._waiting: deque[m.Message] = deque()
         self._is_joining = False
         self._listed: tuple[v.Held, ...] = ()
@@ -53,7 +55,7 @@ class WorkerSession:
                     self.end.send([m.Beat(number=message.number), *answers])
                 case m.Output():
                     self._output(message)
-                case m.GetBlob() if self._may_read(message.blob):
+                case m.GetBlob() if self._inputs.may_read(message.blob):
                     data = server.disk.get(tables.BODY, (message.blob, message.piece))
                     self.end.send([m.Blob(message.blob, message.piece, data or b"")])
                 case m.GetBlob():
@@ -87,13 +89,6 @@ class WorkerSession:
         except errors.StoreError as error:
             server.pipeline.fail(error)
 
-    def _may_read(self, blob: int) -> bool:
-        """Whether some attempt that the worker holds has this input."""
-        live = self.server.engine.live.workers.get(self.peer.worker)
-        jobs = {task[:2] for task in live.held} if live is not None else set()
-        records = (self.server.disk.get(tables.JOB, key) for key in jobs)
-        return any(record is not None and record.stdin == blob for record in records)
-
     def _joined(self, answer: v.Answer | errors.TqError) -> None:
         self._is_joining = False
         if not isinstance(answer, v.Joined):
@@ -104,6 +99,9 @@ class WorkerSession:
         self.server.ledger.answered(self._listed, answer)
         self.end.send(self.peer.joined(answer))
         self.server.after(0, self._take)
+
+    def push(self) -> None:
+        """What it was told has left already."""
 
     def carry_out(self, effect: v.Effect) -> None:
         """Tell the worker what the core decided."""

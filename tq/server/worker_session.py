@@ -7,7 +7,6 @@ waits here as effects, untranslated, so that a new session number makes it void.
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
 
 import trio
 
@@ -19,6 +18,7 @@ from tq.net.link import Link
 from tq.net.log import log
 from tq.server.admission import check_piece
 from tq.server.desk import Desk
+from tq.server.inputs import Inputs
 from tq.server.intake import Request
 from tq.server.peers import WorkerPeer
 from tq.server.receive import receive_all
@@ -26,7 +26,6 @@ from tq.store.directory import Room
 from tq.store.seam import OutputSlot
 from tq.wire import messages as m
 
-blobs_max: Final = 10_000
 _ToSend = v.Effect | v.Joined | m.FollowOutput
 
 
@@ -46,7 +45,7 @@ class WorkerSession:
         self.is_held_up = False  # by the commit loop: nothing is read of the worker meanwhile
         self.stuck = 0  # attempts that the worker cannot kill, as it said last
         self._has_answered = False  # a beat of the worker, since the last beat of our own
-        self._blobs: set[int] = set()  # inputs of attempts that this worker was given
+        self._inputs = Inputs(desk.engine, desk.store, peer.worker)
         link.on_bytes = self.heard
 
     async def run(self, rest: Sequence[m.Message]) -> None:
@@ -199,26 +198,10 @@ class WorkerSession:
         input, and silence would keep the worker waiting; after a reconnect both sides know what it holds.
         """
         check_piece(message.piece)
-        if not self._may_read(message.blob):
+        if not self._inputs.may_read(message.blob):
             raise ProtocolError(f"the input {message.blob} belongs to no attempt of this worker")
         data = self._desk.store.get(tables.BODY, (message.blob, message.piece))
         await self._link.send(m.Blob(message.blob, message.piece, data or b""))
-
-    def _may_read(self, blob: int) -> bool:
-        """Whether an attempt with this input was sent in this session, or the worker brought one with it."""
-        if blob not in self._blobs:
-            live = self._desk.engine.live.workers.get(self.peer.worker)
-            jobs = {task[:2] for task in live.held} if live is not None else set()
-            records = (self._desk.store.get(tables.JOB, key) for key in jobs)
-            if not any(record is not None and record.stdin == blob for record in records):
-                return False
-            self._remember(blob)
-        return True
-
-    def _remember(self, blob: int) -> None:
-        if len(self._blobs) >= blobs_max:
-            self._blobs.clear()  # those of what it holds are found again
-        self._blobs.add(blob)
 
     # ------------------------------------------------------------ sending
 
@@ -232,7 +215,7 @@ class WorkerSession:
         if isinstance(effect, v.Joined):
             return self.peer.joined(effect)
         if isinstance(effect, v.Start) and effect.stdin:
-            self._remember(effect.stdin)
+            self._inputs.give(effect.stdin)
         return self.peer.carry_out(effect, trio.current_time())
 
     async def _outbox_loop(self) -> None:
