@@ -15,7 +15,7 @@ from tq.worker.slots import Slots
 def test_an_assignment_is_acknowledged_and_goes_to_the_launcher_as_it_came() -> None:
     slots = joined()
     message = assign(ref(1), ref(2), delivery=9)
-    assert slots.receive(message) == [Say(m.Assigned(9)), Spawn(message, b"")]
+    assert slots.receive(message) == [Spawn(message, b""), Say(m.Assigned(9))]
     assert slots.held == {ref(1): Phase.ASSIGNED, ref(2): Phase.ASSIGNED}
 
 
@@ -60,7 +60,7 @@ def test_started_is_said_once_and_only_of_what_had_not_ended() -> None:
 def test_the_same_assignment_twice_starts_once() -> None:
     slots = holding(ref(1))
     done = slots.receive(assign(ref(1), ref(2), delivery=2))
-    assert done == [Say(m.Assigned(2)), Spawn(assign(ref(2), delivery=2), b"")]
+    assert done == [Spawn(assign(ref(2), delivery=2), b""), Say(m.Assigned(2))]
     assert slots.receive(assign(ref(1), ref(2), delivery=3)) == [Say(m.Assigned(3))]
 
 
@@ -343,7 +343,7 @@ def test_the_same_names_in_another_lineage_are_new_attempts() -> None:
     slots, _ = abandoned()
     slots.ended((end(ref(2)),))
     joined(slots)
-    assert [type(one) for one in slots.receive(assign(ref(1), ref(2)))] == [Say, Spawn]
+    assert [type(one) for one in slots.receive(assign(ref(1), ref(2)))] == [Spawn, Say]
 
 
 # ---------------------------------------------------------------- bounds

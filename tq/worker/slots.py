@@ -148,7 +148,7 @@ class Slots:
             done += more
         if message.stdin and message.attempts:
             return done + self.inputs.wait(message)
-        return [*done, Spawn(message, b"")] if message.attempts else done
+        return [Spawn(message, b""), *done] if message.attempts else done  # nobody waits for the receipt
 
     def fetched(self, blob: int, data: bytes) -> list[Instruction]:
         """Start what waited for this input, less what was stopped or recalled meanwhile."""
