@@ -109,6 +109,15 @@ def test_a_directory_that_is_not_in_order_is_refused_with_its_reason(tmp_path: P
 def test_check_says_whether_a_server_could_start_and_changes_nothing(tmp_path: Path) -> None:
     fresh = ServerProcess(tmp_path, "--check").run()
     assert (fresh.returncode, list(tmp_path.iterdir())) == (0, [])
+    data = ServerProcess(tmp_path).data
+    data.mkdir(parents=True, mode=0o755)
+    empty = ServerProcess(tmp_path, "--check").run()
+    assert (empty.returncode, empty.stdout) == (0, f"{data}: no store there yet; a server would begin one\n")
+    (data / "note").touch()
+    foreign = ServerProcess(tmp_path, "--check").run()
+    assert foreign.returncode == 78
+    assert "open to other users" in foreign.stderr
+    (data / "note").unlink()
     with running_server(tmp_path) as server:
         held = ServerProcess(tmp_path, "--check").run()
         assert held.returncode == 78

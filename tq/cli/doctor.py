@@ -219,7 +219,7 @@ def _directory(data: Path | None) -> Iterator[Finding]:
     if data is None:
         return
     try:
-        directory.check_owner(data)
+        directory.check_owner(data, may_close=False)
     except ConfigurationError as error:
         yield Finding("data", "fail", error.message, error.hint)
     else:

@@ -45,7 +45,7 @@ from tq.server.replay import FailedCommands
 from tq.server.session import attend
 from tq.server.settings import Settings, check_settings
 from tq.store import open_files
-from tq.store.directory import check_format, hold_directory
+from tq.store.directory import check_format, check_place, hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
 
 _GOODBYE_S: Final = 1.5
@@ -99,6 +99,11 @@ def check(settings: Settings) -> int:
     """Say whether a server could start on this directory, without changing it; return the exit status."""
     if not settings.data.exists():
         sys.stdout.write(f"{settings.data}: not there yet; a server would make it\n")
+        return 0
+    if not (settings.data / "format").exists():
+        check_format(settings.data)  # one that was not made to its end, or that has lost this file
+        check_place(settings.data, allow_network=settings.data_on_network, may_close=False)
+        sys.stdout.write(f"{settings.data}: no store there yet; a server would begin one\n")
         return 0
     with hold_directory(settings.data, allow_network=settings.data_on_network, create=False) as lock:
         if settings.cert is not None and settings.key is not None:

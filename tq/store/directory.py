@@ -82,17 +82,25 @@ def hold_directory(data: Path, *, allow_network: bool = False, create: bool = Tr
     elif not (data / "format").exists():
         check_format(data)  # which says it where a store is there, but for this file
         raise ConfigurationError(f"there is no store in {data}", hint="name the data directory with --data")
-    check_owner(data)
+    check_place(data, allow_network=allow_network)
+    return lock_directory(data)
+
+
+def check_place(data: Path, *, allow_network: bool = False, may_close: bool = True) -> None:
+    """Raise ConfigurationError where no store may lie: somebody else's, open to others, on a network file system.
+
+    An empty directory of ours that is open is closed, if it `may_close` it.
+    """
+    check_owner(data, may_close=may_close)
     kind = file_system(data)
     if _NETWORK.fullmatch(kind) and not allow_network:
         raise ConfigurationError(
             f"the data directory {data} is on a network file system ({kind}), where locks and fsync may lie",
             hint="choose a local directory with --data, or insist with --data-on-network",
         )
-    return lock_directory(data)
 
 
-def check_owner(data: Path) -> None:
+def check_owner(data: Path, *, may_close: bool = True) -> None:
     """Raise ConfigurationError unless the directory is ours and closed to others. An empty one of ours is closed."""
     found = data.stat()
     if found.st_uid != os.geteuid():
@@ -106,7 +114,8 @@ def check_owner(data: Path) -> None:
                 f"the data directory {data} is open to other users (mode {found.st_mode & 0o777:04o})",
                 hint=f"close it: chmod 700 {data}",
             )
-        data.chmod(0o700)
+        if may_close:
+            data.chmod(0o700)
 
 
 def file_system(data: Path) -> str:
