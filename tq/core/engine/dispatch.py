@@ -1,4 +1,4 @@
-"""Dispatch, the last command of every turn: lease what may start, recall what should not wait.
+"""Dispatch, the last command of every turn that did more than read: lease what may start, recall what should not wait.
 
 Lanes that have something ready are taken in the order of their heads (priority, then age), and of the queues the one
 that was served longest ago goes first. A lane that finds no room where it could run keeps later lanes from refilling
