@@ -123,11 +123,14 @@ def _asked(
     ctx: typer.Context, client: "Client", wish: "Wish", like: str, *, takes_input: bool
 ) -> "tuple[v.Submit, list[v.Upload]]":
     """Return the request, but for its entries, and the pieces of its input, which is read once all else is right."""
-    from tq.cli import inputs, request, rerun
+    from tq.cli import inputs, request
 
     context: Context = ctx.obj
-    old = rerun.fetch(client, like) if like else None
-    if old is not None:
+    old = None
+    if like:
+        from tq.cli import rerun
+
+        old = rerun.fetch(client, like)
         rerun.lend(wish, old)
     if takes_input and wish.function:
         raise BadRequest("a function has no standard input", hint="give it --args")

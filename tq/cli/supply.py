@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from tq.cli import context, entries
-from tq.cli.line import Line
-from tq.client.runs import Runs
+from tq.cli import context
 from tq.errors import BadRequest, NotDone
 
 if TYPE_CHECKING:
+    from tq.cli.line import Line
     from tq.client.blocking import Client
+    from tq.client.runs import Runs
     from tq.client.upload import Sent
     from tq.core.vocabulary import Submit
 
@@ -27,7 +27,7 @@ class Supply(NamedTuple):
     name: str
     columns: int
     reads_stdin: bool
-    open: Callable[[int, bool], Runs]
+    open: "Callable[[int, bool], Runs]"
     has_items: bool = False
 
 
@@ -35,14 +35,16 @@ def chosen(each_line: str, from_json: str, lists: list[list[str]]) -> Supply | N
     """Return what the options ask for, None for a job without entries. Raises BadRequest if they ask for two."""
     if bool(each_line) + bool(from_json) + bool(lists) > 1:
         raise BadRequest("tasks get their entries in one way", hint="choose --each-line, --from-json or :::")
+    if not (each_line or from_json or lists):
+        return None
+    from tq.cli import entries
+
     if each_line:
         return Supply(each_line, 1, each_line == "-", lambda bytes_max, _: entries.from_lines(each_line, bytes_max))
     if from_json:
         return Supply(from_json, 1, from_json == "-", lambda *how: entries.from_json(from_json, *how), has_items=True)
-    if lists:
-        words = [[os.fsencode(word) for word in one] for one in lists]
-        return Supply(":::", len(lists), False, lambda bytes_max, _: entries.from_lists(words, bytes_max))
-    return None
+    words = [[os.fsencode(word) for word in one] for one in lists]
+    return Supply(":::", len(lists), False, lambda bytes_max, _: entries.from_lists(words, bytes_max))
 
 
 def count(supply: Supply, how: tuple[int, bool]) -> int:
@@ -54,6 +56,7 @@ def upload(
     talk_to: context.Context, client: "Client", supply: Supply, request: "Submit", how: tuple[int, bool]
 ) -> "Sent":
     """Send all entries, and return what the request says of them. Ctrl-C, or a cut for too long, leaves no job."""
+    from tq.cli.line import Line
     from tq.client.upload import EntryUpload
 
     bar = _Bar(Line(is_quiet=talk_to.quiet))
@@ -82,7 +85,7 @@ def _some(supply: Supply, size: int) -> int:
 class _Bar:
     """One short line on a terminal: how many entries are on the server's disk, and how fast they get there."""
 
-    def __init__(self, line: Line) -> None:
+    def __init__(self, line: "Line") -> None:
         self._line = line
         self._began_s = time.monotonic()
         self._drawn_s = self._began_s
