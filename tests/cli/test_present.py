@@ -67,3 +67,10 @@ def test_sizes_for_people() -> None:
     assert [present.size(value) for value in (0, 1023, 1024, 1 << 20, 3 << 40)] == [
         "0 B", "1023 B", "1.0 KiB", "1.0 MiB", "3.0 TiB",
     ]  # fmt: skip
+
+
+def test_a_zero_is_shown_where_it_is_no_absence() -> None:
+    assert present.value_text("max_fails", 0) == "0"
+    assert present.value_text("kill_after_s", 0.0)
+    assert present.value_text("exit_code", 0) == "0"
+    assert present.value_text("losses", 0) == ""

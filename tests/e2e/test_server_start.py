@@ -131,6 +131,32 @@ def test_check_says_whether_a_server_could_start_and_changes_nothing(tmp_path: P
         assert sorted(path.name for path in server.data.iterdir()) == before
 
 
+def _bad_key(data: Path) -> None:
+    identity = data / "identity"
+    identity.mkdir(mode=0o700, parents=True)
+    data.chmod(0o700)
+    (identity / "ca.key").write_text("nonsense")
+    (identity / "ca.key").chmod(0o600)
+    (identity / "ca.pem").write_text("nonsense")
+
+
+@pytest.mark.parametrize(
+    "spoil,text",
+    [
+        (lambda data: data.touch(mode=0o600), "the data directory"),
+        (_bad_key, "cannot be read"),
+    ],
+    ids=["a file", "a bad key and no store"],
+)
+def test_check_and_start_agree_where_there_is_no_store(tmp_path: Path, spoil: Any, text: str) -> None:
+    server = ServerProcess(tmp_path)
+    server.data.parent.mkdir(parents=True, exist_ok=True)
+    spoil(server.data)
+    for done in (ServerProcess(tmp_path, "--check").run(), server.run()):
+        assert (done.returncode, done.stdout) == (78, "")
+        assert text in done.stderr
+
+
 def test_an_identity_that_is_gone_is_made_anew_and_said(tmp_path: Path) -> None:
     with running_server(tmp_path) as server:
         with server.client() as client:

@@ -1,5 +1,6 @@
 """A worker's end of its launcher: what is sent, what comes, and a launcher that does not answer."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -38,6 +39,21 @@ async def test_an_attempt_comes_back_with_its_output(tmp_path: Path) -> None:
     assert isinstance(message, frames.Ended)
     assert [end.attempt for end in message.ends] == [ref(1)]
     assert [output.data for output in message.outputs] == [b"hi\n"]
+
+
+async def test_what_the_socket_does_not_take_at_once_follows_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_launcher(tmp_path) as launcher:
+        with monkeypatch.context() as patch:
+            patch.setattr(launcher_link.os, "write", lambda fd, data: _no_buffers())
+            launcher.send(frames.Slots(1))
+        launcher.send(spawn("true"))
+        assert isinstance(await answer(launcher), frames.Ended)
+
+
+def _no_buffers() -> int:
+    raise OSError(errno.ENOBUFS, "no buffers")
 
 
 async def test_a_dead_launcher_ends_the_iteration(tmp_path: Path) -> None:

@@ -134,6 +134,9 @@ def code_text(item: dict[str, Any]) -> str:
     return str(item["exit_code"]) if item.get("exit_code") is not None else "-"
 
 
+_ZERO_SAYS: Final = ("exit_code", "max_fails", "kill_after_s")  # where 0 is no absence
+
+
 def label(key: str) -> str:
     """Return what a field is called for a person: without its unit, which its value says."""
     for unit in ("_at", "_s", "_bytes"):
@@ -143,7 +146,7 @@ def label(key: str) -> str:
 
 def value_text(key: str, value: Any) -> str:
     """Return one value of a document for a person, "" for what is empty."""
-    if value is None or (value in ("", [], {}, False, "none") and key != "exit_code"):
+    if value is None or (value in ("", [], {}, False, "none") and key not in _ZERO_SAYS):
         return ""
     if key in {"command", "entry"}:
         return command_line(value)

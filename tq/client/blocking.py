@@ -312,7 +312,8 @@ def turned_away(command: v.ClientCommand, refusal: TqError) -> TqError:
         return refusal
     known = given_up(command, refusal)
     what = "it is not known whether the request was done" if isinstance(known, Unknown) else "nothing was submitted"
-    return type(refusal)(f"{refusal.message}; {what}", hint=refusal.hint or known.hint)
+    hint = "; ".join(filter(None, (refusal.hint, known.hint)))
+    return type(refusal)(f"{refusal.message}; {what}", hint=hint)
 
 
 def given_up(command: v.ClientCommand, error: Exception) -> TqError:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 from random import uniform
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
@@ -38,7 +38,6 @@ from tq.net.link import Link, open_link
 from tq.wire import messages as m
 from tq.wire.connection import Connection
 
-_E = TypeVar("_E", bound=Exception)
 _PAUSE_S_MIN: Final = 0.05
 _PAUSE_S_MAX: Final = 2.0
 
@@ -46,8 +45,8 @@ _PAUSE_S_MAX: Final = 2.0
 class _Question:
     """A command that waits for its answer; of several the last one counts (Wait).
 
-    `is_heard`: the server has said something to it over this connection. `scope` is that of who waits, which ends at
-    `until_s` once the server has said how things stand.
+    `was_sent`: some server may have got it. `is_heard`: the server has said something to it over this connection.
+    `scope` is that of who waits, which ends at `until_s` once the server has said how things stand.
     """
 
     def __init__(self, command: v.ClientCommand, scope: trio.CancelScope, until_s: float) -> None:
@@ -56,6 +55,7 @@ class _Question:
         self.until_s = until_s
         self.answer: v.Answer | None = None
         self.error: TqError | None = None
+        self.was_sent = False
         self.is_heard = False
         self.is_answered = trio.Event()
 
@@ -107,23 +107,23 @@ class Line:
         self._count += 1
         number = self._count
         self._questions[number] = question
-        self._say(m.Ask(number, question.command))
         self._asked.set()
         try:
+            self._send(number, question)
             await question.is_answered.wait()
         finally:
-            del self._questions[number]
-            if not question.is_answered.is_set():
-                self._say(m.Unsubscribe(number))
+            self._questions.pop(number, None)
+            if self._link is not None and not question.is_answered.is_set():
+                self._link.send_nowait(m.Unsubscribe(number))
         if question.error is not None:
             raise question.error
         if question.answer is None:
             raise ProtocolError("the server gave no answer")
         return question.answer
 
-    def _say(self, message: m.Message) -> None:
+    def _send(self, number: int, question: _Question) -> None:
         if self._link is not None:
-            self._link.send_nowait(message)
+            question.was_sent = self._link.send_nowait(m.Ask(number, question.command)) or question.was_sent
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Hold one connection after the other; the first one is not tried twice. Ends by cancellation alone.
@@ -133,6 +133,7 @@ class Line:
         try:
             await self._connect(task_status.started)
             while True:
+                await trio.lowlevel.checkpoint()  # whatever fails at once below
                 await self._wait_asked()
                 await self._come_back()
         finally:
@@ -154,7 +155,7 @@ class Line:
                 nonlocal served
                 served = True
 
-            error: Exception = Unreachable("the connection broke")
+            error: TqError = Unreachable("the connection broke")
             try:
                 await self._connect(serves)
             except (Unreachable, NotDone) as failure:
@@ -170,9 +171,11 @@ class Line:
             await trio.sleep(uniform(0, pause_s))
             pause_s = min(2 * pause_s, _PAUSE_S_MAX)
 
-    def _fail(self, error: _E, known: Callable[[v.ClientCommand, _E], TqError]) -> None:
+    def _fail(self, error: TqError, known: Callable[[v.ClientCommand, TqError], TqError]) -> None:
+        """Fail all questions: with the error, or with what is known of those that a server may have got."""
         for question in self._questions.values():
-            question.fail(known(question.command, error))
+            question.fail(known(question.command, error) if question.was_sent else error)
+        self._questions.clear()
 
     # ------------------------------------------------------------ one connection
 
@@ -185,12 +188,12 @@ class Line:
             self._know(welcome)
             link.connection.frame_bytes_max = limits.frame_bytes_max
             self._link = link
-            for number, question in self._questions.items():
+            for number, question in list(self._questions.items()):
                 question.is_heard = False
                 try:
-                    link.send_nowait(m.Ask(number, question.command))
+                    self._send(number, question)
                 except TooLarge as error:
-                    question.fail(error)
+                    self._questions.pop(number).fail(error)
             connected()
             with suppress(ProtocolError):  # the link has ended; the next one may do better
                 await self._serve(link, welcome.beat_ms / 1_000, rest)
@@ -210,7 +213,9 @@ class Line:
         raise Unreachable("the server accepted the connection, but does not answer")
 
     def _know(self, welcome: m.Welcome) -> None:
-        """Note whose store answers. What was asked of another one, and changes something, has an unknown outcome."""
+        """Note whose store answers. What was asked of another one, and changes something, has an unknown outcome: this
+        one must not get it, since its ids are other jobs.
+        """
         if welcome.lineage == self._lineage and welcome.epoch < self._epoch:
             raise ConfigurationError(
                 f"the server is at epoch {welcome.epoch} and was at {self._epoch}: an old copy of its store runs",
@@ -218,9 +223,9 @@ class Line:
             )
         if self._lineage not in (0, welcome.lineage):
             why = "the server came back with another store: it is not known what became of the request"
-            for question in self._questions.values():
-                if not isinstance(question.command, READS):
-                    question.fail(Unknown(why))
+            for number, question in list(self._questions.items()):
+                if question.was_sent and not isinstance(question.command, (*READS, v.AddEntries)):
+                    self._questions.pop(number).fail(Unknown(why))
         self._lineage, self._epoch = welcome.lineage, welcome.epoch
 
     async def _serve(self, link: Link, beat_s: float, rest: list[m.Message]) -> None:

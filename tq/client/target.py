@@ -231,6 +231,7 @@ def _read_text(path: str, what: str) -> str:
         if len(data) > _FILE_BYTES_MAX:
             raise ConfigurationError(f"the {what} {path} has more than {_FILE_BYTES_MAX} bytes: it is none")
         return data.decode("ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+    except (OSError, ValueError, RuntimeError) as error:  # no text, a NUL in the path, nobody's home
+        is_text = not isinstance(error, UnicodeDecodeError)
+        reason = (error.strerror if isinstance(error, OSError) else str(error)) if is_text else "it is no text"
         raise ConfigurationError(f"cannot read the {what} {path}: {reason}") from None

@@ -97,18 +97,21 @@ def _disk_of(data: Path) -> Iterator[None]:
 
 def check(settings: Settings) -> int:
     """Say whether a server could start on this directory, without changing it; return the exit status."""
+    open_files.check(open_files.hard(), open_files.server_files_min, "a server")
+    if settings.cert is not None and settings.key is not None:
+        own_identity(settings.cert, settings.key)
     if not settings.data.exists():
         sys.stdout.write(f"{settings.data}: not there yet; a server would make it\n")
         return 0
     if not (settings.data / "format").exists():
         check_format(settings.data)  # one that was not made to its end, or that has lost this file
         check_place(settings.data, allow_network=settings.data_on_network, may_close=False)
+        if settings.cert is None:
+            check_identity(settings.data / "identity")
         sys.stdout.write(f"{settings.data}: no store there yet; a server would begin one\n")
         return 0
     with hold_directory(settings.data, allow_network=settings.data_on_network, create=False) as lock:
-        if settings.cert is not None and settings.key is not None:
-            own_identity(settings.cert, settings.key)
-        else:
+        if settings.cert is None:
             check_identity(settings.data / "identity")
         store = open_for_reading(lock)
         try:

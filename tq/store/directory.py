@@ -91,6 +91,8 @@ def check_place(data: Path, *, allow_network: bool = False, may_close: bool = Tr
 
     An empty directory of ours that is open is closed, if it `may_close` it.
     """
+    if not data.is_dir():
+        raise ConfigurationError(f"the data directory {data} is no directory", hint="choose another one with --data")
     check_owner(data, may_close=may_close)
     kind = file_system(data)
     if _NETWORK.fullmatch(kind) and not allow_network:

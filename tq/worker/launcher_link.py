@@ -63,13 +63,11 @@ class LauncherLink:
             self._work.set()
 
     def _write_now(self, frame: bytes) -> int:
-        """Return how much of it the socket has taken; all of it, if nobody is there any more."""
+        """Return how much of it the socket has taken. What else is wrong with it the writer finds out."""
         try:
             return os.write(self._stream.socket.fileno(), frame)
-        except BlockingIOError:
-            return 0
         except OSError:
-            return len(frame)
+            return 0
 
     def kill(self) -> None:
         """KILL the launcher; what it leaves becomes ours (`sweep`)."""

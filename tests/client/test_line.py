@@ -1,0 +1,171 @@
+"""What the line of the trio client does with its questions when connections end: each gets one answer, and no other
+server gets what was given up.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tq.client import line as lines
+from tq.client.line import Line
+from tq.client.target import Target
+from tq.core import vocabulary as v
+from tq.errors import ConfigurationError, TooLarge, TqError, Unauthorised, Unknown, Unreachable
+from tq.wire import messages as m
+from tq.wire.connection import Connection
+
+TARGET = Target("h", 1, "t", "", "", Path("/nowhere"), {})
+CANCEL = v.Cancel(("42",))
+
+
+class Server:
+    """A link to one: says Welcome and then nothing, until the test ends it."""
+
+    def __init__(self, lineage: int = 7) -> None:
+        self.connection = Connection()
+        self.ended_because = ""
+        self.on_bytes: Callable[[], None] | None = None
+        self.asked: list[object] = []
+        self.end = trio.Event()
+        self._words = [[m.Welcome(1, "tq", lineage, 1, 1, 5_000, "admin")]]
+
+    def send_nowait(self, message: m.Message) -> bool:
+        self.connection.encode(message)  # raises for what no frame carries
+        if isinstance(message, m.Ask):
+            self.asked.append(message.command)
+        return True
+
+    def __aiter__(self) -> "Server":
+        return self
+
+    async def __anext__(self) -> list[m.Message]:
+        if self._words:
+            return self._words.pop()
+        await self.end.wait()
+        raise StopAsyncIteration
+
+
+class World:
+    """What comes of each attempt to connect, in order; the last one stays."""
+
+    def __init__(self, *ways: Server | TqError) -> None:
+        self.ways = list(ways)
+        self.dials = 0
+        self.errors: list[TqError] = []
+
+    async def dial(self, *_: object) -> Server:
+        self.dials += 1
+        way = self.ways.pop(0) if len(self.ways) > 1 else self.ways[0]
+        if isinstance(way, TqError):
+            raise way
+        return way
+
+    async def ask(self, line: Line, command: v.ClientCommand) -> None:
+        try:
+            await line.ask(command)
+        except TqError as error:
+            self.errors.append(error)
+
+
+@asynccontextmanager
+async def running(
+    monkeypatch: pytest.MonkeyPatch, world: World, find: Callable[[], Target] = lambda: TARGET, patience_s: float = 5.0
+) -> AsyncIterator[tuple[Line, trio.Nursery]]:
+    async def context(_: Target) -> None:
+        return None
+
+    @asynccontextmanager
+    async def open_link(link: Any, *_: object, **__: object) -> AsyncIterator[Any]:
+        yield link
+
+    monkeypatch.setattr(lines, "dial", world.dial)
+    monkeypatch.setattr(lines, "_context", context)
+    monkeypatch.setattr(lines, "open_link", open_link)
+    line = Line(find, patience_s=patience_s)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(line.run)
+        yield line, nursery
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_was_asked_of_another_store_is_unknown_and_the_new_one_never_gets_it(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    one, other = Server(7), Server(8)
+    world = World(one, other)
+    async with running(monkeypatch, world) as (line, nursery):
+        nursery.start_soon(world.ask, line, CANCEL)
+        nursery.start_soon(world.ask, line, v.Status())
+        await trio.sleep(1)
+        one.end.set()
+        await trio.sleep(5)
+        assert [type(error) for error in world.errors] == [Unknown]
+        assert other.asked == [v.Status()]
+
+
+async def test_what_was_never_sent_is_not_unknown_and_a_refusal_is_asked_for_once(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    one = Server()
+    world = World(one, Unauthorised("the token is not valid"))
+    async with running(monkeypatch, world) as (line, nursery):
+        one.end.set()
+        await trio.sleep(1)
+        nursery.start_soon(world.ask, line, CANCEL)
+        await trio.sleep(60)
+        assert [(type(error), error.message) for error in world.errors] == [(Unauthorised, "the token is not valid")]
+        assert world.dials == 2
+
+
+async def test_what_was_never_sent_when_the_patience_ends_is_unreachable(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    one = Server()
+    world = World(one, Unreachable("nobody there"))
+    async with running(monkeypatch, world) as (line, nursery):
+        one.end.set()
+        await trio.sleep(1)
+        nursery.start_soon(world.ask, line, CANCEL)
+        await trio.sleep(60)
+        assert [(type(error), error.message) for error in world.errors] == [(Unreachable, "nobody there")]
+
+
+@pytest.mark.parametrize("patience_s", [0.0, 5.0])
+@pytest.mark.parametrize("error", [ConfigurationError("the CA is no PEM"), Unreachable("its file is away")])
+async def test_what_fails_at_once_leaves_the_program_its_turn(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, error: TqError, patience_s: float
+) -> None:
+    one = Server()
+    world = World(one)
+    found = [TARGET]
+
+    def find() -> Target:
+        if not found:
+            world.dials += 1
+            assert world.dials < 1_000, "it spins"
+            raise error
+        return found.pop()
+
+    async with running(monkeypatch, world, find, patience_s) as (line, nursery):
+        nursery.start_soon(world.ask, line, CANCEL)
+        await trio.sleep(1)
+        one.end.set()
+        await trio.sleep(60)
+        assert [type(one) for one in world.errors] == [Unknown]
+
+
+async def test_what_no_frame_carries_is_not_asked_again(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    one = Server()
+    world = World(one)
+    async with running(monkeypatch, world) as (line, _):
+        await world.ask(line, v.Wait(("x" * 100_000,) * 60))
+        assert [type(error) for error in world.errors] == [TooLarge]
+        one.end.set()
+        await trio.sleep(60)
+        assert world.dials == 1
