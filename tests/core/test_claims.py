@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.house import House, held
+from tq.core.engine.stop import ref_of
 from tq.core.task import Phase, State
 from tq.core.vocabulary import AttemptRef, Handback, SetQueue, Tick, WorkerLost
 
@@ -85,3 +86,20 @@ def test_what_has_not_started_there_comes_back_where_others_have_its_place(
         assert house.task(claimed.job, claimed.member).state is State.QUEUED
         assert house.task(claimed.job, claimed.member).losses == 0
         assert others
+
+
+def test_what_comes_back_with_its_predecessor_is_counted_once() -> None:
+    house = House()
+    house.do(SetQueue("q", max=3))
+    house.join(slots=2)
+    house.submit(queue="q")
+    house.submit(queue="q")
+    refs = [ref_of(key, house.task(key[0], key[2])) for key in house.engine.live.workers[5].held]
+    house.started(*refs)
+    house.join(worker=6, slots=2)
+    house.submit(queue="q")
+    mine = house.starts()
+    theirs = held(*refs, phase=Phase.ENDED) + held(*mine, phase=Phase.ASSIGNED)
+    house.join(worker=6, session=2, slots=2, held=theirs, predecessors=(5,))
+    assert len(mine) == 1
+    assert house.recalls() == []

@@ -9,7 +9,7 @@ from tests.support.house import House
 from tq.core import put_off, tables
 from tq.core.engine import Bounds, Engine, Finished, clock, dispatch
 from tq.core.engine.stop import ref_of
-from tq.core.live import Live
+from tq.core.live import FoldFailed, Live
 from tq.core.task import Cause, State
 from tq.core.view import Key, pages
 from tq.core.vocabulary import (
@@ -153,6 +153,7 @@ def test_a_job_that_is_put_off_is_told_of_and_stays_in_its_place() -> None:
     life.do(Join(5, 1, Capacity(slots=1)))
     assert life.started() == [behind]
     assert "the server fails at starting it" in life.do(Get(str(poison))).value["reason"]
+    assert "the server fails at starting it" in life.do(Get(f"{poison}.1")).value["reason"]
     assert "the server fails" not in (life.do(Get(str(behind))).value["reason"] or "")
     [stuck] = life.do(Status()).value["stuck"]
     assert (stuck["queue"], stuck["tasks"]) == ("default", 2)
@@ -308,7 +309,7 @@ def test_so_do_a_disk_that_fails_a_fold_that_does_and_more_bugs_than_an_accident
     with monkeypatch.context() as patch:
         life = Life(house.store)
         patch.setattr(Live, "fold", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
+        with pytest.raises(FoldFailed):
             life.do(Tick())
     without(house.store, tables.PROGRESS, (poison, 0))
     monkeypatch.setattr(put_off, "put_off_max", 0)

@@ -157,6 +157,15 @@ def test_a_member_that_may_have_run_is_not_run_again_but_a_dead_letter() -> None
     assert rebuild.counts["dead"] == 1
 
 
+def test_how_long_a_cut_off_worker_may_run_is_not_forgotten() -> None:
+    store = MemoryStore()
+    meta = Meta(7, beat_ms=60_000, held_until_ms=180_000)
+    store.write({tables.META: {(): meta}}, sequence=1, epoch=1, wall_ms=1)
+    known = rebuilt(store)[0].get(tables.META, ())
+    assert known is not None
+    assert (known.beat_ms, known.held_until_ms) == (60_000, 180_000)
+
+
 def test_a_job_whose_request_is_lost_is_gone_and_named_and_its_key_is_free() -> None:
     life = whole_job()
     life.jobs.append(life.submit(key="k"))

@@ -28,6 +28,10 @@ from tq.limits import (
 TaskKey = tuple[int, int, int]
 
 
+class FoldFailed(Exception):
+    """The soft state is no longer that of the store: fatal, since going on would be a guess (docs/adr/0023)."""
+
+
 class Session(msgspec.Struct, frozen=True):
     """A worker's current connection and what it offers."""
 

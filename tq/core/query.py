@@ -5,6 +5,7 @@ people read. `body`, `entry` and `usage` in them are opaque bytes; server/presen
 """
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from tq.core import ids, tables
@@ -99,7 +100,8 @@ def get(view: View, live: Live, command: Get) -> Document:
         reason = reasons.of_task((number, 0, member), job, progress, task)
         document |= {"state": state.word, **_task_part(task)}
         if job.entries:
-            document["entry"] = EntryReader(view).entry(job.entries, member)
+            with suppress(KeyError):  # the store has lost it: the reason says why it does not start
+                document["entry"] = EntryReader(view).entry(job.entries, member)
     if reasons.stuck(number, progress, state):
         document["is_stuck"] = True
     if not reason and 0 <= job.max_fails < progress.counts[State.DEAD]:

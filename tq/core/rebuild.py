@@ -233,5 +233,7 @@ class Rebuild:
             next_blob=max(stored.next_blob, self._blobs.last + 1),
             next_sweep=self._last_sweep + 1,
             named_from=1,
+            beat_ms=stored.beat_ms,
+            held_until_ms=stored.held_until_ms,
         )
         self._out.put(tables.META, (), known)

@@ -25,6 +25,7 @@ from enum import Enum
 from typing import Any, Final, Protocol
 
 from tq import errors, limits
+from tq.core.live import FoldFailed
 from tq.core.view import Changes
 from tq.core.vocabulary import Answer, Command, Effect, Recover, Recovered, Tick, Times
 from tq.server.intake import Intake, Look, Reply, Request
@@ -297,7 +298,7 @@ class Pipeline:
         except errors.Refused as refusal:
             self.counters.refused += 1
             answer = refusal
-        except errors.StoreError:
+        except (errors.StoreError, FoldFailed):
             if request.reply is not None:
                 request.reply(UNKNOWN)
             raise

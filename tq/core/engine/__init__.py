@@ -20,7 +20,7 @@ from tq.core.engine.step import Bounds, Step
 from tq.core.engine.verbs import VERBS
 from tq.core.job import Meta
 from tq.core.letters import dead_letters
-from tq.core.live import LIVE_TABLES, Live
+from tq.core.live import LIVE_TABLES, FoldFailed, Live
 from tq.core.put_off import PutOff
 from tq.core.timers import STEADY, SWEEPS
 from tq.core.view import Changes, Key, Overlay, View
@@ -336,7 +336,10 @@ class Turn:
     def _merge(self, step: Step) -> None:
         """Merge a settled layer, and fold it into the soft state."""
         self._overlay.merge(step.overlay.changes)
-        self._engine.live.fold(step.overlay.changes)
+        try:
+            self._engine.live.fold(step.overlay.changes)
+        except Exception as error:
+            raise FoldFailed(repr(error)) from error
         for effect in step.effects:
             if type(effect) is TaskChanged:
                 self._changed_jobs[effect.job, effect.part] = effect

@@ -5,12 +5,14 @@ the queue, uncharged (semantics.md, Delivery 5).
 """
 
 from collections import Counter
+from collections.abc import Callable
+from functools import cache, partial
 
 from msgspec.structs import replace
 
 from tq.core.engine.fence import Verdict, claim, is_current_session, judge
 from tq.core.engine.report import give_back, lose_worker, mark_started
-from tq.core.engine.step import JobKey, Step
+from tq.core.engine.step import JobKey, Step, running_in
 from tq.core.job import Queue
 from tq.core.live import LIVE_RECALLED, LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
 from tq.core.retry import lane_of
@@ -114,10 +116,10 @@ def _is_with(task: Task | None, worker: int) -> bool:
     return task is not None and task.state is State.RUNNING and task.worker == worker
 
 
-def _is_stopped(step: Step, key: JobKey, claimed: Counter[str]) -> bool:
+def _is_stopped(step: Step, key: JobKey, running: Callable[[str], int]) -> bool:
     """Whether nothing more of a job may start: it is held, its queue is paused, or more is running than may.
 
-    That can be where something is `claimed`: others have got the places of what was lost. What runs there, runs; what
+    That can be where something was claimed: others have got the places of what was lost. What runs there, runs; what
     has not started must not.
     """
     progress, queue = step.progress(key), step.job(key).queue
@@ -126,7 +128,7 @@ def _is_stopped(step: Step, key: JobKey, claimed: Counter[str]) -> bool:
         progress.hold
         or step.live.is_paused(queue)
         or 0 < progress.throttle < progress.counts[State.RUNNING]
-        or 0 < bound < step.live.running(queue) + claimed[queue]
+        or 0 < bound < running(queue)
     )
 
 
@@ -135,12 +137,11 @@ def _recall_again(step: Step, command: Join, kept: set[tuple[int, int, int]], be
     what must not start now.
     """
     recalled = before.recalled if before is not None else set()
-    held_before = before.held if before is not None else {}
-    claimed = Counter(step.job(key[:2]).queue for key in kept if key not in held_before)
+    running = cache(partial(running_in, step))  # each looks at all lanes
     refs = []
     for held in command.held:
         key = held.attempt.task
-        if key in kept and held.phase == Phase.ASSIGNED and (key in recalled or _is_stopped(step, key[:2], claimed)):
+        if key in kept and held.phase == Phase.ASSIGNED and (key in recalled or _is_stopped(step, key[:2], running)):
             step.overlay.put(LIVE_RECALLED, (command.worker, *key), True)
             refs.append(held.attempt)
     if refs:

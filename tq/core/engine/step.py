@@ -258,6 +258,12 @@ class Step:
             counts[after] += more
 
 
+def running_in(step: Step, queue: str) -> int:
+    """Return how many of a queue run, or are assigned to run, as this command has left it so far."""
+    lanes = {**step.live.lanes, **step._lanes}  # noqa: SLF001 - the same noun
+    return sum(lane.counts[State.RUNNING] for lane in lanes.values() if lane.queue == queue)
+
+
 def came_back(step: Step, key: JobKey, lane: int, limit: int) -> Sequence[Row]:
     """Return rows of AGAIN: members that came back to a lane, the oldest first. Raises the floor to the first one.
 
