@@ -113,7 +113,7 @@ def test_a_reset_kills_what_is_there_and_refusing_kills_what_comes() -> None:
             with pytest.raises(ConnectionResetError):
                 peer.recv(1)
         proxy.refuse()
-        with connect(proxy) as peer, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connect(proxy) as peer:  # maybe before the connection is made
             peer.recv(1)
         proxy.heal()
         with connect(proxy) as peer:
@@ -132,5 +132,5 @@ def test_delay_keeps_the_order() -> None:
 def test_where_nobody_listens_it_resets() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    with proxied(port) as proxy, connect(proxy) as peer, pytest.raises(ConnectionResetError):
+    with proxied(port) as proxy, pytest.raises(ConnectionResetError), connect(proxy) as peer:
         peer.recv(1)
