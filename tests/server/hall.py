@@ -126,6 +126,7 @@ class Hall:
             lap_ms=lambda: 0.0,
             flush=self._flush,
             release=self.registry.release,
+            rereads=self.registry.rereads,
             on_bug=lambda _command, _times, error: self.bugs.append(error),
         )
         self.desk: Desk

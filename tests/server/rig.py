@@ -1,6 +1,6 @@
 """The commit loop without trio: a real engine over a store in memory, stepped by hand, with every departure noted."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from tq.core.engine import Engine
@@ -33,6 +33,7 @@ class Loop:
         self.left: list[Any] = []
         self.flushes: list[int] = []  # asked for, not done
         self.bugs: list[Command] = []
+        self.rereads: Callable[[Any], Iterable[tuple[Inlet, Request]]] = lambda _: ()
         self.recovered: Recovered | None = None
         self.pipeline = Pipeline(
             self.engine,
@@ -42,6 +43,7 @@ class Loop:
             lap_ms=self._lap_ms,
             flush=self.flushes.append,
             release=self._release,
+            rereads=lambda effects: self.rereads(effects),  # noqa: PLW0108 - a test sets it
             on_bug=lambda command, _times, _error: self.bugs.append(command),  # type: ignore[arg-type]
         )
         self.steps: Iterator[Point] = self.pipeline.steps(Recover(7), self._recovered)

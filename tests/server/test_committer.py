@@ -33,6 +33,7 @@ class Rig:
             lap_ms=lambda: 0.0,
             flush=self.committer.flush,
             release=lambda _: None,
+            rereads=lambda _: (),
             on_bug=lambda *_: None,
         )
 

@@ -1,6 +1,7 @@
 """Subscriptions of `wait`: one read at a time, of what changed; the end when everything is where it should be."""
 
 from tq.core.vocabulary import Outcome, Wait, Waited
+from tq.server.intake import Intake, Request
 from tq.server.watch import Waiting, Watch, outcomes_per_reply, replies
 
 
@@ -10,9 +11,17 @@ class Asker:
     def __init__(self, *ids: str, until: str = "done") -> None:
         self.asked: list[Wait] = []
         self.states = dict.fromkeys(ids, "queued")
-        self.waiting = Waiting(Wait(ids, until), self.asked.append)
+        self.intake = Intake()
+        self.waiting = Waiting(Wait(ids, until), self.intake.inlet(), self._request)
         self.watch = Watch()
         self.watch.subscribe(self.waiting)
+
+    def _request(self, asked: Wait) -> Request:
+        self.asked.append(asked)
+        return Request(asked)
+
+    def changed(self, job: int) -> list[Request]:
+        return [request for _, request in self.watch.changed(job)]
 
     def answer(self, asked: Wait) -> tuple[bool, list[str]]:
         outcomes = tuple(
@@ -38,9 +47,9 @@ def test_what_is_done_already_is_answered_at_once() -> None:
 def test_a_change_asks_again_for_the_ids_of_that_job_only() -> None:
     asker = Asker("1", "2", "3.4")
     assert asker.first() == (False, ["1", "2", "3.4"])
-    asker.watch.changed(9)
+    asker.changed(9)
     assert asker.asked == []
-    asker.watch.changed(3)
+    asker.changed(3)
 
     assert asker.asked == [Wait(("3.4",), "done")]
 
@@ -48,22 +57,39 @@ def test_a_change_asks_again_for_the_ids_of_that_job_only() -> None:
 def test_changes_during_a_read_make_one_more_read() -> None:
     asker = Asker("1", "2")
     asker.first()
-    asker.watch.changed(1)
-    asker.watch.changed(1)
-    asker.watch.changed(2)
+    asker.changed(1)
+    asker.changed(1)
+    asker.changed(2)
     assert len(asker.asked) == 1
 
     asker.answer(asker.asked.pop())
     assert asker.asked == [Wait(("1", "2"), "done")]
 
 
+def test_a_change_before_the_first_answer_makes_one_more_read() -> None:
+    asker = Asker("1")
+    assert asker.changed(1) == []  # the first read is under way, and may have been made already
+
+    assert asker.first() == (False, ["1"])
+    assert asker.asked == [Wait(("1",), "done")]
+    assert asker.intake.take() == Request(Wait(("1",), "done"))
+
+
+def test_what_a_change_asks_for_is_made_in_its_turn_and_not_put_anywhere() -> None:
+    asker = Asker("1")
+    asker.first()
+
+    assert asker.changed(1) == [Request(Wait(("1",), "done"))]
+    assert asker.intake.is_empty
+
+
 def test_an_id_that_is_done_is_not_read_again_before_the_end() -> None:
     asker = Asker("1", "2")
     asker.first()
     asker.states["1"] = "succeeded"
-    asker.watch.changed(1)
+    asker.changed(1)
     assert asker.answer(asker.asked.pop()) == (False, ["1"])
-    asker.watch.changed(1)
+    asker.changed(1)
 
     assert asker.asked == []
 
@@ -73,7 +99,7 @@ def test_the_end_is_seen_in_one_read_of_everything() -> None:
     asker.first()
     for job in (1, 2):
         asker.states[str(job)] = "succeeded"
-        asker.watch.changed(job)
+        asker.changed(job)
         asker.answer(asker.asked.pop())
 
     assert asker.asked == [Wait(("1", "2"), "done")]
@@ -85,13 +111,13 @@ def test_a_task_that_was_retried_meanwhile_is_waited_for_again() -> None:
     asker.first()
     for job in (1, 2):
         asker.states[str(job)] = "succeeded"
-        asker.watch.changed(job)
+        asker.changed(job)
         asker.answer(asker.asked.pop())
     asker.states["1"] = "queued"
 
     assert asker.answer(asker.asked.pop()) == (False, ["1"])
     asker.states["1"] = "succeeded"
-    asker.watch.changed(1)
+    asker.changed(1)
     asker.answer(asker.asked.pop())
     assert asker.answer(asker.asked.pop()) == (True, ["1", "2"])
 
@@ -100,7 +126,7 @@ def test_waiting_until_it_runs_ends_when_it_runs() -> None:
     asker = Asker("1", until="running")
     asker.first()
     asker.states["1"] = "running"
-    asker.watch.changed(1)
+    asker.changed(1)
 
     assert asker.answer(asker.asked.pop())[0] is True
 
@@ -110,7 +136,7 @@ def test_who_is_unsubscribed_is_not_told_and_leaves_nothing_behind() -> None:
     asker.first()
     asker.watch.unsubscribe(asker.waiting)
     asker.watch.unsubscribe(asker.waiting)
-    asker.watch.changed(1)
+    asker.changed(1)
 
     assert asker.asked == []
     assert len(asker.watch) == 0

@@ -133,7 +133,7 @@ class PlayedServer(Server):
         self.scope = trio.CancelScope()
         self.pipeline = PlayedPipeline(
             self.engine, self.disk, self.intake, times=self.clock.times, lap_ms=lambda: 0.0,
-            flush=self.committer.flush, release=self._release, on_bug=self._on_bug,
+            flush=self.committer.flush, release=self._release, rereads=self.registry.rereads, on_bug=self._on_bug,
         )  # fmt: skip
         self.pipeline.server = self
         self.world.tell_all(self.name, f"starts, life {self.lives}, at sequence {self.disk.sequence}")

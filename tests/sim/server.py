@@ -86,6 +86,7 @@ class Server(Process):
             lap_ms=self._lap,
             flush=self.committer.flush,
             release=self._release,
+            rereads=self.registry.rereads,
             on_bug=self._on_bug,
         )
         self.pipeline.on_wake = self._wake

@@ -165,22 +165,17 @@ class ClientSession:
         return Request(ask.command, "sim", answer)
 
     def _wait(self, number: int, command: v.Wait) -> Request:
-        waiting: Waiting | None = None
-
-        def ask(again: v.Wait) -> None:
-            self.inlet.put([Request(again, "sim", lambda what: answer(again, what))])
+        def read(asked: v.Wait) -> Request:
+            return Request(asked, "sim", lambda what: answer(asked, what))
 
         def answer(asked: v.Wait, what: v.Answer | errors.TqError) -> None:
-            nonlocal waiting
+            if not self.end.is_open or self.waits.get(number) is not waiting:
+                return  # nobody waits any more
             if not isinstance(what, v.Waited):
+                self.server.registry.watch.unsubscribe(self.waits.pop(number))
                 self.end.send([reply(number, what)])
                 return
             self.server.check_durable("the answer to a wait")
-            if not self.end.is_open or (waiting is not None and number not in self.waits):
-                return  # nobody waits any more
-            if waiting is None:
-                waiting = self.waits[number] = Waiting(command, ask)
-                self.server.registry.watch.subscribe(waiting)
             done, news = waiting.read(asked, what)
             if done:
                 self.server.registry.watch.unsubscribe(waiting)
@@ -188,7 +183,9 @@ class ClientSession:
             if news or done:
                 self.end.send([reply(number, piece, more=more) for piece, more in replies(done, news)])
 
-        return Request(command, "sim", lambda what: answer(command, what))
+        waiting = self.waits[number] = Waiting(command, self.inlet, read)
+        self.server.registry.watch.subscribe(waiting)
+        return read(command)
 
     def close(self, reason: str) -> None:
         """Close."""

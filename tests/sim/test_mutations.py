@@ -142,7 +142,7 @@ def take_any_piece_of_an_input(patch: pytest.MonkeyPatch) -> None:
 
 
 def miss_a_change(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Watch, "changed", lambda self, job: None)
+    patch.setattr(Watch, "changed", lambda self, job: ())
 
 
 BREAKS: tuple[Break, ...] = (

@@ -190,13 +190,14 @@ class ClientSession:
         if number in self._waits:
             raise BadRequest(f"request {number} waits already")
 
-        def ask(again: v.Wait) -> None:
-            self._inlet.put([Request(again, self._submitter, partial(self._waited, number, wait, again))])
+        def read(asked: v.Wait) -> Request:
+            return Request(asked, self._submitter, partial(self._waited, number, wait, asked))
 
-        self._waits[number] = watch.Waiting(wait, ask)
+        waiting = self._waits[number] = watch.Waiting(wait, self._inlet, read)
+        self._desk.registry.watch.subscribe(waiting)
         self._told_s[number] = float("-inf")
         self._news[number] = {}
-        return Request(wait, self._submitter, partial(self._waited, number, wait, wait))
+        return read(wait)
 
     def _waited(self, number: int, wait: v.Wait, asked: v.Wait, answer: v.Answer | errors.TqError) -> None:
         waiting = self._waits.get(number)
@@ -206,8 +207,6 @@ class ClientSession:
             self._unsubscribe(number)
             self._outlet.put(number, answer)
             return
-        # Subscribed before the effects of this turn are released: nothing can fall between read and subscription.
-        self._desk.registry.watch.subscribe(waiting)
         done, outcomes = waiting.read(asked, answer)
         if number not in self._waits:
             return  # it asked for more of a server that is stopping, and that has refused it

@@ -19,7 +19,7 @@ A command that raises `Refused` is answered with it. One that raises anything el
 server. A StoreError answers everything pending with `unknown` and leaves it too.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import Any, Final, Protocol
@@ -28,7 +28,7 @@ from tq import errors, limits
 from tq.core.live import FoldFailed
 from tq.core.view import Changes
 from tq.core.vocabulary import Answer, Command, Effect, Recover, Recovered, Tick, Times
-from tq.server.intake import Intake, Look, Reply, Request
+from tq.server.intake import Inlet, Intake, Look, Reply, Request
 from tq.store.seam import Store
 
 UNKNOWN: Final = errors.Unknown(
@@ -130,8 +130,9 @@ class _Answers:
 
 class Pipeline:
     """The turns of one server. `times` gives both clocks, `lap_ms` a fine one for the turn's cap; `flush` asks the
-    committer to flush a sequence, which calls `flushed` or `fail` later; `release` carries out effects; `on_bug`
-    gets the command (or the answer that nobody could take) with the exception that it raised.
+    committer to flush a sequence, which calls `flushed` or `fail` later; `release` carries out effects; `rereads` names
+    what is read again because of them, and for whom; `on_bug` gets the command (or the answer that nobody could take)
+    with the exception that it raised.
     """
 
     def __init__(
@@ -144,6 +145,7 @@ class Pipeline:
         lap_ms: Callable[[], float],
         flush: Callable[[int], None],
         release: Callable[[Sequence[Effect]], None],
+        rereads: Callable[[Sequence[Effect]], Iterable[tuple[Inlet, Request]]],
         on_bug: Callable[[object, Times, Exception], None],
     ) -> None:
         self.engine = engine
@@ -156,6 +158,7 @@ class Pipeline:
         self._lap_ms = lap_ms
         self._flush = flush
         self._release = release
+        self._rereads = rereads
         self._on_bug = on_bug
         self._turn: Turn | None = None
         self._turn_times = Times(0, 0)
@@ -314,8 +317,9 @@ class Pipeline:
         finished = turn.finish(may_lease=self.may_lease)
         for what, error in turn.bugs:
             self._bug(what, error)
-        answers, self._turn = self._answers, None
         self._is_cut = finished.is_cut or (turn.has_only_read and self._is_cut)  # who asked meanwhile is not forgotten
+        self._read_again(turn, finished.effects)
+        answers, self._turn = self._answers, None
         answers.effects = finished.effects
         self.counters.turns += 1
         if not finished.changes:
@@ -328,6 +332,15 @@ class Pipeline:
         self.store.write(finished.changes, sequence=finished.sequence, epoch=finished.epoch, wall_ms=finished.wall_ms)
         yield Point.WRITTEN
         self._flush(finished.sequence)
+
+    def _read_again(self, turn: Turn, effects: Sequence[Effect]) -> None:
+        """Answer those who wait for what the turn has changed, with it, while it has time; the rest with the next."""
+        began_ms = self._lap_ms() - self._spent_ms
+        for inlet, request in self._rereads(effects):
+            if self._lap_ms() - began_ms < limits.turn_ms_max:
+                self._apply(turn, request)
+            else:
+                inlet.put([request])
 
     def _let_go(self, answers: _Answers) -> Iterator[Point]:
         for reply, answer in answers.replies:

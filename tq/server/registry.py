@@ -5,12 +5,13 @@ lost is found again when its worker reconciles.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Final, Protocol
 
 from tq import limits
 from tq.core import vocabulary as v
 from tq.server.follow import Follow
+from tq.server.intake import Inlet, Request
 from tq.server.watch import Watch
 
 owners_max: Final = 2 * limits.connections_max
@@ -125,12 +126,17 @@ class Registry:
         for peer in self.peers:
             peer.close(reason)
 
+    def rereads(self, effects: Sequence[v.Effect]) -> Iterator[tuple[Inlet, Request]]:
+        """Yield what those read again who wait for what these effects have changed, and for whom."""
+        for effect in effects:
+            if isinstance(effect, v.TaskChanged):
+                yield from self.watch.changed(effect.job)
+
     def release(self, effects: Sequence[v.Effect]) -> None:
         """Carry out the effects of a turn that is on disk, in order. No session raises anything here."""
         starting: dict[WorkerSession, None] = {}  # all that one turn starts there leaves in one frame, and at once
         for effect in effects:
             if isinstance(effect, v.TaskChanged):
-                self.watch.changed(effect.job)
                 self.follow.changed(effect.job)
             elif isinstance(effect, v.TokenRevoked):
                 for peer in tuple(self._by_token.get(effect.id, ())):

@@ -148,6 +148,7 @@ class Server:
             lap_ms=lambda: time.perf_counter() * 1_000,
             flush=lambda sequence: self.committer.flush(sequence, is_lone=self.pipeline.is_lone),
             release=self.registry.release,
+            rereads=self.registry.rereads,
             on_bug=FailedCommands(settings.data).keep,
         )
 

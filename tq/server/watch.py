@@ -1,43 +1,45 @@
 """Who waits for which jobs: the subscriptions of `wait`. Pure, in memory, gone with the connection.
 
-A subscription is made when its first answer leaves, which is before the effects of that turn: so no change can fall
-between. A change of a job only marks it; the session then reads those ids again, one read at a time, and merges. What
-is `done` is decided by the core; here only from which ids the answer is still owed.
+A subscription is made when it is asked for, before its first read: so no change can fall between. A change of a job
+marks it, and those ids are read again, one read at a time: in the turn that changed them, so that the answer leaves
+with it (commit_loop.py). What is `done` is decided by the core; here only from which ids the answer is still owed.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from tq.core import ids
 from tq.core.task import State
 from tq.core.vocabulary import Outcome, Wait, Waited
+from tq.server.intake import Inlet, Request
 
 outcomes_per_reply: int = 200  # each may carry `result_inline_bytes_max` bytes, and all must fit a frame
 
 
 class Waiting:
-    """One `wait`. `ask` is called when ids should be read again; it ends in `read` with the answer."""
+    """One `wait`, whose first read is under way. `request` makes a read of some of its ids, which ends in `read`."""
 
-    __slots__ = ("_changed", "_is_asking", "_jobs", "_outcomes", "_pending", "ask", "wait")
+    __slots__ = ("_changed", "_is_asking", "_jobs", "_outcomes", "_pending", "inlet", "request", "wait")
 
-    def __init__(self, wait: Wait, ask: Callable[[Wait], None]) -> None:
+    def __init__(self, wait: Wait, inlet: Inlet, request: Callable[[Wait], Request]) -> None:
         self.wait = wait
-        self.ask = ask
+        self.inlet = inlet
+        self.request = request
         self._jobs = {text: ids.parse(text).job for text in wait.ids}
         self._outcomes: dict[str, Outcome] = {}
         self._pending: set[str] = set(wait.ids)
         self._changed: set[str] = set()
-        self._is_asking = False
+        self._is_asking = True
 
     @property
     def jobs(self) -> set[int]:
         """The numbers of the jobs that it waits for."""
         return set(self._jobs.values())
 
-    def changed(self, job: int) -> None:
-        """Note that something in a job changed, and ask for what is pending of it."""
+    def changed(self, job: int) -> Request | None:
+        """Note that something in a job changed; return what to read of it, None while a read is under way."""
         self._changed.update(text for text in self._pending if self._jobs[text] == job)
-        self._ask_again()
+        return self._again()
 
     def read(self, asked: Wait, answer: Waited) -> tuple[bool, list[Outcome]]:
         """Take an answer to `asked`; return whether all is done, and which outcomes are new or changed."""
@@ -50,23 +52,28 @@ class Waiting:
             if answer.done or _is_met(outcome, asked.until):
                 self._pending.discard(text)
         if self._pending:
-            self._ask_again()
+            self._read_again()
             return False, news
         if len(asked.ids) == len(self.wait.ids):
             return True, list(self._outcomes.values())
         # Piece by piece everything was done; somebody may have retried a piece since: look at all of it once more.
         self._pending = set(self.wait.ids)
         self._changed = set(self.wait.ids)
-        self._ask_again()
+        self._read_again()
         return False, news
 
-    def _ask_again(self) -> None:
+    def _read_again(self) -> None:
+        request = self._again()
+        if request is not None:
+            self.inlet.put([request])
+
+    def _again(self) -> Request | None:
         if self._is_asking or not self._changed:
-            return
+            return None
         self._is_asking = True
         again = tuple(text for text in self.wait.ids if text in self._changed)
         self._changed.clear()
-        self.ask(Wait(again, self.wait.until))
+        return self.request(Wait(again, self.wait.until))
 
 
 class Watch:
@@ -92,10 +99,12 @@ class Watch:
                 if not there:
                     del self._by_job[job]
 
-    def changed(self, job: int) -> None:
-        """Tell everybody who waits for this job, who came first first."""
+    def changed(self, job: int) -> Iterator[tuple[Inlet, Request]]:
+        """Tell everybody who waits for this job, who came first first; yield what they read again, and for whom."""
         for waiting in tuple(self._by_job.get(job, ())):
-            waiting.changed(job)
+            request = waiting.changed(job)
+            if request is not None:
+                yield waiting.inlet, request
 
 
 def replies(done: bool, outcomes: Iterable[Outcome]) -> list[tuple[Waited, bool]]:
