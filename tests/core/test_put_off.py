@@ -1,5 +1,6 @@
 """A bug in the server's own work costs what it is about: that is put off, and the server and all else go on (I12)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tq.core.view import Key, pages
 from tq.core.vocabulary import (
     Acted,
     AddEntries,
+    Cancel,
     Capacity,
     Command,
     Demand,
@@ -30,7 +32,7 @@ from tq.core.vocabulary import (
     Tick,
     Times,
 )
-from tq.errors import InternalError, StoreError
+from tq.errors import StoreError
 from tq.limits import put_off_of_lane_max
 from tq.store.memory import MemoryStore
 
@@ -80,6 +82,28 @@ def two_that_failed() -> tuple[House, int, int]:
     for number in jobs:
         house.report(ref_of((number, 0, 0), house.task(number)), code=1)
     return house, jobs[0], jobs[1]
+
+
+def array_without_entries() -> tuple[House, int, int, Callable[[Life], None]]:
+    """Return a house with an array whose entries are gone, the array, a job behind it, and how they are put back."""
+    house = House()
+    house.do(AddEntries("in", 0, (b"one", b"two"), b"", b"x"))
+    number, behind = house.array(2, entries_key="in", entries_digest=b"x"), house.submit()
+    [(key, run)] = house.store.scan(tables.ENTRIES, (0,), (1 << 63,), 9)
+    without(house.store, tables.ENTRIES, key)
+
+    def mend(life: Life) -> None:
+        without(life.store, tables.ENTRIES, key, run)
+        life.engine.meta = life.store.get(tables.META, ())
+
+    return house, number, behind, mend
+
+
+def end(life: Life, number: int) -> None:
+    """Report the end of a job that runs at the one worker."""
+    task = life.store.get(tables.TASK, (number, 0, 0))
+    assert task is not None
+    life.do(Report(5, 1, number, (End(ref_of((number, 0, 0), task), int(Cause.EXIT), 0, 5),)))
 
 
 def test_a_timer_that_fails_is_put_off_and_the_others_go_on() -> None:
@@ -142,13 +166,8 @@ def test_a_job_that_fails_is_put_off_and_says_so_and_its_lane_goes_on() -> None:
 
 
 def test_a_job_that_is_put_off_is_told_of_and_stays_in_its_place() -> None:
-    """An array's entries are gone: it can be looked at, and starts in its turn once that is mended."""
-    house, poison = House(), 0
-    entries = AddEntries("in", 0, (b"one", b"two"), b"", b"x")
-    house.do(entries)
-    poison, behind = house.array(2, entries_key="in", entries_digest=b"x"), house.submit()
-    [(key, run)] = house.store.scan(tables.ENTRIES, (0,), (1 << 63,), 9)
-    without(house.store, tables.ENTRIES, key)
+    """It can be looked at, and starts in its turn once that is mended."""
+    house, poison, behind, mend = array_without_entries()
     life = Life(house.store)
     life.do(Join(5, 1, Capacity(slots=1)))
     assert life.started() == [behind]
@@ -160,11 +179,9 @@ def test_a_job_that_is_put_off_is_told_of_and_stays_in_its_place() -> None:
     assert f"job {poison}: the server fails" in stuck["reason"]
 
     later = int(life.do(Submit("", b"body")).id)
-    without(life.store, tables.ENTRIES, key, run)
-    life.engine.meta = life.store.get(tables.META, ())
+    mend(life)
     life.now_ms += 1_000
-    behind_ref = ref_of((behind, 0, 0), life.store.get(tables.TASK, (behind, 0, 0)))  # type: ignore[arg-type]
-    life.do(Report(5, 1, 1, (End(behind_ref, int(Cause.EXIT), 0, 5),)))
+    end(life, behind)
     assert life.bugs == []
     assert life.started() == [poison]
     assert later > poison
@@ -222,6 +239,94 @@ def test_a_lane_that_fails_is_put_off_and_says_so_and_the_others_lease(monkeypat
     assert life.due_ms() == 2_000
 
 
+def poison_and_sound(*queues: str) -> tuple[Life, list[int]]:
+    """Return a life in which one worker with one slot runs a job, and the others fail at their start."""
+    house = House()
+    jobs = [house.submit(queue=queue) for queue in queues]
+    for number in jobs[:-1]:
+        without(house.store, tables.PROGRESS, (number, 0))
+    life = Life(house.store)
+    life.do(Join(5, 1, Capacity(slots=1)))
+    assert life.started() == jobs[-1:]
+    return life, jobs
+
+
+def test_what_nobody_has_room_for_when_its_rest_ends_is_not_forgotten_and_wakes_nobody() -> None:
+    life, (poison, busy) = poison_and_sound("a", "a")
+    life.now_ms += 1_000
+    assert life.due_ms() == 0
+    life.do(Tick())
+    assert life.bugs == []
+    assert life.due_ms() is None
+    assert (1, 100, poison, 0) in life.engine.live.failed_ready
+
+    end(life, busy)
+    assert len(life.bugs) == 1
+    assert life.due_ms() == 2_000
+
+
+def test_what_is_put_off_says_so_until_something_of_it_starts() -> None:
+    house, poison, busy, mend = array_without_entries()
+    life = Life(house.store)
+    life.do(Join(5, 1, Capacity(slots=1)))
+    life.now_ms += 1_000
+    life.do(Tick())
+    assert "the server fails at starting it" in life.do(Get(str(poison))).value["reason"]
+    assert [one["tasks"] for one in life.do(Status()).value["stuck"]] == [2]
+
+    mend(life)
+    end(life, busy)
+    assert life.started() == [poison]
+    assert life.do(Status()).value["stuck"] == []
+    assert not life.engine.live.failed_ready
+
+
+def test_what_is_put_off_and_cancelled_meanwhile_is_told_of_no_more() -> None:
+    house, poison, _, _ = array_without_entries()
+    life = Life(house.store)
+    life.do(Join(5, 1, Capacity(slots=1)))
+    assert len(life.do(Status()).value["stuck"]) == 1
+    life.do(Cancel((str(poison),)))
+    assert life.do(Status()).value["stuck"] == []
+    life.now_ms += 1_000
+    life.do(Tick())
+    assert not life.engine.live.failed_ready
+    assert life.due_ms() != 0
+
+
+def test_a_lane_that_nobody_has_room_for_when_its_rest_ends_stays_one_that_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(dispatch, "put_off_of_lane_max", 1)
+    life, (one, other, busy) = poison_and_sound("a", "a", "b")
+    assert [*life.engine.live.failed_ready] == [(1, 100, one, 0), (1,)]
+    life.now_ms += 1_000
+    life.do(Tick())
+    assert [*life.engine.live.failed_ready] == [(1, 100, one, 0), (1,)]
+    assert life.due_ms() is None
+    life.now_ms += 1
+    end(life, busy)
+    assert [type(error) for _, error in life.bugs] == [KeyError, KeyError]
+    assert life.due_ms() == 2_000
+    assert other
+
+
+def test_a_timer_that_its_tick_has_no_room_for_is_not_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    house, *jobs = two_that_failed()
+    for number in jobs:
+        without(house.store, tables.PROGRESS, (number, 0))
+    life = Life(house.store)
+    life.do(Tick())
+    assert len(life.bugs) == 2
+    monkeypatch.setattr(clock, "DUE_PER_TICK", 1)
+    life.now_ms += 1_000
+    for _ in jobs:
+        assert life.due_ms() == 0
+        life.do(Tick())
+        assert len(life.bugs) == 1
+    assert life.due_ms() == 2_000
+
+
 def ended_long_ago(*queues: str) -> tuple[House, list[int]]:
     """Return a house with a job in each queue that has ended, in this order, a minute ago."""
     house = House()
@@ -270,20 +375,22 @@ def test_retention_goes_on_behind_a_whole_slice_that_fails() -> None:
     assert [key[1] for page in pages(life.store, tables.ENDED) for key, _ in page] == jobs[:4]
 
 
-def test_retention_that_fails_more_often_than_by_accident_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    house, jobs = ended_long_ago("a", "b", "c")
-    for number in jobs:
+def test_retention_that_fails_more_often_than_by_accident_stops_there_and_says_what_it_has_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    house, (first, sound, second, later) = ended_long_ago("a", "b", "c", "d")
+    for number in (first, second):
         without(house.store, tables.PROGRESS, (number, 0))
     monkeypatch.setattr(put_off, "put_off_max", 1)
     loop = Loop(house.store)
     loop.now_ms = 1_000_000
     loop.start()
-    for who in ("first", "second"):
+    for who, done in (("first", 1), ("second", 0)):
         loop.ask(who, Retain(1_000))
         loop.settle()
-    assert {who: type(answer) for who, answer in loop.answers().items()} == dict.fromkeys(
-        ("first", "second"), InternalError
-    )
+        assert loop.answers()[who] == Acted(done)
+        jobs = [key[0] for page in pages(house.store, tables.JOB) for key, _ in page]
+        assert jobs == [first, second, later], sound
     assert loop.pipeline.counters.bugs == 3
 
 

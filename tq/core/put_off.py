@@ -4,7 +4,7 @@ What is put off stays in the store as it stands, so nothing of it is lost or hid
 then after two, up to an hour, and at each start of the server (docs/adr/0023).
 """
 
-from collections.abc import Collection, Container, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from tq.core.view import Key
 from tq.limits import put_off_max, put_off_ms
@@ -38,9 +38,11 @@ class PutOff:
         """Return what is not to be tried yet."""
         return {key for key, (_, until_ms) in self._failed.items() if steady_ms < until_ms}
 
-    def end(self, steady_ms: int, failing: Container[Key] = ()) -> None:
-        """Forget what was to be tried by now and has not failed again."""
-        self._failed = {key: state for key, state in self._failed.items() if steady_ms < state[1] or key in failing}
+    def end(self, steady_ms: int, is_over: Callable[[Key], bool]) -> None:
+        """Forget what has been got over, of what may be tried by now. What nobody has come to stays, with its count."""
+        over = [key for key, (_, until_ms) in self._failed.items() if until_ms <= steady_ms and is_over(key)]
+        for key in over:
+            del self._failed[key]
 
     def dues_ms(self) -> Iterator[int]:
         """Yield when something is to be tried again."""

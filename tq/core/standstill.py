@@ -116,7 +116,8 @@ def stuck(view: View, live: Live) -> Iterator[dict[str, Any]]:
     """Yield what waits and gets on only when somebody does something: so many, and why. By queue and reason, and
     first the jobs that the server fails at.
     """
-    for number, _, job, part in (key for key in live.failed_ready if len(key) > 1):
+    for key in (key for key in live.failed_ready if len(key) > 1 and view.get(tables.READY, key)):
+        number, _, job, part = key
         progress = view.get(tables.PROGRESS, (job, part))
         tasks = progress.counts[State.QUEUED] if progress is not None else 1
         yield {"queue": live.lanes[number].queue, "tasks": tasks, "reason": f"job {job}: {_BUG}"}

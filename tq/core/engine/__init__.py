@@ -23,7 +23,7 @@ from tq.core.letters import dead_letters
 from tq.core.live import LIVE_TABLES, FoldFailed, Live
 from tq.core.put_off import PutOff
 from tq.core.timers import STEADY, SWEEPS
-from tq.core.view import Changes, Key, Overlay, View
+from tq.core.view import Changes, Key, Overlay, Table, View
 from tq.core.vocabulary import (
     Acted,
     AddEntries,
@@ -155,7 +155,8 @@ class Engine:
             self._timer_ms = min((first for first in firsts if first is not None), default=None)
             self.live.timers_changed = False
         due = [] if self._timer_ms is None else [self._timer_ms]
-        due += [*self.live.failed_timers.dues_ms(), *self.live.failed_ready.dues_ms()]
+        due += self.live.failed_timers.dues_ms()
+        due += (due_ms for due_ms in self.live.failed_ready.dues_ms() if due_ms > self._dispatched_ms)
         for worker in self.live.workers.values():
             if worker.trouble is not None and worker.trouble.until_ms > self._dispatched_ms:
                 due.append(worker.trouble.until_ms)
@@ -240,45 +241,59 @@ class Turn:
     def _tick(self) -> None:
         """Do what is due."""
         failed = self._engine.live.failed_timers
-        self._do_each(Tick(), clock.due(self._step(""), failed.resting(self.times.steady_ms)), clock.tick, failed)
+        keys = clock.due(self._step(""), failed.resting(self.times.steady_ms))
+        error = self._do_each(Tick(), keys, clock.tick, failed)
+        if error is not None:
+            raise error
+        failed.end(self.times.steady_ms, partial(self._is_gone, tables.TIMER))
 
     def _retain(self, command: Retain) -> Acted:
         """Forget what ended long ago, oldest first, a bounded part; `sweeping` says that there is more."""
         failed = self._engine.live.failed_ended
         keys = forget.ended_long_ago(self._step(""), command.keep_ms, failed.resting(self.times.steady_ms))
         before = len(self._overlay.changes.get(tables.FORGOTTEN, ()))
-        self._do_each(command, keys, forget.retain, failed)
+        error = self._do_each(command, keys, forget.retain, failed)
+        if error is not None:  # what was forgotten until then is, so this is no command that changed nothing
+            self.bugs.append((command, error))
+        failed.end(self.times.steady_ms, partial(self._is_gone, tables.ENDED))
         done = len(self._overlay.changes.get(tables.FORGOTTEN, ())) - before
-        return Acted(done, sweeping=len(keys) >= self._engine.bounds.slice)
+        return Acted(done, sweeping=error is None and len(keys) >= self._engine.bounds.slice)
 
-    def _do_each(self, what: Own, keys: list[Key], work: Callable[[Step, list[Key]], None], failed: PutOff) -> None:
-        """Do the server's own work on these rows; if a bug ends that, on each by itself, and what fails is put off."""
-        failing = set[Key]()
+    def _do_each(
+        self, what: Own, keys: list[Key], work: Callable[[Step, list[Key]], None], failed: PutOff
+    ) -> Exception | None:
+        """Do the server's own work on these rows; if a bug ends that, on each by itself, and what fails is put off.
+
+        Return what ended all of it, where there is no room for one more.
+        """
         bug = self._attempt(self._step(""), work, keys)
+        known = len(self.bugs)
         for key in keys if bug is not None else ():
             error = self._attempt(self._step(""), work, [key])
-            if error is not None:
-                failing.add(key)
-                self._put_off(failed, key, what, error)
-        if bug is not None and not failing:
+            if error is not None and not self._put_off(failed, key, what, error):
+                return error
+        if bug is not None and len(self.bugs) == known:
             self.bugs.append((what, bug))
-        failed.end(self.times.steady_ms, failing)
+        return None
+
+    def _is_gone(self, table: Table[Any], key: Key) -> bool:
+        """Whether a row that had failed is not there any more: it was worked off, or something else took it away."""
+        return self._overlay.get(table, key) is None
 
     def _dispatch(self, *, may_lease: bool) -> bool:
         """Lease and recall; the job or lane at which a bug ends that is put off, the others go on. Return if cut."""
-        failed, failing = self._engine.live.failed_ready, set[Key]()
+        failed = self._engine.live.failed_ready
         while True:
-            resting = {*failed.resting(self.times.steady_ms), *failing}
+            resting = failed.resting(self.times.steady_ms)
             step = self._step("")
             error = self._attempt(step, partial(dispatch.dispatch, may_lease=may_lease, resting=resting))
             if error is None:
-                failed.end(self.times.steady_ms, failing)
+                if failed:
+                    failed.end(self.times.steady_ms, dispatch.over(step))
                 return step.is_cut
             key = dispatch.to_blame(step.at, resting)
-            if not key or key in resting:
+            if not key or key in resting or not self._put_off(failed, key, Dispatch(), error):
                 raise error
-            failing.add(key)
-            self._put_off(failed, key, Dispatch(), error)
 
     def _attempt(self, step: Step, work: Callable[..., None], *what: list[Key]) -> Exception | None:
         """Do a part of the server's own work in a layer of its own; return the bug that ended it, and changed nothing.
@@ -295,11 +310,13 @@ class Turn:
         self._merge(step)
         return None
 
-    def _put_off(self, failed: PutOff, key: Key, what: Own, error: Exception) -> None:
+    def _put_off(self, failed: PutOff, key: Key, what: Own, error: Exception) -> bool:
+        """Leave what failed alone for a while, and note why. Return whether there was room."""
         if not failed.add(key, self.times.steady_ms):
-            raise error
+            return False
         self.bugs.append((what, error))
         self._engine.live.timers_changed = True
+        return True
 
     def _stamped(self, meta: Meta) -> Meta:
         return Meta(

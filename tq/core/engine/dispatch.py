@@ -6,7 +6,7 @@ those workers: so chains drain, and it gets its slot.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import islice
 from typing import Any, Final
 
@@ -75,6 +75,23 @@ def to_blame(at: Key, resting: Collection[Key]) -> Key:
     Empty where none is to blame.
     """
     return at if len(at) == 1 or _resting_in(at[:1], resting) < put_off_of_lane_max else at[:1]
+
+
+def over(step: Step) -> Callable[[Key], bool]:
+    """Return whether a job or a lane that had failed has been got over by now: something of it starts, or nothing is
+    left that could.
+    """
+    starts = [effect for effect in step.effects if isinstance(effect, Start)]
+    started = {(effect.lane,) for effect in starts} | {
+        (effect.lane, *effect.attempts[0].attempt.task[:2]) for effect in starts
+    }
+
+    def is_over(key: Key) -> bool:
+        if len(key) == 1:
+            return key in started or not step.live.lanes[key[0]].ready
+        return (key[0], *key[2:]) in started or step.overlay.get(tables.READY, key) is None
+
+    return is_over
 
 
 def _resting_in(lane: Key, resting: Collection[Key]) -> int:
