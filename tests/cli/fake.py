@@ -23,7 +23,9 @@ TOKEN = "tqa_test"
 class FakeServer:
     """`says[Command]` answers a command: one answer, or several of which the last is final; or it raises a TqError.
 
-    `cuts` counts connections that are closed when the next command comes, without an answer.
+    bytes among several answers are said as they are, and `...` is nothing: the connection ends there. `cuts` counts
+    connections that are closed when the next command comes, without an answer; `babbles` what Hellos are answered with
+    instead of a welcome.
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -34,6 +36,7 @@ class FakeServer:
         self.hellos: list[m.Hello] = []
         self.beats = 0
         self.cuts = 0
+        self.babbles: list[bytes] = []
         self.beat_ms = 5_000
         self.lineage, self.epoch = 7, 1
         self.token = TOKEN
@@ -113,6 +116,9 @@ class FakeServer:
                 send(m.CA(self.identity.ca_pem.encode()))
             case m.Hello():
                 self.hellos.append(message)
+                if self.babbles:
+                    stream.sendall(self.babbles.pop(0))
+                    return False
                 if message.token != self.token:
                     send(m.Refused("unauthorised", "the token is wrong, missing, expired or revoked"))
                     return False
@@ -125,10 +131,10 @@ class FakeServer:
                 if not self.is_mute:
                     send(m.Beat())
             case m.Ask():
-                return self._answer(send, message)
+                return self._answer(stream, send, message)
         return True
 
-    def _answer(self, send: Callable[..., None], ask: m.Ask) -> bool:
+    def _answer(self, stream: ssl.SSLSocket, send: Callable[..., None], ask: m.Ask) -> bool:
         self.asked.append(ask.command)
         with self._news:
             self._news.notify_all()
@@ -147,7 +153,8 @@ class FakeServer:
             return True
         answers = [said] if isinstance(said, msgspec.Struct) else list(said)
         for position, answer in enumerate(answers):
-            if answer is ...:  # the connection is cut in the middle
+            if answer is ... or isinstance(answer, bytes):  # the connection is cut in the middle
+                stream.sendall(b"" if answer is ... else answer)
                 return False
             send(m.Reply(ask.request, answer, more=position < len(answers) - 1 or self.is_mute))
         return True

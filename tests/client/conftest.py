@@ -1,9 +1,13 @@
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trio
 
+import tq.client
 from tests.cli.fake import FakeServer
 from tq.server.identity import Identity, open_identity
 
@@ -25,3 +29,51 @@ def server(identity: Identity, tmp_path: Path) -> Iterator[FakeServer]:
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     return {"HOME": str(tmp_path)}
+
+
+class Threaded:
+    """The blocking client, each call in a thread: so the tests are written once, and can do other things meanwhile."""
+
+    def __init__(self, of: Any) -> None:
+        self._of = of
+
+    async def submit(self, *positional: Any, **named: Any) -> "ThreadedJob":
+        return ThreadedJob(await trio.to_thread.run_sync(lambda: self._of.submit(*positional, **named)))
+
+    def job(self, name: str) -> "ThreadedJob":
+        return ThreadedJob(self._of.job(name))
+
+
+class ThreadedJob:
+    """As `Threaded`."""
+
+    def __init__(self, of: Any) -> None:
+        self.id, self.existed, self.warning = of.id, of.existed, of.warning
+        self._of = of
+
+    async def result(self, timeout_s: float | None = None) -> Any:
+        return await trio.to_thread.run_sync(lambda: self._of.result(timeout_s=timeout_s))
+
+    async def wait(self, timeout_s: float | None = None) -> None:
+        await trio.to_thread.run_sync(lambda: self._of.wait(timeout_s=timeout_s))
+
+    async def state(self) -> Any:
+        return await trio.to_thread.run_sync(self._of.state)
+
+
+@pytest.fixture(params=["trio", "blocking"])
+def connect(request: pytest.FixtureRequest, server: FakeServer, environ: dict[str, str]) -> Callable[..., Any]:
+    """Both clients, as one with trio's shape."""
+    if request.param == "trio":
+        return lambda **options: tq.client.connect(environ=environ, **options)
+
+    @asynccontextmanager
+    async def blocking(**options: Any) -> AsyncIterator[Any]:
+        block = tq.client.connect_blocking(environ=environ, **options)
+        client = await trio.to_thread.run_sync(block.__enter__)
+        try:
+            yield Threaded(client)
+        finally:
+            await trio.to_thread.run_sync(block.__exit__, None, None, None)
+
+    return blocking

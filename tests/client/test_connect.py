@@ -6,8 +6,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ import trio
 import trio.testing
 
 import tq.client
-from tests.cli.fake import FakeServer
 from tq import limits
 from tq.client import target
 from tq.client.api import Client
@@ -37,54 +35,6 @@ from tq.errors import (
 from tq.wire import plain
 
 Environ = dict[str, str]
-
-
-class Threaded:
-    """The blocking client, each call in a thread: so the tests are written once, and can do other things meanwhile."""
-
-    def __init__(self, of: Any) -> None:
-        self._of = of
-
-    async def submit(self, *positional: Any, **named: Any) -> "ThreadedJob":
-        return ThreadedJob(await trio.to_thread.run_sync(lambda: self._of.submit(*positional, **named)))
-
-    def job(self, name: str) -> "ThreadedJob":
-        return ThreadedJob(self._of.job(name))
-
-
-class ThreadedJob:
-    """As `Threaded`."""
-
-    def __init__(self, of: Any) -> None:
-        self.id, self.existed, self.warning = of.id, of.existed, of.warning
-        self._of = of
-
-    async def result(self, timeout_s: float | None = None) -> Any:
-        return await trio.to_thread.run_sync(lambda: self._of.result(timeout_s=timeout_s))
-
-    async def wait(self, timeout_s: float | None = None) -> None:
-        await trio.to_thread.run_sync(lambda: self._of.wait(timeout_s=timeout_s))
-
-    async def state(self) -> Any:
-        return await trio.to_thread.run_sync(self._of.state)
-
-
-@pytest.fixture(params=["trio", "blocking"])
-def connect(request: pytest.FixtureRequest, server: FakeServer, environ: Environ) -> Callable[..., Any]:
-    """Both clients, as one with trio's shape."""
-    if request.param == "trio":
-        return lambda **options: tq.client.connect(environ=environ, **options)
-
-    @asynccontextmanager
-    async def blocking(**options: Any) -> AsyncIterator[Any]:
-        block = tq.client.connect_blocking(environ=environ, **options)
-        client = await trio.to_thread.run_sync(block.__enter__)
-        try:
-            yield Threaded(client)
-        finally:
-            await trio.to_thread.run_sync(block.__exit__, None, None, None)
-
-    return blocking
 
 
 def result(value: Any, state: str = "succeeded") -> Callable[[Any], v.Answer]:

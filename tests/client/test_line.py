@@ -134,6 +134,42 @@ async def test_what_was_never_sent_when_the_patience_ends_is_unreachable(
         assert [(type(error), error.message) for error in world.errors] == [(Unreachable, "nobody there")]
 
 
+async def test_connections_that_say_welcome_and_break_end_with_the_patience(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    one, *broken = [Server() for _ in range(1_000)]
+    for server in broken:
+        server.end.set()
+    world = World(one, *broken)
+    async with running(monkeypatch, world) as (line, nursery):
+        nursery.start_soon(world.ask, line, CANCEL)
+        await trio.sleep(1)
+        one.end.set()
+        await trio.sleep(60)
+        assert [type(error) for error in world.errors] == [Unknown]
+        assert 3 < world.dials < 100
+
+
+async def test_each_answer_renews_the_patience(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A wait for days outlives any number of losses, each of them shorter than the patience."""
+    away = [Unreachable("nobody there")] * 4
+    servers = [Server() for _ in range(50)]
+    for server in servers:
+        server._words.insert(0, [m.Reply(1, v.Waited(False, ()), more=True)])
+        server.end.set()
+    last = Server()
+    world = World(*(way for server in servers for way in (server, *away)), last)
+    async with running(monkeypatch, world, patience_s=0.5) as (line, nursery):
+        nursery.start_soon(world.ask, line, v.Wait(("42",)))
+        with trio.fail_after(60):
+            while not (last.asked or world.errors):  # noqa: ASYNC110
+                await trio.sleep(1)
+        assert last.asked == [v.Wait(("42",))]
+        assert world.errors == []
+
+
 @pytest.mark.parametrize("patience_s", [0.0, 5.0])
 @pytest.mark.parametrize("error", [ConfigurationError("the CA is no PEM"), Unreachable("its file is away")])
 async def test_what_fails_at_once_leaves_the_program_its_turn(

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from tq.errors import ConfigurationError, ProtocolError, Unauthorised
+from tq.errors import ConfigurationError, ProtocolError, Unauthorised, Unreachable
 from tq.net.address import Address, parse_address
 from tq.net.join import Join, Pinning, ca_sha256, parse_join
 from tq.net.token import RANDOM_BYTES, make_token
@@ -112,7 +112,7 @@ def test_what_stands_behind_the_ca_is_not_believed_with_it() -> None:
         (answer(Beat()), ProtocolError),
         (answer(Refused("not_done", "stopping")), ProtocolError),
         (b"HTTP/1.1 400 Bad Request\r\n", ProtocolError),
-        (b"", ProtocolError),
+        (b"", Unreachable),
     ],
     ids=["another CA", "nothing", "no text", "no base64", "another message", "refused", "another protocol", "the end"],
 )

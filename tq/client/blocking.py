@@ -2,8 +2,7 @@
 
 A lost connection is re-made for `patience_s` (None: for ever) and the question asked again: every question is safe to
 repeat (reads change nothing, a submit carries its key, cancel and drain say how it shall be). Only the very first
-connection is not retried: nobody listening is said at once. So is, at any connection, that the server lets us in no
-more: a token that is revoked, a version that it does not speak, an old copy of its store.
+connection is not retried: nobody listening is said at once. What else may pass, and what is final: losses.py.
 """
 
 import gc
@@ -13,20 +12,14 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Self, TypeVar
 
-from tq import limits
+from tq.client.losses import MAY_PASS, Losses, found, given_up, is_elsewhere, old_copy, other_store, turned_away
 from tq.client.target import Target
 from tq.client.transport import ConnectionLost, Transport, dial
 from tq.core import vocabulary as v
-from tq.errors import ConfigurationError, NotDone, ProtocolError, TimedOut, TqError, Unknown, Unreachable, from_code
+from tq.errors import NotDone, ProtocolError, TimedOut, TqError, Unreachable, from_code
 from tq.wire import messages as m
 
-READS = (
-    v.Get, v.GetRequest, v.GetResults, v.List, v.Wait, v.Workers, v.Tokens, v.Status, v.StoreStatistics, v.Logs,
-    v.Queues, v.Backup,
-)  # fmt: skip
 _T = TypeVar("_T")
-_FIRST_PAUSE_S = 0.02
-_LONG_S = 60.0
 
 
 class Client:
@@ -61,15 +54,21 @@ class Client:
         self.close()
 
     def connect(self) -> None:
-        """Connect now, unless connected. Raises Unreachable, ConfigurationError, Unauthorised or NotDone."""
+        """Connect now, unless connected; after the first connection with patience, as one that is lost.
+
+        Raises Unreachable, ConfigurationError, Unauthorised, NotDone or ProtocolError.
+        """
         if self._transport is not None:
             if self._pid == os.getpid():
                 return
             self._drop()
+        if self._lineage:
+            self._reopen(None, Losses(self.patience_s, time.monotonic), ConnectionLost("not connected"))
+            return
         try:
             self._open()
         except ConnectionLost as lost:
-            raise Unreachable(f"the server went away before it said welcome: {lost}", hint="try again") from None
+            raise _went_away(lost) from None
 
     def ask(self, command: v.ClientCommand) -> v.Answer:
         """Ask, and return the one answer. A refusal raises its error (tq.errors)."""
@@ -85,12 +84,12 @@ class Client:
         patience_s = _patience(self.patience_s, patience_s)
         self.connect()
         self.has_repeated = False
-        losses = _Losses(patience_s)
+        losses = Losses(patience_s, time.monotonic)
         command = make()
         while True:
             try:
                 for answer in self._exchange(command):
-                    losses = _Losses(patience_s)
+                    losses = Losses(patience_s, time.monotonic)
                     yield answer
                 return
             except (ConnectionLost, NotDone) as lost:
@@ -110,11 +109,11 @@ class Client:
         """
         patience_s = _patience(self.patience_s, patience_s)
         self.connect()
-        losses = _Losses(patience_s)
+        losses = Losses(patience_s, time.monotonic)
 
         def alive() -> None:
             nonlocal losses
-            losses = _Losses(patience_s)
+            losses = Losses(patience_s, time.monotonic)
 
         while True:
             try:
@@ -209,10 +208,7 @@ class Client:
             raise
         if welcome.lineage == self._lineage and welcome.epoch < self._epoch:
             transport.close()
-            raise ConfigurationError(
-                f"the server is at epoch {welcome.epoch} and was at {self._epoch}: an old copy of its store runs",
-                hint="do not submit there: look at the server's directory first",
-            )
+            raise old_copy(welcome.epoch, self._epoch)
         self._lineage, self._epoch, self.role = welcome.lineage, welcome.epoch, welcome.role
         self._transport, self._pid = transport, os.getpid()
 
@@ -225,110 +221,39 @@ class Client:
             self._transport.close(politely=False)
             self._transport = None
 
-    def _reopen(self, command: v.ClientCommand, losses: "_Losses", error: Exception) -> None:
-        """Connect again, or say after the patience's end what is known of the command."""
+    def _reopen(self, command: v.ClientCommand | None, losses: Losses, error: Exception) -> None:
+        """Connect again, or say after the patience's end what is known of the command; None: nothing was asked yet."""
         self._drop()
         lineage = self._lineage
         while True:
             if losses.is_over():
-                raise given_up(command, error) from None
+                raise (given_up(command, error) if command is not None else error) from None
             if self.deadline_s is not None and time.monotonic() >= self.deadline_s:
                 raise TimedOut("the server did not come back in time") from None
             if losses.is_long():
                 self._notice("the server does not answer; still trying (Ctrl-C to leave)")
-            losses.pause(self.deadline_s)
+            rest_s = inf if self.deadline_s is None else max(0.0, self.deadline_s - time.monotonic())
+            time.sleep(min(losses.pause_s(), rest_s))
             try:
                 self._open()
-            except (ConnectionLost, Unreachable, NotDone) as again:
+            except ConnectionLost as again:
+                error = _went_away(again)
+                continue
+            except MAY_PASS as again:
                 error = again
                 continue
             except TqError as refusal:
-                raise turned_away(command, refusal) from None
-            if lineage not in (0, self._lineage) and not isinstance(command, (*READS, v.AddEntries)):
-                raise Unknown("the server came back with another store: it is not known what became of the request")
+                raise (turned_away(command, refusal) if command is not None else refusal) from None
+            if lineage not in (0, self._lineage) and command is not None and is_elsewhere(command):
+                raise other_store()
             return
 
 
-class _Losses:
-    """Connections lost one after the other without an answer: how long that may go on, and how long to pause."""
-
-    def __init__(self, patience_s: float | None) -> None:
-        self._patience_s = patience_s
-        self._until_s: float | None = None
-        self._pause_s = 0.0
-        self._long_s: float | None = None
-
-    def is_over(self) -> bool:
-        """Whether the patience has run out; it begins with the first call."""
-        if self._patience_s is None:
-            return False
-        now_s = time.monotonic()
-        if self._until_s is None:
-            self._until_s = now_s + self._patience_s
-        return now_s >= self._until_s and self._pause_s > 0
-
-    def is_long(self) -> bool:
-        """Whether it has gone on for a minute without end in sight; true once."""
-        now_s = time.monotonic()
-        if self._long_s is None:
-            self._long_s = now_s + _LONG_S
-        if self._patience_s is not None or now_s < self._long_s:
-            return False
-        self._long_s = float("inf")
-        return True
-
-    def pause(self, until_s: float | None) -> None:
-        """Sleep, with full jitter, and no longer than until then; not at all before the first attempt."""
-        if self._pause_s:
-            import random  # only who lost a connection needs dice
-
-            rest_s = inf if until_s is None else max(0.0, until_s - time.monotonic())
-            time.sleep(min(random.uniform(0, self._pause_s), rest_s))
-        self._pause_s = min(max(self._pause_s * 2, _FIRST_PAUSE_S), limits.reconnect_holding_s_max)
+def _went_away(lost: ConnectionLost) -> Unreachable:
+    return Unreachable(f"the server went away before it said welcome: {lost}", hint="try again")
 
 
 def _patience(usual_s: float | None, asked_s: float | None) -> float | None:
     if asked_s is None:
         gc.enable()  # off since the start of the program (cli/app.py); this may go on for days
     return usual_s if asked_s is not None and asked_s < 0 else asked_s
-
-
-def found(find: Callable[[], Target], *, is_first: bool) -> Target:
-    """Return where the server is. Later than at first, what keeps it from being found may pass: that is Unreachable.
-
-    Its connection file, which may have the token, is away while it is.
-    """
-    try:
-        return find()
-    except TqError as error:
-        if is_first:
-            raise
-        raise Unreachable(error.message, hint=error.hint) from None
-
-
-def turned_away(command: v.ClientCommand, refusal: TqError) -> TqError:
-    """Return what is known of a command whose connection was lost, when the server lets us in no more."""
-    if isinstance(command, READS):
-        return refusal
-    known = given_up(command, refusal)
-    what = "it is not known whether the request was done" if isinstance(known, Unknown) else "nothing was submitted"
-    hint = "; ".join(filter(None, (refusal.hint, known.hint)))
-    return type(refusal)(f"{refusal.message}; {what}", hint=hint)
-
-
-def given_up(command: v.ClientCommand, error: Exception) -> TqError:
-    """Return what is known of a command whose connection was lost for good."""
-    if isinstance(command, READS):
-        return Unreachable(f"the connection was lost and could not be made again: {error}")
-    if isinstance(command, v.AddEntries):
-        return Unreachable(
-            f"the connection was lost and could not be made again; nothing was submitted: {error}",
-            hint=f"repeat it with --key {command.key}: it goes on where it was",
-        )
-    hint = f"repeat it with --key {command.key}: it will not be done twice" if isinstance(command, v.Submit) else ""
-    return Unknown(f"the connection was lost and it is not known whether the request was done: {error}", hint=hint)
-
-
-def closed() -> Unreachable:
-    """Return what is said to who asks a client behind the end of its block."""
-    return Unreachable("the client is closed: the block of its `connect` has ended", hint="ask within the block")

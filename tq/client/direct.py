@@ -10,6 +10,7 @@ from typing import Any, TypeVar, Unpack
 
 from tq import limits
 from tq.client import blocking, flows, requests, target
+from tq.client.losses import closed
 from tq.client.requests import Options
 from tq.client.results import TaskResult
 from tq.core import vocabulary as v
@@ -90,7 +91,7 @@ class BlockingClient:
     def _ask(self, command: v.ClientCommand, timeout_s: float) -> v.Answer:
         """Return the last answer to a command. How things stand is looked at however short the time is."""
         if self.is_closed:
-            raise blocking.closed()
+            raise closed()
         if not self._turn.acquire(blocking=False):
             raise NotDone("this client waits for an answer in another thread", hint="make a client for each thread")
         last: v.Answer | None = None

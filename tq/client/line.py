@@ -1,45 +1,39 @@
 """A trio connection to a server: many questions at once, each with its answer, over a link that is re-made silently.
 
 A question is asked again over the next connection until it is answered: every one is safe to repeat (blocking.py). A
-lost connection is re-made for `patience_s` from its loss; then what was asked raises what is known of it, and the next
-question begins a new attempt. A server that lets us in no more is not asked again: that is raised at once. One that
-ends the connection over what it cannot read does not say which question that was: all that it had said nothing to yet
-raise its refusal, and none of them is repeated.
+lost connection is re-made as losses.py says; then what was asked raises what is known of it, and the next question
+begins a new attempt. A server that ends the connection over what it cannot read does not say which question that was:
+all that it had said nothing to yet raise its refusal, and none of them is repeated.
 """
 
 import ssl
 from collections.abc import Callable
-from contextlib import suppress
 from math import inf
-from random import uniform
 from typing import Final
 
 import trio
 
 from tq import __version__, limits
-from tq.client.blocking import READS, closed, found, given_up, turned_away
+from tq.client.losses import (
+    MAY_PASS,
+    Losses,
+    closed,
+    found,
+    given_up,
+    is_elsewhere,
+    old_copy,
+    other_store,
+    turned_away,
+)
 from tq.client.target import Target
 from tq.core import vocabulary as v
-from tq.errors import (
-    ConfigurationError,
-    NotDone,
-    ProtocolError,
-    TimedOut,
-    TooLarge,
-    TqError,
-    Unknown,
-    Unreachable,
-    from_code,
-)
+from tq.errors import ProtocolError, TimedOut, TooLarge, TqError, Unreachable, from_code
 from tq.net import pinning, tls
 from tq.net.address import Address
 from tq.net.dial import dial, fetch_ca
 from tq.net.link import Link, open_link
 from tq.wire import messages as m
 from tq.wire.connection import Connection
-
-_PAUSE_S_MIN: Final = 0.05
-_PAUSE_S_MAX: Final = 2.0
 
 
 class _Question:
@@ -77,6 +71,7 @@ class Line:
     def __init__(self, find: Callable[[], Target], *, patience_s: float) -> None:
         self._find = find
         self._patience_s = patience_s
+        self._losses = self._no_losses()
         self._questions: dict[int, _Question] = {}
         self._count = 0
         self._asked = trio.Event()
@@ -133,7 +128,6 @@ class Line:
         try:
             await self._connect(task_status.started)
             while True:
-                await trio.lowlevel.checkpoint()  # whatever fails at once below
                 await self._wait_asked()
                 await self._come_back()
         finally:
@@ -145,31 +139,25 @@ class Line:
             self._asked = trio.Event()
             await self._asked.wait()
 
+    def _no_losses(self) -> Losses:
+        return Losses(self._patience_s, trio.current_time)
+
     async def _come_back(self) -> None:
-        """Connect again until a connection has served, or the patience has run out."""
-        pause_s, begin_s = _PAUSE_S_MIN, trio.current_time()
+        """Connect again until nothing is asked any more, or the patience has run out without an answer."""
+        self._losses = self._no_losses()
+        error: TqError = Unreachable("the connection broke")
         while self._questions:
-            served = False
-
-            def serves() -> None:
-                nonlocal served
-                served = True
-
-            error: TqError = Unreachable("the connection broke")
+            if self._losses.is_over():
+                self._fail(error, given_up)
+                return
+            await trio.sleep(self._losses.pause_s())
             try:
-                await self._connect(serves)
-            except (Unreachable, NotDone) as failure:
+                error = Unreachable(await self._connect())
+            except MAY_PASS as failure:
                 error = failure
             except TqError as refusal:
                 self._fail(refusal, turned_away)
                 return
-            if served:
-                return
-            if trio.current_time() - begin_s >= self._patience_s:
-                self._fail(error, given_up)
-                return
-            await trio.sleep(uniform(0, pause_s))
-            pause_s = min(2 * pause_s, _PAUSE_S_MAX)
 
     def _fail(self, error: TqError, known: Callable[[v.ClientCommand, TqError], TqError]) -> None:
         """Fail all questions: with the error, or with what is known of those that a server may have got."""
@@ -179,8 +167,8 @@ class Line:
 
     # ------------------------------------------------------------ one connection
 
-    async def _connect(self, connected: Callable[[], None]) -> None:
-        """Connect, call `connected`, and serve until the connection ends. Raises what comes before."""
+    async def _connect(self, connected: Callable[[], None] = lambda: None) -> str:
+        """Connect, call `connected`, and serve until the connection ends; return why. Raises what comes before."""
         target = found(self._find, is_first=self._lineage == 0)
         stream = await dial(Address(target.host, target.port), await _context(target))
         async with open_link(stream, Connection(), goodbye=m.Goodbye("done")) as link:
@@ -195,8 +183,8 @@ class Line:
                 except TooLarge as error:
                     self._questions.pop(number).fail(error)
             connected()
-            with suppress(ProtocolError):  # the link has ended; the next one may do better
-                await self._serve(link, welcome.beat_ms / 1_000, rest)
+            await self._serve(link, welcome.beat_ms / 1_000, rest)
+            return link.ended_because
 
     async def _greet(self, link: Link, token: str) -> tuple[m.Welcome, list[m.Message]]:
         software = f"tq {__version__}"
@@ -217,15 +205,11 @@ class Line:
         one must not get it, since its ids are other jobs.
         """
         if welcome.lineage == self._lineage and welcome.epoch < self._epoch:
-            raise ConfigurationError(
-                f"the server is at epoch {welcome.epoch} and was at {self._epoch}: an old copy of its store runs",
-                hint="do not submit there: look at the server's directory first",
-            )
+            raise old_copy(welcome.epoch, self._epoch)
         if self._lineage not in (0, welcome.lineage):
-            why = "the server came back with another store: it is not known what became of the request"
             for number, question in list(self._questions.items()):
-                if question.was_sent and not isinstance(question.command, (*READS, v.AddEntries)):
-                    self._questions.pop(number).fail(Unknown(why))
+                if question.was_sent and is_elsewhere(question.command):
+                    self._questions.pop(number).fail(other_store())
         self._lineage, self._epoch = welcome.lineage, welcome.epoch
 
     async def _serve(self, link: Link, beat_s: float, rest: list[m.Message]) -> None:
@@ -235,12 +219,16 @@ class Line:
                 self._take(rest)
                 async for messages in link:
                     self._take(messages)
+            except ProtocolError:
+                pass  # the link has ended over it, and says so
             finally:
                 self._link = None
                 nursery.cancel_scope.cancel()
 
     def _take(self, messages: list[m.Message]) -> None:
         for message in messages:
+            if isinstance(message, m.Reply | m.Failed):
+                self._losses = self._no_losses()
             if isinstance(message, m.Reply) and (question := self._questions.get(message.request)):
                 question.hear(message.answer, more=message.more)
             elif isinstance(message, m.Failed) and (question := self._questions.get(message.request)):
@@ -266,6 +254,7 @@ async def _beat(link: Link, beat_s: float) -> None:
         link.send_nowait(m.Beat())
         silent = 0 if is_heard else silent + 1
         is_heard = False
+    link.ended_because = f"no sign of life for {limits.missed_beats_max} beats"
     link.close()
 
 

@@ -25,7 +25,10 @@ _FAR_HINT = "is the address right, does it run, and does it listen for others (-
 
 
 class ConnectionLost(Exception):
-    """The connection was cut, or the server fell silent. The outcome of what was asked is not known."""
+    """The connection was cut, the server fell silent, or said what nobody can read.
+
+    The outcome of what was asked is not known.
+    """
 
 
 class Transport:
@@ -79,7 +82,11 @@ class Transport:
                     raise from_code(message.code, message.message, message.hint)
                 if not isinstance(message, m.Beat):
                     return message
-            self._inbox.extend(self._wire.receive_data(self._read(deadline_s)))
+            data = self._read(deadline_s)
+            try:
+                self._inbox.extend(self._wire.receive_data(data))
+            except ProtocolError as error:
+                raise ConnectionLost(str(error)) from None  # nothing that follows can be read, either
             if time.monotonic() - self._sent_s >= self._beat_s:
                 self.send([m.Beat()])
 

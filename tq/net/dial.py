@@ -7,7 +7,7 @@ import ssl
 import trio
 
 from tq import limits
-from tq.errors import ProtocolError, Unreachable
+from tq.errors import Unreachable
 from tq.net import tls
 from tq.net.address import Address
 from tq.net.join import Pinning
@@ -55,7 +55,7 @@ async def fetch_ca(address: Address, ca_sha256: str) -> str:
                 if pem is not None:
                     return pem
     except trio.TooSlowError:
-        raise ProtocolError(f"{address} does not say its CA", hint="is a tq server at this address?") from None
+        raise Unreachable(f"{address} does not say its CA", hint="is a tq server at this address?") from None
     except trio.BrokenResourceError as error:
         raise Unreachable(f"the connection to {address} broke before its CA came") from error
     finally:

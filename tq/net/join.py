@@ -10,7 +10,7 @@ import re
 import ssl
 from typing import Final, NamedTuple
 
-from tq.errors import ConfigurationError, ProtocolError, Unauthorised
+from tq.errors import ConfigurationError, ProtocolError, Unauthorised, Unreachable
 from tq.net.token import parse_token
 from tq.wire.connection import Connection
 from tq.wire.messages import CA, GetCA, Refused
@@ -67,10 +67,11 @@ class Pinning:
     def receive_data(self, data: bytes) -> str | None:
         """Return the CA's PEM text once it has come and is the right one; None as long as more is needed.
 
-        `data` b"" is the end of the stream. Raises Unauthorised when it is another CA, ProtocolError for nonsense.
+        `data` b"" is the end of the stream (Unreachable). Raises Unauthorised when it is another CA, ProtocolError for
+        nonsense.
         """
         if not data:
-            raise ProtocolError("the other end closed before it sent its CA", hint="is a tq server at this address?")
+            raise Unreachable("the other end closed before it sent its CA", hint="is a tq server at this address?")
         for message in self._connection.receive_data(data):
             if isinstance(message, Refused):
                 raise ProtocolError(f"the server refused to send its CA: {message.message}", hint=message.hint)
