@@ -44,7 +44,8 @@ HEAD = """\
 - **An option with an empty value** is refused (2): a variable that is not set, as in `--tag "$TAG"`, never means all.
 - **Durations** are seconds, or `10ms`, `5m`, `1h`, `7d`. **Ids** are `42`, `43.7` (a task of an array), `43.1-5`,
   `last` (the newest job), `last.7`; also `all`, `@failed` (dead or expired tasks), and the name or the tag of jobs. A
-  verb that looks at one takes the newest job of that name or tag.
+  verb that looks at one takes the newest job of that name or tag. What means ids here, or nearly (`2026`, `1.4`,
+  `last.7`, `all`), is refused as a name or a tag; a date (`2026-11-26`) and `v1.4` are not.
 - **Acting on many**: `cancel`, `hold`, `release`, `requeue`, `retry`, `set` and `forget` take ids, or a filter
   (`--state`, `--queue`, `--tag`, `--name`). Filters, `all`, `@failed`, names and tags that match more than one job are
   confirmed: on a terminal by typing how many, elsewhere by `--yes`. `--dry-run` says what would be done. What is many

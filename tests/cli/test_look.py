@@ -270,7 +270,7 @@ def test_a_task_of_the_newest_job(run: Run, server: FakeServer, word: str) -> No
     assert v.Cancel((word.replace("last", "99"),)) in server.asked
 
 
-@pytest.mark.parametrize("word", ["last.", "last.x", "last.7.8", "last7", "last.7-"])
+@pytest.mark.parametrize("word", ["last.x", "last7", "last-7", "Last", "all.1"])
 def test_what_is_not_quite_last_is_a_name(run: Run, server: FakeServer, word: str) -> None:
     server.says[v.List] = lambda asked: v.Page(() if asked.name or asked.tag else ({"id": "99"},))
     ran = run("show", word)
@@ -294,7 +294,10 @@ def test_last_of_nothing_is_not_found(run: Run, server: FakeServer) -> None:
     assert "there is no job yet" in ran.err
 
 
-@pytest.mark.parametrize("word", ["", "a b", "42 ", "all", "@failed", "@x", "43.1-5", "٤", "x" * 129])
+@pytest.mark.parametrize(
+    "word",
+    ["", "a b", "42 ", "all", "@failed", "@x", "43.1-5", "٤", "x" * 129, "1..2", "1-2", "last.", "last.7.8", "last.7-"],
+)
 def test_a_malformed_id_is_refused_and_never_sent(run: Run, server: FakeServer, word: str) -> None:
     ran = run("show", "--", word)
     assert (ran.status, ran.out) == (2, "")

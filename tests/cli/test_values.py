@@ -1,5 +1,6 @@
 """Words to values: durations, array ranges, names, sizes."""
 
+import re
 from contextlib import suppress
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tq import limits
-from tq.cli import values
+from tq.cli import selectors, values
+from tq.core import vocabulary as v
 from tq.errors import BadRequest
 
 
@@ -54,6 +56,40 @@ def test_the_largest_array_is_as_large_as_the_bound() -> None:
     assert values.array_range(f"1-{limits.array_size_max}").size == limits.array_size_max
     with pytest.raises(BadRequest, match="array_size_max"):
         values.array_range(f"0-{limits.array_size_max}")
+
+
+@given(st.text("alst013.-@x", max_size=12))
+def test_a_word_that_may_be_a_name_selects_by_name_wherever_ids_may_stand(word: str) -> None:
+    """And what may be none is never looked for as one."""
+    asked: list[v.List] = []
+
+    class Names:
+        def ask(self, command: v.List) -> v.Page:
+            asked.append(command)
+            return v.Page(({"id": "99"},))
+
+    with suppress(BadRequest):
+        selectors.single(Names(), word)  # type: ignore[arg-type]
+    try:
+        values.findable(word)
+    except BadRequest:
+        assert not any(command.name for command in asked)
+    else:
+        assert asked
+        assert all(command.name == word for command in asked)
+
+
+@pytest.mark.parametrize("word", ["last.7", "last", "all", "42", "43.7", "43.1-5", "2026", "1.4"])
+@pytest.mark.parametrize("check", [values.findable, lambda word: values.tags(["ok", word])])
+def test_a_name_or_tag_that_means_ids_is_refused_with_a_way_out(check, word: str) -> None:
+    with pytest.raises(BadRequest, match=f"^'{re.escape(word)}' is no (name|tag): where an id may stand") as caught:
+        check(word)
+    assert "v1.4" in caught.value.hint
+
+
+@pytest.mark.parametrize("word", ["2026-11-26", "v2026", "last7", "lastly", "all-of-it", "1.4-rc1"])
+def test_dates_and_words_are_tags(word: str) -> None:
+    assert values.tags([word]) == (word,)
 
 
 @pytest.mark.parametrize(

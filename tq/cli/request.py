@@ -87,7 +87,7 @@ def build(wish: Wish, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Uplo
     command = v.Submit(
         key=key,
         body=_body(wish, environ, b"" if pieces else wish.stdin),
-        name=values.name(wish.name) if wish.name else "",
+        name=values.findable(wish.name) if wish.name else "",
         tags=values.tags(wish.tags),
         queue=values.name(wish.queue, "queue"),
         priority=values.priority(wish.priority),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from tq import limits
 from tq.cli.present import ALIVE
 from tq.core import vocabulary as v
+from tq.core.names import is_name, means_ids
 from tq.errors import BadRequest, TaskNotFound
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 _ID: Final = re.compile(r"\d{1,18}(?:\.\d{1,19})?", re.ASCII)
 _SPAN: Final = re.compile(r"(\d{1,18})\.(\d{1,19})-(\d{1,19})", re.ASCII)
 _LAST: Final = re.compile(r"last(?:\.\d{1,19}(?:-\d{1,19})?)?", re.ASCII)
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-_MEANT_AS_ID: Final = re.compile(r"(?!\d+(?:-\d+){2,}\Z)[0-9.-]+")  # whoever types 1..2 means no name; a date is one
 _HINT: Final = "write 42, 43.7, 43.1-5, last, last.7, all, @failed, or a name or tag; `tq ls` lists jobs"
 
 
@@ -172,7 +171,7 @@ def _filter(client: "Client", word: str) -> v.Where:
         return v.Where(states=("failed",))
     if word.startswith("@"):
         raise BadRequest(f"{word!r} selects nothing", hint="@failed is what there is; for others: --state STATE")
-    if not _NAME.fullmatch(word) or _MEANT_AS_ID.fullmatch(word):
+    if not is_name(word) or means_ids(word):
         shown = word if len(word) <= 40 else word[:40] + "…"
         raise BadRequest(f"{shown!r} is no id", hint=_HINT)
     for where in (v.Where(name=word), v.Where(tag=word)):

@@ -9,6 +9,7 @@ import signal
 from typing import NamedTuple
 
 from tq import limits
+from tq.core.names import ID_LIKE_HINT, means_ids
 from tq.errors import BadRequest
 
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -80,10 +81,17 @@ def name(text: str, what: str = "name") -> str:
     return text
 
 
+def findable(text: str, what: str = "name") -> str:
+    """Check a name or tag of a job, which is written where an id may stand."""
+    if means_ids(name(text, what)):
+        raise BadRequest(f"{text!r} is no {what}: where an id may stand it means ids", hint=ID_LIKE_HINT)
+    return text
+
+
 def tags(texts: list[str]) -> tuple[str, ...]:
     """Check tags; `a,b` counts as two. Repeats are dropped, order is kept."""
     words = [word for text in texts for word in text.split(",") if word or text == ""]
-    found = tuple(dict.fromkeys(name(word, "tag") for word in words))
+    found = tuple(dict.fromkeys(findable(word, "tag") for word in words))
     if len(found) > limits.tags_max:
         raise BadRequest(f"{len(found)} tags; tags_max is {limits.tags_max}")
     return found

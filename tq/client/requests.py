@@ -20,8 +20,9 @@ from tq.wire.body import Body, check_function
 class Options(TypedDict, total=False):
     """What a job may be given beside what it runs; each is as the option of `tq submit` of that name.
 
-    `name`, `tags` to find it by; `queue` (`"default"`), `priority` (-100 to 100). `retries` after a failure (3),
-    `crash_limit` of workers lost with it (3), `backoff_s` the first and the longest wait before another attempt.
+    `name`, `tags` to find it by, none that looks like an id; `queue` (`"default"`), `priority` (-100 to 100).
+    `retries` after a failure (3), `crash_limit` of workers lost with it (3), `backoff_s` the first and the longest wait
+    before another attempt.
     `time_limit_s` of an attempt, `kill_after_s` from TERM to KILL (10). `cpus` it needs. `max_fails` of an array: with
     more failures the rest is cancelled. `at_once`: at most so many tasks of an array run. `hold`: nothing starts before
     a release. `key`: the same key makes the same job, once; a random one else.

@@ -9,6 +9,7 @@ class Submit(Word, frozen=True, tag=True):
     """Make a job. `key` makes it idempotent. `stdin_key` names a finished upload that becomes its input, `entries_key`
     one of `size` entries, one for each member: nothing of it runs before this submit.
 
+    `name` and `tags` are names as queues have, but none that means ids to people (`42`, `43.1-5`, `last.7`, `all`).
     `body` is the CBOR of a `wire.body.Body`, opaque here. `size` members; an array shows member position p as
     `array_first + p * array_step`. `entries_digest` is the `after` of the last run: entries are a part of the request.
     `stdin_of` and `entries_of` name a job whose uploaded input, or entries, this one gets, too. After a failure the

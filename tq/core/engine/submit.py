@@ -11,14 +11,13 @@ from tq.core.engine.lanes import lane_for
 from tq.core.engine.step import Step
 from tq.core.engine.upload import take
 from tq.core.job import Job, Key, Progress, Upload
-from tq.core.names import NAME_HINT, is_name
+from tq.core.names import ID_LIKE_HINT, NAME_HINT, is_name, means_ids
 from tq.core.placement import why_stuck
 from tq.core.retry import runs_alone
 from tq.core.task import State
 from tq.core.vocabulary import Submit, Submitted
 from tq.errors import BadRequest, KeyConflict, TooLarge
 
-_MEANS_ELSE: Final = re.compile(r"all|last(\.[\d-]+)?|[\d.]*\d[\d.]*")  # what people write where an id may stand
 _TRACE: Final = re.compile(r"(?:[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?")
 _INT64_MAX: Final = (1 << 63) - 1
 
@@ -59,8 +58,8 @@ def _check(command: Submit) -> None:
     for what, text in (("name", command.name), ("queue", command.queue), *(("tag", tag) for tag in command.tags)):
         if not is_name(text) and (text or what != "name"):
             raise BadRequest(f"{text[:140]!r} is not a {what}", hint=NAME_HINT)
-    if _MEANS_ELSE.fullmatch(command.name):
-        raise BadRequest(f"a job cannot be named {command.name!r}: that names something else", hint="use a word")
+        if what != "queue" and means_ids(text):
+            raise BadRequest(f"{text!r} is no {what}: where an id may stand it means ids", hint=ID_LIKE_HINT)
     if len(command.key) > limits.key_chars_max:
         raise BadRequest(f"a key has at most {limits.key_chars_max} characters")
     if len(command.tags) > limits.tags_max:
