@@ -1,22 +1,23 @@
-"""Results on the disk, and the directory of a worker."""
+"""Results on the disk."""
 
 import errno
-import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import pytest
+import trio
 
+from tests.support.fake_server import eventually
 from tests.support.slots import ref
 from tq.core.task import Cause
 from tq.core.vocabulary import End
-from tq.errors import ConfigurationError
 from tq.store import files
 from tq.wire import messages as m
-from tq.worker import home as homes
+from tq.worker import disk
 from tq.worker import instructions as i
 from tq.worker.disk import write_down
-from tq.worker.home import Home, Last, settle
+from tq.worker.home import Last, settle
 from tq.worker.spool import Kept, Spool
 
 
@@ -34,7 +35,12 @@ def output(job: int, data: bytes, stream: int = 1) -> m.Output:
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Spool:
+    (tmp_path / "spool").mkdir()
     return Spool(tmp_path / "spool")
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_what_is_kept_is_found_by_the_next_one_until_it_is_forgotten(spool: Spool) -> None:
@@ -109,10 +115,6 @@ def test_a_damaged_file_costs_itself_only_and_stays_for_people_to_look_at(spool:
 @pytest.fixture
 def no_room_aside(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The disk is so full that no name fits into any directory."""
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     for what in ("mkdir", "rename"):
         monkeypatch.setattr(Path, what, full)
     return monkeypatch
@@ -123,7 +125,7 @@ def test_a_damaged_file_stays_under_its_number_where_there_is_no_room_aside(
 ) -> None:
     (spool.path / "000000000003").write_bytes(b"damaged")
     (spool.path / "000000000004.new").write_bytes(b"half")
-    assert spool.load() == ({}, ["000000000003"])
+    assert spool.load() == ({}, ["000000000003"], [])
     assert spool.number_last == 3
     no_room_aside.undo()
     assert spool.load().damaged == ["000000000003"]
@@ -164,7 +166,7 @@ def test_what_is_kept_goes_aside_as_it_is_and_what_is_not_with_its_output(spool:
     spool.keep(7, [report(1, 1)._replace(outputs=(output,))])
     write_down(spool, [(7, i.Aside((end(1),), 1)), (7, i.Aside((end(2),), 2, (output,)))])
 
-    assert spool.load() == ({}, [])
+    assert spool.load() == ({}, [], [])
     aside = [msgspec.msgpack.decode(path.read_bytes(), type=Kept) for path in (spool.path / "orphaned").iterdir()]
     assert sorted(aside, key=lambda one: one.ends[0].attempt.job) == [
         Kept(7, (end(1),), outputs=(output,)), Kept(7, (end(2),), outputs=(output,))
@@ -189,8 +191,68 @@ def test_a_result_goes_aside_alone_where_there_is_no_room_for_its_output(
 
 def test_a_disk_that_fails_is_said_and_stops_nothing(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
     spool.path.rmdir()
-    write_down(spool, [(7, report(1, 1))])
-    assert "spool_failed" in capsys.readouterr().err
+    spool.path.write_text("in the way")
+    write_down(spool, [(7, report(1, 1)), *((7, i.Forget(number)) for number in range(100))])
+    said = capsys.readouterr().err
+    assert said.count("spool_failed") == 2, "not a line for each"
+    assert "times=100" in said
+
+
+def test_a_spool_is_made_with_the_first_result_once_there_is_room(
+    tmp_path: Path, no_room_aside: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path / "new")
+    assert spool.load() == ({}, [], [])
+    with pytest.raises(OSError, match="No space"):
+        spool.keep(7, [report(1, 1), report(2, 2), report(3, 3)])
+    spool.forget(2)
+    with pytest.raises(OSError, match="No space"):
+        spool.catch_up()
+    no_room_aside.undo()
+    assert (spool.is_behind, spool.catch_up(), spool.is_behind) == (True, 2, False)
+    assert Spool(tmp_path / "new").load().kept == {1: Kept(7, (end(1),)), 3: Kept(7, (end(3),))}
+
+
+async def test_what_there_was_no_room_for_is_written_when_there_is_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refused = []
+
+    def refuse(path: Path, data: bytes) -> None:
+        refused.append(path.name)
+        full()
+
+    hands = SimpleNamespace(to_disk=[(7, report(1, 1))], disk_work=trio.Event())
+    hands.disk_work.set()
+    monkeypatch.setattr(disk, "_AGAIN_S", 0.01)
+    with settle(tmp_path) as home:
+        spool = Spool(home.place / "spool")
+        home.speak(Last(5, 6, 7))
+        async with trio.open_nursery() as nursery:
+            with monkeypatch.context() as trouble:
+                trouble.setattr(files, "replace", refuse)
+                nursery.start_soon(disk.run_disk, hands, spool, home)
+                await eventually(lambda: len(refused) > 6)
+            await eventually(lambda: not spool.is_behind and not home.is_behind)
+            nursery.cancel_scope.cancel()
+    assert refused[:3] == ["last.json", "000000000001", "last.json"], "who speaks comes first"
+    said = capsys.readouterr().err
+    assert (said.count("spool_failed"), said.count("spool_caught_up")) == (1, 1)
+    with settle(tmp_path) as home:
+        assert home.last == Last(5, 6, 7)
+        assert set(Spool(home.path / "spool").load().kept) == {1}
+
+
+def test_what_cannot_be_read_now_is_not_damaged(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    spool.keep(7, [report(1, 1)])
+    with monkeypatch.context() as trouble:
+        trouble.setattr(Path, "read_bytes", fail)
+        assert spool.load() == ({}, [], ["000000000001"])
+    assert spool.number_last == 1
+    assert set(spool.load().kept) == {1}
 
 
 def test_what_a_full_disk_has_no_room_for_costs_nothing_beside_it(
@@ -225,195 +287,6 @@ def test_what_cannot_be_written_whole_leaves_nothing_on_a_disk_that_is_full(
         with pytest.raises(OSError, match="No space"):
             files.replace(spool.path / "1", b"result")
     assert list(spool.path.iterdir()) == []
-
-
-def test_two_workers_never_share_a_directory(tmp_path: Path) -> None:
-    with settle(tmp_path) as first, settle(tmp_path) as second:
-        assert (first.path.name, second.path.name) == ("worker", "worker-2")
-    with settle(tmp_path) as again:
-        assert again.path == first.path
-
-
-def test_a_directory_remembers_who_spoke_last_from_it(tmp_path: Path) -> None:
-    with settle(tmp_path) as home:
-        assert home.last == Last(0, 0, 0)
-        home.remember(Last(5, 6, 7))
-    with settle(tmp_path) as home:
-        assert home.last == Last(5, 6, 7)
-
-
-def test_a_damaged_memory_is_no_memory(tmp_path: Path) -> None:
-    with settle(tmp_path) as home:
-        (home.path / "last.json").write_text("{")
-    with settle(tmp_path) as home:
-        assert home.last == Last(0, 0, 0)
-
-
-# ---------------------------------------------------------------- what others have left
-
-
-def lived(home: Home, worker: int, *kept: i.Keep, lineage: int = 7) -> None:
-    """Leave in a directory what a worker leaves that dies."""
-    home.remember(Last(worker, lineage, 3))
-    Spool(home.path / "spool").keep(lineage, kept)
-
-
-def test_who_comes_back_first_takes_over_what_lies_beside_its_own(tmp_path: Path) -> None:
-    with settle(tmp_path) as first, settle(tmp_path) as second, settle(tmp_path) as third:
-        lived(first, 1, report(1, 1), report(2, 2))
-        lived(second, 2, report(1, 3))
-        lived(third, 3)
-    with settle(tmp_path) as heir:
-        assert (heir.path, heir.last.workers, heir.last.lineage) == (first.path, (1, 2, 3), 7)
-        kept = Spool(heir.path / "spool").load().kept
-        assert {number: one.ends[0].attempt.job for number, one in kept.items()} == {1: 1, 2: 2, 3: 3}
-        with settle(tmp_path) as other:
-            assert (other.path, other.last) == (second.path, Last())
-            assert Spool(other.path / "spool").load().kept == {}
-    with settle(tmp_path) as again:
-        assert again.last.workers == (1, 2, 3), "until it has said so to the server"
-        again.remember(Last(9, 7, 4))
-    with settle(tmp_path) as last:
-        assert last.last.workers == (9,)
-
-
-def test_where_somebody_lives_nothing_is_taken(tmp_path: Path) -> None:
-    with settle(tmp_path) as first, settle(tmp_path) as second:
-        lived(first, 1)
-        lived(second, 2, report(1, 3))
-        with settle(tmp_path) as third:
-            lived(third, 3)
-        with settle(tmp_path) as heir:
-            assert heir.last.workers == (3,)
-    assert set(Spool(second.path / "spool").load().kept) == {1}
-
-
-def test_what_was_meant_for_another_store_stays_where_it_is(tmp_path: Path) -> None:
-    with settle(tmp_path) as first, settle(tmp_path) as second:
-        lived(first, 1)
-        lived(second, 2, report(1, 3), lineage=8)
-    with settle(tmp_path) as heir:
-        assert heir.last.workers == (1,)
-    with settle(tmp_path / "fresh"):
-        pass
-    assert set(Spool(second.path / "spool").load().kept) == {1}
-
-
-def test_a_directory_that_cannot_be_taken_over_stops_nobody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with settle(tmp_path) as first, settle(tmp_path) as second:
-        lived(first, 1)
-        lived(second, 2, report(1, 3))
-
-    def fail(*_: object) -> int:
-        raise OSError(errno.EIO, "Input/output error")
-
-    with monkeypatch.context() as broken:
-        broken.setattr(Spool, "take_over", fail)
-        with settle(tmp_path) as heir:
-            assert 1 in heir.last.workers
-    assert "cannot_take_over" in capsys.readouterr().err
-    with settle(tmp_path) as heir:
-        assert heir.last.workers == (1, 2)
-        assert set(Spool(heir.path / "spool").load().kept) == {1}
-
-
-def test_what_served_another_store_by_the_time_it_is_locked_stays_where_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with settle(tmp_path) as first, settle(tmp_path) as second:
-        lived(first, 1)
-        lived(second, 2)
-    lock = homes._lock
-
-    def late(path: Path) -> int | None:
-        if path == second.path:
-            lived(second, 3, report(1, 3), lineage=8)  # somebody has lived there since it was looked at
-        return lock(path)
-
-    monkeypatch.setattr(homes, "_lock", late)
-    with settle(tmp_path) as heir:
-        assert heir.last.workers == (1,)
-    assert set(Spool(second.path / "spool").load().kept) == {1}
-
-
-def test_what_could_not_be_taken_over_stays_and_what_came_is_presented(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with settle(tmp_path) as first, settle(tmp_path) as second:
-        lived(first, 1)
-        lived(second, 2, report(1, 3), report(2, 4))
-    rename = Path.rename
-
-    def full(path: Path, target: Path) -> Path:
-        if path == second.path / "spool" / "000000000002":
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return rename(path, target)
-
-    with monkeypatch.context() as trouble:
-        trouble.setattr(Path, "rename", full)
-        with settle(tmp_path) as heir:
-            assert heir.last.workers == (1, 2), "the first result is that of 2"
-            assert set(Spool(heir.path / "spool").load().kept) == {1}
-    assert "cannot_take_over" in capsys.readouterr().err
-    with settle(tmp_path) as heir:
-        kept = Spool(heir.path / "spool").load().kept
-        assert {one.ends[0].attempt.job for one in kept.values()} == {3, 4}
-
-
-@pytest.mark.parametrize("step", ["remember", "take_over", "rename", "unlink"])
-def test_a_worker_that_dies_while_it_takes_over_leaves_all_to_the_next(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    class Killed(BaseException):
-        pass
-
-    def die(*what: object, **__: object) -> None:
-        if step != "unlink" or what == (second.path / "last.json",):
-            raise Killed
-
-    with settle(tmp_path) as first, settle(tmp_path) as second:
-        lived(first, 1, report(1, 1))
-        lived(second, 2, report(1, 2), report(2, 3))
-    owner = {"remember": Home, "take_over": Spool, "rename": Path, "unlink": Path}[step]
-    with monkeypatch.context() as killed:
-        killed.setattr(owner, step, die)
-        with pytest.raises(Killed), settle(tmp_path):
-            pass
-
-    with settle(tmp_path) as heir:
-        assert set(heir.last.workers) == {1, 2}
-        jobs = {one.ends[0].attempt.job for one in Spool(heir.path / "spool").load().kept.values()}
-        assert jobs == {1, 2, 3}
-
-
-def test_who_spoke_last_is_on_the_disk_or_the_text_before_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with settle(tmp_path) as here:
-        here.remember(Last(5, 6, 7))
-        with monkeypatch.context() as trouble:
-            trouble.setattr(files.os, "fsync", full)
-            here.remember(Last(5, 6, 7))  # no news
-            with pytest.raises(OSError, match="No space"):
-                here.remember(Last(8, 6, 7))
-        assert not list(here.path.glob("*.new"))
-    with settle(tmp_path) as here:
-        assert here.last == Last(5, 6, 7)
-
-
-def test_a_worker_s_directory_is_its_user_s_alone(tmp_path: Path) -> None:
-    (tmp_path / "worker").mkdir(mode=0o755)
-    with settle(tmp_path) as home:
-        assert home.path.stat().st_mode & 0o777 == 0o700
-
-
-def test_a_state_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
-    (tmp_path / "worker").write_text("a file")
-    with pytest.raises(ConfigurationError, match=os.fspath(tmp_path)), settle(tmp_path):
-        pass
 
 
 def test_a_place_aside_is_looked_for_where_it_is_free(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:

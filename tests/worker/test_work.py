@@ -18,10 +18,8 @@ from tq.core.vocabulary import End, Held
 from tq.errors import ConfigurationError
 from tq.wire import messages as m
 from tq.wire.held import tally
-from tq.worker import instructions as i
 from tq.worker import work
-from tq.worker.home import Home, Last
-from tq.worker.spool import Kept, Spool
+from tq.worker.spool import Kept
 
 
 async def test_it_runs_what_it_is_assigned_and_reports_it(server: FakeServer, tmp_path: Path) -> None:
@@ -172,26 +170,14 @@ async def test_a_worker_that_cannot_start_its_first_launcher_says_why_and_ends(
         assert "Traceback" not in worker.log()
 
 
-async def test_a_worker_whose_directory_was_removed_leaves_when_its_launcher_is_gone(
-    server: FakeServer, tmp_path: Path
-) -> None:
-    """It could start no other, and would take attempts for ever that it cannot run."""
-    with running_worker(server, tmp_path) as worker:
-        peer = await server.reconciled()
-        (tmp_path / "state").rename(tmp_path / "elsewhere")
-        peer.send(assign(1, "true"))
-        assert (await peer.receive(m.Ended)).ends[0].code == 0
-        os.kill(worker.launcher_pid(), signal.SIGKILL)
-        assert await worker.exit_status() == 78
-        assert "state/worker was removed" in worker.log()
-
-
 async def test_what_keeps_a_launcher_from_starting_is_said_once(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     hands = SimpleNamespace(carry_out=list)
     slots = SimpleNamespace(launcher_died=lambda cause: [cause])
-    life = SimpleNamespace(hands=hands, slots=slots, is_over=False, is_hurrying=False, has_home=True)
+    life = SimpleNamespace(
+        hands=hands, slots=slots, is_over=False, is_hurrying=False, home=SimpleNamespace(is_ours=True)
+    )
     errors = ["full"] * 50 + [""] + ["full"] * 50 + ["no memory"] * 50
 
     async def serve(_: object) -> None:
@@ -236,7 +222,7 @@ async def test_the_next_worker_kills_what_a_worker_and_launcher_that_died_at_onc
         peer = await server.reconciled()
         peer.send(assign(1, "sh", "-c", SLEEPER.format(tmp_path / "pid")))
         pid = await written_pid(tmp_path / "pid")
-        await worker.logged(" connected ")
+        await eventually((tmp_path / "state" / "worker" / "last.json").exists)
         launcher = worker.launcher_pid()
         os.kill(launcher, signal.SIGSTOP)  # so that it does not see its worker's end
         worker.signal(signal.SIGKILL)
@@ -249,9 +235,9 @@ async def test_the_next_worker_kills_what_a_worker_and_launcher_that_died_at_onc
 
 
 async def test_the_next_worker_names_its_predecessor(server: FakeServer, tmp_path: Path) -> None:
-    with running_worker(server, tmp_path) as worker:
+    with running_worker(server, tmp_path):
         first = (await server.reconciled()).hello
-        await worker.logged(" connected ")
+        await eventually((tmp_path / "state" / "worker" / "last.json").exists)
     with running_worker(server, tmp_path):
         second = (await server.reconciled()).hello
     assert first.predecessors == ()
@@ -387,52 +373,6 @@ async def test_another_lineage_gets_nothing_of_the_first_one(server: FakeServer,
         assert {one.ends[0].attempt: b"".join(out.data for out in one.outputs) for one in aside} == {
             ref(1): b"one\n", ref(2): b"two\n",
         }  # fmt: skip
-
-
-async def test_results_of_another_store_for_which_there_is_no_room_aside_stop_no_worker(
-    server: FakeServer, tmp_path: Path
-) -> None:
-    """They stay under their numbers, which no result of the new store gets."""
-    home = tmp_path / "state" / "worker"
-    home.mkdir(parents=True, mode=0o700)
-    spool = Spool(home / "spool")
-    spool.keep(5, [i.Keep(m.Ended(1, (End(ref(8), 1, 0, 10),))), i.Keep(m.Ended(2, (End(ref(9), 1, 0, 10),)))])
-    Home(home, Last()).remember(Last(4, server.lineage, 1))
-    (spool.path / "orphaned").write_text("as if there were no room for it")
-    with running_worker(server, tmp_path) as worker:
-        await worker.logged("cannot_set_aside")
-        peer = await server.reconciled()
-        peer.acknowledges = False
-        peer.send(assign(1, "true"))
-        assert (await peer.receive(m.Ended)).delivery == 3
-        peer.cut()
-        await server.peer()
-        await eventually(lambda: len(list(spool.path.iterdir())) == 4)
-    kept = spool.load().kept
-    assert {number: (one.lineage, one.ends[0].attempt) for number, one in kept.items()} == {
-        1: (5, ref(8)), 2: (5, ref(9)), 3: (server.lineage, ref(1)),
-    }  # fmt: skip
-
-
-async def test_a_worker_that_starts_on_a_full_disk_waits_for_room(server: FakeServer, tmp_path: Path) -> None:
-    full = tmp_path / "full"
-    full.touch()
-    before = f"""
-import errno, os
-from tq.worker import scratch
-make = scratch._make
-def make_if(path):
-    if os.path.exists({str(full)!r}):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return make(path)
-scratch._make = make_if
-"""
-    with running_worker(server, tmp_path, before=before) as worker:
-        await worker.logged("No space left on device")
-        full.unlink()
-        peer = await server.reconciled()
-        peer.send(assign(1, "true"))
-        assert (await peer.receive(m.Ended)).ends[0].code == 0
 
 
 # ---------------------------------------------------------------- refusals

@@ -3,9 +3,15 @@
 Owns nothing; raises OSError. Private to the user (0600), since some of them are keys and tokens.
 """
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+# What may be over at the next start. Everything else (read-only, not permitted) is there until somebody changes it.
+MAY_PASS: Final = FULL | {errno.EIO, errno.EMFILE, errno.ENFILE}
 
 
 def write_new(path: Path, data: bytes) -> None:

@@ -5,7 +5,6 @@ close of that file in the same process drops it), and nothing of ours ever opens
 removed: a second process could hold a lock on the removed one.
 """
 
-import errno
 import fcntl
 import os
 import socket
@@ -16,14 +15,12 @@ from typing import Final, Self
 
 from tq import __version__
 from tq.errors import ConfigurationError, StoreError
+from tq.store import files
 
 NAME: Final = "server.lock"
 
 # Between taking the lock and writing who has it lies a moment; the loser of a race waits for the text.
 _WAIT_FOR_TEXT_S: Final = 1.0
-
-# What may be over at the next start. Everything else (read-only, not permitted) is there until somebody changes it.
-_FAILING_DISK: Final = frozenset({errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 
 
 class DataLock:
@@ -83,7 +80,7 @@ def lock_directory(data: Path) -> DataLock:
 def _unwritable(data: Path, error: OSError) -> ConfigurationError | StoreError:
     """Return what to say of a directory whose lock cannot be written."""
     what = f"the data directory {data} cannot be written: {error.strerror}"
-    if error.errno in _FAILING_DISK:
+    if error.errno in files.MAY_PASS:
         return StoreError(what, hint="see to the disk, then start again")
     return ConfigurationError(what, hint="make it writable for this user, or choose another one with --data")
 

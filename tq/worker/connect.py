@@ -8,7 +8,6 @@ good: a token that is not valid, a role that may not work, no protocol version i
 """
 
 import random
-from contextlib import suppress
 from typing import Final
 
 import trio
@@ -21,7 +20,6 @@ from tq.net.log import log
 from tq.net.secure import SecureStream
 from tq.wire import messages as m
 from tq.wire.connection import Connection
-from tq.worker.home import Last
 from tq.worker.life import Life
 from tq.worker.session import OtherLineage, Session
 from tq.worker.whereabouts import Whereabouts
@@ -99,9 +97,7 @@ class Connecting:
         self._was_reconciled = True
         self._tries = 0
         self._said = ""
-        life.hands.lineage, life.epoch = welcome.lineage, welcome.epoch
-        with suppress(OSError):  # a full disk: the next worker then has no predecessor to name
-            life.home.remember(Last(life.id, welcome.lineage, welcome.epoch))
+        life.settle_down(welcome.lineage, welcome.epoch)
         log(
             "connected", url=self._where.server.address, worker=life.name, session=welcome.session,
             lineage=f"{welcome.lineage:016x}", epoch=welcome.epoch, held=len(life.slots.held),
@@ -120,7 +116,7 @@ class Connecting:
         if slots.is_abandoned and hands.launcher is not None:
             hands.launcher.kill()
         await hands.until(lambda: not slots.is_abandoned)
-        hands.lineage, life.epoch = welcome.lineage, welcome.epoch
+        life.change_lineage(welcome.lineage, welcome.epoch)
 
     def _say(self, error: TqError) -> None:
         if str(error) != self._said or self._tries % _SAY_AGAIN == 0:

@@ -1,53 +1,78 @@
 """The child that takes results and handbacks to the spool and away again, in the order in which that was decided.
 
-Runs in a thread, since each write waits for the disk. A disk that fails costs the safety net, not the worker: the
-results are in memory too, and the failure is said.
+Also who speaks to the server from here (home.py), before any result of theirs. Runs in a thread, since each write waits
+for the disk. A disk that fails costs the safety net, not the worker: the results are in memory too, the failure is
+said, and what could not be written is tried again.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby
+from math import inf
+from typing import Final
 
 import trio
 
 from tq.net.log import log
 from tq.worker import instructions as i
 from tq.worker.hands import Hands, ToDisk
+from tq.worker.home import Home
 from tq.worker.spool import Spool
 
+_AGAIN_S: Final = 10.0
 
-async def run_disk(hands: Hands, spool: Spool) -> None:
+
+async def run_disk(hands: Hands, spool: Spool, home: Home) -> None:
     """Carry out what is queued for the disk, for ever."""
     while True:
-        await hands.disk_work.wait()
+        with trio.move_on_after(_AGAIN_S if spool.is_behind or home.is_behind else inf) as patience:
+            await hands.disk_work.wait()
         hands.disk_work = trio.Event()
         with trio.CancelScope(shield=True):  # what has been taken must not be dropped at the worker's end
-            await trio.to_thread.run_sync(write_down, spool, _take(hands))
+            await trio.to_thread.run_sync(_write_all, _take(hands), spool, home, patience.cancelled_caught)
 
 
-def finish(hands: Hands, spool: Spool) -> None:
+def finish(hands: Hands, spool: Spool, home: Home) -> None:
     """Carry out what is left, at the worker's end."""
-    write_down(spool, _take(hands))
+    _write_all(_take(hands), spool, home, is_due=True)
+
+
+def _take(hands: Hands) -> list[tuple[int, ToDisk]]:
+    work, hands.to_disk = hands.to_disk, []
+    return work
+
+
+def _write_all(work: Sequence[tuple[int, ToDisk]], spool: Spool, home: Home, is_due: bool) -> None:
+    with suppress(OSError):  # a full disk: until there is room, the next worker has no predecessor to name
+        home.catch_up()
+    write_down(spool, work)
+    if is_due and spool.is_behind:
+        with suppress(OSError):  # said when it failed first
+            log("spool_caught_up", results=spool.catch_up())
 
 
 def write_down(spool: Spool, work: Sequence[tuple[int, ToDisk]]) -> None:
     """Carry out instructions, each with the lineage that it is about; one that fails costs itself alone. Blocks."""
+    failures: Counter[str] = Counter()
     for (lineage, kind), group in groupby(work, key=lambda item: (item[0], type(item[1]))):
         if kind is i.Keep:
-            with _saying_failure(spool):
+            with _counting(failures):
                 spool.keep(lineage, [one for _, one in group if isinstance(one, i.Keep)])
         else:
             for _, one in group:
-                with _saying_failure(spool):
+                with _counting(failures):
                     _write_one(spool, lineage, one)
+    for error, times in failures.items():  # not one line for each of thousands
+        log("spool_failed", level="error", error=error, times=times, path=spool.path.resolve())
 
 
 @contextmanager
-def _saying_failure(spool: Spool) -> Iterator[None]:
+def _counting(failures: Counter[str]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        log("spool_failed", level="error", error=error.strerror, path=spool.path)
+        failures[str(error.strerror)] += 1
 
 
 def _write_one(spool: Spool, lineage: int, instruction: ToDisk) -> None:
@@ -55,9 +80,10 @@ def _write_one(spool: Spool, lineage: int, instruction: ToDisk) -> None:
         spool.forget(instruction.delivery)
     elif isinstance(instruction, i.Aside):
         path = spool.orphan(lineage, instruction)
-        log("results_orphaned", level="warning", lineage=f"{lineage:016x}", results=len(instruction.ends), path=path)
-
-
-def _take(hands: Hands) -> list[tuple[int, ToDisk]]:
-    work, hands.to_disk = hands.to_disk, []
-    return work
+        log(
+            "results_orphaned",
+            level="warning",
+            lineage=f"{lineage:016x}",
+            results=len(instruction.ends),
+            path=path.resolve(),
+        )

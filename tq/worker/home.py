@@ -12,21 +12,26 @@ the first to come back presents the results of both.
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from os.path import samestat
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
 
 from tq import limits
-from tq.errors import ConfigurationError
+from tq.errors import ConfigurationError, StoreError, TqError
 from tq.net.log import log
 from tq.store import files
 from tq.worker import cgroups
 from tq.worker.spool import Spool
 
+SPOOL: Final = "spool"
+_LAST: Final = "last.json"
+_LOCK: Final = "worker.lock"
 _PLACES_MAX: Final = 64
+_TRIES: Final = 5
 _MINE: Final = 0o077
 
 
@@ -44,97 +49,156 @@ class Last(msgspec.Struct, frozen=True):
         return tuple(worker for worker in (self.worker, *self.adopted) if worker)
 
 
-class Home(NamedTuple):
-    """The directory that this worker holds, and who lived there before."""
+class Home:
+    """The directory that this worker holds, and who lived there before (`last`).
 
-    path: Path
-    last: Last
+    `path` is what people call it. `place` is the directory itself, whatever that name leads to by now: all that is kept
+    here is written there, so that nothing of it ever comes between the files of another worker.
+    """
+
+    def __init__(self, path: Path, directory: int, lock: int) -> None:
+        self.path = path
+        self.place = Path(f"/proc/self/fd/{directory}")
+        self.last = Last()
+        self._speaker: Last | None = None
+        self._lock = lock
+        self._directory = directory  # kept open also so that no new one gets its inode (cgroups.py)
+
+    def lock(self) -> bool:
+        """Take it, unless somebody else has it."""
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self.last = _read_last(self.place / _LAST)
+        return True
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether who looks for a free directory still finds this one held."""
+        try:
+            return samestat((self.path / _LOCK).stat(), os.fstat(self._lock))
+        except OSError:
+            return False
 
     def remember(self, last: Last) -> None:
         """Write down who speaks from here now, if that is news; it is on the disk when this returns. Raises OSError."""
-        path = self.path / "last.json"
+        path = self.place / _LAST
         if _read_last(path) != last:
             files.replace(path, msgspec.json.encode(last))
-            files.sync_directory(self.path)
+            files.sync_directory(self.place)
+
+    def speak(self, last: Last) -> None:
+        """Note who speaks from here from now on: `catch_up` writes it down."""
+        self._speaker = last
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether that is not written yet."""
+        return self._speaker is not None
+
+    def catch_up(self) -> None:
+        """Write down who speaks from here. Raises OSError: try again. Blocking."""
+        speaker = self._speaker
+        if speaker is not None:
+            self.remember(speaker)
+            if self._speaker is speaker:
+                self._speaker = None
+
+    def close(self) -> None:
+        """Give it free."""
+        os.close(self._lock)
+        os.close(self._directory)
 
 
 @contextmanager
 def settle(state: Path) -> Iterator[Home]:
     """Take the first free directory under the state directory, for the length of the block."""
     for number in range(1, _PLACES_MAX + 1):
-        path = state / ("worker" if number == 1 else f"worker-{number}")
-        lock = _lock(path)
-        if lock is not None:
-            try:
-                yield _with_heritage(state, Home(path, _read_last(path / "last.json")))
-            finally:
-                os.close(lock)
+        home = _hold(state / ("worker" if number == 1 else f"worker-{number}"))
+        if home is not None:
+            with closing(home):
+                _take_heritage(state, home)
+                yield home
             return
     raise ConfigurationError(
         f"{_PLACES_MAX} workers share the state directory {state} already", hint="give this one another XDG_STATE_HOME"
     )
 
 
-def _with_heritage(state: Path, home: Home) -> Home:
+def _take_heritage(state: Path, home: Home) -> None:
     """Take over what is in the other directories, where nobody lives any more; what fails there stays there.
 
     Only where both served the same store: what was meant for another one is no business of this worker's.
     """
     for path in sorted(state.glob("worker*")):
-        if path == home.path or not _serves_the_same(home, path):
+        if path == home.path or not _serves_the_same(home, _read_last(path / _LAST)):
             continue
-        lock = None
         try:
-            lock = _lock(path)
-            if lock is not None and _serves_the_same(home, path):  # who was quicker may have been there meanwhile
-                home = _take_over(home, path)
-        except (OSError, ConfigurationError) as error:
+            other = _hold(path)
+            if other is not None:
+                with closing(other):
+                    if _serves_the_same(home, other.last):  # who was quicker may have been there meanwhile
+                        _take_over(home, other)
+        except (OSError, TqError) as error:
             log("cannot_take_over", level="error", path=path, error=error)
-        finally:
-            if lock is not None:
-                os.close(lock)
-    return home
 
 
-def _serves_the_same(home: Home, other: Path) -> bool:
-    last = _read_last(other / "last.json")
+def _serves_the_same(home: Home, last: Last) -> bool:
     return last.worker != 0 and last.lineage == home.last.lineage
 
 
-def _take_over(home: Home, other: Path) -> Home:
+def _take_over(home: Home, other: Home) -> None:
     """Take over one directory: first who lived there, so that a crash in between leaves nobody without an heir."""
-    cgroups.end(other)  # first of all: what was leased there is given to others as soon as we say who it was
-    last = _read_last(other / "last.json")
-    adopted = tuple(dict.fromkeys((*home.last.adopted, *last.workers)))[-limits.predecessors_max + 1 :]
-    heir = Home(home.path, replace(home.last, adopted=adopted))
-    heir.remember(heir.last)
+    cgroups.end(other.path)  # first of all: what was leased there is given to others as soon as we say who it was
+    adopted = tuple(dict.fromkeys((*home.last.adopted, *other.last.workers)))[-limits.predecessors_max + 1 :]
+    last = replace(home.last, adopted=adopted)
+    home.remember(last)
+    home.last = last
     try:
-        moved = Spool(home.path / "spool").take_over(Spool(other / "spool").path)
-        (other / "last.json").unlink(missing_ok=True)
+        moved = Spool(home.place / SPOOL).take_over(Spool(other.place / SPOOL))
+        (other.place / _LAST).unlink(missing_ok=True)
     except OSError as error:  # what is left there waits for the next one; what came is presented
-        log("cannot_take_over", level="error", path=other, error=error)
+        log("cannot_take_over", level="error", path=other.path, error=error.strerror)
     else:
-        log("taken_over", path=other, worker=f"w{last.worker:016x}", results=moved)
-    return heir
+        log("taken_over", path=other.path, worker=f"w{other.last.worker:016x}", results=moved)
 
 
-def _lock(path: Path) -> int | None:
-    """Return the held lock of a directory, None if somebody else has it."""
+def _hold(path: Path) -> Home | None:
+    """Return a directory, made if need be, that is ours from now on; None if somebody else has it. Raises TqError."""
+    for _ in range(_TRIES):
+        try:
+            home = Home(path, *_open(path))
+        except OSError as error:
+            raise _unusable(path, error) from error
+        is_free = home.lock()
+        if is_free and home.is_ours:  # else it was removed just before
+            return home
+        home.close()
+        if not is_free:
+            return None
+    raise ConfigurationError(f"cannot use {path}: it is removed again and again", hint="who removes it?")
+
+
+def _open(path: Path) -> tuple[int, int]:
+    """Return descriptors of a directory and of its lock, both made if need be."""
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if path.stat().st_mode & _MINE:
-            path.chmod(0o700)
-        fd = os.open(path / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot use {path}: {error.strerror}", hint="the state directory ($XDG_STATE_HOME/tq) must be writable"
-        ) from error
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(fd)
-        return None
-    return fd
+        if os.fstat(directory).st_mode & _MINE:
+            os.fchmod(directory, 0o700)
+        return directory, os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    except BaseException:
+        os.close(directory)
+        raise
+
+
+def _unusable(path: Path, error: OSError) -> TqError:
+    """Return what to say of a directory that cannot be held."""
+    what = f"cannot use {path}: {error.strerror}"
+    if error.errno in files.MAY_PASS:
+        return StoreError(what, hint="a worker needs room for one small file there, its lock; make some, then start it")
+    return ConfigurationError(what, hint="the state directory ($XDG_STATE_HOME/tq) must be writable")
 
 
 def _read_last(path: Path) -> Last:

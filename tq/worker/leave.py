@@ -5,6 +5,7 @@
     now     kill the launcher, hand back what it had; say goodbye, exit 0
 
     by itself  after its last task (`--max-tasks`), or when it was idle for long (`--idle-timeout`): what runs may end
+    homeless    its directory was removed, or is another's by now: what runs may end, and be reported; exit 74
     afar    `tq drain`: the same, but it stays. Without a deadline what runs may end; with one it is stopped then
 
 What the server does not acknowledge any more is in the spool (results), or is lost to it at once by the goodbye.
@@ -19,6 +20,7 @@ import trio
 
 from tq import limits
 from tq.core.task import Cause
+from tq.errors import StoreError
 from tq.net.log import log
 from tq.wire import messages as m
 from tq.worker.life import Life
@@ -121,6 +123,25 @@ async def run_limits(life: Life) -> None:
     if not slots.is_leaving:
         hands.carry_out(slots.leave())
     await hands.until(lambda: slots.is_idle)
+    await say_goodbye(life)
+
+
+async def run_home(life: Life) -> None:
+    """End a worker whose directory is not its own any more: it could keep nothing there, and start no launcher.
+
+    What runs may end. Its results are in memory alone, so they wait for the server as long as it takes.
+    """
+    home, hands, slots = life.home, life.hands, life.slots
+    while not life.home_is_lost.is_set():
+        with trio.move_on_after(limits.heartbeat_s):
+            await life.home_is_lost.wait()
+        if not await trio.to_thread.run_sync(lambda: home.is_ours, abandon_on_cancel=True):
+            life.home_is_lost.set()
+    life.failure = StoreError(f"{home.path} was removed, or replaced", hint="start the worker again")
+    log("leaving", level="error", why=life.failure.message, held=len(slots.held))
+    if not slots.is_leaving:
+        hands.carry_out(slots.leave())
+    await hands.until(lambda: not slots.held)
     await say_goodbye(life)
 
 

@@ -5,7 +5,6 @@ No loop and no decision is in here; it is the one place where they meet.
 
 import os
 import secrets
-from os.path import samestat
 from typing import Final
 
 import trio
@@ -16,7 +15,8 @@ from tq.errors import TqError
 from tq.net.log import log
 from tq.worker import cgroups, containment
 from tq.worker.hands import Hands
-from tq.worker.home import Home
+from tq.worker.home import SPOOL, Home, Last
+from tq.worker.instructions import Aside
 from tq.worker.machine import look
 from tq.worker.modules import imports
 from tq.worker.settings import Settings
@@ -29,29 +29,24 @@ _ID_BITS: Final = 63
 class Life:
     """One worker, from its start to its end.
 
-    `epoch` is the server's that was seen last; `is_hurrying`: it does not wait for its attempts any more; `is_over`:
-    nothing begins any more; `failure`: why it cannot go on.
+    `epoch` is the server's that was seen last; `home_is_lost`: its directory is not its own any more; `is_hurrying`: it
+    does not wait for its attempts any more; `is_over`: nothing begins any more; `failure`: why it cannot go on.
     """
 
     def __init__(self, settings: Settings, home: Home, cancel_scope: trio.CancelScope) -> None:
         self.settings = settings
         self.home = home
-        self._place = home.path.stat()
         self.id = secrets.randbits(_ID_BITS) or 1
         self.cgroup, self.group_because = _find_cgroup(home)
         self.capacity = _capacity(settings, cgroups.LEVEL if self.cgroup else containment.LEVEL)
         self.imports = imports(settings.modules)
-        self.spool = Spool(home.path / "spool")
-        lineage, kept = _restore(self.spool, home.last.lineage)
-        restored = [one.message(delivery) for delivery, one in kept.items()]
-        self.hands = Hands(
-            Slots(self.capacity, restored, settings.tasks_max, self.spool.number_last), f"{self.id:016x}"
-        )
-        for one in kept.values():
-            for output in one.outputs:
-                self.hands.output.put(output)
-        self.hands.lineage = lineage
-        self.epoch = home.last.epoch if lineage == home.last.lineage else 0
+        self.spool = Spool(home.place / SPOOL)
+        self._left = _load(self.spool)
+        slots = Slots(self.capacity, (), settings.tasks_max, self.spool.number_last)
+        self.hands = Hands(slots, f"{self.id:016x}")
+        self.epoch = home.last.epoch
+        self._restore(home.last.lineage or next(reversed(self._left), 0))
+        self.home_is_lost = trio.Event()
         self.is_hurrying = False
         self.is_over = False
         self.failure: TqError | None = None
@@ -62,13 +57,27 @@ class Life:
         """What is held."""
         return self.hands.slots
 
-    @property
-    def has_home(self) -> bool:
-        """Whether its directory is still the one in which it began."""
-        try:
-            return samestat(self.home.path.stat(), self._place)
-        except OSError:
-            return False
+    def change_lineage(self, lineage: int, epoch: int) -> None:
+        """Serve another store from now on, whose own results may lie here, too; nothing of the one before is held."""
+        self.epoch = epoch
+        self._restore(lineage)
+
+    def _restore(self, lineage: int) -> None:
+        self.hands.lineage = lineage
+        kept = self._left.pop(lineage, {})
+        self.slots.restore([one.message(delivery) for delivery, one in kept.items()])
+        for one in kept.values():
+            for output in one.outputs:
+                self.hands.output.put(output)
+
+    def settle_down(self, lineage: int, epoch: int) -> None:
+        """Both sides agree: from here on this worker is the one that lives here, and for this store alone."""
+        self.hands.lineage, self.epoch = lineage, epoch
+        self.home.speak(Last(self.id, lineage, epoch))
+        for other, kept in self._left.items():
+            self.hands.to_disk += [(other, Aside(one.ends, number, one.outputs)) for number, one in kept.items()]
+        self._left.clear()
+        self.hands.disk_work.set()
 
     @property
     def name(self) -> str:
@@ -117,24 +126,17 @@ def _capacity(settings: Settings, level: str) -> Capacity:
     )
 
 
-def _restore(spool: Spool, lineage: int) -> tuple[int, dict[int, Kept]]:
-    """Return the lineage to go on with, and what lies in the spool for it, by delivery; the rest is set aside."""
+def _load(spool: Spool) -> dict[int, dict[int, Kept]]:
+    """Return what lies in the spool by lineage and delivery; the lineage of the newest is the last.
+
+    Which of them is wanted only a server can say: what was noted of the last one may be older, where a disk was full.
+    """
     left = spool.load()
-    for name in left.damaged:
-        log("spool_damaged", level="error", file=name)
-    newest = max(left.kept, default=0)
-    lineage = lineage or (left.kept[newest].lineage if newest else 0)
-    restored, stuck = {}, []
-    for delivery, one in left.kept.items():
-        if one.lineage == lineage:
-            restored[delivery] = one
-            continue
-        try:
-            path = spool.set_aside(delivery, one.lineage)
-        except OSError as error:  # it stays where it is, and a later start finds it there
-            stuck.append(str(error))
-        else:
-            log("results_orphaned", level="warning", results=len(one.ends), path=path)
-    if stuck:
-        log("cannot_set_aside", level="error", left=len(stuck), path=spool.path, error=stuck[0])
-    return lineage, restored
+    for level, what, names in (("error", "spool_damaged", left.damaged), ("warning", "spool_unread", left.unread)):
+        for name in names:
+            log(what, level=level, file=name)
+    by_lineage: dict[int, dict[int, Kept]] = {}
+    for delivery, one in sorted(left.kept.items()):
+        by_lineage[one.lineage] = kept = by_lineage.pop(one.lineage, {})  # behind the others
+        kept[delivery] = one
+    return by_lineage

@@ -28,12 +28,19 @@ class Outbox:
         self.is_connected = False
         self.is_open = False
         self.unsaid: set[AttemptRef] = set()
-        self._deliveries: dict[int, Delivery] = {message.delivery: message for message in restored}
-        self._kept = set(self._deliveries)  # the numbers of those that are on the disk
-        self._last = max(number_last, *self._deliveries) if self._deliveries else number_last
+        self._deliveries: dict[int, Delivery] = {}
+        self._kept: set[int] = set()  # the numbers of those that are on the disk
+        self._last = number_last
+        self.restore(restored)
 
     def __iter__(self) -> Iterator[Delivery]:
         return iter(self._deliveries.values())
+
+    def restore(self, deliveries: Iterable[Delivery]) -> None:
+        """Take up what lies on the disk."""
+        self._deliveries.update((message.delivery, message) for message in deliveries)
+        self._kept.update(self._deliveries)
+        self._last = max((self._last, *self._deliveries))
 
     def connect(self) -> None:
         """Begin a session; nothing may be said yet."""

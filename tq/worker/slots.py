@@ -61,15 +61,20 @@ class Slots:
         number_last: int = 0,
     ) -> None:
         self.capacity = capacity
-        refs = (ref for message in restored for ref in attempts_of(message))
-        self.held: dict[AttemptRef, Phase] = dict.fromkeys(refs, _ENDED)
-        self.outbox = Outbox(restored, number_last)
+        self.held: dict[AttemptRef, Phase] = {}
+        self.outbox = Outbox((), number_last)
+        self.restore(restored)
         self.inputs = Inputs()
         self.widths: dict[int, int] = {}  # lane -> how many of it may run at once, as the server said last
         self.tasks_left = tasks_max  # how many more it takes
         self.is_leaving = False  # the worker's own wish, for good
         self.is_draining = False  # that, or the server's wish until it takes it back
         self.is_abandoned = False  # what is held belongs to another lineage
+
+    def restore(self, deliveries: Collection[Delivery]) -> None:
+        """Hold what an earlier worker has left on the disk. Only between sessions."""
+        self.held.update((ref, _ENDED) for message in deliveries for ref in attempts_of(message))
+        self.outbox.restore(deliveries)
 
     @property
     def is_idle(self) -> bool:
@@ -102,7 +107,7 @@ class Slots:
                 return self._assign(message)
             case m.Acknowledged():
                 attempts, done = self.outbox.acknowledged(message.delivery)
-                return self._forget(attempts) + done
+                return _forget(self, attempts) + done
             case m.StopAttempts():
                 return self._stop(((ref, message.cause) for ref in message.attempts), message.signal)
             case m.RecallAttempts():
@@ -122,7 +127,7 @@ class Slots:
 
     def _reconciled(self, message: m.Reconciled) -> list[Instruction]:
         settled = tuple(ref for ref in message.settled if self.held.get(ref) is _ENDED)
-        done = self._forget(settled) + self.outbox.settle(set(settled))
+        done = _forget(self, settled) + self.outbox.settle(set(settled))
         if not self.outbox.is_open:
             done += [Say(m.Draining())] if self.is_leaving else []  # the list may have left before the wish came
             done += self.outbox.open()
@@ -156,11 +161,6 @@ class Slots:
             Spawn(replace(message, width=self.widths[message.lane]), data)  # a later delivery may have set another
             for message in self.inputs.take(blob)
         ]
-
-    def _forget(self, attempts: tuple[AttemptRef, ...]) -> list[Instruction]:
-        for ref in attempts:
-            self.held.pop(ref, None)
-        return [Settled(attempts)] if attempts else []
 
     def _stop(self, stops: Iterable[tuple[AttemptRef, int]], signal: int = 0) -> list[Instruction]:
         """Ask the launcher to end what lives; what never came to it ends here. Who names a signal may ask again."""
@@ -224,7 +224,7 @@ class Slots:
     def recalled(self, attempts: tuple[AttemptRef, ...], cause: int = Cause.NONE) -> list[Instruction]:
         """Take back what the launcher has not started: recalled, or (with a cause) for trouble of this machine's."""
         if self.is_abandoned:
-            done = self._forget(attempts)
+            done = _forget(self, attempts)
             self.is_abandoned = bool(self.held)
             return done
         if self.tasks_left:
@@ -271,7 +271,7 @@ class Slots:
         """
         done = self.outbox.abandon()
         gone = [ref for ref, phase in self.held.items() if phase is _ENDED or ref in self.inputs]
-        done += self._forget(tuple(gone))
+        done += _forget(self, tuple(gone))
         self.inputs = Inputs()
         self.widths.clear()
         self.is_draining = self.is_leaving
@@ -286,6 +286,12 @@ def _lists(slots: Slots) -> list[Instruction]:
     widths = tuple(slots.widths.items())
     whole = m.Reconcile(slots.capacity, held, draining=slots.is_draining, widths=widths)
     return [Say(part) for part in divided(whole)]
+
+
+def _forget(slots: Slots, attempts: tuple[AttemptRef, ...]) -> list[Instruction]:
+    for ref in attempts:
+        slots.held.pop(ref, None)
+    return [Settled(attempts)] if attempts else []
 
 
 def _starts(slots: Slots, attempts: list[AttemptRef]) -> list[Instruction]:

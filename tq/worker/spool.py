@@ -4,6 +4,7 @@
     spool/orphaned/<lineage>-...  those of a lineage that is no more: nobody waits for them, people may look
 
 A file appears whole (written aside, fsync, rename, fsync of the directory) and goes when its delivery is acknowledged.
+Where there is no room for the directory it is made with the first of them: a worker starts on a full disk, too.
 What should go to `orphaned` and cannot, since the disk has no room for that either, stays under its number.
 What a crash left behind is presented again by the next worker on this directory; to present twice is harmless, since
 the server knows an accepted report when it comes again. Results are as many as a worker may hold; output is bounded by
@@ -44,88 +45,123 @@ class Kept(msgspec.Struct, frozen=True, array_like=True, tag=1):
 
 
 class Left(NamedTuple):
-    """What lies in a spool, by delivery, and the names of files that are damaged."""
+    """What lies in a spool, by delivery, and the names of files that are damaged, or cannot be read now."""
 
     kept: dict[int, Kept]
     damaged: list[str]
+    unread: list[str]
 
 
 class Spool:
-    """The directory `path`, made when it is missing. `number_last` is the highest number that `load` found taken."""
+    """The directory `path`. `number_last` is the highest number that `load` found taken."""
 
     def __init__(self, path: Path, output_bytes_max: int = spool_output_bytes_max) -> None:
         self.path = path
         self._orphaned = path / "orphaned"
         self._output_bytes_max = output_bytes_max
         self._output_bytes: dict[int, int] = {}  # by delivery
+        self._unwritten: dict[int, tuple[int, Keep]] = {}  # what there was no room for, with its lineage
         self.number_last = 0
-        try:
-            path.mkdir(mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(f"cannot make {path}: {error.strerror}") from error
+        with suppress(OSError):
+            self._make()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something could not be written: `catch_up` tries again."""
+        return bool(self._unwritten)
 
     def load(self) -> Left:
-        """Return what is here. Damaged files are set aside, half-written ones removed, as far as the disk lets us."""
-        kept: dict[int, Kept] = {}
-        damaged: list[str] = []
-        for path in self._listed():
+        """Return what is here. Damaged files are set aside, half-written ones removed, as far as the disk lets us.
+
+        What cannot be read now stays: the next start may read it. Raises TqError.
+        """
+        left = Left({}, [], [])
+        try:
+            listed = self.listed()
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {self.path.resolve()}: {error.strerror}") from error
+        for path in listed:
             if path.suffix == ".new":
                 with suppress(OSError):
                     path.unlink()
             elif path.name.isdecimal():
-                number = int(path.name)
-                self.number_last = max(self.number_last, number)
-                try:
-                    kept[number] = msgspec.msgpack.decode(path.read_bytes(), type=Kept)
-                except (msgspec.MsgspecError, OSError):
-                    damaged.append(path.name)
-                    with suppress(OSError):
-                        path.rename(self._free_place(f"damaged-{path.name}"))
-        self._output_bytes = {number: _size(one.outputs) for number, one in kept.items()}
-        return Left(kept, damaged)
+                self._load(path, left)
+        self._output_bytes = {number: _size(one.outputs) for number, one in left.kept.items()}
+        return left
+
+    def _load(self, path: Path, left: Left) -> None:
+        number = int(path.name)
+        self.number_last = max(self.number_last, number)
+        try:
+            left.kept[number] = msgspec.msgpack.decode(path.read_bytes(), type=Kept)
+        except OSError:
+            left.unread.append(path.name)
+        except msgspec.MsgspecError:
+            left.damaged.append(path.name)
+            with suppress(OSError):
+                path.rename(self._free_place(f"damaged-{path.name}"))
 
     def keep(self, lineage: int, deliveries: Sequence[Keep]) -> None:
         """Write these; they are on the disk when this returns. Raises OSError, once all that can be written are.
 
         Where there is no room for output, the disk's or the bound's, the result is kept alone.
         """
+        self._write_all([(lineage, one) for one in deliveries])
+
+    def catch_up(self) -> int:
+        """Write what could not be written; return how many that were. Raises as `keep` does."""
+        late = list(self._unwritten.values())
+        self._write_all(late)
+        return len(late)
+
+    def _write_all(self, deliveries: Sequence[tuple[int, Keep]]) -> None:
+        self._unwritten.update((one.message.delivery, (lineage, one)) for lineage, one in deliveries)
         failure: OSError | None = None
-        for message, outputs in deliveries:
-            if isinstance(message, Ended):
-                kept = Kept(lineage, message.ends, outputs=outputs)
-            else:
-                kept = Kept(lineage, (), message.attempts, message.cause, outputs)
+        written: list[int] = []
+        self._make()
+        for lineage, one in deliveries:
+            delivery = one.message.delivery
             try:
-                self._output_bytes[message.delivery] = self._keep(message.delivery, kept)
+                self._output_bytes[delivery] = self._keep(delivery, _kept(lineage, one))
             except OSError as error:
                 failure = error
+            else:
+                written.append(delivery)
         files.sync_directory(self.path)
+        for delivery in written:
+            del self._unwritten[delivery]
         if failure is not None:
             raise failure
 
     def _keep(self, delivery: int, kept: Kept) -> int:
         """Write one, without its output if need be; return how much of that was written."""
-        size = _size(kept.outputs)
+        size, why = _size(kept.outputs), ""
         if size and not self._has_room(size):
-            kept, size = self._without_output(kept, "spool_output_bytes_max"), 0
-        try:
-            self._write(delivery, kept)
-        except OSError as error:
-            if not size:
-                raise
-            size = 0
-            self._write(delivery, self._without_output(kept, str(error.strerror)))
-        return size
+            why = "spool_output_bytes_max"
+        else:
+            try:
+                self._write(delivery, kept)
+            except OSError as error:
+                if not size:
+                    raise
+                why = str(error.strerror)
+        if not why:
+            return size
+        self._write(delivery, _alone(kept))
+        _say_dropped(size, why)
+        return 0
 
     def forget(self, delivery: int) -> None:
         """Remove a delivery."""
         self._output_bytes.pop(delivery, None)
+        self._unwritten.pop(delivery, None)
         self._file(delivery).unlink(missing_ok=True)
 
     def orphan(self, lineage: int, aside: Aside) -> Path:
         """Keep results of a lineage that is no more, if there is room with their output. Return the file."""
         if aside.delivery and self._file(aside.delivery).exists():  # else it found no room there
             return self.set_aside(aside.delivery, lineage)
+        self._unwritten.pop(aside.delivery, None)
         path = self._free_place(f"{lineage:016x}")
         kept = Kept(lineage, aside.ends, outputs=aside.outputs)
         try:
@@ -133,7 +169,8 @@ class Spool:
         except OSError as error:
             if not kept.outputs:
                 raise
-            files.replace(path, msgspec.msgpack.encode(self._without_output(kept, str(error.strerror))))
+            files.replace(path, msgspec.msgpack.encode(_alone(kept)))
+            _say_dropped(_size(kept.outputs), str(error.strerror))
         files.sync_directory(self._orphaned)
         return path
 
@@ -142,30 +179,33 @@ class Spool:
         path = self._free_place(f"{lineage:016x}", delivery)  # mostly free: thousands may go aside at once
         self._file(delivery).rename(path)
         self._output_bytes.pop(delivery, None)
+        self._unwritten.pop(delivery, None)
         return path
 
-    def take_over(self, other: Path) -> int:
+    def take_over(self, other: "Spool") -> int:
         """Move all that lies in another spool here, under numbers that are free; return how many. Raises OSError."""
-        numbers = [int(path.name) for path in self.path.iterdir() if path.name.isdecimal()]
-        found = sorted(path for path in other.iterdir() if path.name.isdecimal())
-        for number, path in enumerate(found, max(numbers, default=0) + 1):
-            path.rename(self._file(number))
-        for directory in (self.path, other):
-            files.sync_directory(directory)
+        found = [path for path in other.listed() if path.name.isdecimal()]
+        if found:
+            self._make()
+            numbers = [int(path.name) for path in self.listed() if path.name.isdecimal()]
+            for number, path in enumerate(found, max(numbers, default=0) + 1):
+                path.rename(self._file(number))
+            for spool in (self, other):
+                files.sync_directory(spool.path)
         return len(found)
 
-    def _listed(self) -> list[Path]:
+    def listed(self) -> list[Path]:
+        """Return what lies here, in order. Raises OSError."""
         try:
             return sorted(self.path.iterdir())
-        except OSError as error:
-            raise ConfigurationError(f"cannot read {self.path}: {error.strerror}") from error
+        except FileNotFoundError:
+            return []
+
+    def _make(self) -> None:
+        self.path.mkdir(mode=0o700, exist_ok=True)
 
     def _has_room(self, size: int) -> bool:
         return sum(self._output_bytes.values()) + size <= self._output_bytes_max
-
-    def _without_output(self, kept: Kept, why: str) -> Kept:
-        log("spool_output_dropped", level="warning", bytes=_size(kept.outputs), why=why)
-        return Kept(kept.lineage, kept.ends, kept.attempts, kept.cause)
 
     def _write(self, delivery: int, kept: Kept) -> None:
         files.replace(self._file(delivery), msgspec.msgpack.encode(kept))
@@ -174,6 +214,7 @@ class Spool:
         return self.path / f"{delivery:0{_NUMBER_CHARS}}"
 
     def _free_place(self, stem: str, first: int = 1) -> Path:
+        self._make()
         self._orphaned.mkdir(mode=0o700, exist_ok=True)
         places = (self._orphaned / f"{stem}-{number}" for number in count(first))  # people take some of them away
         return next(place for place in places if not place.exists())
@@ -181,3 +222,18 @@ class Spool:
 
 def _size(outputs: Sequence[Output]) -> int:
     return sum(len(output.data) for output in outputs)
+
+
+def _kept(lineage: int, keep: Keep) -> Kept:
+    message, outputs = keep
+    if isinstance(message, Ended):
+        return Kept(lineage, message.ends, outputs=outputs)
+    return Kept(lineage, (), message.attempts, message.cause, outputs)
+
+
+def _alone(kept: Kept) -> Kept:
+    return Kept(kept.lineage, kept.ends, kept.attempts, kept.cause)
+
+
+def _say_dropped(size: int, why: str) -> None:
+    log("spool_output_dropped", level="warning", bytes=size, why=why)

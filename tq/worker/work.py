@@ -6,11 +6,11 @@
     signals      SIGTERM and SIGINT: the first drains, the second ends at once (leave.py)
     deadline     stops what still runs when a drain from afar is to be over (leave.py)
     limits       ends a worker after so many tasks, or so long without one (leave.py)
+    home         ends a worker whose directory is not its own any more (leave.py)
 
 What is held and what follows from it is decided in slots.py and carried out by hands.py; here is only how it runs.
 """
 
-import errno
 from typing import Final
 
 import trio
@@ -18,13 +18,13 @@ import trio
 from tq.core.task import Cause
 from tq.errors import ConfigurationError
 from tq.net.log import log
-from tq.store import open_files
+from tq.store import files, open_files
 from tq.worker import cgroups, containment, frames
 from tq.worker.connect import Connecting
 from tq.worker.disk import finish, run_disk
 from tq.worker.home import Home, settle
 from tq.worker.launcher_link import open_launcher
-from tq.worker.leave import receive_signals, run_deadline, run_limits, run_signals
+from tq.worker.leave import receive_signals, run_deadline, run_home, run_limits, run_signals
 from tq.worker.life import Life
 from tq.worker.settings import Settings, check_server, check_settings
 from tq.worker.whereabouts import Find, Whereabouts
@@ -59,12 +59,13 @@ async def work(settings: Settings, home: Home, whereabouts: Whereabouts) -> int:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(run_launcher, life)
                     nursery.start_soon(Connecting(life, whereabouts).run)
-                    nursery.start_soon(run_disk, life.hands, life.spool)
+                    nursery.start_soon(run_disk, life.hands, life.spool, life.home)
                     nursery.start_soon(run_signals, life, signals)
                     nursery.start_soon(run_deadline, life)
                     nursery.start_soon(run_limits, life)
+                    nursery.start_soon(run_home, life)
         finally:
-            finish(life.hands, life.spool)
+            finish(life.hands, life.spool, life.home)
             if life.cgroup:
                 cgroups.remove(life.cgroup)
     if life.failure is not None:
@@ -75,20 +76,22 @@ async def work(settings: Settings, home: Home, whereabouts: Whereabouts) -> int:
 async def run_launcher(life: Life) -> None:
     """Keep a launcher running. When one dies nothing of it survives, and its attempts are reported as lost.
 
-    A worker that cannot start its first one ends, and so does one whose directory was removed: nothing can run there.
-    Else, or where the disk is full, that is trouble which may pass.
+    A worker that cannot start its first one ends. Else, or where the disk is full, that is trouble which may pass.
+    Where the directory is not its own any more none is started: it would write, and remove, what is somebody else's.
     *Resource handling*: the launcher ends with this child, whatever ends it.
     """
     hands, is_first, said = life.hands, True, ""
     while not life.is_over:
+        if not life.home.is_ours:
+            hands.carry_out(life.slots.leave())  # before anything is taken that nobody can run
+            life.home_is_lost.set()
+            hands.launcher_is_ready.set()  # acknowledgements still come
+            return
         begun_s = trio.current_time()
         try:
             await _serve_launcher(life)
             said = ""
         except ConfigurationError as error:
-            if not life.has_home:
-                life.end(ConfigurationError(f"{life.home.path} was removed", hint="start the worker again"))
-                return
             if is_first and not _is_full(error.__cause__):
                 life.end(error)
                 return
@@ -105,7 +108,7 @@ async def run_launcher(life: Life) -> None:
 
 
 def _is_full(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}
+    return isinstance(error, OSError) and error.errno in files.FULL
 
 
 async def _serve_launcher(life: Life) -> None:
