@@ -3,45 +3,15 @@
 A deleted key is slow to pass until compaction has taken it away, so what stood at the head must not be passed again.
 """
 
-from typing import Any
-
+from tests.support.ground import Ground
 from tests.support.house import House, held
 from tq.core import tables
 from tq.core.engine import Bounds
 from tq.core.engine.stop import ref_of
 from tq.core.task import State
-from tq.core.view import Changes, Key
 from tq.core.vocabulary import Cancel, Retry, Tick, Times, WorkerLost
-from tq.store.memory import MemoryStore
 
 SIZE = 40
-
-
-class Ground(MemoryStore):
-    """Counts the deleted rows of a table that scans pass over, and the others that they read."""
-
-    def __init__(self, table: Any = tables.AGAIN) -> None:
-        super().__init__()
-        self.table = table
-        self.deleted: set[Key] = set()
-        self.passed = 0
-        self.read = 0
-
-    def write(self, changes: Changes, **more: Any) -> None:
-        for key, record in changes.get(self.table, {}).items():
-            if record is None:
-                self.deleted.add(key)
-            else:
-                self.deleted.discard(key)
-        super().write(changes, **more)
-
-    def scan(self, table: Any, low: Key, high: Key, limit: int) -> Any:
-        rows = super().scan(table, low, high, limit)
-        if table is self.table and len(low) > 1:  # else the invariants are looked at
-            end = rows[-1][0] if len(rows) == limit else high
-            self.read += len(rows)
-            self.passed += sum(low <= key < end for key in self.deleted)
-        return rows
 
 
 def crowd(bounds: Bounds | None = None) -> tuple[House, int]:

@@ -11,7 +11,7 @@ from typing import Any
 from tq.core import tables
 from tq.core.finding import number_of, rows_of
 from tq.core.job import Job, Progress
-from tq.core.live import Live
+from tq.core.live import FLOORED, Live
 from tq.core.placement import could_fit, places
 from tq.core.retry import lane_of
 from tq.core.task import STATES, Phase, State, Task
@@ -204,6 +204,10 @@ def _check_live(view: View, live: Live) -> Iterator[str]:
         below = view.scan(tables.TIMER, (clock,), (clock, floor), 1)
         if below:
             yield f"the timer {below[0][0]} stands below its floor {floor}: it would never be done"
+    for table in FLOORED:
+        below = view.scan(table, (0,), (live.floors[table.name],), 1)
+        if below:
+            yield f"{table.name} has {below[0][0]} below its floor {live.floors[table.name]}: it would never be found"
     for (number,), lane in _rows(view, tables.LANE):
         if lane != live.lanes.get(number):
             yield f"lane {number} differs between store and memory"

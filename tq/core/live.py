@@ -74,9 +74,11 @@ LIVE_WIDTH: Final = Table("live_width", int, "worker", "lane")
 LIVE_RECALLED: Final = Table("live_recalled", bool, "worker", "job", "part", "member")
 LIVE_GRANTED: Final = Table("live_granted", int, "name")  # queue -> sequence of the last turn that leased from it
 LIVE_COUNT: Final = Table("live_count", int, "name")
+LIVE_FLOOR: Final = Table("live_floor", int, "name")  # table -> the first field of its first key (engine/floors.py)
 LIVE_TABLES: Final[frozenset[Table[Any]]] = frozenset(
-    (LIVE_SESSION, LIVE_TROUBLE, LIVE_WIDTH, LIVE_RECALLED, LIVE_GRANTED, LIVE_COUNT)
+    (LIVE_SESSION, LIVE_TROUBLE, LIVE_WIDTH, LIVE_RECALLED, LIVE_GRANTED, LIVE_COUNT, LIVE_FLOOR)
 )
+FLOORED: Final[tuple[Table[Any], ...]] = (tables.JOB, tables.ENDED, tables.KEY_END)
 
 
 class Load:
@@ -182,6 +184,7 @@ class Live:
         self.granted: dict[str, int] = {}
         self.counts: dict[str, int] = {}
         self.timer_floors = {STEADY: 0, SWEEPS: 0}  # nothing is due before: deleted keys at the head are slow to pass
+        self.floors = {table.name: 0 for table in FLOORED}
         self.timers_changed = True  # since somebody last looked for the next one
         self.failed_timers = PutOff()
         self.failed_ready = PutOff()  # jobs by their rows of READY, and lanes by the prefix of theirs
@@ -270,6 +273,11 @@ class Live:
             self.workers[worker].recalled.add((job, part, member))
         for (queue,), sequence in changes.get(LIVE_GRANTED, {}).items():
             self.granted[queue] = sequence
+        for (name,), floor in changes.get(LIVE_FLOOR, {}).items():
+            self.floors[name] = floor
+        for (ended_ms, _), there in changes.get(tables.ENDED, {}).items():
+            if there and ended_ms < self.floors["ended"]:
+                self.floors["ended"] = ended_ms  # a job whose dead letters are gone takes its old place
         for (name,), more in changes.get(LIVE_COUNT, {}).items():
             self.counts[name] = self.counts.get(name, 0) + more
 

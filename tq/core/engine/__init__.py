@@ -250,7 +250,9 @@ class Turn:
     def _retain(self, command: Retain) -> Acted:
         """Forget what ended long ago, oldest first, a bounded part; `sweeping` says that there is more."""
         failed = self._engine.live.failed_ended
-        keys = forget.ended_long_ago(self._step(""), command.keep_ms, failed.resting(self.times.steady_ms))
+        look = self._step("")
+        keys = forget.ended_long_ago(look, command.keep_ms, failed.resting(self.times.steady_ms))
+        self._take(look)
         before = len(self._overlay.changes.get(tables.FORGOTTEN, ()))
         error = self._do_each(command, keys, forget.retain, failed)
         if error is not None:  # what was forgotten until then is, so this is no command that changed nothing

@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from tq.core import selection, tables
+from tq.core.engine.floors import oldest
 from tq.core.engine.step import JobKey, Step, TaskKey, came_back
 from tq.core.engine.stop import Tally, send_stops
 from tq.core.job import Progress, Sweep
@@ -86,7 +87,9 @@ def act(step: Step, verb: Verb, command: Selected) -> Acted:
     acting = Acting(step, command, where, selection.states_of(where.states), _tally(command))
     if not command.ids:
         meta = step.overlay.get(tables.META, ())
-        rests = [_walk(acting, verb, Sweep(b"", 1, meta.next_job - 1 if meta else 0))]
+        behind = meta.next_job if meta else 1
+        first = next((key[0] for key, _ in oldest(step, tables.JOB, (behind,), 1)), behind)
+        rests = [_walk(acting, verb, Sweep(b"", first, behind - 1))]
     else:
         rests = _act_on_ids(acting, verb)
     left = [rest for rest in rests if rest is not None]

@@ -38,16 +38,18 @@ def due(step: Step, resting: Collection[Key] = ()) -> list[Key]:
 
 def tick(step: Step, keys: Iterable[Key]) -> None:
     """Do what these timers are for."""
+    kinds = set[int]()
     for key in keys:
         step.overlay.delete(tables.TIMER, key)
+        kinds.add(key[2])
         if key[2] == TimerKind.RETRY:
             _retry(step, (key[3], key[4], key[5]))
         elif key[2] == TimerKind.SWEEP:
             continue_sweep(step, key[3], VERBS)
-        elif key[2] == TimerKind.UPLOADS:
-            expire_uploads(step)
-        elif key[2] == TimerKind.KEYS:
-            expire_keys(step)
+    if TimerKind.UPLOADS in kinds:  # once for however many: it is about all that are due
+        expire_uploads(step)
+    if TimerKind.KEYS in kinds:
+        expire_keys(step)
 
 
 def _retry(step: Step, key: TaskKey) -> None:

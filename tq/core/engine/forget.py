@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from tq.core import tables
 from tq.core.engine.again import last_use
+from tq.core.engine.floors import oldest
 from tq.core.engine.step import JobKey, Step, TaskKey
 from tq.core.job import Forgotten
 from tq.core.task import State, Task
@@ -45,7 +46,7 @@ def forget_job(step: Step, key: JobKey) -> None:
 def expire_keys(step: Step) -> None:
     """Remove the keys of forgotten jobs whose time has passed."""
     now_ms = step.times.steady_ms
-    rows = step.overlay.scan(tables.KEY_END, (0, ""), (now_ms + 1, ""), step.bounds.slice)
+    rows = oldest(step, tables.KEY_END, (now_ms + 1,), step.bounds.slice)
     for (due_ms, name), _ in rows:
         step.overlay.delete(tables.KEY_END, (due_ms, name))
         step.overlay.delete(tables.KEY, (name,))
@@ -56,7 +57,7 @@ def expire_keys(step: Step) -> None:
 def ended_long_ago(step: Step, keep_ms: int, resting: Collection[Key] = ()) -> list[Key]:
     """Return what retention has to do next, by the places in ENDED: the oldest first, and none that rest."""
     before_ms = max(step.times.steady_ms - keep_ms, 0)
-    rows = step.overlay.scan(tables.ENDED, (0,), (before_ms,), step.bounds.slice + len(resting))
+    rows = oldest(step, tables.ENDED, (before_ms,), step.bounds.slice + len(resting))
     return [key for key, _ in rows if key not in resting][: step.bounds.slice]
 
 
