@@ -17,6 +17,7 @@ from tq.core import vocabulary as v
 from tq.wire import plain
 from tq.wire.body import Usage
 from tq.wire.codec import dumps
+from tq.worker import cgroups
 
 QUEUES: list[dict[str, Any]] = [
     {
@@ -154,8 +155,9 @@ class TestDoctor:
     """Each finding is ok, warn or fail; only a failure makes the exit status 1."""
 
     @pytest.fixture
-    def story(self, server: FakeServer, place: Path) -> dict[str, Any]:
-        """A healthy server's own story; the test changes what ails."""
+    def story(self, server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+        """A healthy server's own story; the test changes what ails. Nothing is left over on this machine."""
+        monkeypatch.setattr(cgroups, "abandoned", list)
         data = place / "data"
         data.mkdir(mode=0o700)
         story: dict[str, Any] = {
@@ -206,6 +208,15 @@ class TestDoctor:
         code, found = self.found(run)
         assert (found[check]["status"], code) == (status, int(status == "fail"))
         assert found[check]["hint"]
+
+    def test_what_a_dead_worker_left_alive_is_named_with_how_to_end_it(
+        self, run: Run, story: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cgroups, "abandoned", lambda: [(Path("/cg/tq-1-2"), 3)])
+        code, found = self.found(run)
+        assert (code, found["leftovers"]["status"]) == (0, "warn")
+        assert found["leftovers"]["text"] == "3 processes of a dead worker live on in /cg/tq-1-2"
+        assert found["leftovers"]["hint"].endswith("echo 1 > /cg/tq-1-2/cgroup.kill")
 
     def test_workers_on_every_page_are_looked_at(self, run: Run, story: dict[str, Any], server: FakeServer) -> None:
         last = story["workers"][0] | {"id": "w2", "state": "degraded", "host": "rack", "software": "0.0.1"}

@@ -5,6 +5,7 @@ Only cgroups that these tests made are touched: below the one that `cgroups.find
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 import trio
 
 from tests.support.launcher import Link, body, marker, processes, ref, usage, wait_count, wait_gone
+from tq.cli import doctor
 from tq.core.task import Cause
 from tq.core.vocabulary import Assignment
 from tq.wire.body import Body
@@ -49,11 +51,18 @@ import signal; signal.pause()
 """
 
 
+def take(home: Path) -> bytes:
+    """Return the cgroup of a worker that died when it had just begun."""
+    taken = cgroups.find(home)
+    taken.release()
+    return taken.path
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Iterator[bytes]:
     """Return a cgroup of this test's own."""
     try:
-        root = cgroups.find(tmp_path)
+        root = take(tmp_path)
     except cgroups.Unavailable as error:
         pytest.skip(f"no cgroup: {error}")
     yield root
@@ -212,14 +221,14 @@ def test_the_next_worker_kills_what_was_left_when_all_died_at_once(root, mark, t
     link.close()
     assert processes(mark) != []
 
-    assert cgroups.find(tmp_path) == root
+    assert take(tmp_path) == root
     wait_gone(mark)
     assert below(root) == set()
 
 
 def left_behind(home: Path, mark: str) -> Path:
     """Let worker and launcher of this home die at once, beside a task; return the cgroup in which it lives on."""
-    root = cgroups.find(home)
+    root = take(home)
     link = Link(cgroup=root)
     link.begin(body("sh", "-c", FAMILY.replace("MARK", mark)))
     wait_count(mark, GRANDCHILDREN)
@@ -250,7 +259,7 @@ def test_what_lives_beside_a_worker_of_another_store_is_not_touched(root, mark, 
     try:
         with settle(tmp_path / "state") as heir:
             assert heir.last.workers == (1,)
-            cgroups.remove(cgroups.find(heir.path))
+            cgroups.remove(take(heir.path))
         assert "populated 1" in (left / "cgroup.events").read_text()
         wait_count(mark, GRANDCHILDREN)
     finally:
@@ -259,31 +268,84 @@ def test_what_lives_beside_a_worker_of_another_store_is_not_touched(root, mark, 
 
 def test_empty_cgroups_of_workers_that_are_gone_for_good_go_with_the_next_one_anywhere(root, tmp_path):
     (tmp_path / "gone").mkdir()
-    gone = Path(os.fsdecode(cgroups.find(tmp_path / "gone")))
+    gone = Path(os.fsdecode(take(tmp_path / "gone")))
     for name in ("short", "17", "17/inner"):
         (gone / name).mkdir()
     not_ours = gone.with_name(gone.name + "-not-ours")
     not_ours.mkdir()
 
-    assert cgroups.find(tmp_path) == root
+    assert take(tmp_path) == root
 
     assert not gone.exists()
     assert not_ours.exists()
     not_ours.rmdir()
 
 
-def test_one_that_another_worker_removes_while_its_own_begins_is_made_again(root, tmp_path, monkeypatch):
-    flaw, removals = cgroups._flaw, [None] * 2
+def test_one_that_is_removed_while_it_is_taken_is_made_again(root, tmp_path, monkeypatch):
+    lock, removals = cgroups._lock, [None] * 2
 
-    def late(base: Path, own: Path) -> str:
+    def late(path: bytes) -> int:
         if removals:
             removals.pop()
-            own.rmdir()
-        return flaw(base, own)
+            Path(os.fsdecode(path)).rmdir()
+        return lock(path)
 
-    monkeypatch.setattr(cgroups, "_flaw", late)
-    assert cgroups.find(tmp_path) == root
+    monkeypatch.setattr(cgroups, "_lock", late)
+    assert take(tmp_path) == root
     assert (Path(os.fsdecode(root)) / "cgroup.procs").exists()
+
+
+def test_one_that_a_worker_has_taken_is_removed_by_no_other_though_nothing_is_in_it(root, tmp_path):
+    """Its launcher may be just about to enter what the other one has found empty."""
+    (tmp_path / "other").mkdir()
+    taken = cgroups.find(tmp_path / "other")
+    entered = Path(os.fsdecode(taken.path), "1")
+    entered.mkdir()
+    assert take(tmp_path) == root
+    assert entered.exists()
+    with Link(cgroup=taken.path) as link:
+        link.run(body("true"))
+    assert "short" in below(taken.path), "a launcher that ends leaves it to its worker"
+    taken.release()
+    assert take(tmp_path) == root
+    assert not entered.parent.exists()
+
+
+def test_a_worker_that_begins_waits_for_who_looks_and_not_for_ever(root, tmp_path, monkeypatch):
+    held = cgroups.find(tmp_path)
+    monkeypatch.setattr(cgroups, "_EMPTY_S", 0.0)
+    with pytest.raises(cgroups.Unavailable, match="held by another process"):
+        cgroups.find(tmp_path)
+    monkeypatch.setattr(cgroups, "_EMPTY_S", 60.0)
+    monkeypatch.setattr(cgroups.time, "sleep", lambda _: held.release())
+    assert take(tmp_path) == root
+
+
+def test_what_dead_workers_have_left_alive_is_told_and_nothing_of_living_ones(root, mark, tmp_path):
+    (tmp_path / "dead").mkdir()
+    (tmp_path / "gone").mkdir()
+    left = left_behind(tmp_path / "dead", mark)
+    shutil.rmtree(tmp_path / "dead")
+    try:
+        with Link(cgroup=root) as link:
+            link.begin(body("sh", "-c", "echo ready; exec sleep 1000"))
+            found = dict(cgroups.abandoned())
+            assert found[left] >= GRANDCHILDREN
+            assert Path(os.fsdecode(root)) not in found, "its launcher ends what is in it"
+        (finding,) = [one for one in doctor._abandoned() if str(left) in one.text]
+        assert finding.status == "warn"
+        Path(finding.hint.rpartition("> ")[2]).write_text("1")
+        wait_gone(mark)
+        assert left not in dict(cgroups.abandoned())
+        taken = cgroups.find(tmp_path / "gone")
+        assert not left.exists(), "once nothing is in it, the next worker removes it"
+        with subprocess.Popen(["sleep", "1000"]) as process:
+            Path(os.fsdecode(taken.path), "cgroup.procs").write_text(str(process.pid))
+            assert Path(os.fsdecode(taken.path)) not in dict(cgroups.abandoned()), "its worker lives"
+            process.kill()
+        taken.remove()
+    finally:
+        cgroups.remove(os.fsencode(left))
 
 
 LATE = """
@@ -312,7 +374,7 @@ def test_a_launcher_that_begins_while_another_worker_removes_it_is_in_it(root):
 
 def test_nothing_beside_it_is_touched(root, tmp_path):
     (tmp_path / "other").mkdir()
-    other = cgroups.find(tmp_path / "other")
+    other = take(tmp_path / "other")
     with subprocess.Popen(["sleep", "1000"]) as process:
         Path(os.fsdecode(other), "cgroup.procs").write_text(str(process.pid))
         cgroups.clear(root)

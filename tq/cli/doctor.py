@@ -72,6 +72,7 @@ def doctor(ctx: typer.Context) -> None:
     if seen is not None:
         found.extend(_token_readers(_data(context, seen), seen))
     found.append(_open_files())
+    found.extend(_abandoned())
     _print(context, found)
     raise typer.Exit(1 if any(finding.status == "fail" for finding in found) else 0)
 
@@ -258,6 +259,15 @@ def _open_files() -> Finding:
     return (
         Finding("open files", "ok", text) if peers >= _PEERS_MIN else Finding("open files", "warn", text, _MORE_FILES)
     )
+
+
+def _abandoned() -> Iterator[Finding]:
+    """Name what dead workers have left alive on this machine, where nobody has come to their directories since."""
+    from tq.worker import cgroups
+
+    for path, count in cgroups.abandoned():
+        yield Finding("leftovers", "warn", f"{count} processes of a dead worker live on in {path}",
+                      f"start a worker on its state directory, or end them: echo 1 > {path}/cgroup.kill")  # fmt: skip
 
 
 def _print(context: Context, found: list[Finding]) -> None:

@@ -10,27 +10,34 @@ lanes that are not known to be short get one. What `cgroup.kill` then kills has 
 empty environment, not forking without end.
 
 Nothing is killed that is not at or below the cgroup of a home directory whose lock the worker holds: its own, or one
-that it takes over. What is removed beside that is empty, of a worker that died and that no other followed; should one
-just begin there, it makes it again. BASE is left as it is (a launcher goes back there at its end, to leave nothing
-behind). Memory is accounted for if whoever delegated BASE has enabled that controller for what is below it.
+that it takes over. A worker holds a lock on its cgroup as well, and only who has that removes anything of it: what is
+removed beside its own is empty, and of a worker that died and that no other followed. What lives on where none follows
+is for people to end, who are told of it (`abandoned`). BASE is left as it is (a launcher goes back there at its end, to
+leave nothing behind). Memory is accounted for if whoever delegated BASE has enabled that controller for what is below.
 """
 
 import errno
+import fcntl
 import os
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import chain
+from os.path import samestat
 from pathlib import Path
 from typing import Final, NamedTuple
 
 LEVEL: Final = "cgroup"
+LAUNCHER: Final = "tq-launcher"  # what a launcher is called (/proc/PID/comm)
 
 _PROC: Final = Path("/proc/self")
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 _EMPTY_S: Final = 5.0
 _SHORT: Final = b"/short"
 _NAME: Final = re.compile(r"tq-[0-9a-f]+-[0-9a-f]+")
-_TRIES: Final = 5  # another worker that begins may remove ours while nothing is in it
+_AGAIN_S: Final = 0.005  # while another worker looks whether something of ours is left over
+_TRIES: Final = 5  # an earlier launcher may remove ours while nothing is in it
 _GONE: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ENODEV))
 _WRITE: Final = os.O_WRONLY | os.O_CLOEXEC
 
@@ -49,29 +56,90 @@ class Memory(NamedTuple):
 # ---------------------------------------------------------------- the worker's part
 
 
-def find(home: Path, proc: Path = _PROC) -> bytes:
+class Taken:
+    """The cgroup of a worker that lives, at `path`: nobody else removes it, or anything below it, before `remove`."""
+
+    def __init__(self, path: bytes, lock: int) -> None:
+        self.path: Final = path
+        self._lock = lock
+
+    def remove(self) -> None:
+        """KILL all that is in it and remove it. Blocking."""
+        remove(self.path)
+        self.release()
+
+    def release(self) -> None:
+        """Leave it to whoever comes."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def find(home: Path, proc: Path = _PROC) -> Taken:
     """Return the cgroup of the worker that lives in `home`, made and empty. Raises Unavailable. Blocking.
 
     Whatever a worker that is dead has left in it is killed; what is empty beside it is removed.
     """
     base = _own(proc)
     root = _root(base, home)
-    for _ in range(_TRIES):
+    taken = _take(base, root)
+    why = _flaw(base, root)
+    if not why and not clear(taken.path):
+        why = "what a dead worker left in it cannot be killed"
+    if why:
+        with suppress(OSError):
+            root.rmdir()
+        taken.release()
+        raise Unavailable(why)
+    _tidy(base, root)
+    return taken
+
+
+def _take(base: Path, root: Path) -> Taken:
+    """Make a cgroup if need be, and lock it. Raises Unavailable."""
+    deadline = time.monotonic() + _EMPTY_S
+    while True:
         try:
-            root.mkdir(exist_ok=True)
+            root.mkdir(mode=0o700, exist_ok=True)  # whoever may open it could keep us from locking it
+            if (lock := _lock(os.fsencode(root))) >= 0:
+                return Taken(os.fsencode(root), lock)
+            why = f"{root} is held by another process"
+        except FileNotFoundError as error:  # an earlier launcher, or another worker, has just removed it
+            why = f"cannot make a cgroup in {base}: {error.strerror}"
         except OSError as error:
             raise Unavailable(f"cannot make a cgroup in {base}: {error.strerror}") from error
-        why = _flaw(base, root) or (
-            "" if clear(os.fsencode(root)) else "what a dead worker left in it cannot be killed"
-        )
-        if not why:
-            _tidy(base, root)
-            return os.fsencode(root)
-        if root.exists():
-            break
-    with suppress(OSError):
-        root.rmdir()
-    raise Unavailable(why)
+        if not base.exists() or time.monotonic() > deadline:
+            raise Unavailable(why)
+        time.sleep(_AGAIN_S)
+
+
+def _lock(root: bytes) -> int:
+    """Return the held lock of a cgroup, -1 if somebody else has it or it is gone by now. Raises OSError."""
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if samestat(os.fstat(fd), os.stat(root)):
+            return fd
+    except OSError as error:
+        if not isinstance(error, BlockingIOError | FileNotFoundError):
+            os.close(fd)
+            raise
+    os.close(fd)
+    return -1
+
+
+@contextmanager
+def _locked(root: bytes) -> Iterator[bool]:
+    """Hold the lock of a cgroup, if nobody has it: then no worker lives there. Says whether it does."""
+    try:
+        lock = _lock(root)
+    except OSError:
+        lock = -1
+    try:
+        yield lock >= 0
+    finally:
+        if lock >= 0:
+            os.close(lock)
 
 
 def end(home: Path, proc: Path = _PROC) -> None:
@@ -86,12 +154,38 @@ def _root(base: Path, home: Path) -> Path:
 
 
 def _tidy(base: Path, own: Path) -> None:
-    """Remove the cgroups of other workers in which nothing is, at any depth."""
+    """Remove the cgroups of workers that are dead in which nothing is, at any depth."""
     for path in base.iterdir():
-        if path != own and _NAME.fullmatch(path.name) and not Cgroup(os.fsencode(path)).may_be_populated():
-            _remove_below(os.fsencode(path))
-            with suppress(OSError):
-                path.rmdir()
+        if path != own and _NAME.fullmatch(path.name):
+            root = os.fsencode(path)
+            with _locked(root) as nobody_lives_there:
+                if nobody_lives_there and not Cgroup(root).may_be_populated():
+                    _remove_below(root)
+                    with suppress(OSError):
+                        path.rmdir()
+
+
+def abandoned(proc: Path = _PROC) -> list[tuple[Path, int]]:
+    """Return the cgroups of this user's dead workers in which something lives on, and how many processes.
+
+    No worker has one of them locked (which a container's may do unseen), and no launcher is there: it would end them.
+    """
+    found: list[tuple[Path, int]] = []
+    for directory, names, _ in chain.from_iterable(os.walk(mount) for _, mount in _mounts(proc)):
+        for path in [Path(directory, name) for name in names if _NAME.fullmatch(name)]:
+            names.remove(path.name)
+            root = os.fsencode(path)
+            with suppress(OSError), _locked(root) as nobody_lives_there:
+                if nobody_lives_there and path.stat().st_uid == os.geteuid() and Cgroup(root).may_be_populated():
+                    names_of = [_text(Path("/proc", pid, "comm")) for pid in _pids(path)]
+                    if LAUNCHER not in names_of:
+                        found.append((path, len(names_of)))
+    return found
+
+
+def _pids(path: Path) -> list[str]:
+    """Return the processes in a cgroup and below it."""
+    return [pid for directory, _, _ in os.walk(path) for pid in _text(Path(directory, "cgroup.procs")).split()]
 
 
 def _flaw(base: Path, root: Path) -> str:
@@ -108,13 +202,19 @@ def _flaw(base: Path, root: Path) -> str:
 def _own(proc: Path) -> Path:
     """Return the directory of the cgroup that this process is in."""
     paths = [line.removeprefix("0::") for line in _text(proc / "cgroup").splitlines() if line.startswith("0::")]
+    for root, mount in _mounts(proc):
+        if paths and Path(paths[0]).is_relative_to(root):
+            return Path(mount, Path(paths[0]).relative_to(root))
+    raise Unavailable("no cgroup file system of version 2 is mounted, or we are outside of it")
+
+
+def _mounts(proc: Path) -> Iterator[tuple[str, str]]:
+    """Yield which cgroup is mounted where."""
     for line in _text(proc / "mountinfo").splitlines():
         place, _, kind = line.partition(" - ")
-        if paths and kind.startswith("cgroup2 "):
+        if kind.startswith("cgroup2 "):
             root, mount = (_ESCAPED.sub(lambda match: chr(int(match[1], 8)), text) for text in place.split()[3:5])
-            if Path(paths[0]).is_relative_to(root):
-                return Path(mount, Path(paths[0]).relative_to(root))
-    raise Unavailable("no cgroup file system of version 2 is mounted, or we are outside of it")
+            yield root, mount
 
 
 def clear(root: bytes, within_s: float = _EMPTY_S) -> bool:
@@ -237,9 +337,11 @@ class Cgroups:
         with suppress(OSError):
             _write(os.path.dirname(self._root) + b"/cgroup.procs", b"0")
         os.close(self._short)
-        _remove_below(self._root)
-        with suppress(OSError):
-            os.rmdir(self._root)
+        with _locked(self._root) as is_worker_dead:
+            if is_worker_dead:
+                _remove_below(self._root)
+                with suppress(OSError):
+                    os.rmdir(self._root)
 
 
 def _enter_short(root: bytes) -> int:

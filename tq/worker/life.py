@@ -100,12 +100,12 @@ class Life:
         )  # fmt: skip
 
 
-def _find_cgroup(home: Home) -> tuple[bytes, str]:
-    """Return the worker's cgroup, or b"" and why it has none. What a dead worker left in it is killed."""
+def _find_cgroup(home: Home) -> tuple[cgroups.Taken | None, str]:
+    """Return the worker's cgroup, or None and why it has none. What a dead worker left in it is killed."""
     try:
         return cgroups.find(home.path), ""
     except cgroups.Unavailable as error:
-        return b"", str(error)
+        return None, str(error)
 
 
 def _capacity(settings: Settings, level: str) -> Capacity:

@@ -19,7 +19,7 @@ from tq.core.task import Cause
 from tq.errors import ConfigurationError
 from tq.net.log import log
 from tq.store import files, open_files
-from tq.worker import cgroups, containment, frames
+from tq.worker import containment, frames
 from tq.worker.connect import Connecting
 from tq.worker.disk import finish, run_disk
 from tq.worker.home import Home, settle
@@ -67,7 +67,7 @@ async def work(settings: Settings, home: Home, whereabouts: Whereabouts) -> int:
         finally:
             finish(life.hands, life.spool, life.home)
             if life.cgroup:
-                cgroups.remove(life.cgroup)
+                life.cgroup.remove()
     if life.failure is not None:
         raise life.failure
     return 0
@@ -114,7 +114,7 @@ def _is_full(error: BaseException | None) -> bool:
 async def _serve_launcher(life: Life) -> None:
     """Start a launcher and listen to it until it dies. Raises ConfigurationError if it cannot be started."""
     hands = life.hands
-    async with open_launcher(life.home.path, life.cgroup) as launcher:
+    async with open_launcher(life.home.path, life.cgroup.path if life.cgroup else b"") as launcher:
         launcher.send(frames.Slots(life.capacity.slots))
         launcher.send(frames.Lease(hands.heard_until_s))
         launcher.send(frames.Functions(life.capacity.modules, *life.imports))
