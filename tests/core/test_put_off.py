@@ -6,19 +6,19 @@ from typing import Any
 import pytest
 
 from tests.server.rig import Loop
+from tests.support.damage import Damaged, without
 from tests.support.house import House
 from tq.core import put_off, tables
-from tq.core.engine import Bounds, Engine, Finished, clock, dispatch
+from tq.core.engine import Bounds, clock, dispatch
 from tq.core.engine.stop import ref_of
 from tq.core.live import FoldFailed, Live
 from tq.core.task import Cause, State
-from tq.core.view import Key, pages
+from tq.core.view import pages
 from tq.core.vocabulary import (
     Acted,
     AddEntries,
     Cancel,
     Capacity,
-    Command,
     Demand,
     Dispatch,
     End,
@@ -26,52 +26,12 @@ from tq.core.vocabulary import (
     Join,
     Report,
     Retain,
-    Start,
     Status,
     Submit,
     Tick,
-    Times,
 )
 from tq.errors import StoreError
 from tq.limits import put_off_of_lane_max
-from tq.store.memory import MemoryStore
-
-
-class Life:
-    """An engine over a store with damage, which no check of invariants would let pass."""
-
-    def __init__(self, store: MemoryStore, bounds: Bounds = Bounds()) -> None:  # noqa: B008 - frozen
-        self.store = store
-        self.now_ms = 10_000
-        self.engine = Engine(store, bounds)
-        self.finished: Finished
-        self.bugs: list[tuple[Any, Exception]] = []
-
-    def do(self, command: Command) -> Any:
-        turn = self.engine.begin(Times(self.now_ms, self.now_ms))
-        answer = turn.apply(command)
-        self.finished = turn.finish()
-        self.bugs = turn.bugs
-        changes, sequence = self.finished.changes, self.finished.sequence
-        if changes:
-            self.store.write(changes, sequence=sequence, epoch=1, wall_ms=self.now_ms)
-        return answer
-
-    def started(self) -> list[int]:
-        starts = (effect for effect in self.finished.effects if isinstance(effect, Start))
-        return [one.attempt.job for start in starts for one in start.attempts]
-
-    def due_ms(self) -> int | None:
-        return self.engine.next_due_ms(Times(self.now_ms, 0))
-
-
-def without(store: MemoryStore, table: Any, key: Key, record: Any = None) -> None:
-    """Take a row away, as damage does; or put it back."""
-    meta = store.get(tables.META, ())
-    assert meta is not None
-    meta.sequence += 1
-    changes = {table: {key: record}, tables.META: {(): meta}}
-    store.write(changes, sequence=meta.sequence, epoch=1, wall_ms=1)
 
 
 def two_that_failed() -> tuple[House, int, int]:
@@ -84,7 +44,7 @@ def two_that_failed() -> tuple[House, int, int]:
     return house, jobs[0], jobs[1]
 
 
-def array_without_entries() -> tuple[House, int, int, Callable[[Life], None]]:
+def array_without_entries() -> tuple[House, int, int, Callable[[Damaged], None]]:
     """Return a house with an array whose entries are gone, the array, a job behind it, and how they are put back."""
     house = House()
     house.do(AddEntries("in", 0, (b"one", b"two"), b"", b"x"))
@@ -92,14 +52,14 @@ def array_without_entries() -> tuple[House, int, int, Callable[[Life], None]]:
     [(key, run)] = house.store.scan(tables.ENTRIES, (0,), (1 << 63,), 9)
     without(house.store, tables.ENTRIES, key)
 
-    def mend(life: Life) -> None:
+    def mend(life: Damaged) -> None:
         without(life.store, tables.ENTRIES, key, run)
         life.engine.meta = life.store.get(tables.META, ())
 
     return house, number, behind, mend
 
 
-def end(life: Life, number: int) -> None:
+def end(life: Damaged, number: int) -> None:
     """Report the end of a job that runs at the one worker."""
     task = life.store.get(tables.TASK, (number, 0, 0))
     assert task is not None
@@ -109,7 +69,7 @@ def end(life: Life, number: int) -> None:
 def test_a_timer_that_fails_is_put_off_and_the_others_go_on() -> None:
     house, poison, sound = two_that_failed()
     without(house.store, tables.PROGRESS, (poison, 0))
-    life = Life(house.store)
+    life = Damaged(house.store)
     rows = life.store.scan(tables.TIMER, (0,), (1,), 99)
     life.do(Tick())
 
@@ -133,8 +93,8 @@ def test_a_timer_that_fails_is_tried_at_each_start_and_done_once_it_can_be() -> 
     house, poison, _ = two_that_failed()
     progress = house.store.get(tables.PROGRESS, (poison, 0))
     without(house.store, tables.PROGRESS, (poison, 0))
-    Life(house.store).do(Tick())
-    life = Life(house.store)
+    Damaged(house.store).do(Tick())
+    life = Damaged(house.store)
     life.do(Tick())
     assert len(life.bugs) == 1
 
@@ -151,7 +111,7 @@ def test_a_job_that_fails_is_put_off_and_says_so_and_its_lane_goes_on() -> None:
     house = House()
     poison, same, other = house.submit(queue="a"), house.submit(queue="a"), house.submit(queue="b")
     without(house.store, tables.PROGRESS, (poison, 0))
-    life = Life(house.store)
+    life = Damaged(house.store)
     life.do(Join(5, 1, Capacity(slots=4)))
 
     assert [(type(what), type(error)) for what, error in life.bugs] == [(Dispatch, KeyError)]
@@ -168,7 +128,7 @@ def test_a_job_that_fails_is_put_off_and_says_so_and_its_lane_goes_on() -> None:
 def test_a_job_that_is_put_off_is_told_of_and_stays_in_its_place() -> None:
     """It can be looked at, and starts in its turn once that is mended."""
     house, poison, behind, mend = array_without_entries()
-    life = Life(house.store)
+    life = Damaged(house.store)
     life.do(Join(5, 1, Capacity(slots=1)))
     assert life.started() == [behind]
     assert "the server fails at starting it" in life.do(Get(str(poison))).value["reason"]
@@ -194,7 +154,7 @@ def test_a_job_that_rests_keeps_no_worker_from_lanes_behind_it() -> None:
     poison, sound = house.submit(), house.submit()
     other = house.submit(demand=Demand(cpus_milli=1))
     without(house.store, tables.PROGRESS, (poison, 0))
-    life = Life(house.store)
+    life = Damaged(house.store)
     life.do(Join(5, 1, Capacity(slots=1, cpus_milli=1_000)))
     assert life.started() == [sound]
     life.do(Join(6, 1, Capacity(slots=1, cpus_milli=1_000)))
@@ -207,7 +167,7 @@ def test_of_a_lane_with_more_bad_jobs_than_an_accident_nothing_is_tried() -> Non
     other = house.submit(queue="b")
     for number in jobs:
         without(house.store, tables.PROGRESS, (number, 0))
-    life = Life(house.store)
+    life = Damaged(house.store)
     life.do(Join(5, 1, Capacity(slots=4)))
     assert life.started() == [other]
     assert len(life.bugs) == put_off_of_lane_max + 1
@@ -223,7 +183,7 @@ def test_a_lane_that_fails_is_put_off_and_says_so_and_the_others_lease(monkeypat
         return places(live, number, *more) if live.lanes[number].queue == "b" else 1 / 0
 
     monkeypatch.setattr(dispatch, "places", fail)
-    life = Life(house.store)
+    life = Damaged(house.store)
     life.do(Join(5, 1, Capacity(slots=4)))
 
     assert [(type(what), type(error)) for what, error in life.bugs] == [(Dispatch, ZeroDivisionError)]
@@ -239,13 +199,13 @@ def test_a_lane_that_fails_is_put_off_and_says_so_and_the_others_lease(monkeypat
     assert life.due_ms() == 2_000
 
 
-def poison_and_sound(*queues: str) -> tuple[Life, list[int]]:
+def poison_and_sound(*queues: str) -> tuple[Damaged, list[int]]:
     """Return a life in which one worker with one slot runs a job, and the others fail at their start."""
     house = House()
     jobs = [house.submit(queue=queue) for queue in queues]
     for number in jobs[:-1]:
         without(house.store, tables.PROGRESS, (number, 0))
-    life = Life(house.store)
+    life = Damaged(house.store)
     life.do(Join(5, 1, Capacity(slots=1)))
     assert life.started() == jobs[-1:]
     return life, jobs
@@ -267,7 +227,7 @@ def test_what_nobody_has_room_for_when_its_rest_ends_is_not_forgotten_and_wakes_
 
 def test_what_is_put_off_says_so_until_something_of_it_starts() -> None:
     house, poison, busy, mend = array_without_entries()
-    life = Life(house.store)
+    life = Damaged(house.store)
     life.do(Join(5, 1, Capacity(slots=1)))
     life.now_ms += 1_000
     life.do(Tick())
@@ -283,7 +243,7 @@ def test_what_is_put_off_says_so_until_something_of_it_starts() -> None:
 
 def test_what_is_put_off_and_cancelled_meanwhile_is_told_of_no_more() -> None:
     house, poison, _, _ = array_without_entries()
-    life = Life(house.store)
+    life = Damaged(house.store)
     life.do(Join(5, 1, Capacity(slots=1)))
     assert len(life.do(Status()).value["stuck"]) == 1
     life.do(Cancel((str(poison),)))
@@ -315,7 +275,7 @@ def test_a_timer_that_its_tick_has_no_room_for_is_not_forgotten(monkeypatch: pyt
     house, *jobs = two_that_failed()
     for number in jobs:
         without(house.store, tables.PROGRESS, (number, 0))
-    life = Life(house.store)
+    life = Damaged(house.store)
     life.do(Tick())
     assert len(life.bugs) == 2
     monkeypatch.setattr(clock, "DUE_PER_TICK", 1)
@@ -341,7 +301,7 @@ def test_retention_passes_over_a_job_that_fails_and_comes_back_to_it() -> None:
     house, (poison, sound, later) = ended_long_ago("a", "b", "c")
     progress = house.store.get(tables.PROGRESS, (poison, 0))
     without(house.store, tables.PROGRESS, (poison, 0))
-    life = Life(house.store)
+    life = Damaged(house.store)
     life.now_ms += 60_000
     assert life.do(Retain(1_000)) == Acted(2)
     assert [(type(what), type(error)) for what, error in life.bugs] == [(Retain, KeyError)]
@@ -366,7 +326,7 @@ def test_retention_goes_on_behind_a_whole_slice_that_fails() -> None:
     house, jobs = ended_long_ago(*"abcdefg")
     for number in jobs[:4]:
         without(house.store, tables.PROGRESS, (number, 0))
-    life = Life(house.store, Bounds(slice=3))
+    life = Damaged(house.store, Bounds(slice=3))
     life.now_ms += 60_000
     assert life.do(Retain(1_000)) == Acted(0, sweeping=True)
     assert life.do(Retain(1_000)) == Acted(2, sweeping=True)
@@ -395,7 +355,7 @@ def test_retention_that_fails_more_often_than_by_accident_stops_there_and_says_w
 
 
 def test_what_no_lane_is_to_blame_for_ends_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    life = Life(House().store)
+    life = Damaged(House().store)
     monkeypatch.setattr(dispatch, "_recall", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         life.do(Tick())
@@ -412,16 +372,16 @@ def test_so_do_a_disk_that_fails_a_fold_that_does_and_more_bugs_than_an_accident
     with monkeypatch.context() as patch:
         patch.setattr(clock, "_retry", fail)
         with pytest.raises(StoreError):
-            Life(house.store).do(Tick())
+            Damaged(house.store).do(Tick())
     with monkeypatch.context() as patch:
-        life = Life(house.store)
+        life = Damaged(house.store)
         patch.setattr(Live, "fold", lambda *_: 1 / 0)
         with pytest.raises(FoldFailed):
             life.do(Tick())
     without(house.store, tables.PROGRESS, (poison, 0))
     monkeypatch.setattr(put_off, "put_off_max", 0)
     with pytest.raises(KeyError):
-        Life(house.store).do(Tick())
+        Damaged(house.store).do(Tick())
 
 
 def test_the_loop_hands_on_what_was_put_off_and_answers_everybody() -> None:

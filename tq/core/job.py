@@ -249,12 +249,14 @@ class Sweep(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Work on many jobs or members that goes on in slices by a due-now timer and survives a restart.
 
     `command` is the msgpack of the command of a client; `job` and `member` say where to go on, `last` is the last job.
+    `part_of` is the number of the sweep that this one is a part of, 0 = a whole one: it is as old as that.
     """
 
     command: bytes
     job: int
     last: int
     member: int = 0
+    part_of: int = 0
 
 
 ROLES: Final = ("read", "submit", "worker", "admin")  # of a token; what each may do stands in server/roles.py

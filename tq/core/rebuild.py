@@ -196,7 +196,8 @@ class Rebuild:
 
     def _put_sweeps(self) -> None:
         """Let what goes on in slices begin its jobs again; what it has done already it finds done."""
-        sweeps = [replace(sweep, member=0) for _, sweep in self._rows(tables.SWEEP) if is_sweep(sweep)]
+        rows = sorted(self._rows(tables.SWEEP), key=lambda row: row[1].part_of or row[0][0])  # as old as the whole
+        sweeps = [replace(sweep, member=0, part_of=0) for _, sweep in rows if is_sweep(sweep)]
         for number, sweep in enumerate((*sweeps, *self._sweeps), start=1):
             self._out.put(tables.SWEEP, (number,), sweep)
             self._out.put(tables.TIMER, timer(TimerKind.SWEEP, 0, number), True)

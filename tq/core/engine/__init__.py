@@ -59,7 +59,7 @@ from tq.core.vocabulary import (
     WorkerLost,
     Workers,
 )
-from tq.errors import StoreError
+from tq.errors import Refused, StoreError
 from tq.limits import prefetch_ms
 
 __all__ = ["Bounds", "Engine", "Finished", "Turn"]
@@ -185,7 +185,7 @@ class Turn:
         self._overlay = Overlay(engine.view)
         self._effects: list[Effect] = []
         self._changed_jobs: dict[tuple[int, int], TaskChanged] = {}
-        self.bugs: list[tuple[Own, Exception]] = []  # what was put off, for whoever writes that down
+        self.bugs: list[tuple[Command, Exception]] = []  # what was put off, for whoever writes that down
         self._has_read = self._has_acted = False
         meta = engine.meta
         self.sequence = meta.sequence + 1 if meta else 1
@@ -215,10 +215,23 @@ class Turn:
         if kind is Tick:
             self._tick()
             return None
-        step = self._step(submitter)
-        answer = _CHANGES[kind](step, command)
-        if not getattr(command, "dry_run", False):
-            self._take(step)
+        step, is_dry = self._step(submitter), getattr(command, "dry_run", False)
+        answer: Answer | None
+        try:
+            answer = _CHANGES[kind](step, command)
+            if not is_dry:
+                step.settle()
+        except (Refused, StoreError):
+            raise
+        except Exception as error:
+            if is_dry or not step.at or not act.is_by_filter(command):
+                raise
+            self.bugs.append((command, error))  # it failed at one job: the slices of a sweep pass over that
+            step = self._step(submitter)
+            answer = act.put_off(step, command)
+            step.settle()
+        if not is_dry:
+            self._merge(step)
         return answer
 
     def finish(self, *, may_lease: bool = True) -> Finished:
@@ -242,7 +255,7 @@ class Turn:
         """Do what is due."""
         failed = self._engine.live.failed_timers
         keys = clock.due(self._step(""), failed.resting(self.times.steady_ms))
-        error = self._do_each(Tick(), keys, clock.tick, failed)
+        error = self._do_each(Tick(), keys, clock.tick, failed, clock.narrow)
         if error is not None:
             raise error
         failed.end(self.times.steady_ms, partial(self._is_gone, tables.TIMER))
@@ -262,18 +275,29 @@ class Turn:
         return Acted(done, sweeping=error is None and len(keys) >= self._engine.bounds.slice)
 
     def _do_each(
-        self, what: Own, keys: list[Key], work: Callable[[Step, list[Key]], None], failed: PutOff
+        self,
+        what: Own,
+        keys: list[Key],
+        work: Callable[[Step, list[Key]], None],
+        failed: PutOff,
+        narrow: Callable[[Step, list[Key], Key], None] | None = None,
     ) -> Exception | None:
-        """Do the server's own work on these rows; if a bug ends that, on each by itself, and what fails is put off.
+        """Do the server's own work on these rows; if a bug ends that, on each by itself, and what fails is put off:
+        of a row that is about many jobs, as little as can be.
 
         Return what ended all of it, where there is no room for one more.
         """
         bug = self._attempt(self._step(""), work, keys)
         known = len(self.bugs)
         for key in keys if bug is not None else ():
-            error = self._attempt(self._step(""), work, [key])
-            if error is not None and not self._put_off(failed, key, what, error):
+            step = self._step("")
+            error = self._attempt(step, work, [key])
+            if error is None:
+                continue
+            if not self._put_off(failed, key, what, error):
                 return error
+            if narrow is not None and (error := self._attempt(self._step(""), narrow, [key], step.at)) is not None:
+                self.bugs.append((what, error))
         if bug is not None and len(self.bugs) == known:
             self.bugs.append((what, bug))
         return None
@@ -297,7 +321,7 @@ class Turn:
             if not key or key in resting or not self._put_off(failed, key, Dispatch(), error):
                 raise error
 
-    def _attempt(self, step: Step, work: Callable[..., None], *what: list[Key]) -> Exception | None:
+    def _attempt(self, step: Step, work: Callable[..., None], *what: object) -> Exception | None:
         """Do a part of the server's own work in a layer of its own; return the bug that ended it, and changed nothing.
 
         What the fold raises is fatal: the soft state would no longer be that of the store.

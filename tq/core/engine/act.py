@@ -5,8 +5,8 @@ go, and beyond as a sweep, a slice a turn, that survives a restart. What may *st
 the effect on starts is immediate however long the sweep takes.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, TypeGuard
 
 import msgspec
 from msgspec.structs import replace
@@ -18,9 +18,10 @@ from tq.core.engine.stop import Tally, send_stops
 from tq.core.job import Progress, Sweep
 from tq.core.task import State, Task
 from tq.core.timers import TimerKind
+from tq.core.view import Key
 from tq.core.vocabulary import Acted, Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority, Where
 from tq.errors import AlreadyEnded, BadRequest
-from tq.limits import page_keys_max, priority_max, signal_max
+from tq.limits import page_keys_max, priority_max, put_off_of_sweep_max, signal_max
 
 Selected = Cancel | Hold | Release | Requeue | Retry | SetPriority | Forget | Purge
 Rows = Sequence[tuple[TaskKey, Task]]
@@ -36,7 +37,7 @@ class Acting(NamedTuple):
     where: Where
     states: frozenset[State]
     tally: Tally
-    sweep: int = 0  # the number of the sweep whose slice this is; 0: the command itself
+    sweep: int = 0  # the number of the (whole) sweep whose slice this is; 0: the command itself
 
     def means(self, key: JobKey, task: Task | None) -> bool:
         """Whether a member of a job is one of those that are to be acted on."""
@@ -85,21 +86,33 @@ def act(step: Step, verb: Verb, command: Selected) -> Acted:
     selection.check(where)
     _check(command)
     acting = Acting(step, command, where, selection.states_of(where.states), _tally(command))
-    if not command.ids:
-        meta = step.overlay.get(tables.META, ())
-        behind = meta.next_job if meta else 1
-        first = next((key[0] for key, _ in oldest(step, tables.JOB, (behind,), 1)), behind)
-        rests = [_walk(acting, verb, Sweep(b"", first, behind - 1))]
-    else:
-        rests = _act_on_ids(acting, verb)
+    rests = _act_on_ids(acting, verb) if command.ids else [_walk(acting, verb, _of_all(step, command))]
     left = [rest for rest in rests if rest is not None]
     tally = acting.tally
     if command.ids and not left and not tally.done and not tally.stopping:
         raise AlreadyEnded(f"nothing to do: {', '.join(command.ids[:5])} {tally.why or 'had ended already'}")
     for rest in left:
-        _store_sweep(step, replace(rest, command=msgspec.msgpack.encode(command)))
+        _store_sweep(step, rest)
     send_stops(step, tally)
     return Acted(tally.done, tally.stopping, tally.unchanged, bool(left))
+
+
+def is_by_filter(command: object) -> TypeGuard[Selected]:
+    """Whether this acts on whatever jobs a filter finds."""
+    return isinstance(command, Selected) and not command.ids
+
+
+def put_off(step: Step, command: Selected) -> Acted:
+    """Leave all of a command by filter to a sweep: at once it failed at one of the jobs."""
+    _store_sweep(step, _of_all(step, command))
+    return Acted(0, sweeping=True)
+
+
+def _of_all(step: Step, command: Selected) -> Sweep:
+    meta = step.overlay.get(tables.META, ())
+    behind = meta.next_job if meta else 1
+    first = next((key[0] for key, _ in oldest(step, tables.JOB, (behind,), 1)), behind)
+    return Sweep(msgspec.msgpack.encode(command), first, behind - 1)
 
 
 def _check(command: Selected) -> None:
@@ -124,7 +137,7 @@ def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
         return
     command = _commands.decode(sweep.command)
     where = command.where or Where()
-    acting = Acting(step, command, where, selection.states_of(where.states), _tally(command), number)
+    acting = Acting(step, command, where, selection.states_of(where.states), _tally(command), _whole(number, sweep))
     rest = _walk(acting, verbs[type(command)], sweep)
     send_stops(step, acting.tally)
     if rest is None:
@@ -132,6 +145,37 @@ def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
         return
     step.overlay.put(tables.SWEEP, (number,), rest)
     step.set_timer(TimerKind.SWEEP, step.times.steady_ms, number)
+
+
+def narrow(step: Step, number: int, at: Key) -> None:
+    """Leave a sweep that failed at a job this one alone; what it has to do before and behind it goes on by itself.
+
+    Once so many parts of it rest, it is to blame as a whole, and stays as it is.
+    """
+    sweep = step.overlay.get(tables.SWEEP, (number,))
+    job = at[-2] if len(at) > 1 else 0
+    if sweep is None or sweep.job == sweep.last or not sweep.job <= job <= sweep.last:
+        return
+    whole = _whole(number, sweep)
+    if _parts(step, whole, step.live.failed_timers) > put_off_of_sweep_max:
+        return
+    member = sweep.member if job == sweep.job else 0
+    step.overlay.put(tables.SWEEP, (number,), replace(sweep, job=job, last=job, member=member, part_of=whole))
+    if job > sweep.job:
+        _store_sweep(step, replace(sweep, last=job - 1, part_of=whole))
+    if job < sweep.last:
+        _store_sweep(step, replace(sweep, job=job + 1, member=0, part_of=whole))
+
+
+def _whole(number: int, sweep: Sweep) -> int:
+    return sweep.part_of or number
+
+
+def _parts(step: Step, whole: int, timers: Iterable[Key]) -> int:
+    """Count the parts of a sweep among these timers."""
+    numbers = (key[3] for key in timers if key[2] == TimerKind.SWEEP)
+    sweeps = ((number, step.overlay.get(tables.SWEEP, (number,))) for number in numbers)
+    return sum(1 for number, sweep in sweeps if sweep is not None and _whole(number, sweep) == whole)
 
 
 def is_sweep(sweep: Sweep) -> bool:
@@ -153,9 +197,10 @@ def _store_sweep(step: Step, sweep: Sweep) -> None:
 def _act_on_ids(acting: Acting, verb: Verb) -> list[Sweep | None]:
     step = acting.step
     rests: list[Sweep | None] = []
+    command = msgspec.msgpack.encode(acting.command)
     for target in selection.resolve(step.overlay, acting.command.ids, step.bounds.slice):
         if target.members is None:
-            rests.append(_walk(acting, verb, Sweep(b"", target.job, target.job)))
+            rests.append(_walk(acting, verb, Sweep(command, target.job, target.job)))
             continue
         if verb.member is None or not verb.has_members:
             raise BadRequest(f"this acts on whole jobs, as in {target.job}", hint="leave the member out")
@@ -173,6 +218,7 @@ def _act_on_ids(acting: Acting, verb: Verb) -> list[Sweep | None]:
 def _walk(acting: Acting, verb: Verb, sweep: Sweep) -> Sweep | None:
     """Act on jobs from where the sweep stands, as far as one command may. Return the sweep that is left."""
     step = acting.step
+    step.at = (sweep.job, 0)
     if sweep.member:
         found = step.overlay.get(tables.PROGRESS, (sweep.job, 0))
         is_forgotten = found is None or (found.forgetting and not isinstance(acting.command, Forget))
@@ -184,7 +230,7 @@ def _walk(acting: Acting, verb: Verb, sweep: Sweep) -> Sweep | None:
     for place, ((number, part), job) in enumerate(rows):
         if place and acting.tally.looked >= step.bounds.slice:
             return replace(sweep, job=number)
-        key = (number, part)
+        step.at = key = (number, part)
         progress = step.overlay.get(tables.PROGRESS, key)
         acting.tally.looked += 1
         if part or progress is None or progress.forgetting or _is_overtaken(acting, progress):
@@ -231,7 +277,7 @@ def _walking_cancels(step: Step) -> tuple[tuple[int, Sweep, Where], ...]:
         where = (command.where if command else None) or Where()
         is_alive = any(not state.is_terminal for state in selection.states_of(where.states))
         if isinstance(command, Cancel) and is_alive and not (where.cause or where.is_letter):
-            found.append((number, sweep, where))
+            found.append((_whole(number, sweep), sweep, where))
     return tuple(found)
 
 

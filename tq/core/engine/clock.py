@@ -6,7 +6,7 @@ A tick does a bounded number of timers, and one slice of one sweep; what is left
 from collections.abc import Collection, Iterable
 
 from tq.core import tables
-from tq.core.engine.act import continue_sweep
+from tq.core.engine import act
 from tq.core.engine.forget import expire_keys
 from tq.core.engine.step import Step, TaskKey
 from tq.core.engine.upload import expire_uploads
@@ -45,11 +45,18 @@ def tick(step: Step, keys: Iterable[Key]) -> None:
         if key[2] == TimerKind.RETRY:
             _retry(step, (key[3], key[4], key[5]))
         elif key[2] == TimerKind.SWEEP:
-            continue_sweep(step, key[3], VERBS)
+            act.continue_sweep(step, key[3], VERBS)
     if TimerKind.UPLOADS in kinds:  # once for however many: it is about all that are due
         expire_uploads(step)
     if TimerKind.KEYS in kinds:
         expire_keys(step)
+
+
+def narrow(step: Step, keys: Iterable[Key], at: Key) -> None:
+    """These timers failed where the step stood: what of a sweep is about other jobs goes on without them."""
+    for key in keys:
+        if key[2] == TimerKind.SWEEP:
+            act.narrow(step, key[3], at)
 
 
 def _retry(step: Step, key: TaskKey) -> None:

@@ -62,7 +62,7 @@ class Step:
         self.bounds = bounds
         self.effects: list[Effect] = []
         self.cancels: tuple[tuple[int, Sweep, Where], ...] | None = None  # that walk, once somebody has looked (act.py)
-        self.at: Key = ()  # where dispatch stands: at a row of READY, or a lane, the prefix of its rows
+        self.at: Key = ()  # where it stands: at a row of READY, or a lane, the prefix of its rows; a sweep: at a job
         self.passed = 0  # members with a record that it has stepped over
         self.is_cut = False  # it has stopped at a bound, and goes on in a turn of its own
         self._meta: Meta | None = None
