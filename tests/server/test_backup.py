@@ -101,6 +101,21 @@ async def test_one_that_nobody_wants_any_more_is_cleared_away(store: DiskStore) 
         pass
 
 
+async def test_without_a_thread_none_is_made_and_the_next_one_may_be(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    made = backups(store)
+    with monkeypatch.context() as lack:
+        lack.setattr(trio.to_thread, "run_sync", refuse)
+        with pytest.raises(NotDone, match="new thread"):
+            await made.run(Receiver())
+    async with begun(made):
+        pass
+
+
 async def test_none_is_made_on_a_disk_that_is_nearly_full(store: DiskStore) -> None:
     with pytest.raises(NotDone, match="too full"):
         await backups(store, Room.CRITICAL).run(Receiver())

@@ -332,6 +332,22 @@ def test_trims_are_due_by_turns_by_bytes_and_by_the_hour(monkeypatch: pytest.Mon
     assert len(flushes) == 3
 
 
+def test_without_a_thread_a_trim_waits_and_no_flush_fails(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(trim, "_TURNS", 1)
+    with disk_store(data) as store:
+        with monkeypatch.context() as lack:
+            lack.setattr(trim.threading.Thread, "start", refuse)
+            commit(store, some_changes(1))
+            commit(store, some_changes(2))
+            assert store._trimmer.take() == 0
+        commit(store, some_changes(3))
+        store._trimmer.join()
+        assert store._trimmer.take() == store.sequence
+
+
 def test_statistics_do_not_mind_a_log_that_goes_meanwhile(data: Path) -> None:
     with disk_store(data) as store:
         (data / "db" / "999999.log").symlink_to("gone")  # as a listing sees what was removed since

@@ -12,6 +12,7 @@ from tq.net import tls
 from tq.net.address import Address
 from tq.net.join import Pinning
 from tq.net.secure import SecureStream
+from tq.net.thread import is_lack
 
 _CONNECT_S = 10.0
 _KEEPALIVE_IDLE_S = 15
@@ -85,6 +86,10 @@ async def _connect(address: Address) -> trio.SocketStream:
         why = error.strerror or _first_reason(error) or str(error)
         hint = "is it running? `tq server` starts one"
         raise Unreachable(f"no server answers at {address}: {why}", hint=hint) from error
+    except RuntimeError as error:  # names are looked up in a thread
+        if not is_lack(error):
+            raise
+        raise Unreachable(f"{address} cannot be looked up: {error}", hint="are there too many processes?") from error
 
 
 def _first_reason(error: OSError) -> str:

@@ -16,6 +16,7 @@ from tq.core import tables
 from tq.core.vocabulary import BackupPart, Times
 from tq.errors import NotDone, StoreError
 from tq.limits import KIB, output_frame_bytes_max
+from tq.net.thread import in_thread, is_lack
 from tq.server.desk import Send
 from tq.store.archive import Archive, make_head
 from tq.store.directory import Room
@@ -45,15 +46,17 @@ class Backups:
         self._is_busy = True
         try:
             await self._run(send)
-        except (StoreError, OSError) as error:
+        except (StoreError, OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_lack(error):
+                raise
             raise NotDone(f"the backup was not made: {error}", hint="see to the server's disk") from error
         finally:
             with trio.CancelScope(shield=True):
-                await trio.to_thread.run_sync(clear, self._store.data)
+                await in_thread(clear, self._store.data)
             self._is_busy = False
 
     async def _run(self, send: Send) -> None:
-        await trio.to_thread.run_sync(clear, self._store.data)
+        await in_thread(clear, self._store.data)
         # What the checkpoint finds in memory it writes on this thread, while everybody waits.
         await trio.to_thread.run_sync(self._store.flush_memtables)
         sequence = self._store.checkpoint(self._place)

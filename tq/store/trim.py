@@ -7,6 +7,7 @@ thread of its own, since it takes longer than anybody waits for an answer; the n
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from tq.limits import wal_bytes_max
@@ -37,8 +38,10 @@ class Trimmer:
         """Begin to flush the memtables if it is time. Every turn up to `sequence` is written."""
         if not self._is_busy() and self._is_due(sequence):
             # A daemon like the committer's: a disk that never answers must not keep a failed server from exiting.
-            self._thread = threading.Thread(target=self._run, args=(sequence,), name="tq-trim", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, args=(sequence,), name="tq-trim", daemon=True)
+            with suppress(RuntimeError):  # too many processes here: the next turn asks again
+                thread.start()
+                self._thread = thread
 
     def take(self) -> int:
         """Return the turn up to which keys are to be deleted now, 0 for none; once."""

@@ -151,13 +151,14 @@ def kill_all_children(within_s: float) -> bool:
     """
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
-        for pid in _children_of_all_threads():
-            kill_child(pid)
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        if not _children_of_all_threads():
-            return True
+        with suppress(OSError):  # no descriptor is free for a moment
+            for pid in _children_of_all_threads():
+                kill_child(pid)
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            if not _children_of_all_threads():
+                return True
         time.sleep(0.001)
     return False
 

@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from tq.net.log import log
+from tq.net.thread import in_thread
 from tq.worker import instructions as i
 from tq.worker.hands import Hands, ToDisk
 from tq.worker.home import Home
@@ -30,7 +31,7 @@ async def run_disk(hands: Hands, spool: Spool, home: Home) -> None:
             await hands.disk_work.wait()
         hands.disk_work = trio.Event()
         with trio.CancelScope(shield=True):  # what has been taken must not be dropped at the worker's end
-            await trio.to_thread.run_sync(_write_all, _take(hands), spool, home, patience.cancelled_caught)
+            await in_thread(_write_all, _take(hands), spool, home, patience.cancelled_caught)
 
 
 def finish(hands: Hands, spool: Spool, home: Home) -> None:

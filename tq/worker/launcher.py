@@ -111,6 +111,7 @@ class Launcher:
             while self._is_open:
                 self._turn()
         finally:
+            self._poll.close()  # so that one descriptor is free to look with: attempts may have all others
             if self._cgroups is not None:
                 self._cgroups.kill()
             containment.kill_all_children(_kill_all_s)

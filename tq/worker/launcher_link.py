@@ -25,6 +25,7 @@ import trio
 
 from tq.errors import ConfigurationError
 from tq.net.log import log
+from tq.net.thread import in_thread, is_lack
 from tq.worker import cgroups, frames, scratch
 from tq.worker.containment import kill_all_children
 from tq.worker.launcher import command
@@ -184,7 +185,7 @@ async def open_launcher(home: Path, cgroup: bytes = b"") -> AsyncIterator[Launch
             await trio.aclose_forcefully(stream)
             await _wait_for_end(process)
             if cgroup:
-                await trio.to_thread.run_sync(cgroups.clear, cgroup)
+                await in_thread(cgroups.clear, cgroup)
             with trio.move_on_after(_TIDY_S):
                 await _remove(place)
     if failure is not None:
@@ -219,13 +220,18 @@ async def _wait_for_end(process: subprocess.Popen[bytes]) -> None:
     with suppress(OSError), trio.move_on_after(_END_S):
         await _wait_pidfd(process.pid)
     process.kill()
-    await trio.to_thread.run_sync(process.wait)
+    await in_thread(process.wait)
     await sweep()
 
 
 async def _remove(directory: scratch.Made) -> None:
-    """Remove a directory, in a thread that nobody waits for after a cancellation."""
-    why = await trio.to_thread.run_sync(scratch.remove, directory, abandon_on_cancel=True)
+    """Remove a directory, in a thread that nobody waits for after a cancellation. Without one the next worker does."""
+    try:
+        why = await trio.to_thread.run_sync(scratch.remove, directory, abandon_on_cancel=True)
+    except RuntimeError as error:
+        if not is_lack(error):
+            raise
+        why = str(error)
     if why:
         log("not_removed", level="warning", path=os.fsdecode(directory.path), error=why)
 
@@ -235,7 +241,7 @@ async def sweep() -> bool:
 
     Returns whether nothing is left (a process that KILL does not reach may take longer than anybody waits).
     """
-    return await trio.to_thread.run_sync(kill_all_children, _SWEEP_S)
+    return await in_thread(kill_all_children, _SWEEP_S)
 
 
 async def _wait_pidfd(pid: int) -> None:

@@ -22,6 +22,7 @@ from tq import limits
 from tq.core.task import Cause
 from tq.errors import StoreError
 from tq.net.log import log
+from tq.net.thread import in_thread
 from tq.wire import messages as m
 from tq.worker.life import Life
 
@@ -135,7 +136,7 @@ async def run_home(life: Life) -> None:
     while not life.home_is_lost.is_set():
         with trio.move_on_after(limits.heartbeat_s):
             await life.home_is_lost.wait()
-        if not await trio.to_thread.run_sync(lambda: home.is_ours, abandon_on_cancel=True):
+        if not await in_thread(lambda: home.is_ours, abandon_on_cancel=True):
             life.home_is_lost.set()
     life.failure = StoreError(f"{home.path} was removed, or replaced", hint="start the worker again")
     log("leaving", level="error", why=life.failure.message, held=len(slots.held))

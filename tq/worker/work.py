@@ -18,6 +18,7 @@ import trio
 from tq.core.task import Cause
 from tq.errors import ConfigurationError
 from tq.net.log import log
+from tq.net.thread import in_thread
 from tq.store import files, open_files
 from tq.worker import containment, frames
 from tq.worker.connect import Connecting
@@ -49,7 +50,7 @@ async def work(settings: Settings, home: Home, whereabouts: Whereabouts) -> int:
     """Run a worker that lives in `home`. See `main`."""
     containment.become_subreaper()
     for worker in home.last.workers:  # it and its launcher may have died at once, and left what they ran
-        await trio.to_thread.run_sync(containment.kill_bearers, f"{worker:016x}")
+        await in_thread(containment.kill_bearers, f"{worker:016x}")
     scope = trio.CancelScope()
     life = Life(settings, home, scope)
     life.say_started()
