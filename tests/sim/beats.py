@@ -79,7 +79,7 @@ class Beats:
         self._ticks += 1
         if self._ticks % RETAIN_TICKS == 0:
             self._inlet.put([Request(Retain(server.world.dice.choice(KEEPS_MS)), "sim")])
-        for end in server.ends:
+        for end in server.guests:
             end.send([m.Beat()])
         for session in server.registry.workers:
             session.check_deliveries(world.now_us / SECOND)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from tests.sim.client import Client
-from tests.sim.server import Server
+from tests.sim.server import BEATS_US, Server
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, World
 from tq.core.vocabulary import AttemptRef
@@ -61,6 +61,21 @@ def server_crash_in_a_row(cast: Cast) -> bool:
     """Kill the server, and again soon after each of its next starts: also while workers reconcile."""
     cast.server.crash("crashes")
     cast.server.doomed = cast.world.dice.randint(1, 3)
+    return True
+
+
+def server_crash_at_a_cut(cast: Cast) -> bool:
+    """Kill the server while nothing passes to a worker, perhaps one with tasks that are to stop: it comes back with the
+    shortest beats, and must wait for what it has let the worker run before.
+    """
+    up = [worker for worker in cast.workers if worker.is_up]
+    bound = [worker for worker in up if worker.launcher is not None and worker.launcher.runs_bound]
+    if not up:
+        return False
+    worker = cast.world.dice.choice(bound or up)
+    cast.server.network.part(worker.name, worker.line.end, 3 * max(BEATS_US))
+    cast.server.crash("crashes")
+    cast.server.next_beat_us = min(BEATS_US)
     return True
 
 
@@ -223,6 +238,7 @@ def submit_twice(cast: Cast) -> bool:
 KINDS: Final[dict[str, Callable[[Cast], bool]]] = {
     "server crash": server_crash,
     "server crash in a row": server_crash_in_a_row,
+    "server crash, a worker cut off": server_crash_at_a_cut,
     "server stop": server_stop,
     "server freeze": server_freeze,
     "everything freezes": freeze_everything,

@@ -112,6 +112,22 @@ class Launcher(Process):
         self.held.clear()
         self.end_life()
 
+    def freeze(self, for_us: int) -> None:
+        """Stand still; what should have ended meanwhile ends as soon as that is over."""
+        super().freeze(for_us)
+        self.world.at(self.frozen_until_us + 1, self._thawed, self.life)
+
+    def _thawed(self, life: int) -> None:
+        if life == self.life and not self.is_frozen:
+            for attempt in self.held.values():
+                if attempt.phase is Phase.RUNNING:
+                    self.ledger.check_alone(attempt.ref)
+
+    @property
+    def runs_bound(self) -> bool:
+        """Whether something runs here that is to stop when its worker is cut off."""
+        return any(one.order.body == BOUND and one.phase is Phase.RUNNING for one in self.held.values())
+
     # ------------------------------------------------------------ orders
 
     def _obey(self, message: frames.Down) -> None:
@@ -231,7 +247,7 @@ class Launcher(Process):
         if body == SHORT or (body == MIXED and dice.random() < 0.9):
             run_us = dice.randint(MS, 8 * MS)
         elif body in (LONG, BOUND):
-            run_us = dice.randint(50 * MS, 6 * SECOND)
+            run_us = dice.randint(50 * MS, 6 * SECOND if body == LONG else 12 * SECOND)
         else:
             run_us = dice.randint(5 * MS, 2 * SECOND)
         is_bad = dice.random() < (0.5 if body == BAD else 0.05)

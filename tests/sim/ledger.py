@@ -50,7 +50,7 @@ class Ledger:
         self.told: dict[str, Told] = {}
         self.started: set[AttemptRef] = set()  # physically, ever
         self.ran: dict[TaskKey, int] = {}  # by task, the number of the first of these that began
-        self.running: dict[TaskKey, AttemptRef] = {}  # physically, the newest
+        self.running: dict[TaskKey, list[AttemptRef]] = {}  # physically, every copy
         self.ended: dict[AttemptRef, int] = {}  # physically: the exit code
         self.written: dict[AttemptRef, bytes] = {}  # what it wrote to its stdout
         self.values: dict[AttemptRef, bytes] = {}  # what it returned
@@ -169,6 +169,8 @@ class Ledger:
         if after.state is State.DEAD and after.cause is Cause.NONE:
             raise self.world.violated(f"I6: {key} is dead without a cause")
         if after.phase is Phase.LOST:
+            if (key, after.attempt) not in self.lost:
+                self._check_given_away(key, after)
             self.lost.add((key, after.attempt))
         elif after.history and after.history[-1].cause == Cause.LOST:
             self.lost.add((key, after.history[-1].attempt))
@@ -229,14 +231,26 @@ class Ledger:
         if self.ran.setdefault(ref.task, ref.attempt) < ref.attempt and not has_run:
             raise self.world.violated(f"{ref} was told that nothing of its task has run: it empties the files")
         self.started.add(ref)
-        other = self.running.get(ref.task)
-        older = min(ref.attempt, other.attempt) if other is not None else 0
-        if other is not None and (ref.task, older) not in self.lost:
-            raise self.world.violated(f"{ref} starts while {other} runs, which nobody has called lost")
-        if other is not None and job.body == BOUND and not self.frozen(other):
-            raise self.world.violated(f"{ref} starts while {other} runs, and was to stop when it was cut off")
-        if other is None or other.attempt < ref.attempt:
-            self.running[ref.task] = ref
+        copies = self.running.setdefault(ref.task, [])
+        for other in copies:
+            if (ref.task, min(ref.attempt, other.attempt)) not in self.lost:
+                raise self.world.violated(f"{ref} starts while {other} runs, which nobody has called lost")
+        copies.append(ref)
+        self.check_alone(ref)
+
+    def _check_given_away(self, key: TaskKey, task: Task) -> None:
+        """What was submitted with `--if-cut stop` has ended when the server takes it back, unless it stands still."""
+        alive = [ref for ref in self.running.get(key, ()) if not self.frozen(ref)]
+        if alive and self.jobs[key[:2]].body == BOUND:
+            raise self.world.violated(f"{alive} was to stop when it was cut off, and is given away: {task}")
+
+    def check_alone(self, ref: AttemptRef) -> None:
+        """What was submitted with `--if-cut stop` has no second copy, but one that stands still with its launcher."""
+        copies = self.running.get(ref.task, [])
+        if len(copies) > 1 and self.jobs[ref.job, ref.part].body == BOUND:
+            alive = [one for one in copies if one == ref or not self.frozen(one)]
+            if len(alive) > 1:
+                raise self.world.violated(f"{ref} runs beside {alive}, and was to stop when it was cut off")
 
     def demanded(self, refs: list[AttemptRef]) -> tuple[int, int]:
         """Return the CPUs (in thousandths) and bytes that those of these attempts want which are current."""
@@ -252,8 +266,11 @@ class Ledger:
     def process_ends(self, ref: AttemptRef, code: int | None) -> None:
         """The last process of an attempt is gone; None = killed with its worker, nobody will tell."""
         self.world.tell(ref.job, ref.member, "process", "{} ends: {}", ref, code)
-        if self.running.get(ref.task) == ref:
-            del self.running[ref.task]
+        copies = self.running.get(ref.task, [])
+        if ref in copies:
+            copies.remove(ref)
+            if not copies:
+                del self.running[ref.task]
         if code is not None:
             self.ended[ref] = code
 

@@ -14,13 +14,10 @@ from typing import Any, Final
 import trio
 import trio.lowlevel
 
-from tests.sim.beats import Beats
-from tests.sim.checked import CheckedEngine
 from tests.sim.client import Client
-from tests.sim.committer import Committer
 from tests.sim.line import Line
 from tests.sim.network import Network
-from tests.sim.server import Server, doom, recover
+from tests.sim.server import Server, recover
 from tests.sim.wire import Wire, WireEnd
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, Process
@@ -30,13 +27,11 @@ from tq.core.vocabulary import CreateToken, Recover, Recovered
 from tq.net.link import Link, open_link
 from tq.net.token import make_token
 from tq.server import loops
-from tq.server.clock import Clock
 from tq.server.commit_loop import Pipeline, Point
 from tq.server.committer import run_pipeline
 from tq.server.desk import Desk, Gate
-from tq.server.intake import Intake, Request
+from tq.server.intake import Request
 from tq.server.lease_clock import LeaseClock
-from tq.server.registry import Registry
 from tq.server.session import attend
 from tq.store.directory import Room
 from tq.wire import messages as m
@@ -118,27 +113,16 @@ class PlayedServer(Server):
 
     def start(self) -> None:
         """Start on the disk as it is."""
-        self.lives += 1
-        self.is_up = True
-        self.engine = CheckedEngine(self.disk, self.bounds, self.ledger)
-        self.engine.boot_ms = self._now_boot_ms
-        self.intake, self.registry, self.gate = Intake(), Registry(), Gate()
-        self.beats = Beats(self)  # only for who asks it; the real loops tick
-        self.lease_clock = LeaseClock(self.beat_us / SECOND)
-        self.ends = []
-        self.is_disk_low = False
-        self.has_failed = False
-        self.committer = Committer(self)
-        self.clock = Clock(self.disk.get(tables.META, ()), self.now_wall_ms, self._now_boot_ms)
+        self._begin_life()
+        self.gate = Gate()
+        self.lease_clock = LeaseClock(self.beat_us / SECOND)  # `beats` is only for who asks it: the real loops tick
         self.scope = trio.CancelScope()
         self.pipeline = PlayedPipeline(
             self.engine, self.disk, self.intake, times=self.clock.times, lap_ms=lambda: 0.0,
             flush=self.committer.flush, release=self._release, rereads=self.registry.rereads, on_bug=self._on_bug,
         )  # fmt: skip
         self.pipeline.server = self
-        self.world.tell_all(self.name, f"starts, life {self.lives}, at sequence {self.disk.sequence}")
         self.network.nursery.start_soon(self._live)
-        doom(self)
 
     async def _live(self) -> None:
         pipeline = self.pipeline

@@ -18,7 +18,7 @@ from tests.sim.faults import Faults
 from tests.sim.kinds import KINDS, Cast
 from tests.sim.ledger import Ledger
 from tests.sim.played import PlayedClient, PlayedNetwork, PlayedServer, PlayedWorker
-from tests.sim.run import BEAT_US, CALM_US, Run, bounds_of
+from tests.sim.run import CALM_US, Run, bounds_of
 from tests.sim.wire import Clockwork, TrioWorld
 from tests.sim.world import MS, SECOND, Violation
 from tq.core.engine import Bounds
@@ -61,7 +61,7 @@ class PlayedRun(Run):
         self.ledger = Ledger(world)
         self.ledger.frozen = self._is_frozen
         network = PlayedNetwork(nursery, world=world, is_encoded=True)
-        self.server = PlayedServer(world, network, self.ledger, MemoryStore(), bounds, BEAT_US, 300)
+        self.server = PlayedServer(world, network, self.ledger, MemoryStore(), bounds, 300)
         self.workers = [
             PlayedWorker(world, self.ledger, self.server, f"worker{number}", self._capacity(number))
             for number in range(world.dice.randint(2, 3))

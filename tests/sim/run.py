@@ -1,7 +1,7 @@
 """One seed, from an empty store to the end: faults while clients act, then calm, in which everything must end."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from unittest.mock import patch
 from tests.sim.checked import Moves, count_moves
 from tests.sim.client import Client
 from tests.sim.disk import Disk
-from tests.sim.faults import Cell, Faults
+from tests.sim.faults import NAMES, Cell, Faults
 from tests.sim.kinds import Cast
 from tests.sim.ledger import Ledger
 from tests.sim.network import Network
@@ -29,7 +29,6 @@ from tq.server import intake
 from tq.store.memory import MemoryStore
 from tq.worker import hands
 
-BEAT_US: Final = SECOND
 CALM_US: Final = 3_000 * SECOND
 CHECK_EVERY: Final = 300  # turns
 TINY: Final = Bounds(slice=3, leases=3, lanes=2)
@@ -53,12 +52,15 @@ class Result(NamedTuple):
 
 @contextmanager
 def bounds_of(seed: int) -> Iterator[Bounds]:
-    """Set every bound of a turn tiny in every second seed, so that slices, pages and cuts are walked through."""
+    """Set every bound of a turn tiny in every second seed, so that slices, pages and cuts are walked through; and let
+    no worker come back later than its beats say.
+    """
     if seed % 2:
         yield Bounds()
         return
     tiny: list[tuple[Any, str, int]] = [
         (limits, "turn_changes_max", 40),
+        (limits, "reattach_s_min", 1.0),
         (intake, "slice_requests", 2),
     ]
     before = [getattr(module, name) for module, name, _ in tiny]
@@ -84,12 +86,13 @@ class Run:
         faults: int,
         check_every: int,
         left_out: frozenset[int],
+        kinds: Sequence[str],
     ) -> None:
         self.world = world = World(seed)
         self.commands = commands
         self.ledger = Ledger(world)
         network = Network(world, is_encoded=seed % 8 == 3)
-        self.server = Server(world, network, self.ledger, disk, bounds, BEAT_US, check_every)
+        self.server = Server(world, network, self.ledger, disk, bounds, check_every)
         self.ledger.frozen = self._is_frozen
         self.workers = [
             Worker(world, self.ledger, self.server, f"worker{number}", self._capacity(number))
@@ -99,7 +102,7 @@ class Run:
             Client(world, self.ledger, self.server, f"client{number}", world.dice.choice((100, 250, 400)) * MS)
             for number in range(world.dice.randint(2, 4))
         ]
-        self.faults = Faults(Cast(world, self.server, self.workers, self.clients), faults, commands, left_out)
+        self.faults = Faults(Cast(world, self.server, self.workers, self.clients), faults, commands, left_out, kinds)
         self.wanted_faults = faults
 
     def _is_frozen(self, ref: v.AttemptRef) -> bool:
@@ -206,17 +209,27 @@ def run_seed(
     subject: Subject | None = None,
     check_every: int = CHECK_EVERY,
     left_out: frozenset[int] = frozenset(),
+    kinds: Sequence[str] = NAMES,
 ) -> Result:
     """Run one seed; what goes wrong is in the result. With `data` the store is on disk there, else in memory.
 
-    `left_out` are faults, by their number from 0, that do not happen (shrink.py). A failed run in memory runs once
-    more, to tell the story of what the violation names.
+    `left_out` are faults, by their number from 0, that do not happen (shrink.py), `kinds` those that may. A failed run
+    in memory runs once more, to tell the story of what the violation names.
     """
     moves: Moves = {}
     violation = ""
     with bounds_of(seed) as bounds, count_moves(moves), patch.object(hands, "log", _ignore):
         disk = MemoryStore() if data is None else Disk(data)
-        run = Run(seed, bounds, disk, commands=commands, faults=faults, check_every=check_every, left_out=left_out)
+        run = Run(
+            seed,
+            bounds,
+            disk,
+            commands=commands,
+            faults=faults,
+            check_every=check_every,
+            left_out=left_out,
+            kinds=kinds,
+        )
         run.world.echo = echo
         run.world.subject = subject
         try:
@@ -234,7 +247,7 @@ def run_seed(
     )  # fmt: skip
     if not violation or subject is not None or data is not None:
         return result
-    again = partial(run_seed, seed, commands=commands, faults=faults, left_out=left_out)
+    again = partial(run_seed, seed, commands=commands, faults=faults, left_out=left_out, kinds=kinds)
     if run.server.checks.has_found and check_every > 1:
         return again(check_every=1)  # found late: in which turn did it begin?
     named = subject_of(violation)

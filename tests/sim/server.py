@@ -15,7 +15,7 @@ from tests.sim.disk import Disk
 from tests.sim.ledger import Ledger
 from tests.sim.network import End, Network
 from tests.sim.sessions import ClientSession, WorkerSession
-from tests.sim.world import MS, Process, Violation, World
+from tests.sim.world import MS, SECOND, Process, Violation, World
 from tq.core import tables
 from tq.core.engine import Bounds
 from tq.core.vocabulary import Recover, Recovered, Times
@@ -28,6 +28,7 @@ from tq.store.memory import MemoryStore
 from tq.wire import messages as m
 
 WALL_MS: Final = 1_800_000_000_000
+BEATS_US: Final = (200 * MS, SECOND, SECOND, 4 * SECOND)  # each life says one
 
 
 class Server(Process):
@@ -40,14 +41,14 @@ class Server(Process):
         ledger: Ledger,
         disk: MemoryStore | Disk,
         bounds: Bounds,
-        beat_us: int,
         check_every: int,
     ) -> None:
         super().__init__(world, "server")
         self.network = network
         self.ledger = ledger
         self.bounds = bounds
-        self.beat_us = beat_us
+        self.beat_us = SECOND
+        self.next_beat_us = 0  # that of the next life, 0 = any
         self.disk: MemoryStore | Disk = disk
         self.at_point: Callable[[Point], None] = lambda _: None
         self.is_up = False
@@ -64,18 +65,7 @@ class Server(Process):
 
     def start(self) -> None:
         """Start on the disk as it is."""
-        self.lives += 1
-        self.is_up = True
-        self.engine = CheckedEngine(self.disk, self.bounds, self.ledger)
-        self.engine.boot_ms = self._now_boot_ms
-        self.intake = Intake()
-        self.registry = Registry()
-        self.beats = Beats(self)
-        self.ends: list[End] = []
-        self.is_disk_low = False
-        self.has_failed = False  # a flush of this life did
-        self.committer = Committer(self)
-        self.clock = Clock(self.disk.get(tables.META, ()), self.now_wall_ms, self._now_boot_ms)
+        self._begin_life()
         self._lap_ms = 0.0
         self._is_driving = self._is_woken = False
         self.pipeline = Pipeline(
@@ -91,9 +81,30 @@ class Server(Process):
         )
         self.pipeline.on_wake = self._wake
         self._steps: Iterator[Point] = self.pipeline.steps(recover(self), self._recovered)
-        self.world.tell_all(self.name, f"starts, life {self.lives}, at sequence {self.disk.sequence}")
         self.after(1, self._drive)
-        doom(self)
+
+    def _begin_life(self) -> None:
+        self.lives += 1
+        self.is_up = True
+        self.beat_us, self.next_beat_us = self.next_beat_us or self.world.dice.choice(BEATS_US), 0
+        self.engine = CheckedEngine(self.disk, self.bounds, self.ledger)
+        self.engine.boot_ms = self._now_boot_ms
+        self.intake = Intake()
+        self.registry = Registry()
+        self.beats = Beats(self)
+        self.ends: list[End] = []
+        self.guests: list[End] = []  # those of them that were welcomed
+        self.is_disk_low = False
+        self.has_failed = False  # a flush of this life did
+        self.committer = Committer(self)
+        self.clock = Clock(self.disk.get(tables.META, ()), self.now_wall_ms, self._now_boot_ms)
+        self.world.tell_all(
+            self.name,
+            f"starts, life {self.lives}, at sequence {self.disk.sequence}, with beats of {self.beat_us / SECOND} s",
+        )
+        if self.doomed:  # to crash again soon after this start
+            self.doomed -= 1
+            self.after(self.world.wait_us(400 * MS), self.crash, "crashes again")
 
     def crash(self, reason: str) -> None:
         """Die on the spot: what was not flushed is lost, but for a random part of its beginning."""
@@ -246,6 +257,7 @@ class Server(Process):
         end.on_end = session.ended
         number = session.peer.session if isinstance(session, WorkerSession) else 0
         role = "worker" if hello.role == "worker" else "admin"
+        self.guests = [*(one for one in self.guests if one.is_open), end]
         end.send([m.Welcome(1, "sim", self.lineage, self.epoch, number, self.beat_us // MS, role)])
         if rest:
             session.receive(rest)
@@ -254,10 +266,3 @@ class Server(Process):
 def recover(server: Server) -> Recover:
     """Return the first command of a life."""
     return Recover(server.world.dice.getrandbits(63) | 1, server.beat_us // MS)
-
-
-def doom(server: Server) -> None:
-    """Let a server crash again soon after a start, if so many crashes are to follow each other."""
-    if server.doomed:
-        server.doomed -= 1
-        server.after(server.world.wait_us(400 * MS), server.crash, "crashes again")
