@@ -20,6 +20,7 @@ from tq.core.vocabulary import (
     List,
     Start,
     Status,
+    Submit,
     Tick,
     Times,
     Wait,
@@ -147,6 +148,24 @@ def test_an_array_at_its_throttle_blocks_nobody(house):
     other = house.submit()
     assert [ref.job for ref in house.starts()] == [other]
     assert house.engine.live.workers[5].slots_used == 3
+
+
+def test_nobody_is_kept_for_a_member_whose_array_a_lease_of_another_brings_to_its_throttle(house):
+    """It is to run alone, so one worker is to become empty for it; then its array starts something else."""
+    for worker in (5, 6):
+        house.join(worker, slots=2)
+    house.array(2)
+    house.started(*house.starts())
+    house.join(7, slots=1)
+    number = house.array(2, throttle=1, crash_limit=2)
+    house.started(*house.starts(), worker=7)
+    _, other = house.turn(WorkerLost(7, 1), Submit("", b"body"))
+
+    assert [(ref.job, ref.member) for ref in house.starts()] == [(number, 1)]
+    assert house.finished.is_cut
+    house.do(Tick())
+    assert [ref.job for ref in house.starts()] == [int(other.id)]
+    assert not house.finished.is_cut
 
 
 def test_queues_take_turns_though_one_has_an_endless_array(house):

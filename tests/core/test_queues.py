@@ -6,7 +6,7 @@ from tests.support.house import House
 from tq.core.engine import Bounds
 from tq.core.job import Queue
 from tq.core.task import Phase, State
-from tq.core.vocabulary import Get, Handback, Held, Queues, SetQueue, Wait
+from tq.core.vocabulary import Demand, Get, Handback, Held, Queues, SetQueue, Submit, Tick, Wait
 from tq.errors import BadRequest
 
 
@@ -138,6 +138,27 @@ def test_the_one_place_in_a_queue_waits_with_what_waits_to_run_alone(house):
     assert house.starts() == []
     house.report(*running, worker=6)
     assert [ref.job for ref in house.starts()] == [lone]
+
+
+def test_nobody_is_kept_for_what_a_lease_behind_it_has_brought_to_its_bound(house):
+    house.do(SetQueue("q", max=1))
+    house.join(5, slots=2)
+    house.join(6, slots=1)
+    house.submit(demand=Demand(cpus_milli=1))
+    assert house.task(house.starts()[0].job).worker == 5
+    submits = [  # the queues take turns
+        Submit("", b"body", queue="q", demand=Demand(cpus_milli=2_000)),
+        Submit("", b"body", demand=Demand(mem_bytes=1)),
+        Submit("", b"body", queue="q"),
+        Submit("", b"body"),
+    ]
+    _, _, taken, kept = (int(answer.id) for answer in house.turn(*submits))
+
+    assert [ref.job for ref in house.starts()] == [taken]
+    assert house.finished.is_cut
+    house.do(Tick())
+    assert [ref.job for ref in house.starts()] == [kept]
+    assert not house.finished.is_cut
 
 
 class TestMaxFails:

@@ -6,7 +6,7 @@ those workers: so chains drain, and it gets its slot.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = (
         resting = {key for key in resting if len(key) == 1 or step.overlay.get(tables.READY, key)}
     leases = Leases(step, resting)
     left = {queue: step.live.may_start(queue) for queue in step.live.queues}
+    unmet: dict[int, int] = {}  # lanes that keep workers for themselves, and how much had been leased before that
     for number in _lanes_in_order(step, resting):
         step.at = (number,)
         lane = step.live.lanes[number]
@@ -64,9 +65,19 @@ def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = (
             # Nobody behind it in the order may refill where it could run; one worker to empty is enough to run alone.
             kept = [to_empty(fitting, step.times.steady_ms)] if lane.alone else fitting
             workers = [worker for worker in workers if worker not in kept]
+            unmet[number] = leases.taken
             if not workers:
                 break
+    if any(before < leases.taken and not _may_start(step, number, resting, left) for number, before in unmet.items()):
+        step.is_cut = True  # what was leased behind it took its last place: nobody is kept for it any more
     leases.send()
+
+
+def _may_start(step: Step, number: int, resting: Collection[Key], left: Mapping[str, int | None]) -> bool:
+    """Return whether anything of a lane could still start, if there were room."""
+    if left.get(step.live.lanes[number].queue) == 0:
+        return False
+    return any(progress.is_startable(number) for _, progress in _ready_jobs(step, number, resting))
 
 
 def to_blame(at: Key, resting: Collection[Key]) -> Key:
