@@ -69,7 +69,7 @@ def server_crash_at_a_cut(cast: Cast) -> bool:
     shortest beats, and must wait for what it has let the worker run before.
     """
     up = [worker for worker in cast.workers if worker.is_up]
-    bound = [worker for worker in up if worker.launcher is not None and worker.launcher.runs_bound]
+    bound = [worker for worker in up if worker.launcher is not None and worker.launcher.guard.is_alive()]
     if not up:
         return False
     worker = cast.world.dice.choice(bound or up)

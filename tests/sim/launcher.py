@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
+from tests.sim.guard import Guard
 from tests.sim.ledger import Ledger
 from tests.sim.profiles import BAD, BOUND, LONG, MIXED, POISON, SHORT
 from tests.sim.world import MS, SECOND, Process, World
@@ -91,9 +92,8 @@ class Launcher(Process):
         self.on_poison: Callable[[], None] = lambda: None
         self._lanes = Lanes()
         self._inputs: dict[int, bytes] = {}
-        self._until_us = 0  # of the worker's lease
         self._trouble_until_us = 0
-        self._is_cutting = False
+        self.guard = Guard(self)
         self._ends: list[End] = []
         self._outputs: list[frames.Output] = []
 
@@ -115,18 +115,7 @@ class Launcher(Process):
     def freeze(self, for_us: int) -> None:
         """Stand still; what should have ended meanwhile ends as soon as that is over."""
         super().freeze(for_us)
-        self.world.at(self.frozen_until_us + 1, self._thawed, self.life)
-
-    def _thawed(self, life: int) -> None:
-        if life == self.life and not self.is_frozen:
-            for attempt in self.held.values():
-                if attempt.phase is Phase.RUNNING:
-                    self.ledger.check_alone(attempt.ref)
-
-    @property
-    def runs_bound(self) -> bool:
-        """Whether something runs here that is to stop when its worker is cut off."""
-        return any(one.order.body == BOUND and one.phase is Phase.RUNNING for one in self.held.values())
+        self.world.at(self.frozen_until_us + 1, self.guard.thawed, self.life)
 
     # ------------------------------------------------------------ orders
 
@@ -137,12 +126,11 @@ class Launcher(Process):
             case frames.Stop():
                 self._stop(message)
             case frames.Recall():
-                self._recall(message)
+                self.recall(message)
             case frames.Input():
                 self._inputs[message.blob] = self._inputs.get(message.blob, b"") + message.data
             case frames.Lease():
-                self._until_us = int(message.until_s * SECOND)
-                self._guard()
+                self.guard.renew(message.until_s)
             case frames.Forget():
                 self._inputs.pop(message.blob, None)
         self._start()
@@ -155,25 +143,7 @@ class Launcher(Process):
         self.held.update((attempt.ref, attempt) for attempt in new)
         self._lanes.add(spawn.lane, spawn.width, new)  # type: ignore[arg-type]  # has what the queue looks at
         if spawn.body == BOUND:
-            self._guard()
-
-    def _guard(self) -> None:
-        """Look again when the lease is over: what is bound to it must end then (worker/guard.py)."""
-        self.after(max(self._until_us - self.world.now_us, 0), self._cut_off)
-
-    def _cut_off(self) -> None:
-        if self.world.now_us < self._until_us or self._is_cutting:
-            return
-        self._is_cutting = True
-        bound = [attempt for attempt in self.held.values() if attempt.order.body == BOUND]
-        waiting = tuple(attempt.ref for attempt in bound if attempt.phase is Phase.QUEUED)
-        self._recall(frames.Recall(waiting))
-        for attempt in bound:
-            if attempt.phase is Phase.RUNNING:
-                self.world.count("cut off")
-                attempt.cause = attempt.cause or Cause.CUT_OFF
-                self._exits(attempt, -9)
-        self._is_cutting = False
+            self.guard.watch()
 
     def _stop(self, stop: frames.Stop) -> None:
         for ref in stop.attempts:
@@ -187,9 +157,10 @@ class Launcher(Process):
                 attempt.cause = Cause(stop.cause)
                 is_stubborn = self.world.chance(0.1)
                 delay_us = KILL_AFTER_US if is_stubborn else self.world.wait_us(10 * MS)
-                self.after(delay_us, self._exits, attempt, -9 if is_stubborn else -15)
+                self.after(delay_us, self.exits, attempt, -9 if is_stubborn else -15)
 
-    def _recall(self, recall: frames.Recall) -> None:
+    def recall(self, recall: frames.Recall) -> None:
+        """Give back what of these has not started."""
         back = [attempt for ref in recall.attempts if (attempt := self.held.get(ref)) and attempt.phase is Phase.QUEUED]
         for attempt in back:
             self._drop(attempt)
@@ -204,7 +175,7 @@ class Launcher(Process):
     # ------------------------------------------------------------ start and end
 
     def _start(self) -> None:
-        self._cut_off()  # who stood still may be late for it
+        self.guard.cut_off()  # who stood still may be late for it
         while self.live < self.capacity.slots:
             attempt: Any = self._lanes.take()
             if attempt is None:
@@ -229,7 +200,7 @@ class Launcher(Process):
                 run_us = SECOND  # it will not live so long
             if run_us > STARTED_US:
                 self.after(STARTED_US, self._started, attempt)
-            self.after(run_us, self._exits, attempt, code)
+            self.after(run_us, self.exits, attempt, code)
 
     def _check_room(self) -> None:
         """I8, as it really is: what runs and counts fits what the worker offers."""
@@ -263,7 +234,8 @@ class Launcher(Process):
         if attempt.phase is Phase.RUNNING:
             self.up.send(frames.Started((attempt.ref,)))
 
-    def _exits(self, attempt: Attempt, code: int) -> None:
+    def exits(self, attempt: Attempt, code: int) -> None:
+        """Let an attempt end, if it runs."""
         if attempt.phase is not Phase.RUNNING:
             return
         self.live -= 1

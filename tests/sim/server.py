@@ -14,7 +14,7 @@ from tests.sim.committer import Committer
 from tests.sim.disk import Disk
 from tests.sim.ledger import Ledger
 from tests.sim.network import End, Network
-from tests.sim.sessions import ClientSession, WorkerSession
+from tests.sim.sessions import welcome
 from tests.sim.world import MS, SECOND, Process, Violation, World
 from tq.core import tables
 from tq.core.engine import Bounds
@@ -25,7 +25,6 @@ from tq.server.commit_loop import Pipeline, Point
 from tq.server.intake import Intake
 from tq.server.registry import Registry
 from tq.store.memory import MemoryStore
-from tq.wire import messages as m
 
 WALL_MS: Final = 1_800_000_000_000
 BEATS_US: Final = (200 * MS, SECOND, SECOND, 4 * SECOND)  # each life says one
@@ -245,22 +244,7 @@ class Server(Process):
         """Take a connection: the first message says whose."""
         self.ends = [one for one in self.ends if one.is_open]
         self.ends.append(end)
-        end.on_messages = lambda messages: self._hello(end, messages)
-
-    def _hello(self, end: End, messages: list[m.Message]) -> None:
-        hello, *rest = messages
-        if not isinstance(hello, m.Hello):
-            raise self.world.violated(f"the first message is {hello}")
-        session: ClientSession | WorkerSession
-        session = WorkerSession(self, end, hello) if hello.role == "worker" else ClientSession(self, end)
-        end.on_messages = session.receive
-        end.on_end = session.ended
-        number = session.peer.session if isinstance(session, WorkerSession) else 0
-        role = "worker" if hello.role == "worker" else "admin"
-        self.guests = [*(one for one in self.guests if one.is_open), end]
-        end.send([m.Welcome(1, "sim", self.lineage, self.epoch, number, self.beat_us // MS, role)])
-        if rest:
-            session.receive(rest)
+        end.on_messages = lambda messages: welcome(self, end, messages)
 
 
 def recover(server: Server) -> Recover:

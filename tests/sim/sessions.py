@@ -7,7 +7,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from tests.sim.network import End
-from tests.sim.world import SECOND
+from tests.sim.world import MS, SECOND
 from tq import errors
 from tq.core import tables
 from tq.core import vocabulary as v
@@ -197,3 +197,20 @@ class ClientSession:
         for waiting in self.waits.values():
             self.server.registry.watch.unsubscribe(waiting)
         self.waits.clear()
+
+
+def welcome(server: "Server", end: End, messages: list[m.Message]) -> None:
+    """Take the first message of a connection, and begin a session."""
+    hello, *rest = messages
+    if not isinstance(hello, m.Hello):
+        raise server.world.violated(f"the first message is {hello}")
+    session: ClientSession | WorkerSession
+    session = WorkerSession(server, end, hello) if hello.role == "worker" else ClientSession(server, end)
+    end.on_messages = session.receive
+    end.on_end = session.ended
+    number = session.peer.session if isinstance(session, WorkerSession) else 0
+    role = "worker" if hello.role == "worker" else "admin"
+    server.guests = [*(one for one in server.guests if one.is_open), end]
+    end.send([m.Welcome(1, "sim", server.lineage, server.epoch, number, server.beat_us // MS, role)])
+    if rest:
+        session.receive(rest)
