@@ -1,11 +1,13 @@
 """What readers see of the opaque parts of a task."""
 
+import pytest
+
 from tq import limits
 from tq.core.vocabulary import Document, Page
-from tq.server.present import list_command_bytes_max, present, present_page, usage, written
+from tq.server.present import list_command_bytes_max, present, present_page, usage, used_max, written
 from tq.wire import plain
 from tq.wire.body import Body, Usage
-from tq.wire.codec import dumps, encode
+from tq.wire.codec import decode, dumps, encode
 from tq.wire.messages import Reply
 
 BODY = dumps(
@@ -47,6 +49,30 @@ def test_what_a_worker_made_up_is_no_trouble() -> None:
     assert usage(b"\xff\xff") is None
     assert written(b"nonsense") is None
     assert present(Document({"body": b"\x01", "usage": b""}), with_secrets=True).value == {"command": None}
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        Usage(peak_kib=2**62),
+        Usage(user_us=-1),
+        Usage(system_us=2**53),
+        Usage(written=(-(2**63), 1)),
+        Usage(dropped=(0, 2**63 - 1)),
+    ],
+)
+def test_what_a_worker_says_that_cannot_be_is_not_shown_to_those_who_ask(lie: Usage) -> None:
+    raw = dumps(lie)
+    line = present_page(Page(({"id": "1", "usage": raw},), ""))
+
+    assert (usage(raw), written(raw)) == (None, None)
+    assert decode(encode([Reply(1, line)]))  # a number of more than 64 bits would end every reader's connection
+
+
+def test_the_largest_that_may_be_is_shown() -> None:
+    shown = present(Document({"usage": dumps(Usage(peak_kib=used_max, user_us=used_max))}), with_secrets=False)
+
+    assert decode(encode([Reply(1, shown)])) == [Reply(1, shown)]
 
 
 def test_a_list_shows_only_the_beginning_of_a_long_command() -> None:

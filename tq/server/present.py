@@ -16,6 +16,7 @@ from tq.wire.plain import loads as loads_plain
 
 list_command_bytes_max: Final = 200  # of each line of a list
 shown_bytes_max: Final = 90_000  # of a command, and of an environment: bytes that are no text grow fourfold as escapes
+used_max: Final = 2**53 - 1  # of time, memory and bytes that a worker says were used: what JSON has exactly
 shown_entry_bytes_max: Final = 16_384  # of a task's own input, beside these in one frame
 
 
@@ -75,11 +76,23 @@ def _with_usage(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-def usage(result: bytes) -> dict[str, Any] | None:
-    """Return what an attempt used as plain values: seconds, bytes. None for what cannot be read."""
+def _usage(result: bytes) -> Usage | None:
+    """Return what a worker says that an attempt used; None for what cannot be read, or cannot be.
+
+    Of a number that is larger than these nobody could be told its multiples: they are none that a peer may send.
+    """
     try:
         used = loads(result, Usage)
     except ProtocolError:
+        return None
+    numbers = (used.user_us, used.system_us, used.peak_kib, *used.written, *used.dropped)
+    return used if min(numbers) >= 0 and max(numbers) <= used_max else None
+
+
+def usage(result: bytes) -> dict[str, Any] | None:
+    """Return what an attempt used as plain values: seconds, bytes. None for what cannot be read."""
+    used = _usage(result)
+    if used is None:
         return None
     fields: dict[str, Any] = {
         "user_s": used.user_us / 1e6,
@@ -100,10 +113,8 @@ def usage(result: bytes) -> dict[str, Any] | None:
 
 def written(result: bytes) -> tuple[int, int] | None:
     """Return how many bytes an attempt wrote to (stdout, stderr); None if its result does not say."""
-    try:
-        return loads(result, Usage).written if result else None
-    except ProtocolError:
-        return None
+    used = _usage(result) if result else None
+    return used.written if used is not None else None
 
 
 def _body(raw: bytes, entry: bytes | None, *, with_secrets: bool) -> dict[str, Any]:
