@@ -118,6 +118,40 @@ async def test_who_does_not_read_what_the_edge_answers_is_asked_nothing_more() -
         assert 0 < len(looks) <= 12
 
 
+async def test_who_asks_for_the_figures_of_the_store_again_and_again_leaves_room_for_others() -> None:
+    async with open_hall() as hall:
+        other, reader = await hall.client("read"), await hall.client("read")
+        looks = 0
+
+        def statistics() -> dict[str, Any]:
+            nonlocal looks
+            looks += 1
+            return {}
+
+        hall.store.statistics = statistics  # type: ignore[method-assign]
+        numbers = [reader.put(StoreStatistics()) for _ in range(3_000)]
+        await trio.lowlevel.checkpoint()
+        await other.ask(Status())
+
+        assert not reader.has_reply(numbers[-1])
+        assert looks < 3_000
+        await reader.reply(numbers[-1])
+
+
+async def test_what_is_left_of_a_frame_is_not_taken_once_its_token_is_revoked() -> None:
+    async with open_hall() as hall:
+        token = await hall.token("submit")
+        thief, admin = await hall.client(token=token), await hall.client("admin")
+        revoked = admin.put(v.RevokeToken(token.id))
+        for number in range(3_000):
+            thief.put(submit(f"k{number}"))
+        await admin.reply(revoked)
+        await thief.ended()
+        await trio.testing.wait_all_tasks_blocked()
+
+        assert hall.pipeline.counters.commands < 2_000
+
+
 @pytest.mark.parametrize(
     "role,command",
     [

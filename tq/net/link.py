@@ -53,7 +53,7 @@ class Link:
         self._writing = trio.CancelScope()  # of the write under way
         self._living = trio.CancelScope()  # of the writer; has a second left once the link ends
         self._is_closing = False
-        self._is_closed_here = False
+        self.is_closed_here = False
         self._is_broken = False
         self._is_writing = False
         self._is_cut_off = False  # the kernel took a part of what was written at once: the writer sends the rest
@@ -150,12 +150,12 @@ class Link:
         """
         while True:
             try:
-                data = b"" if self._is_closed_here else await self.stream.receive_some()
+                data = b"" if self.is_closed_here else await self.stream.receive_some()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 self._reader_ended.set()
                 self._end("the connection broke")
                 raise StopAsyncIteration from None
-            if self._is_closed_here:  # before it was received, or while this waited for it
+            if self.is_closed_here:  # before it was received, or while this waited for it
                 self._reader_ended.set()
                 raise StopAsyncIteration
             if self.on_bytes is not None and data:
@@ -181,7 +181,7 @@ class Link:
         """
         if goodbye is not None:
             self.send_nowait(goodbye)
-        self._is_closed_here = True
+        self.is_closed_here = True
         self._end("closed here", at_once=False)
 
     def _end(self, because: str, *, at_once: bool = True) -> None:

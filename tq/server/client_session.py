@@ -1,8 +1,8 @@
 """The session of a client: requests in, answers out, subscriptions (`wait`) and streams (`logs`, `backup`).
 
 The role is checked here before a request goes anywhere, then the bounds of what the core does not look into
-(admission.py). Most requests go through the commit loop, reads among them. What nobody decides, the store's figures, is
-answered here.
+(admission.py). All requests but the streams go through the commit loop, reads among them: it takes from everybody in
+turn, and stops where a turn has lasted long enough.
 
 A client may ask ahead as far as it likes; what it is sent goes by how it reads. While answers wait for it (outlet.py)
 nothing more is taken from it, and of reads, whose answers may fill a frame each, few are being answered at a time. So
@@ -22,7 +22,7 @@ from tq.errors import BadRequest, NotDone, ProtocolError
 from tq.net.link import Link
 from tq.server import admission, watch
 from tq.server.desk import Desk, Send
-from tq.server.intake import Reply, Request
+from tq.server.intake import Look, Reply, Request
 from tq.server.log_reader import read_logs
 from tq.server.outlet import Outlet
 from tq.server.peers import reply
@@ -34,7 +34,18 @@ from tq.wire import messages as m
 list_items_max: Final = 250  # so that a page of ordinary jobs fits a frame
 _NEWS_S: Final = 0.1  # intermediate answers of one `wait` are at least so far apart
 _READS: Final = frozenset(
-    (v.Get, v.GetRequest, v.GetResults, v.List, v.DeadLetters, v.Queues, v.Workers, v.Tokens, v.Status)
+    (
+        v.Get,
+        v.GetRequest,
+        v.GetResults,
+        v.List,
+        v.DeadLetters,
+        v.Queues,
+        v.Workers,
+        v.Tokens,
+        v.Status,
+        v.StoreStatistics,
+    )
 )
 
 
@@ -142,16 +153,16 @@ class ClientSession:
             case v.Backup():
                 self._stream(number, self._desk.back_up)
                 return None
-            case v.StoreStatistics():
-                self._outlet.put(number, v.Document(self._desk.store.statistics()))
-                return None
             case v.List() | v.DeadLetters():
                 command = replace(command, limit=min(command.limit, list_items_max))
+        what: v.ClientCommand | Look = command
+        if isinstance(command, v.StoreStatistics):
+            what = Look(lambda _: v.Document(self._desk.store.statistics()))
         answer: Reply = partial(self._outlet.put, number)
         if type(command) in _READS:
             self._reads += 1
             answer = partial(self._answer_read, number, command)
-        return Request(command, self._submitter, answer, _bulk_bytes(command))
+        return Request(what, self._submitter, answer, _bulk_bytes(command))
 
     # ------------------------------------------------------------ answering
 

@@ -1,10 +1,19 @@
-"""Takes frame after frame from a link until it ends: the reading half of every session."""
+"""Takes frame after frame from a link until it ends: the reading half of every session.
+
+A frame may have ten thousand messages. They are taken in parts, and between two parts everybody else has a turn; what
+is left of a frame when the link is closed here (its token was revoked) is not taken any more.
+"""
 
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import trio
 
 from tq.errors import ProtocolError
 from tq.net.link import Link
 from tq.wire.messages import Message
+
+part_messages_max: Final = 64
 
 
 async def receive_all(
@@ -15,10 +24,24 @@ async def receive_all(
     Returns what the peer did wrong instead of raising it: a nursery around this would wrap it in a group.
     """
     try:
-        if await receive(rest):
+        if await _receive_parts(link, rest, receive):
             async for messages in link:
-                if not await receive(messages):
+                if not await _receive_parts(link, messages, receive):
                     break
     except ProtocolError as error:
         return error
     return None
+
+
+async def _receive_parts(
+    link: Link, messages: Sequence[Message], receive: Callable[[Sequence[Message]], Awaitable[bool]]
+) -> bool:
+    """Give all messages of a frame to `receive`. Return whether it wants more."""
+    for at in range(0, max(len(messages), 1), part_messages_max):
+        if at:
+            await trio.lowlevel.checkpoint()
+            if link.is_closed_here:
+                return False
+        if not await receive(messages[at : at + part_messages_max]):
+            return False
+    return True
