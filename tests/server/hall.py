@@ -111,6 +111,7 @@ class Hall:
         self.gate = Gate()
         self.lease_clock = LeaseClock(BEAT_S)
         self.holds_flushes = False
+        self.share_max = 1_000  # connections of one token
         self.bugs: list[Exception] = []
         self.complaints: list[BaseException] = []
         self.struck: list[trio.abc.Stream] = []  # whose token was wrong
@@ -213,7 +214,7 @@ class Hall:
 
     async def _attend(self, stream: trio.abc.Stream) -> None:
         arrival: Any = SimpleNamespace(
-            stream=stream, host="127.0.0.1", peer="127.0.0.1:1", admit=lambda: None,
+            stream=stream, host="127.0.0.1", peer="127.0.0.1:1", admit=lambda: None, share_max=self.share_max,
             hold_back=trio.lowlevel.checkpoint, strike=lambda: self.struck.append(stream),
         )  # fmt: skip
         try:

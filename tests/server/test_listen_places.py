@@ -30,6 +30,11 @@ async def test_one_address_has_only_so_many_unauthenticated_connections() -> Non
     assert places.take(FAR) is not None
 
 
+def test_one_token_leaves_places_to_others() -> None:
+    assert Bounds(connections_max=800).share_max == 700
+    assert Bounds(connections_max=8).share_max == 7
+
+
 async def test_loopback_counts_in_all_only() -> None:
     places = Places(Bounds(unauthenticated_by_address_max=2))
 

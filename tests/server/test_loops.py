@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.server.hall import BEAT_S, open_hall
+from tests.server.hall import BEAT_S, hello, open_hall
 from tests.server.rig import submit
 from tq import limits
 from tq.core import vocabulary as v
@@ -27,6 +27,22 @@ async def test_a_silent_worker_is_lost_and_its_connection_closed(autojump_clock:
 
         assert 77 not in hall.engine.live.workers
         assert "nothing was heard" in (await worker.receive(m.Goodbye)).reason
+
+
+@pytest.mark.parametrize("role", ["worker", "read"])
+async def test_the_connections_of_a_token_that_expires_are_closed(role: str, autojump_clock: Any) -> None:
+    async with open_hall() as hall:
+        hall.nursery.start_soon(loops.tokens_loop, hall.desk)
+        token = await hall.token(role, expires_ms=hall.times().wall_ms + 10_000)
+        number = 77 if role == "worker" else 0
+        peer = await hall.connect(hello(token.text, "worker" if number else "client", worker=number))
+        other = await hall.client("read")
+        await trio.sleep(9)
+        assert not peer.has_ended.is_set()
+        await trio.sleep(3)
+
+        assert (await peer.receive(m.Goodbye)).reason == "its token has expired"
+        await other.ask(v.Status())
 
 
 async def test_a_worker_that_beats_is_kept(autojump_clock: Any) -> None:

@@ -60,6 +60,21 @@ def test_a_revoked_token_cuts_its_connections_and_no_others() -> None:
     assert not other.closed
 
 
+def test_an_expired_token_cuts_its_connections_and_no_others() -> None:
+    registry, mine, early, other = Registry(), Peer(), Peer(), Peer()
+    registry.enter(early, "a", 900)
+    registry.enter(mine, "b", 1_000)
+    registry.enter(other, "c")
+    registry.leave(early, "a")
+    registry.expire(999)
+    assert not mine.closed
+    registry.expire(1_000)
+
+    assert mine.closed
+    assert not early.closed
+    assert not other.closed
+
+
 def test_changes_reach_waits_and_followers() -> None:
     registry, woken = Registry(), []
     registry.follow.on_change(3, lambda: woken.append(3))

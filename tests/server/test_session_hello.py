@@ -120,6 +120,25 @@ async def test_a_revoked_token_is_refused_and_its_connections_are_cut() -> None:
         await admin.ask(Status())  # others are not touched
 
 
+async def test_one_token_does_not_get_all_connections_so_that_it_can_be_revoked() -> None:
+    async with open_hall() as hall:
+        hall.share_max = 2
+        stolen = await hall.token("read")
+        clients = [await hall.client(token=stolen) for _ in range(2)]
+        third = await hall.connect(hello(stolen.text))
+        assert isinstance(third.welcome, m.Refused)
+        assert third.welcome.code == "not_done"
+        assert hall.struck == []
+        clients[0].send(m.Goodbye("done"))
+        await clients[0].ended()
+        await until(lambda: hall.registry.count(stolen.id) == 1)
+        assert isinstance((await hall.connect(hello(stolen.text))).welcome, m.Welcome)
+        admin = await hall.client("admin")
+        await admin.ask(RevokeToken(stolen.id))
+
+        assert (await clients[1].receive(m.Goodbye)).reason == "its token was revoked"
+
+
 async def test_the_stored_role_counts_and_not_the_one_in_the_text() -> None:
     async with open_hall() as hall:
         token = await hall.token("admin", stored_role="read")

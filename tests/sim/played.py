@@ -191,6 +191,7 @@ class PlayedServer(Server):
             stream=end.stream,
             peer=end.name,
             admit=lambda: None,
+            share_max=1_000,
             strike=lambda: None,
             hold_back=trio.lowlevel.checkpoint,
         )

@@ -54,6 +54,11 @@ class Arrival:
         self._places = places
         self._place = place
 
+    @property
+    def share_max(self) -> int:
+        """How many connections one token may have."""
+        return self._places.bounds.share_max
+
     async def hold_back(self) -> None:
         """Wait for as long as the wrong tokens of its address ask for."""
         pause_s = self._places.strikes.pause_s(self._place.origin, trio.current_time())

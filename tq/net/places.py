@@ -24,6 +24,11 @@ class Bounds(NamedTuple):
     hello_s: float = limits.hello_s
     yield_place_s: float = 1.0  # an unauthenticated connection of this age gives up its place when all are taken
 
+    @property
+    def share_max(self) -> int:
+        """How many of all connections one token may have: the rest is for others, who may have to revoke it."""
+        return self.connections_max - self.connections_max // 8
+
 
 class Place:
     """The place of one connection among those allowed."""

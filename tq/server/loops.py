@@ -1,8 +1,8 @@
 """The background loops of a server beside the commit loop: one noun each, all children of the nursery in serve.py.
 
 Beats: a sign of life to every peer. The lease clock: counts beats that workers miss, and tells the core who is lost.
-Deliveries: closes connections of workers that do not acknowledge. The disk: watches the room that is left. The janitor:
-forgets what ended long ago.
+Deliveries: closes connections of workers that do not acknowledge. Tokens: closes those of tokens that have expired. The
+disk: watches the room that is left. The janitor: forgets what ended long ago.
 """
 
 from collections.abc import Awaitable, Callable
@@ -18,6 +18,7 @@ from tq.server.intake import Request
 from tq.store.directory import Room, room
 
 _CHECK_DELIVERIES_S: Final = 1.0
+_CHECK_TOKENS_S: Final = 1.0
 _CHECK_DISK_S: Final = 1.0
 _READERS_TURNS: Final = 10
 _JANITOR_S: Final = 60.0
@@ -75,6 +76,13 @@ async def deliveries_loop(desk: Desk) -> None:
         now_s = trio.current_time()
         for session in desk.registry.workers:
             session.check_deliveries(now_s)
+
+
+async def tokens_loop(desk: Desk) -> None:
+    """Close the connections of tokens that have expired: who has one in time would else keep it for ever."""
+    while True:
+        await trio.sleep(_CHECK_TOKENS_S)
+        desk.registry.expire(desk.times().wall_ms)
 
 
 async def janitor_loop(ask: Callable[[Request], Awaitable[Answer]], keep_ms: int) -> None:

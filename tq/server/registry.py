@@ -72,6 +72,7 @@ class Registry:
         self.owners: dict[int, str] = {}  # worker -> the token that brought it
         self._workers: dict[int, WorkerSession] = {}
         self._by_token: defaultdict[str, dict[Peer, None]] = defaultdict(dict)  # in order of arrival
+        self._expires_ms: dict[str, int] = {}  # of connected tokens, those that expire at all
         self._last_session = 0
 
     def next_session(self) -> int:
@@ -79,15 +80,32 @@ class Registry:
         self._last_session += 1
         return self._last_session
 
-    def enter(self, peer: Peer, token: str) -> None:
-        """Add a connection of a token."""
+    def enter(self, peer: Peer, token: str, expires_ms: int = 0) -> None:
+        """Add a connection of a token, which expires then (wall time; 0 = never)."""
         self._by_token[token][peer] = None
+        if expires_ms:
+            self._expires_ms[token] = expires_ms
 
     def leave(self, peer: Peer, token: str) -> None:
         """Remove it."""
         self._by_token[token].pop(peer, None)
         if not self._by_token[token]:
             del self._by_token[token]
+            self._expires_ms.pop(token, None)
+
+    def count(self, token: str) -> int:
+        """Return how many connections a token has."""
+        return len(self._by_token.get(token, ()))
+
+    def expire(self, wall_ms: int) -> None:
+        """Close the connections of the tokens that have expired by now."""
+        for token, expires_ms in self._expires_ms.items():
+            if expires_ms <= wall_ms:
+                self._close_all_of(token, "its token has expired")
+
+    def _close_all_of(self, token: str, reason: str) -> None:
+        for peer in tuple(self._by_token.get(token, ())):
+            peer.close(reason)
 
     def owns(self, worker: int, token: str, known: Container[int]) -> None:
         """Note whose a worker's id is. Beyond a bound those are forgotten that hold nothing and are not connected."""
@@ -139,8 +157,7 @@ class Registry:
             if isinstance(effect, v.TaskChanged):
                 self.follow.changed(effect.job)
             elif isinstance(effect, v.TokenRevoked):
-                for peer in tuple(self._by_token.get(effect.id, ())):
-                    peer.close("its token was revoked")
+                self._close_all_of(effect.id, "its token was revoked")
             elif not isinstance(effect, v.Supersede):  # whoever superseded it has closed it: worker_enters
                 session = self._workers.get(effect.worker)
                 if session is not None:

@@ -248,7 +248,7 @@ async def open_server(settings: Settings, store: DiskStore, identity: Identity) 
             desk = server.desk(recovered)
             bound = await nursery.start(listen.serve, listeners, identity.context, partial(attend, desk=desk))
             server.lease_clock.owe(recovered.workers, recovered.held_ms / 1_000)  # from now on: the listener accepts
-            for loop in (loops.beats_loop, loops.lease_clock_loop, loops.deliveries_loop):
+            for loop in (loops.beats_loop, loops.lease_clock_loop, loops.deliveries_loop, loops.tokens_loop):
                 nursery.start_soon(loop, desk)
             nursery.start_soon(loops.disk_loop, desk, store)
             if settings.keep_ms:

@@ -31,7 +31,8 @@ _NO_DIGEST: Final = bytes(32)
 class Guest(NamedTuple):
     """An authenticated peer: its hello, the version chosen, its token, and what came behind the hello.
 
-    `predecessors` are those that a worker names and may speak for.
+    `expires_ms` is when its token does (wall time; 0 = never). `predecessors` are those that a worker names and may
+    speak for.
     """
 
     hello: m.Hello
@@ -39,6 +40,7 @@ class Guest(NamedTuple):
     token: str
     role: str
     name: str
+    expires_ms: int
     rest: Sequence[m.Message]
     predecessors: tuple[int, ...] = ()
 
@@ -62,6 +64,8 @@ async def _attend(link: Link, arrival: Arrival, desk: Desk) -> None:
     try:
         await arrival.hold_back()
         guest = await _greet(link, desk)
+        if guest is not None:
+            _check_share(guest.token, arrival.share_max, desk)
     except (errors.Refused, ProtocolError) as error:
         if isinstance(error, Unauthorised):
             arrival.strike()
@@ -117,7 +121,16 @@ def authenticate(hello: m.Hello, rest: Sequence[m.Message], desk: Desk) -> Guest
         raise Unauthorised(_WRONG, hint=_HINT)
     check_peer(record.role, hello.role)
     predecessors = _may_speak_for(hello, said.id, desk) if hello.role == "worker" else ()
-    return Guest(hello, version, said.id, record.role, record.name or said.id, rest, predecessors)
+    return Guest(hello, version, said.id, record.role, record.name or said.id, record.expires_ms, rest, predecessors)
+
+
+def _check_share(token: str, connections_max: int, desk: Desk) -> None:
+    """Raise NotDone if the token has all the connections that one may have: others must find a place, to revoke it."""
+    if desk.registry.count(token) >= connections_max:
+        raise errors.NotDone(
+            f"this token has {connections_max} connections, as many as one may have",
+            hint="let some of them end, or use several tokens: tq token create, tq join",
+        )
 
 
 def _may_speak_for(hello: m.Hello, token: str, desk: Desk) -> tuple[int, ...]:
@@ -152,7 +165,7 @@ async def _serve(link: Link, guest: Guest, desk: Desk, where: str) -> None:
         number = desk.registry.next_session()
         session = ClientSession(desk, link, guest.role, guest.name)
     link.send_nowait(m.Welcome(guest.version, __version__, desk.lineage, desk.epoch, number, desk.beat_ms, guest.role))
-    desk.registry.enter(session, guest.token)
+    desk.registry.enter(session, guest.token, guest.expires_ms)
     if hello.role == "worker":
         log("worker_connected", worker=f"w{hello.worker:016x}", session=number, peer=where, token=guest.token)
     try:
