@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.server.hall import assigned, open_hall, until
+from tests.server.hall import assigned, hello, open_hall, until
 from tests.server.rig import submit
 from tq import errors, limits
 from tq.core import vocabulary as v
@@ -34,6 +34,33 @@ async def test_streams_of_one_connection_are_bounded() -> None:
         client.send(m.Unsubscribe(numbers[0]))
 
         assert (await client.ask(Logs("1"))).state == "queued"
+
+
+async def test_of_a_client_that_does_not_read_little_output_is_kept_in_memory() -> None:
+    async with open_hall() as hall:
+        _, worker, ref = await running(hall)
+        for slot in range(60):
+            worker.send(m.Output(ref, 1, slot * limits.output_slot_bytes, b"x" * limits.output_slot_bytes))
+        await until(lambda: len(hall.store.output(ref.task, 1)) == 60)
+        token = await hall.token("read")
+        mute = await hall.connect(hello(token.text), is_slow=True)
+        mute.reads = trio.Event()
+        stored, looks = hall.store.output, 0
+
+        def output(*args: Any) -> Any:
+            nonlocal looks
+            looks += len(args) == 3
+            return stored(*args)
+
+        hall.store.output = output  # type: ignore[method-assign]
+        numbers = [mute.put(Logs("1")) for _ in range(4)]
+        await trio.testing.wait_all_tasks_blocked()
+        assert 0 < looks < 60
+        mute.reads.set()
+        for number in numbers:
+            for _ in range(60):
+                await mute.reply(number, wants_more=True)
+            assert (await mute.reply(number)).totals == (60 * limits.output_slot_bytes, 0)
 
 
 async def running(hall: Any) -> tuple[Any, Any, v.AttemptRef]:

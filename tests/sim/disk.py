@@ -47,9 +47,11 @@ class Disk:
         """Write one slot's contents."""
         self._store.put_output(task, attempt, stream, offset, data)
 
-    def output(self, task: tuple[int, int, int], attempt: int) -> Sequence[OutputSlot]:
+    def output(
+        self, task: tuple[int, int, int], attempt: int, only: tuple[int, int] | None = None
+    ) -> Sequence[OutputSlot]:
         """Return the stored slots of an attempt."""
-        return self._store.output(task, attempt)
+        return self._store.output(task, attempt, only)
 
     def fail(self, reason: str) -> None:
         """Fail every later write and flush."""

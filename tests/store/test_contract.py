@@ -150,6 +150,23 @@ def test_output_keeps_its_head_and_its_end_and_never_more(store: AnyStore) -> No
     assert kept == [*range(output_head_slots), *range(slots - output_ring_slots, slots)]
 
 
+def test_one_slot_of_an_output_is_found_until_a_later_one_takes_its_place(store: AnyStore) -> None:
+    ring = output_ring_slots * output_slot_bytes
+    late = output_head_slots * output_slot_bytes
+    store.put_output((1, 0, 0), 1, 1, 0, b"head")
+    store.put_output((1, 0, 0), 1, 1, late, b"old")
+    store.put_output((1, 0, 0), 1, 2, late, b"err")
+    store.put_output((1, 0, 0), 2, 1, late, b"other attempt")
+    assert store.output((1, 0, 0), 1, (1, 0)) == [(1, 0, b"head")]
+    assert store.output((1, 0, 0), 1, (1, late)) == [(1, late, b"old")]
+    assert store.output((1, 0, 0), 1, (2, late)) == [(2, late, b"err")]
+    assert store.output((1, 0, 0), 1, (1, output_slot_bytes)) == []
+
+    store.put_output((1, 0, 0), 1, 1, late + ring, b"new")
+    assert store.output((1, 0, 0), 1, (1, late)) == []
+    assert store.output((1, 0, 0), 1, (1, late + ring)) == [(1, late + ring, b"new")]
+
+
 def test_output_past_its_bounds_is_refused_and_not_stored(store: AnyStore) -> None:
     with pytest.raises(TooLarge, match="output_slot_bytes"):
         store.put_output((1, 0, 0), 1, 1, 0, b"x" * (output_slot_bytes + 1))

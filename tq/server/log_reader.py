@@ -94,7 +94,11 @@ class LogReader:
         return sight
 
     async def _send_stored(self, task: TaskKey, reader: Reader) -> None:
-        await self._send_chunks(reader.take(self._desk.store.output(task, reader.attempt)))
+        """Send what is stored, slot after slot: nobody who reads slowly has all of it kept in memory meanwhile."""
+        stored = self._desk.store.output
+        places = [(slot.stream, slot.offset) for slot in stored(task, reader.attempt)]
+        for place in places:
+            await self._send_chunks(reader.take(stored(task, reader.attempt, place)))
 
     async def _send_chunks(self, chunks: list[v.Chunk]) -> None:
         for chunk in chunks:

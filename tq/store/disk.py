@@ -84,9 +84,11 @@ class DiskStore:
         except ValueError as error:
             raise damaged_record(table, f"{low} to {high}", error) from error
 
-    def output(self, task: tuple[int, int, int], attempt: int) -> Sequence[OutputSlot]:
+    def output(
+        self, task: tuple[int, int, int], attempt: int, only: tuple[int, int] | None = None
+    ) -> Sequence[OutputSlot]:
         """Return the stored slots of an attempt, ordered by stream and offset."""
-        return unpack_slots(self._families["output"].scan(*slot_bounds(task, attempt), 1_000))
+        return unpack_slots(self._families["output"].scan(*slot_bounds(task, attempt, only), 1_000), only)
 
     def raw_rows(self, family: str, low: bytes, limit: int) -> list[Raw]:
         """Return at most `limit` rows of a family from `low` on, as they are on disk (for checks)."""

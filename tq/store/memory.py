@@ -127,11 +127,13 @@ class MemoryStore:
         key, value = pack_slot(task, attempt, stream, offset, data)
         self._unflushed.append((self.sequence, [(self._output, key, self._output.set(key, value))]))
 
-    def output(self, task: tuple[int, int, int], attempt: int) -> Sequence[OutputSlot]:
+    def output(
+        self, task: tuple[int, int, int], attempt: int, only: tuple[int, int] | None = None
+    ) -> Sequence[OutputSlot]:
         """Return the stored slots of an attempt, ordered by stream and offset."""
         data = self._output.data
-        keys = self._output.page(*slot_bounds(task, attempt), len(data))
-        return unpack_slots((key, data[key]) for key in keys)
+        keys = self._output.page(*slot_bounds(task, attempt, only), len(data))
+        return unpack_slots(((key, data[key]) for key in keys), only)
 
     def statistics(self) -> dict[str, Any]:
         """Return the number of rows of each table."""

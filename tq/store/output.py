@@ -43,15 +43,21 @@ def pack_slot(task: tuple[int, int, int], attempt: int, stream: int, offset: int
     return OUTPUT.pack(*task, attempt, stream, place(offset)), _offset.pack(offset) + data
 
 
-def slot_bounds(task: tuple[int, int, int], attempt: int) -> tuple[bytes, bytes]:
-    """Return the bounds (low, exclusive high) of the keys of an attempt's slots."""
-    return OUTPUT.bound((*task, attempt)), OUTPUT.bound((*task, attempt + 1))
+Where = tuple[int, int]  # stream and offset of a slot
 
 
-def unpack_slots(rows: Iterable[tuple[bytes, bytes]]) -> list[OutputSlot]:
-    """Return the slots of these rows, ordered by stream and offset."""
+def slot_bounds(task: tuple[int, int, int], attempt: int, only: Where | None) -> tuple[bytes, bytes]:
+    """Return the bounds (low, exclusive high) of the keys of an attempt's slots, or of the place of one of them."""
+    if only is None:
+        return OUTPUT.bound((*task, attempt)), OUTPUT.bound((*task, attempt + 1))
+    stream, at = only[0], place(only[1])
+    return OUTPUT.bound((*task, attempt, stream, at)), OUTPUT.bound((*task, attempt, stream, at + 1))
+
+
+def unpack_slots(rows: Iterable[tuple[bytes, bytes]], only: Where | None = None) -> list[OutputSlot]:
+    """Return the slots of these rows, ordered by stream and offset; of one that is sought, not what took its place."""
     slots = [
         OutputSlot(OUTPUT.unpack(key)[4], _offset.unpack_from(value)[0], value[_offset.size :]) for key, value in rows
     ]
     slots.sort()
-    return slots
+    return slots if only is None else [slot for slot in slots if slot.offset == only[1]]

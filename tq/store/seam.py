@@ -32,8 +32,13 @@ class Store(View, Protocol):
         """Write one slot's contents (bounds of limits.py enforced here). Durable with the next flush."""
         ...
 
-    def output(self, task: tuple[int, int, int], attempt: int) -> Sequence[OutputSlot]:
-        """Return the stored slots of an attempt, ordered by stream and offset."""
+    def output(
+        self, task: tuple[int, int, int], attempt: int, only: tuple[int, int] | None = None
+    ) -> Sequence[OutputSlot]:
+        """Return the stored slots of an attempt, ordered by stream and offset; or `only` the one at (stream, offset).
+
+        One whose place a later slot has taken is not there any more.
+        """
         ...
 
     def statistics(self) -> dict[str, Any]:
