@@ -110,6 +110,19 @@ def test_two_backups_into_one_file_do_not_mix_and_what_a_killed_one_left_is_take
     assert (place / "b.tar").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_file_that_others_have_put_there_under_another_name_is_not_written(
+    run: Run, server: FakeServer, place: Path
+) -> None:
+    server.says[v.Backup] = lambda _: parts(DATA)
+    (place / "precious").write_bytes(b"precious")
+    (place / ".b.tar.part").hardlink_to(place / "precious")
+    ran = run("backup", "b.tar")
+    assert ran.status == 78
+    assert "another name" in ran.err
+    assert (place / "precious").read_bytes() == b"precious"
+    assert (place / "precious").stat().st_mode & 0o777 != 0o600
+
+
 def test_a_restore_says_what_it_made_and_how_to_serve_it(run: Run, place: Path) -> None:
     make_backup(place / "old", place / "b.tar")
     ran = run("restore", "b.tar", "--data", "new")

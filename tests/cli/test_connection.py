@@ -219,6 +219,21 @@ def test_a_wrong_setting_is_said(
     assert ran.err.startswith("tq: ")
 
 
+@pytest.mark.parametrize("verb", ["ls", "config"])
+@pytest.mark.parametrize("variable", ["TQ_URL", "TQ_TOKEN_FILE", "TQ_CA"])
+def test_a_secret_in_the_wrong_place_is_said_and_not_repeated(
+    run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch, variable: str, verb: str
+) -> None:
+    token = make_token("submit", bytes(range(RANDOM_BYTES)))
+    for secret in (token.text, str(server.identity.join(token))):
+        monkeypatch.setenv(variable, secret)
+        ran = run(verb)
+        assert ran.status == 78
+        assert variable in ran.err
+        assert token.text not in ran.err + ran.out
+    assert server.hellos == []
+
+
 def test_the_order_is_flag_variable_file_connection(run: Run, server: FakeServer, place: Path, monkeypatch) -> None:
     def source() -> tuple[str, str]:
         item = next(i for i in msgspec.json.decode(run("config", "-o", "json", *flag).out)["items"] if i["id"] == "url")

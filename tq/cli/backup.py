@@ -120,8 +120,11 @@ def _created(scratch: Path) -> "BinaryIO":
 
 
 def _make_private(sink: "BinaryIO") -> None:
-    if os.fstat(sink.fileno()).st_uid != os.geteuid():
+    found = os.fstat(sink.fileno())
+    if found.st_uid != os.geteuid():
         raise ConfigurationError("the file belongs to somebody, who could read along", hint="choose another directory")
+    if found.st_nlink != 1:  # and may be any of our files, put there by who may write to the directory
+        raise ConfigurationError("the file has another name, too", hint="remove it, or choose another directory")
     os.fchmod(sink.fileno(), 0o600)
 
 

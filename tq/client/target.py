@@ -15,6 +15,7 @@ from tq.net.address import DEFAULT_URL, joined, parse_address
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TOKEN = re.compile(r"[!-~]{1,256}")  # what may be one; the server knows better
+_SECRET = re.compile(r"tq[aswr]_[a-z2-7]{10}_")  # how every token begins, alone or in a join string
 _FILE_BYTES_MAX = 64 * 1024  # of a file with a token or a CA
 
 
@@ -135,6 +136,10 @@ def settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, 
             found[key] = Setting(environ[variable], variable)
         elif config.get(key):
             found[key] = Setting(str(config[key]), str(where.config / "config.toml"))
+    for key in ("url", "token_file", "ca"):
+        if key in found and _SECRET.search(found[key].value):  # errors and `tq config` say what these are
+            hint = "a join string belongs into TQ_JOIN, a token into TQ_TOKEN, or into a file"
+            raise ConfigurationError(f"what {found[key].source} says is, or has in it, a token", hint=hint)
     if "token" not in found and "token_file" in found:
         path, source = found["token_file"]
         found["token"] = Setting(_read_text(path, "token file"), source)
