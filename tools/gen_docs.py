@@ -23,7 +23,8 @@ HEAD = """\
 
 `tq [OPTION]... VERB [OPTION]...` or `tq [OPTION]... NOUN VERB [OPTION]...`. The options of `tq` itself, but
 `--version`, may stand before the verb or after it. `--` ends the options; what follows is a command, word by word.
-`tq VERB --help` says the same as this page; so do the man pages in [man](../man), as in `man -l man/tq-submit.1`.
+`tq VERB --help` says the same as this page; so do the man pages, as in `man tq-submit`: they and the completions
+of bash, zsh and fish are installed below `share` of the prefix that `tq` is in. In a clone: `man -l man/tq-submit.1`.
 
 ## Contract for scripts
 

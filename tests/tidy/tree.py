@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-CODE: Final = ("tq", "bench", "tools", "examples", "tests")
+CODE: Final = ("tq", "bench", "tools", "tests")
 TEXT: Final = (".py", ".md", ".sh", ".toml", ".c", ".json", ".yaml", ".yml", ".txt", ".service")
 _GENERATED: Final = ("__pycache__", "testdata", "snapshots")
 
@@ -25,7 +25,7 @@ def python(*rooms: str) -> list[Path]:
 
 def texts() -> list[Path]:
     """Return every text file that belongs to the project, sorted."""
-    places = [ROOT / place for place in (*CODE, "docs", "man", "completions", "packaging", ".ci")]
+    places = [ROOT / place for place in (*CODE, "docs", "man", "completions", ".ci")]
     below = (path for place in places for path in place.rglob("*") if path.is_file())
     top = (path for path in ROOT.iterdir() if path.is_file())
     found = [path for path in (*below, *top) if path.suffix in TEXT or path.name in {"Makefile", "run"}]
