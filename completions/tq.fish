@@ -142,7 +142,7 @@ complete -c tq -n "__fish_seen_subcommand_from show" -l connect-timeout -r -d 'R
 complete -c tq -n "__fish_seen_subcommand_from show" -a 'last (tq ls -q -n 50 --connect-timeout 0 2>/dev/null | tr -cd \'0-9A-Za-z._\\n-\')'
 complete -c tq -n __fish_use_subcommand -a logs -d 'Show what a task has written.'
 complete -c tq -n "__fish_seen_subcommand_from logs" -s f -l follow -d 'Show what comes until the task has ended'
-complete -c tq -n "__fish_seen_subcommand_from logs" -l tail -r -d 'Only the last N lines of each stream'
+complete -c tq -n "__fish_seen_subcommand_from logs" -s n -l tail -r -d 'Only the last N lines of each stream'
 complete -c tq -n "__fish_seen_subcommand_from logs" -l attempt -r -d 'Of this attempt; 0 = the latest'
 complete -c tq -n "__fish_seen_subcommand_from logs" -l stderr -d 'Only the stream stderr'
 complete -c tq -n "__fish_seen_subcommand_from logs" -l stdout -d 'Only the stream stdout'

@@ -108,7 +108,7 @@ def _usage_error(error: Any) -> tuple[str, str] | None:
     possibilities = getattr(error, "possibilities", None)
     message = error.message if possibilities else error.format_message()
     hint = (
-        _not_yet(path, error)
+        _familiar(path, error)
         or _of_submit(where, path, error)
         or (
             f"did you mean {_closest(error.option_name, possibilities)}?"
@@ -122,11 +122,11 @@ def _usage_error(error: Any) -> tuple[str, str] | None:
     return message, hint or _way_out(where, path)
 
 
-def _not_yet(path: str, error: Any) -> str:
-    """Return what stands in for an option that other queues have and this one has not, '' for any other."""
-    from tq.cli.root import NOT_YET
+def _familiar(path: str, error: Any) -> str:
+    """Return what stands for an option that other queues have and this one has not, '' for any other."""
+    from tq.cli import familiar
 
-    return NOT_YET.get(getattr(error, "option_name", ""), "") if path in {"tq submit", "tq run"} else ""
+    return familiar.of_option(path, getattr(error, "option_name", ""))
 
 
 def _of_submit(where: Any, path: str, error: Any) -> str:

@@ -278,12 +278,21 @@ def _print(context: Context, found: list[Finding]) -> None:
         output.print_items(context, items, "", ())
         return
     wide = max(len(one.check) for one in found)
+    room = output.terminal_width() - wide - 8
     for one in found:
         if context.format == "id" and one.status == "ok":
             continue
-        output.print_line(f"{one.status:4}  {one.check:{wide}}  {one.text}")
-        if one.hint:
-            output.print_line(f"{'':4}  {'':{wide}}  hint: {one.hint}")
+        lines = _broken(one.text, room) + (_broken(f"hint: {one.hint}", room) if one.hint else [])
+        output.print_line(f"{one.status:4}  {one.check:{wide}}  {lines[0]}")
+        for line in lines[1:]:
+            output.print_line(f"{'':4}  {'':{wide}}  {line}")
+
+
+def _broken(text: str, room: int) -> list[str]:
+    """Return a text in lines that a terminal has room for, one line where there is none."""
+    from textwrap import wrap
+
+    return wrap(text, room, break_long_words=False, break_on_hyphens=False) if room > 0 else [text]
 
 
 VERBS = {"doctor": Verb(doctor, ("tq doctor", "tq doctor -o json"))}

@@ -51,6 +51,11 @@ class Reading:
         if tail is not None:
             self._sinks = {stream: TailSink(sink, tail) for stream, sink in self._sinks.items()}
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing has come of the attempt that was read last."""
+        return not any(self._position.values())
+
     def command(self) -> v.Logs:
         """Return what to ask, now and after each reconnection."""
         self._asked = self.attempt

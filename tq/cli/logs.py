@@ -1,5 +1,6 @@
 """`tq logs`: the output of a task, or of many, stored or as it comes."""
 
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -25,7 +26,8 @@ def logs(
         bool, typer.Option("-f", "--follow", help="Show what comes until the task has ended")
     ] = False,
     tail: Annotated[
-        int | None, typer.Option("--tail", metavar="N", help="Only the last N lines of each stream", show_default=False)
+        int | None,
+        typer.Option("-n", "--tail", metavar="N", help="Only the last N lines of each stream", show_default=False),
     ] = None,
     attempt: Annotated[int, typer.Option("--attempt", metavar="N", help="Of this attempt; 0 = the latest")] = 0,
     stderr: Annotated[bool, typer.Option("--stderr", help="Only the stream stderr")] = False,
@@ -50,7 +52,8 @@ def logs(
     with context.client() as client:
         try:
             names = _names(context, client, id, manner)
-            running = follow_all(client, names, manner) if is_following else _show_all(client, names, manner)
+            show = follow_all if is_following else partial(_show_all, context)
+            running = show(client, names, manner)
         except KeyboardInterrupt:
             what = "the task is" if "." in id else "its tasks are" if prefix else "the job is"
             context.talk(f"\ntq: detached; {what} not touched. To cancel: tq cancel {id}")
@@ -115,7 +118,7 @@ def follow_all(client: "Client", names: Named, manner: Manner) -> str:
     return ""
 
 
-def _show_all(client: "Client", names: Named, manner: Manner) -> str:
+def _show_all(context: Context, client: "Client", names: Named, manner: Manner) -> str:
     """Show what is stored, one task after the other. Return the first one that may have more."""
     from tq.cli import follow
 
@@ -127,9 +130,27 @@ def _show_all(client: "Client", names: Named, manner: Manner) -> str:
         follow.follow(client, reading, is_following=False)
         if reading.state == "running" and not manner.attempt:
             running = running or task
+        elif reading.is_empty and not (names.are_several or manner.attempt):
+            _say_why_nothing(context, client, task)
     if manner.attempt and not task:
         raise TaskNotFound(f"no task of {', '.join(names.arrays)} has had an attempt {manner.attempt}")
     return running
+
+
+def _say_why_nothing(context: Context, client: "Client", task: str) -> None:
+    """Say why there is no output of a task that does not run, if its end or its wait is the reason."""
+    from tq.cli import exits, waiting
+    from tq.core import vocabulary as v
+
+    answer = client.ask(v.Wait((task,)))  # the first of its answers says how things stand
+    outcome = answer.outcomes[0] if isinstance(answer, v.Waited) and answer.outcomes else None
+    if outcome is None:
+        return
+    if exits.is_ended(outcome):
+        for text in exits.of_all([outcome])[1]:
+            context.talk(f"tq: {text}{waiting.why(outcome)}")
+    elif outcome.reason:
+        waiting.Reasons(context.talk).say(task, outcome.reason)
 
 
 def _names(context: Context, client: "Client", word: str, manner: Manner) -> Named:

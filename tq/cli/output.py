@@ -28,6 +28,7 @@ _COLORS: Final = {
     "draining": "33",
 }
 _WIDTH_MIN: Final = 10
+_SAYS_NOTHING: Final = frozenset({"-", "default"})
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -103,30 +104,49 @@ def print_one(context: Context, item: dict[str, Any], lines: Iterable[tuple[str,
 def print_table(context: Context, rows: Sequence[Sequence[str]], before: Sequence[int] = ()) -> list[int]:
     """Print rows in columns, the first as their head. Cells are escaped here: pass them as they came.
 
-    `before` are the widths of a table that this one goes on, without another head. Returns the widths.
+    `before` are the widths of a table that this one goes on, without another head. Returns the widths: 0 for a column
+    that says nothing, and gave way on a narrow terminal. When it says something after all, there is another head.
     """
     cells = [[escape.line(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    widths = [max(pair) for pair in zip(widths, before, strict=True)] if before else widths
+    widths = [max(_columns(row[column]) for row in cells) for column in range(len(cells[0]))]
+    dull = [_is_dull(cells, column) for column in range(len(widths))]
     width = terminal_width()
-    if width and _is_too_narrow(widths, width):
-        _print_blocks(context, cells, width, has_begun=bool(before))
-        return widths
-    for number, row in enumerate(cells):
-        if before and number == 0:
-            continue
-        padded = [cell.ljust(size) for cell, size in zip(row, widths, strict=True)]
-        line = "  ".join(padded).rstrip()
-        if width and len(line) > width:
-            line = line[: width - 1] + "…"
-        _write(_painted(context, line, row, is_head=number == 0))
+    if before and any(not size and not says_nothing for size, says_nothing in zip(before, dull, strict=True)):
+        before = ()
+    if before:
+        widths = [max(pair) if pair[1] else 0 for pair in zip(widths, before, strict=True)]
+    elif width and sum(widths) + 2 * (len(widths) - 1) > width:
+        widths = [0 if says_nothing else size for size, says_nothing in zip(widths, dull, strict=True)]
+    shown = [[cell for cell, size in zip(row, widths, strict=True) if size] for row in cells]
+    _print_rows(context, shown, [size for size in widths if size], width, has_begun=bool(before))
     return widths
 
 
+def _is_dull(cells: Sequence[Sequence[str]], column: int) -> bool:
+    """Whether a column has nothing but dashes, or the default queue, below its head."""
+    return len(cells) > 1 and all(row[column] in _SAYS_NOTHING for row in cells[1:])
+
+
+def _print_rows(
+    context: Context, cells: Sequence[Sequence[str]], widths: Sequence[int], width: int, *, has_begun: bool
+) -> None:
+    if width and _is_too_narrow(widths, width):
+        _print_blocks(context, cells, width, has_begun=has_begun)
+        return
+    for number, row in enumerate(cells):
+        if has_begun and number == 0:
+            continue
+        padded = [cell + " " * (size - _columns(cell)) for cell, size in zip(row, widths, strict=True)]
+        line = "  ".join(padded).rstrip()
+        if width and _columns(line) > width:
+            line = _broken(line, width - 1)[0] + "…"
+        _write(_painted(context, line, row, is_head=number == 0))
+
+
 def _is_too_narrow(widths: Sequence[int], width: int) -> bool:
-    """Whether more than half of the columns would begin behind the edge."""
+    """Whether half of the columns would begin behind the edge."""
     begins = [sum(widths[:column]) + 2 * column for column in range(len(widths))]
-    return sum(begin >= width for begin in begins) * 2 > len(widths)
+    return sum(begin >= width for begin in begins) * 2 >= len(widths)
 
 
 def _print_blocks(context: Context, cells: Sequence[Sequence[str]], width: int, *, has_begun: bool) -> None:
@@ -136,8 +156,32 @@ def _print_blocks(context: Context, cells: Sequence[Sequence[str]], width: int, 
     for number, row in enumerate(rows):
         if number or has_begun:
             _write("")
-        broken = ("\n".join(cell[at : at + room] for at in range(0, len(cell), room)) for cell in row)
+        broken = ("\n".join(_broken(cell, room)) for cell in row)
         print_pairs(context, [pair for pair in zip(head, broken, strict=True) if pair[1]])
+
+
+def _columns(text: str) -> int:
+    """Return how many columns of a terminal a text takes: some characters take two, and some none."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _broken(text: str, room: int) -> list[str]:
+    """Return a text in pieces of at most so many columns."""
+    if text.isascii():
+        return [text[at : at + room] for at in range(0, len(text), room)]
+    pieces, taken = [""], 0
+    for char in text:
+        size = _columns(char)
+        if taken + size > room and pieces[-1]:
+            pieces.append("")
+            taken = 0
+        pieces[-1] += char
+        taken += size
+    return pieces
 
 
 def print_pairs(context: Context, pairs: Sequence[tuple[str, str]]) -> None:

@@ -144,15 +144,6 @@ def _max_fails(wish: Wish) -> int:
     return wish.max_fails
 
 
-def hint_for(wish: Wish) -> str:
-    """Return a hint about a command that is probably not meant as it stands, "" else."""
-    if wish.function:
-        return ""
-    if not wish.shell and not wish.is_lent and len(wish.command) == 1 and " " in wish.command[0].strip():
-        return "hint: the command is one word with spaces; leave out the quotes, or add --shell to let a shell read it"
-    return places.hint(wish.command, wish.columns, is_dashed=wish.is_dashed)
-
-
 def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
     if wish.function:
         what = called.fields(wish)

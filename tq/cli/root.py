@@ -5,7 +5,7 @@ verb writes its module and adds one line here.
 """
 
 from importlib import import_module
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -49,42 +49,6 @@ WORDS: dict[str, str] = {
     "config": "config",
     "completion": "completion",
 }
-# What people type who come from elsewhere.
-FAMILIAR = {
-    "list": "ls",
-    "ps": "ls",
-    "squeue": "ls",
-    "info": "show",
-    "status": "show",
-    "kill": "cancel",
-    "rm": "cancel",
-    "stop": "cancel",
-    "scancel": "cancel",
-    "suspend": "hold",
-    "pause": "hold",
-    "resume": "release",
-    "restart": "retry",
-    "delete": "forget",
-    "purge": "forget",
-    "queues": "queue",
-    "check": "doctor",
-    "sbatch": "submit",
-    "add": "submit",
-    "log": "logs",
-    "start": "up",
-    "exec": "run",
-    "nodes": "workers",
-    "tokens": "token",
-}
-_NO_SCHEDULES = "there are no schedules yet: let cron, at or a systemd timer run `tq submit`"
-_NO_FLOWS = "there are no flows yet: `tq wait 42 && tq submit -- make` submits after the end of another"
-NOT_YET = {  # options of a submit elsewhere, whose nearest word here would mislead
-    "--cron": _NO_SCHEDULES,
-    "--every": _NO_SCHEDULES,
-    "--at": _NO_SCHEDULES,
-    "--after": _NO_FLOWS,
-    "--depends": _NO_FLOWS,
-}
 EXAMPLES = ("tq up", "tq run -- make test", "tq submit --name nightly -- ./build.sh", "tq ls", "tq logs -f last")
 
 
@@ -100,18 +64,26 @@ class Root(TyperGroup):
         return load(cmd_name) if cmd_name in WORDS else None
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the verb, or say which one may have been meant."""
+        """Find the verb, or say which one may have been meant. `tq help VERB` is `tq VERB --help`."""
+        if args[:1] == ["help"]:
+            args = [*args[1:], "--help"] if args[1:] else self._help(ctx)
         if args and args[0] not in WORDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
+            from tq.cli import familiar
+
             word = args[0]
-            close = [FAMILIAR[word]] if word in FAMILIAR else get_close_matches(word, WORDS, n=2)
+            close = [familiar.VERBS[word]] if word in familiar.VERBS else get_close_matches(word, WORDS, n=2)
             error = typer.BadParameter(f"no such verb: {word}", ctx=ctx)
             error.format_message = lambda: f"no such verb: {word}"  # type: ignore[method-assign]
             if close:
                 error.hint = f"did you mean {' or '.join(f'`tq {match}`' for match in close)}?"  # type: ignore[attr-defined]
             raise error
         return super().resolve_command(ctx, args)
+
+    def _help(self, ctx: Any) -> NoReturn:
+        print(ctx.get_help())
+        raise typer.Exit
 
     def make_context(self, *args: Any, **more: Any) -> Any:
         """Parse. `tq --help` prints here, and its reader may be gone, too."""

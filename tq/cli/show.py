@@ -115,7 +115,11 @@ def lines(item: dict[str, Any], now_ms: int, raw: dict[str, Any]) -> list[tuple[
     keys = [*(key for key in _FIRST if key in item), *(key for key in item if key not in _FIRST)]
     pairs: list[tuple[str, str]] = []
     for key in keys:
-        shown = present.value_text(key, item[key])
+        value = item[key]
+        if key == "usage" and isinstance(value, dict) and value.get("error"):
+            pairs.append(("error", str(value["error"])))
+            value = {name: part for name, part in value.items() if name != "error"}
+        shown = present.value_text(key, value)
         if not shown or key in unsaid:
             continue
         ms = raw.get(key.removesuffix("_at") + "_ms") if key.endswith("_at") else 0

@@ -112,11 +112,11 @@ def _wished(ctx: typer.Context, command: list[str]) -> "tuple[Wish, Supply | Non
 def _show_plan(
     context: Context, wish: "Wish", asked: "v.Submit", pieces: "Sequence[v.Upload]", source: "Supply | None"
 ) -> None:
-    from tq.cli import plan, request, supply
+    from tq.cli import doubts, plan, request, supply
 
     size = supply.count(source, request.entries_of(asked)) if source else asked.size
     stdin_bytes = sum(len(piece.data) for piece in pieces)
-    plan.show(context, replace(asked, size=size), stdin_bytes, request.hint_for(wish))
+    plan.show(context, replace(asked, size=size), stdin_bytes, doubts.hint_for(wish, context.environ))
 
 
 def _asked(
@@ -166,9 +166,9 @@ def send(context: Context, client: "Client", wish: "Wish") -> "v.Submitted":
 
 
 def _hint(context: Context, wish: "Wish") -> None:
-    from tq.cli import request
+    from tq.cli import doubts
 
-    hint = request.hint_for(wish)
+    hint = doubts.hint_for(wish, context.environ)
     if hint:
         context.talk(hint)
 
@@ -235,17 +235,8 @@ def finish(
         return exits.CANCELLED
     status, says = exits.of_all(waited.outcomes, way)
     for text in says:
-        context.talk(f"tq: {text}{_why(waited.outcomes[0])}")
+        context.talk(f"tq: {text}{waiting.why(waited.outcomes[0])}")
     return status
-
-
-def _why(outcome: "v.Outcome") -> str:
-    """Return what the worker said about an attempt that failed otherwise than by its exit code, "" else."""
-    from tq.cli import escape
-    from tq.client.call import reason
-
-    error = reason(outcome.usage)
-    return f": {escape.line(error)}" if error else ""
 
 
 VERBS = {

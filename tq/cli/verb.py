@@ -116,16 +116,28 @@ class VerbCommand(TyperCommand):
         write_examples(self.examples, formatter)
         super().format_help(ctx, formatter)
 
+    def get_short_help_str(self, limit: int = 45) -> str:  # noqa: ARG002 - Typer's signature
+        """Return the first sentence, whole: a list of verbs breaks its lines, and cuts none."""
+        return _first_sentence(self.help)
+
 
 class NounGroup(TyperGroup):
     """A group whose help begins with its examples."""
 
     examples: tuple[str, ...] = ()
 
+    def get_short_help_str(self, limit: int = 45) -> str:  # noqa: ARG002 - Typer's signature
+        """Return the first sentence, whole."""
+        return _first_sentence(self.help)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the examples, then what Typer writes."""
         write_examples(self.examples, formatter)
         super().format_help(ctx, formatter)
+
+
+def _first_sentence(text: str | None) -> str:
+    return " ".join((text or "").partition("\n\n")[0].split())
 
 
 def _sets(field: str, check: Callable[[Any], Any] = lambda value: value) -> Callable[..., Any]:

@@ -76,7 +76,7 @@ def wait(
         return
     status, says = exits.of_all(outcomes, exit_code)
     for text in says:
-        context.talk(f"tq: {text}")
+        context.talk(f"tq: {text}{waiting.why(outcomes[0]) if len(outcomes) == 1 else ''}")
     raise typer.Exit(status)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tq import limits
 from tq.cli import escape, exits
 from tq.cli.line import Line
+from tq.client.call import reason
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError, TimedOut, Unreachable
 
@@ -41,6 +42,12 @@ class Reasons:
         if reason and reason not in self._said:
             self._said.add(reason)
             self._talk(f"tq: {escape.line(f'{task}: {reason}' if self._are_several else reason)}")
+
+
+def why(outcome: v.Outcome) -> str:
+    """Return what the worker said about an attempt that failed otherwise than by its exit code, "" else."""
+    error = reason(outcome.usage)
+    return f": {escape.line(error)}" if error else ""
 
 
 def until(

@@ -1,0 +1,85 @@
+"""What a shell would have read and nobody reads here gets a hint, and is submitted all the same."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+from tests.cli.fake import FakeServer
+from tq.core import vocabulary as v
+
+
+@pytest.fixture(autouse=True)
+def accepts(server: FakeServer) -> None:
+    server.says[v.Submit] = lambda _: v.Submitted("42")
+
+
+@pytest.fixture
+def script(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A script in the directory where tq is called; PATH has one program, `tool`."""
+    (place / "bin").mkdir()
+    tool = place / "bin/tool"
+    tool.write_text("#!/bin/sh\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(place / "bin"))
+    path = place / "job.sh"
+    path.write_text("#!/bin/sh\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    "words, hint",
+    [
+        (["job.sh", "1"], "programs are looked for in PATH; for the file that is here write ./job.sh"),
+        (["cd", "/tmp"], "cd is a word of the shell; add --shell, or write sh -c '…'"),
+        (["for", "i", "in"], "for is a word of the shell; add --shell, or write sh -c '…'"),
+        (["A=1", "tool"], "no shell reads A=1; set it with --env A=1, or add --shell"),
+        (["tool", "in/$TQ_MEMBER.tif"], "no shell reads $TQ_MEMBER; add --shell, or write sh -c '…'"),
+        (["tool", "${TQ_JOB}"], "no shell reads ${TQ_JOB; add --shell, or write sh -c '…'"),
+        (["tool", "&&", "tool"], "no shell reads &&; add --shell, or write sh -c '…'"),
+        (["tool", "|", "tool"], "no shell reads |; add --shell, or write sh -c '…'"),
+        (["tool | tool"], "the command is one word with spaces; leave out the quotes, or add --shell to let a shell"),
+    ],
+)
+def test_a_word_for_a_shell_gets_a_hint_and_is_submitted(
+    run: Run, server: FakeServer, script: Path, words: list[str], hint: str
+) -> None:
+    ran = run("submit", "--", *words)
+    assert (ran.status, ran.out) == (0, "42\n")
+    assert ran.err.startswith(f"hint: {hint}")
+    assert len(ran.err.splitlines()) == 1
+    assert run("submit", "-q", "--", *words).err == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["./job.sh"],
+        ["tool", "job.sh"],
+        ["tool", "a=b", "$HOME", "a|b", ";", ">"],
+        ["nosuch"],
+        ["bin"],
+        ["sh", "-c", "echo $TQ_MEMBER && cd /"],
+        ["/bin/bash", "-c", "echo $TQ_MEMBER", "|"],
+        ["env", "A=1", "sh", "-c", "echo ${TQ_JOB}"],
+        ["--shell", "--", "cd /tmp && echo $TQ_MEMBER"],
+        ["--shell", "--", "A=1", "tool"],
+    ],
+)
+def test_what_can_be_meant_so_gets_none(run: Run, script: Path, words: list[str]) -> None:
+    assert run("submit", *([] if "--" in words else ["--"]), *words) == (0, "42\n", "")
+
+
+def test_a_program_of_the_name_of_a_shells_word_or_of_a_file_here_is_a_program(
+    run: Run, script: Path, place: Path
+) -> None:
+    for name in ("export", "job.sh"):
+        (place / "bin" / name).symlink_to("tool")
+        assert run("submit", "--", name) == (0, "42\n", "")
+
+
+def test_the_file_is_looked_for_where_it_will_run(run: Run, script: Path, place: Path) -> None:
+    (place / "there").mkdir()
+    assert run("submit", "--cwd", "there", "--", "job.sh") == (0, "42\n", "")
+    (place / "there/other.sh").touch()
+    assert "write ./other.sh" in run("submit", "--cwd", "there", "--", "other.sh").err

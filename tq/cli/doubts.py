@@ -1,0 +1,58 @@
+"""Commands that are probably not meant as they stand: what a shell would have made of them, and nobody here does.
+
+They are submitted all the same, since any word may be meant; a hint says what to do. Looks at this machine only, and
+is quick: it runs at every submit.
+"""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from tq.cli import places
+
+if TYPE_CHECKING:
+    from tq.cli.request import Wish
+
+_ASSIGNMENT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=.*", re.DOTALL)
+_VARIABLE: Final = re.compile(r"\$\{?TQ_[A-Z]+")
+_OPERATORS: Final = frozenset({"&&", "||", "|", ">>", "2>&1", "&"})
+_WORDS: Final = frozenset(
+    {"cd", "source", ".", "export", "alias", "ulimit", "umask", "set", "eval", "exec", "if", "for", "while", "until",
+     "case", "{", "(", "[["}
+)  # fmt: skip
+_READS: Final = re.compile(r"(?:.*/)?(?:.*sh|env|xargs|ssh|busybox|parallel)")  # what reads its words again
+
+
+def hint_for(wish: "Wish", environ: Mapping[str, str]) -> str:
+    """Return a hint about a command that is probably not meant as it stands, "" else."""
+    if wish.function:
+        return ""
+    doubt = "" if wish.shell or wish.is_lent or not wish.command else _of_shell(wish.command, wish.cwd, environ)
+    return f"hint: {doubt}" if doubt else places.hint(wish.command, wish.columns, is_dashed=wish.is_dashed)
+
+
+def _of_shell(words: Sequence[str], cwd: str, environ: Mapping[str, str]) -> str:
+    first, *others = words
+    if not others and " " in first.strip():
+        return "the command is one word with spaces; leave out the quotes, or add --shell to let a shell read it"
+    if _ASSIGNMENT.fullmatch(first):
+        return f"no shell reads {first}; set it with --env {first}, or add --shell"
+    if _READS.fullmatch(first) is None:
+        read = next((found[0] for word in others if (found := _VARIABLE.search(word))), "")
+        read = read or next((word for word in others if word in _OPERATORS), "")
+        if read:
+            return f"no shell reads {read}; add --shell, or write sh -c '…'"
+    if "/" in first or not first or _is_program(first, environ):
+        return ""
+    if first in _WORDS:
+        return f"{first} is a word of the shell; add --shell, or write sh -c '…'"
+    if os.path.isfile(os.path.join(os.path.expanduser(cwd or "."), first)):  # noqa: PTH111, PTH113, PTH118 - no imports
+        return f"programs are looked for in PATH; for the file that is here write ./{first}"
+    return ""
+
+
+def _is_program(name: str, environ: Mapping[str, str]) -> bool:
+    """Whether PATH has it here. `shutil.which` would be slower to import than all the rest."""
+    places = environ.get("PATH", "").split(os.pathsep)
+    return any(os.access(os.path.join(place, name), os.X_OK) for place in places if place)  # noqa: PTH118
