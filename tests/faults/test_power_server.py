@@ -60,7 +60,7 @@ def one_life(here: Town, number: int, dice: random.Random, script: str) -> dict[
     if dice.random() < 0.7:
         processes.until(lambda: here.workers[0].text().count(" connected ") > sessions, "the worker is back")
     clients = [
-        threading.Thread(target=submit_until_cut, args=(here, f"{number}.{client}", acknowledged, script))
+        threading.Thread(target=submit_until_cut, args=(here, f"life{number}.{client}", acknowledged, script))
         for client in range(CLIENTS)
     ]
     for client in clients:

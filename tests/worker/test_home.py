@@ -106,6 +106,27 @@ def test_a_directory_remembers_who_spoke_last_from_it(tmp_path: Path) -> None:
         assert home.last == Last(5, 6, 7)
 
 
+def test_the_names_of_what_is_made_are_durable_before_anything_is_kept_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    sync = files.sync_directory
+
+    def noted(path: Path) -> None:
+        synced.append(path.resolve())
+        sync(path)
+
+    monkeypatch.setattr(files, "sync_directory", noted)
+    with settle(tmp_path / "new" / "state") as home:
+        assert synced == [tmp_path / "new" / "state", tmp_path / "new", tmp_path]
+        Spool(home.place / "spool")
+        assert synced[3:] == [home.path]
+    synced.clear()
+    with settle(tmp_path / "new" / "state") as home:
+        Spool(home.place / "spool")
+    assert synced == []
+
+
 def test_a_damaged_memory_is_no_memory(tmp_path: Path) -> None:
     with settle(tmp_path) as home:
         (home.path / "last.json").write_text("{")

@@ -51,6 +51,17 @@ def test_what_is_kept_is_found_by_the_next_one_until_it_is_forgotten(spool: Spoo
     assert Spool(spool.path).load().kept == {11: Kept(7, (end(3),))}
 
 
+def test_what_is_kept_says_who_kept_it(tmp_path: Path) -> None:
+    Spool(tmp_path / "spool", 5).keep(7, [report(1, 1), i.Keep(m.HandedBack(2, (ref(2),), Cause.DRAIN))])
+    assert {one.worker for one in Spool(tmp_path / "spool").load().kept.values()} == {5}
+
+
+def test_what_was_kept_before_anybody_said_so_is_read(spool: Spool) -> None:
+    whole = msgspec.msgpack.decode(msgspec.msgpack.encode(Kept(7, (end(1),), worker=5)))
+    (spool.path / "000000000001").write_bytes(msgspec.msgpack.encode(whole[:-1]))
+    assert spool.load().kept == {1: Kept(7, (end(1),))}
+
+
 def test_a_handback_is_kept_with_its_cause_and_output_with_what_it_belongs_to(spool: Spool) -> None:
     back = m.HandedBack(4, (ref(1), ref(2)), Cause.CUT_OFF)
     outputs = (output(1, b"one"), output(2, b"two", stream=2))
@@ -296,7 +307,7 @@ def test_a_place_aside_is_looked_for_where_it_is_free(spool: Spool, monkeypatch:
 
     def counted(path: Path) -> bool:
         nonlocal looks
-        looks += 1
+        looks += path.parent.name == "orphaned"
         return exists(path)
 
     spool.keep(7, [report(number, number) for number in range(1, 101)])

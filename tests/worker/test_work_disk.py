@@ -155,3 +155,17 @@ scratch._make = make_if
         peer = await server.reconciled()
         peer.send(assign(1, "true"))
         assert (await peer.receive(m.Ended)).ends[0].code == 0
+
+
+async def test_who_kept_a_result_is_named_as_a_predecessor_though_the_note_of_that_is_gone(
+    server: FakeServer, tmp_path: Path
+) -> None:
+    """Else the server would take it for the word of a stranger."""
+    home = tmp_path / "state" / "worker"
+    home.mkdir(parents=True, mode=0o700)
+    Spool(home / "spool", 5).keep(server.lineage, [i.Keep(m.Ended(1, (End(ref(8), 1, 0, 10),)))])
+    Spool(home / "spool", 6).keep(server.lineage + 1, [i.Keep(m.Ended(2, (End(ref(9), 1, 0, 10),)))])
+    (home / "last.json").write_text("{")
+    with running_worker(server, tmp_path):
+        other, mine = await server.peer(), await server.peer()
+        assert (other.hello.predecessors, mine.hello.predecessors) == ((6,), (5,))

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Final
 
 from tq import __version__
-from tq.errors import ConfigurationError, StoreDamaged
+from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import free_bytes_min, wal_bytes_max
-from tq.store.files import sync_directory
+from tq.store.files import MAY_PASS, make_directory, sync_directory
 from tq.store.lock import DataLock, lock_directory
 from tq.store.turns import BRING_BACK, Watermark
 
@@ -74,11 +74,12 @@ def hold_directory(data: Path, *, allow_network: bool = False, create: bool = Tr
     """
     if create:
         try:
-            data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_directory(data)
         except OSError as error:
-            raise ConfigurationError(
-                f"the data directory {data} cannot be made: {error.strerror}", hint="choose another one with --data"
-            ) from error
+            what = f"the data directory {data} cannot be made: {error.strerror}"
+            if error.errno in MAY_PASS:
+                raise StoreError(what, hint="see to the disk, then start again") from error
+            raise ConfigurationError(what, hint="choose another one with --data") from error
     elif not (data / "format").exists():
         check_format(data)  # which says it where a store is there, but for this file
         raise ConfigurationError(f"there is no store in {data}", hint="name the data directory with --data")

@@ -16,6 +16,7 @@ from tq.core.view import Changes, Key, Table
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import wal_bytes_max
 from tq.store import directory, rocks
+from tq.store.files import make_directory
 from tq.store.keys import KEYS, TRIMMED_KEY, turn_key, turn_sequence
 from tq.store.lock import DataLock
 from tq.store.output import pack_slot, slot_bounds, unpack_slots
@@ -364,4 +365,4 @@ def _check_present(path: Path, mark: int) -> None:
     """Refuse to make an empty database in the place of one that is gone."""
     if mark and not (path / "CURRENT").exists():
         raise StoreDamaged(f"the database in {path} is gone, but turn {mark} was acknowledged", hint=BRING_BACK)
-    path.mkdir(mode=0o700, exist_ok=True)
+    make_directory(path)

@@ -6,6 +6,7 @@ Owns nothing; raises OSError. Private to the user (0600), since some of them are
 import errno
 import os
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -43,3 +44,11 @@ def sync_directory(directory: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def make_directory(path: Path) -> None:
+    """Make a directory that only we may enter, and those above it, unless they are there; their names are durable."""
+    missing = list(takewhile(lambda place: not place.exists(), (path, *path.parents)))
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in missing:
+        sync_directory(made.parent)

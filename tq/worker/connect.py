@@ -87,7 +87,7 @@ class Connecting:
     def _hello(self) -> m.Hello:
         life = self._life
         return m.Hello(
-            m.VERSIONS, __version__, self._where.server.token, "worker", life.id, life.home.last.workers,
+            m.VERSIONS, __version__, self._where.server.token, "worker", life.id, life.predecessors,
             life.hands.lineage, life.epoch,
         )  # fmt: skip
 

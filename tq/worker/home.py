@@ -182,7 +182,7 @@ def _hold(path: Path) -> Home | None:
 
 def _open(path: Path) -> tuple[int, int]:
     """Return descriptors of a directory and of its lock, both made if need be."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.make_directory(path)
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if os.fstat(directory).st_mode & _MINE:

@@ -9,7 +9,7 @@ from typing import Final
 
 import trio
 
-from tq import __version__
+from tq import __version__, limits
 from tq.core.vocabulary import Capacity
 from tq.errors import TqError
 from tq.net.log import log
@@ -40,11 +40,12 @@ class Life:
         self.cgroup, self.group_because = _find_cgroup(home)
         self.capacity = _capacity(settings, cgroups.LEVEL if self.cgroup else containment.LEVEL)
         self.imports = imports(settings.modules)
-        self.spool = Spool(home.place / SPOOL)
+        self.spool = Spool(home.place / SPOOL, self.id)
         self._left = _load(self.spool)
         slots = Slots(self.capacity, (), settings.tasks_max, self.spool.number_last)
         self.hands = Hands(slots, f"{self.id:016x}")
         self.epoch = home.last.epoch
+        self._kept_by: dict[int, None] = {}  # whose results were restored
         self._restore(home.last.lineage or next(reversed(self._left), 0))
         self.home_is_lost = trio.Event()
         self.is_hurrying = False
@@ -57,6 +58,11 @@ class Life:
         """What is held."""
         return self.hands.slots
 
+    @property
+    def predecessors(self) -> tuple[int, ...]:
+        """For whom this worker speaks: who lived here, and whose results lie here, should the note of that be gone."""
+        return tuple(dict.fromkeys((*self.home.last.workers, *self._kept_by)))[: limits.predecessors_max]
+
     def change_lineage(self, lineage: int, epoch: int) -> None:
         """Serve another store from now on, whose own results may lie here, too; nothing of the one before is held."""
         self.epoch = epoch
@@ -65,6 +71,7 @@ class Life:
     def _restore(self, lineage: int) -> None:
         self.hands.lineage = lineage
         kept = self._left.pop(lineage, {})
+        self._kept_by = dict.fromkeys(one.worker for one in kept.values() if one.worker)
         self.slots.restore([one.message(delivery) for delivery, one in kept.items()])
         for one in kept.values():
             for output in one.outputs:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
 from tq.core.vocabulary import AttemptRef, End
 from tq.errors import ConfigurationError
@@ -31,13 +32,17 @@ _NUMBER_CHARS: Final = 12
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """The contents of a file: the store that waits for it, and a report (`ends`) or a handback (`attempts`)."""
+    """The contents of a file: the store that waits for it, and a report (`ends`) or a handback (`attempts`).
+
+    `worker` is who kept it, for whom its heir must speak: 0 = not said.
+    """
 
     lineage: int
     ends: tuple[End, ...] = ()
     attempts: tuple[AttemptRef, ...] = ()
     cause: int = 0
     outputs: tuple[Output, ...] = ()
+    worker: int = 0
 
     def message(self, delivery: int) -> Delivery:
         """Return it as it is said to the server."""
@@ -53,10 +58,11 @@ class Left(NamedTuple):
 
 
 class Spool:
-    """The directory `path`. `number_last` is the highest number that `load` found taken."""
+    """The directory `path`, used by `worker`. `number_last` is the highest number that `load` found taken."""
 
-    def __init__(self, path: Path, output_bytes_max: int = spool_output_bytes_max) -> None:
+    def __init__(self, path: Path, worker: int = 0, *, output_bytes_max: int = spool_output_bytes_max) -> None:
         self.path = path
+        self._worker = worker
         self._orphaned = path / "orphaned"
         self._output_bytes_max = output_bytes_max
         self._output_bytes: dict[int, int] = {}  # by delivery
@@ -122,7 +128,7 @@ class Spool:
         for lineage, one in deliveries:
             delivery = one.message.delivery
             try:
-                self._output_bytes[delivery] = self._keep(delivery, _kept(lineage, one))
+                self._output_bytes[delivery] = self._keep(delivery, _kept(lineage, one, self._worker))
             except OSError as error:
                 failure = error
             else:
@@ -202,7 +208,7 @@ class Spool:
             return []
 
     def _make(self) -> None:
-        self.path.mkdir(mode=0o700, exist_ok=True)
+        files.make_directory(self.path)
 
     def _has_room(self, size: int) -> bool:
         return sum(self._output_bytes.values()) + size <= self._output_bytes_max
@@ -214,8 +220,7 @@ class Spool:
         return self.path / f"{delivery:0{_NUMBER_CHARS}}"
 
     def _free_place(self, stem: str, first: int = 1) -> Path:
-        self._make()
-        self._orphaned.mkdir(mode=0o700, exist_ok=True)
+        files.make_directory(self._orphaned)
         places = (self._orphaned / f"{stem}-{number}" for number in count(first))  # people take some of them away
         return next(place for place in places if not place.exists())
 
@@ -224,15 +229,15 @@ def _size(outputs: Sequence[Output]) -> int:
     return sum(len(output.data) for output in outputs)
 
 
-def _kept(lineage: int, keep: Keep) -> Kept:
+def _kept(lineage: int, keep: Keep, worker: int) -> Kept:
     message, outputs = keep
     if isinstance(message, Ended):
-        return Kept(lineage, message.ends, outputs=outputs)
-    return Kept(lineage, (), message.attempts, message.cause, outputs)
+        return Kept(lineage, message.ends, outputs=outputs, worker=worker)
+    return Kept(lineage, (), message.attempts, message.cause, outputs, worker)
 
 
 def _alone(kept: Kept) -> Kept:
-    return Kept(kept.lineage, kept.ends, kept.attempts, kept.cause)
+    return replace(kept, outputs=())
 
 
 def _say_dropped(size: int, why: str) -> None:
