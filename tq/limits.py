@@ -62,6 +62,7 @@ lanes_max: Final = 10_000
 put_off_ms: Final = (1_000, 3_600_000)  # first and longest rest of what fails by a bug
 put_off_max: Final = 1_000  # so many of them; more is damage and no bug, and the server ends
 put_off_of_lane_max: Final = 16  # jobs of one lane; then all of it rests
+passed_over_max: Final = 16  # attempts and jobs at which one command of a worker fails; then it fails as a whole
 put_off_of_sweep_max: Final = 16  # jobs of one sweep; then what is left of it rests as a whole
 history_max: Final = 10
 result_inline_bytes_max: Final = 1_024

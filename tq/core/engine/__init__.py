@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from tq.core import query, tables
-from tq.core.engine import act, again, clock, control, dispatch, forget, join, queues, report, submit, upload
+from tq.core.engine import act, again, clock, control, dispatch, fence, forget, join, queues, report, submit, upload
 from tq.core.engine.step import Bounds, Step
 from tq.core.engine.verbs import VERBS
 from tq.core.job import Meta
@@ -60,7 +60,7 @@ from tq.core.vocabulary import (
     Workers,
 )
 from tq.errors import Refused, StoreError
-from tq.limits import prefetch_ms
+from tq.limits import passed_over_max, prefetch_ms
 
 __all__ = ["Bounds", "Engine", "Finished", "Turn"]
 
@@ -101,6 +101,9 @@ _READS: Final[dict[type, Callable[[View, Live, Any], Answer]]] = {
     Status: query.status,
     Queues: query.queues,
 }
+
+
+_OF_MANY_ATTEMPTS: Final = (Join, Started, Report, Handback, WorkerLost)
 
 
 class Finished(NamedTuple):
@@ -215,24 +218,36 @@ class Turn:
         if kind is Tick:
             self._tick()
             return None
-        step, is_dry = self._step(submitter), getattr(command, "dry_run", False)
-        answer: Answer | None
-        try:
-            answer = _CHANGES[kind](step, command)
-            if not is_dry:
-                step.settle()
-        except (Refused, StoreError):
-            raise
-        except Exception as error:
-            if is_dry or not step.at or not act.is_by_filter(command):
-                raise
-            self.bugs.append((command, error))  # it failed at one job: the slices of a sweep pass over that
-            step = self._step(submitter)
-            answer = act.put_off(step, command)
-            step.settle()
-        if not is_dry:
-            self._merge(step)
+        if getattr(command, "dry_run", False):
+            return _CHANGES[kind](self._step(submitter), command)
+        answer, step = self._carry_out(command, submitter)
+        self._merge(step)
         return answer
+
+    def _carry_out(self, command: Command, submitter: str) -> tuple[Answer | None, Step]:
+        """Carry out a command in a layer of its own. If one about many fails at a job, it goes on without it (ADR 23):
+        what a worker says without those attempts, what a client wants by a filter as a sweep.
+        """
+        work, passed = _CHANGES[type(command)], set[Key]()
+        while True:
+            step = self._step(submitter)
+            step.passed_over = passed
+            try:
+                answer = work(step, command)
+                step.settle()
+            except (Refused, StoreError):
+                raise
+            except Exception as error:
+                known = len(passed)
+                if step.at and isinstance(command, _OF_MANY_ATTEMPTS) and known < passed_over_max:
+                    passed.add(fence.to_blame(step.at))
+                if step.at and act.is_by_filter(command) and work is not act.put_off:
+                    work = act.put_off
+                elif len(passed) == known:
+                    raise
+                self.bugs.append((command, error))
+            else:
+                return answer, step
 
     def finish(self, *, may_lease: bool = True) -> Finished:
         """Dispatch, unless all was reading, and return what to write and what to do once it is on disk."""

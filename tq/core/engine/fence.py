@@ -8,9 +8,10 @@ changes nothing (semantics.md, Delivery 2 and 4).
 from enum import Enum, auto
 from typing import Final
 
-from tq.core.engine.step import Step
+from tq.core.engine.step import Step, TaskKey
 from tq.core.live import LIVE_SESSION
 from tq.core.task import Phase, State, Task, Trigger
+from tq.core.view import Key
 from tq.core.vocabulary import AttemptRef
 
 
@@ -24,6 +25,7 @@ class Verdict(Enum):
 
 
 _RUNNING: Final = State.RUNNING
+_TASK_FIELDS: Final = 3
 _CURRENT: Final = Verdict.CURRENT
 
 
@@ -58,8 +60,21 @@ def claim(step: Step, ref: AttemptRef, task: Task, worker: int, phase: Phase) ->
     return step.move(ref.task, task, Trigger.CLAIM, worker=worker, phase=phase, losses=losses, charged=False)
 
 
+def passes_over(step: Step, key: TaskKey) -> bool:
+    """Note that a command about many attempts is at this one; return whether it failed here, and goes on without it."""
+    step.at = key
+    return bool(step.passed_over) and (key in step.passed_over or key[:2] in step.passed_over)
+
+
+def to_blame(at: Key) -> Key:
+    """Return what a command is to pass over that failed at this place: an attempt, or all of a job."""
+    return at if len(at) == _TASK_FIELDS else at[-2:]
+
+
 def current_task(step: Step, ref: AttemptRef, worker: int, phase: Phase) -> Task | None:
     """Return the record if the word counts (claiming it back if need be), or None and count what it was."""
+    if passes_over(step, ref.task):
+        return None
     task = step.task(ref.task)
     verdict = judge(step, task, ref, worker)
     if task is not None and verdict is _CURRENT:

@@ -10,7 +10,7 @@ from functools import cache, partial
 
 from msgspec.structs import replace
 
-from tq.core.engine.fence import Verdict, claim, is_current_session, judge
+from tq.core.engine.fence import Verdict, claim, is_current_session, judge, passes_over
 from tq.core.engine.report import give_back, lose_worker, mark_started
 from tq.core.engine.step import JobKey, Step, running_in
 from tq.core.job import Queue
@@ -36,7 +36,7 @@ def join(step: Step, command: Join) -> Joined:
     settled: list[AttemptRef] = []
     kept = set()
     for held in command.held:
-        if _keep(step, command.worker, held, stop, settled):
+        if not passes_over(step, held.attempt.task) and _keep(step, command.worker, held, stop, settled):
             kept.add(held.attempt.task)
     if before is not None:
         _give_back_missing(step, before, kept)
@@ -106,7 +106,7 @@ def _keep(step: Step, worker: int, held: Held, stop: list[tuple[AttemptRef, int]
 
 def _give_back_missing(step: Step, before: LiveWorker, kept: set[tuple[int, int, int]]) -> None:
     for key in list(before.held):
-        if key not in kept:
+        if key not in kept and not passes_over(step, key):
             task = step.task(key)
             if _is_with(task, before.worker) and task is not None:
                 give_back(step, key, task)
@@ -141,6 +141,8 @@ def _recall_again(step: Step, command: Join, kept: set[tuple[int, int, int]], be
     refs = []
     for held in command.held:
         key = held.attempt.task
+        if passes_over(step, key):
+            continue
         if key in kept and held.phase == Phase.ASSIGNED and (key in recalled or _is_stopped(step, key[:2], running)):
             step.overlay.put(LIVE_RECALLED, (command.worker, *key), True)
             refs.append(held.attempt)
@@ -153,7 +155,7 @@ def _restore_widths(step: Step, command: Join, kept: set[tuple[int, int, int]]) 
 
     The worker's own word counts, since its launcher goes by it: what runs just now may be fewer, for a moment.
     """
-    tasks = ((key, step.task(key)) for key in kept)
+    tasks = ((key, step.task(key)) for key in kept if not passes_over(step, key))
     held = Counter(lane_of(key, task, step.progress(key[:2]), step.job) for key, task in tasks if task is not None)
     for lane, width in command.widths:
         if held[lane]:

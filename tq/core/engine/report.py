@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from tq.core import retry, tables
 from tq.core.engine.act import act
-from tq.core.engine.fence import current_task, is_current_session
+from tq.core.engine.fence import current_task, is_current_session, passes_over
 from tq.core.engine.lanes import stand_alone
 from tq.core.engine.step import Step, TaskKey, ending, history_with
 from tq.core.engine.stop import is_cancelled, is_requeued
@@ -168,6 +168,8 @@ def lose_worker(step: Step, worker: int, spared: Collection[TaskKey] = ()) -> No
             break
         charged.add(key)
     for key, task in held:
+        if passes_over(step, key):
+            continue
         lose(step, key, task, charged=key in charged and key not in spared)
     step.overlay.delete(LIVE_SESSION, (worker,))
     step.count("workers_lost")

@@ -7,7 +7,7 @@ Handlers say what happens; a handler refuses before its first move. Nothing here
 merged into the turn, or dropped.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
@@ -62,7 +62,8 @@ class Step:
         self.bounds = bounds
         self.effects: list[Effect] = []
         self.cancels: tuple[tuple[int, Sweep, Where], ...] | None = None  # that walk, once somebody has looked (act.py)
-        self.at: Key = ()  # where it stands: at a row of READY, or a lane, the prefix of its rows; a sweep: at a job
+        self.at: Key = ()  # where it stands: at a row of READY, a lane (the prefix of its rows), a job, or a task
+        self.passed_over: Collection[Key] = ()  # tasks and jobs at which this command has failed before
         self.passed = 0  # members with a record that it has stepped over
         self.is_cut = False  # it has stopped at a bound, and goes on in a turn of its own
         self._meta: Meta | None = None

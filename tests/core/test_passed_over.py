@@ -1,0 +1,117 @@
+"""What a worker says, or its loss, is about many attempts: one that the server fails at costs no other one."""
+
+from typing import Any
+
+import pytest
+
+from tests.support.damage import Damaged, without
+from tests.support.house import House, held
+from tq.core import tables
+from tq.core import vocabulary as v
+from tq.core.engine.stop import ref_of
+from tq.core.task import Cause, Phase, State
+from tq.core.view import Key
+from tq.core.vocabulary import AttemptRef
+from tq.limits import passed_over_max
+
+MANY = 4
+
+
+class Crowd:
+    """A worker that runs jobs, of some of which the progress is lost: whatever moves one of these raises."""
+
+    def __init__(self, bad: int = 1, size: int = MANY) -> None:
+        house = House()
+        house.join(slots=size)
+        jobs = [house.submit() for _ in range(size)]
+        self.refs = [ref_of((number, 0, 0), house.task(number)) for number in jobs]
+        house.started(*self.refs)
+        self.bad, self.sound = self.refs[:bad], self.refs[bad:]
+        self.lost: dict[Key, Any] = {ref.task[:2]: house.store.get(tables.PROGRESS, ref.task[:2]) for ref in self.bad}
+        for key in self.lost:
+            without(house.store, tables.PROGRESS, key)
+        self.life = Damaged(house.store)
+
+    def joined(self, **more: Any) -> v.Joined:
+        """Let the worker come back with all that it holds."""
+        answer = self.life.do(v.Join(5, 2, v.Capacity(slots=len(self.refs)), held(*self.refs), **more))
+        assert isinstance(answer, v.Joined)
+        return answer
+
+    def states(self, refs: list[AttemptRef]) -> set[State]:
+        """Return the states of these tasks."""
+        tasks = (self.life.store.get(tables.TASK, ref.task) for ref in refs)
+        return {task.state for task in tasks if task is not None}
+
+    def fails_at(self, kind: type[Any], times: int = 1) -> None:
+        """Check what was noted of the last command."""
+        assert [(type(what), type(error)) for what, error in self.life.bugs] == [(kind, KeyError)] * times
+
+
+def test_the_loss_of_a_worker_gives_back_all_but_what_the_server_fails_at() -> None:
+    crowd = Crowd()
+    crowd.life.do(v.WorkerLost(5, 1))
+    crowd.fails_at(v.WorkerLost)
+    assert crowd.states(crowd.sound) == {State.QUEUED}
+    assert crowd.states(crowd.bad) == {State.RUNNING}
+
+    crowd.life.do(v.Join(6, 1, v.Capacity(slots=MANY)))
+    assert crowd.life.started() == [ref.job for ref in crowd.sound]
+
+
+def test_a_worker_may_join_though_the_server_fails_at_something_that_it_holds() -> None:
+    crowd = Crowd()
+    assert crowd.joined(widths=((1, MANY),)) == v.Joined()
+    crowd.fails_at(v.Join)
+    assert crowd.states(crowd.refs) == {State.RUNNING}
+    assert crowd.life.engine.live.workers[5].session_number == 2
+
+
+def test_a_worker_that_does_not_hold_it_any_more_may_join_too() -> None:
+    crowd = Crowd()
+    crowd.life.do(v.Join(5, 2, v.Capacity(slots=MANY)))
+    crowd.fails_at(v.Join)
+    assert crowd.states(crowd.bad) == {State.RUNNING}
+    assert crowd.states(crowd.sound) == {State.RUNNING}  # given back, and given to it again
+    assert crowd.life.started() == [ref.job for ref in crowd.sound]
+
+
+@pytest.mark.parametrize("kind", [v.Report, v.Handback])
+def test_what_a_worker_delivers_counts_for_all_others_and_is_not_sent_for_ever(kind: type[Any]) -> None:
+    crowd = Crowd()
+    crowd.joined()
+    ends = tuple(v.End(ref, int(Cause.EXIT), 0, 5) for ref in crowd.refs)
+    crowd.life.do(v.Report(5, 2, 9, ends) if kind is v.Report else v.Handback(5, 2, 9, tuple(crowd.refs), Cause.DRAIN))
+    crowd.fails_at(kind)
+    acknowledged = [effect for effect in crowd.life.finished.effects if isinstance(effect, v.Acknowledge)]
+    assert acknowledged == [v.Acknowledge(5, 2, 9)]
+    if kind is v.Report:
+        assert crowd.states(crowd.sound) == {State.SUCCEEDED}
+    else:
+        assert crowd.life.started() == [ref.job for ref in crowd.sound]
+    assert crowd.states(crowd.bad) == {State.RUNNING}
+
+
+def test_a_start_that_is_told_claims_all_others_back() -> None:
+    house = House()
+    house.join(slots=MANY)
+    for _ in range(MANY):
+        house.submit()
+    refs = [ref_of((number, 0, 0), house.task(number)) for number in range(1, MANY + 1)]
+    house.do(v.WorkerLost(5, 1))
+    without(house.store, tables.PROGRESS, refs[0].task[:2])
+    life = Damaged(house.store)
+    life.do(v.Join(5, 2, v.Capacity(slots=MANY, queues=("other",))))
+    life.do(v.Started(5, 2, tuple(refs)))
+    tasks = [life.store.get(tables.TASK, ref.task) for ref in refs]
+    assert [task.phase for task in tasks if task is not None] == [Phase.LOST, *[Phase.STARTED] * (MANY - 1)]
+
+
+def test_what_fails_at_more_than_by_accident_fails_as_a_whole() -> None:
+    crowd = Crowd(bad=passed_over_max + 1, size=passed_over_max + 3)
+    with pytest.raises(KeyError):
+        crowd.life.do(v.WorkerLost(5, 1))
+    crowd = Crowd(bad=passed_over_max, size=passed_over_max + 3)
+    crowd.life.do(v.WorkerLost(5, 1))
+    crowd.fails_at(v.WorkerLost, passed_over_max)
+    assert crowd.states(crowd.sound) == {State.QUEUED}
