@@ -84,6 +84,26 @@ async def test_few_reads_of_one_client_are_being_answered_at_a_time_and_acts_are
         assert (await other.reply(first)).id == "1"
 
 
+async def test_who_waits_and_unsubscribes_again_and_again_has_few_reads_under_way() -> None:
+    async with open_hall() as hall:
+        client, other = await hall.client("submit"), await hall.client("submit")
+        hall.holds_flushes = True
+        first, before = other.put(submit("k")), hall.pipeline.counters.commands
+        await trio.testing.wait_all_tasks_blocked()
+        for _ in range(60):
+            client.send(m.Unsubscribe(client.put(Wait(("1",) * 9_000))))
+        last = client.put(Wait(("1",) * 9_000))
+        await trio.testing.wait_all_tasks_blocked()
+        assert hall.pipeline.counters.commands - before == 1 + limits.reads_max
+
+        hall.holds_flushes = False
+        hall.let_flush()
+        assert (await other.reply(first)).id == "1"
+        answer = await client.reply(last, wants_more=True)
+        assert [outcome.id for outcome in answer.outcomes] == ["1"]
+        await client.ask(Status())
+
+
 async def test_who_asks_and_does_not_read_is_cut_and_costs_little_until_then(autojump_clock: Any) -> None:
     async with open_hall() as hall:
         client = await hall.client("submit")
@@ -357,16 +377,16 @@ async def test_who_leaves_or_unsubscribes_is_told_no_more() -> None:
 async def test_what_one_connection_may_wait_for_is_bounded() -> None:
     async with open_hall() as hall:
         client = await hall.client("submit")
-        await client.ask(submit(size=2 * waits_max, is_array=True))
+        await client.ask(submit(size=10_001, is_array=True))
         for member in range(1, waits_max + 1):
             await client.reply(client.put(Wait((f"1.{member}",))), wants_more=True)
         with pytest.raises(errors.NotDone, match="waits on one connection"):
             await client.ask(Wait(("1",)))
 
         other = await hall.client("read")
-        await other.reply(other.put(Wait(tuple(f"1.{1 + n % 500}" for n in range(6_000)))), wants_more=True)
+        await other.reply(other.put(Wait(tuple(f"1.{1 + member}" for member in range(6_000)))), wants_more=True)
         with pytest.raises(errors.NotDone, match="wait_ids_max"):
-            await other.ask(Wait(("1",) * 4_001))
+            await other.ask(Wait(tuple(f"1.{6_001 + member}" for member in range(4_001))))
 
 
 async def test_a_waiter_for_many_ids_gets_all_outcomes_in_pieces_that_fit() -> None:

@@ -224,17 +224,20 @@ def wait(view: View, live: Live, command: Wait) -> Waited:
     if not 1 <= len(command.ids) <= wait_ids_max:
         raise TooLarge(f"wait takes 1 to {wait_ids_max} ids (wait_ids_max)")
     reasons = Reasons(view, live)
-    outcomes = tuple(_outcome(view, reasons, text) for text in command.ids)
+    jobs: dict[int, tuple[Job, Progress]] = {}  # thousands may be tasks of one
+    outcomes = tuple(_outcome(view, reasons, jobs, text) for text in command.ids)
     return Waited(all(_is_there(outcome, command.until) for outcome in outcomes), outcomes)
 
 
-def _outcome(view: View, reasons: Reasons, text: str) -> Outcome:
+def _outcome(view: View, reasons: Reasons, jobs: dict[int, tuple[Job, Progress]], text: str) -> Outcome:
     number, value = ids.parse(text)
-    job, progress = _job(view, number)
-    succeeded = progress.counts[State.SUCCEEDED]
-    ended = sum(progress.counts[State.SUCCEEDED :])
+    if number not in jobs:
+        jobs[number] = _job(view, number)
+    job, progress = jobs[number]
     if value is None and job.is_array:
         state = job_state(progress)
+        succeeded = progress.counts[State.SUCCEEDED]
+        ended = sum(progress.counts[State.SUCCEEDED :])
         reason = reasons.stuck(number, progress, state)
         return Outcome(text, state.word, size=job.size, succeeded=succeeded, ended=ended, reason=reason)
     member = 0 if value is None else ids.position(number, job, value)

@@ -200,15 +200,24 @@ class ClientSession:
             raise NotDone(f"a connection waits for {limits.wait_ids_max} ids at most (wait_ids_max)")
         if number in self._waits:
             raise BadRequest(f"request {number} waits already")
+        wait = replace(wait, ids=tuple(dict.fromkeys(wait.ids)))  # who repeats one learns no more of it
 
         def read(asked: v.Wait) -> Request:
-            return Request(asked, self._submitter, partial(self._waited, number, wait, asked))
+            waited = self._first_waited if asked is wait else self._waited
+            return Request(asked, self._submitter, partial(waited, number, wait, asked))
 
         waiting = self._waits[number] = watch.Waiting(wait, self._inlet, read)
         self._desk.registry.watch.subscribe(waiting)
         self._told_s[number] = float("-inf")
         self._news[number] = {}
+        self._reads += 1
         return read(wait)
+
+    def _first_waited(self, number: int, wait: v.Wait, asked: v.Wait, answer: v.Answer | errors.TqError) -> None:
+        """Take the answer to a read that its client has asked for, and who has unsubscribed meanwhile has, too."""
+        self._waited(number, wait, asked, answer)
+        self._reads -= 1
+        self._room.set()
 
     def _waited(self, number: int, wait: v.Wait, asked: v.Wait, answer: v.Answer | errors.TqError) -> None:
         waiting = self._waits.get(number)
