@@ -126,6 +126,22 @@ class TestResult:
         shown = json.loads(run("result", "42").out)
         assert (shown["value"], shown["error"]) == (None, raised)
 
+    def test_what_a_lying_worker_says_was_returned_spoils_no_other_result(self, run: Run, server: FakeServer) -> None:
+        odd = plain.dumps({"message": ["\x1b"], "more": 1}, 100, "")
+        items = (
+            v.Result("43.1", "succeeded", 1, 0, "exit", b"\xff"),
+            v.Result("43.2", "dead", 1, 1, "exception", b"\x05"),
+            v.Result("43.3", "dead", 1, 1, "exception", odd),
+            v.Result("43.4", "succeeded", 1, 0, "exit", b"\x05"),
+        )
+        server.says[v.Get] = lambda _: v.Document(ARRAY)
+        server.says[v.GetResults] = lambda _: v.Results(items)
+        lines = [json.loads(line) for line in run("result", "43").out.splitlines()]
+        assert [one["value"] for one in lines] == [None, None, None, 5]
+        assert ["cannot be read" in (one["error"] or {}).get("message", "") for one in lines[:2]] == [True, True]
+        assert lines[2]["error"] == {"type": None, "message": "['\\x1b']", "traceback": None}
+        assert run("result", "43", "-o", "table").status == 0
+
     def test_an_array_has_a_line_for_each_task(self, run: Run, server: FakeServer) -> None:
         usage = dumps(Usage(error="no function f"))
         pages = {

@@ -79,6 +79,14 @@ def test_an_exception_that_cannot_be_read_is_still_a_failure(value):
     assert failed.cause == "exception"
 
 
+def test_a_value_that_cannot_be_read_is_a_failure_of_its_task_alone():
+    odd = TaskResult(v.Result("1", "succeeded", 1, 0, "exit", b"\xff\xff"))
+
+    assert (odd.state, odd.value) == ("succeeded", None)
+    with pytest.raises(TaskFailed, match="bad_result"):
+        odd.get()
+
+
 @pytest.mark.parametrize(
     "state, cause, value", [("dead", "exception", RAISED), ("dead", "exit", None), ("cancelled", "", None)]
 )

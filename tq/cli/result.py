@@ -8,6 +8,7 @@ import typer
 from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.verb import Verb
+from tq.errors import ProtocolError
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
@@ -62,10 +63,20 @@ def returned(result: "v.Result") -> dict[str, Any]:
     """Return the fields that say what a task returned or raised."""
     from tq.wire import plain
 
-    value = plain.loads(result.value) if result.value else None
-    if result.cause == "exception":
-        return {"value": None, "error": _error("") | value if isinstance(value, dict) else None}
-    return {"value": value, "error": None}
+    odd = {"value": None, "error": _error("what its worker says that it returned cannot be read")}
+    try:
+        value = plain.loads(result.value) if result.value else None
+    except ProtocolError:
+        return odd
+    if result.cause != "exception":
+        return {"value": value, "error": None}
+    if not isinstance(value, dict):
+        return odd
+    return {"value": None, "error": {field: _said(value, field) for field in _error("")}}
+
+
+def _said(raised: dict[str, Any], field: str) -> str | None:
+    return str(raised[field]) if raised.get(field) is not None else None
 
 
 def _error(message: str) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from tq.client.call import reason
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError, TqError
@@ -79,7 +81,10 @@ class TaskResult:
         self.value: Any = None
         self.error: TaskFailed | TaskCancelled | None = None
         if result.state == "succeeded":
-            self.value = plain.loads(result.value) if result.value else None
+            try:
+                self.value = plain.loads(result.value) if result.value else None
+            except ProtocolError:  # of a worker that lies: nobody else's results are to be lost for it
+                self.error = TaskFailed(replace(result, cause="bad_result", value=b""))
         elif result.state == "dead":
             self.error = TaskFailed(result)
         elif result.state in ENDED:
