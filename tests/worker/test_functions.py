@@ -215,6 +215,8 @@ def test_a_result_without_end_is_a_bad_result(shared, name):
         ("work:Tool.nothing", "no function Tool.nothing"),
         ("work:Tool.limit", "is no function"),
         ("work:path.join", "leads out of the module"),
+        ("work:__loader__.get_data", "leads out of the module"),
+        ("work:Tool.__init__.__globals__.get", "leads out of the module"),
         ("work:", "no function"),
         ("parts.nowhere:f", "no module parts.nowhere"),
         ("os:getpid", "does not allow the module os"),

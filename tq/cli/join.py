@@ -16,7 +16,13 @@ def join(
         str, typer.Option("--name", metavar="NAME", help="A name to tell the token by", show_default=False)
     ] = "",
     expires: Annotated[
-        str, typer.Option("--expires", metavar="DURATION", help="Valid for so long, as in 30d", show_default=False)
+        str,
+        typer.Option(
+            "--expires",
+            metavar="DURATION",
+            help="Valid for so long, as in 30d; then its connections end, too",
+            show_default=False,
+        ),
     ] = "",
 ) -> None:
     """Print a join string for another machine.

@@ -20,7 +20,13 @@ def create(
     role: Annotated[str, typer.Option("--role", metavar="ROLE", help="read, submit, worker or admin")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="A name to tell it by", show_default=False)] = "",
     expires: Annotated[
-        str, typer.Option("--expires", metavar="DURATION", help="Valid for so long, as in 30d", show_default=False)
+        str,
+        typer.Option(
+            "--expires",
+            metavar="DURATION",
+            help="Valid for so long, as in 30d; then its connections end, too",
+            show_default=False,
+        ),
     ] = "",
 ) -> None:
     """Make a token and print it, alone, once: only its SHA-256 is stored."""

@@ -232,7 +232,8 @@ def find(name: str) -> Any:
             found = getattr(found, part)
         except AttributeError:
             raise _Unknown(f"the module {module_name} has no function {path}") from None
-        if isinstance(found, ModuleType):  # else a module that is allowed would open every one that it imports
+        # Else a module that is allowed would open every one that it imports, and by its loader every file.
+        if isinstance(found, ModuleType) or part.startswith("__"):
             raise _Unknown(f"{path} leads out of the module {module_name}")
     if not callable(found):
         raise _Unknown(f"{name} is no function")
