@@ -372,6 +372,14 @@ def test_a_launcher_that_begins_while_another_worker_removes_it_is_in_it(root):
     assert own_cgroup(said) == "short"
 
 
+def test_what_cannot_be_tidied_up_beside_it_takes_nobody_his_own(root, tmp_path, monkeypatch):
+    def fail(_: Path) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Path, "iterdir", fail)
+    assert take(tmp_path) == root
+
+
 def test_nothing_beside_it_is_touched(root, tmp_path):
     (tmp_path / "other").mkdir()
     other = take(tmp_path / "other")

@@ -61,6 +61,18 @@ def test_what_is_kept_never_comes_into_the_directory_of_another(tmp_path: Path, 
         assert set(Spool(tmp_path / "elsewhere" / "spool").load().kept) == {1, 2}
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE, errno.ENOMEM])
+def test_a_directory_that_cannot_be_looked_at_is_not_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(_: Path) -> os.stat_result:
+        raise OSError(number, os.strerror(number))
+
+    with settle(tmp_path) as home, monkeypatch.context() as trouble:
+        trouble.setattr(Path, "stat", fail)
+        assert home.is_ours
+
+
 def test_a_directory_that_is_removed_while_it_is_taken_is_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,14 +1,16 @@
 """A program that somebody still writes to: whoever writes one and submits it at once waits for a moment, unseen."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tq.wire.body import Body
 from tq.worker import spawn
-from tq.worker.program import Program, SpawnError
+from tq.worker.program import Program, SpawnError, search
 from tq.worker.spawn import Files, Spawner
 
 TO_NOWHERE = Files(b"/dev/null", b"/dev/null")
@@ -66,3 +68,39 @@ def test_one_that_stays_open_cannot_be_started_and_is_waited_for_once_a_second(s
     os.close(scene.writer)
 
     assert scene.run() == 7
+
+
+# ---------------------------------------------------------------- what is no fault of the task's
+
+
+@pytest.fixture
+def failing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory on a disk that fails."""
+    look, enter, bad = os.stat, os.chdir, tmp_path / "bad"
+
+    def guarded(act: Callable[..., Any]) -> Callable[..., Any]:
+        def on_disk(path: Any, *rest: Any, **named: Any) -> Any:
+            if os.fsencode(path).startswith(bytes(bad)):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return act(path, *rest, **named)
+
+        return on_disk
+
+    monkeypatch.setattr(os, "stat", guarded(look))
+    monkeypatch.setattr(os, "chdir", guarded(enter))
+    return bad
+
+
+def test_a_directory_that_the_disk_does_not_say_is_not_missing(failing):
+    program = Program(Body((b"true",), bytes(failing)), {})
+    with pytest.raises(OSError, match="Input/output"):
+        Spawner().start(program, program.argv, {}, None, TO_NOWHERE)
+
+
+def test_a_program_is_looked_for_behind_a_disk_that_fails_and_not_missing_if_it_is_not_there(failing):
+    shell = search(b"sh", b"/usr/bin:/bin")
+    assert search(b"sh", b"%b:/usr/bin:/bin" % bytes(failing)) == shell
+    with pytest.raises(OSError, match="Input/output"):
+        search(b"no-such-program", b"%b:/usr/bin" % bytes(failing))
+    with pytest.raises(SpawnError, match="not found"):
+        search(b"no-such-program", b"/usr/bin")

@@ -91,7 +91,8 @@ def find(home: Path, proc: Path = _PROC) -> Taken:
             root.rmdir()
         taken.release()
         raise Unavailable(why)
-    _tidy(base, root)
+    with suppress(OSError):  # what is left over there is no reason to have none
+        _tidy(base, root)
     return taken
 
 

@@ -9,6 +9,7 @@ over what lies in the directories beside its own in which nobody lives any more:
 the first to come back presents the results of both.
 """
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ _LOCK: Final = "worker.lock"
 _PLACES_MAX: Final = 64
 _TRIES: Final = 5
 _MINE: Final = 0o077
+_GONE: Final = frozenset((errno.ENOENT, errno.ENOTDIR))
 
 
 class Last(msgspec.Struct, frozen=True):
@@ -75,11 +77,11 @@ class Home:
 
     @property
     def is_ours(self) -> bool:
-        """Whether who looks for a free directory still finds this one held."""
+        """Whether who looks for a free directory still finds this one held, as far as can be seen now."""
         try:
             return samestat((self.path / _LOCK).stat(), os.fstat(self._lock))
-        except OSError:
-            return False
+        except OSError as error:  # a disk that fails, or another mode, makes it nobody else's
+            return error.errno not in _GONE
 
     def remember(self, last: Last) -> None:
         """Write down who speaks from here now, if that is news; it is on the disk when this returns. Raises OSError."""

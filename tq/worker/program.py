@@ -28,6 +28,9 @@ _PLACE: Final = re.compile(rb"\{([1-9]?|#)\}")
 _SIGNALS: Final = signal.valid_signals()
 _programs_max: Final = 64
 _found_s_max: Final = 1.0
+TROUBLE: Final = frozenset(  # not the task's fault
+    {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOSPC, errno.EDQUOT}
+)
 
 
 class SpawnError(Exception):
@@ -123,17 +126,24 @@ def _quoted(word: bytes) -> bytes:
 
 
 def search(name: bytes, path: bytes) -> bytes:
-    """Return where `name` is in the directories of `path`, as execvp(3) would find it, or raise SpawnError."""
-    refused = b""
+    """Return where `name` is in the directories of `path`, as execvp(3) would find it, or raise SpawnError.
+
+    Raises OSError where this machine cannot look: it may be there.
+    """
+    refused, trouble = b"", None
     for directory in path.split(b":"):
         candidate = os.path.join(directory or b".", name)
         try:
             mode = os.stat(candidate).st_mode
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in TROUBLE:
+                trouble = error
             continue
         if stat.S_ISREG(mode) and os.access(candidate, os.X_OK):
             return candidate
         refused = refused or candidate
+    if trouble is not None:
+        raise trouble
     if refused and name:
         raise SpawnError(126, f"{os.fsdecode(refused)}: not executable")
     raise SpawnError(127, f"{os.fsdecode(name)}: not found in PATH ({os.fsdecode(path)})")

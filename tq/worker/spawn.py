@@ -14,14 +14,11 @@ from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
 from tq.worker.containment import IGNORED
-from tq.worker.program import Program, SpawnError
+from tq.worker.program import TROUBLE, Program, SpawnError
 
 _DUP2: Final = os.POSIX_SPAWN_DUP2
 _files_reserved: Final = 64
 _files_by_attempt: Final = 3
-_TROUBLE: Final = frozenset(  # not the task's fault
-    {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOSPC, errno.EDQUOT}
-)
 # A FIFO must not hold us up, and what somebody put there as a link is not what was named.
 _OUTPUT: Final = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _OUTPUT_MODE: Final = 0o666
@@ -101,6 +98,8 @@ class Spawner:
         try:
             os.chdir(program.cwd)
         except (OSError, ValueError) as error:
+            if isinstance(error, OSError) and error.errno in TROUBLE:
+                raise
             reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
             raise CwdMissing(f"{os.fsdecode(program.cwd)}: {reason}") from error
         command = program.path(argv), argv, environment
@@ -150,7 +149,7 @@ class Spawner:
         except ValueError as error:  # a NUL in an argument, a = in a name
             raise SpawnError(126, f"{os.fsdecode(path)}: {error}") from error
         except OSError as error:
-            if error.errno in _TROUBLE:
+            if error.errno in TROUBLE:
                 raise
             raise program.explain(path, error) from error
         finally:
@@ -200,7 +199,7 @@ def _open_file(path: bytes, what: str, flags: int) -> int:
     except ValueError as error:
         raise SpawnError(126, f"{what}: {error}") from error
     except OSError as error:
-        if error.errno in _TROUBLE:
+        if error.errno in TROUBLE:
             raise
         reason = "is a symbolic link" if error.errno == errno.ELOOP else os.strerror(error.errno or 0)
         raise SpawnError(126, f"{what} {os.fsdecode(path)}: {reason}") from error
