@@ -3,6 +3,7 @@
 import errno
 from pathlib import Path
 from types import SimpleNamespace
+from zlib import crc32
 
 import msgspec
 import pytest
@@ -18,7 +19,7 @@ from tq.worker import disk
 from tq.worker import instructions as i
 from tq.worker.disk import write_down
 from tq.worker.home import Last, settle
-from tq.worker.spool import Kept, Spool
+from tq.worker.spool import Damaged, Kept, Spool, unpacked
 
 
 def end(job: int) -> End:
@@ -57,8 +58,9 @@ def test_what_is_kept_says_who_kept_it(tmp_path: Path) -> None:
 
 
 def test_what_was_kept_before_anybody_said_so_is_read(spool: Spool) -> None:
-    whole = msgspec.msgpack.decode(msgspec.msgpack.encode(Kept(7, (end(1),), worker=5)))
-    (spool.path / "000000000001").write_bytes(msgspec.msgpack.encode(whole[:-1]))
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(Kept(7, (end(1),), worker=5)))
+    whole = msgspec.msgpack.encode(fields[:-1])
+    (spool.path / "000000000001").write_bytes(whole + crc32(whole).to_bytes(4, "big"))
     assert spool.load().kept == {1: Kept(7, (end(1),))}
 
 
@@ -123,6 +125,23 @@ def test_a_damaged_file_costs_itself_only_and_stays_for_people_to_look_at(spool:
     assert spool.load().damaged == []
 
 
+def test_no_flipped_bit_makes_another_result(spool: Spool) -> None:
+    spool.keep(7, [report(1, 1)])
+    (path,) = spool.path.iterdir()
+    whole = path.read_bytes()
+    for bit in range(8 * len(whole)):
+        raw = bytearray(whole)
+        raw[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(Damaged):
+            unpacked(bytes(raw))
+    for length in range(len(whole)):
+        with pytest.raises(Damaged):
+            unpacked(whole[:length])
+    stranger = msgspec.msgpack.encode([1, "text"])
+    with pytest.raises(Damaged, match="Expected"):
+        unpacked(stranger + crc32(stranger).to_bytes(4, "big"))
+
+
 @pytest.fixture
 def no_room_aside(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The disk is so full that no name fits into any directory."""
@@ -178,7 +197,7 @@ def test_what_is_kept_goes_aside_as_it_is_and_what_is_not_with_its_output(spool:
     write_down(spool, [(7, i.Aside((end(1),), 1)), (7, i.Aside((end(2),), 2, (output,)))])
 
     assert spool.load() == ({}, [], [])
-    aside = [msgspec.msgpack.decode(path.read_bytes(), type=Kept) for path in (spool.path / "orphaned").iterdir()]
+    aside = [unpacked(path.read_bytes()) for path in (spool.path / "orphaned").iterdir()]
     assert sorted(aside, key=lambda one: one.ends[0].attempt.job) == [
         Kept(7, (end(1),), outputs=(output,)), Kept(7, (end(2),), outputs=(output,))
     ]  # fmt: skip
@@ -197,7 +216,7 @@ def test_a_result_goes_aside_alone_where_there_is_no_room_for_its_output(
     monkeypatch.setattr(files, "replace", full)
     path = spool.orphan(7, i.Aside((end(1),), 0, (m.Output(ref(1), 1, 0, bytes(20_000)),)))
 
-    assert msgspec.msgpack.decode(path.read_bytes(), type=Kept) == Kept(7, (end(1),))
+    assert unpacked(path.read_bytes()) == Kept(7, (end(1),))
 
 
 def test_a_disk_that_fails_is_said_and_stops_nothing(spool: Spool, capsys: pytest.CaptureFixture[str]) -> None:
@@ -321,9 +340,7 @@ def test_results_that_are_put_aside_replace_no_others_though_some_were_taken_awa
     first, second = (spool.orphan(7, i.Aside((end(job),))) for job in (1, 2))
     first.unlink()
     third = spool.orphan(7, i.Aside((end(3),)))
-    assert {Kept(7, (end(2),)), Kept(7, (end(3),))} == {
-        msgspec.msgpack.decode(path.read_bytes(), type=Kept) for path in {second, third}
-    }
+    assert {Kept(7, (end(2),)), Kept(7, (end(3),))} == {unpacked(path.read_bytes()) for path in {second, third}}
 
 
 def test_damaged_files_of_one_name_replace_no_others(spool: Spool) -> None:

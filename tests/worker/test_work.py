@@ -7,7 +7,6 @@ import signal
 from pathlib import Path
 from types import SimpleNamespace
 
-import msgspec
 import pytest
 import trio
 
@@ -19,7 +18,7 @@ from tq.errors import ConfigurationError
 from tq.wire import messages as m
 from tq.wire.held import tally
 from tq.worker import work
-from tq.worker.spool import Kept
+from tq.worker.spool import unpacked
 
 
 async def test_it_runs_what_it_is_assigned_and_reports_it(server: FakeServer, tmp_path: Path) -> None:
@@ -369,7 +368,7 @@ async def test_another_lineage_gets_nothing_of_the_first_one(server: FakeServer,
         await worker.logged("results_orphaned")
         orphaned = list((tmp_path / "state" / "worker" / "spool" / "orphaned").iterdir())
         assert {path.name.split("-")[0] for path in orphaned} == {f"{77:016x}"}
-        aside = [msgspec.msgpack.decode(path.read_bytes(), type=Kept) for path in orphaned]
+        aside = [unpacked(path.read_bytes()) for path in orphaned]
         assert {one.ends[0].attempt: b"".join(out.data for out in one.outputs) for one in aside} == {
             ref(1): b"one\n", ref(2): b"two\n",
         }  # fmt: skip

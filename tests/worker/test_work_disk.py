@@ -15,7 +15,7 @@ from tq.wire import messages as m
 from tq.worker import instructions as i
 from tq.worker import scratch
 from tq.worker.home import Last, settle
-from tq.worker.spool import Kept, Spool
+from tq.worker.spool import Spool, unpacked
 
 
 async def test_a_worker_whose_directory_was_removed_leaves_when_its_launcher_is_gone(
@@ -132,7 +132,7 @@ async def test_of_the_results_of_several_stores_each_server_gets_its_own(
         assert (await peer.receive(m.Output)).attempt == mine
         assert (await peer.receive(m.Ended)).ends[0].attempt == mine
         await eventually(lambda: [path.name for path in spool.path.iterdir()] == ["orphaned"])
-    (aside,) = [msgspec.msgpack.decode(path.read_bytes(), type=Kept) for path in (spool.path / "orphaned").iterdir()]
+    (aside,) = [unpacked(path.read_bytes()) for path in (spool.path / "orphaned").iterdir()]
     assert (aside.lineage, len(aside.ends), len(aside.outputs)) == (5, 1, 1)
 
 

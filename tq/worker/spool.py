@@ -1,6 +1,7 @@
 """What no server has acknowledged, on the worker's disk: one file for each delivery.
 
-    spool/000000000012            a report or a handback with its lineage, and what its attempts have written; msgpack
+    spool/000000000012            a report or a handback with its lineage, and what its attempts have written: msgpack,
+                                  then its CRC-32, so that a flipped bit is no other result
     spool/orphaned/<lineage>-...  those of a lineage that is no more: nobody waits for them, people may look
 
 A file appears whole (written aside, fsync, rename, fsync of the directory) and goes when its delivery is acknowledged.
@@ -16,6 +17,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Final, NamedTuple
+from zlib import crc32
 
 import msgspec
 from msgspec.structs import replace
@@ -29,6 +31,7 @@ from tq.wire.messages import Ended, HandedBack, Output
 from tq.worker.instructions import Aside, Delivery, Keep
 
 _NUMBER_CHARS: Final = 12
+_SUM_BYTES: Final = 4
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -47,6 +50,27 @@ class Kept(msgspec.Struct, frozen=True, array_like=True, tag=1):
     def message(self, delivery: int) -> Delivery:
         """Return it as it is said to the server."""
         return HandedBack(delivery, self.attempts, self.cause) if self.attempts else Ended(delivery, self.ends)
+
+
+class Damaged(Exception):
+    """A file is not what was written."""
+
+
+def packed(kept: Kept) -> bytes:
+    """Return the contents of a file."""
+    data = msgspec.msgpack.encode(kept)
+    return data + crc32(data).to_bytes(_SUM_BYTES, "big")
+
+
+def unpacked(raw: bytes) -> Kept:
+    """Return what a file says. Raises Damaged."""
+    data, found = raw[:-_SUM_BYTES], raw[-_SUM_BYTES:]
+    if crc32(data).to_bytes(_SUM_BYTES, "big") != found:
+        raise Damaged("its checksum is another one")
+    try:
+        return msgspec.msgpack.decode(data, type=Kept)
+    except msgspec.MsgspecError as error:
+        raise Damaged(str(error)) from error
 
 
 class Left(NamedTuple):
@@ -99,10 +123,10 @@ class Spool:
         number = int(path.name)
         self.number_last = max(self.number_last, number)
         try:
-            left.kept[number] = msgspec.msgpack.decode(path.read_bytes(), type=Kept)
+            left.kept[number] = unpacked(path.read_bytes())
         except OSError:
             left.unread.append(path.name)
-        except msgspec.MsgspecError:
+        except Damaged:
             left.damaged.append(path.name)
             with suppress(OSError):
                 path.rename(self._free_place(f"damaged-{path.name}"))
@@ -171,11 +195,11 @@ class Spool:
         path = self._free_place(f"{lineage:016x}")
         kept = Kept(lineage, aside.ends, outputs=aside.outputs)
         try:
-            files.replace(path, msgspec.msgpack.encode(kept))
+            files.replace(path, packed(kept))
         except OSError as error:
             if not kept.outputs:
                 raise
-            files.replace(path, msgspec.msgpack.encode(_alone(kept)))
+            files.replace(path, packed(_alone(kept)))
             _say_dropped(_size(kept.outputs), str(error.strerror))
         files.sync_directory(self._orphaned)
         return path
@@ -214,7 +238,7 @@ class Spool:
         return sum(self._output_bytes.values()) + size <= self._output_bytes_max
 
     def _write(self, delivery: int, kept: Kept) -> None:
-        files.replace(self._file(delivery), msgspec.msgpack.encode(kept))
+        files.replace(self._file(delivery), packed(kept))
 
     def _file(self, delivery: int) -> Path:
         return self.path / f"{delivery:0{_NUMBER_CHARS}}"
