@@ -10,7 +10,7 @@ from tests.support.backups import IDENTITY, make_backup, pack, rows, tree
 from tests.support.store import disk_store, read_store
 from tq.core.tables import BODY, LANE_NAME, META, READY, TASK
 from tq.errors import ConfigurationError
-from tq.store import archive, restore, rocks
+from tq.store import archive, files, restore, rocks
 from tq.store.check import all_rows, check_bytes
 from tq.store.directory import RESTORING, hold_directory
 
@@ -160,3 +160,27 @@ def test_what_a_restore_cannot_have_made_is_never_removed(backup: Path, tmp_path
         restore.restore(backup, tmp_path / "home", 1)
     assert (tmp_path / "home" / "thesis").read_text() == "years"
     assert (tmp_path / "home" / RESTORING).is_dir()
+
+
+def test_the_part_that_says_that_all_are_there_is_never_durable_before_the_others(
+    backup: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut between two renames may keep either of them."""
+    data = tmp_path / "new"
+    done: list[str] = []
+    rename, sync = Path.rename, files.sync_directory
+
+    def renamed(path: Path, target: Path) -> Path:
+        if path.parent == data / RESTORING:
+            done.append(path.name)
+        return rename(path, target)
+
+    def synced(directory: Path) -> None:
+        sync(directory)
+        if directory == data:
+            done.append("sync")
+
+    monkeypatch.setattr(Path, "rename", renamed)
+    monkeypatch.setattr(files, "sync_directory", synced)
+    restore.restore(backup, data, 123)
+    assert done == ["identity", "db", "watermark", "sync", "format", "sync"]

@@ -5,6 +5,7 @@ Owns nothing; raises OSError. Private to the user (0600), since some of them are
 
 import errno
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -52,3 +53,13 @@ def make_directory(path: Path) -> None:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     for made in missing:
         sync_directory(made.parent)
+
+
+def move_in(source: Path, target: Path, names: Sequence[str]) -> None:
+    """Move what there is of these from one directory to another; the last one is never durable without the others."""
+    *others, last = names
+    for some in (others, [last]):
+        for name in some:
+            if (source / name).exists():
+                (source / name).rename(target / name)
+        sync_directory(target)

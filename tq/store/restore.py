@@ -19,7 +19,7 @@ from tq.errors import ConfigurationError, StoreDamaged
 from tq.store import archive
 from tq.store.directory import RESTORING, free_bytes, hold_directory, low_water_bytes
 from tq.store.disk import open_store
-from tq.store.files import sync_directory
+from tq.store.files import move_in
 from tq.store.lock import NAME as LOCK
 
 _PARTS: Final = ("identity", "db", "watermark", "format")  # the last one says that all are there
@@ -57,10 +57,7 @@ def _fill(data: Path, backup: Path, head: archive.Head, lineage: int) -> None:
     archive.unpack(backup, scratch)
     if rename(scratch, lineage) != head.sequence + 1:
         raise StoreDamaged(f"the store in {backup} does not stand at commit {head.sequence}, as it says")
-    for name in _PARTS:
-        if (scratch / name).exists():
-            (scratch / name).rename(data / name)
-    sync_directory(data)
+    move_in(scratch, data, _PARTS)
     shutil.rmtree(scratch)
 
 

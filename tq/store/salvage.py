@@ -24,7 +24,7 @@ from tq.store.check import check_bytes
 from tq.store.damaged import DamagedStore
 from tq.store.directory import SALVAGED, check_format, free_bytes, hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
-from tq.store.files import sync_directory, write_new
+from tq.store.files import move_in, sync_directory, write_new
 from tq.store.keys import OUTPUT
 from tq.store.lock import DataLock
 from tq.store.output import unpack_slots
@@ -221,11 +221,9 @@ def _swap(data: Path) -> Path:
     for name in reversed(_PARTS):  # `format` first: no server opens what follows
         if (ready / name).exists() and (data / name).exists():
             (data / name).rename(kept / name)
-    for name in _PARTS:
-        if (ready / name).exists():
-            (ready / name).rename(data / name)
+            sync_directory(data)
     sync_directory(kept)
-    sync_directory(data)
+    move_in(ready, data, _PARTS)
     shutil.rmtree(ready)
     return kept
 
