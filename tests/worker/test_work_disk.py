@@ -151,6 +151,7 @@ scratch._make = make_if
 """
     with running_worker(server, tmp_path, before=before) as worker:
         await worker.logged("No space left on device")
+        await worker.logged("make some room there")
         full.unlink()
         peer = await server.reconciled()
         peer.send(assign(1, "true"))

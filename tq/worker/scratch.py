@@ -12,6 +12,7 @@ A directory of a worker that was killed tells by its name which one it is, and i
 home; the next worker there removes it.
 """
 
+import errno
 import os
 import re
 import stat
@@ -102,7 +103,8 @@ def make_root(home: Path) -> Made:
         path = home / f"scratch-{made.inode}"
         fresh.rename(path)
     except OSError as error:
-        hint = "the state directory ($XDG_STATE_HOME/tq) must be writable"
+        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        hint = "make some room there" if is_full else "the state directory ($XDG_STATE_HOME/tq) must be writable"
         raise ConfigurationError(f"cannot make {fresh}: {error.strerror}", hint=hint) from error
     return made._replace(path=os.fsencode(path))
 
