@@ -35,6 +35,7 @@ BETWEEN_S: Final = (0.5, 3.0)
 BEAT: Final = "500ms"
 TASK: Final = """\
 echo "$TQ_TASK $TQ_ATTEMPT begin" >>{ran}
+[ -z "$FAIL_FIRST" ] || [ -e "{place}/$TQ_TASK" ] || {{ : >"{place}/$TQ_TASK"; exit 3; }}
 [ "$1" = 0 ] || sleep "$1"
 echo "$TQ_TASK $TQ_ATTEMPT end" >>{ran}
 echo "$TQ_TASK $TQ_ATTEMPT"
@@ -60,7 +61,8 @@ def shim(place: Path) -> dict[str, str]:
 def test_what_was_acknowledged_succeeds_once_whatever_is_killed_frozen_or_cut_off(tmp_path: Path) -> None:
     dice, ran = random.Random(SEED), tmp_path / "ran"
     script = tmp_path / "task.sh"
-    script.write_text(TASK.format(ran=ran))
+    script.write_text(TASK.format(ran=ran, place=tmp_path / "failed"))
+    (tmp_path / "failed").mkdir()
     power = shim(tmp_path / "shim")
     told = Acknowledged(tmp_path / "acknowledged")
     with town(tmp_path, "--heartbeat", BEAT, environ=power) as here, proxied(here.server.port) as line:

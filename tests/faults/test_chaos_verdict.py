@@ -45,6 +45,18 @@ def test_each_broken_promise_is_found(lines: list[str], shown: dict[str, Any], r
     assert any(rule in line for line in wrong(lines, **shown))
 
 
+@pytest.mark.parametrize("key, cause", [("failing-1", "exit"), ("requeued-1", "requeue")])
+def test_what_was_to_fail_or_to_be_requeued_may_run_again_for_that_reason_and_nothing_else(
+    key: str, cause: str
+) -> None:
+    def found(key: str) -> list[str]:
+        shown = {**GOOD, "name": key, "attempt": 2, "history": [{"attempt": 1, "cause": cause}]}
+        return judge({key: Job("7")}, executions("7 1 begin\n7 2 begin\n7 2 end"), lambda _: shown)[1]
+
+    assert found(key) == []
+    assert "belongs to no attempt" in found("array-1")[0]
+
+
 def test_a_cancelled_task_may_have_run_or_not_and_no_other_may_be_cancelled() -> None:
     shown = {**GOOD, "state": "cancelled", "code": -15}
     for lines in ([], RAN[:-1], RAN):

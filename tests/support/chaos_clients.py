@@ -4,6 +4,7 @@ Each request has a key, and is repeated with it until an id came back: after a f
 its client was killed. `Acknowledged` takes down every id the moment a client has printed it, on disk too.
 """
 
+import json
 import random
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from tests.support.town import Town
 AGAIN: Final = (69, 74, 75)
 KILLED: Final = -9
 ALREADY_ENDED: Final = 1
+FAILED: Final = 1  # a task of an array did
 SLEEPS_S: Final = ("0",) * 8 + ("0.05", "0.05", "0.1", "0.3", "1.5")  # how long the tasks of the chaos run
 RETRIES: Final = 10
 FIELDS: Final[dict[str, Any]] = {"retries": RETRIES, "crash_limit": 0, "backoff_ms": (50, 1_000)}
@@ -86,7 +88,16 @@ class Clients:
         self._living: dict[str, subprocess.Popen[bytes]] = {}
         self._threads = [
             threading.Thread(target=self._run, args=(loop, random.Random(dice.random())), name=loop.__name__)
-            for loop in (self._singles, self._arrays, self._cancelled, self._lines, self._stream)
+            for loop in (
+                self._singles,
+                self._arrays,
+                self._cancelled,
+                self._lines,
+                self._stream,
+                self._held,
+                self._failing,
+                self._requeued,
+            )
         ]
 
     def start(self) -> None:
@@ -157,16 +168,22 @@ class Clients:
             job = self._submit(f"array-{number}", size, ("--array", f"1-{size}"), [*self._task, dice.choice(SLEEPS_S)])
             self._see_end(job)
 
-    def _see_end(self, job: str) -> None:
-        """Wait for a job, so that what waits does not grow for as long as the chaos lasts."""
-        while job and not self._is_over.is_set():
+    def _see_end(self, job: str, *, may_fail: bool = False) -> bool:
+        """Wait for a job, so that what waits does not grow for as long as the chaos lasts. Return False if it failed.
+
+        One that may fail is waited for even when all is over.
+        """
+        while job and (may_fail or not self._is_over.is_set()):
             status, _, err = self._tq("wait", "--timeout", "10", job)
             if status == 0:
-                return
+                break
+            if status == FAILED and may_fail:
+                return False
             if status not in (KILLED, 124, *AGAIN):
                 self.told.blame(f"tq wait {job}: status {status}, {err}")
-                return
+                break
             self.told.repeat(f"wait {status}")
+        return True
 
     def _cancelled(self, dice: random.Random) -> None:
         """Arrays that are cancelled a moment later, often while some of their tasks run."""
@@ -177,15 +194,70 @@ class Clients:
             task = [*self._task, dice.choice(SLEEPS_S)]
             job = self._submit(f"cancelled-{number}", size, ("--array", f"1-{size}%4"), task)
             self._is_over.wait(dice.uniform(0, 0.5))
-            while job and job not in self.told.cancelled:
-                status, _, err = self._tq("cancel", job)
-                if status in (0, ALREADY_ENDED):
-                    self.told.cancelled.add(job)
-                elif status in (KILLED, *AGAIN):
-                    self.told.repeat(f"cancel {status}")
-                else:
-                    self.told.blame(f"tq cancel {job}: status {status}, {err}")
-                    break
+            if job:
+                self._act("cancel", job)
+                self.told.cancelled.add(job)
+
+    def _held(self, dice: random.Random) -> None:
+        """Arrays that are held a moment later and released after another one: nothing of them starts between."""
+        number = 0
+        while not self._is_over.wait(10 * self._pause_s):
+            number += 1
+            size = dice.randint(2, 30)
+            task = [*self._task, dice.choice(SLEEPS_S)]
+            job = self._submit(f"held-{number}", size, ("--array", f"1-{size}"), task)
+            self._is_over.wait(dice.uniform(0, 0.5))
+            if job and self._act("hold", job):
+                before = self._attempts(job)
+                self._is_over.wait(dice.uniform(0, 2))
+                if (after := self._attempts(job)) != before:
+                    self.told.blame(f"{job} was held, and something of it started: {before}, then {after}")
+            self._act("release", job)
+            self._see_end(job)
+
+    def _attempts(self, job: str) -> dict[str, int]:
+        """Return how many attempts each task of an array has had."""
+        while True:
+            status, out, err = self._tq("ls", job, "-n", "1000", "-o", "jsonl")
+            if status == 0:
+                return {task["id"]: task["attempt"] for task in map(json.loads, out.splitlines())}
+            if status not in (KILLED, *AGAIN):
+                self.told.blame(f"tq ls {job}: status {status}, {err}")
+                return {}
+
+    def _failing(self, dice: random.Random) -> None:
+        """Arrays whose tasks all fail at first and are dead then; `tq retry` gives each a second round."""
+        number = 0
+        while not self._is_over.wait(10 * self._pause_s):
+            number += 1
+            size = dice.randint(1, 10)
+            words = ("--retries", "0", "--array", f"1-{size}", "--env", "FAIL_FIRST=1")
+            job = self._submit(f"failing-{number}", size, words, [*self._task, dice.choice(SLEEPS_S)])
+            while job and not self._see_end(job, may_fail=True):
+                self._act("retry", job)
+
+    def _requeued(self, dice: random.Random) -> None:
+        """Arrays of long tasks that are put back into the queue while some of them run."""
+        number = 0
+        while not self._is_over.wait(20 * self._pause_s):
+            number += 1
+            size = dice.randint(1, 6)
+            job = self._submit(f"requeued-{number}", size, ("--array", f"1-{size}"), [*self._task, "1.5"])
+            self._is_over.wait(dice.uniform(0, 2))
+            self._act("requeue", job)
+            self._see_end(job)
+
+    def _act(self, verb: str, job: str) -> bool:
+        """Give a verb until it is acknowledged; return False if there was nothing left to act on."""
+        while job:
+            status, _, err = self._tq(verb, job)
+            if status in (0, ALREADY_ENDED):
+                return status == 0
+            if status not in (KILLED, *AGAIN):
+                self.told.blame(f"tq {verb} {job}: status {status}, {err}")
+                return False
+            self.told.repeat(f"{verb} {status}")
+        return False
 
     def _lines(self, dice: random.Random) -> None:
         number = 0

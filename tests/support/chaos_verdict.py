@@ -12,7 +12,9 @@ from tq.limits import history_max
 
 BEGIN: Final = "begin"
 END: Final = "end"
-AGAIN: Final = ("lost", "signal")  # why an execution was not the last: its worker went away, or it was killed
+# Why an execution was not the last: its worker went away, or it was killed; or what its job is there for, by its key.
+AGAIN: Final = ("lost", "signal")
+AGAIN_OF: Final = {"failing": "exit", "requeued": "requeue"}
 
 Show = Callable[[str], dict[str, Any]]
 
@@ -79,7 +81,7 @@ def _broken(
     if any(attempt > last for attempt, _ in counts):
         yield "an attempt ran that the server does not know"
     causes = _causes(shown, counts)
-    if not set(causes) <= {*AGAIN, "forgotten"}:
+    if not set(causes) <= {*AGAIN, AGAIN_OF.get(key.partition("-")[0]), "forgotten"}:
         yield f"an execution too many belongs to no attempt that was lost or killed: {causes}"
 
 
