@@ -276,6 +276,8 @@ def _ready_jobs(step: Step, number: int, resting: Collection[Key]) -> Iterator[t
             at_head = at_head and not progress.is_startable(number)
             if at_head:
                 lane.floor_rank, lane.floor_job, lane.floor_part = rank, job, part + 1
+        if len(rows) < step.bounds.lanes:
+            return  # that was the last page: another scan would cost more than all of this
         low = (number, rank, job, part + 1)
 
 
