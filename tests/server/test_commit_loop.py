@@ -1,6 +1,5 @@
 """What may leave the server, and when: nothing of a turn before its own flush."""
 
-from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -19,7 +18,6 @@ from tq.core.vocabulary import (
     Capacity,
     Document,
     Done,
-    Effect,
     End,
     Get,
     Join,
@@ -31,11 +29,9 @@ from tq.core.vocabulary import (
     Status,
     Submitted,
     TaskChanged,
-    Wait,
-    Waited,
 )
 from tq.server.commit_loop import Point
-from tq.server.intake import Inlet, Look, Request
+from tq.server.intake import Look, Request
 from tq.store.memory import MemoryStore
 
 
@@ -497,46 +493,3 @@ def test_a_turn_is_lone_if_one_peer_waits_for_it_and_nobody_for_the_next() -> No
     loop.settle()
 
     assert lone == [True, False]
-
-
-def test_who_waits_for_what_a_turn_has_changed_is_answered_with_that_turn() -> None:
-    loop = Loop().start()
-    loop.rereads = watching(loop, Wait(("1",)))
-    loop.ask("submitted", submit())
-    assert loop.run() is Point.FLUSHING
-    assert loop.left == []
-    loop.flush()
-    loop.to(Point.REPLIED)
-
-    assert named(loop) == ["submitted", "seen"]
-    assert_queued(loop.answers()["seen"])
-    assert loop.intake.is_empty
-
-
-def test_what_a_full_turn_has_no_time_to_read_again_is_read_in_the_next() -> None:
-    loop = Loop().start()
-    loop.rereads = watching(loop, Wait(("1",)))
-    loop.lap_step = limits.turn_ms_max  # the submit alone takes all of its turn
-    loop.ask("submitted", submit())
-    loop.run()
-    loop.flush()
-    loop.to(Point.REPLIED)
-    assert named(loop) == ["submitted"]
-    loop.settle()
-
-    assert_queued(loop.answers()["seen"])
-
-
-def watching(loop: Loop, wait: Wait) -> Callable[[Sequence[Effect]], Iterable[tuple[Inlet, Request]]]:
-    """Return who reads this again whenever a job has changed."""
-
-    def rereads(effects: Sequence[Effect]) -> Iterable[tuple[Inlet, Request]]:
-        request = Request(wait, "me", lambda answer: loop.left.append(("seen", answer)))
-        return [(loop.inlet, request) for effect in effects if isinstance(effect, TaskChanged)]
-
-    return rereads
-
-
-def assert_queued(answer: object) -> None:
-    assert isinstance(answer, Waited)
-    assert [outcome.state for outcome in answer.outcomes] == ["queued"]

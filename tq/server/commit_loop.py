@@ -318,7 +318,13 @@ class Pipeline:
         for what, error in turn.bugs:
             self._bug(what, error)
         self._is_cut = finished.is_cut or (turn.has_only_read and self._is_cut)  # who asked meanwhile is not forgotten
-        self._read_again(turn, finished.effects)
+        began_ms = self._lap_ms() - self._spent_ms
+        for inlet, request in self._rereads(finished.effects):
+            # Answered with the turn that changed what they wait for, while it has time; the rest with the next one.
+            if self._lap_ms() - began_ms < limits.turn_ms_max:
+                self._apply(turn, request)
+            else:
+                inlet.put([request])
         answers, self._turn = self._answers, None
         answers.effects = finished.effects
         self.counters.turns += 1
@@ -332,15 +338,6 @@ class Pipeline:
         self.store.write(finished.changes, sequence=finished.sequence, epoch=finished.epoch, wall_ms=finished.wall_ms)
         yield Point.WRITTEN
         self._flush(finished.sequence)
-
-    def _read_again(self, turn: Turn, effects: Sequence[Effect]) -> None:
-        """Answer those who wait for what the turn has changed, with it, while it has time; the rest with the next."""
-        began_ms = self._lap_ms() - self._spent_ms
-        for inlet, request in self._rereads(effects):
-            if self._lap_ms() - began_ms < limits.turn_ms_max:
-                self._apply(turn, request)
-            else:
-                inlet.put([request])
 
     def _let_go(self, answers: _Answers) -> Iterator[Point]:
         for reply, answer in answers.replies:
