@@ -6,7 +6,8 @@ import pytest
 
 from tests.support.house import House
 from tq.core.task import Cause, State
-from tq.core.vocabulary import AttemptRef, Drain, Get, Handback, Submit, Tick, Times, WorkerLost, Workers
+from tq.core.vocabulary import AttemptRef, Demand, Drain, Get, Handback, Submit, Tick, Times, WorkerLost, Workers
+from tq.limits import troubles_failed_max
 
 TROUBLE = Cause.WORKER_TROUBLE
 
@@ -88,6 +89,57 @@ def test_the_try_is_one_attempt_however_many_slots_and_lanes_there_are() -> None
     house.array(20, queue="b")
     assert len(after(house, 1_000)) == 1
     assert after(house, 500) == []
+
+
+def test_what_a_worker_cannot_start_keeps_nothing_else_from_it() -> None:
+    house = House()
+    house.join(modules=("m",))
+    calls = [house.submit(demand=Demand(module="m")) for _ in range(3)]
+    trouble(house, ref_of(house, calls[0]))
+    other = house.submit()
+    (ref,) = after(house, 1_000)
+    assert ref.job == other, "another lane first"
+    house.report(ref)
+    assert [ref.job for ref in house.starts()] == calls[:1], "all is well again: in their order"
+
+
+def test_where_there_is_no_other_lane_another_job_is_tried_and_then_what_failed(house: House) -> None:
+    bad = house.submit()
+    trouble(house, *house.starts())
+    good = house.submit()
+    (ref,) = after(house, 1_000)
+    assert ref.job == good
+    trouble(house, ref)
+    (ref,) = after(house, 2_000)
+    assert ref.job == bad, "there is nothing else"
+    trouble(house, ref)
+    third = house.submit()
+    (ref,) = after(house, 4_000)
+    assert ref.job == third, "both have failed"
+
+
+def test_what_one_worker_could_not_start_goes_to_another_and_the_first_tries_something_else(house: House) -> None:
+    bad = house.submit()
+    house.join(worker=6)
+    busy = house.submit()
+    trouble(house, ref_of(house, bad))
+    good = house.submit()
+    (ref,) = after(house, 1_000)
+    assert (ref.job, house.task(good).worker) == (good, 5)
+    house.report(ref_of(house, busy), worker=6)
+    assert (house.starts()[0].job, house.task(bad).worker) == (bad, 6)
+
+
+def test_a_worker_remembers_the_latest_jobs_that_it_could_not_start(house: House) -> None:
+    jobs = []
+    for _ in range(troubles_failed_max + 1):
+        jobs.append(house.submit())
+        (ref,) = house.starts() or after(house, 60_000)
+        assert ref.job == jobs[-1]
+        trouble(house, ref)
+    state = house.engine.live.workers[5].trouble
+    assert state is not None
+    assert [job for _, job, _ in state.failed] == jobs[1:]
 
 
 def test_a_try_that_says_nothing_is_followed_by_another_one_after_the_same_pause() -> None:

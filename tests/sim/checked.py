@@ -234,19 +234,31 @@ class CheckedTurn(Turn):
         return finished
 
     def _check_order(self, finished: Finished) -> None:
-        """Of a lane, what is leased comes before all that is left waiting: by priority, then by age."""
+        """Of a lane, what is leased comes before all that is left waiting: by priority, then by age.
+
+        A worker after trouble tries something else than what it could not start.
+        """
         last: dict[int, tuple[int, int, int]] = {}
+        live = self._engine.live
         for key, task in finished.changes.get(tables.TASK, {}).items():
             if task.state is State.RUNNING and task.lease == finished.sequence:
                 progress = self._overlay.get(tables.PROGRESS, key[:2])
                 lane = self._overlay.get(tables.RUNNING, (task.worker, *key))
                 assert progress is not None
                 assert lane is not None
-                last[lane] = max(last.get(lane, (0, 0, 0)), (progress.rank, *key[:2]))
+                place = (progress.rank, *key[:2])
+                trouble = live.workers[task.worker].trouble
+                if trouble is not None:
+                    self._check_first(lane, place, {failed[1:] for failed in trouble.failed})
+                else:
+                    last[lane] = max(last.get(lane, (0, 0, 0)), place)
         for lane, place in last.items():
-            waiting = self._overlay.scan(tables.READY, (lane,), (lane, *place), 1)
-            if waiting:
-                raise self._violated(f"lane {lane}: {place} was leased before {waiting[0][0]}")
+            self._check_first(lane, place, set())
+
+    def _check_first(self, lane: int, place: tuple[int, int, int], passed_over: set[tuple[int, ...]]) -> None:
+        waiting = self._overlay.scan(tables.READY, (lane,), (lane, *place), 1 + len(passed_over))
+        if first := [row for row, _ in waiting if row[2:] not in passed_over]:
+            raise self._violated(f"lane {lane}: {place} was leased before {first[0]}")
 
     def _check_leases(self, finished: Finished) -> None:
         """I13: nothing is leased of what is held or being cancelled, of a paused queue, or beyond a bound."""

@@ -13,7 +13,7 @@ from tq.core.job import Lane, Queue
 from tq.core.put_off import PutOff
 from tq.core.task import Phase, State, Task
 from tq.core.timers import STEADY, SWEEPS
-from tq.core.view import Changes, Table, View, pages
+from tq.core.view import Changes, Key, Table, View, pages
 from tq.core.vocabulary import AttemptRef, Capacity
 from tq.limits import (
     prefetch_max,
@@ -45,13 +45,15 @@ class Session(msgspec.Struct, frozen=True):
 class Trouble(msgspec.Struct, frozen=True):
     """A worker could not start what it was given, `count` times in a row. Nothing is given to it before `until_ms`.
 
-    Then it gets one attempt, as a try. `sequence` is that of the commit which noted the last trouble: only an attempt
-    that was leased after it says anything new.
+    Then it gets one attempt, as a try: of something else than `failed`, lanes and jobs in the order of their latest
+    trouble, if there is anything. `sequence` is that of the commit which noted the last trouble: only an attempt that
+    was leased after it says anything new.
     """
 
     count: int
     until_ms: int  # steady
     sequence: int
+    failed: tuple[Key, ...] = ()  # lane, job, part
 
     @property
     def pause_ms(self) -> int:

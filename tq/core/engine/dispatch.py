@@ -6,14 +6,14 @@ those workers: so chains drain, and it gets its slot.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
 from tq.core import ids, tables
 from tq.core.engine.step import JobKey, Step, TaskKey, came_back, history_with_last
 from tq.core.engine.stop import ref_of
-from tq.core.engine.trouble import note_try
+from tq.core.engine.trouble import note_try, passed_over
 from tq.core.entries import EntryReader
 from tq.core.job import Progress
 from tq.core.live import LIVE_GRANTED, LIVE_RECALLED, LIVE_WIDTH, LiveWorker
@@ -39,8 +39,26 @@ def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = (
         return
     if resting:
         resting = {key for key in resting if len(key) == 1 or step.overlay.get(tables.READY, key)}
-    leases = Leases(step, resting)
+    leases = Leases(step)
     left = {queue: step.live.may_start(queue) for queue in step.live.queues}
+    troubled = [worker for worker in workers if worker.trouble is not None]
+    for worker in troubled:
+        for others in passed_over(step, worker):
+            if not leases.added[worker.worker]:
+                _lease_to([worker], step, leases, {*resting, *others}, left)
+    _lease_to([worker for worker in workers if worker.trouble is None], step, leases, resting, left)
+    for worker in troubled:
+        if not leases.added[worker.worker]:
+            _lease_to([worker], step, leases, resting, left)
+    leases.send()
+
+
+def _lease_to(
+    workers: Sequence[LiveWorker], step: Step, leases: "Leases", resting: Collection[Key], left: dict[str, int | None]
+) -> None:
+    """Lease to these workers; `left` is how many of a queue may still start, None for no bound."""
+    if not workers or step.is_cut:
+        return
     unmet: dict[int, int] = {}  # lanes that keep workers for themselves, and how much had been leased before that
     for number in _lanes_in_order(step, resting):
         step.at = (number,)
@@ -53,14 +71,14 @@ def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = (
             continue
         room = places(step.live, number, fitting, step.times.steady_ms, leases.added)
         before = leases.taken
-        is_unmet = leases.fill(number, room if bound is None else islice(room, bound))
+        is_unmet = leases.fill(number, room if bound is None else islice(room, bound), resting)
         if bound is not None:
             bound -= leases.taken - before
             is_unmet = is_unmet and bound != 0
             left[lane.queue] = bound - (is_unmet and lane.alone)  # what waits to run alone keeps its place
         if leases.taken >= step.bounds.leases:
             step.is_cut = True
-            break
+            return
         if is_unmet:
             # Nobody behind it in the order may refill where it could run; one worker to empty is enough to run alone.
             kept = [to_empty(fitting, step.times.steady_ms)] if lane.alone else fitting
@@ -70,7 +88,6 @@ def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = (
                 break
     if any(before < leases.taken and not _may_start(step, number, resting, left) for number, before in unmet.items()):
         step.is_cut = True  # what was leased behind it took its last place: nobody is kept for it any more
-    leases.send()
 
 
 def _may_start(step: Step, number: int, resting: Collection[Key], left: Mapping[str, int | None]) -> bool:
@@ -113,28 +130,29 @@ def _resting_in(lane: Key, resting: Collection[Key]) -> int:
 class Leases:
     """The attempts leased by one dispatch, and the Start effects that they become."""
 
-    def __init__(self, step: Step, resting: Collection[Key]) -> None:
+    def __init__(self, step: Step) -> None:
         self._step = step
-        self._resting = resting
         self.taken = 0
         self._entries = EntryReader(step.overlay)
         self._starts: dict[tuple[int, int, JobKey], list[Assignment]] = defaultdict(list)
         self._widths: dict[tuple[int, int], int] = {}
         self.added: dict[int, dict[int, int]] = defaultdict(dict)
 
-    def fill(self, number: int, room: Iterator[tuple[LiveWorker, int]]) -> bool:
-        """Lease members of a lane, in order, into the places that there are. Return whether some found none."""
+    def fill(self, number: int, room: Iterator[tuple[LiveWorker, int]], resting: Collection[Key]) -> bool:
+        """Lease members of a lane, in order, into the places that there are, but of jobs that rest. Return whether some
+        found none.
+        """
         place = next(room, None)
         if place is None:
             return True
         lane = self._step.live.lanes[number]
         self._step.overlay.put(LIVE_GRANTED, (lane.queue,), self._step.sequence)
-        for jobs, (key, progress) in enumerate(_ready_jobs(self._step, number, self._resting), start=1):
+        for jobs, (key, progress) in enumerate(_ready_jobs(self._step, number, resting), start=1):
             for task_key, task in _startable(self._step, key, progress, number, self._step.bounds.leases - self.taken):
                 self._lease(task_key, task, number, *place)
                 place = next(room, None)
                 if place is None or self.taken >= self._step.bounds.leases:
-                    return progress.is_startable(number) or jobs + _resting_in((number,), self._resting) < lane.ready
+                    return progress.is_startable(number) or jobs + _resting_in((number,), resting) < lane.ready
             if self._step.is_cut:
                 break  # what comes after this job in the lane must not overtake it
         return False

@@ -115,7 +115,7 @@ def handback(step: Step, command: Handback) -> None:
     if not is_current_session(step, command.worker, command.session):
         return
     if command.cause == Cause.WORKER_TROUBLE:
-        note_trouble(step, command.worker, (ref.lease for ref in command.attempts))
+        note_trouble(step, command.worker, command.attempts)
     for ref in command.attempts:
         task = current_task(step, ref, command.worker, Phase.ASSIGNED)
         if task is not None:
