@@ -162,6 +162,13 @@ class ConfigurationError(TqError):
     exit_status = 78
 
 
+class Upgraded(TqError):
+    """Another version was installed under a running worker, which cannot start the parts that it needs any more."""
+
+    code = "upgraded"
+    exit_status = 75
+
+
 class StoreError(TqError):
     """Write, flush or fsync failed once: nothing more may be acknowledged (docs/store-format.md)."""
 

@@ -23,10 +23,10 @@ from typing import Final
 
 import trio
 
-from tq.errors import ConfigurationError
+from tq.errors import ConfigurationError, Upgraded
 from tq.net.log import log
 from tq.net.thread import in_thread, is_lack
-from tq.worker import cgroups, frames, scratch
+from tq.worker import cgroups, frames, installed, scratch
 from tq.worker.containment import kill_all_children
 from tq.worker.launcher import command
 
@@ -162,8 +162,11 @@ async def open_launcher(home: Path, cgroup: bytes = b"") -> AsyncIterator[Launch
 
     *Resource handling*: closing the socket makes the launcher kill everything and exit; one that does not is killed.
     Its attempts write below `home`, where what earlier launchers left is removed first, and run in `cgroup`, if that
-    is not b"". What the block raises comes out as it is. Raises ConfigurationError when there is no launcher to be had.
+    is not b"". What the block raises comes out as it is. Raises ConfigurationError when there is no launcher to be had,
+    Upgraded when there is only one of another version.
     """
+    if another := installed.another():
+        raise Upgraded(another, hint="start the worker again; what it could not report is kept for its successor")
     left, place, process, ours = _start(home, cgroup)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
     link = LauncherLink(process, stream)

@@ -25,7 +25,7 @@ from tq import limits
 from tq.core.placement import allows
 from tq.core.task import Cause
 from tq.wire.body import Body
-from tq.worker import calls, containment, functions
+from tq.worker import calls, containment, functions, installed
 from tq.worker.attempt import Attempt
 from tq.worker.caller import Caller
 from tq.worker.capture import Capture, moment_s
@@ -132,6 +132,8 @@ class Pool:
             caller.is_untaken = True
 
     def _spawn(self, worker: bytes) -> Caller:
+        if another := installed.another():
+            raise FileNotFoundError(f"cannot start what calls functions: {another}; start the worker again")
         argv = [os.fsencode(word) for word in functions.command(_places())]
         program = Program(Body(tuple(argv), self._offer.directory), self._environment)
         # It bears the worker's name (containment.kill_bearers); task and attempt are set for each call.

@@ -16,7 +16,7 @@ from typing import Final
 import trio
 
 from tq.core.task import Cause
-from tq.errors import ConfigurationError
+from tq.errors import ConfigurationError, Upgraded
 from tq.net.log import log
 from tq.net.thread import in_thread
 from tq.store import files, open_files
@@ -77,7 +77,8 @@ async def work(settings: Settings, home: Home, whereabouts: Whereabouts) -> int:
 async def run_launcher(life: Life) -> None:
     """Keep a launcher running. When one dies nothing of it survives, and its attempts are reported as lost.
 
-    A worker that cannot start its first one ends. Else, or where the disk is full, that is trouble which may pass.
+    A worker that cannot start its first one ends, and one that finds another version of it. Else, or where the disk is
+    full, that is trouble which may pass.
     Where the directory is not its own any more none is started: it would write, and remove, what is somebody else's.
     *Resource handling*: the launcher ends with this child, whatever ends it.
     """
@@ -92,6 +93,9 @@ async def run_launcher(life: Life) -> None:
         try:
             await _serve_launcher(life)
             said = ""
+        except Upgraded as error:
+            life.end(error)
+            return
         except ConfigurationError as error:
             if is_first and not _is_full(error.__cause__):
                 life.end(error)
