@@ -83,6 +83,18 @@ def test_what_a_change_asks_for_is_made_in_its_turn_and_not_put_anywhere() -> No
     assert asker.intake.is_empty
 
 
+def test_much_to_read_waits_for_a_turn_of_its_own() -> None:
+    few = Asker(*(f"1.{number}" for number in range(50)))
+    few.first()
+    assert len(few.changed(1)) == 1
+    many = Asker(*(f"1.{number}" for number in range(51)))
+    many.first()
+    assert many.changed(1) == []
+    taken = many.intake.take()
+    assert taken is not None
+    assert taken.command == many.asked.pop()
+
+
 def test_an_id_that_is_done_is_not_read_again_before_the_end() -> None:
     asker = Asker("1", "2")
     asker.first()

@@ -2,44 +2,52 @@
 
 A subscription is made when it is asked for, before its first read: so no change can fall between. A change of a job
 marks it, and those ids are read again, one read at a time: in the turn that changed them, so that the answer leaves
-with it (commit_loop.py). What is `done` is decided by the core; here only from which ids the answer is still owed.
+with it (commit_loop.py), or in a later one, where that is much to read. What is `done` is decided by the core; here
+only from which ids the answer is still owed.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Final
 
 from tq.core import ids
 from tq.core.task import State
 from tq.core.vocabulary import Outcome, Wait, Waited
 from tq.server.intake import Inlet, Request
 
+_WITH_ITS_TURN_MAX: Final = 50  # ids: more would keep waiting what the same turn answers
 outcomes_per_reply: int = 200  # each may carry `result_inline_bytes_max` bytes, and all must fit a frame
 
 
 class Waiting:
     """One `wait`, whose first read is under way. `request` makes a read of some of its ids, which ends in `read`."""
 
-    __slots__ = ("_changed", "_is_asking", "_jobs", "_outcomes", "_pending", "inlet", "request", "wait")
+    __slots__ = ("_changed", "_ids", "_is_asking", "_outcomes", "_pending", "inlet", "request", "wait")
 
     def __init__(self, wait: Wait, inlet: Inlet, request: Callable[[Wait], Request]) -> None:
         self.wait = wait
         self.inlet = inlet
         self.request = request
-        self._jobs = {text: ids.parse(text).job for text in wait.ids}
+        self._ids: defaultdict[int, list[str]] = defaultdict(list)  # by job
+        for text in wait.ids:
+            self._ids[ids.parse(text).job].append(text)
         self._outcomes: dict[str, Outcome] = {}
         self._pending: set[str] = set(wait.ids)
-        self._changed: set[str] = set()
+        self._changed: dict[str, None] = {}  # for their order
         self._is_asking = True
 
     @property
-    def jobs(self) -> set[int]:
+    def jobs(self) -> Collection[int]:
         """The numbers of the jobs that it waits for."""
-        return set(self._jobs.values())
+        return self._ids.keys()
 
     def changed(self, job: int) -> Request | None:
-        """Note that something in a job changed; return what to read of it, None while a read is under way."""
-        self._changed.update(text for text in self._pending if self._jobs[text] == job)
-        return self._again()
+        """Note that something in a job changed; return what is to be read with that, if it is not much."""
+        self._changed.update((text, None) for text in self._ids[job] if text in self._pending)
+        if len(self._changed) <= _WITH_ITS_TURN_MAX:
+            return self._again()
+        self._read_again()
+        return None
 
     def read(self, asked: Wait, answer: Waited) -> tuple[bool, list[Outcome]]:
         """Take an answer to `asked`; return whether all is done, and which outcomes are new or changed."""
@@ -58,7 +66,7 @@ class Waiting:
             return True, list(self._outcomes.values())
         # Piece by piece everything was done; somebody may have retried a piece since: look at all of it once more.
         self._pending = set(self.wait.ids)
-        self._changed = set(self.wait.ids)
+        self._changed = dict.fromkeys(self.wait.ids)
         self._read_again()
         return False, news
 
@@ -71,7 +79,7 @@ class Waiting:
         if self._is_asking or not self._changed:
             return None
         self._is_asking = True
-        again = tuple(text for text in self.wait.ids if text in self._changed)
+        again = tuple(self._changed)
         self._changed.clear()
         return self.request(Wait(again, self.wait.until))
 
