@@ -234,6 +234,29 @@ class TestDoctor:
         assert found["leftovers"]["text"] == "3 processes of a dead worker live on in /cg/tq-1-2"
         assert found["leftovers"]["hint"].endswith("echo 1 > /cg/tq-1-2/cgroup.kill")
 
+    @pytest.mark.parametrize("mode, is_open", [(0o600, False), (0o640, True), (0o604, True)])
+    def test_a_token_that_others_may_read_is_a_warning(
+        self, run: Run, story: dict[str, Any], server: FakeServer, place: Path, mode: int, is_open: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        token = json.loads((place / ".local/state/tq/connection.json").read_text())["token"]
+        config, kept = place / ".config/tq/config.toml", place / "token"
+        config.parent.mkdir(parents=True)
+        for path, text in ((config, f'token = "{token}"\n'), (kept, token)):
+            path.write_text(text)
+            path.chmod(mode)
+        code, found = self.found(run)
+        assert (code, "secrets" in found) == (0, is_open)
+        assert not is_open or str(config) in found["secrets"]["text"]
+        config.write_text(f'token_file = "{kept}"\n')
+        found = self.found(run)[1]
+        assert ("secrets" in found) is is_open
+        assert not is_open or str(kept) in found["secrets"]["text"]
+        monkeypatch.setenv("TQ_TOKEN_FILE", "/nonexistent")
+        assert "secrets" not in self.found(run)[1]
+        monkeypatch.setenv("TQ_TOKEN", token)
+        assert "secrets" not in self.found(run)[1]
+
     def test_workers_on_every_page_are_looked_at(self, run: Run, story: dict[str, Any], server: FakeServer) -> None:
         last = story["workers"][0] | {"id": "w2", "state": "degraded", "host": "rack", "software": "0.0.1"}
         server.says[v.Workers] = lambda asked: v.Page((last,)) if asked.page else v.Page((*story["workers"],), "next")

@@ -71,6 +71,7 @@ def doctor(ctx: typer.Context) -> None:
     found.extend(_directory(_data(context, seen)))
     if seen is not None:
         found.extend(_token_readers(_data(context, seen), seen))
+    found.extend(_open_secrets(context))
     found.append(_open_files())
     found.extend(_abandoned())
     _print(context, found)
@@ -244,6 +245,29 @@ def _token_readers(data: Path | None, seen: Seen) -> Iterator[Finding]:
                 "fine for yourself; where others may submit, give workers a user of their own",
             )  # fmt: skip
             return
+
+
+def _open_secrets(context: Context) -> Iterator[Finding]:
+    """Say when others may read a file that this user's token comes from."""
+    from tq.client import target
+
+    place = target.places(context.environ).config
+    try:
+        settings = target.settings({"url": context.url}, context.environ)
+        config = target.read_config(place)
+    except TqError:  # was said: no server is reached by these
+        return
+    files = [place / "config.toml"] if config.get("token") or config.get("join") else []
+    if "token_file" in settings:
+        files.append(Path(settings["token_file"].value))
+    for path in files:
+        try:
+            mode = path.expanduser().stat().st_mode
+        except (OSError, RuntimeError):  # nothing is read from there: a token is set otherwise
+            continue
+        if mode & 0o077:
+            yield Finding("secrets", "warn", f"others may read {path}, which has a token in it",
+                          f"chmod 600 {path}; if somebody may have read it: tq token revoke")  # fmt: skip
 
 
 def _open_files() -> Finding:
