@@ -119,7 +119,7 @@ def test_only_what_a_cancel_failed_at_waits_for_it_before_it_can_be_retried() ->
     assert tick_on(life) == 1
     with pytest.raises(AlreadyEnded, match="is being cancelled"):
         life.do(Retry((str(poison),)))
-    life.do(Retry((str(sound),)))
+    assert life.do(Retry((str(sound),))) == Acted(1)
     life.now_ms += 1_000
     assert tick_on(life) == 1
     assert bad.state(sound) is State.QUEUED

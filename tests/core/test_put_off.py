@@ -29,6 +29,7 @@ from tq.core.vocabulary import (
     Status,
     Submit,
     Tick,
+    WorkerLost,
 )
 from tq.errors import StoreError
 from tq.limits import put_off_of_lane_max
@@ -285,6 +286,36 @@ def test_a_timer_that_its_tick_has_no_room_for_is_not_forgotten(monkeypatch: pyt
         life.do(Tick())
         assert len(life.bugs) == 1
     assert life.due_ms() == 2_000
+
+
+def test_a_job_whose_other_lane_is_lost_is_put_off_by_the_row_that_it_is_found_by() -> None:
+    """Settling fails at its row in the lane for what runs alone; it would be found again by the other one."""
+    house = House()
+    house.join(slots=1)
+    poison = house.array(3, crash_limit=2, throttle=1)
+    house.do(WorkerLost(5, 1))
+    sound = house.submit()
+    without(house.store, tables.LANE, (2,))
+    life = Damaged(house.store)
+    life.do(Join(6, 1, Capacity(slots=2)))
+    assert life.started() == [sound]
+    assert {type(error) for _, error in life.bugs} == {KeyError}
+    assert {key[2] for key in life.engine.live.failed_ready} == {poison}
+    assert {one["queue"] for one in life.do(Status()).value["stuck"]} == {"default"}
+
+
+def test_what_waits_to_run_alone_says_so_when_its_lane_is_put_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House()
+    house.join(slots=1)
+    number = house.submit(crash_limit=2)
+    house.do(WorkerLost(5, 1))
+    monkeypatch.setattr(dispatch, "put_off_of_lane_max", 0)
+    monkeypatch.setattr(dispatch, "note_try", lambda *_: 1 / 0)
+    life = Damaged(house.store)
+    life.do(Join(6, 1, Capacity(slots=1)))
+    assert [*life.engine.live.failed_ready] == [(2,)]
+    assert "the server fails at starting it" in life.do(Get(str(number))).value["reason"]
+    assert [one["tasks"] for one in life.do(Status()).value["stuck"]] == [1]
 
 
 def ended_long_ago(*queues: str) -> tuple[House, list[int]]:

@@ -190,6 +190,7 @@ def test_a_lane_whose_jobs_are_forgotten_serves_another_queue(house, monkeypatch
             house.join(session=session, slots=3)
         assert [house.engine.live.lanes[lane].queue for lane in (1, 2)] == ["kept", f"branch-{number}"]
     assert house.engine.live.lane_names.keys() == {"kept/0/0", "branch-4/0/0"}
+    assert house.engine.live.granted.keys() <= {"branch-4"}
 
     house.do(Release((str(kept),)))
     assert [ref.job for ref in house.starts()] == [kept]

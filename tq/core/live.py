@@ -245,6 +245,7 @@ class Live:
         for (name,), number in changes.get(tables.LANE_NAME, {}).items():
             if number is None:  # its lane is another's now, with other run times
                 known = self.lane_names.pop(name)
+                self.granted.pop(self.lanes[known].queue, None)
                 self.runs.pop(known, None)
                 self.depths.pop(known, None)
             else:

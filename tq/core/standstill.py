@@ -105,6 +105,8 @@ def _why_stuck(live: Live, number: int) -> str:
 
 def _why_no_room(live: Live, number: int) -> str:
     """Return why the head of a lane that may start finds no worker."""
+    if (number,) in live.failed_ready:  # that of what runs alone: it is not the lane of its job
+        return _BUG
     lane = live.lanes[number]
     fitting = [worker for worker in live.workers.values() if could_fit(worker, lane.queue, lane.demand)]
     if any(worker.trouble is None and free_chains(live, worker, lane, {}) for worker in fitting):
@@ -120,11 +122,17 @@ def stuck(view: View, live: Live) -> Iterator[dict[str, Any]]:
         number, _, job, part = key
         progress = view.get(tables.PROGRESS, (job, part))
         tasks = progress.counts[State.QUEUED] if progress is not None else 1
-        yield {"queue": live.lanes[number].queue, "tasks": tasks, "reason": f"job {job}: {_BUG}"}
-    waiting = ((number, lane) for number, lane in live.lanes.items() if lane.counts[State.QUEUED])
+        record = view.get(tables.JOB, (job, part))
+        yield {"queue": record.queue if record else "", "tasks": tasks, "reason": f"job {job}: {_BUG}"}
+    # What waits to run alone counts in its job's lane; of its own, so many jobs have something ready.
+    waiting = (
+        (number, lane, lane.counts[State.QUEUED] or lane.ready)
+        for number, lane in live.lanes.items()
+        if lane.counts[State.QUEUED] or (number,) in live.failed_ready
+    )
     found: Counter[tuple[str, str]] = Counter()
-    for number, lane in islice(waiting, _STUCK_LANES_MAX):
+    for number, lane, tasks in islice(waiting, _STUCK_LANES_MAX):
         if why := _why_stuck(live, number):
-            found[lane.queue, why] += lane.counts[State.QUEUED]
+            found[lane.queue, why] += tasks
     for (queue, why), tasks in found.items():
         yield {"queue": queue, "tasks": tasks, "reason": why}

@@ -332,7 +332,7 @@ class Turn:
                 if failed:
                     failed.end(self.times.steady_ms, dispatch.over(step))
                 return step.is_cut
-            key = dispatch.to_blame(step.at, resting)
+            key = dispatch.to_blame(step, resting)
             if not key or key in resting or not self._put_off(failed, key, Dispatch(), error):
                 raise error
 

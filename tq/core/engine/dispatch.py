@@ -97,11 +97,15 @@ def _may_start(step: Step, number: int, resting: Collection[Key], left: Mapping[
     return any(progress.is_startable(number) for _, progress in _ready_jobs(step, number, resting))
 
 
-def to_blame(at: Key, resting: Collection[Key]) -> Key:
-    """Return what is to rest when dispatch has failed at this place: a job, or its lane if so many of it rest already.
-
-    Empty where none is to blame.
+def to_blame(step: Step, resting: Collection[Key]) -> Key:
+    """Return what is to rest when dispatch has failed where the step stands: a job, or its lane if so many of it rest
+    already. Empty where none is to blame.
     """
+    at = step.at
+    if len(at) > 1 and at in resting:  # settling failed at the job's row in its other lane: it was found by this one
+        progress = step.progress(at[2:])
+        rows = ((lane, progress.rank, *at[2:]) for lane in progress.lanes)
+        at = next((row for row in rows if row not in resting), at)
     return at if len(at) == 1 or _resting_in(at[:1], resting) < put_off_of_lane_max else at[:1]
 
 

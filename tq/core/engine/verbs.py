@@ -92,13 +92,14 @@ def _begin_retry(acting: Acting, key: JobKey) -> bool:
     if progress.cancelling or awaits_cancel(acting, key):
         acting.tally.leave("is being cancelled")
         return False
-    trigger = _retry_trigger(acting, progress.first)
+    trigger, moved = _retry_trigger(acting, progress.first), 0
     if trigger is not None and progress.untouched and acting.means(key, None):
-        acting.tally.done += acting.step.move_untouched(key, trigger)
-    if not _touched(progress, State.SUCCEEDED, len(State)):
+        moved = acting.step.move_untouched(key, trigger)
+    acting.tally.done += moved
+    has_ended = _touched(progress, State.SUCCEEDED, len(State)) > 0
+    if not has_ended and not moved:
         acting.tally.leave("has not ended")
-        return False
-    return True
+    return has_ended
 
 
 def _retry_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
