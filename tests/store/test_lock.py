@@ -44,6 +44,19 @@ def test_a_second_holder_is_told_who_has_it(tmp_path: Path) -> None:
         hold_directory(tmp_path / "data")
 
 
+def test_a_lock_is_given_free_on_a_disk_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as trouble:
+        lock = hold_directory(tmp_path / "data")
+        trouble.setattr(os, "ftruncate", fail)
+        lock.release()
+        assert not lock.is_held
+    with hold_directory(tmp_path / "data"):
+        pass
+
+
 def test_of_two_first_starts_at_once_one_wins_and_the_other_names_it(tmp_path: Path) -> None:
     processes = [start(tmp_path / "data") for _ in range(4)]
     try:

@@ -9,6 +9,7 @@ import fcntl
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -38,7 +39,8 @@ class DataLock:
     def release(self) -> None:
         """Give the directory free. Everything in it must be closed."""
         if self._fd >= 0:
-            os.ftruncate(self._fd, 0)
+            with suppress(OSError):  # on a disk that fails the text stays, of a process that is gone
+                os.ftruncate(self._fd, 0)
             os.close(self._fd)
             self._fd = -1
 
