@@ -45,8 +45,11 @@ def _take(hands: Hands) -> list[tuple[int, ToDisk]]:
 
 
 def _write_all(work: Sequence[tuple[int, ToDisk]], spool: Spool, home: Home, is_due: bool) -> None:
-    with suppress(OSError):  # a full disk: until there is room, the next worker has no predecessor to name
+    try:
         home.catch_up()
+    except OSError as error:  # until there is room, the next worker has no predecessor to name
+        if not is_due:
+            log("cannot_remember", level="warning", error=error.strerror, path=home.path)
     write_down(spool, work)
     if is_due and spool.is_behind:
         with suppress(OSError):  # said when it failed first
