@@ -17,7 +17,7 @@ from tq.core import vocabulary as v
 from tq.wire import plain
 from tq.wire.body import Usage
 from tq.wire.codec import dumps
-from tq.worker import cgroups
+from tq.worker import cgroups, containment
 
 QUEUES: list[dict[str, Any]] = [
     {
@@ -173,7 +173,8 @@ class TestDoctor:
     @pytest.fixture
     def story(self, server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         """A healthy server's own story; the test changes what ails. Nothing is left over on this machine."""
-        monkeypatch.setattr(cgroups, "abandoned", list)
+        monkeypatch.setattr(cgroups, "abandoned", dict)
+        monkeypatch.setattr(containment, "abandoned", list)
         data = place / "data"
         data.mkdir(mode=0o700)
         story: dict[str, Any] = {
@@ -228,7 +229,11 @@ class TestDoctor:
     def test_what_a_dead_worker_left_alive_is_named_with_how_to_end_it(
         self, run: Run, story: dict[str, Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(cgroups, "abandoned", lambda: [(Path("/cg/tq-1-2"), 3)])
+        monkeypatch.setattr(containment, "abandoned", lambda: [7, 8, 9])
+        code, found = self.found(run)
+        assert (code, found["leftovers"]["text"]) == (0, "3 processes of tasks live on without a worker")
+        assert found["leftovers"]["hint"].endswith("kill -KILL 7 8 9")
+        monkeypatch.setattr(cgroups, "abandoned", lambda: {Path("/cg/tq-1-2"): [7, 8, 9]})
         code, found = self.found(run)
         assert (code, found["leftovers"]["status"]) == (0, "warn")
         assert found["leftovers"]["text"] == "3 processes of a dead worker live on in /cg/tq-1-2"

@@ -470,3 +470,20 @@ def test_leftovers_are_found_among_more_children_than_one_read_lists():
         link.run(sh("sleep 1000 >/dev/null 2>&1 & exit 0"), 3, lane=2)
 
         assert len(link.children()) == link.ping().live == 900
+
+
+def test_without_cgroups_what_dead_workers_have_left_alive_is_told_as_well(mark):
+    with Link() as dead, Link() as living:
+        both = body("sh", "-c", f"setsid sleep {mark} & exec sleep {mark}")
+        dead.spawn(both, [ref(1)])
+        wait_count(mark, 2)
+        left = set(processes(mark))
+        assert left.isdisjoint(containment.abandoned())
+        living.spawn(both, [ref(2)])
+        wait_count(mark, 4)
+        dead.process.kill()
+        dead.process.wait()
+        assert left <= set(containment.abandoned())
+        assert (set(processes(mark)) - left).isdisjoint(containment.abandoned())
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)

@@ -29,6 +29,7 @@ _EXPIRES_WARN_S: Final = 14 * 86_400
 _PEERS_MIN: Final = 100
 _MORE_FILES: Final = "raise it: ulimit -Hn, or LimitNOFILE= of a systemd unit"
 _STUCK_MAX: Final = 5
+_LOOSE_MAX: Final = 20
 
 
 class Finding(NamedTuple):
@@ -287,11 +288,17 @@ def _open_files() -> Finding:
 
 def _abandoned() -> Iterator[Finding]:
     """Name what dead workers have left alive on this machine, where nobody has come to their directories since."""
-    from tq.worker import cgroups
+    from tq.worker import cgroups, containment
 
-    for path, count in cgroups.abandoned():
-        yield Finding("leftovers", "warn", f"{count} processes of a dead worker live on in {path}",
-                      f"start a worker on its state directory, or end them: echo 1 > {path}/cgroup.kill")  # fmt: skip
+    left = cgroups.abandoned()
+    again = "start a worker on its state directory, or end them"
+    for path, pids in left.items():
+        yield Finding("leftovers", "warn", f"{len(pids)} processes of a dead worker live on in {path}",
+                      f"{again}: echo 1 > {path}/cgroup.kill")  # fmt: skip
+    held = {pid for pids in left.values() for pid in pids}
+    if loose := [str(pid) for pid in containment.abandoned() if pid not in held]:
+        yield Finding("leftovers", "warn", f"{len(loose)} processes of tasks live on without a worker",
+                      f"{again}: kill -KILL {' '.join(loose[:_LOOSE_MAX])}")  # fmt: skip
 
 
 def _print(context: Context, found: list[Finding]) -> None:

@@ -28,8 +28,9 @@ from os.path import samestat
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tq.worker.containment import LAUNCHER
+
 LEVEL: Final = "cgroup"
-LAUNCHER: Final = "tq-launcher"  # what a launcher is called (/proc/PID/comm)
 
 _PROC: Final = Path("/proc/self")
 _ESCAPED: Final = re.compile(r"\\([0-7]{3})")
@@ -166,27 +167,27 @@ def _tidy(base: Path, own: Path) -> None:
                         path.rmdir()
 
 
-def abandoned(proc: Path = _PROC) -> list[tuple[Path, int]]:
-    """Return the cgroups of this user's dead workers in which something lives on, and how many processes.
+def abandoned(proc: Path = _PROC) -> dict[Path, list[int]]:
+    """Return the cgroups of this user's dead workers in which something lives on, with its processes.
 
     No worker has one of them locked (which a container's may do unseen), and no launcher is there: it would end them.
     """
-    found: list[tuple[Path, int]] = []
+    found: dict[Path, list[int]] = {}
     for directory, names, _ in chain.from_iterable(os.walk(mount) for _, mount in _mounts(proc)):
         for path in [Path(directory, name) for name in names if _NAME.fullmatch(name)]:
             names.remove(path.name)
             root = os.fsencode(path)
             with suppress(OSError), _locked(root) as nobody_lives_there:
                 if nobody_lives_there and path.stat().st_uid == os.geteuid() and Cgroup(root).may_be_populated():
-                    names_of = [_text(Path("/proc", pid, "comm")) for pid in _pids(path)]
-                    if LAUNCHER not in names_of:
-                        found.append((path, len(names_of)))
+                    pids = _pids(path)
+                    if all(_text(Path(f"/proc/{pid}/comm")) != LAUNCHER for pid in pids):
+                        found[path] = pids
     return found
 
 
-def _pids(path: Path) -> list[str]:
+def _pids(path: Path) -> list[int]:
     """Return the processes in a cgroup and below it."""
-    return [pid for directory, _, _ in os.walk(path) for pid in _text(Path(directory, "cgroup.procs")).split()]
+    return [int(pid) for directory, _, _ in os.walk(path) for pid in _text(Path(directory, "cgroup.procs")).split()]
 
 
 def _flaw(base: Path, root: Path) -> str:

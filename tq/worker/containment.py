@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Final
 
 LEVEL: Final = "group"
+LAUNCHER: Final = "tq-launcher"  # what a launcher is called (/proc/PID/comm)
 
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
@@ -203,3 +204,25 @@ def _hold_bearer(pid: int, worker: str) -> int:
         return fd
     os.close(fd)
     return -1
+
+
+def abandoned() -> list[int]:
+    """Return the processes that bear a worker's cookie with no launcher above them: it died together with its worker.
+
+    Only those that we may look into. One whose launcher has just died is with its worker for a moment, and counts, too.
+    """
+    parents: dict[int, int] = {}
+    launchers: set[int] = set()
+    for pid in sorted(int(name) for name in os.listdir("/proc") if name.isdigit()):
+        with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+            before, _, after = file.read().rpartition(b") ")
+            parents[pid] = int(after.split()[1])
+            if before.partition(b"(")[2] == LAUNCHER.encode():
+                launchers.add(pid)
+
+    def has_launcher(pid: int) -> bool:
+        while pid and pid not in launchers:
+            pid = parents.get(pid, 0)
+        return pid in launchers
+
+    return [pid for pid in parents if not has_launcher(pid) and cookie(pid) is not None]

@@ -32,7 +32,7 @@ from tq.core.vocabulary import AttemptRef
 from tq.worker import containment, frames, functions, returned
 from tq.worker.attempt import Attempt, Order, Phase, as_text
 from tq.worker.capture import Capture
-from tq.worker.cgroups import LAUNCHER, Cgroups
+from tq.worker.cgroups import Cgroups
 from tq.worker.guard import Guard
 from tq.worker.lanes import Lanes
 from tq.worker.lives import Lives
@@ -361,7 +361,7 @@ def main(fd: int, place: str, cgroup: str) -> None:
     containment.close_inherited(fd)
     with suppress(PermissionError):  # it leads its own session already
         os.setsid()
-    containment.name_process(LAUNCHER)
+    containment.name_process(containment.LAUNCHER)
     containment.ignore_signals()
     containment.become_subreaper()
     cgroups = None
