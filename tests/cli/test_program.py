@@ -54,6 +54,16 @@ def task(server: FakeServer) -> FakeServer:
     return server
 
 
+@pytest.mark.parametrize("missing", ["typer", "msgspec"])
+def test_a_library_that_is_missing_is_a_sentence(task: FakeServer, missing: str) -> None:
+    program = f"import sys; sys.modules[{missing!r}] = None; from tq.cli.app import main; main()"
+    ran = subprocess.run([sys.executable, "-c", program, "ls"], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (78, "")
+    assert ran.stderr.startswith("tq: tq is not installed as a whole: ")
+    assert missing in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
 @pytest.mark.parametrize(
     "words", [["--version"], ["submit", "true"], ["ls"], ["wait", "42"], ["logs", "42"], ["show", "42"]]
 )

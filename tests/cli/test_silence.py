@@ -49,6 +49,14 @@ def test_logs_of_something_or_of_one_attempt_says_nothing_more(run: Run, server:
     assert not any(isinstance(asked, v.Wait) for asked in server.asked)
 
 
+def test_logs_of_what_goes_to_a_file_says_where_it_is(run: Run, server: FakeServer) -> None:
+    silent(server, v.Outcome("42", "succeeded", "ended", 0, "exit", succeeded=1, ended=1))
+    named = {"id": "42", "state": "succeeded", "is_array": False, "stdout": "out-%j\x1b", "stderr": "err"}
+    server.says[v.Get] = lambda _: v.Document(named)
+    said = "tq: its stdout goes to out-%j\\x1b and its stderr goes to err on the worker's host\n"
+    assert run("logs", "42") == (0, "", said)
+
+
 def test_wait_says_why_a_task_could_not_be_started(run: Run, server: FakeServer) -> None:
     silent(server, DEAD)
     assert run("wait", "42") == (127, "", WHY)

@@ -73,7 +73,7 @@ def _print_version() -> int:
 
 def _parse(arguments: Sequence[str]) -> int:
     try:
-        from tq.cli import root, verb
+        from tq.cli import root
 
         result = root.group().main(args=list(arguments), prog_name="tq", standalone_mode=False)
     except KeyboardInterrupt:
@@ -84,11 +84,14 @@ def _parse(arguments: Sequence[str]) -> int:
         _debug()
         return _say_error(error.message, error.hint, error.exit_status)
     except Exception as error:  # noqa: BLE001 - the edge of the program: a bug is a sentence and status 70
-        if isinstance(error, verb.ReaderGone):
+        if isinstance(error, context.ReaderGone):
             return _end_quietly()
         if isinstance(error, OSError):
             _debug()
             return _say_error(*_of_system(error), _INTERNAL)
+        if isinstance(error, ImportError):
+            _debug()
+            return _say_error(f"tq is not installed as a whole: {error}", "install it again, with what it needs", 78)
         usage = _usage_error(error)
         if usage:
             return _say_error(*usage, 2)

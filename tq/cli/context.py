@@ -84,6 +84,10 @@ def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+class ReaderGone(Exception):
+    """Whoever read our stdout has closed it. No OSError, because Typer would make status 1 of a broken pipe."""
+
+
 class StdoutFailed(TqError):
     """What was asked for may have been done, and its answer could not be written to stdout."""
 

@@ -138,8 +138,8 @@ def _show_all(context: Context, client: "Client", names: Named, manner: Manner) 
 
 
 def _say_why_nothing(context: Context, client: "Client", task: str) -> None:
-    """Say why there is no output of a task that does not run, if its end or its wait is the reason."""
-    from tq.cli import exits, waiting
+    """Say why there is no output of a task that does not run: its end, its wait, or files that have it instead."""
+    from tq.cli import escape, exits, waiting
     from tq.core import vocabulary as v
 
     answer = client.ask(v.Wait((task,)))  # the first of its answers says how things stand
@@ -151,6 +151,11 @@ def _say_why_nothing(context: Context, client: "Client", task: str) -> None:
             context.talk(f"tq: {text}{waiting.why(outcome)}")
     elif outcome.reason:
         waiting.Reasons(context.talk).say(task, outcome.reason)
+    found = client.ask(v.Get(task))
+    document = found.value if isinstance(found, v.Document) else {}
+    files = [f"{stream} goes to {document[stream]}" for stream in ("stdout", "stderr") if document.get(stream)]
+    if files:
+        context.talk(f"tq: its {escape.line(' and its '.join(files))} on the worker's host")
 
 
 def _names(context: Context, client: "Client", word: str, manner: Manner) -> Named:

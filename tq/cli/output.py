@@ -133,6 +133,7 @@ def _print_rows(
     if width and _is_too_narrow(widths, width):
         _print_blocks(context, cells, width, has_begun=has_begun)
         return
+    is_colored = context.is_colored  # once: it asks the environment
     for number, row in enumerate(cells):
         if has_begun and number == 0:
             continue
@@ -140,7 +141,7 @@ def _print_rows(
         line = "  ".join(padded).rstrip()
         if width and _columns(line) > width:
             line = _broken(line, width - 1)[0] + "…"
-        _write(_painted(context, line, row, is_head=number == 0))
+        _write(_painted(context, line, row, is_head=number == 0) if is_colored else line)
 
 
 def _is_too_narrow(widths: Sequence[int], width: int) -> bool:
@@ -209,7 +210,7 @@ def _painted(context: Context, line: str, row: Sequence[str], *, is_head: bool) 
     if is_head:
         return _paint(context, "1", line)
     for cell in row:
-        if cell in _COLORS and context.is_colored:
+        if cell in _COLORS:
             return line.replace(f" {cell}", " " + _paint(context, _COLORS[cell], cell), 1)
     return line
 

@@ -11,8 +11,8 @@ import typer
 from typer.core import TyperGroup
 
 from tq import __version__
-from tq.cli.context import Context, check_color, check_format
-from tq.cli.verb import HELP_NAMES, Noun, ReaderGone, Verb, build, build_noun, check_options
+from tq.cli.context import Context, ReaderGone, check_color, check_format
+from tq.cli.verb import HELP_NAMES, Noun, Verb, build, build_noun, check_options
 
 # In the order of `tq --help`; each is tq/cli/<module>.py and has VERBS[word], a Verb or a Noun.
 WORDS: dict[str, str] = {
@@ -73,11 +73,13 @@ class Root(TyperGroup):
             from tq.cli import familiar
 
             word = args[0]
-            close = [familiar.VERBS[word]] if word in familiar.VERBS else get_close_matches(word, WORDS, n=2)
+            known = word in familiar.VERBS
+            close = [familiar.VERBS[word]] if known else get_close_matches(word, WORDS, n=2)
+            meant = " or ".join(f"`{' '.join(filter(None, ('tq', match)))}`" for match in close)
             error = typer.BadParameter(f"no such verb: {word}", ctx=ctx)
             error.format_message = lambda: f"no such verb: {word}"  # type: ignore[method-assign]
-            if close:
-                error.hint = f"did you mean {' or '.join(f'`tq {match}`' for match in close)}?"  # type: ignore[attr-defined]
+            if meant:
+                error.hint = f"did you mean {meant}?"  # type: ignore[attr-defined]
             raise error
         return super().resolve_command(ctx, args)
 

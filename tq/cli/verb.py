@@ -44,10 +44,6 @@ def write_examples(examples: tuple[str, ...], formatter: Any) -> None:
     formatter.write_paragraph()
 
 
-class ReaderGone(Exception):
-    """Whoever read our stdout has closed it. No OSError, because Typer would make status 1 of a broken pipe."""
-
-
 class FailedItself(TqError):
     """tq failed while it waited for a task, whose code is therefore not known."""
 
