@@ -51,6 +51,45 @@ def test_a_word_for_a_shell_gets_a_hint_and_is_submitted(
     assert run("submit", "-q", "--", *words).err == ""
 
 
+LINES = "a file has an entry on each line: `tq submit --each-line FILE -- COMMAND {}`"
+
+
+@pytest.mark.parametrize(
+    "words, hint",
+    [
+        (["submit", "--", "echo", "{}", "::::", "list"], f":::: is a word of this command; {LINES}"),
+        (["submit", "--", "echo", "{}", ":::+", "a"], f":::+ is a word of this command; {LINES}"),
+        (
+            ["run", "--no-stdin", "--", "echo", ":::", "a"],
+            "::: is a word of this command; `tq submit --follow` has lists",
+        ),
+        (
+            ["submit", "--array", "1-2", "--", "echo", "{#}"],
+            "nothing stands for {#} without inputs: the task's number is TQ_MEMBER, which a shell reads (--shell)",
+        ),
+    ],
+)
+def test_a_word_of_gnu_parallel_gets_a_hint(run: Run, server: FakeServer, words: list[str], hint: str) -> None:
+    server.says[v.Logs] = lambda _: v.LogsEnd(1, (0, 0), "succeeded")
+    server.says[v.Wait] = lambda _: v.Waited(True, (v.Outcome("42", "succeeded", "ended", succeeded=1, ended=1),))
+    ran = run(*words)
+    assert (ran.status, ran.err) == (0, f"hint: {hint}\n")
+
+
+@pytest.mark.parametrize("foreign", ["{.}", "{/}", "{//}", "{/.}", "{%}", "{1.}", "{2//}"])
+def test_a_place_of_gnu_parallel_gets_a_hint(run: Run, server: FakeServer, foreign: str) -> None:
+    ran = run("submit", "--dry-run", "--", "convert", "{}", f"{foreign}.png", ":::", "a.jpg")
+    assert ran.status == 0
+    assert ran.err.startswith(f"hint: nothing stands for {foreign}, only for {{}}, ")
+
+
+@pytest.mark.parametrize("word", [":::+", "::::", "::::+"])
+def test_lists_as_only_gnu_parallel_has_them_are_no_items(run: Run, server: FakeServer, word: str) -> None:
+    ran = run("submit", "--", "echo", "{}", ":::", "a", "b", word, "c")
+    assert (ran.status, ran.out, server.asked) == (2, "", [])
+    assert ran.err == f"tq: there are no lists with {word}, only with ::: (all their combinations)\nhint: {LINES}\n"
+
+
 @pytest.mark.parametrize(
     "words",
     [

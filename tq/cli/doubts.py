@@ -21,6 +21,7 @@ _WORDS: Final = frozenset(
     {"cd", "source", ".", "export", "alias", "ulimit", "umask", "set", "eval", "exec", "if", "for", "while", "until",
      "case", "{", "(", "[["}
 )  # fmt: skip
+_FOREIGN_PLACE: Final = re.compile(r"\{(?:\.|//?|/\.|%|[1-9](?:\.|//?|/\.))\}")  # GNU parallel's
 _READS: Final = re.compile(r"(?:.*/)?(?:.*sh|env|xargs|ssh|busybox|parallel)")  # what reads its words again
 
 
@@ -29,7 +30,31 @@ def hint_for(wish: "Wish", environ: Mapping[str, str]) -> str:
     if wish.function:
         return ""
     doubt = "" if wish.shell or wish.is_lent or not wish.command else _of_shell(wish.command, wish.cwd, environ)
-    return f"hint: {doubt}" if doubt else places.hint(wish.command, wish.columns, is_dashed=wish.is_dashed)
+    doubt = doubt or (_of_inputs(wish) if wish.columns else _of_none(wish))
+    return f"hint: {doubt}" if doubt else ""
+
+
+def _of_inputs(wish: "Wish") -> str:
+    foreign = next((found[0] for word in wish.command if (found := _FOREIGN_PLACE.search(word))), "")
+    if foreign:
+        known = "{}, {1} to {9} and {#}"
+        return f"nothing stands for {foreign}, only for {known}; a script has TQ_ENTRY to take apart"
+    if not any(places.has_any(word) or "TQ_ENTRY" in word for word in wish.command):
+        return "the command has no {}: its tasks find their entries in TQ_ENTRY only"
+    return ""
+
+
+def _of_none(wish: "Wish") -> str:
+    foreign = next((word for word in wish.command if word in places.FOREIGN_SEPARATORS), "")
+    if foreign:
+        return f"{foreign} is a word of this command; {places.BY_LINES}"
+    if places.SEPARATOR in wish.command and not wish.is_dashed:
+        if wish.verb == "run":
+            return f"{places.SEPARATOR} is a word of this command; `tq submit --follow` has lists"
+        return f"{places.SEPARATOR} is a word of this command; to give it lists, write -- before the command"
+    if wish.array and "{#}" in " ".join(wish.command):
+        return "nothing stands for {#} without inputs: the task's number is TQ_MEMBER, which a shell reads (--shell)"
+    return ""
 
 
 def _of_shell(words: Sequence[str], cwd: str, environ: Mapping[str, str]) -> str:

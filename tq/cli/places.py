@@ -14,6 +14,8 @@ from tq.errors import BadRequest
 from tq.wire.body import Body
 
 SEPARATOR: Final = ":::"
+FOREIGN_SEPARATORS: Final = frozenset({":::+", "::::", "::::+"})
+BY_LINES: Final = "a file has an entry on each line: `tq submit --each-line FILE -- COMMAND {}`"
 _NUMBERED: Final = re.compile(rb"\{([1-9][0-9]*)\}")
 _ANY: Final = re.compile(rb"\{(?:[1-9]?|#)\}")
 _numbered_max: Final = 9
@@ -21,13 +23,21 @@ _throttle_alone: Final = re.compile(r"%([0-9]{1,9})")
 
 
 def split(words: Sequence[str], *, is_dashed: bool) -> tuple[list[str], list[list[str]]]:
-    """Return the command, and the lists after `:::`. Only behind `--` is `:::` more than a word of the command."""
+    """Return the command, and the lists after `:::`. Only behind `--` is `:::` more than a word of the command.
+
+    Raises BadRequest for lists as only GNU parallel has them, which would be taken for items.
+    """
     parts: list[list[str]] = [[]]
     for word in words:
         if is_dashed and word == SEPARATOR:
             parts.append([])
         else:
             parts[-1].append(word)
+    strange = next((word for items in parts[1:] for word in items if word in FOREIGN_SEPARATORS), "")
+    if strange:
+        raise BadRequest(
+            f"there are no lists with {strange}, only with {SEPARATOR} (all their combinations)", hint=BY_LINES
+        )
     return parts[0], parts[1:]
 
 
@@ -65,12 +75,6 @@ def throttle(text: str) -> int:
     return int(match[1])
 
 
-def hint(words: Sequence[str], columns: int, *, is_dashed: bool) -> str:
-    """Return a hint about inputs or places that are probably not meant as they stand, "" else."""
-    if not columns:
-        if SEPARATOR in words and not is_dashed:
-            return f"hint: {SEPARATOR} is a word of this command; to give it lists, write -- before the command"
-        return ""
-    if not any(_ANY.search(os.fsencode(word)) or "TQ_ENTRY" in word for word in words):
-        return "hint: the command has no {}: its tasks find their entries in TQ_ENTRY only"
-    return ""
+def has_any(word: str) -> bool:
+    """Whether an entry would be put into this word."""
+    return _ANY.search(os.fsencode(word)) is not None
