@@ -213,7 +213,8 @@ class Step:
         """Bring READY and ENDED in line with every job touched, and put all working copies."""
         for key, progress in self._progress.items():
             for lane in progress.lanes:
-                self._settle_ready(key, progress, lane)
+                self.at = (lane, progress.rank, *key)
+                self._settle_ready(progress, lane, self.at)
             self._settle_ended(key, progress)
             self.overlay.put(tables.PROGRESS, key, progress)
             self.effects.append(TaskChanged(*key))
@@ -222,17 +223,16 @@ class Step:
         if self._meta is not None:
             self.overlay.put(tables.META, (), self._meta)
 
-    def _settle_ready(self, key: JobKey, progress: Progress, number: int) -> None:
+    def _settle_ready(self, progress: Progress, number: int, entry: Key) -> None:
         startable = progress.is_startable(number)
         if startable is progress.is_ready_in(number):
             return
         progress.set_ready(number, startable)
-        self.at = entry = (number, progress.rank, *key)
         lane = self.lane(number)
         if startable:
             lane.ready += 1
             lane.floor_rank, lane.floor_job, lane.floor_part = min(
-                (lane.floor_rank, lane.floor_job, lane.floor_part), (progress.rank, *key)
+                (lane.floor_rank, lane.floor_job, lane.floor_part), entry[1:]
             )
             self.overlay.put(tables.READY, entry, True)
         else:
