@@ -148,6 +148,18 @@ def twice():
     return os.getpid()
 
 
+def forge(marker, field, number):
+    """Answer this call in tq's own words, with this number in a field (or as the length of a value); then sleep."""
+    from msgspec.structs import replace
+
+    from tq.worker import calls
+
+    made_up = bytes(int(number)) if field == "value" else int(number)
+    answer = replace(calls.Returned(1, 1, 1, 0, b"\x05", "", 0, 0, 0, False, False), **{field: made_up})
+    os.write(100, calls.encode(answer))  # functions.py: where no program looks for descriptors
+    sleep(marker)
+
+
 def close_all(_):
     os.closerange(3, 256)
     time.sleep(600)

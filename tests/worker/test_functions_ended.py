@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.launcher import Link, body, call, marker, processes, ref, usage, value_of, wait_count, wait_gone
 from tests.worker.conftest import offer
+from tq import limits
 from tq.core.task import Cause
 from tq.wire import plain
 from tq.worker import frames
@@ -64,6 +65,25 @@ def test_a_call_that_leaves_its_channel_is_told_so(link, name):
 
     assert (end.cause, end.code) == (Cause.BAD_RESULT, -signal.SIGKILL)
     assert "closed the channel" in usage(end).error
+    assert value_of(link, call("work:echo")) == [[], {}]
+
+
+@pytest.mark.parametrize(
+    "field, number",
+    [
+        ("run_us", 2**63),
+        ("run_us", -1),
+        ("user_us", 2**64 - 1),
+        ("peak_kib", 2**54),
+        ("code", 2**32),
+        ("cause", 2**63),
+        ("value", limits.result_bytes_max + 1),
+    ],
+)
+def test_an_answer_that_a_call_makes_up_and_no_server_would_take_is_none(link, field, number):
+    end = link.run(call("work:forge", marker(), field, str(number)), 1)
+
+    assert (end.cause, end.code) == (Cause.BAD_RESULT, -signal.SIGKILL)
     assert value_of(link, call("work:echo")) == [[], {}]
 
 

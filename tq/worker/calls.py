@@ -11,10 +11,11 @@ answer with output, and one that is its last, the process holds by itself: until
 Frames are those of frames.py: a length and one message in msgpack. This module does no I/O.
 """
 
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 
+from tq.limits import result_bytes_max
 from tq.worker.frames import FrameError, cut_frames, framed
 
 _T = TypeVar("_T")
@@ -66,21 +67,26 @@ class Found(_Message, frozen=True, tag=True):
     number: int
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+_Byte = Annotated[int, msgspec.Meta(ge=0, lt=256)]
+
+
 class Returned(_Message, frozen=True, tag=True):
     """How a call ended, as an attempt's report says it (vocabulary.End, wire.body.Usage).
 
-    `has_output`: there are bytes in the pipes. `is_spent`: this process calls nothing more, end it.
+    `has_output`: there are bytes in the pipes. `is_spent`: this process calls nothing more, end it. It may be the
+    function that speaks here: what no server would take must not come as far, or the worker reports it for ever.
     """
 
     number: int
-    run_us: int
-    cause: int
-    code: int
-    value: bytes
+    run_us: _Count
+    cause: _Byte
+    code: _Byte
+    value: Annotated[bytes, msgspec.Meta(max_length=result_bytes_max)]
     error: str
-    user_us: int
-    system_us: int
-    peak_kib: int
+    user_us: _Count
+    system_us: _Count
+    peak_kib: _Count
     has_output: bool
     is_spent: bool
 
