@@ -1,13 +1,14 @@
 """The dead letter queue, as people look at it: oldest first, page by page."""
 
 from tq.core import ids, tables
+from tq.core.listed import letter_bytes
 from tq.core.live import Live
 from tq.core.selection import check, is_meant, is_of
 from tq.core.task import State, Task
 from tq.core.view import Key, View
 from tq.core.vocabulary import DeadLetters, Page, Where
 from tq.errors import BadRequest
-from tq.limits import page_items_max, page_keys_max
+from tq.limits import page_bytes_max, page_items_max, page_keys_max
 
 _DEAD = frozenset((State.DEAD,))
 
@@ -18,19 +19,22 @@ def dead_letters(view: View, _live: Live, command: DeadLetters) -> Page:
     limit = min(max(command.limit, 1), page_items_max)
     rows = view.scan(tables.DEAD, _parse(command.page) if command.page else (0,), (1 << 62,), page_keys_max)
     items = []
+    room = page_bytes_max
     last: Key = ()
     for key, _ in rows:
         last = key
-        item = _item(view, command.where, (key[1], key[2], key[3]))
-        if item is not None:
-            items.append(item)
-        if len(items) >= limit:
+        found = _item(view, command.where, (key[1], key[2], key[3]))
+        if found is not None:
+            items.append(found[0])
+            room -= found[1]
+        if len(items) >= limit or room <= 0:
             break
     is_all = not rows or (last == rows[-1][0] and len(rows) < page_keys_max)
     return Page(tuple(items), "" if is_all else ".".join(map(str, (*last[:3], last[3] + 1))))
 
 
-def _item(view: View, where: Where, key: tuple[int, int, int]) -> dict[str, object] | None:
+def _item(view: View, where: Where, key: tuple[int, int, int]) -> tuple[dict[str, object], int] | None:
+    """Return what is shown of a dead letter that is meant, and how much of the page that takes."""
     job = view.get(tables.JOB, key[:2])
     progress = view.get(tables.PROGRESS, key[:2])
     task: Task | None = view.get(tables.TASK, key)
@@ -38,7 +42,7 @@ def _item(view: View, where: Where, key: tuple[int, int, int]) -> dict[str, obje
         return None
     if not (is_of(where, job) and is_meant(where, _DEAD, progress, task)):
         return None
-    return {
+    item: dict[str, object] = {
         "id": ids.task_id(key[0], job, key[2]),
         "name": job.name,
         "queue": job.queue,
@@ -52,6 +56,7 @@ def _item(view: View, where: Where, key: tuple[int, int, int]) -> dict[str, obje
         "ended_ms": task.ended_ms,
         "body": job.body,
     }
+    return item, letter_bytes(job, task)
 
 
 def _parse(text: str) -> Key:

@@ -12,6 +12,7 @@ from tq.core import ids, tables
 from tq.core.entries import EntryReader
 from tq.core.finding import jobs_below
 from tq.core.job import Job, Progress, Queue, Token
+from tq.core.listed import job_bytes, task_bytes
 from tq.core.live import Live, LiveWorker
 from tq.core.names import is_name
 from tq.core.selection import matches, shown_counts, shown_state, states_of
@@ -124,8 +125,8 @@ def list_page(view: View, live: Live, command: List) -> Page:
     top = _page(command.page) if command.page else (meta.next_job if meta else 1)
     items: list[dict[str, Any]] = []
     reasons = Reasons(view, live)
-    seen = 0
-    while top > 1 and len(items) < limit and seen < page_keys_max:
+    seen, room = 0, page_bytes_max
+    while top > 1 and len(items) < limit and room > 0 and seen < page_keys_max:
         jobs, low = jobs_below(view, where, top)
         seen += max(len(jobs), _LOOK_KEYS)
         for number, job in jobs:
@@ -134,7 +135,8 @@ def list_page(view: View, live: Live, command: List) -> Page:
                 why = _reason(reasons.of_job(number, job, progress))
                 items.append({"id": str(number), "state": job_state(progress).word, **_job_part(job, progress), **why})
                 items[-1]["body"] = job.body
-            if len(items) >= limit:
+                room -= job_bytes(job)
+            if len(items) >= limit or room <= 0:
                 low = number
                 break
         top = low
@@ -160,13 +162,15 @@ def _members_page(view: View, live: Live, command: List, wanted: frozenset[State
         high = max(rows) + 1
     items: list[dict[str, Any]] = []
     reasons = Reasons(view, live)
+    room = page_bytes_max
     for member in rows if is_sparse else range(first, high):
         task = rows.get(member)
         state = shown_state(progress, task)
         if state in wanted:
             why = _reason(reasons.of_task((number, 0, member), job, progress, task))
             items.append({"id": ids.task_id(number, job, member), "state": state.word, **_task_part(task), **why})
-        if len(items) >= limit:
+            room -= task_bytes(job, task)
+        if len(items) >= limit or room <= 0:
             high = member + 1
             break
     return Page(tuple(items), str(high) if goes_on or high < stop else "")
