@@ -288,20 +288,26 @@ def test_a_timer_that_its_tick_has_no_room_for_is_not_forgotten(monkeypatch: pyt
     assert life.due_ms() == 2_000
 
 
-def test_a_job_whose_other_lane_is_lost_is_put_off_by_the_row_that_it_is_found_by() -> None:
-    """Settling fails at its row in the lane for what runs alone; it would be found again by the other one."""
+def test_jobs_whose_other_lane_is_lost_are_put_off_by_the_rows_that_they_are_found_by(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Settling fails at their rows in the lane for what runs alone; they would be found again by the other one."""
+    monkeypatch.setattr(dispatch, "put_off_of_lane_max", 2)
     house = House()
-    house.join(slots=1)
-    poison = house.array(3, crash_limit=2, throttle=1)
+    house.join(slots=3)
+    poison = {house.array(3, crash_limit=2, throttle=1) for _ in range(3)}
     house.do(WorkerLost(5, 1))
-    sound = house.submit()
+    sound = house.submit(queue="other")
     without(house.store, tables.LANE, (2,))
     life = Damaged(house.store)
-    life.do(Join(6, 1, Capacity(slots=2)))
-    assert life.started() == [sound]
-    assert {type(error) for _, error in life.bugs} == {KeyError}
-    assert {key[2] for key in life.engine.live.failed_ready} == {poison}
-    assert {one["queue"] for one in life.do(Status()).value["stuck"]} == {"default"}
+    life.do(Join(6, 1, Capacity(slots=5)))
+    for wait_ms in (1_000, 2_000):
+        assert {type(error) for _, error in life.bugs} == {KeyError}
+        assert {key[2] for key in life.engine.live.failed_ready if len(key) > 1} <= poison
+        assert {one["queue"] for one in life.do(Status()).value["stuck"]} == {"default"}
+        life.now_ms += wait_ms
+        life.do(Tick())
+    assert life.store.get(tables.TASK, (sound, 0, 0)).state is State.RUNNING  # type: ignore[union-attr]
 
 
 def test_what_waits_to_run_alone_says_so_when_its_lane_is_put_off(monkeypatch: pytest.MonkeyPatch) -> None:

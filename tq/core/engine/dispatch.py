@@ -101,12 +101,13 @@ def to_blame(step: Step, resting: Collection[Key]) -> Key:
     """Return what is to rest when dispatch has failed where the step stands: a job, or its lane if so many of it rest
     already. Empty where none is to blame.
     """
-    at = step.at
-    if len(at) > 1 and at in resting:  # settling failed at the job's row in its other lane: it was found by this one
-        progress = step.progress(at[2:])
-        rows = ((lane, progress.rank, *at[2:]) for lane in progress.lanes)
-        at = next((row for row in rows if row not in resting), at)
-    return at if len(at) == 1 or _resting_in(at[:1], resting) < put_off_of_lane_max else at[:1]
+    found: list[Key] = [step.at]
+    if step.at in resting or step.at[:1] in resting:  # settling failed at a job's row in its other lane
+        job = step.at[2:]
+        progress = step.progress(job)
+        found = [(lane, progress.rank, *job) for lane in progress.lanes]  # it was found by one of these
+    blamed = (row if len(row) == 1 or _resting_in(row[:1], resting) < put_off_of_lane_max else row[:1] for row in found)
+    return next((key for key in blamed if key not in resting), step.at)
 
 
 def over(step: Step) -> Callable[[Key], bool]:
@@ -120,7 +121,8 @@ def over(step: Step) -> Callable[[Key], bool]:
 
     def is_over(key: Key) -> bool:
         if len(key) == 1:
-            return key in started or not step.live.lanes[key[0]].ready
+            lane = step.live.lanes.get(key[0])
+            return key in started or lane is None or not lane.ready
         return (key[0], *key[2:]) in started or step.overlay.get(tables.READY, key) is None
 
     return is_over
