@@ -75,7 +75,7 @@ def test_the_next_attempt_of_a_member_is_shown(run: Run, server: FakeServer) -> 
     answers = iter([output("43.1", text="first\n", state="retrying"), output("43.1", 2, text="second\n")])
     server.says[v.Logs] = lambda _: next(answers)
     ran = run("logs", "-f", "43")
-    assert (ran.out, ran.err) == ("43.1 out| first\n43.1 out| second\n", "tq: attempt 2 of 43.1 begins\n")
+    assert (ran.out, ran.err) == ("43.1 out| first\n43.1 out| second\n", "tq: 43.1: attempt 2 begins\n")
 
 
 def test_of_attempts_that_were_handed_back_before_it_nothing_is_said(run: Run, server: FakeServer) -> None:

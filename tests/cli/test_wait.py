@@ -56,6 +56,33 @@ def test_wait_says_what_keeps_a_task_from_starting_once(run: Run, server: FakeSe
     assert run("wait", "-q", "42") == (0, "", "")
 
 
+@pytest.mark.parametrize(
+    "code, cause, said",
+    [
+        (3, "exit", "exited with 3"),
+        (-9, "signal", "was killed by signal 9"),
+        (-15, "time_limit", "failed (time_limit)"),
+        (1, "exception", "raised an exception"),
+    ],
+)
+def test_wait_says_that_an_attempt_failed_and_is_followed_by_another(
+    run: Run, server: FakeServer, code: int, cause: str, said: str
+) -> None:
+    failed = v.Outcome("42", "retrying", "ended", code, cause, attempt=2)
+    server.says[v.Wait] = lambda _: [v.Waited(False, (failed,)), v.Waited(False, (failed,)), v.Waited(True, (DONE,))]
+    assert run("wait", "42") == (0, "", f"tq: attempt 2 {said}; it is tried again\n")
+    assert run("wait", "-q", "42") == (0, "", "")
+
+
+def test_a_submit_that_waits_says_what_is_tried_again_and_nothing_twice(run: Run, server: FakeServer) -> None:
+    none = "no worker is connected"
+    server.says[v.Submit] = lambda _: [v.Submitted("42", warning=none)]
+    waits, failed = v.Outcome("42", "queued", reason=none), v.Outcome("42", "retrying", "ended", 3, "exit", attempt=1)
+    server.says[v.Wait] = lambda _: [v.Waited(False, (waits,)), v.Waited(False, (failed,)), v.Waited(True, (DONE,))]
+    said = f"tq: {none}\ntq: attempt 1 exited with 3; it is tried again\n"
+    assert run("submit", "--wait", "--", "true") == (0, "42\n", said)
+
+
 def test_of_several_it_says_which_one_waits_for_what(run: Run, server: FakeServer) -> None:
     held = v.Outcome("43", "held", reason="it is held")
     other = v.Outcome("44", "held", reason="it is held")
@@ -258,7 +285,7 @@ def test_after_a_cut_an_attempt_that_began_meanwhile_is_not_left_out(run: Run, s
         ]
     )
     server.says[v.Logs] = lambda _: next(calls)
-    assert run("logs", "-f", "42") == (0, "one\ntwo\n", "tq: attempt 2 of 42 begins\n")
+    assert run("logs", "-f", "42") == (0, "one\ntwo\n", "tq: 42: attempt 2 begins\n")
 
 
 def test_following_shows_the_next_attempt_and_nothing_twice(run: Run, server: FakeServer) -> None:
@@ -270,7 +297,7 @@ def test_following_shows_the_next_attempt_and_nothing_twice(run: Run, server: Fa
         ]
     )
     server.says[v.Logs] = lambda _: next(calls)
-    assert run("logs", "-f", "42") == (0, "first\nsecond\n", "tq: attempt 2 of 42 begins\n")
+    assert run("logs", "-f", "42") == (0, "first\nsecond\n", "tq: 42: attempt 2 begins\n")
 
 
 def test_tail_and_follow_begin_near_the_end(run: Run, server: FakeServer) -> None:

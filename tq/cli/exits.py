@@ -36,6 +36,19 @@ def is_failed(outcome: Outcome) -> bool:
     return is_ended(outcome) and outcome.state != "succeeded"
 
 
+def again(outcome: Outcome) -> str:
+    """Return that an attempt of a task has failed and that it is tried again, "" for any other."""
+    if outcome.state != "retrying":
+        return ""
+    if outcome.cause == "exit":
+        failed = f"exited with {outcome.code}"
+    elif outcome.cause == "signal":
+        failed = f"was killed by signal {-outcome.code}"
+    else:
+        failed = _OF_FUNCTIONS.get(outcome.cause, f"failed ({outcome.cause})")
+    return f"attempt {outcome.attempt} {failed}; it is tried again"
+
+
 def of_one(outcome: Outcome) -> tuple[int, str]:
     """Return the exit status for one ended job, and what to tell the person ("" when the status says it all)."""
     status, why = _of_one(outcome)

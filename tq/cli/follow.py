@@ -69,7 +69,7 @@ class Reading:
         if chunk.attempt and chunk.attempt != self.attempt:
             # Of what follows one that was seen: attempts that were handed back have numbers, too, and never ran.
             if (self.attempt or self._finished) and not self._wanted and self._is_following and not self._is_tail:
-                say(f"tq: attempt {chunk.attempt} of {self.task} begins")
+                say(f"tq: {self.task}: attempt {chunk.attempt} begins")
             if self.attempt:
                 self._position = {1: 0, 2: 0}
             self.attempt = chunk.attempt

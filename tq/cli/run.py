@@ -65,7 +65,7 @@ def run(
         client.connect()  # nobody types an input for a server that is not there
         wish.stdin = inputs.read() if takes_input else b""
         submitted = send(context, client, wish)
-        raise typer.Exit(finish(context, client, submitted.id, is_followed=True))
+        raise typer.Exit(finish(context, client, submitted, is_followed=True))
 
 
 VERBS = {

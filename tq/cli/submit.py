@@ -89,7 +89,7 @@ def submit(
         print_submitted(context, submitted)
         if wait or follow:
             way, is_array = exit_code, asked.is_array
-            raise typer.Exit(finish(context, client, submitted.id, is_followed=follow, is_array=is_array, way=way))
+            raise typer.Exit(finish(context, client, submitted, is_followed=follow, is_array=is_array, way=way))
 
 
 def _wished(ctx: typer.Context, command: list[str]) -> "tuple[Wish, Supply | None]":
@@ -218,17 +218,30 @@ def print_submitted(context: Context, submitted: "v.Submitted") -> None:
 
 
 def finish(
-    context: Context, client: "Client", job: str, *, is_followed: bool, is_array: bool = False, way: str = "any"
+    context: Context,
+    client: "Client",
+    submitted: "v.Submitted",
+    *,
+    is_followed: bool,
+    is_array: bool = False,
+    way: str = "any",
 ) -> int:
     """Wait for a job's end, showing its output if asked to, and return the exit status that stands for it."""
     from tq.cli import exits, logs, waiting
 
     exits.check_way(way)
+    job = submitted.id
     try:
         if is_followed:
             names = logs.Named([], [job]) if is_array else logs.Named([job], [])
             logs.follow_all(client, names, logs.Manner(is_following=True))
-        waited = waiting.until(client, [job], is_quiet=context.quiet or is_followed)
+        waited = waiting.until(
+            client,
+            [job],
+            is_quiet=context.quiet or is_followed,
+            talk=context.talk,
+            said={submitted.warning},
+        )
     except KeyboardInterrupt:
         look = "logs -f" if is_followed else "show"
         context.talk(f"\ntq: detached; {job} goes on. To cancel it: tq cancel {job}. To see it: tq {look} {job}")

@@ -4,7 +4,7 @@ A lost connection is made again without end.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from tq import limits
@@ -30,12 +30,12 @@ class WaitTimedOut(Exception):
 
 
 class Reasons:
-    """Says what keeps tasks from starting, each reason once; and of which task, where there are several."""
+    """Says what keeps tasks from ending, each reason once; and of which task, where there are several."""
 
-    def __init__(self, talk: Callable[[str], None], *, are_several: bool = False) -> None:
+    def __init__(self, talk: Callable[[str], None], *, are_several: bool = False, said: Collection[str] = ()) -> None:
         self._talk = talk
         self._are_several = are_several
-        self._said: set[str] = set()
+        self._said = set(said)
 
     def say(self, task: str, reason: str) -> None:
         """Say it, if there is a reason and it was not said."""
@@ -59,10 +59,12 @@ def until(
     timeout_s: float | None = None,
     is_quiet: bool = False,
     talk: Callable[[str], None] = lambda _: None,
+    said: Collection[str] = (),
 ) -> v.Waited:
     """Wait until `is_enough` of an answer is true, and return that answer. Raises WaitTimedOut.
 
-    `talk` is told what keeps tasks from starting. With a timeout of 0 s, too, how things stand is looked at once.
+    `talk` is told what keeps tasks from starting, and what is tried again, but for what was `said` already. With a
+    timeout of 0 s, too, how things stand is looked at once.
     """
     command = v.Wait(tuple(ids), "running" if for_running else "done")
     bar = _Bar(Line(is_quiet=is_quiet))
@@ -72,7 +74,7 @@ def until(
         bar.clear()
         talk(text)
 
-    reasons = Reasons(say, are_several=len(ids) > 1)
+    reasons = Reasons(say, are_several=len(ids) > 1, said=said)
     last = v.Waited(False, ())
     begin_s = time.monotonic()
     end_s = None if timeout_s is None else begin_s + timeout_s
@@ -83,7 +85,7 @@ def until(
                 # An answer has what is new, in pieces where it is much; the last ones, when all is done, have it all.
                 known.update((outcome.id, outcome) for outcome in answer.outcomes)
                 for outcome in answer.outcomes:
-                    reasons.say(outcome.id, outcome.reason)
+                    reasons.say(outcome.id, outcome.reason or exits.again(outcome))
                 last = v.Waited(answer.done, tuple(known[one] for one in ids if one in known))
                 bar.show(last.outcomes)
                 if not last.done and len(known) == len(ids):
