@@ -1,8 +1,13 @@
 """Subscriptions of `wait`: one read at a time, of what changed; the end when everything is where it should be."""
 
+import pytest
+
 from tq.core.vocabulary import Outcome, Wait, Waited
+from tq.limits import frame_bytes_max, result_inline_bytes_max
 from tq.server.intake import Intake, Request
-from tq.server.watch import Waiting, Watch, outcomes_per_reply, replies
+from tq.server.watch import Waiting, Watch, replies
+from tq.wire.codec import encode
+from tq.wire.messages import Reply
 
 
 class Asker:
@@ -154,10 +159,18 @@ def test_who_is_unsubscribed_is_not_told_and_leaves_nothing_behind() -> None:
     assert len(asker.watch) == 0
 
 
-def test_an_answer_too_long_for_a_frame_goes_in_pieces_and_the_last_one_says_so() -> None:
-    outcomes = [Outcome(str(number), "succeeded") for number in range(2 * outcomes_per_reply + 1)]
+@pytest.mark.parametrize("reason", ["", "no worker allows " + "\N{MATHEMATICAL SCRIPT CAPITAL A}" * 255])
+@pytest.mark.parametrize("usage", [b"", b"x" * result_inline_bytes_max])
+def test_an_answer_too_long_for_a_frame_goes_in_pieces_and_the_last_one_says_so(usage: bytes, reason: str) -> None:
+    outcomes = [
+        Outcome(f"{10**17 + number}.{2**63 - 1}", "succeeded", "stopping", -(2**63), "worker_trouble", 2**63 - 1,
+                2**63 - 1, 2**63 - 1, 2**63 - 1, usage, reason)
+        for number in range(3_000)
+    ]  # fmt: skip
     pieces = replies(True, outcomes)
 
-    assert [more for _, more in pieces] == [True, True, False]
+    assert [more for _, more in pieces] == [True] * (len(pieces) - 1) + [False]
+    assert len(pieces) > 1
+    assert all(len(encode([Reply(1, waited)])) < frame_bytes_max for waited, _ in pieces)
     assert [outcome for waited, _ in pieces for outcome in waited.outcomes] == outcomes
     assert replies(False, outcomes[:1]) == [(Waited(False, (outcomes[0],)), True)]

@@ -13,10 +13,11 @@ from typing import Final
 from tq.core import ids
 from tq.core.task import State
 from tq.core.vocabulary import Outcome, Wait, Waited
+from tq.limits import page_bytes_max
 from tq.server.intake import Inlet, Request
 
 _WITH_ITS_TURN_MAX: Final = 50  # ids: more would keep waiting what the same turn answers
-outcomes_per_reply: int = 200  # each may carry `result_inline_bytes_max` bytes, and all must fit a frame
+_OUTCOME_BYTES: Final = 150  # of an outcome at most, beside what was used and why it may not start
 
 
 class Waiting:
@@ -117,9 +118,15 @@ class Watch:
 
 def replies(done: bool, outcomes: Iterable[Outcome]) -> list[tuple[Waited, bool]]:
     """Return the answers that carry these outcomes in pieces that fit a frame, each with whether more follows."""
-    rest = list(outcomes)
-    pieces = [tuple(rest[at : at + outcomes_per_reply]) for at in range(0, len(rest), outcomes_per_reply)] or [()]
-    return [(Waited(done, piece), not done or piece is not pieces[-1]) for piece in pieces]
+    pieces: list[list[Outcome]] = [[]]
+    room = page_bytes_max
+    for outcome in outcomes:
+        room -= _OUTCOME_BYTES + len(outcome.usage) + len(outcome.reason.encode())
+        if room < 0:
+            pieces.append([])
+            room = page_bytes_max
+        pieces[-1].append(outcome)
+    return [(Waited(done, tuple(piece)), not done or piece is not pieces[-1]) for piece in pieces]
 
 
 def _is_met(outcome: Outcome, until: str) -> bool:
