@@ -197,6 +197,8 @@ class PlayedServer(Server):
         )
         try:
             await attend(arrival, self.desk)
+        except* errors.ProtocolError as group:
+            raise self.world.violated(f"{end.peer.name} said what no tq says: {group.exceptions}") from None
         except* errors.TqError as group:
             self.world.count("sessions that ended with a complaint", len(group.exceptions))
             self.note(f"complains of a session: {group.exceptions}")

@@ -106,6 +106,7 @@ def play_seed(seed: int, *, commands: int = 400, faults: int = 14, echo: Any = N
         count_moves(moves),
         patch.object(log_module, "_least", len(log_module.LEVELS)),
         patch.object(session_module, "boot_s", trio.current_time),
+        patch.object(session_module, "log", _complained),
         patch.object(client_session, "present", lambda answer, **_: answer),
         patch.object(client_session, "present_page", lambda answer: answer),
     ):
@@ -121,6 +122,11 @@ def play_seed(seed: int, *, commands: int = 400, faults: int = 14, echo: Any = N
         seed, run.server.total_commands, run.faults.total, moves, world.counts, world.digest,
         world.last_us / SECOND, violation, tuple(world.history),
     )  # fmt: skip
+
+
+def _complained(event: str, **fields: Any) -> None:
+    """Take what a worker's session writes down: that its server said what no tq says."""
+    raise Violation(f"{event}: {fields}")
 
 
 def _make_deterministic(seed: int) -> None:

@@ -9,6 +9,7 @@ import pytest
 from tests.sim.kinds import KINDS
 from tests.sim.played_run import LEFT_TO_LEVEL_1, play_seed
 from tests.tidy.tree import ROOT
+from tq.net.link import Link
 from tq.worker.session import Session
 
 
@@ -51,6 +52,41 @@ def never_give_up_on_a_silent_server(patch: pytest.MonkeyPatch) -> None:
         return
 
     patch.setattr(Session, "_beat", beat)
+
+
+def push_what_was_pushed_before(patch: pytest.MonkeyPatch) -> None:
+    def push(self: Link) -> None:
+        prompt = self._free_stream()
+        if prompt is not None and self.queued_bytes:
+            batch = self._take()
+            self._write_now(prompt, batch)
+            self._write_now(prompt, batch)
+
+    patch.setattr(Link, "push", push)
+
+
+def push_the_half_of_a_frame(patch: pytest.MonkeyPatch) -> None:
+    def push(self: Link) -> None:
+        prompt = self._free_stream()
+        if prompt is not None and self.queued_bytes:
+            batch = self._take()
+            self._write_now(prompt, batch[: len(batch) // 2])
+
+    patch.setattr(Link, "push", push)
+
+
+def push_while_the_writer_writes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Link, "_free_stream", lambda self: None if self._is_closing else self._prompt)
+
+
+PUSHES = (push_what_was_pushed_before, push_the_half_of_a_frame, push_while_the_writer_writes)
+
+
+@pytest.mark.parametrize("broken", PUSHES, ids=lambda broken: broken.__name__)
+def test_a_broken_push_is_caught(broken, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+
+    assert any(play_seed(seed).violation for seed in range(1, 4))
 
 
 @pytest.mark.slow

@@ -10,16 +10,66 @@ import trio
 from trio.testing import memory_stream_pair
 
 from tests.sim.world import MS, SECOND, World
+from tq.net.secure import SecureStream
 
 _PIECE_MAX = 1 << 16
 
 
-class WireEnd:
-    """One end: the `stream` that its process uses, and what the network does with what comes out of it."""
+class PromptStream(SecureStream):
+    """A stream in memory as a link knows it over a socket: it takes at once what there is room for, mostly all."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._raw, self.inner = memory_stream_pair()
+        self._rest = b""
+        self._is_flushing = False
+
+    def send_now(self, data: bytes) -> bool:
+        """Take as much as goes now; return whether that was all."""
+        if self._is_flushing:
+            raise self._world.violated("somebody writes to a stream while the writer does")
+        self._rest += data
+        return self._push()
+
+    async def flush(self) -> None:
+        """Send what `send_now` left over."""
+        self._is_flushing = True
+        try:
+            while not self._push():  # noqa: ASYNC110 - there may be room for a part of it again
+                await trio.sleep(self._world.wait_us(50 * MS) / SECOND)
+        finally:
+            self._is_flushing = False
+
+    def _push(self) -> bool:
+        room = self._world.dice.randint(0, len(self._rest)) if self._world.chance(0.1) else len(self._rest)
+        taken, self._rest = self._rest[:room], self._rest[room:]
+        try:
+            if taken:
+                self.inner.receive_stream.put_data(taken)
+        except trio.ClosedResourceError:
+            raise trio.BrokenResourceError("the other end is closed") from None
+        return not self._rest
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        """Return what is there; b'' at the end."""
+        return bytes(await self._raw.receive_some(max_bytes))
+
+    async def send_eof(self) -> None:
+        """Say that no more comes."""
+        await self._raw.send_eof()
+
+    async def aclose(self) -> None:
+        """Close."""
+        await self._raw.aclose()
+
+
+class WireEnd:
+    """One end: the `stream` that its process uses, and what the network does with what comes out of it (`inner`)."""
+
+    def __init__(self, world: World, name: str) -> None:
         self.name = name
-        self.stream, self.inner = memory_stream_pair()
+        self.stream = PromptStream(world)
+        self.inner = self.stream.inner
         self.is_cut = False  # nothing more comes here
         self.peer = self
 
@@ -34,7 +84,7 @@ class Wire:
 
     def __init__(self, world: World, nursery: trio.Nursery, name: str) -> None:
         self.world = world
-        self.near, self.far = WireEnd(name), WireEnd("server")
+        self.near, self.far = WireEnd(world, name), WireEnd(world, "server")
         self.near.peer, self.far.peer = self.far, self.near
         self.held_until_us = 0  # a partition
         self.mean_us = world.dice.choice((MS // 10, MS // 2, 2 * MS, 20 * MS))
