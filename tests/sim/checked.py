@@ -234,7 +234,7 @@ class CheckedTurn(Turn):
         return finished
 
     def _check_order(self, finished: Finished) -> None:
-        """Of a lane, what is leased comes before all that is left waiting: by priority, then by age.
+        """Of a lane, what is leased comes before all that is left waiting and does not rest: by priority, then by age.
 
         A worker after trouble tries something else than what it could not start.
         """
@@ -256,8 +256,9 @@ class CheckedTurn(Turn):
             self._check_first(lane, place, set())
 
     def _check_first(self, lane: int, place: tuple[int, int, int], passed_over: set[tuple[int, ...]]) -> None:
-        waiting = self._overlay.scan(tables.READY, (lane,), (lane, *place), 1 + len(passed_over))
-        if first := [row for row, _ in waiting if row[2:] not in passed_over]:
+        resting = self._engine.live.failed_ready.resting(self.times.steady_ms)
+        waiting = self._overlay.scan(tables.READY, (lane,), (lane, *place), 1 + len(passed_over) + len(resting))
+        if first := [row for row, _ in waiting if row[2:] not in passed_over and row not in resting]:
             raise self._violated(f"lane {lane}: {place} was leased before {first[0]}")
 
     def _check_leases(self, finished: Finished) -> None:

@@ -1,5 +1,7 @@
 """What must hold of the whole after each turn: the core's own invariants, and that nobody idles beside work."""
 
+from collections.abc import Mapping
+
 from tests.sim.world import World
 from tq.core import invariants
 from tq.core.job import Lane
@@ -31,9 +33,9 @@ class Checks:
         self.has_found = bool(findings)
         self._no("; ".join(findings[:5]))
 
-    def idle(self, live: Live, steady_ms: int) -> None:
-        """Check that nothing waits beside room for it, when the loop has nothing to do."""
-        self._no(idle_beside_work(live, steady_ms))
+    def idle(self, live: Live, steady_ms: int, resting: Mapping[int, int]) -> None:
+        """Check that nothing waits beside room for it, when the loop has nothing to do, but what is passed over."""
+        self._no(idle_beside_work(live, steady_ms, resting))
 
     def _no(self, finding: str) -> None:
         if finding:
@@ -74,13 +76,14 @@ def has_room(live: Live, worker: LiveWorker, lane: Lane) -> bool:
     )
 
 
-def idle_beside_work(live: Live, steady_ms: int) -> str:
+def idle_beside_work(live: Live, steady_ms: int, resting: Mapping[int, int]) -> str:
     """Return a worker that has room beside ready work that fits, and is not held back for another lane; '' = none.
 
     A lane that finds no room holds the workers back on which it could run. Which lane came first is not looked at.
+    `resting` says how many jobs of a lane are passed over.
     """
     workers = [worker for worker in live.workers.values() if worker.may_lease(steady_ms)]
-    ready = [number for number, lane in live.lanes.items() if lane.ready]
+    ready = [number for number, lane in live.lanes.items() if lane.ready > resting.get(number, 0)]
     if not ready or not any(worker.slots_used < worker.capacity.slots for worker in workers):
         return ""
     fits = {

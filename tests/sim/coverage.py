@@ -69,6 +69,10 @@ SIGHTS: Final = (
     "worker_troubles",
     "jobs forgotten by the janitor",
     "sweeps kept",
+    "passed over by Dispatch",
+    "passed over by Tick",
+    "passed over by Retain",
+    "parts of sweeps",
     "turns lost in a crash",
     "turns that a crash kept though nobody was told",
 )

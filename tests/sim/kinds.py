@@ -235,6 +235,19 @@ def submit_twice(cast: Cast) -> bool:
     return cast.world.dice.choice(cast.clients).duplicate()
 
 
+def poison(cast: Cast) -> bool:
+    """Let some jobs be poison to the server's own work for a while: to what starts them, and to what forgets them."""
+    alive: list[int] = []
+    ended: list[int] = []
+    for (job, _), progress in cast.server.ledger.progress.items():
+        (ended if progress.is_ended else alive).append(job)
+    for job in cast.world.dice.sample(alive, min(len(alive), 5)):
+        cast.server.poison.plant(job, cast.time_us())
+    for job in ended[:3]:
+        cast.server.poison.plant(job, 20 * SECOND)
+    return bool(alive)
+
+
 KINDS: Final[dict[str, Callable[[Cast], bool]]] = {
     "server crash": server_crash,
     "server crash in a row": server_crash_in_a_row,
@@ -265,4 +278,5 @@ KINDS: Final[dict[str, Callable[[Cast], bool]]] = {
     "client half-open": lambda cast: client_cut(cast, is_half=True),
     "client freeze": client_freeze,
     "submit sent twice": submit_twice,
+    "jobs are poison": poison,
 }

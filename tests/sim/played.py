@@ -174,7 +174,7 @@ class PlayedServer(Server):
         if point is Point.WRITTEN:
             self.checks.turn(self.disk, self.engine.live)
         elif point is Point.IDLE and self.pipeline.may_lease and not self.pipeline.has_work:
-            self.checks.idle(self.engine.live, self.clock.times().steady_ms)
+            self._check_idle()
 
     def _go_down(self, reason: str, surviving: int) -> None:
         super()._go_down(reason, surviving)

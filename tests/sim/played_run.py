@@ -97,7 +97,8 @@ def play_seed(seed: int, *, commands: int = 400, faults: int = 14, echo: Any = N
             run = PlayedRun(seed, bounds, nursery, commands=commands, faults=faults)
             run.world.echo = echo
             made.append(run)
-            await run.play()
+            with run.server.poison.spread():
+                await run.play()
             nursery.cancel_scope.cancel()
 
     _make_deterministic(seed)

@@ -134,6 +134,7 @@ class Promises:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.open: dict[int, Promise] = {}  # by the number of a sweep; several may belong to one promise
+        self._of: dict[int, Promise] = {}  # those of whole sweeps, also of those that are over: their parts may go on
 
     def subjects(self, overlay: Overlay, command: Verb) -> dict[Subject, Seen]:
         """Return what a command means: all that its ids name, or all jobs that match its filter, as they stand."""
@@ -176,6 +177,7 @@ class Promises:
                 raise self._ledger.world.violated(f"{command} removed job {subject[0]}, which had not ended: {was}")
         for number in sweeps:
             self._ledger.put(self.open, number, promise)
+            self._of[number] = promise
         self._look(promise, overlay, {subject[0] for subject in subjects})
         if not sweeps:
             self._check_kept(promise, overlay)
@@ -200,7 +202,12 @@ class Promises:
         jobs = {key[0] for table in (tables.TASK, tables.PROGRESS) for key in changes.get(table, {})}
         for promise in dict.fromkeys(self.open.values()):
             self._look(promise, overlay, jobs)
-        for (number,), sweep in changes.get(tables.SWEEP, {}).items():
+        sweeps = changes.get(tables.SWEEP, {}).items()
+        for (number,), sweep in sweeps:
+            if sweep is not None and sweep.part_of and number not in self.open:  # it has passed over a job
+                self._ledger.put(self.open, number, self._of[sweep.part_of])
+                self._ledger.world.count("parts of sweeps")
+        for (number,), sweep in sweeps:
             promise = self.open.get(number)
             if sweep is None and promise is not None:
                 self._ledger.put(self.open, number, None)

@@ -139,6 +139,7 @@ class Run:
     def _calm_down(self) -> None:
         self.world.is_calm = True
         self.world.note("world", "calm: no more faults")
+        self.server.poison.end()
         for client in self.clients:
             client.is_stopped = True
         self._tidy_up()
@@ -233,7 +234,8 @@ def run_seed(
         run.world.echo = echo
         run.world.subject = subject
         try:
-            run.go()
+            with run.server.poison.spread():
+                run.go()
         except Violation as found:
             violation = str(found)
         except Exception as error:  # noqa: BLE001 - whatever a broken part raises is a finding of this seed

@@ -14,6 +14,7 @@ from tests.sim.committer import Committer
 from tests.sim.disk import Disk
 from tests.sim.ledger import Ledger
 from tests.sim.network import End, Network
+from tests.sim.poison import Poison, Poisoned, resting_jobs
 from tests.sim.sessions import welcome
 from tests.sim.world import MS, SECOND, Process, Violation, World
 from tq.core import tables
@@ -55,6 +56,7 @@ class Server(Process):
         self.commands = 0
         self.lives = 0
         self.checks = Checks(world, check_every)
+        self.poison = Poison(world)
         self.wall_skew_ms = self.boot_skew_ms = 0
         self.doomed = 0  # crashes that are still to come, each soon after a start
         self.last_slow_us = 0  # until when a flush has been slow
@@ -201,7 +203,7 @@ class Server(Process):
                 if self.pipeline.has_work:
                     return True
                 if self.pipeline.may_lease:
-                    self.checks.idle(self.engine.live, self.clock.times().steady_ms)
+                    self._check_idle()
                 idle_ms = self.pipeline.idle_ms()
                 if idle_ms is not None:
                     self.after(max(idle_ms, 1) * MS, self._drive)
@@ -212,9 +214,17 @@ class Server(Process):
                 self.checks.turn(self.disk, self.engine.live)
         return True
 
+    def _check_idle(self) -> None:
+        live, steady_ms = self.engine.live, self.clock.times().steady_ms
+        self.checks.idle(live, steady_ms, resting_jobs(live, self.disk, steady_ms))
+        self.poison.look(live, steady_ms)
+
     def _on_bug(self, command: object, times: Times, error: Exception) -> None:
         if isinstance(error, Violation):
             raise error
+        if isinstance(error, Poisoned):
+            self.world.count(f"passed over by {type(command).__name__}")
+            return
         raise self.world.violated(f"I12: {command} at {times} raised {error!r}") from error
 
     def _recovered(self, answer: Recovered) -> None:

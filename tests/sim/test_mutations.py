@@ -1,6 +1,6 @@
 """The simulator can fail: each of these breaks one promise on purpose, and must be caught within a few seeds."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from msgspec.structs import replace
@@ -9,18 +9,19 @@ from tests.mutants.mutants import (
     ignore_what_the_server_has_and_the_worker_does_not_hold,
     release_before_the_flush,
 )
+from tests.sim.faults import NAMES
 from tests.sim.run import run_seed
 from tests.sim.shrink import shrink
 from tests.sim.story import subject_of
-from tq.core import retry
-from tq.core.engine import Turn, act, dispatch, fence, join, step, submit, verbs
+from tq.core import engine, put_off, retry
+from tq.core.engine import Turn, act, control, dispatch, fence, join, step, submit, verbs
 from tq.core.engine.fence import Verdict
 from tq.core.engine.step import Step
 from tq.core.engine.verbs import VERBS
 from tq.core.job import Progress
 from tq.core.live import Live, LiveWorker
 from tq.core.task import Phase, State, Trigger
-from tq.core.vocabulary import Assignment, Forget, Release, Times
+from tq.core.vocabulary import Assignment, Forget, Recover, Release, Times, WorkerLost
 from tq.server.clock import Clock
 from tq.server.commit_loop import Pipeline, Point
 from tq.server.lease_clock import LeaseClock
@@ -57,9 +58,6 @@ def skip_the_session_check(patch: pytest.MonkeyPatch) -> None:
 
         if command.worker in step.live.workers:
             lose_worker(step, command.worker)
-
-    from tq.core import engine
-    from tq.core.vocabulary import WorkerLost
 
     patch.setitem(engine._CHANGES, WorkerLost, worker_lost)
 
@@ -263,9 +261,66 @@ POLICIES: tuple[Break, ...] = (
 )
 
 
-def caught(seeds_max: int) -> str:
+def forget_the_beats_of_the_life_before(patch: pytest.MonkeyPatch) -> None:
+    def recover(step, command):
+        answer = control.recover(step, command)
+        step.meta().held_until_ms = 0
+        return replace(answer, held_ms=0)
+
+    patch.setitem(engine._CHANGES, Recover, recover)
+
+
+def go_by_longer_beats_than_the_server(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Hands, "bound", lambda self, until_s: None)
+
+
+def never_try_again_what_failed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(put_off, "put_off_ms", (1 << 40, 1 << 40))
+
+
+def stop_at_a_job_that_rests(patch: pytest.MonkeyPatch) -> None:
+    ready_jobs = dispatch._ready_jobs
+
+    def shy(step, number, resting):
+        return iter(()) if any(key[0] == number for key in resting) else ready_jobs(step, number, resting)
+
+    patch.setattr(dispatch, "_ready_jobs", shy)
+
+
+def blame_the_lane_for_its_job(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(dispatch, "to_blame", lambda at, resting: at[:1])
+
+
+def keep_the_half_of_what_failed(patch: pytest.MonkeyPatch) -> None:
+    def attempt(self: Turn, step, work, *what):
+        try:
+            work(step, *what)
+        except Exception as error:  # noqa: BLE001 - as the real one
+            step.settle()
+            self._merge(step)
+            return error
+        step.settle()
+        self._merge(step)
+        return None
+
+    patch.setattr(Turn, "_attempt", attempt)
+
+
+CUTS = ("server crash, a worker cut off", "worker partition", "client cut")
+POISONS = ("jobs are poison", "server stop", "worker cut")
+FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these faults come often
+    (forget_the_beats_of_the_life_before, CUTS),
+    (go_by_longer_beats_than_the_server, CUTS),
+    (never_try_again_what_failed, POISONS),
+    (stop_at_a_job_that_rests, POISONS),
+    (blame_the_lane_for_its_job, POISONS),
+    (keep_the_half_of_what_failed, POISONS),
+)
+
+
+def caught(seeds_max: int, kinds: Sequence[str] = NAMES) -> str:
     for seed in range(1, seeds_max + 1):
-        result = run_seed(seed, commands=COMMANDS, faults=FAULTS)
+        result = run_seed(seed, commands=COMMANDS, faults=FAULTS, kinds=kinds)
         if result.violation:
             print(f"caught in seed {seed}: {result.violation[:200]}")
             return result.violation
@@ -284,6 +339,15 @@ def test_a_broken_policy_is_caught(broken: Break, monkeypatch: pytest.MonkeyPatc
     broken(monkeypatch)
 
     assert caught(SEEDS_MAX)
+
+
+@pytest.mark.parametrize("broken, kinds", FOCUSED, ids=[broken.__name__ for broken, _ in FOCUSED])
+def test_what_few_faults_bring_to_light_is_caught(
+    broken: Break, kinds: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch)
+
+    assert caught(SEEDS_MAX, kinds)
 
 
 @pytest.mark.slow
