@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from tests.sim.ledger import Ledger
 from tests.sim.policy import must_be_alone
 from tests.sim.promises import WHOLE, Promises, Subject, Verb, counts
+from tests.sim.recalls import Recalls
 from tq import errors
 from tq.core import tables
 from tq.core.engine import Bounds, Engine, Finished, Turn
@@ -24,6 +25,7 @@ from tq.core.vocabulary import (
     Cancel,
     Command,
     Handback,
+    Join,
     Report,
     Retain,
     Retry,
@@ -63,6 +65,7 @@ class CheckedEngine(Engine):
         super().__init__(view, bounds)
         self.ledger = ledger
         self.promises = Promises(ledger)
+        self.recalls = Recalls(ledger)
         self.boot_ms: Callable[[], int] = lambda: 0  # what the clock says that goes on while the machine sleeps
         self.troubled: dict[int, int] = {}  # worker -> steady ms of the last trouble of its own, while that is not over
         self._begun = (0, 0)  # the last turn: its steady ms, and when that was
@@ -99,6 +102,12 @@ class CheckedTurn(Turn):
             return self._apply_retain(command)
         if isinstance(command, Verb):
             return self._apply_verb(command)
+        if isinstance(command, Join):
+            joined = super().apply(command)
+            self._engine.recalls.joined(command, self._overlay, self._effects)
+            return joined
+        if isinstance(command, Handback):
+            self._engine.recalls.handed_back(command)
         if isinstance(command, Report | Handback | Started | WorkerLost):
             live = self._engine.live.workers.get(command.worker)
             if live is None or live.session_number != command.session:
@@ -230,6 +239,7 @@ class CheckedTurn(Turn):
             self._check_order(finished)
             self._check_leases(finished)
             self._check_workers(finished)
+        self._engine.recalls.asked(finished.effects)
         self._engine.ledger.world.saw("engine", finished.effects)
         return finished
 

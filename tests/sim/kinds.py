@@ -10,7 +10,7 @@ from tests.sim.client import Client
 from tests.sim.server import BEATS_US, Server
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, World
-from tq.core.vocabulary import AttemptRef
+from tq.core.vocabulary import AttemptRef, SetQueue
 from tq.server.commit_loop import Point
 
 
@@ -154,6 +154,18 @@ def worker_freeze(cast: Cast, *, with_launcher: bool) -> bool:
     return True
 
 
+def freeze_at_a_pause(cast: Cast) -> bool:
+    """Let a worker and its launcher stand still while queues are shut: what it still has not started when it is back,
+    lost and claimed perhaps, must not start.
+    """
+    if not worker_freeze(cast, with_launcher=True):
+        return False
+    client = cast.world.dice.choice(cast.clients)
+    for queue in sorted({lane.queue for lane in cast.server.engine.live.lanes.values()}):
+        client.tell(SetQueue(queue, paused=True) if cast.world.chance(0.5) else SetQueue(queue, max=1))
+    return True
+
+
 def launcher_death(cast: Cast) -> bool:
     """Kill a launcher and what it runs."""
     worker = cast.worker()
@@ -265,6 +277,7 @@ KINDS: Final[dict[str, Callable[[Cast], bool]]] = {
     "worker kill, successor does not": lambda cast: worker_kill(cast, names=False),
     "worker freeze": lambda cast: worker_freeze(cast, with_launcher=False),
     "worker freeze, launcher too": lambda cast: worker_freeze(cast, with_launcher=True),
+    "worker freeze at a pause": freeze_at_a_pause,
     "launcher death": launcher_death,
     "worker in trouble": worker_trouble,
     "worker told to leave": worker_leave,

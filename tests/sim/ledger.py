@@ -49,6 +49,7 @@ class Ledger:
         self.entries: dict[int, str] = {}  # a blob of entries -> the key under which they were uploaded
         self.told: dict[str, Told] = {}
         self.started: set[AttemptRef] = set()  # physically, ever
+        self.returned: set[AttemptRef] = set()  # handed back, as never started
         self.ran: dict[TaskKey, int] = {}  # by task, the number of the first of these that began
         self.running: dict[TaskKey, list[AttemptRef]] = {}  # physically, every copy
         self.ended: dict[AttemptRef, int] = {}  # physically: the exit code
@@ -222,8 +223,8 @@ class Ledger:
         `has_run` is what it was told of earlier ones.
         """
         self.world.tell(ref.job, ref.member, "process", "{} starts", ref)
-        if ref in self.started:
-            raise self.world.violated(f"{ref} was started twice")
+        if ref in self.started or ref in self.returned:
+            raise self.world.violated(f"{ref} was started twice, or after it was handed back")
         job = self.jobs[ref.job, ref.part]
         if entry != (entry_of(self.entries[job.entries], ref.member) if job.entries else None):
             raise self.world.violated(f"{ref} of job {job.key} got the entry {entry!r}")

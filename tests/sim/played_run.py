@@ -32,6 +32,7 @@ LEFT_TO_LEVEL_1: Final = {
     "everything freezes": "as above",
     "worker freeze": "as above",
     "worker freeze, launcher too": "as above",
+    "worker freeze at a pause": "as above",
     "client freeze": "as above",
     "worker on a second connection": "a session ends before the next one begins",
 }
@@ -59,9 +60,9 @@ class PlayedRun(Run):
         self.world = world = TrioWorld(seed)
         self.commands, self.wanted_faults = commands, faults
         self.ledger = Ledger(world)
-        self.ledger.frozen = self._is_frozen
         network = PlayedNetwork(nursery, world=world, is_encoded=True)
         self.server = PlayedServer(world, network, self.ledger, MemoryStore(), bounds, 300)
+        self.ledger.frozen, self.server.is_quiet = self._is_frozen, self._is_quiet
         self.workers = [
             PlayedWorker(world, self.ledger, self.server, f"worker{number}", self._capacity(number))
             for number in range(world.dice.randint(2, 3))

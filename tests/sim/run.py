@@ -94,6 +94,7 @@ class Run:
         network = Network(world, is_encoded=seed % 8 == 3)
         self.server = Server(world, network, self.ledger, disk, bounds, check_every)
         self.ledger.frozen = self._is_frozen
+        self.server.is_quiet = self._is_quiet
         self.workers = [
             Worker(world, self.ledger, self.server, f"worker{number}", self._capacity(number))
             for number in range(world.dice.randint(2, 4))
@@ -109,6 +110,18 @@ class Run:
         """Whether the launcher that has this attempt stands still."""
         launchers = [worker.launcher for worker in self.workers if worker.launcher is not None]
         return any(launcher.is_frozen and ref in launcher.held for launcher in launchers)
+
+    def _is_quiet(self, life: int, worker_id: int, session: int, since_us: int) -> bool:
+        """Whether a worker and the server have been able to speak since then, in this life and session."""
+        server, worker = self.server, next((one for one in self.workers if one.id == worker_id), None)
+        if worker is None or not worker.is_up or worker.launcher is None or server.lives != life or not server.is_up:
+            return False
+        known, end = server.registry.worker(worker_id), worker.line.end
+        if known is None or known.peer.session != session or end is None or end.is_cut or end.peer.is_cut:
+            return False
+        partition_us = server.network.partitions.get(worker.name, 0)
+        frozen_us = max(one.frozen_until_us for one in (server, worker, worker.launcher))
+        return max(partition_us, frozen_us, server.last_slow_us) <= since_us
 
     def _capacity(self, number: int) -> v.Capacity:
         dice = self.world.dice

@@ -5,6 +5,7 @@ not flushed, but for some of its oldest writes. A fault that waits for a point o
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 from tests.sim.beats import Beats
@@ -57,6 +58,7 @@ class Server(Process):
         self.lives = 0
         self.checks = Checks(world, check_every)
         self.poison = Poison(world)
+        self.is_quiet: Callable[[int, int, int, int], bool] = lambda *_: False  # run.py knows the workers
         self.wall_skew_ms = self.boot_skew_ms = 0
         self.doomed = 0  # crashes that are still to come, each soon after a start
         self.last_slow_us = 0  # until when a flush has been slow
@@ -90,6 +92,7 @@ class Server(Process):
         self.beat_us, self.next_beat_us = self.next_beat_us or self.world.dice.choice(BEATS_US), 0
         self.engine = CheckedEngine(self.disk, self.bounds, self.ledger)
         self.engine.boot_ms = self._now_boot_ms
+        self.engine.recalls.is_quiet = partial(self.is_quiet, self.lives)
         self.intake = Intake()
         self.registry = Registry()
         self.beats = Beats(self)

@@ -306,7 +306,20 @@ def keep_the_half_of_what_failed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Turn, "_attempt", attempt)
 
 
+def ask_nothing_back_of_who_comes_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(join, "_is_stopped", lambda step, key, running: False)
+
+
+def hear_no_recall(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Slots, "_recall", lambda self, attempts: [])
+
+
+def hand_back_what_is_recalled_unasked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Slots, "_recall", lambda self, attempts: self._hand_back(tuple(attempts)))
+
+
 CUTS = ("server crash, a worker cut off", "worker partition", "client cut")
+PAUSES = ("worker freeze at a pause", "server crash, a worker cut off")
 POISONS = ("jobs are poison", "server stop", "worker cut")
 FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these faults come often
     (forget_the_beats_of_the_life_before, CUTS),
@@ -315,6 +328,9 @@ FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these fau
     (stop_at_a_job_that_rests, POISONS),
     (blame_the_lane_for_its_job, POISONS),
     (keep_the_half_of_what_failed, POISONS),
+    (ask_nothing_back_of_who_comes_back, PAUSES),
+    (hear_no_recall, CUTS),
+    (hand_back_what_is_recalled_unasked, CUTS),
 )
 
 
