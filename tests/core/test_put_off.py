@@ -162,6 +162,20 @@ def test_a_job_that_rests_keeps_no_worker_from_lanes_behind_it() -> None:
     assert life.started() == [other]
 
 
+def test_a_lane_of_which_all_rests_keeps_no_worker_wherever_it_stands_in_the_order() -> None:
+    """Its head is not looked up: others stand before it, and one dispatch looks up so many."""
+    house = House()
+    house.submit(demand=Demand(mem_bytes=1))  # there is no such worker
+    poison, sound = (house.submit(demand=Demand(cpus_milli=1_000)) for _ in range(2))
+    without(house.store, tables.PROGRESS, (poison, 0))
+    life = Damaged(house.store, Bounds(lanes=1))
+    life.do(Join(5, 1, Capacity(slots=2, cpus_milli=1_000)))
+    assert life.started() == [sound]
+
+    later = int(life.do(Submit("", b"body")).id)
+    assert life.started() == [later]
+
+
 def test_of_a_lane_with_more_bad_jobs_than_an_accident_nothing_is_tried() -> None:
     house = House()
     jobs = [house.submit(queue="a") for _ in range(put_off_of_lane_max + 2)]

@@ -128,6 +128,11 @@ def over(step: Step) -> Callable[[Key], bool]:
     return is_over
 
 
+def _may_be_tried(step: Step, number: int, resting: Collection[Key]) -> bool:
+    """Return whether a lane has ready jobs that do not rest."""
+    return (number,) not in resting and _resting_in((number,), resting) < step.live.lanes[number].ready
+
+
 def _resting_in(lane: Key, resting: Collection[Key]) -> int:
     """Count the jobs of a lane that rest."""
     return sum(1 for key in resting if len(key) > 1 and key[:1] == lane)
@@ -253,7 +258,7 @@ def _lanes_in_order(step: Step, resting: Collection[Key]) -> list[int]:
     """
     ready = [number for number, lane in step.live.lanes.items() if lane.ready]
     if resting:
-        ready = [number for number in ready if (number,) not in resting]
+        ready = [number for number in ready if _may_be_tried(step, number, resting)]
     if len(ready) <= 1:
         return ready
     live = step.live.lanes
