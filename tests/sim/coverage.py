@@ -73,7 +73,6 @@ SIGHTS: Final = (
     "passed over by Tick",
     "passed over by Retain",
     "parts of sweeps",
-    "asked back beyond a bound",
     "turns lost in a crash",
     "turns that a crash kept though nobody was told",
 )
