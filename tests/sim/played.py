@@ -17,7 +17,7 @@ import trio.lowlevel
 from tests.sim.client import Client
 from tests.sim.line import Line
 from tests.sim.network import Network
-from tests.sim.server import Server, recover
+from tests.sim.server import Server, recover, take_bug
 from tests.sim.wire import Wire, WireEnd
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, Process
@@ -119,7 +119,8 @@ class PlayedServer(Server):
         self.scope = trio.CancelScope()
         self.pipeline = PlayedPipeline(
             self.engine, self.disk, self.intake, times=self.clock.times, lap_ms=lambda: 0.0,
-            flush=self.committer.flush, release=self._release, rereads=self.registry.rereads, on_bug=self._on_bug,
+            flush=self.committer.flush, release=self._release, rereads=self.registry.rereads,
+            on_bug=partial(take_bug, self),
         )  # fmt: skip
         self.pipeline.server = self
         self.network.nursery.start_soon(self._live)

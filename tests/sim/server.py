@@ -80,7 +80,7 @@ class Server(Process):
             flush=self.committer.flush,
             release=self._release,
             rereads=self.registry.rereads,
-            on_bug=self._on_bug,
+            on_bug=partial(take_bug, self),
         )
         self.pipeline.on_wake = self._wake
         self._steps: Iterator[Point] = self.pipeline.steps(recover(self), self._recovered)
@@ -222,14 +222,6 @@ class Server(Process):
         self.checks.idle(live, steady_ms, resting_jobs(live, self.disk, steady_ms))
         self.poison.look(live, steady_ms)
 
-    def _on_bug(self, command: object, times: Times, error: Exception) -> None:
-        if isinstance(error, Violation):
-            raise error
-        if isinstance(error, Poisoned):
-            self.world.count(f"passed over by {type(command).__name__}")
-            return
-        raise self.world.violated(f"I12: {command} at {times} raised {error!r}") from error
-
     def _recovered(self, answer: Recovered) -> None:
         self.is_listening = True
         self.lineage, self.epoch = answer.lineage, answer.epoch
@@ -263,3 +255,12 @@ class Server(Process):
 def recover(server: Server) -> Recover:
     """Return the first command of a life."""
     return Recover(server.world.dice.getrandbits(63) | 1, server.beat_us // MS)
+
+
+def take_bug(server: Server, command: object, times: Times, error: Exception) -> None:
+    """Take what the loop says of an error: poison is passed over, anything else is a bug."""
+    if isinstance(error, Violation):
+        raise error
+    if not isinstance(error, Poisoned):
+        raise server.world.violated(f"I12: {command} at {times} raised {error!r}") from error
+    server.world.count(f"passed over by {type(command).__name__}")
