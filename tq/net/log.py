@@ -5,18 +5,27 @@
 The event comes first, a word that can be searched for; fields follow. A value with anything but plain characters in
 it is quoted and escaped like a JSON string, so a line stays a line and a terminal is safe from it. Never log a
 secret, or bytes of a user's task.
+
+Who writes never waits: a terminal that was stopped with Ctrl-S, or a full pipe, must not stop a server. What standard
+error does not take at once is dropped, and counted in the next line that it takes.
 """
 
+import io
 import json
+import os
 import re
+import select
 import sys
 import time
 from typing import Final
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
-# The one piece of state: standard error is one for the whole process, and so is what goes there.
+_PIECE_BYTES: Final = 4_096  # what has room at all has room for so many (PIPE_BUF)
+
+# The only state here: standard error is one for the whole process, and so is what goes there.
 _least = LEVELS.index("info")
+_dropped = 0  # lines, since the last that was written
 
 _PLAIN: Final = re.compile(r"[\w.,:/@%+<>()\[\]{}-]+", re.ASCII)
 
@@ -31,12 +40,36 @@ def log(event: str, *, level: str = "info", **fields: object) -> None:
     """Write one record. `event` is a word with underscores; `level` is debug, info, warning or error."""
     if LEVELS.index(level) < _least:
         return
-    line = " ".join([_now(), level, event, *(f"{name}={_shown(value)}" for name, value in fields.items())])
+    global _dropped  # noqa: PLW0603 - see above
     try:
-        sys.stderr.write(line + "\n")
-        sys.stderr.flush()
+        if _dropped and _write(_line("log_dropped", "warning", {"lines": _dropped})):
+            _dropped = 0
+        if _dropped or not _write(_line(event, level, fields)):
+            _dropped += 1
     except (OSError, ValueError):
         pass  # nobody reads it any more, and nothing may fail for that
+
+
+def _line(event: str, level: str, fields: dict[str, object]) -> str:
+    return " ".join([_now(), level, event, *(f"{name}={_shown(value)}" for name, value in fields.items())]) + "\n"
+
+
+def _write(line: str) -> bool:
+    """Write a line without waiting; return whether at least its beginning was taken."""
+    sys.stderr.flush()
+    try:
+        fd = sys.stderr.fileno()
+    except io.UnsupportedOperation:  # no file, but something in memory
+        sys.stderr.write(line)
+        return True
+    data = line.encode()
+    for at in range(0, len(data), _PIECE_BYTES):
+        poll = select.poll()
+        poll.register(fd, select.POLLOUT)
+        if not poll.poll(0):
+            return at > 0
+        os.write(fd, data[at : at + _PIECE_BYTES])
+    return True
 
 
 def _now() -> str:
