@@ -6,7 +6,19 @@ import pytest
 
 from tests.support.house import House
 from tq.core.task import Cause, State
-from tq.core.vocabulary import AttemptRef, Demand, Drain, Get, Handback, Submit, Tick, Times, WorkerLost, Workers
+from tq.core.vocabulary import (
+    AttemptRef,
+    Demand,
+    Drain,
+    Get,
+    Handback,
+    SetQueue,
+    Submit,
+    Tick,
+    Times,
+    WorkerLost,
+    Workers,
+)
 from tq.limits import troubles_failed_max
 
 TROUBLE = Cause.WORKER_TROUBLE
@@ -140,6 +152,17 @@ def test_a_worker_remembers_the_latest_jobs_that_it_could_not_start(house: House
     state = house.engine.live.workers[5].trouble
     assert state is not None
     assert [job for _, job, _ in state.failed] == jobs[1:]
+
+
+def test_a_worker_in_trouble_without_room_keeps_no_place_in_a_queue(house: House) -> None:
+    house.do(SetQueue("q", max=2))
+    trouble(house, ref_of(house, house.submit(queue="q")))
+    assert after(house, 1_000)  # the try: it has said nothing yet
+    lone = house.submit(queue="q", crash_limit=1)
+    assert after(house, 5_000) == []
+    house.join(6, slots=1)
+
+    assert [ref.job for ref in house.starts()] == [lone]
 
 
 def test_a_try_that_says_nothing_is_followed_by_another_one_after_the_same_pause() -> None:

@@ -44,8 +44,11 @@ def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = (
     troubled = [worker for worker in workers if worker.trouble is not None]
     for worker in troubled:
         for others in passed_over(step, worker):
-            if not leases.added[worker.worker]:
-                _lease_to([worker], step, leases, {*resting, *others}, left)
+            if not leases.added[worker.worker]:  # it keeps no place in a queue for what it has no room for: others may
+                _lease_to([worker], step, leases, {*resting, *others}, dict(left))
+        for queue in (step.live.lanes[number].queue for number in leases.added[worker.worker]):
+            bound = left.get(queue)
+            left[queue] = None if bound is None else bound - 1
     _lease_to([worker for worker in workers if worker.trouble is None], step, leases, resting, left)
     for worker in troubled:
         if not leases.added[worker.worker]:
