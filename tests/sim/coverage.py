@@ -72,7 +72,6 @@ SIGHTS: Final = (
     "passed over by Dispatch",
     "passed over by Tick",
     "passed over by Retain",
-    "parts of sweeps",
     "turns lost in a crash",
     "turns that a crash kept though nobody was told",
 )

@@ -142,12 +142,12 @@ def worker_kill(cast: Cast, *, names: bool) -> bool:
     return True
 
 
-def worker_freeze(cast: Cast, *, with_launcher: bool, for_us: int = 0) -> bool:
-    """Let a worker stand still, for any time if none is given; what it runs goes on, or not."""
+def worker_freeze(cast: Cast, *, with_launcher: bool) -> bool:
+    """Let a worker stand still; what it runs goes on, or not."""
     worker = cast.worker()
     if worker is None or worker.is_frozen:
         return False
-    for_us = for_us or cast.time_us()
+    for_us = cast.time_us()
     worker.freeze(for_us)
     if with_launcher and worker.launcher is not None:
         worker.launcher.freeze(for_us)
@@ -155,10 +155,10 @@ def worker_freeze(cast: Cast, *, with_launcher: bool, for_us: int = 0) -> bool:
 
 
 def freeze_at_a_pause(cast: Cast) -> bool:
-    """Let a worker and its launcher stand still until it is lost, while queues are shut: what it has not started when
-    it is back is claimed, and must not start.
+    """Let a worker and its launcher stand still while queues are shut: what it has not started when it is back, lost
+    and claimed perhaps, must not start.
     """
-    if not worker_freeze(cast, with_launcher=True, for_us=5 * cast.server.beat_us):
+    if not worker_freeze(cast, with_launcher=True):
         return False
     client = cast.world.dice.choice(cast.clients)
     for queue in sorted({lane.queue for lane in cast.server.engine.live.lanes.values()}):

@@ -288,7 +288,7 @@ def stop_at_a_job_that_rests(patch: pytest.MonkeyPatch) -> None:
 
 
 def blame_the_lane_for_its_job(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(dispatch, "to_blame", lambda at, resting: at[:1])
+    patch.setattr(dispatch, "to_blame", lambda step, resting: step.at[:1])
 
 
 def keep_the_half_of_what_failed(patch: pytest.MonkeyPatch) -> None:
