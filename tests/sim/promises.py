@@ -204,7 +204,8 @@ class Promises:
             self._look(promise, overlay, jobs)
         sweeps = changes.get(tables.SWEEP, {}).items()
         for (number,), sweep in sweeps:
-            if sweep is not None and sweep.part_of and number not in self.open:  # it has passed over a job
+            is_part = sweep is not None and sweep.part_of in self._of  # one of an earlier life was promised there
+            if is_part and number not in self.open:  # it has passed over a job
                 self._ledger.put(self.open, number, self._of[sweep.part_of])
                 self._ledger.world.count("parts of sweeps")
         for (number,), sweep in sweeps:
