@@ -142,6 +142,24 @@ def test_what_one_worker_could_not_start_goes_to_another_and_the_first_tries_som
     assert (house.starts()[0].job, house.task(bad).worker) == (bad, 6)
 
 
+def test_a_worker_in_trouble_is_kept_for_nothing_that_another_has_taken_meanwhile() -> None:
+    house = House()
+    house.join(slots=2)
+    busy = house.submit(demand=Demand(cpus_milli=1_000))
+    house.started(ref_of(house, busy))
+    bad = house.submit()
+    trouble(house, ref_of(house, bad))
+    house.join(worker=6, slots=2)
+    assert house.task(bad).worker == 6
+    house.now_ms += 1_000
+    wide = Submit("", b"body", demand=Demand(cpus_milli=2_000))  # only the other worker has so many free
+    house.turn(Tick(), wide, Submit("", b"body"))
+    assert [ref.job for ref in house.starts()] == [3]
+    assert house.finished.is_cut, "the job behind it is looked at again, and at once"
+    house.do(Tick())
+    assert [(ref.job, house.task(ref.job).worker) for ref in house.starts()] == [(4, 5)]
+
+
 def test_a_worker_remembers_the_latest_jobs_that_it_could_not_start(house: House) -> None:
     jobs = []
     for _ in range(troubles_failed_max + 1):

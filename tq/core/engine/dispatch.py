@@ -62,6 +62,7 @@ def _lease_to(
     """Lease to these workers; `left` is how many of a queue may still start, None for no bound."""
     if not workers or step.is_cut:
         return
+    has_leased = leases.taken > 0  # in an earlier pass
     unmet: dict[int, int] = {}  # lanes that keep workers for themselves, and how much had been leased before that
     for number in _lanes_in_order(step, resting):
         step.at = (number,)
@@ -89,8 +90,9 @@ def _lease_to(
             unmet[number] = leases.taken
             if not workers:
                 break
-    if any(before < leases.taken and not _may_start(step, number, resting, left) for number, before in unmet.items()):
-        step.is_cut = True  # what was leased behind it took its last place: nobody is kept for it any more
+    taken = [number for number, before in unmet.items() if has_leased or before < leases.taken]
+    if not all(_may_start(step, number, resting, left) for number in taken):
+        step.is_cut = True  # its last place or its last job was taken elsewhere: nobody is kept for it any more
 
 
 def _may_start(step: Step, number: int, resting: Collection[Key], left: Mapping[str, int | None]) -> bool:
