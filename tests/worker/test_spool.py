@@ -142,6 +142,14 @@ def test_no_flipped_bit_makes_another_result(spool: Spool) -> None:
         unpacked(stranger + crc32(stranger).to_bytes(4, "big"))
 
 
+def test_files_of_before_there_was_a_checksum_are_read(spool: Spool) -> None:
+    old = Kept(7, (end(1),), outputs=(output(1, b"one"),))
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(old))
+    (spool.path / "000000000001").write_bytes(msgspec.msgpack.encode(fields[:-1]))
+    (spool.path / "000000000002").write_bytes(msgspec.msgpack.encode(fields[:-1])[:-1])
+    assert spool.load() == ({1: old}, ["000000000002"], [])
+
+
 @pytest.fixture
 def no_room_aside(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """The disk is so full that no name fits into any directory."""

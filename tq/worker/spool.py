@@ -1,7 +1,8 @@
 """What no server has acknowledged, on the worker's disk: one file for each delivery.
 
     spool/000000000012            a report or a handback with its lineage, and what its attempts have written: msgpack,
-                                  then its CRC-32, so that a flipped bit is no other result
+                                  then its CRC-32, so that a flipped bit is no other result. Files of before there
+                                  was one begin otherwise, and are read, too
     spool/orphaned/<lineage>-...  those of a lineage that is no more: nobody waits for them, people may look
 
 A file appears whole (written aside, fsync, rename, fsync of the directory) and goes when its delivery is acknowledged.
@@ -32,6 +33,7 @@ from tq.worker.instructions import Aside, Delivery, Keep
 
 _NUMBER_CHARS: Final = 12
 _SUM_BYTES: Final = 4
+_WITHOUT_SUM: Final = b"\x96"  # an array of six; whoever writes a sum writes `worker`, too
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True, tag=1):
@@ -66,7 +68,9 @@ def unpacked(raw: bytes) -> Kept:
     """Return what a file says. Raises Damaged."""
     data, found = raw[:-_SUM_BYTES], raw[-_SUM_BYTES:]
     if crc32(data).to_bytes(_SUM_BYTES, "big") != found:
-        raise Damaged("its checksum is another one")
+        if not raw.startswith(_WITHOUT_SUM):
+            raise Damaged("its checksum is another one")
+        data = raw
     try:
         return msgspec.msgpack.decode(data, type=Kept)
     except msgspec.MsgspecError as error:
