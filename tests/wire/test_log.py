@@ -44,10 +44,19 @@ class Pipe(NamedTuple):
 
 @pytest.fixture
 def pipe(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
-    reader, writer = os.pipe()
+    yield from standard_error(monkeypatch, *os.pipe())
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pipe]:
+    yield from standard_error(monkeypatch, *os.openpty())
+
+
+def standard_error(monkeypatch: pytest.MonkeyPatch, reader: int, writer: int) -> Iterator[Pipe]:
     with os.fdopen(writer, "w") as stderr:
         monkeypatch.setattr(logging, "sys", SimpleNamespace(stderr=stderr))
         monkeypatch.setattr(logging, "_dropped", 0)
+        monkeypatch.setattr(logging, "_begin", "")
         yield Pipe(reader, stderr)
         os.close(reader)
 
@@ -71,6 +80,21 @@ def test_a_long_line_is_written_as_far_as_there_is_room(pipe: Pipe) -> None:
     log("long", error="x" * 500_000)
     (line,) = pipe.read()
     assert 4096 < len(line) < 500_000
+    log("after")
+    dropped, last = pipe.read()
+    assert dropped.endswith(" warning log_dropped lines=1")
+    assert last.endswith(" info after")
+
+
+def test_a_terminal_that_takes_a_part_of_a_line_is_not_waited_for(terminal: Pipe) -> None:
+    for number in range(1000):
+        log("line", number=number, text="x" * 150)
+    *before, cut = terminal.read()
+    assert 0 < len(before) < 1000
+    log("after")
+    read = terminal.read()
+    assert read[-1].endswith(" info after")
+    assert any(line.endswith(f" warning log_dropped lines={1000 - len(before)}") for line in read), (cut, read)
 
 
 def test_a_reader_that_is_gone_costs_nothing(pipe: Pipe) -> None:

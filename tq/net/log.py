@@ -7,7 +7,7 @@ it is quoted and escaped like a JSON string, so a line stays a line and a termin
 secret, or bytes of a user's task.
 
 Who writes never waits: a terminal that was stopped with Ctrl-S, or a full pipe, must not stop a server. What standard
-error does not take at once is dropped, and counted in the next line that it takes.
+error does not take at once is dropped, and counted in the next line that it takes; one that was cut counts, too.
 """
 
 import io
@@ -17,15 +17,19 @@ import re
 import select
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 
-_PIECE_BYTES: Final = 4_096  # what has room at all has room for so many (PIPE_BUF)
+_PIECE_BYTES: Final = 4_096  # a pipe or a socket that has room at all has room for so many (PIPE_BUF)
+_IMPATIENT: Final = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 # The only state here: standard error is one for the whole process, and so is what goes there.
 _least = LEVELS.index("info")
 _dropped = 0  # lines, since the last that was written
+_begin = ""  # a new line, behind one that was cut
 
 _PLAIN: Final = re.compile(r"[\w.,:/@%+<>()\[\]{}-]+", re.ASCII)
 
@@ -55,21 +59,50 @@ def _line(event: str, level: str, fields: dict[str, object]) -> str:
 
 
 def _write(line: str) -> bool:
-    """Write a line without waiting; return whether at least its beginning was taken."""
+    """Write a line without waiting; return whether all of it was taken."""
+    global _begin  # noqa: PLW0603 - see above
     sys.stderr.flush()
     try:
         fd = sys.stderr.fileno()
     except io.UnsupportedOperation:  # no file, but something in memory
         sys.stderr.write(line)
         return True
-    data = line.encode()
-    for at in range(0, len(data), _PIECE_BYTES):
-        poll = select.poll()
-        poll.register(fd, select.POLLOUT)
-        if not poll.poll(0):
-            return at > 0
-        os.write(fd, data[at : at + _PIECE_BYTES])
-    return True
+    data = (_begin + line).encode()
+    with _impatient(fd) as open_fd:
+        taken = _taken(open_fd, data)
+    if taken:
+        _begin = "" if taken == len(data) else "\n"
+    return taken == len(data)
+
+
+def _taken(fd: int, data: bytes) -> int:
+    """Write what is taken at once, and return how much that was."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    at = 0
+    while at < len(data) and poll.poll(0):
+        try:
+            at += os.write(fd, data[at : at + _PIECE_BYTES])
+        except BlockingIOError:
+            break
+    return at
+
+
+@contextmanager
+def _impatient(fd: int) -> Iterator[int]:
+    """Open a terminal anew: with room for one byte it would wait with the rest, and its flags are others', too."""
+    if not os.isatty(fd):
+        yield fd
+        return
+    try:
+        own = os.open(f"/proc/self/fd/{fd}", _IMPATIENT)
+    except OSError:  # another user's terminal, or no descriptor is free
+        yield fd
+        return
+    try:
+        yield own
+    finally:
+        os.close(own)
 
 
 def _now() -> str:
