@@ -74,6 +74,12 @@ def test_wait_says_that_an_attempt_failed_and_is_followed_by_another(
     assert run("wait", "-q", "42") == (0, "", "")
 
 
+def test_of_an_array_no_attempt_is_told_that_is_none_of_its_own(run: Run, server: FakeServer) -> None:
+    failing = v.Outcome("42", "retrying", "failing", size=3)
+    server.says[v.Wait] = lambda _: [v.Waited(False, (failing,)), v.Waited(True, (DONE,))]
+    assert run("wait", "42") == (0, "", "")
+
+
 def test_a_submit_that_waits_says_what_is_tried_again_and_nothing_twice(run: Run, server: FakeServer) -> None:
     none = "no worker is connected"
     server.says[v.Submit] = lambda _: [v.Submitted("42", warning=none)]

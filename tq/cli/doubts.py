@@ -7,6 +7,7 @@ is quick: it runs at every submit.
 import os
 import re
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from tq.cli import places
@@ -22,7 +23,7 @@ _WORDS: Final = frozenset(
      "case", "{", "(", "[["}
 )  # fmt: skip
 _FOREIGN_PLACE: Final = re.compile(r"\{(?:\.|//?|/\.|%|[1-9](?:\.|//?|/\.))\}")  # GNU parallel's
-_READS: Final = re.compile(r"(?:.*/)?(?:.*sh|env|xargs|ssh|busybox|parallel)")  # what reads its words again
+_READS: Final = re.compile(r"(?:.*/)?(?:(?:a|ba|c|da|fi|k|mk|s|tc|z)?sh|env|xargs|busybox|parallel)")  # words again
 
 
 def hint_for(wish: "Wish", environ: Mapping[str, str]) -> str:
@@ -63,11 +64,11 @@ def _of_shell(words: Sequence[str], cwd: str, environ: Mapping[str, str]) -> str
         return "the command is one word with spaces; leave out the quotes, or add --shell to let a shell read it"
     if _ASSIGNMENT.fullmatch(first):
         return f"no shell reads {first}; set it with --env {first}, or add --shell"
-    if _READS.fullmatch(first) is None:
-        read = next((found[0] for word in others if (found := _VARIABLE.search(word))), "")
-        read = read or next((word for word in others if word in _OPERATORS), "")
-        if read:
-            return f"no shell reads {read}; add --shell, or write sh -c '…'"
+    unread = list(takewhile(lambda word: _READS.fullmatch(word) is None, words))[1:]
+    read = next((found[0] for word in unread if (found := _VARIABLE.search(word))), "")
+    read = read or next((word for word in unread if word in _OPERATORS), "")
+    if read:
+        return f"no shell reads {read}; add --shell, or write sh -c '…'"
     if "/" in first or not first or _is_program(first, environ):
         return ""
     if first in _WORDS:

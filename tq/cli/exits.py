@@ -38,7 +38,7 @@ def is_failed(outcome: Outcome) -> bool:
 
 def again(outcome: Outcome) -> str:
     """Return that an attempt of a task has failed and that it is tried again, "" for any other."""
-    if outcome.state != "retrying":
+    if outcome.state != "retrying" or not outcome.attempt:  # of an array nobody says here which of its tasks it was
         return ""
     if outcome.cause == "exit":
         failed = f"exited with {outcome.code}"

@@ -54,8 +54,10 @@ _NO_DEMANDS: Final = (
     "there are no demands for memory, GPUs or machines yet: give such workers a queue, `tq worker --queue gpu`"
 )
 _NO_USERS: Final = "tq has no users: select with --tag or --name"
-_AT_ONCE: Final = "how many run at once: --array 1-100%4, --array %4 with inputs, or `tq queue set NAME --max 4`"
-_TASKS: Final = "a task is one process on one worker; --array 1-4 makes four of them"
+_AT_ONCE: Final = (
+    "how many run at once: `tq submit --array 1-100%4`, --array %4 with inputs, or `tq queue set NAME --max 4`"
+)
+_TASKS: Final = "a task is one process on one worker; `tq submit --array 1-4` makes four of them"
 
 
 def _each(names: str, hint: str) -> dict[str, str]:
@@ -82,10 +84,15 @@ _OF_SUBMIT: Final = {
     **_each("--wrap", "write the command behind --, with --shell if a shell is to read it"),
     **_each("--mail-type --mail-user", "nothing is mailed: `tq wait 42; mail -s done me`"),
 }
+_OF_RUN: Final = {
+    **_OF_SUBMIT,
+    **_each("-a", "`tq submit` has it: --array"),
+    **_each("--stashed", "`tq submit` has it: --hold"),
+}
 _OPTIONS: Final = {
     "tq": _each("-v -V", "it is called --version"),
     "tq submit": _OF_SUBMIT,
-    "tq run": _OF_SUBMIT,
+    "tq run": _OF_RUN,
     "tq ls": {
         **_each("-a --all", "all jobs are listed, newest first; -n 0 has no bound"),
         **_each("-l --long --format", "-o json has everything, `tq show 42` all of one job"),
