@@ -344,7 +344,8 @@ def test_a_wait_for_any_hears_of_an_end_that_comes_close_behind_other_news(here:
     """The others go on for ever, so that nothing later could tell."""
     flag = here.place / "go"
     endless = [here.submit("sleep", "600") for _ in range(2)]
-    ending = here.submit("sh", "-c", f"while ! test -e {flag}; do sleep 0.02; done; exit 5")
+    once = f"while ! test -e {flag}; do sleep 0.02; done; exit 5"
+    ending = here.submit("sh", "-c", once, options=("--retries", "0"))
     here.until_started(ending)
     with here.popen("wait", "--any", "--timeout", "30", *endless, ending) as waiting:
         processes.until(lambda: figures(here)["server"]["connections"].get("admin", 0) >= 3, "it waits")
