@@ -44,4 +44,4 @@ def test_an_array_is_followed_whole_over_a_restart_of_its_server(tmp_path: Path)
     said = [
         line for line in err.read_text().splitlines() if "no worker is connected" not in line
     ]  # as was true a moment
-    assert said == [f"tq: attempt 2 of {job}.7 begins"]
+    assert said == [f"tq: {job}.7: attempt 2 begins"]
