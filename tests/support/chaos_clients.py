@@ -185,15 +185,19 @@ class Clients:
             self.told.repeat(f"wait {status}")
         return True
 
+    def _begun(self, key: str, dice: random.Random, throttle: str = "") -> str:
+        """Submit an array, and give it a moment to begin; return its id."""
+        size = dice.randint(2, 30)
+        job = self._submit(key, size, ("--array", f"1-{size}{throttle}"), [*self._task, dice.choice(SLEEPS_S)])
+        self._is_over.wait(dice.uniform(0, 0.5))
+        return job
+
     def _cancelled(self, dice: random.Random) -> None:
         """Arrays that are cancelled a moment later, often while some of their tasks run."""
         number = 0
         while not self._is_over.wait(10 * self._pause_s):
             number += 1
-            size = dice.randint(2, 30)
-            task = [*self._task, dice.choice(SLEEPS_S)]
-            job = self._submit(f"cancelled-{number}", size, ("--array", f"1-{size}%4"), task)
-            self._is_over.wait(dice.uniform(0, 0.5))
+            job = self._begun(f"cancelled-{number}", dice, "%4")
             if job:
                 self._act("cancel", job)
                 self.told.cancelled.add(job)
@@ -203,10 +207,7 @@ class Clients:
         number = 0
         while not self._is_over.wait(10 * self._pause_s):
             number += 1
-            size = dice.randint(2, 30)
-            task = [*self._task, dice.choice(SLEEPS_S)]
-            job = self._submit(f"held-{number}", size, ("--array", f"1-{size}"), task)
-            self._is_over.wait(dice.uniform(0, 0.5))
+            job = self._begun(f"held-{number}", dice)
             if job and self._act("hold", job):
                 before = self._attempts(job)
                 self._is_over.wait(dice.uniform(0, 2))

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.verb import Verb
 from tq.net.address import LOOPBACK
@@ -15,15 +16,7 @@ def join(
     name: Annotated[
         str, typer.Option("--name", metavar="NAME", help="A name to tell the token by", show_default=False)
     ] = "",
-    expires: Annotated[
-        str,
-        typer.Option(
-            "--expires",
-            metavar="DURATION",
-            help="Valid for so long, as in 30d; then its connections end, too",
-            show_default=False,
-        ),
-    ] = "",
+    expires: options.Expires = "",
 ) -> None:
     """Print a join string for another machine.
 

@@ -104,6 +104,15 @@ Args = Annotated[
     typer.Option("--args", metavar="JSON", help="What it is called with: a list, or a map by name", show_default=False),
 ]
 Cpus = Annotated[str, typer.Option("--cpus", metavar="N", help="CPUs it needs, as in 2 or 0.5", show_default=False)]
+Expires = Annotated[
+    str,
+    typer.Option(
+        "--expires",
+        metavar="DURATION",
+        help="Valid for so long, as in 30d; then its connections end, too",
+        show_default=False,
+    ),
+]
 Ids = Annotated[
     list[str],
     typer.Argument(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.pages import Items, every
 from tq.cli.verb import Noun, Verb
@@ -19,15 +20,7 @@ def create(
     ctx: typer.Context,
     role: Annotated[str, typer.Option("--role", metavar="ROLE", help="read, submit, worker or admin")],
     name: Annotated[str, typer.Option("--name", metavar="NAME", help="A name to tell it by", show_default=False)] = "",
-    expires: Annotated[
-        str,
-        typer.Option(
-            "--expires",
-            metavar="DURATION",
-            help="Valid for so long, as in 30d; then its connections end, too",
-            show_default=False,
-        ),
-    ] = "",
+    expires: options.Expires = "",
 ) -> None:
     """Make a token and print it, alone, once: only its SHA-256 is stored."""
     from tq.cli import output
