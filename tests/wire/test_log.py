@@ -1,6 +1,7 @@
 """Lines about tq itself: whoever writes one never waits for whoever reads it."""
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -89,12 +90,24 @@ def test_a_long_line_is_written_as_far_as_there_is_room(pipe: Pipe) -> None:
 def test_a_terminal_that_takes_a_part_of_a_line_is_not_waited_for(terminal: Pipe) -> None:
     for number in range(1000):
         log("line", number=number, text="x" * 150)
-    *before, cut = terminal.read()
-    assert 0 < len(before) < 1000
+    data = b""
+    while not data.endswith(b" info after\r\n"):  # a terminal hands on what it has bit by bit
+        log("after")
+        data += os.read(terminal.reader, 1 << 20)
+    lines = data.decode().splitlines()
+    assert 0 < sum(line.endswith("x" * 150) for line in lines) < 1000
+    assert any(re.fullmatch(r"[0-9-]+T\S+Z warning log_dropped lines=[0-9]+", line) for line in lines)
+
+
+def test_what_a_full_disk_does_not_take_is_counted(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w") as full, monkeypatch.context() as patched:
+        patched.setattr(logging.sys, "stderr", full)
+        log("one")
+        log("two")
     log("after")
-    read = terminal.read()
-    assert read[-1].endswith(" info after")
-    assert any(line.endswith(f" warning log_dropped lines={1000 - len(before)}") for line in read), (cut, read)
+    dropped, last = pipe.read()
+    assert dropped.endswith(" warning log_dropped lines=2")
+    assert last.endswith(" info after")
 
 
 def test_a_reader_that_is_gone_costs_nothing(pipe: Pipe) -> None:

@@ -51,7 +51,7 @@ def log(event: str, *, level: str = "info", **fields: object) -> None:
         if _dropped or not _write(_line(event, level, fields)):
             _dropped += 1
     except (OSError, ValueError):
-        pass  # nobody reads it any more, and nothing may fail for that
+        pass  # it is closed, and nothing may fail for that
 
 
 def _line(event: str, level: str, fields: dict[str, object]) -> str:
@@ -83,7 +83,7 @@ def _taken(fd: int, data: bytes) -> int:
     while at < len(data) and poll.poll(0):
         try:
             at += os.write(fd, data[at : at + _PIECE_BYTES])
-        except BlockingIOError:
+        except OSError:  # it would wait; a file's disk is full; nobody reads it any more
             break
     return at
 
