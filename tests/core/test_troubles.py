@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.house import House
+from tq.core.engine import dispatch
 from tq.core.task import Cause, State
 from tq.core.vocabulary import (
     AttemptRef,
@@ -181,6 +182,56 @@ def test_a_worker_in_trouble_without_room_keeps_no_place_in_a_queue(house: House
     house.join(6, slots=1)
 
     assert [ref.job for ref in house.starts()] == [lone]
+
+
+def test_a_worker_in_trouble_takes_no_place_in_a_queue_that_is_owed_to_who_comes_first_there() -> None:
+    house = House()
+    house.do(SetQueue("q", max=1))
+    house.join(slots=1)
+    trouble(house, ref_of(house, house.submit(queue="q")))
+    house.join(worker=6, slots=1)
+    house.now_ms += 1_000
+    first = house.submit(queue="q")
+    behind = house.submit(queue="q", demand=Demand(cpus_milli=100))
+    assert house.task(1).worker == 6
+    house.report(ref_of(house, 1), worker=6)
+    assert [(ref.job, house.task(ref.job).worker) for ref in house.starts()] == [(first, 6)]
+    house.report(ref_of(house, first), worker=6)
+    assert [ref.job for ref in house.starts()] == [behind]
+
+
+def test_what_must_run_alone_is_tried_again_where_nobody_else_has_room() -> None:
+    house = House()
+    house.do(SetQueue("q", max=1))
+    house.join(slots=1)
+    lone = house.submit(queue="q", crash_limit=1)
+    trouble(house, ref_of(house, lone))
+    house.do(SetQueue("q", paused=True))
+    house.join(worker=6, slots=1)
+    house.submit(queue="other")
+    assert house.task(2).worker == 6, "it is busy from now on"
+    house.now_ms += 1_000
+    house.do(SetQueue("q", paused=False))
+    assert [(ref.job, house.task(ref.job).worker) for ref in house.starts()] == [(lone, 5)]
+
+
+def test_workers_in_trouble_look_only_at_what_they_could_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    house = House()
+    for number in (5, 6, 7):
+        house.join(worker=number, slots=1)
+    house.array(3)
+    for ref in house.starts():
+        house.do(SetQueue("default", paused=True))
+        trouble(house, ref, worker=house.task(1, ref.member).worker)
+    for queue in range(9):
+        house.submit(queue=f"q{queue}", demand=Demand(mem_bytes=1 << 60))
+    looks: list[int] = []
+    head = dispatch._head
+    monkeypatch.setattr(
+        dispatch, "_head", lambda step, number, resting: looks.append(number) or head(step, number, resting)
+    )
+    assert after(house, 1_000) == []
+    assert looks == []
 
 
 def test_a_try_that_says_nothing_is_followed_by_another_one_after_the_same_pause() -> None:

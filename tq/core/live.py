@@ -128,6 +128,11 @@ class LiveWorker:
         is_resting = self.trouble is not None and steady_ms < self.trouble.until_ms
         return self.session is not None and not self.session.draining and not is_resting
 
+    @property
+    def has_slot(self) -> bool:
+        """Whether it has a slot that no chain has."""
+        return self.slots_used < self.capacity.slots
+
     def hold(self, task: TaskKey, lane: int) -> None:
         """Count an attempt that was leased to it."""
         self.held[task] = lane

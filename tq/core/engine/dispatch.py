@@ -6,7 +6,7 @@ those workers: so chains drain, and it gets its slot.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
@@ -40,34 +40,56 @@ def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = (
     if resting:
         resting = {key for key in resting if len(key) == 1 or step.overlay.get(tables.READY, key)}
     leases = Leases(step)
-    left = {queue: step.live.may_start(queue) for queue in step.live.queues}
-    troubled = [worker for worker in workers if worker.trouble is not None]
-    for worker in troubled:
-        for others in passed_over(step, worker):
-            if not leases.added[worker.worker]:  # it keeps no place in a queue for what it has no room for: others may
-                _lease_to([worker], step, leases, {*resting, *others}, dict(left))
-        for queue in (step.live.lanes[number].queue for number in leases.added[worker.worker]):
-            bound = left.get(queue)
-            left[queue] = None if bound is None else bound - 1
-    _lease_to([worker for worker in workers if worker.trouble is None], step, leases, resting, left)
-    for worker in troubled:
-        if not leases.added[worker.worker]:
-            _lease_to([worker], step, leases, resting, left)
+    lanes = [number for number, lane in step.live.lanes.items() if lane.ready]
+    rested = [worker for worker in workers if worker.trouble is not None and worker.has_slot]
+    troubled = [(worker, fitting) for worker in rested if (fitting := _fitting(step, worker, lanes, leases))]
+    # They come before the others, whose chains would leave them nothing. Where a queue is bounded there are no chains,
+    # and who is first in it has its place.
+    for worker, fitting in troubled:
+        unbounded = [number for number in fitting if leases.bound(number) is None]
+        _try(worker, unbounded, step, leases, resting, passed_over(step, worker))
+    _lease_to([worker for worker in workers if worker.trouble is None], lanes, step, leases, resting)
+    for worker, fitting in troubled:
+        _try(worker, fitting, step, leases, resting, (*passed_over(step, worker), ()))
     leases.send()
 
 
-def _lease_to(
-    workers: Sequence[LiveWorker], step: Step, leases: "Leases", resting: Collection[Key], left: dict[str, int | None]
+def _fitting(step: Step, worker: LiveWorker, lanes: Iterable[int], leases: "Leases") -> list[int]:
+    """Return the lanes that a worker could run anything of."""
+    live = step.live.lanes
+    return [
+        number
+        for number in lanes
+        if leases.bound(number) != 0 and could_fit(worker, live[number].queue, live[number].demand)
+    ]
+
+
+def _try(
+    worker: LiveWorker,
+    lanes: Sequence[int],
+    step: Step,
+    leases: "Leases",
+    resting: Collection[Key],
+    choices: Iterable[Collection[Key]],
 ) -> None:
-    """Lease to these workers; `left` is how many of a queue may still start, None for no bound."""
+    """Lease one attempt to a worker after trouble: of each choice it passes some over, until it has found one."""
+    for others in choices if lanes else ():
+        if not leases.added[worker.worker]:
+            _lease_to([worker], lanes, step, leases, {*resting, *others})
+
+
+def _lease_to(
+    workers: Sequence[LiveWorker], lanes: Iterable[int], step: Step, leases: "Leases", resting: Collection[Key]
+) -> None:
+    """Lease of these lanes, which have something ready, to these workers."""
     if not workers or step.is_cut:
         return
     has_leased = leases.taken > 0  # in an earlier pass
     unmet: dict[int, int] = {}  # lanes that keep workers for themselves, and how much had been leased before that
-    for number in _lanes_in_order(step, resting):
+    for number in _lanes_in_order(step, lanes, resting):
         step.at = (number,)
         lane = step.live.lanes[number]
-        bound = left.get(lane.queue)
+        bound = leases.bound(number)
         if bound == 0:
             continue
         fitting = [worker for worker in workers if could_fit(worker, lane.queue, lane.demand)]
@@ -79,7 +101,7 @@ def _lease_to(
         if bound is not None:
             bound -= leases.taken - before
             is_unmet = is_unmet and bound != 0
-            left[lane.queue] = bound - (is_unmet and lane.alone)  # what waits to run alone keeps its place
+            leases.use(number, leases.taken - before, keeps=is_unmet and lane.alone)
         if leases.taken >= step.bounds.leases:
             step.is_cut = True
             return
@@ -91,14 +113,12 @@ def _lease_to(
             if not workers:
                 break
     taken = [number for number, before in unmet.items() if has_leased or before < leases.taken]
-    if not all(_may_start(step, number, resting, left) for number in taken):
+    if not all(leases.bound(number) != 0 and _may_start(step, number, resting) for number in taken):
         step.is_cut = True  # its last place or its last job was taken elsewhere: nobody is kept for it any more
 
 
-def _may_start(step: Step, number: int, resting: Collection[Key], left: Mapping[str, int | None]) -> bool:
-    """Return whether anything of a lane could still start, if there were room."""
-    if left.get(step.live.lanes[number].queue) == 0:
-        return False
+def _may_start(step: Step, number: int, resting: Collection[Key]) -> bool:
+    """Return whether a lane has still a job of which something could start, if there were room."""
     return any(progress.is_startable(number) for _, progress in _ready_jobs(step, number, resting))
 
 
@@ -153,6 +173,25 @@ class Leases:
         self._starts: dict[tuple[int, int, JobKey], list[Assignment]] = defaultdict(list)
         self._widths: dict[tuple[int, int], int] = {}
         self.added: dict[int, dict[int, int]] = defaultdict(dict)
+        self._left = {queue: step.live.may_start(queue) for queue in step.live.queues}
+        self._kept: dict[str, set[int]] = defaultdict(set)  # queue -> lanes that wait to run alone, with a place each
+
+    def bound(self, number: int) -> int | None:
+        """Return how many of a lane may still start by the bound of its queue, but for places that others keep there;
+        None for any number.
+        """
+        queue = self._step.live.lanes[number].queue
+        left = self._left.get(queue)
+        return None if left is None else left - len(self._kept[queue] - {number})
+
+    def use(self, number: int, taken: int, *, keeps: bool) -> None:
+        """Count what was leased of a lane in a bounded queue, and whether it keeps a place for what waits."""
+        queue = self._step.live.lanes[number].queue
+        self._left[queue] = (self._left[queue] or 0) - taken
+        if keeps:
+            self._kept[queue].add(number)
+        else:
+            self._kept[queue].discard(number)
 
     def fill(self, number: int, room: Iterator[tuple[LiveWorker, int]], resting: Collection[Key]) -> bool:
         """Lease members of a lane, in order, into the places that there are, but of jobs that rest. Return whether some
@@ -255,15 +294,13 @@ def _frames(assignments: list[Assignment], entries_bytes_max: int) -> Iterator[t
     yield tuple(part)
 
 
-def _lanes_in_order(step: Step, resting: Collection[Key]) -> list[int]:
-    """Return the lanes with something ready: by the order of their heads, queues taking turns.
+def _lanes_in_order(step: Step, lanes: Iterable[int], resting: Collection[Key]) -> list[int]:
+    """Return those of the lanes that do not rest: by the order of their heads, queues taking turns.
 
     Only so many heads are looked up. The other lanes follow as their floors stand: none may be left out, or lanes that
     wait for one worker would hide one that may start on another.
     """
-    ready = [number for number, lane in step.live.lanes.items() if lane.ready]
-    if resting:
-        ready = [number for number in ready if _may_be_tried(step, number, resting)]
+    ready = [number for number in lanes if not resting or _may_be_tried(step, number, resting)]
     if len(ready) <= 1:
         return ready
     live = step.live.lanes
