@@ -3,10 +3,11 @@
 import pytest
 
 from tests.support.house import House
+from tq import limits
 from tq.core.engine import Bounds
 from tq.core.job import Queue
 from tq.core.task import Phase, State
-from tq.core.vocabulary import Demand, Get, Handback, Held, Queues, SetQueue, Submit, Tick, Wait
+from tq.core.vocabulary import Demand, Forget, Get, Handback, Held, Queues, SetQueue, Submit, Tick, Wait
 from tq.errors import BadRequest
 
 
@@ -159,6 +160,21 @@ def test_nobody_is_kept_for_what_a_lease_behind_it_has_brought_to_its_bound(hous
     house.do(Tick())
     assert [ref.job for ref in house.starts()] == [kept]
     assert not house.finished.is_cut
+
+
+def test_a_queue_whose_old_lane_another_has_taken_over_does_not_come_first_for_that(house, monkeypatch):
+    monkeypatch.setattr(limits, "lanes_max", 3)
+    house.join(slots=1)
+    old = house.submit(queue="a", demand=Demand(cpus_milli=1))
+    house.report(*house.starts())
+    house.do(Forget((str(old),)))
+    house.submit(queue="a")
+    running = house.starts()
+    owed = house.submit(queue="b")
+    house.submit(queue="a")
+    house.submit(queue="c", hold=True)
+    house.report(*running)
+    assert [ref.job for ref in house.starts()] == [owed]
 
 
 class TestMaxFails:

@@ -250,7 +250,7 @@ class Live:
         for (name,), number in changes.get(tables.LANE_NAME, {}).items():
             if number is None:  # its lane is another's now, with other run times
                 known = self.lane_names.pop(name)
-                self.granted.pop(self.lanes[known].queue, None)
+                self._forget_turns(known)
                 self.runs.pop(known, None)
                 self.depths.pop(known, None)
             else:
@@ -288,6 +288,12 @@ class Live:
                 self.floors["ended"] = ended_ms  # a job whose dead letters are gone takes its old place
         for (name,), more in changes.get(LIVE_COUNT, {}).items():
             self.counts[name] = self.counts.get(name, 0) + more
+
+    def _forget_turns(self, given_away: int) -> None:
+        """Forget when a queue had its turn, if the lane that is given away was its last."""
+        queue = self.lanes[given_away].queue
+        if not any(lane.queue == queue for number, lane in self.lanes.items() if number != given_away):
+            self.granted.pop(queue, None)
 
     def _mark_started(self, task: TaskKey, record: Task) -> None:
         live = self.workers.get(record.worker)
