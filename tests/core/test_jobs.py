@@ -150,6 +150,26 @@ def test_an_array_at_its_throttle_blocks_nobody(house):
     assert house.engine.live.workers[5].slots_used == 3
 
 
+def test_nobody_is_kept_for_a_member_whose_array_a_lease_before_it_has_brought_to_its_throttle(house):
+    house.join(slots=2)
+    array = house.array(2, throttle=1, crash_limit=2, demand=Demand(cpus_milli=2_000))
+    house.started(*house.starts())
+    house.join(7, slots=2)
+    house.submit(queue="busy", demand=Demand(cpus_milli=1_000))
+    assert house.task(2).worker == 7
+    house.do(WorkerLost(5, 1))
+    assert house.starts() == [], "what is lost once more must run alone now"
+
+    house.turn(
+        Join(6, 1, Capacity(slots=2, cpus_milli=2_000, host="host6"), ()),
+        Submit("", b"body", demand=Demand(cpus_milli=1_000)),
+    )
+    assert [(ref.job, house.task(array).worker) for ref in house.starts()] == [(array, 6)]
+    assert house.finished.is_cut
+    house.do(Tick())
+    assert [(ref.job, house.task(3).worker) for ref in house.starts()] == [(3, 7)]
+
+
 def test_nobody_is_kept_for_a_member_whose_array_a_lease_of_another_brings_to_its_throttle(house):
     """It is to run alone, so one worker is to become empty for it; then its array starts something else."""
     for worker in (5, 6):

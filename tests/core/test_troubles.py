@@ -161,6 +161,27 @@ def test_a_worker_in_trouble_is_kept_for_nothing_that_another_has_taken_meanwhil
     assert [(ref.job, house.task(ref.job).worker) for ref in house.starts()] == [(4, 5)]
 
 
+def test_a_worker_in_trouble_is_kept_for_nothing_that_another_one_takes_after_it() -> None:
+    house = House()
+    house.do(SetQueue("default", max=9))
+    house.join(slots=2)
+    house.started(ref_of(house, house.submit(demand=Demand(cpus_milli=1_000))))
+    bad = house.submit()
+    house.join(worker=6, slots=2)
+    for number in (5, 6):
+        assert house.task(bad).worker == number
+        trouble(house, ref_of(house, bad), worker=number)
+    house.do(SetQueue("default", paused=True))
+    house.now_ms += 1_000
+    wide = Submit("", b"body", priority=5, demand=Demand(cpus_milli=2_000))  # only the second has so many free
+    narrow = Submit("", b"body", demand=Demand(cpus_milli=1_000))
+    house.turn(wide, narrow, SetQueue("default", paused=False))
+    assert [(ref.job, house.task(ref.job).worker) for ref in house.starts()] == [(3, 6)]
+    assert house.finished.is_cut
+    house.do(Tick())
+    assert [(ref.job, house.task(ref.job).worker) for ref in house.starts()] == [(4, 5)]
+
+
 def test_a_worker_remembers_the_latest_jobs_that_it_could_not_start(house: House) -> None:
     jobs = []
     for _ in range(troubles_failed_max + 1):

@@ -48,9 +48,12 @@ def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = (
     for worker, fitting in troubled:
         unbounded = [number for number in fitting if leases.bound(number) is None]
         _try(worker, unbounded, step, leases, resting, passed_over(step, worker))
+    leases.unmet.clear()  # whoever was given nothing is looked at again
     _lease_to([worker for worker in workers if worker.trouble is None], lanes, step, leases, resting)
     for worker, fitting in troubled:
         _try(worker, fitting, step, leases, resting, (*passed_over(step, worker), ()))
+    if leases.taken and not all(_may_start(step, number, leases, passed) for number, passed in leases.unmet):
+        step.is_cut = True  # its last place or its last job was taken elsewhere: nobody is kept for it any more
     leases.send()
 
 
@@ -84,8 +87,6 @@ def _lease_to(
     """Lease of these lanes, which have something ready, to these workers."""
     if not workers or step.is_cut:
         return
-    has_leased = leases.taken > 0  # in an earlier pass
-    unmet: dict[int, int] = {}  # lanes that keep workers for themselves, and how much had been leased before that
     for number in _lanes_in_order(step, lanes, resting):
         step.at = (number,)
         lane = step.live.lanes[number]
@@ -109,16 +110,15 @@ def _lease_to(
             # Nobody behind it in the order may refill where it could run; one worker to empty is enough to run alone.
             kept = [to_empty(fitting, step.times.steady_ms)] if lane.alone else fitting
             workers = [worker for worker in workers if worker not in kept]
-            unmet[number] = leases.taken
+            leases.unmet.append((number, resting))
             if not workers:
                 break
-    taken = [number for number, before in unmet.items() if has_leased or before < leases.taken]
-    if not all(leases.bound(number) != 0 and _may_start(step, number, resting) for number in taken):
-        step.is_cut = True  # its last place or its last job was taken elsewhere: nobody is kept for it any more
 
 
-def _may_start(step: Step, number: int, resting: Collection[Key]) -> bool:
-    """Return whether a lane has still a job of which something could start, if there were room."""
+def _may_start(step: Step, number: int, leases: "Leases", resting: Collection[Key]) -> bool:
+    """Return whether anything of a lane could still start, if there were room."""
+    if leases.bound(number) == 0:
+        return False
     return any(progress.is_startable(number) for _, progress in _ready_jobs(step, number, resting))
 
 
@@ -173,6 +173,9 @@ class Leases:
         self._starts: dict[tuple[int, int, JobKey], list[Assignment]] = defaultdict(list)
         self._widths: dict[tuple[int, int], int] = {}
         self.added: dict[int, dict[int, int]] = defaultdict(dict)
+        self.unmet: list[
+            tuple[int, Collection[Key]]
+        ] = []  # lanes that keep workers free, and what was passed over there
         self._left = {queue: step.live.may_start(queue) for queue in step.live.queues}
         self._kept: dict[str, set[int]] = defaultdict(set)  # queue -> lanes that wait to run alone, with a place each
 
