@@ -37,7 +37,9 @@ async def _receive_parts(
     link: Link, messages: Sequence[Message], receive: Callable[[Sequence[Message]], Awaitable[bool]]
 ) -> bool:
     """Give all messages of a frame to `receive`. Return whether it wants more."""
-    for at in range(0, max(len(messages), 1), part_messages_max):
+    if len(messages) <= part_messages_max:
+        return await receive(messages)
+    for at in range(0, len(messages), part_messages_max):
         if at:
             await trio.lowlevel.checkpoint()
             if link.is_closed_here:
