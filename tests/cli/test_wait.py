@@ -29,6 +29,21 @@ def test_wait_exits_as_the_task_did(run: Run, server: FakeServer) -> None:
     assert run("wait", "42") == (7, "", "")
 
 
+@pytest.mark.parametrize("words, status", [(("wait", "42"), 125), (("logs", "-f", "42"), 1), (("result", "42"), 1)])
+def test_a_server_that_comes_back_with_another_store_is_not_asked_for_the_ids_of_the_first(
+    run: Run, server: FakeServer, words: tuple[str, ...], status: int
+) -> None:
+    def restored(_: object) -> list[object]:
+        server.lineage = 8
+        return [...]
+
+    server.says = dict.fromkeys((v.Wait, v.Logs, v.GetResults, v.Get), restored)
+    ran = run(*words)
+    assert (ran.status, ran.out) == (status, "")
+    assert "the server came back with another store: what was asked for is of the earlier one" in ran.err
+    assert len(server.asked) == 1
+
+
 def test_wait_prints_outcomes_for_scripts(run: Run, server: FakeServer) -> None:
     server.says[v.Wait] = ends_as(FAILED)
     ran = run("wait", "42", "-o", "json")

@@ -98,12 +98,12 @@ async def test_what_was_asked_of_another_store_is_unknown_and_the_new_one_never_
     one, other = Server(7), Server(8)
     world = World(one, other)
     async with running(monkeypatch, world) as (line, nursery):
-        nursery.start_soon(world.ask, line, CANCEL)
-        nursery.start_soon(world.ask, line, v.Status())
+        for command in (CANCEL, v.Status(), v.Wait(("4",)), v.Logs("4"), v.Get("4"), v.GetResults("4")):
+            nursery.start_soon(world.ask, line, command)
         await trio.sleep(1)
         one.end.set()
         await trio.sleep(5)
-        assert [type(error) for error in world.errors] == [Unknown]
+        assert sorted(type(error).__name__ for error in world.errors) == ["TaskNotFound"] * 4 + ["Unknown"]
         assert other.asked == [v.Status()]
 
 

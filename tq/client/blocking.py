@@ -245,7 +245,7 @@ class Client:
             except TqError as refusal:
                 raise (turned_away(command, refusal) if command is not None else refusal) from None
             if lineage not in (0, self._lineage) and command is not None and is_elsewhere(command):
-                raise other_store()
+                raise other_store(command)
             return
 
 

@@ -13,13 +13,14 @@ from typing import Final
 from tq import limits
 from tq.client.target import Target
 from tq.core import vocabulary as v
-from tq.errors import ConfigurationError, NotDone, ProtocolError, TqError, Unknown, Unreachable
+from tq.errors import ConfigurationError, NotDone, ProtocolError, TaskNotFound, TqError, Unknown, Unreachable
 
 MAY_PASS: Final = (Unreachable, NotDone, ProtocolError)
 READS: Final = (
     v.Get, v.GetRequest, v.GetResults, v.List, v.Wait, v.Workers, v.Tokens, v.Status, v.StoreStatistics, v.Logs,
     v.Queues, v.Backup,
 )  # fmt: skip
+_OF_IDS: Final = (v.Get, v.GetResults, v.Wait, v.Logs)
 _PAUSE_S_MIN: Final = 0.02
 _LONG_S: Final = 60.0
 
@@ -104,13 +105,16 @@ def given_up(command: v.ClientCommand, error: Exception) -> TqError:
 
 
 def is_elsewhere(command: v.ClientCommand) -> bool:
-    """Whether a command that one store may have got must not go to another: it changes what its ids name there."""
-    return not isinstance(command, (*READS, v.AddEntries))
+    """Whether a command that one store may have got must not go to another, where its ids name other jobs."""
+    return isinstance(command, _OF_IDS) or not isinstance(command, (*READS, v.AddEntries))
 
 
-def other_store() -> Unknown:
+def other_store(command: v.ClientCommand) -> TqError:
     """Return what is said of such a command."""
-    return Unknown("the server came back with another store: it is not known what became of the request")
+    came = "the server came back with another store"
+    if isinstance(command, _OF_IDS):
+        return TaskNotFound(f"{came}: what was asked for is of the earlier one", hint="look what there is: tq ls")
+    return Unknown(f"{came}: it is not known what became of the request")
 
 
 def old_copy(epoch: int, known: int) -> ConfigurationError:
