@@ -35,12 +35,12 @@ def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = (
     """
     _recall(step)
     workers = [worker for worker in step.live.workers.values() if worker.may_lease(step.times.steady_ms)]
-    if not may_lease or not workers:
+    lanes = [number for number, lane in step.live.lanes.items() if lane.ready]
+    if not may_lease or not workers or not lanes:
         return
     if resting:
         resting = {key for key in resting if len(key) == 1 or step.overlay.get(tables.READY, key)}
     leases = Leases(step)
-    lanes = [number for number, lane in step.live.lanes.items() if lane.ready]
     rested = [worker for worker in workers if worker.trouble is not None and worker.has_slot]
     troubled = [(worker, fitting) for worker in rested if (fitting := _fitting(step, worker, lanes, leases))]
     # They come before the others, whose chains would leave them nothing. Where a queue is bounded there are no chains,
