@@ -156,7 +156,7 @@ def all_ended_once(here: Town, ledger: Ledger) -> dict[int, int]:
 
 
 def is_ended(shown: dict[str, Any]) -> dict[str, Any]:
-    return shown if shown["phase"] == "ended" else {}
+    return shown if shown.get("phase") == "ended" else {}  # one that was never begun has none
 
 
 def read(path: Path) -> str:
