@@ -119,9 +119,10 @@ class CheckedTurn(Turn):
     def _apply_retain(self, command: Retain) -> Answer | None:
         """The janitor takes what ended long enough ago, by the steady clock, and no dead letters."""
         before = dict(self._overlay.changes.get(tables.FORGOTTEN, {}))
+        stood = dict(self._overlay.changes.get(tables.PROGRESS, {}))  # a purge may have come before it in the same turn
         answer = super().apply(command)
         for key in self._overlay.changes.get(tables.FORGOTTEN, {}).keys() - before.keys():
-            progress = self._overlay.below.get(tables.PROGRESS, (key[0], 0))
+            progress = stood.get((key[0], 0)) or self._overlay.below.get(tables.PROGRESS, (key[0], 0))
             self._engine.ledger.world.count("jobs forgotten by the janitor")
             if progress is not None and progress.ended_steady_ms > self.times.steady_ms - command.keep_ms:
                 raise self._violated(f"{command} at {self.times} removed job {key[0]}: {progress}")
