@@ -59,6 +59,17 @@ def test_a_page_that_the_code_names_exists() -> None:
     assert wrong == []
 
 
+def test_a_module_that_the_code_names_exists() -> None:
+    wrong = [
+        f"{tree.relative(path)}: {module}"
+        for path in tree.python("tq")
+        for module in re.findall(r"[\w/]+\.py\b", path.read_text())
+        if not any((place / module).exists() for place in (*path.parents[:2], tree.ROOT / "tq", tree.ROOT))
+    ]
+
+    assert wrong == []
+
+
 @pytest.mark.parametrize("generator", GENERATORS, ids=tree.relative)
 def test_a_generated_page_is_what_the_code_says(generator: Path) -> None:
     done = subprocess.run(

@@ -1,6 +1,6 @@
 """What every verb is given: the global options, the way to the server, and how to print.
 
-One object, made by `app` for each run of the program and passed as Typer's `ctx.obj`.
+One object, made by `root` for each run of the program and passed as Typer's `ctx.obj`.
 """
 
 import os

@@ -1,7 +1,7 @@
 """How a function becomes a verb: its examples, its help, and the global options that may also follow it.
 
-One parser, Typer's. A verb's module has `VERB = Verb(function, examples)`, or for a noun `NOUN = Noun(help, verbs)`;
-`app` imports it only when it is called for.
+One parser, Typer's. A verb's module has `VERBS`: by word a `Verb(function, examples)`, or for a noun a `Noun(help,
+verbs)`; root.py imports it only when it is called for.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """What a program wants, as questions and answers: generators that yield a command and are sent its answer. Pure.
 
-The clients drive them, each in its own way (api.py with trio, plain.py without): `Wait` is answered when all is done.
+The clients drive them, each in its own way (api.py with trio, direct.py without): `Wait` is answered when all is done.
 """
 
 from collections.abc import Generator, Iterable, Iterator

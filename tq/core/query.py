@@ -326,7 +326,7 @@ def _worker(worker: LiveWorker) -> dict[str, Any]:
 
 
 def _worker_state(worker: LiveWorker) -> str:
-    """Return a worker's state as far as it is known here; who listens to the workers knows more (present.py)."""
+    """Return a worker's state as far as it is known here; whoever listens to it knows more (server/present.py)."""
     if worker.session is None:
         return "suspect"
     if worker.draining:

@@ -1,7 +1,7 @@
 """The only loop with side effects on state: commands in, one commit for all, then answers, then effects.
 
 `Pipeline.steps()` is a generator without I/O, threads or clocks: it yields where it stands, and whoever drives it waits
-there (trio_loop.py for the server; the simulator, which also crashes it at every yield). Turn N+1 is applied while N is
+there (committer.py for the server; the simulator, which also crashes it at every yield). Turn N+1 is applied while N is
 being flushed, one flush at a time. It is closed (Dispatch, write) only when N is on disk. So nothing of a turn leaves
 before its own flush, and no read leaves before the flush of what it could have seen.
 
@@ -104,12 +104,12 @@ class Engine(Protocol):
 
 
 class Counters:
-    """What the loop has done since its start, for `status`. Times in ms, of the loop's own lap clock."""
+    """What the loop has done since its start, for `status`."""
 
-    __slots__ = ("bugs", "changes", "commands", "flushes", "refused", "turns")
+    __slots__ = ("bugs", "commands", "flushes", "refused", "turns")
 
     def __init__(self) -> None:
-        self.turns = self.flushes = self.commands = self.changes = self.refused = self.bugs = 0
+        self.turns = self.flushes = self.commands = self.refused = self.bugs = 0
 
 
 class _Answers:
@@ -332,7 +332,6 @@ class Pipeline:
             yield from self._let_go(answers)
             return
         self.counters.flushes += 1
-        self.counters.changes += sum(map(len, finished.changes.values()))
         answers.sequence = finished.sequence
         self._flight = answers  # from here on a failure leaves the outcome of these unknown
         self.store.write(finished.changes, sequence=finished.sequence, epoch=finished.epoch, wall_ms=finished.wall_ms)

@@ -1,9 +1,9 @@
 """Between messages and the core's vocabulary: what a worker's session remembers, without trio, sockets or clocks.
 
 `WorkerPeer` turns a worker's messages into commands and the core's effects into messages, numbers deliveries, keeps
-the set that beats are compared with (wire/held.py), and knows which deliveries are overdue. The session (session.py)
-and the simulator both drive it. Identity comes from the connection: a command gets the peer's worker and session,
-whatever the message says.
+the set that beats are compared with (wire/held.py), and knows which deliveries are overdue. The session
+(worker_session.py) and the simulator both drive it. Identity comes from the connection: a command gets the peer's
+worker and session, whatever the message says.
 """
 
 from collections.abc import Callable, Sequence
@@ -179,11 +179,6 @@ class WorkerPeer:
     def held(self) -> tuple[v.AttemptRef, ...]:
         """What the worker holds, in the sense of wire/held.py, in a fixed order."""
         return tuple(sorted(self._held, key=_order))
-
-    @property
-    def unacknowledged(self) -> int:
-        """How many deliveries are on their way."""
-        return len(self._deliveries)
 
     def _assign(self, start: v.Start, now_s: float) -> m.Assign:
         self._last_delivery += 1

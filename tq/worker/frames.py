@@ -147,7 +147,7 @@ class Ended(_Frame, frozen=True, tag=True):
 
 
 class Started(_Frame, frozen=True, tag=True):
-    """These have been running for `started_ms` (20 ms); those that end earlier are never named."""
+    """These have been running for a moment (capture.py: 20 ms); those that end earlier are never named."""
 
     attempts: tuple[AttemptRef, ...]
 

@@ -1,6 +1,6 @@
 """What `Slots` wants done, as plain values: the vocabulary between a worker's decisions and its I/O.
 
-`work.py` carries them out with a real launcher, a real connection and a disk; the simulator with its own.
+`hands.py` carries them out with a real launcher, a real connection and a disk; the simulator with its own.
 They are carried out in the order of the list. Pure: no I/O here.
 """
 

@@ -35,7 +35,7 @@ class OtherLineage(Exception):
 
 
 class Session:
-    """One connection. `reconciled` is called once, when both sides agree; `leave` ends the session with a goodbye."""
+    """One connection. `reconciled` is called once, when both sides agree."""
 
     def __init__(self, hands: Hands, link: Link, reconciled: Callable[[m.Welcome], None]) -> None:
         self.welcome: m.Welcome | None = None

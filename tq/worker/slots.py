@@ -1,7 +1,7 @@
 """What a worker holds, and what it does about it: events in, instructions out.
 
-This is the whole of a worker's judgement, without I/O, time or dice: `work.py` feeds it and carries out what it
-returns (worker/instructions.py), and so does the simulator. It must never block, raise on what a peer sent, or
+This is the whole of a worker's judgement, without I/O, time or dice: `hands.py` carries out what it returns
+(worker/instructions.py), and so does the simulator. It must never block, raise on what a peer sent, or
 forget an attempt that the server has not acknowledged.
 
     event                                   call

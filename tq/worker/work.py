@@ -34,7 +34,7 @@ _LAUNCHER_PAUSE_S: Final = 1.0
 
 
 def main(settings: Settings, find: Find) -> int:
-    """Run a worker until it is told to leave; return its exit status. `find` is asked where the server is (connect.py).
+    """Run a worker until it is told to leave; return its exit status. `find` says where the server is (whereabouts.py).
 
     Raises TqError when it cannot work: ConfigurationError, VersionMismatch, Unauthorised (the token is refused).
     """
