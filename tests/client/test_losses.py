@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tq.client.losses import given_up, is_elsewhere
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError, Unknown, Unreachable
 from tq.wire import messages as m
@@ -37,6 +38,15 @@ async def test_an_answer_that_nobody_can_read_is_asked_for_again(connect, server
         assert (await client.submit("m:f")).id == "42"
     first, *others = server.asked
     assert others == [first, first]
+
+
+@pytest.mark.parametrize("command", [v.DeadLetters(v.Where()), v.Queues(), v.Backup(), v.Logs("42")])
+def test_of_a_question_that_changes_nothing_nothing_is_left_unknown(command: v.ClientCommand) -> None:
+    assert isinstance(given_up(command, ConnectionError()), Unreachable)
+
+
+def test_a_list_that_names_no_ids_is_asked_of_another_store_too() -> None:
+    assert not is_elsewhere(v.DeadLetters(v.Where()))
 
 
 async def test_what_speaks_something_else_at_first_is_said_at_once(connect, server):

@@ -16,10 +16,6 @@ from tq.core import vocabulary as v
 from tq.errors import ConfigurationError, NotDone, ProtocolError, TaskNotFound, TqError, Unknown, Unreachable
 
 MAY_PASS: Final = (Unreachable, NotDone, ProtocolError)
-READS: Final = (
-    v.Get, v.GetRequest, v.GetResults, v.List, v.Wait, v.Workers, v.Tokens, v.Status, v.StoreStatistics, v.Logs,
-    v.Queues, v.Backup,
-)  # fmt: skip
 _OF_IDS: Final = (v.Get, v.GetResults, v.Wait, v.Logs)
 _PAUSE_S_MIN: Final = 0.02
 _LONG_S: Final = 60.0
@@ -83,7 +79,7 @@ def found(find: Callable[[], Target], *, is_first: bool) -> Target:
 
 def turned_away(command: v.ClientCommand, refusal: TqError) -> TqError:
     """Return what is known of a command whose connection was lost, when the server lets us in no more."""
-    if isinstance(command, READS):
+    if isinstance(command, v.Read):
         return refusal
     known = given_up(command, refusal)
     what = "it is not known whether the request was done" if isinstance(known, Unknown) else "nothing was submitted"
@@ -93,7 +89,7 @@ def turned_away(command: v.ClientCommand, refusal: TqError) -> TqError:
 
 def given_up(command: v.ClientCommand, error: Exception) -> TqError:
     """Return what is known of a command whose connection was lost for good."""
-    if isinstance(command, READS):
+    if isinstance(command, v.Read):
         return Unreachable(f"the connection was lost and could not be made again: {error}")
     if isinstance(command, v.AddEntries):
         return Unreachable(
@@ -106,7 +102,7 @@ def given_up(command: v.ClientCommand, error: Exception) -> TqError:
 
 def is_elsewhere(command: v.ClientCommand) -> bool:
     """Whether a command that one store may have got must not go to another, where its ids name other jobs."""
-    return isinstance(command, _OF_IDS) or not isinstance(command, (*READS, v.AddEntries))
+    return isinstance(command, _OF_IDS) or not isinstance(command, v.Read | v.AddEntries)
 
 
 def other_store(command: v.ClientCommand) -> TqError:

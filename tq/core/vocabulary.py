@@ -122,6 +122,7 @@ __all__ = [
     "Page",
     "Purge",
     "Queues",
+    "Read",
     "Recall",
     "Recover",
     "Recovered",
@@ -161,6 +162,22 @@ __all__ = [
     "Workers",
 ]
 
+# What changes nothing, and is safe to ask of anybody again.
+Read = (
+    DeadLetters
+    | Queues
+    | Get
+    | GetRequest
+    | GetResults
+    | List
+    | Wait
+    | Workers
+    | Tokens
+    | Status
+    | StoreStatistics
+    | Backup
+    | Logs
+)
 ClientCommand = (
     Submit
     | Upload
@@ -173,23 +190,11 @@ ClientCommand = (
     | SetPriority
     | Forget
     | Purge
-    | DeadLetters
     | SetQueue
-    | Queues
-    | Get
-    | GetRequest
-    | GetResults
-    | List
-    | Wait
-    | Workers
     | Drain
     | CreateToken
     | RevokeToken
-    | Tokens
-    | Status
-    | StoreStatistics
-    | Backup
-    | Logs
+    | Read
 )
 WorkerCommand = Join | Started | Report | Handback | WorkerDrains
 ServerCommand = WorkerLost | Recover | Tick | Retain | Dispatch

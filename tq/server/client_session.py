@@ -11,7 +11,7 @@ whoever reads gets every answer, and whoever does not is cut by its link.
 
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import trio
 from msgspec.structs import replace
@@ -33,20 +33,7 @@ from tq.wire import messages as m
 
 list_items_max: Final = 250  # so that a page of ordinary jobs fits a frame
 _NEWS_S: Final = 0.1  # intermediate answers of one `wait` are at least so far apart
-_READS: Final = frozenset(
-    (
-        v.Get,
-        v.GetRequest,
-        v.GetResults,
-        v.List,
-        v.DeadLetters,
-        v.Queues,
-        v.Workers,
-        v.Tokens,
-        v.Status,
-        v.StoreStatistics,
-    )
-)
+_READS: Final = frozenset(get_args(v.Read))
 
 
 class ClientSession:
