@@ -16,6 +16,7 @@ from tq.core.vocabulary import (
     Start,
     Submit,
     Tick,
+    Times,
     Upload,
     Uploaded,
     WorkerLost,
@@ -151,6 +152,20 @@ def test_a_crowd_of_abandoned_uploads_ends_with_nothing_left():
         house.do(Tick())
     tables_of = (tables.UPLOAD, ("",), (last + "x",)), (tables.BODY, (0,), (1 << 40,))
     assert [house.store.scan(table, low, high, 9) for table, low, high in tables_of] == [[], []]
+
+
+def test_uploads_that_are_kept_alive_hide_none_that_was_abandoned(house, monkeypatch):
+    monkeypatch.setattr(limits, "page_keys_max", 3)
+    alive = [f"a{number}" for number in range(7)]
+    house.turn(*(AddEntries(key, 0, (b"x",)) for key in (*alive, "b", "z")))
+    for _ in range(2):
+        house.now_ms += limits.upload_ttl_ms * 2 // 3
+        house.turn(*(AddEntries(key, 1, ()) for key in alive))
+    while house.engine.next_due_ms(Times(house.now_ms, 0)) == 0:
+        house.do(Tick())
+    left = house.store.scan(tables.UPLOAD, ("",), ("~",), 99)
+    assert [key[0] for key, _ in left] == alive
+    assert house.engine.next_due_ms(Times(left[0][1].expires_ms, 0)) == 0
 
 
 def test_a_run_joins_only_the_entries_that_its_sender_has_seen(house):

@@ -77,9 +77,11 @@ LIVE_RECALLED: Final = Table("live_recalled", bool, "worker", "job", "part", "me
 LIVE_GRANTED: Final = Table("live_granted", int, "name")  # queue -> sequence of the last turn that leased from it
 LIVE_COUNT: Final = Table("live_count", int, "name")
 LIVE_FLOOR: Final = Table("live_floor", int, "name")  # table -> the first field of its first key (engine/floors.py)
+LIVE_UPLOADS: Final = Table("live_uploads", tuple)  # one row: where the walk over the uploads stands (engine/upload.py)
 LIVE_TABLES: Final[frozenset[Table[Any]]] = frozenset(
-    (LIVE_SESSION, LIVE_TROUBLE, LIVE_WIDTH, LIVE_RECALLED, LIVE_GRANTED, LIVE_COUNT, LIVE_FLOOR)
+    (LIVE_SESSION, LIVE_TROUBLE, LIVE_WIDTH, LIVE_RECALLED, LIVE_GRANTED, LIVE_COUNT, LIVE_FLOOR, LIVE_UPLOADS)
 )
+NO_UPLOADS: Final = ("", 1 << 62)  # the next name, and when the first ends of those that are passed
 FLOORED: Final[tuple[Table[Any], ...]] = (tables.JOB, tables.ENDED, tables.KEY_END)
 
 
@@ -192,6 +194,7 @@ class Live:
         self.counts: dict[str, int] = {}
         self.timer_floors = {STEADY: 0, SWEEPS: 0}  # nothing is due before: deleted keys at the head are slow to pass
         self.floors = {table.name: 0 for table in FLOORED}
+        self.uploads_seen = NO_UPLOADS
         self.timers_changed = True  # since somebody last looked for the next one
         self.failed_timers = PutOff()
         self.failed_ready = PutOff()  # jobs by their rows of READY, and lanes by the prefix of theirs
@@ -286,6 +289,7 @@ class Live:
         for (ended_ms, _), there in changes.get(tables.ENDED, {}).items():
             if there and ended_ms < self.floors["ended"]:
                 self.floors["ended"] = ended_ms  # a job whose dead letters are gone takes its old place
+        self.uploads_seen = changes.get(LIVE_UPLOADS, {}).get((), self.uploads_seen)
         for (name,), more in changes.get(LIVE_COUNT, {}).items():
             self.counts[name] = self.counts.get(name, 0) + more
 

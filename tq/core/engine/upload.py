@@ -11,6 +11,7 @@ from tq import limits
 from tq.core import tables
 from tq.core.engine.step import Step
 from tq.core.job import Entries, Upload
+from tq.core.live import LIVE_UPLOADS, NO_UPLOADS
 from tq.core.timers import TimerKind
 from tq.core.view import BEHIND_NAMES
 from tq.core.vocabulary import AddEntries, Uploaded
@@ -79,16 +80,25 @@ def take(step: Step, key: str, *, is_entries: bool) -> Upload | None:
 
 
 def expire_uploads(step: Step) -> None:
-    """Forget uploads that no submit took within upload_ttl_ms, a bounded part of them; the rest is due again."""
-    rows = step.overlay.scan(tables.UPLOAD, ("",), (BEHIND_NAMES,), limits.page_keys_max)
-    alive = [upload.expires_ms for _, upload in rows if upload.expires_ms > step.times.steady_ms]
+    """Forget uploads that no submit took within upload_ttl_ms, a bounded part of them; the rest is due again.
+
+    It goes on where the last one ended: else as many as one looks at, if kept alive, would hide all the others.
+    """
+    now_ms = step.times.steady_ms
+    name, first_ms = step.live.uploads_seen
+    rows = step.overlay.scan(tables.UPLOAD, (name,), (BEHIND_NAMES,), limits.page_keys_max)
     left = step.bounds.slice
     for (name,), upload in rows:
-        if left > 0 and upload.expires_ms <= step.times.steady_ms:
+        if upload.expires_ms > now_ms:
+            first_ms = min(first_ms, upload.expires_ms)
+        else:
             left -= _forget(step, name, upload, left)
-    is_more = left <= 0 or (len(rows) >= limits.page_keys_max and len(alive) < len(rows))
-    if is_more or alive:
-        step.set_timer(TimerKind.UPLOADS, step.times.steady_ms if is_more else min(alive))
+            if left <= 0:
+                break
+    is_more = left <= 0 or len(rows) >= limits.page_keys_max
+    step.overlay.put(LIVE_UPLOADS, (), (name, first_ms) if is_more else NO_UPLOADS)
+    if is_more or first_ms < NO_UPLOADS[1]:
+        step.set_timer(TimerKind.UPLOADS, now_ms if is_more else first_ms)
 
 
 def _forget(step: Step, name: str, upload: Upload, rows_max: int) -> int:
