@@ -4,10 +4,11 @@ import pytest
 
 from tests.support.house import House
 from tq import limits
+from tq.core import tables
 from tq.core.engine import Bounds
 from tq.core.job import Queue
 from tq.core.task import Phase, State
-from tq.core.vocabulary import Demand, Forget, Get, Handback, Held, Queues, SetQueue, Submit, Tick, Wait
+from tq.core.vocabulary import Demand, Forget, Get, Handback, Held, Queues, Retry, SetQueue, Submit, Tick, Wait
 from tq.errors import BadRequest
 
 
@@ -199,6 +200,36 @@ class TestMaxFails:
         number = house.array(5, max_fails=0)
         house.report(*house.starts(), code=1)
         assert house.do(Get(str(number))).value["counts"] == {"dead": 1, "cancelled": 4}
+
+    def test_who_is_retried_in_an_array_that_ended_early_has_all_its_retries(self, house):
+        house.join(slots=2)
+        number = house.array(3, max_fails=0, retries=1, no_retry_on=(2,))
+        first, second = house.starts()
+        house.report(first, code=2)
+        house.report(second, code=-15)
+        assert house.do(Get(str(number))).value["counts"] == {"dead": 1, "cancelled": 2}
+        house.do(Retry((f"{number}.2",)))
+        house.report(*house.starts(), code=1)
+        assert house.task(number, 1).state is State.RETRYING
+
+    def test_a_retry_in_slices_is_not_ended_by_what_it_has_not_come_to(self):
+        house = House(Bounds(slice=3))
+        house.join(slots=12)
+        number = house.array(12, max_fails=1)
+        refs = house.starts()
+        house.report(*refs[-2:], code=1)
+        house.report(*refs[:-2], code=-15)
+        for _ in range(5):
+            house.do(Tick())
+        assert house.do(Retry((str(number),))).sweeping
+        first, second = house.starts()[:2]
+        house.report(first, code=1)
+        for _ in range(5):
+            house.do(Tick())
+        assert house.do(Get(str(number))).value["counts"] == {"dead": 1, "running": 11}
+        house.report(second, code=1)
+        progress = house.store.get(tables.PROGRESS, (number, 0))
+        assert (progress.counts[State.DEAD], progress.cancelling) == (2, True)
 
     def test_the_last_members_failure_has_nothing_left_to_cancel(self, house):
         house.join()

@@ -281,6 +281,16 @@ def _walking_cancels(step: Step) -> tuple[tuple[int, Sweep, Where], ...]:
     return tuple(found)
 
 
+def awaits_retry(step: Step, key: JobKey) -> bool:
+    """Whether a retry walks that has still to do with this job: what it has not come to died the round before."""
+    for _, sweep in step.overlay.scan(tables.SWEEP, (0,), (_NO_SWEEP,), page_keys_max):
+        if sweep.job <= key[0] <= sweep.last and is_sweep(sweep):
+            command = _commands.decode(sweep.command)
+            if isinstance(command, Retry) and selection.is_of(command.where or Where(), step.job(key)):
+                return True
+    return False
+
+
 def _next(sweep: Sweep, job: int) -> Sweep | None:
     return replace(sweep, job=job + 1, member=0) if job < sweep.last else None
 

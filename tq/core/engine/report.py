@@ -6,7 +6,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from tq.core import retry, tables
-from tq.core.engine.act import act
+from tq.core.engine.act import act, awaits_retry
 from tq.core.engine.fence import current_task, is_current_session, passes_over
 from tq.core.engine.lanes import stand_alone
 from tq.core.engine.step import Step, TaskKey, ending, history_with
@@ -88,7 +88,8 @@ def _fail(step: Step, end: End, task: Task, cause: Cause) -> None:
     if trigger is Trigger.FAIL:
         fields["due_ms"] = step.times.steady_ms + retry.backoff_ms(job, key, task.attempt, failures)
     step.move(key, task, trigger, failures=failures, **fields)
-    _check_fails(step, key)
+    if trigger is Trigger.GIVE_UP:
+        _check_fails(step, key)
 
 
 def _returned(step: Step, key: TaskKey, value: bytes) -> dict[str, Any]:
@@ -102,11 +103,11 @@ def _returned(step: Step, key: TaskKey, value: bytes) -> dict[str, Any]:
 
 
 def _check_fails(step: Step, key: TaskKey) -> None:
-    """End an array early that has more dead members than it may have."""
+    """A member has died: end its array early if more are dead than may be, and no retry is about to bring some back."""
     job, progress = step.job(key[:2]), step.progress(key[:2])
     has_too_many = 0 <= job.max_fails < progress.counts[State.DEAD]
     alive = sum(progress.counts[: State.SUCCEEDED])
-    if has_too_many and alive and not progress.cancelling:
+    if has_too_many and alive and not progress.cancelling and not awaits_retry(step, key[:2]):
         act(step, VERBS[Cancel], Cancel((str(key[0]),)))
 
 
