@@ -184,8 +184,7 @@ def _members(view: View, _live: Live, number: int, first: int, high: int) -> dic
 
 def _running(view: View, live: Live, number: int, first: int, high: int) -> dict[int, Task]:
     """Return the same of those that run: by what the workers hold, however many have ended before."""
-    held = (task for worker in live.workers.values() for task in worker.held if task[0] == number)
-    members = sorted(task[2] for task in held if first <= task[2] < high)[:page_keys_max]
+    members = sorted(member for member in live.jobs.get((number, 0), ()) if first <= member < high)[:page_keys_max]
     found = ((member, view.get(tables.TASK, (number, 0, member))) for member in members)
     return {member: task for member, task in found if task is not None}
 
