@@ -8,7 +8,7 @@ import pytest
 from tests.server.rig import Loop
 from tests.support.damage import Damaged, without
 from tests.support.house import House
-from tq.core import put_off, tables
+from tq.core import invariants, put_off, tables
 from tq.core.engine import Bounds, clock, dispatch
 from tq.core.engine.stop import ref_of
 from tq.core.live import FoldFailed, Live
@@ -24,6 +24,7 @@ from tq.core.vocabulary import (
     End,
     Get,
     Join,
+    List,
     Report,
     Retain,
     Status,
@@ -431,8 +432,41 @@ def test_so_do_a_disk_that_fails_a_fold_that_does_and_more_bugs_than_an_accident
             life.do(Tick())
     without(house.store, tables.PROGRESS, (poison, 0))
     monkeypatch.setattr(put_off, "put_off_max", 0)
+    monkeypatch.setattr(clock, "delay", lambda *_: 1 / 0)
     with pytest.raises(KeyError):
         Damaged(house.store).do(Tick())
+
+
+def test_more_timers_than_by_accident_wait_long_and_the_server_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One lane that is lost may be about a million members: that is no reason to end at each start."""
+    monkeypatch.setattr(put_off, "put_off_max", 2)
+    house = House()
+    house.join(slots=9)
+    number = house.array(6, retries=1, backoff_ms=(10, 10))
+    house.report(*(ref_of((number, 0, member), house.task(number, member)) for member in range(5)), code=1)
+    sound = house.submit(queue="b", retries=1, backoff_ms=(10, 10))
+    house.report(*house.starts(), code=1)
+    house.do(Cancel((f"{number}.6",)))
+    lane = house.store.get(tables.LANE, (1,))
+    without(house.store, tables.LANE, (1,))
+    life = Damaged(house.store)
+    life.do(Tick())
+
+    assert [(type(what), type(error)) for what, error in life.bugs] == [(Tick, KeyError)] * 2
+    assert life.store.get(tables.TASK, (sound, 0, 0)).state is State.QUEUED  # type: ignore[union-attr]
+    assert life.due_ms() == 1_000
+    assert f"job {number}: the server fails" in life.do(Status()).value["stuck"][0]["reason"]
+    assert [item["id"] for item in life.do(List()).items] == [str(sound), str(number)]
+    life.now_ms += 3_600_000
+    life.do(Tick())
+    assert len(life.bugs) == 2
+
+    without(life.store, tables.LANE, (1,), lane)
+    mended = Damaged(life.store)
+    mended.now_ms = life.now_ms + 3_600_000
+    mended.do(Tick())
+    assert invariants.check(mended.store, mended.engine.live) == []
+    assert mended.store.get(tables.PROGRESS, (number, 0)).counts[State.QUEUED] == 5  # type: ignore[union-attr]
 
 
 def test_the_loop_hands_on_what_was_put_off_and_answers_everybody() -> None:

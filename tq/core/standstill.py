@@ -16,11 +16,13 @@ from tq.core.placement import could_fit, free_chains, why_stuck
 from tq.core.retry import lane_of
 from tq.core.selection import shown_counts, shown_state
 from tq.core.task import Phase, State, Task
-from tq.core.timers import retry_timer
+from tq.core.timers import TimerKind, retry_timer
 from tq.core.view import View
 
 _STUCK_LANES_MAX: Final = 100  # that one status looks at
+_STUCK_JOBS_MAX: Final = 100  # that it names
 _BUG: Final = "the server fails at starting it, and tries again later: its log says where"
+_LOST: Final = "its lane is lost: the store is damaged, and tq store check says where"
 _NO_EMPTY: Final = "one more lost worker would be its last, so it waits for a worker to itself"
 
 
@@ -99,7 +101,9 @@ class Reasons:
 
 def _why_stuck(live: Live, number: int) -> str:
     """Return why nothing of a lane can start before somebody or something else does something, or '' if it can."""
-    lane = live.lanes[number]
+    lane = live.lanes.get(number)
+    if lane is None:
+        return _LOST
     return _BUG if (number,) in live.failed_ready else why_stuck(live, lane.queue, lane.demand)
 
 
@@ -107,7 +111,9 @@ def _why_no_room(live: Live, number: int) -> str:
     """Return why the head of a lane that may start finds no worker."""
     if (number,) in live.failed_ready:  # that of what runs alone: it is not the lane of its job
         return _BUG
-    lane = live.lanes[number]
+    lane = live.lanes.get(number)
+    if lane is None:
+        return _LOST
     fitting = [worker for worker in live.workers.values() if could_fit(worker, lane.queue, lane.demand)]
     if any(worker.trouble is None and free_chains(live, worker, lane, {}) for worker in fitting):
         return "its turn has not come yet"  # others are before it, or this very turn is to start it
@@ -118,12 +124,13 @@ def stuck(view: View, live: Live) -> Iterator[dict[str, Any]]:
     """Yield what waits and gets on only when somebody does something: so many, and why. By queue and reason, and
     first the jobs that the server fails at.
     """
-    for key in (key for key in live.failed_ready if len(key) > 1 and view.get(tables.READY, key)):
-        number, _, job, part = key
-        progress = view.get(tables.PROGRESS, (job, part))
-        tasks = progress.counts[State.QUEUED] if progress is not None else 1
-        record = view.get(tables.JOB, (job, part))
-        yield {"queue": record.queue if record else "", "tasks": tasks, "reason": f"job {job}: {_BUG}"}
+    ready = ((key[2:], State.QUEUED) for key in live.failed_ready if len(key) > 1 and view.get(tables.READY, key))
+    timers = (key for key in live.failed_timers if key[2] == TimerKind.RETRY and view.get(tables.TIMER, key))
+    retrying = ((key[3:5], State.RETRYING) for key in timers)
+    for job, state in islice(dict.fromkeys((*ready, *retrying)), _STUCK_JOBS_MAX):
+        progress, record = view.get(tables.PROGRESS, job), view.get(tables.JOB, job)
+        tasks = progress.counts[state] if progress is not None else 1
+        yield {"queue": record.queue if record else "", "tasks": tasks, "reason": f"job {job[0]}: {_BUG}"}
     # What waits to run alone counts in its job's lane; of its own, so many jobs have something ready.
     waiting = (
         (number, lane, lane.counts[State.QUEUED] or lane.ready)

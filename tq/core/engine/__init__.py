@@ -270,7 +270,7 @@ class Turn:
         """Do what is due."""
         failed = self._engine.live.failed_timers
         keys = clock.due(self._step(""), failed.resting(self.times.steady_ms))
-        error = self._do_each(Tick(), keys, clock.tick, failed, clock.narrow)
+        error = self._do_each(Tick(), keys, clock.tick, failed, clock.narrow, clock.delay)
         if error is not None:
             raise error
         failed.end(self.times.steady_ms, partial(self._is_gone, tables.TIMER))
@@ -296,11 +296,12 @@ class Turn:
         work: Callable[[Step, list[Key]], None],
         failed: PutOff,
         narrow: Callable[[Step, list[Key], Key], None] | None = None,
+        delay: Callable[[Step, list[Key]], None] | None = None,
     ) -> Exception | None:
         """Do the server's own work on these rows; if a bug ends that, on each by itself, and what fails is put off:
-        of a row that is about many jobs, as little as can be.
+        of a row that is about many jobs, as little as can be. Where there is no room for one more, it is delayed.
 
-        Return what ended all of it, where there is no room for one more.
+        Return what ended all of it, where that cannot be.
         """
         bug = self._attempt(self._step(""), work, keys)
         known = len(self.bugs)
@@ -310,8 +311,9 @@ class Turn:
             if error is None:
                 continue
             if not self._put_off(failed, key, what, error):
-                return error
-            if narrow is not None and (error := self._attempt(self._step(""), narrow, [key], step.at)) is not None:
+                if delay is None or self._attempt(self._step(""), delay, [key]) is not None:
+                    return error
+            elif narrow is not None and (error := self._attempt(self._step(""), narrow, [key], step.at)) is not None:
                 self.bugs.append((what, error))
         if bug is not None and len(self.bugs) == known:
             self.bugs.append((what, bug))

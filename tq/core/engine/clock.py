@@ -8,12 +8,13 @@ from collections.abc import Collection, Iterable
 from tq.core import tables
 from tq.core.engine import act
 from tq.core.engine.forget import expire_keys
-from tq.core.engine.step import Step, TaskKey
+from tq.core.engine.step import Step, TaskKey, wait_until
 from tq.core.engine.upload import expire_uploads
 from tq.core.engine.verbs import VERBS
 from tq.core.task import State, Trigger
 from tq.core.timers import STEADY, SWEEPS, TimerKind
 from tq.core.view import Key, Row
+from tq.limits import put_off_ms
 
 DUE_PER_TICK = 100
 
@@ -57,6 +58,22 @@ def narrow(step: Step, keys: Iterable[Key], at: Key) -> None:
     for key in keys:
         if key[2] == TimerKind.SWEEP:
             act.narrow(step, key[3], at)
+
+
+def delay(step: Step, keys: Iterable[Key]) -> None:
+    """These timers failed, as so many do that nobody could remember them: let them be due again after a long rest.
+
+    That is a step back from leaving the store as it is; but one damaged row may be about a million members.
+    """
+    due_ms = step.times.steady_ms + put_off_ms[1]
+    for key in keys:
+        member = (key[3], key[4], key[5])
+        task = step.task(member) if key[2] == TimerKind.RETRY else None
+        if task is not None:
+            wait_until(step, member, task, due_ms)
+        else:
+            step.overlay.delete(tables.TIMER, key)
+            step.overlay.put(tables.TIMER, (key[0], due_ms, *key[2:]), True)
 
 
 def _retry(step: Step, key: TaskKey) -> None:

@@ -19,7 +19,7 @@ from tq.core.finding import rows_of
 from tq.core.job import Job, Lane, Meta, Progress, Sweep
 from tq.core.live import LIVE_COUNT, Live
 from tq.core.task import Cause, Ending, Phase, State, Task, Trigger, transition
-from tq.core.timers import TimerKind, timer
+from tq.core.timers import TimerKind, retry_timer, timer
 from tq.core.view import Key, Overlay, Row, View
 from tq.core.vocabulary import Effect, TaskChanged, Times, Where
 from tq.limits import history_max, leases_per_dispatch_max, members_per_command_max
@@ -257,6 +257,12 @@ class Step:
         for counts in (progress.counts, lane.counts):
             counts[before] -= more
             counts[after] += more
+
+
+def wait_until(step: Step, key: TaskKey, task: Task, due_ms: int) -> None:
+    """Let a member that failed wait for its next attempt until then. Needs nothing of its job."""
+    step.overlay.delete(tables.TIMER, retry_timer(key, task))
+    step.overlay.put(tables.TIMER, retry_timer(key, step.mark(key, task, due_ms=due_ms)), True)
 
 
 def running_in(step: Step, queue: str) -> int:
