@@ -20,7 +20,7 @@ def test_a_call_is_a_name_and_plain_data_and_passes_the_servers_door():
     body = loads(asked.body, Body)
     assert (body.function, plain.loads(body.arguments)) == ("a.b:C.f", [[1, ["x"]], {"k": None}])
     assert (body.time_limit_ms, asked.demand.module, asked.demand.cpus_milli, asked.tags) == (1_500, "a.b", 500, ("t",))
-    assert (asked.retries, asked.is_array, len(asked.key)) == (limits.retries, False, 32)
+    assert (asked.retries, asked.is_array, len(asked.key)) == (-1, False, 32)  # -1: as the queue or the server says
     check_submit(asked)
 
 
@@ -71,6 +71,8 @@ def test_a_command_runs_here_unless_it_is_said_where(tmp_path: Path, monkeypatch
         (lambda: requests.function("m:f", (), {}, {"at_once": 3}), BadRequest, "several tasks"),
         (lambda: requests.function("m:f", (), {}, {"time_limit_s": -1}), BadRequest, "time_limit_s"),
         (lambda: requests.function("m:f", (), {}, {"time_limit_s": float("inf")}), BadRequest, "time_limit_s"),
+        (lambda: requests.function("m:f", (), {}, {"time_limit_s": 0}), BadRequest, "longer than nothing"),
+        (lambda: requests.function("m:f", (), {}, {"time_limit_s": 0.0001}), BadRequest, "longer than nothing"),
         (lambda: requests.function("m:f", (), {}, {"backoff_s": (float("nan"), 1)}), BadRequest, "backoff_s"),
         (lambda: requests.command("ls", cwd=None, env=None, stdin=b"", options={}), BadRequest, "list of words"),
         (lambda: requests.command(5, cwd=None, env=None, stdin=b"", options={}), BadRequest, "list of words"),  # type: ignore[arg-type]

@@ -21,8 +21,8 @@ class Options(TypedDict, total=False):
     """What a job may be given beside what it runs; each is as the option of `tq submit` of that name.
 
     `name`, `tags` to find it by, none that looks like an id; `queue` (`"default"`), `priority` (-100 to 100).
-    `retries` after a failure (3), `crash_limit` of workers lost with it (3), `backoff_s` the first and the longest wait
-    before another attempt.
+    `retries` after a failure (as the queue or the server says: 3), `crash_limit` of workers lost with it (3),
+    `backoff_s` the first and the longest wait before another attempt.
     `time_limit_s` of an attempt, `kill_after_s` from TERM to KILL (10). `cpus` it needs. `max_fails` of an array: with
     more failures the rest is cancelled. `at_once`: at most so many tasks of an array run. `hold`: nothing starts before
     a release. `key`: the same key makes the same job, once; a random one else.
@@ -169,10 +169,13 @@ def _submit(fields: Mapping[str, Any], module: str, options: Options) -> v.Submi
     is_array = fields.get("columns", 0) > 0
     if not is_array and {"max_fails", "at_once"} & set(options):
         raise BadRequest("max_fails and at_once are of a job with several tasks", hint="leave them out")
+    time_limit_ms = _ms(options.get("time_limit_s", 0.0), "time_limit_s")
+    if "time_limit_s" in options and not time_limit_ms:  # which would be none at all
+        raise BadRequest("time_limit_s must be longer than nothing", hint="leave it out for no limit")
     body = codec.dumps(
         Body(
             **fields,
-            time_limit_ms=_ms(options.get("time_limit_s", 0.0), "time_limit_s"),
+            time_limit_ms=time_limit_ms,
             kill_after_ms=_ms(options.get("kill_after_s", limits.kill_after_ms / 1_000), "kill_after_s"),
         )
     )
@@ -188,7 +191,7 @@ def _submit(fields: Mapping[str, Any], module: str, options: Options) -> v.Submi
         priority=options.get("priority", 0),
         demand=Demand(cpus_milli=round(options.get("cpus", 0.0) * 1_000), module=module),
         is_array=is_array,
-        retries=options.get("retries", limits.retries),
+        retries=options.get("retries", -1),
         crash_limit=options.get("crash_limit", limits.crash_limit),
         backoff_ms=(_ms(first, "backoff_s"), _ms(longest, "backoff_s")),
         max_fails=options.get("max_fails", -1),
