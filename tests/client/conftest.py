@@ -1,6 +1,7 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,10 @@ def connect(request: pytest.FixtureRequest, server: FakeServer, environ: dict[st
 
     @asynccontextmanager
     async def blocking(**options: Any) -> AsyncIterator[Any]:
-        block = tq.client.connect_blocking(environ=environ, **options)
-        client = await trio.to_thread.run_sync(block.__enter__)
+        client = await trio.to_thread.run_sync(partial(tq.client.connect_blocking, environ=environ, **options))
         try:
             yield Threaded(client)
         finally:
-            await trio.to_thread.run_sync(block.__exit__, None, None, None)
+            await trio.to_thread.run_sync(client.close)
 
     return blocking

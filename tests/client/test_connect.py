@@ -355,6 +355,26 @@ async def test_a_refusal_spares_what_the_server_has_heard(server, environ):
 # ---------------------------------------------------------------- without trio alone
 
 
+def test_without_a_block_a_client_lives_until_it_is_closed(server, environ):
+    server.says[v.Get] = lambda _: v.Document({"id": "42", "state": "running"})
+    client = tq.client.connect_blocking(environ=environ)
+    job = client.job("42")
+    assert job.state() == "running"
+    client.close()
+    client.close()
+    with pytest.raises(Unreachable, match="the client is closed"):
+        job.state()
+    with client, pytest.raises(Unreachable, match="the client is closed"):
+        job.state()
+    assert len(server.hellos) == 1
+
+
+def test_help_and_tab_know_every_name_before_it_is_loaded():
+    program = "import sys, tq.client; print(*set(tq.client.__all__) - set(dir(tq.client)), 'trio' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_two_threads_that_ask_at_once_are_told(server, environ):
     gate = threading.Event()
     server.says[v.Get] = lambda _: (gate.wait(5), v.Document({"id": "42", "state": "running"}))[1]

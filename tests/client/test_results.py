@@ -1,11 +1,13 @@
 """How a task ended, for a program: a value, or the exception that says what became of it."""
 
 import pickle
+import traceback
 
 import pytest
 
 from tq.client.results import TaskCancelled, TaskFailed, TaskResult
 from tq.core import vocabulary as v
+from tq.errors import TqError
 from tq.wire import plain
 from tq.wire.body import Usage
 from tq.wire.codec import dumps
@@ -37,6 +39,15 @@ def test_an_exception_has_type_text_and_traceback():
     assert (failed.type, failed.text, failed.traceback) == ("m.Odd", "why\nnot", "Traceback…")
     assert (failed.id, failed.cause, failed.exit_code, failed.signal) == ("43.7", "exception", 1, None)
     assert failed.hint == "tq show 43.7; tq logs 43.7"
+
+
+def test_an_error_that_nobody_catches_shows_the_workers_traceback_and_what_to_do():
+    with pytest.raises(TaskFailed) as caught:
+        result("dead", "exception", 1, RAISED).get()
+
+    shown = "".join(traceback.format_exception(pickle.loads(pickle.dumps(caught.value))))
+    assert shown.endswith("\non the worker:\nTraceback…\nhint: tq show 43.7; tq logs 43.7\n")
+    assert "hint" not in "".join(traceback.format_exception(TqError("no")))
 
 
 def test_an_exception_without_a_message_has_no_text():

@@ -50,3 +50,8 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"tq.client.{_PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Return what `help` shows and Tab completes, loaded or not."""
+    return [*globals(), *__all__]

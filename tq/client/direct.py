@@ -3,10 +3,9 @@
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from math import inf
 from threading import Lock
-from typing import Any, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 
 from tq import limits
 from tq.client import blocking, flows, requests, target
@@ -19,18 +18,13 @@ from tq.errors import NotDone, ProtocolError, TimedOut
 _T = TypeVar("_T")
 
 
-@contextmanager
 def connect_blocking(
     url: str = "", *, environ: Mapping[str, str] = os.environ, patience_s: float = 60.0
-) -> Iterator["BlockingClient"]:
-    """Connect to a server for the length of the block; see `connect`."""
-    with blocking.Client(lambda: target.find({"url": url}, environ), patience_s=patience_s) as client:
-        client.connect()
-        ours = BlockingClient(client)
-        try:
-            yield ours
-        finally:
-            ours.is_closed = True
+) -> "BlockingClient":
+    """Connect to a server for the length of a block, or until `close`; see `connect`."""
+    client = blocking.Client(lambda: target.find({"url": url}, environ), patience_s=patience_s)
+    client.connect()
+    return BlockingClient(client)
 
 
 class BlockingClient:
@@ -40,6 +34,17 @@ class BlockingClient:
         self.is_closed = False
         self._client = client
         self._turn = Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection, as the end of a block does. Whoever asks later is told so."""
+        self.is_closed = True
+        self._client.close()
 
     def submit(
         self, function: str, *args: Any, kwargs: Mapping[str, Any] | None = None, **options: Unpack[Options]

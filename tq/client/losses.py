@@ -123,4 +123,4 @@ def old_copy(epoch: int, known: int) -> ConfigurationError:
 
 def closed() -> Unreachable:
     """Return what is said to who asks a client behind the end of its block."""
-    return Unreachable("the client is closed: the block of its `connect` has ended", hint="ask within the block")
+    return Unreachable("the client is closed", hint="ask within the block of its `connect`")

@@ -33,6 +33,8 @@ class TaskFailed(TqError):
         self.traceback: str = raised.get("traceback", "")
         self.exit_code = result.code if result.code >= 0 else None
         self.signal = -result.code if result.code < 0 else None
+        if self.traceback:
+            self.add_note(f"on the worker:\n{self.traceback.rstrip()}")
         super().__init__(f"task {self.id} {self._what()}", hint=f"tq show {self.id}; tq logs {self.id}")
 
     def __reduce__(self) -> tuple[type["TaskFailed"], tuple[v.Result]]:
