@@ -1,5 +1,6 @@
 """A launcher calls functions in warm processes, and says of each call what became of it. Real processes, no worker."""
 
+import os
 import secrets
 import signal
 import sys
@@ -229,6 +230,18 @@ def test_an_unknown_function_says_what_is_missing(shared, name, why):
 
     assert (end.cause, end.code) == (Cause.UNKNOWN_FUNCTION, 127)
     assert why in usage(end).error
+
+
+def test_a_function_that_came_after_its_module_was_imported_is_said_to_need_a_new_worker(tmp_path):
+    file = tmp_path / "young.py"
+    file.write_text("def old(): return 'old'\n")
+    with Link() as link:
+        link.say(frames.Functions(("young",), (bytes(tmp_path),), bytes(tmp_path)))
+        assert value_of(link, call("young:old")) == "old"
+        os.utime(file, (1, 1))
+        assert usage(link.run(call("young:new"), fresh())).error == "the module young has no function new"
+        os.utime(file, (2**32, 2**32))
+        assert "start the worker anew" in usage(link.run(call("young:new"), fresh())).error
 
 
 @pytest.mark.parametrize("module, kind", [("torn", "ModuleNotFoundError"), ("wrong", "SyntaxError")])

@@ -20,7 +20,7 @@ import termios
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from time import perf_counter_ns
+from time import perf_counter_ns, time
 from types import ModuleType, TracebackType
 from typing import Any, Final, NamedTuple
 
@@ -34,6 +34,7 @@ _READ_BYTES: Final = 32 * 1024  # beyond 128 KiB each read maps and unmaps memor
 _FD_MIN: Final = 100  # where no program looks for descriptors of its own
 _LEFT_S_MAX: Final = 5.0
 _PAGE_KIB: Final = resource.getpagesize() // 1024
+_BEGAN_S: Final = time()
 FAILED: Final = 1
 NOT_FOUND: Final = 127
 _BOOT: Final = "import sys; sys.path[1:1] = sys.argv[1:]; from tq.worker.functions import main; main()"
@@ -222,7 +223,7 @@ def find(name: str) -> Any:
     module_name, _, path = name.partition(":")
     importlib.invalidate_caches()
     try:
-        found: Any = importlib.import_module(module_name)
+        module = found = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise _Unknown(f"there is no module {error.name} on this worker") from None
@@ -231,13 +232,22 @@ def find(name: str) -> Any:
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise _Unknown(f"the module {module_name} has no function {path}") from None
+            why = "; its file is newer than this process: start the worker anew" if _is_old(module) else ""
+            raise _Unknown(f"the module {module_name} has no function {path}{why}") from None
         # Else a module that is allowed would open every one that it imports, and by its loader every file.
         if isinstance(found, ModuleType) or part.startswith("__"):
             raise _Unknown(f"{path} leads out of the module {module_name}")
     if not callable(found):
         raise _Unknown(f"{name} is no function")
     return found
+
+
+def _is_old(module: ModuleType) -> bool:
+    """Whether a module may be what its file was before somebody changed it."""
+    try:
+        return os.stat(module.__file__ or "").st_mtime > _BEGAN_S
+    except (AttributeError, OSError):  # it has none
+        return False
 
 
 def _last(call: Call) -> list[Any]:
