@@ -15,6 +15,7 @@ import ssl
 import subprocess
 import sys
 import time
+import timeit
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,7 @@ RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 LIBRARIES: Final = ("trio", "rocksdict", "cbor2", "msgspec", "cryptography", "typer")
 MEASURES: Final[dict[str, tuple[bool, Callable[[Rig, int], Iterator[Row]]]]] = {
     "submits": (False, measures.durable_submits),
+    "slow-disk": (False, measures.slow_disk),
     "short": (True, measures.short_tasks),
     "functions": (False, measures.functions),
     "lone": (True, measures.lone_task),
@@ -104,9 +106,15 @@ def facts(scratch: str, load: float) -> str:
             f"- {os.cpu_count()} cores ({processor()}), {memory_gib():.0f} GiB",
             f"- Linux {platform.release().partition('-')[0]}, {filesystem(scratch)}",
             f"- load average before it began: {load:.1f}{BUSY if load > QUIET_LOAD_MAX else ''}",
-            f"- Python {platform.python_version()}, {ssl.OPENSSL_VERSION}, {versions}",
+            f"- Python {platform.python_version()}, {platform.python_compiler()}, loop: {interpreter_ms():.0f} ms",
+            f"- {ssl.OPENSSL_VERSION}, {versions}",
         ]
     )
+
+
+def interpreter_ms() -> float:
+    """Return how long this build of Python takes for a million turns of a small loop: builds of one version differ."""
+    return min(timeit.repeat("seen[turn & 255] = turn, turn\nturn += 1", "seen = {}; turn = 0", number=10**6)) * 1_000
 
 
 def processor() -> str:
