@@ -43,8 +43,8 @@ class Lossy:
         return found[:limit]
 
 
-def rebuilt(view: View, *, is_sure: bool = True) -> tuple[MemoryStore, Rebuild]:
-    store, rebuild = MemoryStore(), Rebuild(view, META, is_sure=is_sure)
+def rebuilt(view: View, *, is_sure: bool = True, is_old: bool = False) -> tuple[MemoryStore, Rebuild]:
+    store, rebuild = MemoryStore(), Rebuild(view, META, is_sure=is_sure, is_old=is_old)
     for changes in rebuild.changes():
         meta = changes.get(tables.META, {}).get(())
         if meta is not None:
@@ -203,6 +203,18 @@ def test_a_job_whose_input_has_a_hole_is_held() -> None:
             Lossy(life.store, lambda table, key: (table, key) == (tables.BODY, (blob, 2))), is_sure=is_sure
         )
         assert rebuild.losses == losses
+
+
+def test_where_records_may_be_old_ones_no_job_goes_on_by_itself() -> None:
+    life = Life(3).live(80)
+    store, rebuild = rebuilt(life.store, is_old=True)
+    found = rows(store, tables.PROGRESS)
+    unended = {key for key, progress in found.items() if not progress.is_ended}
+    assert 0 < len(unended) < len(found)
+    assert {key for key, progress in found.items() if progress.hold and not progress.is_ended} == unended
+    said = [f"job {number} is held: what it did last may be lost" for number, _ in sorted(unended)]
+    assert rebuild.losses == [*said, "2 uploads that were under way begin anew"]
+    assert not rows(store, tables.READY)
 
 
 def test_members_whose_entries_are_lost_do_not_start_and_the_others_do() -> None:

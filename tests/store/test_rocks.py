@@ -1,9 +1,10 @@
-"""What a read costs does not grow with the store."""
+"""What a read costs does not grow with the store; and what a list of files made anew has in it."""
 
 from pathlib import Path
 from typing import Final
 
 from tq.store import rocks
+from tq.store.keys import FAMILIES
 
 KEYS: Final = 600_000  # the filter of a table of so many is larger than a shard of the cache
 READS: Final = 200
@@ -43,3 +44,24 @@ def test_a_read_from_a_large_table_reads_a_few_blocks(tmp_path: Path) -> None:
 
     assert bytes_read() - before < READS * READ_BYTES_MAX
     database.close()
+
+
+def test_a_family_of_which_no_file_is_left_is_an_empty_one(tmp_path: Path) -> None:
+    database = rocks.open_database(tmp_path / "db", read_only=False)
+    state = database.families["state"]
+    batch = rocks.batch()
+    batch.set_default_column_family(state.handle)
+    batch.put(key(1), b"record")
+    database.write(batch)
+    state.flush()
+    del state
+    database.close()
+    for path in (*tmp_path.glob("db/MANIFEST-*"), *tmp_path.glob("db/*.log")):
+        path.unlink()
+
+    rocks.repair(tmp_path / "db")
+
+    repaired = rocks.open_damaged(tmp_path / "db")
+    found = {name: family.scan(b"", b"\xff", 10) for name, family in repaired.families.items()}
+    assert found == {name: [(key(1), b"record")] if name == "state" else [] for name in FAMILIES}
+    repaired.close()

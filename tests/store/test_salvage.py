@@ -25,6 +25,7 @@ from tq.limits import KIB
 from tq.store import rocks, salvage
 from tq.store.check import all_rows, check_bytes
 from tq.store.directory import hold_directory
+from tq.store.keys import FAMILIES
 from tq.store.salvage import Order, Salvaged
 
 LINEAGE = 4_711
@@ -250,6 +251,71 @@ def test_without_the_list_of_files_what_is_in_them_is_found(damaged: Damaged, pa
     assert "its list of files is made anew" in done.losses[0]
 
 
+@pytest.fixture
+def closed(template: Path, tmp_path: Path) -> Damaged:
+    """Copies of the store as it was closed: all is in tables, and the newest one of each family has marks alone."""
+    data = tmp_path / "closed"
+    shutil.copytree(template, data)
+    with disk_store(data):
+        pass
+    return Damaged(data, tmp_path / "damaged")
+
+
+def newest(damaged: Damaged) -> list[Path]:
+    return damaged.files("*.sst")[-len(FAMILIES) :]
+
+
+def test_a_garbled_mark_is_damage_like_any_other(closed: Damaged) -> None:
+    jobs = len(rows_of_jobs(closed.template))
+
+    def flip(raw: bytearray) -> None:
+        raw[1] ^= 1
+
+    for path in newest(closed):
+        data = closed.changed(path, flip)
+        with pytest.raises(StoreDamaged), read_store(data):
+            pass
+        dry = salvage.salvage(data, order(is_dry=True))
+        assert dry is not None
+        assert dry.counts["jobs"] == jobs
+
+
+def test_a_table_file_that_cannot_be_opened_hides_no_other(closed: Damaged) -> None:
+    jobs, held = len(rows_of_jobs(closed.template)), 0
+    for path in newest(closed):
+        for data in (closed.without(path), closed.changed(path, lambda raw: raw[:-1])):
+            with pytest.raises(StoreDamaged, match="damaged"), disk_store(data):
+                pass
+            dry = salvage.salvage(data, order(is_dry=True))
+            assert dry is not None
+            assert (dry.counts["jobs"], dry.counts["lost"], dry.counts["dead"]) == (jobs, 0, 0)
+            held += any("is held: what it did last may be lost" in loss for loss in dry.losses)
+    assert held == 4, "the file may have had the last that is known of a task, or of a job"
+
+
+def test_the_jobs_of_the_other_table_files_are_there_and_wait_for_a_look(closed: Damaged) -> None:
+    for path in newest(closed):
+        done = make_whole(closed.without(path))
+        assert done is not None
+        assert done.counts["jobs"] == len(rows_of_jobs(closed.template))
+
+
+def rows_of_jobs(data: Path) -> list[Any]:
+    with read_store(data) as store:
+        return list(all_rows(store, tables.JOB))
+
+
+def test_a_garbled_watermark_says_nothing(damaged: Damaged) -> None:
+    data = damaged.copy()
+    (data / "watermark").write_bytes(b"\xff" * 8)
+    with pytest.raises(StoreDamaged), disk_store(data):
+        pass
+    done = make_whole(data)
+    assert done is not None
+    assert any("watermark" in loss for loss in done.losses)
+    assert done.sequence < 10_000
+
+
 @pytest.mark.parametrize("name", ["watermark", "format"])
 def test_without_one_of_the_small_files_all_is_there(damaged: Damaged, name: str) -> None:
     data = damaged.copy()
@@ -311,6 +377,11 @@ def test_a_salvage_that_was_cut_off_goes_on_and_no_server_starts_in_between(
         pass
     if moved > 1:
         assert "tq store salvage" in caught.value.hint
+    before = tree(data)
+    dry = salvage.salvage(data, order(is_dry=True))
+    assert dry is not None
+    assert dry.kept is None
+    assert tree(data) == before
     done = salvage.salvage(data, order())
     assert done is not None
     assert done.kept == data / "damaged-1"

@@ -120,7 +120,8 @@ def salvage(
     if found is None:
         context.talk(f"tq: {directory} is whole: there is nothing to salvage")
     elif dry_run:
-        context.talk(f"tq: this would leave {found.counts['jobs']} jobs; nothing was changed")
+        would = f"this would leave {found.counts['jobs']} jobs; " if found.counts else ""
+        context.talk(f"tq: {would}nothing was changed")
     else:
         context.talk(f"tq: {directory} is whole again" + (f"; the damaged store is {found.kept}" if found.kept else ""))
 

@@ -65,17 +65,18 @@ class Rebuild:
     """Reads `view`, which may lack any row, and gives every row of a whole store.
 
     `meta` has what the new store is called, and when this is (lineage, wall time); who writes the rows numbers their
-    commits. `is_sure`: no row of the
-    inputs can be missing unnoticed, so that one which looks complete is.
+    commits. `is_sure`: no row of the inputs can be missing unnoticed, so that one which looks complete is. `is_old`: a
+    record may be as it was before its last change, so that no job goes on before somebody has looked at it.
     """
 
-    def __init__(self, view: View, meta: Meta, *, is_sure: bool) -> None:
+    def __init__(self, view: View, meta: Meta, *, is_sure: bool, is_old: bool = False) -> None:
         self.losses: list[str] = []
         self.jobs = Numbers()  # that go on
         self.counts = {"jobs": 0, "held": 0, "dead": 0, "lost": 0}
         self._view = view
         self._meta = meta
         self._is_sure = is_sure
+        self._is_old = is_old
         self._out = Overlay(_Nothing())
         self._lanes: dict[int, Lane] = {}
         self._lane_names: dict[str, int] = {}
@@ -117,7 +118,7 @@ class Rebuild:
 
     def _rebuild_job(self, key: tuple[int, int], job: Job) -> Iterator[Changes]:
         rebuild = JobRebuild(self._view, self._out, key, job, self._lane_for)
-        for _ in rebuild.run(max(self._meta.wall_ms, 1), is_sure=self._is_sure):
+        for _ in rebuild.run(max(self._meta.wall_ms, 1), is_sure=self._is_sure, is_old=self._is_old):
             yield from self._batch(_BATCH_ROWS)
         progress = rebuild.progress
         for number in progress.lanes:

@@ -26,7 +26,8 @@ LaneFor = Callable[[Job, bool], int]
 class JobRebuild:
     """Rebuilds one job of `view` into `out`. `lane_for` finds or opens the lane of a job (True: its lane alone).
 
-    `is_sure`: an input that looks complete is. `losses` says afterwards what is lost of the job, in words.
+    `is_sure`: an input that looks complete is; `is_old`: any record may be an older one. `losses` says afterwards what
+    is lost of the job, in words.
     """
 
     def __init__(self, view: View, out: Overlay, key: JobKey, job: Job, lane_for: LaneFor) -> None:
@@ -48,7 +49,7 @@ class JobRebuild:
             self.progress.cursor = self._behind_leased()
             self.losses.append("how far it was is lost")
 
-    def run(self, wall_ms: int, *, is_sure: bool) -> Iterator[None]:
+    def run(self, wall_ms: int, *, is_sure: bool, is_old: bool = False) -> Iterator[None]:
         """Put all rows of the job but those of READY; yields after every few, so that the caller can take them away."""
         job, progress = self.job, self.progress
         if job.stdin and not self._has_input(is_sure=is_sure):
@@ -75,6 +76,8 @@ class JobRebuild:
         progress.untouched = job.size - records
         progress.counts[progress.first] += progress.untouched
         self._say_lost_records(progress)
+        if is_old and not progress.is_ended:
+            self.losses.append("what it did last may be lost")
         if self.losses and not progress.is_ended:
             self._hold()
         progress.ended_ms = (progress.ended_ms or wall_ms) if progress.is_ended else 0

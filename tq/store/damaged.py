@@ -6,13 +6,13 @@ distance until a seek succeeds, then halving. Keys sort as numbers do, and one h
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from tq.core.view import Key, Table
 from tq.store.keys import FAMILIES, KEYS, OUTPUT, TRIMMED_KEY, turn_key, turn_sequence
 from tq.store.records import RECORDS
-from tq.store.rocks import Database, Raw, RocksError
+from tq.store.rocks import Family, Raw, RocksError
 
 R = TypeVar("R")
 
@@ -40,12 +40,12 @@ class Lost(NamedTuple):
 
 
 class DamagedStore:
-    """A `tq.core.view.View` of what is left in a database. `holes` and `garbled` (by table) grow while it is read."""
+    """A `tq.core.view.View` of what is left of the families. `holes` and `garbled` (by table) grow while it is read."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, families: Mapping[str, Family]) -> None:
         self.holes: list[Hole] = []
         self.garbled: Counter[str] = Counter()
-        self._db = db
+        self._families = families
         self._counted: set[bytes] = set()
 
     def get(self, table: Table[R], key: Key) -> R | None:
@@ -53,7 +53,7 @@ class DamagedStore:
         codec = KEYS[table]
         packed = codec.pack(*key)
         try:
-            raw = self._db.families[codec.family].get(packed)
+            raw = self._families[codec.family].get(packed)
         except RocksError:
             self.rows(codec.family, packed, packed + b"\0", 1)  # notes the hole
             return None
@@ -92,7 +92,7 @@ class DamagedStore:
         """Return the first `limit` rows of [low, high) that can be read."""
         found: list[Raw] = []
         while low < high and len(found) < limit:
-            rows, error = self._db.families[family].scan_whole(low, high, limit - len(found))
+            rows, error = self._families[family].scan_whole(low, high, limit - len(found))
             found += rows
             if error is None:
                 break
@@ -122,10 +122,15 @@ class DamagedStore:
 
     def _first_from(self, family: str, number: int) -> bytes | None:
         """Return the first key from a place on, the top where there is none; None where that cannot be read."""
-        rows, error = self._db.families[family].scan_whole(number.to_bytes(_KEY_BYTES, "big"), _TOP, 1)
+        rows, error = self._families[family].scan_whole(number.to_bytes(_KEY_BYTES, "big"), _TOP, 1)
         if rows:
             return rows[0][0]
         return _TOP if error is None else None
+
+    def is_blind(self, family: str) -> bool:
+        """Whether nothing of a family can be found by seeking, as when one of its newest table files is unreadable."""
+        self.rows(family, b"", _TOP, 1)
+        return any((hole.family, hole.low, hole.high) == (family, b"", _TOP) for hole in self.holes)
 
     # ------------------------------------------------------------ turns
 
@@ -160,10 +165,6 @@ class DamagedStore:
             first = last = sequence
         if first:
             yield first, last
-
-    def close(self) -> None:
-        """Close the database."""
-        self._db.close()
 
 
 def _gaps(runs: list[tuple[int, int]], base: int, last: int) -> Iterator[tuple[int, int]]:

@@ -289,7 +289,8 @@ def _turn_runs(db: Database) -> dict[str, Run]:
 
 def _turn_run(family: Family) -> Run:
     keys = family.scan_keys(turn_key(0), TRIMMED_KEY)
-    return read_run(family.get(TRIMMED_KEY), (turn_sequence(key)[0] for key in keys))
+    trimmed = next((value for _, value in family.scan(TRIMMED_KEY, TRIMMED_KEY + b"\0", 1)), None)
+    return read_run(trimmed, (turn_sequence(key)[0] for key in keys))
 
 
 def _family_figures(family: Family) -> dict[str, int]:

@@ -197,11 +197,16 @@ def open_damaged(path: Path) -> Database:
 def repair(path: Path) -> None:
     """Make the list of a database's files anew from the files that there are. It does not find values in blob files.
 
-    Changes the directory: for a copy. Raises StoreDamaged.
+    What it cannot read of them it puts into `path`/lost. Changes the directory: for a copy. Raises StoreDamaged.
     """
-    options = _database_options(Cache(block_cache_bytes), DBRecoveryMode.skip_any_corrupted_record())
+    cache = Cache(block_cache_bytes)
+    options = _database_options(cache, DBRecoveryMode.skip_any_corrupted_record())
+    families = {name: _family_options(name, cache) for name in FAMILIES}
+    for family in families.values():
+        family.set_disable_auto_compactions(True)
     try:
         Rdict.repair(str(path), options)
+        Rdict(str(path), options, families).close()  # a family of which no file was left is there again, empty
     except RocksError as error:
         raise _open_error(path, error) from None
 
@@ -279,7 +284,7 @@ def _open_error(path: Path, error: Exception) -> StoreError | ConfigurationError
     text = str(error)
     if "Column families not opened" in text:
         return ConfigurationError(f"the database in {path} has families that this version does not know: {text}")
-    if "Corruption" in text:
+    if "Corruption" in text or "No such file" in text:
         return StoreDamaged(f"the database in {path} is damaged: {text}", hint=_BRING_BACK)
     if "lock" in text.lower():
         return ConfigurationError(f"the database in {path} is open in another process: {text}")

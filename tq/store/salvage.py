@@ -7,6 +7,7 @@ next call goes on with the moves. No server starts on a directory in between (di
 
 import os
 import shutil
+from contextlib import ExitStack
 from itertools import count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -25,14 +26,16 @@ from tq.store.damaged import DamagedStore
 from tq.store.directory import SALVAGED, check_format, free_bytes, hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
 from tq.store.files import move_in, sync_directory, write_new
-from tq.store.keys import OUTPUT
+from tq.store.keys import FAMILIES, OUTPUT
 from tq.store.lock import DataLock
 from tq.store.output import unpack_slots
-from tq.store.turns import Watermark
+from tq.store.rocks import Family
+from tq.store.turns import TURNS_MAX, Watermark
 
 SALVAGING: Final = "salvaging"
 _REPAIRING: Final = "repairing"
 _PARTS: Final = ("db", "watermark", "format")  # the last one says that all are there
+_RECORDS: Final = ("state", "tasks", "bodies")  # families that are believed; the others are derived, or output
 _KEPT: Final = "kept"  # a file that says where the damaged store goes
 
 
@@ -60,14 +63,15 @@ def salvage(data: Path, order: Order) -> Salvaged | None:
         raise ConfigurationError(f"there is no store in {data}", hint="name the data directory with --data")
     with hold_directory(data, allow_network=True) as lock:
         if not _is_ready(data):
-            shutil.rmtree(data / SALVAGED, ignore_errors=True)  # emptied, or never filled
+            if not order.is_dry:
+                shutil.rmtree(data / SALVAGED, ignore_errors=True)  # emptied, or never filled
             if _is_whole(lock):
                 return None
             found = _salvage(data, order)
-            if order.is_dry:
-                return found
         else:
-            found = Salvaged(["the store was salvaged before, and is moved into its place now"], {}, 0)
+            found = Salvaged(["the store was salvaged before, and is only to be moved into its place"], {}, 0)
+        if order.is_dry:
+            return found
         kept = _swap(data)
         if not order.keeps_original:
             shutil.rmtree(kept)
@@ -92,11 +96,14 @@ def _salvage(data: Path, order: Order) -> Salvaged:
     """Make the new store in DATA/salvaged (not for a dry run), and say what is lost."""
     losses: list[str] = []
     mark = _read_mark(data, losses)
-    source = DamagedStore(_opened(data, losses))
-    try:
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, data / _REPAIRING, ignore_errors=True)
+        families, doubtful = _families(data, losses, stack)
+        source = DamagedStore(families)
         last, lost = source.turns(mark)
-        is_sure = not any("bodies" in one.families for one in lost)
-        rebuild = Rebuild(source, Meta(order.lineage, wall_ms=order.wall_ms), is_sure=is_sure)
+        is_sure = "bodies" not in doubtful and not any("bodies" in one.families for one in lost)
+        is_old = not doubtful.isdisjoint({"state", "tasks"})
+        rebuild = Rebuild(source, Meta(order.lineage, wall_ms=order.wall_ms), is_sure=is_sure, is_old=is_old)
         if order.is_dry:
             for _ in rebuild.changes():
                 pass
@@ -104,21 +111,38 @@ def _salvage(data: Path, order: Order) -> Salvaged:
         else:
             _check_room(data)
             slots = _write(data, source, rebuild, last)
-    finally:
-        source.close()
-        shutil.rmtree(data / _REPAIRING, ignore_errors=True)
     losses += [damaged.words(one) for one in lost]
-    losses += [damaged.hole_words(hole) for hole in source.holes]
+    losses += dict.fromkeys(map(damaged.hole_words, source.holes))
     losses += [f"{rows} records of table {table} are garbled" for table, rows in sorted(source.garbled.items())]
     return Salvaged(losses + rebuild.losses, {**rebuild.counts, "output_slots": slots}, last)
 
 
-def _opened(data: Path, losses: list[str]) -> rocks.Database:
-    """Open what there is for reading. Without its list of files a copy is opened, of hard links, with a new list."""
+def _families(data: Path, losses: list[str], stack: ExitStack) -> tuple[dict[str, Family], set[str]]:
+    """Open what there is for reading; return the families, and those whose records may be older than they were.
+
+    A table file that cannot be opened hides its whole family. So such a family is read as if there were no such file:
+    what it had is gone, or shows as what stood there before.
+    """
     try:
-        return rocks.open_damaged(data / "db")
+        db = rocks.open_damaged(data / "db")
     except StoreError as error:
         losses.append(f"the database cannot be opened as it is, so its list of files is made anew ({error.message})")
+        repaired, unread = _repaired(data, stack)
+        losses += [f"the table file {name} cannot be read: what it had is gone, or as it was before" for name in unread]
+        return repaired.families, set(FAMILIES) if unread else set()
+    stack.callback(db.close)
+    seen = DamagedStore(db.families)
+    blind = {name for name in _RECORDS if seen.is_blind(name)}
+    if not blind:
+        return db.families, blind
+    for name in sorted(blind):
+        losses.append(f"a table file of family {name} cannot be read: what it had is gone, or as it was before")
+    repaired, _ = _repaired(data, stack)
+    return {**db.families, **{name: repaired.families[name] for name in blind}}, blind
+
+
+def _repaired(data: Path, stack: ExitStack) -> tuple[rocks.Database, list[str]]:
+    """Open a copy, of hard links, with a new list of files; return it, and the table files that cannot be read."""
     copy = data / _REPAIRING
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir(mode=0o700)
@@ -126,7 +150,9 @@ def _opened(data: Path, losses: list[str]) -> rocks.Database:
         if DATABASE_FILE.fullmatch(path.name):
             os.link(path, copy / path.name)
     rocks.repair(copy)
-    return rocks.open_damaged(copy)
+    repaired = rocks.open_damaged(copy)
+    stack.callback(repaired.close)
+    return repaired, sorted(path.name for path in (copy / "lost").glob("*.sst"))
 
 
 def _read_mark(data: Path, losses: list[str]) -> int:
@@ -141,12 +167,15 @@ def _read_mark(data: Path, losses: list[str]) -> int:
     try:
         watermark = Watermark(data / "watermark")
         try:
-            return watermark.read()
+            mark = watermark.read()
         finally:
             watermark.close()
     except (OSError, StoreDamaged):
-        losses.append("the watermark is lost: whether the last commits are there is not known")
-        return 0
+        mark = TURNS_MAX
+    if mark < TURNS_MAX:
+        return mark
+    losses.append("the watermark is lost: whether the last commits are there is not known")
+    return 0
 
 
 def _check_room(data: Path) -> None:

@@ -22,6 +22,7 @@ unpack_turn: Final = _value.unpack
 pack_trimmed: Final = _mark.pack
 
 _SYNC_EVERY_S: Final = 1.0
+TURNS_MAX: Final = 1 << 48  # one each microsecond, for nine years
 BRING_BACK: Final = "bring back what was taken from the data directory, or a backup: tq restore; else: tq store salvage"
 
 
