@@ -9,10 +9,10 @@ from typing import Any
 
 import trio
 
-from tq import errors
 from tq.core import vocabulary as v
 from tq.core.view import View
 from tq.errors import BadRequest, TaskNotFound
+from tq.server.asking import ask
 from tq.server.desk import Desk, Send
 from tq.server.follow import Reader, Sight, TaskKey, find, look
 from tq.server.intake import Look, Request
@@ -123,20 +123,10 @@ class LogReader:
 
     async def _ask(self, read: Callable[[View], v.Answer]) -> dict[str, Any]:
         """Read in a turn, and return what was read once everything that it could have seen is on disk."""
-        got = trio.Event()
-        answers: list[v.Answer | errors.TqError] = []
-
-        def reply(answer: v.Answer | errors.TqError) -> None:
-            answers.append(answer)
-            got.set()
-
-        self._inlet.put([Request(Look(read), reply=reply)])
-        await got.wait()
-        if isinstance(answers[0], errors.TqError):
-            raise answers[0]
-        if not isinstance(answers[0], v.Document):
+        answer = await ask(self._inlet, Request(Look(read)))
+        if not isinstance(answer, v.Document):
             raise TypeError("a look answers with a document")
-        return answers[0].value
+        return answer.value
 
     async def _wait_change(self) -> None:
         while not self._has_changed:

@@ -32,13 +32,14 @@ from tq.net import listen
 from tq.net.log import log, set_level
 from tq.net.token import Token, is_token
 from tq.server import backup, connection_file, loops
+from tq.server.asking import ask
 from tq.server.backup import Backups
 from tq.server.clock import Clock
 from tq.server.commit_loop import Pipeline
 from tq.server.committer import Committer, run_pipeline
 from tq.server.desk import Desk, Gate
 from tq.server.identity import Identity, check_identity, new_token, open_identity, own_identity
-from tq.server.intake import Intake, Reply, Request
+from tq.server.intake import Intake, Request
 from tq.server.lease_clock import LeaseClock
 from tq.server.registry import Registry
 from tq.server.replay import FailedCommands
@@ -139,7 +140,6 @@ class Server:
         self.registry = Registry()
         self.gate = Gate()
         self.lease_clock = LeaseClock(settings.heartbeat_s)
-        self.committer = Committer(store, self._flushed, self._failed)
         self.pipeline = Pipeline(
             self.engine,
             store,
@@ -151,12 +151,7 @@ class Server:
             rereads=self.registry.rereads,
             on_bug=FailedCommands(settings.data).keep,
         )
-
-    def _flushed(self, sequence: int) -> None:
-        self.pipeline.flushed(sequence)
-
-    def _failed(self, error: errors.StoreError) -> None:
-        self.pipeline.fail(error)
+        self.committer = Committer(store, self.pipeline.flushed, self.pipeline.fail)
 
     def desk(self, recovered: Recovered) -> Desk:
         """Return what sessions share."""
@@ -201,19 +196,7 @@ class Server:
 
     async def ask(self, request: Request) -> Answer:
         """Put one request of the server's own, and return its answer once it is on disk."""
-        answers: list[Answer | errors.TqError] = []
-        got = trio.Event()
-
-        def reply(answer: Answer | errors.TqError) -> None:
-            answers.append(answer)
-            got.set()
-
-        own_reply: Reply = reply
-        self.intake.inlet().put([request._replace(reply=own_reply)])
-        await got.wait()
-        if isinstance(answers[0], errors.TqError):
-            raise answers[0]
-        return answers[0]
+        return await ask(self.intake.inlet(), request)
 
     async def stop(self) -> None:
         """Refuse what comes, finish the turn, flush, say goodbye to everybody. Workers keep what they run."""
