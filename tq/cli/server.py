@@ -9,10 +9,12 @@ import typer
 from tq import limits
 from tq.cli import parent
 from tq.cli.verb import Verb
+from tq.net.address import DEFAULT_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from tq.client import target
     from tq.server.settings import Settings
 
 Data = Annotated[
@@ -29,7 +31,7 @@ Keep = Annotated[
 Retries = Annotated[
     int, typer.Option("--retries", metavar="N", help="How often a failed task is tried again, where nobody says")
 ]
-DEFAULT_LISTEN = "127.0.0.1:7878"
+DEFAULT_LISTEN = f"127.0.0.1:{DEFAULT_PORT}"
 
 
 def server(
@@ -116,9 +118,6 @@ def places(environ: "Mapping[str, str]", data: str) -> "target.Places":
 
     return target.places({**environ, "TQ_DATA": os.path.expanduser(data)} if data else environ)  # noqa: PTH111
 
-
-if TYPE_CHECKING:
-    from tq.client import target
 
 VERBS = {
     "server": Verb(

@@ -78,15 +78,14 @@ def check_identity(directory: Path) -> None:
         _read_ca(directory)
 
 
-def own_identity(certificate: Path, key: Path, ca: Path | None = None) -> Identity:
+def own_identity(certificate: Path, key: Path) -> Identity:
     """Return the identity that an administrator brought: `--cert` and `--key`, for the name `tq`.
 
-    Clients trust `ca`, else the last certificate of the chain.
+    Clients trust the last certificate of the chain.
     """
     context = tls.server_context(str(certificate), str(key))
     try:
         chain = x509.load_pem_x509_certificates(certificate.read_bytes())
-        root = x509.load_pem_x509_certificates(ca.read_bytes())[0] if ca else chain[-1]
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"cannot read the certificate {certificate}: {error}") from error
     if tls.SERVER_NAME not in _names(chain[0]):
@@ -94,7 +93,7 @@ def own_identity(certificate: Path, key: Path, ca: Path | None = None) -> Identi
             f"the certificate {certificate} is not for the name {tls.SERVER_NAME}",
             hint=f"make one with DNS:{tls.SERVER_NAME} among its subject alternative names",
         )
-    text = _pem(root).decode("ascii")
+    text = _pem(chain[-1]).decode("ascii")
     return Identity(text, ca_sha256(text), context, chain[0].not_valid_after_utc)
 
 

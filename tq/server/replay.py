@@ -3,7 +3,6 @@
 A command may carry a user's environment, so it goes into the data directory and never into a log.
 """
 
-import os
 import traceback
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 
 from tq.core.vocabulary import Command, Times
 from tq.net.log import log
+from tq.store import files
 
 files_max: Final = 20
 _COMMANDS: Final = get_args(Command)
@@ -36,8 +36,4 @@ class FailedCommands:
         self._count += 1
         with suppress(OSError):
             self._directory.mkdir(mode=0o700, exist_ok=True)
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(fd, msgspec.msgpack.encode((times.steady_ms, times.wall_ms, command)))
-            finally:
-                os.close(fd)
+            files.write_new(path, msgspec.msgpack.encode((times.steady_ms, times.wall_ms, command)))

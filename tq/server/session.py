@@ -110,8 +110,7 @@ def authenticate(hello: m.Hello, rest: Sequence[m.Message], desk: Desk) -> Guest
         raise ProtocolError("a peer is a client or a worker")
     if (hello.role == "worker") != (hello.worker > 0):
         raise ProtocolError("a worker, and only a worker, has an id")
-    if desk.gate.is_stopping:
-        desk.gate.check(None)
+    desk.gate.check(hello)
     if not hello.token:
         raise Unauthorised("there is no token", hint=_HINT)
     said = parse_token(hello.token)

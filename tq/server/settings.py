@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 from tq import limits
 from tq.errors import BadRequest, ConfigurationError
+from tq.net.address import DEFAULT_PORT
 from tq.net.log import LEVELS
 
-PORT: int = 7878
 HEARTBEAT_S_MIN: float = 0.05
 HEARTBEAT_S_MAX: float = 3_600.0
 
@@ -24,7 +24,7 @@ class Settings(NamedTuple):
     data: Path
     state: Path
     host: str = "127.0.0.1"
-    port: int = PORT
+    port: int = DEFAULT_PORT
     heartbeat_s: float = limits.heartbeat_s
     is_check: bool = False
     data_on_network: bool = False
