@@ -14,11 +14,10 @@ import pytest
 from tests.server.process import command
 from tests.support import processes
 from tests.support.backups import rows, tree
-from tests.support.store import read_store
+from tests.support.store import all_rows, read_store
 from tests.support.town import Town, town
 from tq.core.tables import JOB
 from tq.core.vocabulary import Backup, Forget, Where
-from tq.store.check import all_rows
 
 pytestmark = pytest.mark.slow
 LARGE: Final = os.urandom(4 << 20)

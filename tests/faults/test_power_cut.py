@@ -17,10 +17,10 @@ import pytest
 
 from tests.faults import commit_turns
 from tests.support.power import Cut, cut_power, environment, synced_length
-from tests.support.store import read_store
+from tests.support.store import all_rows, read_store
 from tq.core.tables import BODY, LANE_NAME, READY, TASK
 from tq.errors import StoreDamaged
-from tq.store.check import all_rows, check_bytes
+from tq.store.check import check_bytes
 
 ROUNDS: Final = int(os.environ.get("TQ_POWER_ROUNDS", "10"))
 SEED: Final = int(os.environ.get("TQ_POWER_SEED", "1"))

@@ -13,14 +13,14 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.store import commit, disk_store, killed_store, read_store, write
+from tests.support.store import all_rows, commit, disk_store, killed_store, read_store, write
 from tests.support.wal import record_ends
 from tq.core.tables import READY, TASK
 from tq.core.task import State, Task
 from tq.errors import StoreDamaged
 from tq.limits import KIB
 from tq.store import rocks
-from tq.store.check import all_rows, check_bytes
+from tq.store.check import check_bytes
 
 ACKNOWLEDGED = 60
 UNACKNOWLEDGED = 6

@@ -200,7 +200,7 @@ def test_a_key_is_never_written_over_something_else(tmp_path: Path) -> None:
 
     for name in ("key", "dangling"):
         with pytest.raises(FileExistsError):
-            files.write_new(tmp_path / name, b"a key")
+            files.write_new(tmp_path / name, [b"a key"])
 
     assert (tmp_path / "key").read_text() == "untouched"
     assert not (tmp_path / "elsewhere").exists()

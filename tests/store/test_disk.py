@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.store import commit, disk_store, killed_store, read_store, some_changes, write
+from tests.support.store import all_rows, commit, disk_store, killed_store, read_store, some_changes, write
 from tq import __version__
 from tq.core.job import Forgotten
 from tq.core.tables import BODY, FORGOTTEN, LANE_NAME, TASK
 from tq.core.task import State, Task
 from tq.errors import StoreDamaged, StoreError
 from tq.store import trim
-from tq.store.check import all_rows, check_bytes
+from tq.store.check import check_bytes
 from tq.store.directory import hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
 from tq.store.keys import KEYS, TRIMMED_KEY, turn_key

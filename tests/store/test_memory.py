@@ -2,11 +2,10 @@
 
 import pytest
 
-from tests.support.store import commit, some_changes, write
+from tests.support.store import all_rows, commit, some_changes, write
 from tq.core.tables import LANE_NAME, RUNNING, TASK
 from tq.core.task import State, Task
 from tq.errors import StoreError
-from tq.store.check import all_rows
 from tq.store.memory import MemoryStore
 
 TABLES = (TASK, RUNNING, LANE_NAME)

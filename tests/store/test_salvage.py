@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.backups import rows, tree
 from tests.support.lives import WORKERS, Life
-from tests.support.store import disk_store, killed_store, read_store
+from tests.support.store import all_rows, disk_store, killed_store, read_store
 from tests.support.wal import record_ends
 from tq.core import invariants, tables
 from tq.core import vocabulary as v
@@ -23,7 +23,7 @@ from tq.core.engine import Engine
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import KIB
 from tq.store import rocks, salvage
-from tq.store.check import all_rows, check_bytes
+from tq.store.check import check_bytes
 from tq.store.directory import hold_directory
 from tq.store.keys import FAMILIES
 from tq.store.salvage import Order, Salvaged

@@ -4,14 +4,16 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tq.core.tables import LANE_NAME, READY, RUNNING, TASK
 from tq.core.task import State, Task
-from tq.core.view import Changes
+from tq.core.view import BEHIND_NAMES, Changes, Key, Table, View
 from tq.store.directory import hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
 from tq.store.memory import MemoryStore
+
+R = TypeVar("R")
 
 
 @contextmanager
@@ -56,6 +58,15 @@ def read_store(data: Path) -> Iterator[DiskStore]:
             yield store
         finally:
             store.close()
+
+
+def all_rows(store: View, table: Table[R], page: int = 1_000) -> Iterator[tuple[Key, R]]:
+    """Yield all rows of a table in key order, `page` at a time."""
+    beyond = (BEHIND_NAMES,) if table.fields == ("name",) else (1 << 64,)
+    low: Key = ()
+    while rows := store.scan(table, low, beyond, page):
+        yield from rows
+        low = (*rows[-1][0], 0)
 
 
 def write(store: DiskStore | MemoryStore, changes: Changes) -> int:

@@ -36,4 +36,4 @@ class FailedCommands:
         self._count += 1
         with suppress(OSError):
             self._directory.mkdir(mode=0o700, exist_ok=True)
-            files.write_new(path, msgspec.msgpack.encode((times.steady_ms, times.wall_ms, command)))
+            files.write_new(path, [msgspec.msgpack.encode((times.steady_ms, times.wall_ms, command))])

@@ -12,7 +12,6 @@ these, every byte is compared, and the end must be where it belongs. Nothing her
 """
 
 import hashlib
-import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ from tq import __version__
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import MIB
 from tq.store.directory import FORMAT as STORE_FORMAT
-from tq.store.files import sync_directory
+from tq.store.files import sync_directory, write_new
 
 FORMAT: Final = 1
 HEAD: Final = "backup.json"
@@ -63,7 +62,7 @@ class Archive:
         self._small = {HEAD: msgspec.json.format(msgspec.json.encode(head)), **small}
         found = sorted(path for path in checkpoint.iterdir() if DATABASE_FILE.fullmatch(path.name))
         self._files = [(f"db/{path.name}", path, path.stat().st_size) for path in found]
-        sizes = {**{name: len(data) for name, data in self._small.items()}}
+        sizes = {name: len(data) for name, data in self._small.items()}
         sizes |= {name: size for name, _, size in self._files}
         seal_bytes = sum(64 + 2 + len(name) + 1 for name in sizes)
         self.size_bytes = sum(_BLOCK + _padded(size) for size in (*sizes.values(), seal_bytes)) + len(_END)
@@ -133,11 +132,7 @@ def unpack(path: Path, into: Path) -> Head:
         for name, blocks in reader.members():
             target = into / name
             target.parent.mkdir(mode=0o700, exist_ok=True)
-            fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-            with os.fdopen(fd, "wb") as sink:
-                sink.writelines(blocks)
-                sink.flush()
-                os.fsync(sink.fileno())
+            write_new(target, blocks)
     for directory in (*(path for path in into.iterdir() if path.is_dir()), into):
         sync_directory(directory)
     return reader.head

@@ -7,10 +7,10 @@ family only.
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple
 
 from tq import __version__
-from tq.core.view import BEHIND_NAMES, Key, Table, View
+from tq.core.view import Table
 from tq.errors import StoreError
 from tq.store.directory import written_by
 from tq.store.disk import DiskStore
@@ -18,8 +18,6 @@ from tq.store.keys import FAMILIES, KEYS, OUTPUT, TRIMMED_TAG, TURN_TAG, KeyCode
 from tq.store.output import unpack_slots
 from tq.store.records import RECORDS
 from tq.store.rocks import Raw
-
-R = TypeVar("R")
 
 PROBLEMS_MAX: Final = 100
 _PAGE: Final = 1_000
@@ -32,19 +30,6 @@ class Checked(NamedTuple):
 
     rows: dict[str, int]
     problems: list[str]
-
-
-def beyond(table: Table[Any]) -> Key:
-    """Return a key behind every key of the table, for the high end of a scan."""
-    return (BEHIND_NAMES,) if table.fields == ("name",) else (1 << 64,)
-
-
-def all_rows(view: View, table: Table[R], page: int = _PAGE) -> Iterator[tuple[Key, R]]:
-    """Yield all rows of a table in key order, `page` at a time. What changes meanwhile may be seen or not."""
-    low: Key = ()
-    while rows := view.scan(table, low, beyond(table), page):
-        yield from rows
-        low = (*rows[-1][0], 0)
 
 
 def check_bytes(store: DiskStore) -> Checked:

@@ -20,7 +20,7 @@ from typing import Final
 from tq import __version__
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import free_bytes_min, wal_bytes_max
-from tq.store.files import MAY_PASS, make_directory, sync_directory
+from tq.store.files import MAY_PASS, make_directory, replace, sync_directory
 from tq.store.lock import DataLock, lock_directory
 from tq.store.turns import BRING_BACK, Watermark
 
@@ -87,7 +87,7 @@ def hold_directory(data: Path, *, allow_network: bool = False, create: bool = Tr
     return lock_directory(data)
 
 
-def check_place(data: Path, *, allow_network: bool = False, may_close: bool = True) -> None:
+def check_place(data: Path, *, allow_network: bool, may_close: bool = True) -> None:
     """Raise ConfigurationError where no store may lie: somebody else's, open to others, on a network file system.
 
     An empty directory of ours that is open is closed, if it `may_close` it.
@@ -103,8 +103,8 @@ def check_place(data: Path, *, allow_network: bool = False, may_close: bool = Tr
         )
 
 
-def check_owner(data: Path, *, may_close: bool = True) -> None:
-    """Raise ConfigurationError unless the directory is ours and closed to others. An empty one of ours is closed."""
+def check_owner(data: Path, *, may_close: bool) -> None:
+    """Raise ConfigurationError unless the directory is ours and closed to others. An empty one is closed, if it may."""
     found = data.stat()
     if found.st_uid != os.geteuid():
         raise ConfigurationError(
@@ -178,14 +178,7 @@ def prepare(data: Path) -> None:
     check_format(data)
     path, text = data / "format", f"format {FORMAT}\nwritten by tq {__version__}\n"
     if not path.exists() or path.read_text() != text:
-        new = data / "format.new"
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, text.encode())
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        new.rename(path)
+        replace(path, text.encode())
     shutil.rmtree(data / RESTORING, ignore_errors=True)  # of a restore that was cut off when all was there
     check_watermark(data)
     if not (data / "watermark").exists():

@@ -7,7 +7,7 @@ Threads: `write`, `put_output` and reads belong to one thread; `flush` may run i
 flush at a time; nobody may be in `flush` when `close` is called.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -122,30 +122,24 @@ class DiskStore:
         for family in self._families.values():
             batch.put(turn, value, family.handle)
         if trimmed := self._trimmer.take():
-            self._add_trim(batch, trimmed)
-        self._trimmer.wrote(batch.size_in_bytes())
+            _add_trim(batch, self._families, trimmed)
+        self._write(batch, batch.size_in_bytes())
+        self.sequence = sequence
+
+    def _write(self, batch: Any, size_bytes: int) -> None:
+        self._trimmer.wrote(size_bytes)
         try:
             self._db.write(batch)
         except RocksError as error:
             raise self._fail("write", error) from None
-        self.sequence = sequence
-
-    def _add_trim(self, batch: Any, sequence: int) -> None:
-        """Delete the turn keys up to `sequence`, and say so, in every family."""
-        for family in self._families.values():
-            batch.delete_range(turn_key(0), turn_key(sequence + 1), family.handle)
-            batch.put(TRIMMED_KEY, pack_trimmed(sequence), family.handle)
 
     def begin_at(self, sequence: int) -> None:
         """Number the turns of an empty store as if those up to `sequence` had been written and trimmed."""
         if self.sequence:
             raise ValueError("the store has turns already")
         batch = rocks.batch()
-        self._add_trim(batch, sequence)
-        try:
-            self._db.write(batch)
-        except RocksError as error:
-            raise self._fail("write", error) from None
+        _add_trim(batch, self._families, sequence)
+        self._write(batch, batch.size_in_bytes())
         self.sequence = sequence
 
     def put_output(self, task: tuple[int, int, int], attempt: int, stream: int, offset: int, data: bytes) -> None:
@@ -154,11 +148,7 @@ class DiskStore:
         key, value = pack_slot(task, attempt, stream, offset, data)
         batch = rocks.batch()
         batch.put(key, value, self._families["output"].handle)
-        self._trimmer.wrote(len(value))
-        try:
-            self._db.write(batch)
-        except RocksError as error:
-            raise self._fail("write", error) from None
+        self._write(batch, len(value))
 
     def flush(self, sequence: int) -> None:
         """Make everything written so far durable, then move the watermark to `sequence`."""
@@ -234,7 +224,7 @@ class DiskStore:
         self._db.sync_log()
         self._db.flush()
         batch = rocks.batch()
-        self._add_trim(batch, self.sequence)
+        _add_trim(batch, self._families, self.sequence)
         self._db.write(batch)
         self._db.sync_log()
         self._db.flush()
@@ -281,6 +271,13 @@ class DiskStore:
         """Remember the first failure: nothing may be acknowledged any more."""
         self._failure = self._failure or f"the store failed to {what}: {error}"
         return StoreError(self._failure, hint=rocks.RESTART)
+
+
+def _add_trim(batch: Any, families: Mapping[str, Family], sequence: int) -> None:
+    """Delete the turn keys up to `sequence`, and say so, in every family."""
+    for family in families.values():
+        batch.delete_range(turn_key(0), turn_key(sequence + 1), family.handle)
+        batch.put(TRIMMED_KEY, pack_trimmed(sequence), family.handle)
 
 
 def _turn_runs(db: Database) -> dict[str, Run]:

@@ -5,7 +5,7 @@ Owns nothing; raises OSError. Private to the user (0600), since some of them are
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
@@ -16,11 +16,11 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 MAY_PASS: Final = FULL | {errno.EIO, errno.EMFILE, errno.ENFILE}
 
 
-def write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, blocks: Iterable[bytes]) -> None:
     """Write a file that does not exist yet; its contents are on the disk when this returns."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as sink:
-        sink.write(data)
+        sink.writelines(blocks)
         sink.flush()
         os.fsync(sink.fileno())
 
@@ -30,7 +30,7 @@ def replace(path: Path, data: bytes, *, is_shared: bool = False) -> None:
     fresh = path.with_name(f".{path.name}.{os.getpid()}" if is_shared else f"{path.name}.new")
     fresh.unlink(missing_ok=True)
     try:
-        write_new(fresh, data)
+        write_new(fresh, [data])
         fresh.rename(path)
     except BaseException:  # half a file takes room, where there may be none
         with suppress(OSError):

@@ -124,5 +124,5 @@ def _is_alive(text: str) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # it is another user's
     return True

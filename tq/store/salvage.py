@@ -211,7 +211,7 @@ def _write(data: Path, source: DamagedStore, rebuild: Rebuild, last: int) -> int
             hint="report this with the output of `tq store check`; the damaged store is untouched",
         )
     number = next(number for number in count(1) if not (data / f"damaged-{number}").exists())
-    write_new(scratch / _KEPT, f"damaged-{number}".encode())
+    write_new(scratch / _KEPT, [f"damaged-{number}".encode()])
     scratch.rename(data / SALVAGED)
     sync_directory(data)
     return slots

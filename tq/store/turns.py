@@ -14,11 +14,10 @@ from struct import Struct
 from typing import Final, NamedTuple
 
 from tq.errors import StoreDamaged
+from tq.store import files
 
-_value: Final = Struct(">QQ")
 _mark: Final = Struct(">Q")
-pack_turn: Final = _value.pack  # epoch, wall_ms
-unpack_turn: Final = _value.unpack
+pack_turn: Final = Struct(">QQ").pack  # epoch, wall_ms
 pack_trimmed: Final = _mark.pack
 
 _SYNC_EVERY_S: Final = 1.0
@@ -86,14 +85,7 @@ class Watermark:
     @staticmethod
     def create(path: Path) -> None:
         """Make the file, at turn 0, so that it is there whole or not at all."""
-        new = path.with_suffix(".new")
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, _mark.pack(0))
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        new.rename(path)
+        files.replace(path, _mark.pack(0))
 
     def read(self) -> int:
         """Return the turn in the file. Raises StoreDamaged when it is not a whole number of 8 bytes."""
