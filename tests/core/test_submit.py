@@ -11,7 +11,7 @@ from tq import limits
 from tq.core import tables
 from tq.core.digest import digest_of
 from tq.core.job import Demand
-from tq.core.vocabulary import Cancel, Forget, Release, SetQueue, Submit, Submitted, Tick, Upload
+from tq.core.vocabulary import Cancel, Forget, Release, SetQueue, Submit, Submitted, Tick, Upload, Where, WorkerLost
 from tq.errors import BadRequest, KeyConflict, NotDone, Refused, TaskNotFound, TooLarge, TooManyLanes
 
 
@@ -194,6 +194,42 @@ def test_a_lane_whose_jobs_are_forgotten_serves_another_queue(house, monkeypatch
 
     house.do(Release((str(kept),)))
     assert [ref.job for ref in house.starts()] == [kept]
+
+
+@pytest.mark.parametrize("crash_limit", [1, 2])
+def test_so_does_one_for_what_ran_alone(house, monkeypatch, crash_limit):
+    """And it is used by nobody else while members of a job stand in it that count in the lane beside it."""
+    monkeypatch.setattr(limits, "lanes_max", 2)
+    house.join(slots=1)
+    for number in range(5):
+        job = house.submit(queue=f"branch-{number}", crash_limit=crash_limit)
+        if crash_limit == 2:
+            house.do(WorkerLost(5, number + 1))
+            assert house.submit(queue=f"branch-{number}", hold=True) == job + 1
+            with pytest.raises(TooManyLanes):
+                house.submit(queue="other")
+            house.do(Cancel((str(job + 1),)))
+            house.join(session=number + 2)
+        [ref] = house.starts()
+        assert ref.job == job
+        house.report(ref, session=house.engine.live.workers[5].session_number)
+        house.do(Forget(where=Where()))
+    assert len(house.engine.live.lanes) == 2
+    assert len(house.engine.live.lane_names) == 2
+
+
+def test_what_is_lost_at_once_in_many_lanes_gets_a_lane_each(house, monkeypatch):
+    """One that nobody uses any more is given away once."""
+    monkeypatch.setattr(limits, "lanes_max", 4)
+    house.do(Cancel((str(house.submit(queue="old")),)))
+    house.do(Forget(("1",)))
+    jobs = [house.submit(queue=queue, crash_limit=2) for queue in "abc"]
+    house.join(slots=3)
+    house.do(WorkerLost(5, 1))
+    house.join(6, slots=3)
+    for job in jobs:
+        assert [ref.job for ref in house.starts()] == [job]
+        house.report(*house.starts(), worker=6)
 
 
 def test_what_a_lane_knew_of_its_runs_goes_with_its_queue(house, monkeypatch):

@@ -96,6 +96,9 @@ def _check_job(view: View, key: JobKey, progress: Progress, index_rows: Counter[
     if progress.cursor > progress.size or (progress.untouched and progress.cursor + progress.ahead > progress.size):
         yield f"{name} has its cursor at {progress.cursor} of {progress.size}"
     for lane in progress.lanes:
+        record = view.get(tables.LANE, (lane,))
+        if record is not None and (record.queue, record.demand) != (job.queue, job.demand):
+            yield f"{name} is in lane {lane}, which is that of queue {record.queue}"
         ready = progress.is_ready_in(lane)
         if ready is not progress.is_startable(lane):
             yield f"{name} is {'' if ready else 'not '}marked ready in lane {lane} against its counts"

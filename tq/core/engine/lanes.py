@@ -12,25 +12,26 @@ def lane_for(step: Step, queue: str, demand: Demand, *, alone: bool = False) -> 
     number = _known(step, lane_name(queue, demand, alone=alone))
     if number is not None:
         return number
-    lane = Lane(queue, demand, alone=alone)
-    if step.meta().next_lane <= limits.lanes_max:
-        return _open(step, lane)
-    number = _emptied(step)
+    number = _free(step)
     if number is None:
         raise TooManyLanes(f"there are {limits.lanes_max} combinations of queue and demand already (lanes_max)")
-    return _put(step, number, lane)
+    return _put(step, number, Lane(queue, demand, alone=alone))
 
 
 def stand_alone(step: Step, key: JobKey) -> None:
     """Give a job a lane for those of its members that must have a worker to themselves, if it has none yet.
 
-    Nothing bounds these: what has a lane has at most one of them beside it.
+    It gets one beyond lanes_max if need be: what has a lane has at most one of them beside it.
     """
     progress = step.progress(key)
     lane = step.live.lanes[progress.lane]
-    if not lane.alone and not progress.lane_alone:
-        number = _known(step, lane_name(lane.queue, lane.demand, alone=True))
-        progress.lane_alone = _open(step, Lane(lane.queue, lane.demand, alone=True)) if number is None else number
+    if lane.alone or progress.lane_alone:
+        return
+    number = _known(step, lane_name(lane.queue, lane.demand, alone=True))
+    if number is None:
+        free = _free(step)
+        number = _put(step, _new(step) if free is None else free, Lane(lane.queue, lane.demand, alone=True))
+    progress.lane_alone = number
 
 
 def _known(step: Step, name: str) -> int | None:
@@ -39,22 +40,31 @@ def _known(step: Step, name: str) -> int | None:
     return step.overlay.get(tables.LANE_NAME, (name,)) if number is None else number
 
 
-def _emptied(step: Step) -> int | None:
-    """Take the name from a lane whose jobs are all forgotten, and return its number; None if there is none.
-
-    Not from one for what runs alone: jobs that count elsewhere may have members there.
+def _free(step: Step) -> int | None:
+    """Return the number of a lane that nobody has: a new one, or beyond lanes_max one that is not used any more, whose
+    name is taken away; None if there is none.
     """
+    if step.meta().next_lane <= limits.lanes_max:
+        return _new(step)
+    taken = step.overlay.changes.get(tables.LANE_NAME, {}).values()  # by this very command
     for number, lane in step.live.lanes.items():
-        if not (lane.alone or lane.ready or any(lane.counts)):
-            step.overlay.delete(tables.LANE_NAME, (lane_name(lane.queue, lane.demand, alone=False),))
+        if number not in taken and _is_unused(step, lane):
+            step.overlay.delete(tables.LANE_NAME, (lane_name(lane.queue, lane.demand, alone=lane.alone),))
             return number
     return None
 
 
-def _open(step: Step, lane: Lane) -> int:
+def _is_unused(step: Step, lane: Lane) -> bool:
+    """Whether the jobs of a lane are all forgotten. What stands in one for what runs alone may count in the other."""
+    number = step.live.lane_names.get(lane_name(lane.queue, lane.demand, alone=False)) if lane.alone else None
+    lanes = [lane] if number is None else [lane, step.live.lanes[number]]
+    return not any(one.ready or any(one.counts) for one in lanes)
+
+
+def _new(step: Step) -> int:
     meta = step.meta()
     number, meta.next_lane = meta.next_lane, meta.next_lane + 1
-    return _put(step, number, lane)
+    return number
 
 
 def _put(step: Step, number: int, lane: Lane) -> int:
