@@ -303,7 +303,7 @@ class TestDoctor:
         story["stuck"].append({"queue": "q", "tasks": 2, "reason": "queue q is paused"})
         code, found = self.found(run)
         assert (code, found["queue q"]["status"]) == (0, "warn")
-        assert found["queue q"]["text"] == "2 cannot start: queue q is paused"
+        assert found["queue q"]["text"] == "2 do not get on: queue q is paused"
         assert "stuck    2 in queue q: queue q is paused" in run().out
 
     def test_no_worker_is_a_warning(self, run: Run, story: dict[str, Any]) -> None:

@@ -92,6 +92,24 @@ def test_what_a_worker_delivers_counts_for_all_others_and_is_not_sent_for_ever(k
     assert crowd.states(crowd.bad) == {State.RUNNING}
 
 
+def test_what_became_of_an_attempt_and_was_lost_by_a_bug_is_told_until_something_becomes_of_it() -> None:
+    crowd = Crowd()
+    crowd.joined()
+    crowd.life.do(v.Report(5, 2, 9, tuple(v.End(ref, int(Cause.EXIT), 0, 5) for ref in crowd.refs)))
+    [bad], [key] = crowd.bad, crowd.lost
+    [stuck] = crowd.life.do(v.Status()).value["stuck"]
+    assert (stuck["queue"], stuck["tasks"]) == ("default", 1)
+    assert f"job {bad.job}: the server failed at what became of its attempt" in stuck["reason"]
+    without(crowd.life.store, tables.PROGRESS, key, crowd.lost[key])
+    crowd.life.engine.meta = crowd.life.store.get(tables.META, ())
+    assert "the server failed at what became of" in crowd.life.do(v.Get(str(bad.job))).value["reason"]
+
+    crowd.life.do(v.Join(5, 3, v.Capacity(slots=MANY)))
+    assert crowd.life.bugs == []
+    assert crowd.life.started() == [bad.job]
+    assert crowd.life.do(v.Status()).value["stuck"] == []
+
+
 def test_a_start_that_is_told_claims_all_others_back() -> None:
     house = House()
     house.join(slots=MANY)

@@ -199,8 +199,8 @@ def _troubles(workers: list[dict[str, Any]]) -> Iterator[Finding]:
 def _stuck(seen: Seen) -> Iterator[Finding]:
     """Name what waits for somebody to do something: one line for each queue."""
     for stuck in seen.stuck[:_STUCK_MAX]:
-        text = f"{stuck.get('tasks')} cannot start: {stuck.get('reason')}"
-        yield Finding(f"queue {stuck.get('queue')}", "warn", text, "see them: tq ls --state queued; tq show ID")
+        text = f"{stuck.get('tasks')} do not get on: {stuck.get('reason')}"
+        yield Finding(f"queue {stuck.get('queue')}", "warn", text, "see them: tq ls; tq show ID")
 
 
 def _data(context: Context, seen: Seen | None) -> Path | None:

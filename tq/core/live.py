@@ -4,6 +4,7 @@ Built from the store at the start and folded from the changes of each finished c
 handlers never touch it. What a handler wants changed here goes through the `LIVE_*` tables, which are not written.
 """
 
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -21,6 +22,7 @@ from tq.limits import (
     prefetch_runs_latest,
     prefetch_runs_min,
     prefetch_runs_seen,
+    put_off_max,
     quarantine_troubles,
     trouble_pause_ms,
 )
@@ -199,6 +201,9 @@ class Live:
         self.failed_timers = PutOff()
         self.failed_ready = PutOff()  # jobs by their rows of READY, and lanes by the prefix of theirs
         self.failed_ended = PutOff()
+        self.failed_words: dict[
+            Key, None
+        ] = {}  # tasks (or jobs) of which a worker's word, or its loss, is lost by a bug
         self.may_lease = True  # whether the last Dispatch might lease anything: not while the disk is nearly full
         lasting: tuple[Table[Any], ...] = (tables.RUNNING, tables.LANE, tables.LANE_NAME, tables.QUEUE)
         for table in lasting:
@@ -278,6 +283,9 @@ class Live:
         for task, record in changes.get(tables.TASK, {}).items():
             if record.phase is _STARTED:
                 self._mark_started(task, record)
+            if self.failed_words:
+                self.failed_words.pop(task, None)
+                self.failed_words.pop(task[:2], None)
         for (worker, lane), width in changes.get(LIVE_WIDTH, {}).items():
             self.workers[worker].widen(lane, width)
         for worker, job, part, member in changes.get(LIVE_RECALLED, {}):
@@ -292,6 +300,12 @@ class Live:
         self.uploads_seen = changes.get(LIVE_UPLOADS, {}).get((), self.uploads_seen)
         for (name,), more in changes.get(LIVE_COUNT, {}).items():
             self.counts[name] = self.counts.get(name, 0) + more
+
+    def note_failed(self, keys: Iterable[Key]) -> None:
+        """Remember at which attempts something failed that is said once: nobody comes back to it by himself."""
+        self.failed_words.update(dict.fromkeys(keys))
+        while len(self.failed_words) > put_off_max:
+            del self.failed_words[next(iter(self.failed_words))]
 
     def _forget_turns(self, given_away: int) -> None:
         """Forget when a queue had its turn, if the lane that is given away was its last."""

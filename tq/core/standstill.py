@@ -22,6 +22,7 @@ from tq.core.view import View
 _STUCK_LANES_MAX: Final = 100  # that one status looks at
 _STUCK_JOBS_MAX: Final = 100  # that it names
 _BUG: Final = "the server fails at starting it, and tries again later: its log says where"
+_WORD_FAILED: Final = "the server failed at what became of its attempt, and it stays as it was: its log says where"
 _LOST: Final = "its lane is lost: the store is damaged, and tq store check says where"
 _NO_EMPTY: Final = "one more lost worker would be its last, so it waits for a worker to itself"
 
@@ -43,7 +44,8 @@ class Reasons:
                 return _BUG
             return f"failed {task.failures} of {job.retries + 1} times, and waits for its next attempt"
         if state is State.RUNNING and task is not None:
-            return self._of_attempt(task)
+            is_failed = key in self._live.failed_words or key[:2] in self._live.failed_words
+            return _WORD_FAILED if is_failed else self._of_attempt(task)
         if state not in (State.QUEUED, State.HELD):
             return ""
         lane = progress.lane if task is None else lane_of(key, task, progress, lambda _: job)
@@ -127,10 +129,14 @@ def stuck(view: View, live: Live) -> Iterator[dict[str, Any]]:
     ready = ((key[2:], State.QUEUED) for key in live.failed_ready if len(key) > 1 and view.get(tables.READY, key))
     timers = (key for key in live.failed_timers if key[2] == TimerKind.RETRY and view.get(tables.TIMER, key))
     retrying = ((key[3:5], State.RETRYING) for key in timers)
-    for job, state in islice(dict.fromkeys((*ready, *retrying)), _STUCK_JOBS_MAX):
+    words = Counter(key[:2] for key in live.failed_words)
+    said = ((job, State.RUNNING) for job in words)
+    for job, state in islice(dict.fromkeys((*ready, *retrying, *said)), _STUCK_JOBS_MAX):
         progress, record = view.get(tables.PROGRESS, job), view.get(tables.JOB, job)
-        tasks = progress.counts[state] if progress is not None else 1
-        yield {"queue": record.queue if record else "", "tasks": tasks, "reason": f"job {job[0]}: {_BUG}"}
+        why = _WORD_FAILED if state is State.RUNNING else _BUG
+        waiting = progress.counts[state] if progress is not None else 1
+        tasks = words[job] if state is State.RUNNING else waiting
+        yield {"queue": record.queue if record else "", "tasks": tasks, "reason": f"job {job[0]}: {why}"}
     # What waits to run alone counts in its job's lane; of its own, so many jobs have something ready.
     waiting = (
         (number, lane, lane.counts[State.QUEUED] or lane.ready)

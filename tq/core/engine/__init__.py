@@ -222,6 +222,8 @@ class Turn:
             return _CHANGES[kind](self._step(submitter), command)
         answer, step = self._carry_out(command, submitter)
         self._merge(step)
+        if step.passed_over:
+            self._engine.live.note_failed(step.passed_over)
         return answer
 
     def _carry_out(self, command: Command, submitter: str) -> tuple[Answer | None, Step]:
