@@ -7,9 +7,10 @@ import pytest
 from msgspec.structs import replace
 
 from tests.support.house import House
-from tq.core import invariants, tables
+from tq.core import finding, invariants, tables
+from tq.core.engine import Bounds
 from tq.core.finding import rows_of
-from tq.core.vocabulary import Cancel, Forget, List, Submit
+from tq.core.vocabulary import Acted, Cancel, Forget, Hold, List, Submit, Tick, Where
 
 
 def found(house: House, limit: int = 100, **where: Any) -> list[int]:
@@ -130,3 +131,36 @@ def test_rows_are_of_the_words_of_a_job() -> None:
     assert job is not None
     rows: Iterator[tuple[int, int]] = rows_of(1, job)
     assert len(set(rows)) == 3
+
+
+@pytest.mark.parametrize("where", [Where(name="rare"), Where(tag="t"), Where(name="rare", tag="t")])
+def test_who_acts_by_a_name_or_tag_reaches_its_jobs_at_once_among_many(where: Where) -> None:
+    house = House(Bounds(slice=3))
+    house.turn(*[Submit("", b"body") for _ in range(20)])
+    house.submit(name="rare", tags=("t",))
+    house.submit(name="rarer", tags=("tt",))
+    assert house.do(Cancel((), where, dry_run=True)) == Acted(1)
+    assert house.do(Hold((), where)) == Acted(1)
+    assert house.do(Cancel((), where)) == Acted(1)
+    assert house.do(Hold((), Where(name="nosuch"))) == Acted(0)
+
+
+@pytest.mark.parametrize("turned_round_max, rows_from", [(1_000, 1), (3, 1), (1_000, 13)])
+def test_who_acts_by_a_name_that_many_have_or_had_in_an_older_release_reaches_them_all(
+    monkeypatch: pytest.MonkeyPatch, turned_round_max: int, rows_from: int
+) -> None:
+    monkeypatch.setattr(finding, "page_keys_max", turned_round_max)
+    house = House(Bounds(slice=3))
+    named = [house.submit(name="nightly" if number % 2 else "") for number in range(20)][1::2]
+    meta = house.store.get(tables.META, ())
+    meta.named_from, meta.sequence = rows_from, meta.sequence + 1
+    old = {key: None for key in all_rows(house) if finding.number_of(key) < rows_from}
+    house.store.write({tables.NAMED: old, tables.META: {(): meta}}, sequence=meta.sequence, epoch=1, wall_ms=1)
+    house.restart()
+    assert house.do(Cancel((), Where(name="nightly"))).sweeping
+    house.restart()
+    for _ in range(20):
+        house.do(Tick())
+    ended = [key[0] for key, progress in house.store.scan(tables.PROGRESS, (0,), (99,), 99) if progress.is_ended]
+    assert ended == named
+    assert house.store.scan(tables.SWEEP, (0,), (99,), 9) == []

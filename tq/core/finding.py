@@ -13,6 +13,7 @@ from tq.core import tables
 from tq.core.job import Job
 from tq.core.view import View
 from tq.core.vocabulary import Where
+from tq.limits import page_keys_max
 
 _FIRST: Final = (1 << 63) - 1  # numbers are stored as what they lack to this: the newest stands first
 _WALK: Final = 100  # jobs, or numbers without one, in one look
@@ -44,13 +45,28 @@ def jobs_below(view: View, where: Where, top: int) -> tuple[Sequence[tuple[int, 
     return [(number, job) for (number, part), job in reversed(found) if part == 0], low
 
 
+def numbers_between(view: View, where: Where, first: int, last: int) -> list[int] | None:
+    """Return the numbers of the jobs from `first` to `last` that may match, in order; None if the rows do not tell, or
+    are too many to be turned round.
+    """
+    meta = view.get(tables.META, ())
+    if not (where.name or where.tag) or meta is None or not 0 < meta.named_from <= first:
+        return None
+    found = view.scan(tables.NAMED, (_word(where), _FIRST - last), (_word(where), _FIRST - first + 1), page_keys_max)
+    return [number_of(key) for key, _ in reversed(found)] if len(found) < page_keys_max else None
+
+
 def _named(view: View, where: Where, from_: int, top: int) -> tuple[Sequence[tuple[int, Job]], int]:
-    word = _digest("name", where.name) if where.name else _digest("tag", where.tag)
+    word = _word(where)
     found = view.scan(tables.NAMED, (word, _FIRST - top + 1), (word, _FIRST - from_ + 1), _WALK)
     numbers = [number_of(key) for key, _ in found]
     jobs = ((number, view.get(tables.JOB, (number, 0))) for number in numbers)
     low = numbers[-1] if len(numbers) == _WALK else from_
     return [(number, job) for number, job in jobs if job is not None], low
+
+
+def _word(where: Where) -> int:
+    return _digest("name", where.name) if where.name else _digest("tag", where.tag)
 
 
 def _digest(kind: str, word: str) -> int:

@@ -134,8 +134,8 @@ def stuck(view: View, live: Live) -> Iterator[dict[str, Any]]:
     for job, state in islice(dict.fromkeys((*ready, *retrying, *said)), _STUCK_JOBS_MAX):
         progress, record = view.get(tables.PROGRESS, job), view.get(tables.JOB, job)
         why = _WORD_FAILED if state is State.RUNNING else _BUG
-        waiting = progress.counts[state] if progress is not None else 1
-        tasks = words[job] if state is State.RUNNING else waiting
+        counted = progress.counts[state] if progress is not None else 1
+        tasks = words[job] if state is State.RUNNING else counted
         yield {"queue": record.queue if record else "", "tasks": tasks, "reason": f"job {job[0]}: {why}"}
     # What waits to run alone counts in its job's lane; of its own, so many jobs have something ready.
     waiting = (

@@ -15,7 +15,8 @@ from tq.core import selection, tables
 from tq.core.engine.floors import oldest
 from tq.core.engine.step import JobKey, Step, TaskKey, came_back
 from tq.core.engine.stop import Tally, send_stops
-from tq.core.job import Progress, Sweep
+from tq.core.finding import numbers_between
+from tq.core.job import Job, Progress, Sweep
 from tq.core.task import State, Task
 from tq.core.timers import TimerKind
 from tq.core.view import Key
@@ -226,14 +227,14 @@ def _walk(acting: Acting, verb: Verb, sweep: Sweep) -> Sweep | None:
             return _next(sweep, sweep.job)  # between two slices somebody forgot or cancelled it
         rest = _walk_job(acting, verb, (sweep.job, 0), sweep.member)
         return replace(sweep, member=rest) if rest is not None else _next(sweep, sweep.job)
-    rows = step.overlay.scan(tables.JOB, (sweep.job, 0), (sweep.last + 1, 0), acting.left)
+    rows, last = _jobs(acting, sweep)
     for place, ((number, part), job) in enumerate(rows):
         if place and acting.tally.looked >= step.bounds.slice:
             return replace(sweep, job=number)
         step.at = key = (number, part)
         progress = step.overlay.get(tables.PROGRESS, key)
         acting.tally.looked += 1
-        if part or progress is None or progress.forgetting or _is_overtaken(acting, progress):
+        if part or job is None or progress is None or progress.forgetting or _is_overtaken(acting, progress):
             continue
         if not selection.matches(acting.where, acting.states, job, progress):
             acting.tally.why = "has none of those that are meant"
@@ -243,7 +244,22 @@ def _walk(acting: Acting, verb: Verb, sweep: Sweep) -> Sweep | None:
         rest = _walk_job(acting, verb, key, 0)
         if rest is not None:
             return replace(sweep, job=number, member=rest)
-    return _next(sweep, rows[-1][0][0]) if rows else None
+    return _next(sweep, last)
+
+
+def _jobs(acting: Acting, sweep: Sweep) -> tuple[Sequence[tuple[Key, Job | None]], int]:
+    """Return the next jobs that a sweep has to look at, and up to which number these are all. By name or tag they are
+    found, however many others there are.
+    """
+    view, most = acting.step.overlay, acting.left
+    is_one = sweep.job == sweep.last
+    numbers = None if is_one else numbers_between(view, acting.where, sweep.job, sweep.last)
+    rows: list[tuple[Key, Job | None]]
+    if numbers is None:
+        rows = [*view.scan(tables.JOB, (sweep.job, 0), (sweep.last + 1, 0), most)]
+    else:
+        rows = [((number, 0), view.get(tables.JOB, (number, 0))) for number in numbers[:most]]
+    return rows, rows[-1][0][0] if len(rows) >= most else sweep.last
 
 
 def _is_overtaken(acting: Acting, progress: Progress | None) -> bool:
