@@ -7,6 +7,7 @@ import pytest
 from tests.support.house import House
 from tq import limits
 from tq.core import query, tables
+from tq.core.engine import control
 from tq.core.job import Demand, Lane, Queue, Token
 from tq.core.live import Live
 from tq.core.task import State
@@ -254,6 +255,18 @@ def test_tokens_whose_names_an_older_server_did_not_bound_are_listed_beside_the_
     house.store.write(stored, sequence=house.store.sequence + 1, epoch=1, wall_ms=1)
     pages = all_pages(house, Tokens, 100)
     assert [[item["id"] for item in page] for page in pages] == [["t0"], ["t1"], ["t2"], ["t3"]]
+
+
+def test_tokens_that_have_expired_make_room_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "page_items_max", 3)
+    house = House()
+    for name, expires_ms in (("a", 0), ("b", 1_700_000_000_000 + 5_000), ("c", 1_700_000_000_000 + 90_000)):
+        house.do(CreateToken(name, bytes(32), "worker", expires_ms=expires_ms))
+    with pytest.raises(BadRequest, match="page_items_max"):
+        house.do(CreateToken("d", bytes(32), "worker"))
+    house.now_ms += 10_000
+    house.do(CreateToken("d", bytes(32), "worker"))
+    assert [key[0] for key, _ in house.store.scan(tables.TOKEN, ("",), ("z",), 9)] == ["a", "c", "d"]
 
 
 @pytest.mark.parametrize("name", ["n" * 129, "ä" * 10, "n" * 150_000, "\x1b[2J"])
