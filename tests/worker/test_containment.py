@@ -1,6 +1,7 @@
 """Nothing outlives its attempt, and nothing outlives the launcher (level `group`)."""
 
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -445,9 +446,32 @@ def test_timers_of_what_has_ended_do_not_pile_up(monkeypatch):
     for _ in range(5000):
         attempt = clockwork.start(1, time_limit_ms=3_600_000)
         attempt.phase = Phase.ENDED
-        clockwork.lives.live -= 1
+        clockwork.lives._attempts.discard(attempt)
 
     assert len(clockwork.lives._timers) < 2000
+
+
+def test_the_number_of_a_main_process_may_be_anothers_before_its_attempt_has_ended(monkeypatch):
+    """It is free once nothing bears it: what holds the pipe, or does not die, may be in a session of its own."""
+    clockwork = Clockwork(monkeypatch)
+    lives = clockwork.lives
+    held, other_end = os.pipe()
+    os.set_blocking(held, False)
+    pids = iter([4242, 0, 4242, 0])
+    monkeypatch.setattr(os, "wait4", lambda *_: (next(pids), 0, resource.getrusage(resource.RUSAGE_CHILDREN)))
+    first = clockwork.start(4242)
+    first.fds = [held, -1]
+    lives.reap(100.0)
+    assert first.phase is Phase.DRAINING
+    second = clockwork.start(4242)
+    lives.stop(first, Cause.CANCELLED, None, 100.1)
+    lives.settle(100.1)
+    assert (clockwork.ended, lives.live) == ([first], 1)
+
+    lives.reap(100.2)
+    lives.settle(100.2)
+    assert (clockwork.ended, lives.live) == ([first, second], 0)
+    os.close(other_end)
 
 
 # ---------------------------------------------------------------- the parts
