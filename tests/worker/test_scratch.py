@@ -75,6 +75,17 @@ def test_null_is_a_value_and_no_file_is_none(link):
     assert link.run(body("true"), 2).value == b""
 
 
+def test_who_makes_room_by_removing_the_launchers_directory_harms_no_attempt_that_starts_later(link):
+    shutil.rmtree(at(link.place))
+    end = link.run(sh("echo [1] > $TQ_RESULT"), 1)
+    assert (end.code, plain.loads(end.value)) == (0, [1])
+
+    [made] = scratch.leftovers(at(link.place).parent)
+    assert mode(at(made)) == 0o700
+    shutil.rmtree(at(made))
+    assert link.run(sh("echo [2] > $TQ_TMPDIR/x; mv $TQ_TMPDIR/x $TQ_RESULT", has_tmpdir=True), 2).code == 0
+
+
 def test_a_result_that_is_moved_into_place_counts(link):
     end = link.run(sh("echo [1] > $TQ_TMPDIR/x; mv $TQ_TMPDIR/x $TQ_RESULT", has_tmpdir=True))
 
@@ -184,8 +195,15 @@ def test_an_empty_directory_goes_at_once_and_a_full_one_is_named_for_removal(lin
     assert names(link) == set()
 
 
+def test_the_umask_of_the_attempt_before_does_not_take_it_away(link):
+    link.run(body("true", umask=0o777), 1)
+    link.run(sh("stat -c %a $TQ_TMPDIR", has_tmpdir=True), 2)
+
+    assert link.text(ref(2)) == b"700\n"
+
+
 def test_where_no_directory_can_be_made_the_attempt_goes_back(link):
-    at(link.place).rmdir()
+    shutil.rmtree(at(link.place).parent)
     link.spawn(body("true", has_tmpdir=True), [ref(1)])
     link.until(lambda: ref(1) in link.recalled)
 

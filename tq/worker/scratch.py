@@ -9,7 +9,7 @@ by device and inode, as a directory that was made here; no symbolic link is foll
 on the way. A tree in which something is mounted is left alone as a whole. What cannot be removed stays, and is said.
 
 A directory of a worker that was killed tells by its name which one it is, and its file system is that of the worker's
-home; the next worker there removes it.
+home; the next worker there removes it. So it does with one that a launcher made when its own was gone.
 """
 
 import errno
@@ -77,35 +77,46 @@ class Scratch:
     """A launcher's directory: gives each attempt a place of its own, never the same twice."""
 
     def __init__(self, path: bytes) -> None:
-        self._path: Final = path
+        self._path = path
         self._count = 0
 
     def place(self, *, has_directory: bool) -> Place:
         """Return the place for one more attempt. Raises OSError if a directory was wanted and cannot be made."""
         self._count += 1
+        if not os.access(self._path, os.F_OK):  # whoever made room here has removed it, and not only what was old
+            with suppress(OSError):
+                self._path = _make_root(Path(os.fsdecode(self._path)).parent).path
         stem = b"%b/%d" % (self._path, self._count)
         return Place(stem + b".json", _make(stem + b".d") if has_directory else None)
 
 
 def _make(path: bytes) -> Made:
-    os.mkdir(path, _MODE)
+    umask = os.umask(~_MODE & 0o777)  # a launcher has that of the task that it started last
+    try:
+        os.mkdir(path, _MODE)
+    finally:
+        os.umask(umask)
     found = os.lstat(path)
     return Made(path, found.st_dev, found.st_ino)
 
 
 def make_root(home: Path) -> Made:
     """Make the directory of a new launcher. Raises ConfigurationError."""
-    fresh = home / _FRESH
     try:
-        with suppress(FileNotFoundError):
-            fresh.rmdir()  # whoever made it was killed before it had a name
-        made = _make(os.fsencode(fresh))
-        path = home / f"scratch-{made.inode}"
-        fresh.rename(path)
+        return _make_root(home)
     except OSError as error:
         is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
         hint = "make some room there" if is_full else "the state directory ($XDG_STATE_HOME/tq) must be writable"
-        raise ConfigurationError(f"cannot make {fresh}: {error.strerror}", hint=hint) from error
+        raise ConfigurationError(f"cannot make {home / _FRESH}: {error.strerror}", hint=hint) from error
+
+
+def _make_root(home: Path) -> Made:
+    fresh = home / _FRESH
+    with suppress(FileNotFoundError):
+        fresh.rmdir()  # whoever made it was killed before it had a name
+    made = _make(os.fsencode(fresh))
+    path = home / f"scratch-{made.inode}"
+    fresh.rename(path)
     return made._replace(path=os.fsencode(path))
 
 
