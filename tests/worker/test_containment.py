@@ -1,8 +1,6 @@
 """Nothing outlives its attempt, and nothing outlives the launcher (level `group`)."""
 
 import os
-import resource
-import select
 import signal
 import subprocess
 import sys
@@ -13,11 +11,6 @@ import pytest
 from tests.support.launcher import Link, body, marker, processes, ref, state_of, usage, wait_count, wait_gone
 from tq.core.task import Cause
 from tq.worker import containment, frames
-from tq.worker.attempt import Attempt, Order, Phase
-from tq.worker.capture import Capture
-from tq.worker.lives import Lives
-from tq.worker.program import Programs
-from tq.worker.reports import Reports
 
 SLEEPS = 'until [ "$(cat /proc/$!/comm)" = sleep ]; do :; done'  # the last background process has become `sleep`
 STUBBORN = "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -43,23 +36,6 @@ def sh(text: str, **fields: object) -> bytes:
 
 def python(text: str, *arguments: str, **fields: object) -> bytes:
     return body(sys.executable, "-S", "-c", text, *arguments, **fields)
-
-
-class Clockwork:
-    """A launcher's inner part with the clock in the test's hand, and a kernel that kills nothing."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.signals: list[int] = []
-        self.ended: list[Attempt] = []
-        monkeypatch.setattr(containment, "signal_group", lambda _, number: self.signals.append(number))
-        self.lives = Lives(Capture(select.epoll(), Reports(-1)), lambda attempt, _: self.ended.append(attempt))
-
-    def start(self, pid: int, **fields: object) -> Attempt:
-        spawn = frames.Spawn(1, 1, False, "q", "", body("x", **fields), 0, "0" * 16, ())
-        attempt = Attempt(ref(1), 1, Order(spawn, Programs({}).get(spawn.body), None))
-        attempt.pid = pid
-        self.lives.add(attempt)
-        return attempt
 
 
 # ---------------------------------------------------------------- stop
@@ -114,27 +90,6 @@ def test_what_ignores_the_signal_is_killed_after_the_grace(link, mark):
     end = link.stop(link.begin(python(text, mark, kill_after_ms=50)))
 
     assert (end.cause, end.code) == (Cause.CANCELLED, -signal.SIGKILL)
-
-
-def test_a_kill_reaches_what_holds_the_pipe_without_waiting_for_it(monkeypatch):
-    clockwork = Clockwork(monkeypatch)
-    held, other_end = os.pipe()
-    os.set_blocking(held, False)
-    os.write(other_end, b"last words")
-    with subprocess.Popen(["true"]) as process:
-        attempt = clockwork.start(process.pid)
-        attempt.fds = [held, -1]
-        clockwork.lives.stop(attempt, Cause.CANCELLED, 0.0, 100.0)
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        clockwork.lives.reap(100.0)
-        clockwork.lives.settle(100.0)
-
-        assert clockwork.signals == [signal.SIGKILL]
-        assert clockwork.ended == [attempt]
-        assert attempt.output_held
-        assert attempt.stream(0).written == 10
-        process.returncode = 0  # it was reaped above, not by subprocess
-    os.close(other_end)
 
 
 def test_a_second_stop_shortens_the_grace_and_keeps_the_first_cause(link, mark):
@@ -325,28 +280,6 @@ def test_a_grandchild_that_holds_the_pipe_is_cut_off_and_killed(link, mark):
     assert processes(mark) == []
 
 
-def test_a_stop_while_the_pipe_is_held_does_not_wait_for_it(monkeypatch):
-    clockwork = Clockwork(monkeypatch)
-    held, other_end = os.pipe()
-    os.set_blocking(held, False)
-    with subprocess.Popen(["true"]) as process:
-        attempt = clockwork.start(process.pid)
-        attempt.fds = [held, -1]
-        attempt.begin = 99.0
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        clockwork.lives.reap(100.0)
-        clockwork.lives.settle(100.0)
-        assert attempt.phase is Phase.DRAINING
-
-        clockwork.lives.stop(attempt, Cause.CANCELLED, None, 100.1)
-        clockwork.lives.settle(100.1)
-        assert clockwork.ended == [attempt]
-        assert (attempt.cause, attempt.code, attempt.output_held) == (Cause.NONE, 0, True)
-        assert attempt.run_us == 1_000_000  # of the main process
-        process.returncode = 0  # it was reaped above, not by subprocess
-    os.close(other_end)
-
-
 # ---------------------------------------------------------------- the launcher's own end
 
 
@@ -411,67 +344,6 @@ def test_a_worker_that_is_a_subreaper_kills_all_that_a_killed_launcher_leaves(ma
     )  # fmt: skip
 
     assert done.stdout == "True []\n", done.stderr
-
-
-# ---------------------------------------------------------------- what does not die
-
-
-def test_what_cannot_be_killed_marks_the_launcher_degraded_until_it_dies(monkeypatch):
-    clockwork = Clockwork(monkeypatch)
-    with subprocess.Popen(["sleep", "1000"]) as process:
-        attempt = clockwork.start(process.pid, kill_after_ms=10_000)
-        lives = clockwork.lives
-        lives.stop(attempt, Cause.CANCELLED, None, 100.0)
-        assert clockwork.signals == [signal.SIGTERM, signal.SIGCONT]
-        lives.tick(109.9)
-        assert lives.due() == 110.0
-        lives.tick(110.0)
-        assert clockwork.signals[2:] == [signal.SIGKILL]
-        lives.tick(169.9)
-        assert lives.degraded == 0
-        lives.tick(170.0)
-
-        assert (lives.degraded, lives.live, clockwork.ended) == (1, 1, [])
-
-        process.kill()
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        lives.reap(180.0)
-        lives.settle(180.0)
-        assert (lives.degraded, lives.live, clockwork.ended) == (0, 0, [attempt])
-        process.returncode = attempt.code  # it was reaped above, not by subprocess
-
-
-def test_timers_of_what_has_ended_do_not_pile_up(monkeypatch):
-    clockwork = Clockwork(monkeypatch)
-    for _ in range(5000):
-        attempt = clockwork.start(1, time_limit_ms=3_600_000)
-        attempt.phase = Phase.ENDED
-        clockwork.lives._attempts.discard(attempt)
-
-    assert len(clockwork.lives._timers) < 2000
-
-
-def test_the_number_of_a_main_process_may_be_anothers_before_its_attempt_has_ended(monkeypatch):
-    """It is free once nothing bears it: what holds the pipe, or does not die, may be in a session of its own."""
-    clockwork = Clockwork(monkeypatch)
-    lives = clockwork.lives
-    held, other_end = os.pipe()
-    os.set_blocking(held, False)
-    pids = iter([4242, 0, 4242, 0])
-    monkeypatch.setattr(os, "wait4", lambda *_: (next(pids), 0, resource.getrusage(resource.RUSAGE_CHILDREN)))
-    first = clockwork.start(4242)
-    first.fds = [held, -1]
-    lives.reap(100.0)
-    assert first.phase is Phase.DRAINING
-    second = clockwork.start(4242)
-    lives.stop(first, Cause.CANCELLED, None, 100.1)
-    lives.settle(100.1)
-    assert (clockwork.ended, lives.live) == ([first], 1)
-
-    lives.reap(100.2)
-    lives.settle(100.2)
-    assert (clockwork.ended, lives.live) == ([first, second], 0)
-    os.close(other_end)
 
 
 # ---------------------------------------------------------------- the parts

@@ -273,6 +273,13 @@ def test_directory_and_umask_are_the_tasks(link, tmp_path):
         assert stat.S_IMODE((tmp_path / f"made{job}").stat().st_mode) == 0o666 & ~umask
 
 
+def test_it_stands_in_no_tasks_directory_which_somebody_may_want_to_unmount(link, tmp_path):
+    link.begin(body("sh", "-c", "echo ready; exec sleep 1000", cwd=str(tmp_path)), 1)
+    link.run(body("tq-no-such-program", cwd=str(tmp_path)), 2)
+
+    assert Path(f"/proc/{link.process.pid}/cwd").readlink() == Path("/")
+
+
 def test_small_input_is_read_from_its_beginning_by_every_member(link):
     link.spawn(body("cat", stdin=b"in\0put\n"), [ref(1, m) for m in range(5)], is_array=True)
     link.until(lambda: len(link.ends) == 5)

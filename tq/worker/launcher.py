@@ -140,7 +140,7 @@ class Launcher:
         self._pool.tick(now)
         self._start()
         capture.tick(now)
-        reports.tick(now, lives.live == 0 and self._lanes.queued == 0)
+        reports.tick(now, not (lives.attempts or self._lanes.queued))
         if reports.unsent_bytes:
             self._send()
 
@@ -207,7 +207,7 @@ class Launcher:
 
     def _tell_standing(self) -> None:
         lives, reports = self._lives, self._reports
-        reports.send(frames.Pong(lives.live, self._lanes.queued, reports.unsent_bytes, lives.degraded))
+        reports.send(frames.Pong(len(lives.attempts), self._lanes.queued, reports.unsent_bytes, lives.degraded))
 
     # ------------------------------------------------------------ orders
 
@@ -268,7 +268,7 @@ class Launcher:
         lives, lanes = self._lives, self._lanes
         self._more = False
         for _ in range(_starts_by_turn_max):
-            if lives.live >= self._slots or self._reports.is_full:
+            if len(lives.attempts) >= self._slots or self._reports.is_full:
                 return
             attempt = lanes.take()
             if attempt is None:

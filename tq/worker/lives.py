@@ -57,12 +57,12 @@ class Lives:
     def __init__(self, capture: Capture, on_end: Callable[[Attempt, float], None]) -> None:
         self.more = False
         self.degraded = 0
+        self.attempts: Final[set[Attempt]] = set()  # started, and not ended
         self._capture: Final = capture
         self._on_end: Final = on_end
         self.on_caller_end: Callable[[Caller, float], None]  # set by the pool
         self.spare: Final[set[int]] = set()  # unreaped processes that call functions, without an attempt (pool.py)
         self._mains: Final[dict[int, Attempt]] = {}  # by pid, until reaped
-        self._attempts: Final[set[Attempt]] = set()  # until ended
         self._by_pid: Final[dict[int, Attempt]] = {}  # of these, by the main's pid: session and group bear it
         self._sweeping: Final[set[Attempt]] = set()
         self._orphans: Final[dict[int, frozenset[Attempt]]] = {}  # by pid: who may have made it
@@ -74,16 +74,11 @@ class Lives:
         self._own_peak_kib = 0
         self._own_peak_at = 0.0
 
-    @property
-    def live(self) -> int:
-        """How many attempts have been started and not ended."""
-        return len(self._attempts)
-
     # ------------------------------------------------------------ begin and stop
 
     def add(self, attempt: Attempt) -> None:
         """`attempt` has just been started: its pid and pipes are set."""
-        self._attempts.add(attempt)
+        self.attempts.add(attempt)
         self._mains[attempt.pid] = attempt
         self._by_pid[attempt.pid] = attempt
         attempt.phase = _RUNNING
@@ -245,7 +240,7 @@ class Lives:
         return frozenset(maker for maker in makers if maker.phase is _SWEEPING)
 
     def _makers(self, pid: int) -> frozenset[Attempt]:
-        attempts = frozenset(self._attempts)
+        attempts = frozenset(self.attempts)
         if len(self._sweeping) == len(attempts):  # whose it was decides nothing any more
             return attempts
         with suppress(ProcessLookupError):
@@ -260,7 +255,7 @@ class Lives:
     def _finish(self, attempt: Attempt, now: float) -> None:
         attempt.phase = _ENDED
         self._sweeping.discard(attempt)
-        self._attempts.discard(attempt)
+        self.attempts.discard(attempt)
         if self._by_pid.get(attempt.pid) is attempt:  # else its number was free before its end, and is another's
             del self._by_pid[attempt.pid]
         if attempt.is_stuck:
@@ -304,7 +299,7 @@ class Lives:
     def _set_timer(self, due: float, what: _Timer, attempt: Attempt) -> None:
         self._count += 1
         heapq.heappush(self._timers, (due, self._count, what, attempt))
-        if len(self._timers) > 4 * len(self._attempts) + _timers_spare:  # an hour's limit on tasks of a millisecond
+        if len(self._timers) > 4 * len(self.attempts) + _timers_spare:  # an hour's limit on tasks of a millisecond
             self._timers = [timer for timer in self._timers if timer[3].phase is not _ENDED]
             heapq.heapify(self._timers)
 

@@ -95,24 +95,21 @@ class Spawner:
 
         Raises CwdMissing or SpawnError for what is wrong with the task, OSError for what is wrong with this machine.
         """
+        _enter(program.cwd)
         try:
-            os.chdir(program.cwd)
-        except (OSError, ValueError) as error:
-            if isinstance(error, OSError) and error.errno in TROUBLE:
-                raise
-            reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
-            raise CwdMissing(f"{os.fsdecode(program.cwd)}: {reason}") from error
-        command = program.path(argv), argv, environment
-        if program.umask != self._umask:
-            os.umask(program.umask)
-            self._umask = program.umask
-        if stdin is None:
-            return self._start(program, command, self._null, files)
-        source = stdin.open()
-        try:
-            return self._start(program, command, source, files)
+            command = program.path(argv), argv, environment
+            if program.umask != self._umask:
+                os.umask(program.umask)
+                self._umask = program.umask
+            if stdin is None:
+                return self._start(program, command, self._null, files)
+            source = stdin.open()
+            try:
+                return self._start(program, command, source, files)
+            finally:
+                os.close(source)
         finally:
-            os.close(source)
+            os.chdir("/")  # nobody could unmount what a task was in
 
     def _start(self, program: Program, command: Command, source: int, files: Files) -> Spawned:
         out, out_end = _stream(files.stdout, "stdout", files)
@@ -182,6 +179,16 @@ class Spawner:
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._files_hard, self._files_hard))
         for low in self._low:
             os.dup2(self._null, low, inheritable=False)
+
+
+def _enter(directory: bytes) -> None:
+    try:
+        os.chdir(directory)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in TROUBLE:
+            raise
+        reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
+        raise CwdMissing(f"{os.fsdecode(directory)}: {reason}") from error
 
 
 def _stream(path: bytes, what: str, files: Files) -> tuple[int, int]:
