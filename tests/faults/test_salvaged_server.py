@@ -1,6 +1,7 @@
-"""A server whose store lost a log refuses to start, is salvaged with the real program, and serves on."""
+"""A server whose store lost a log or has a damaged table says so, is salvaged with the real program, and serves on."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -43,4 +44,39 @@ def test_a_store_without_its_log_is_salvaged_and_serves_on(tmp_path: Path) -> No
         assert here.tq("show", held).status == 1  # its commit was in the log
         again = here.submit("true")
         assert here.wait(again) == 0
+        assert here.server.stop() == 0
+
+
+def test_a_served_store_that_turns_out_to_be_damaged_is_said_and_salvaged(tmp_path: Path) -> None:
+    with town(tmp_path, "--heartbeat", "200ms") as here:
+        here.worker(slots=2)
+        done = here.submit("echo", "printed")
+        assert here.wait(done) == 0
+        large = here.tq("submit", "--hold", "--stdin", "--", "cat", stdin=os.urandom(600_000)).out.strip()
+        other = here.submit("echo", "later", options=["--hold"])
+        assert here.server.stop() == 0
+        table = max((here.server.data / "db").glob("*.sst"), key=lambda path: path.stat().st_size)
+        raw = bytearray(table.read_bytes())
+        raw[len(raw) // 2] ^= 1
+        table.write_bytes(raw)
+
+        here.server.start()  # nothing of a start reads that
+        assert here.tq("release", large).status == 0
+        assert here.server.process.wait(processes.PATIENCE_S) == 78
+        said = here.server.log()
+        assert "are damaged" in said
+        assert "tq store salvage" in said
+        compacted = here.tq("store", "compact")
+        assert compacted.status == 78
+        assert "tq store salvage" in compacted.err
+        assert here.tq("store", "check").status == 1
+        salvaged = here.tq("store", "salvage")
+        assert salvaged.status == 0
+        assert f"job {large} is held: a part of its input is lost" in salvaged.out
+
+        here.server.start()
+        assert here.tq("release", other).status == 0
+        assert here.wait(other) == 0
+        assert here.tq("logs", done).out == "printed\n"
+        assert here.show(large)["state"] == "held"
         assert here.server.stop() == 0

@@ -76,9 +76,9 @@ def main(settings: Settings) -> int:
             store.abandon()
             raise
         try:
-            _close(store, is_failed=status == errors.StoreError.exit_status)
+            _close(store, is_failed=status in {errors.StoreError.exit_status, errors.StoreDamaged.exit_status})
         except errors.StoreError as error:
-            log("store_failed", level="error", error=error.message)
+            log("store_failed", level="error", error=error.message, hint=error.hint)
             status = error.exit_status
         log("server_stopped", status=status)
         return status
@@ -262,8 +262,8 @@ async def _run(settings: Settings, store: DiskStore, identity: Identity) -> int:
             await _serve(settings, store, identity, signals)
     except* errors.StoreError as group:
         error = listen.leaves(group)[0]
-        log("store_failed", level="error", error=error)
-        status = errors.StoreError.exit_status
+        log("store_failed", level="error", error=error, hint=error.hint)
+        status = error.exit_status  # damage is there at the next start, too
     except* errors.ConfigurationError as group:
         wrong = listen.leaves(group)[0]
     except* Exception as group:  # noqa: BLE001 - a bug in the core's own commands: it cannot be trusted to go on

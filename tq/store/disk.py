@@ -53,7 +53,7 @@ class DiskStore:
             table: (db.families[keys.family], keys.pack, RECORDS[table].encode, RECORDS[table].decode)
             for table, keys in KEYS.items()
         }
-        self._failure = ""
+        self._failure: StoreError | None = None
         self._trimmer = Trimmer(self.flush_memtables, runs["state"].trimmed)
 
     # ---------------------------------------------------------------- reads
@@ -212,7 +212,7 @@ class DiskStore:
     def abandon(self) -> None:
         """Close without trimming the turn keys: the store is opened by its logs again. May be called twice."""
         self._trimmer.join()
-        self._failure = self._failure or "the store is closed"
+        self._failure = self._failure or StoreError("the store is closed", hint=rocks.RESTART)
         if self._tables:
             # Live handles would keep the database open.
             self._tables.clear()
@@ -265,12 +265,12 @@ class DiskStore:
 
     def _check_usable(self) -> None:
         if self._failure:
-            raise StoreError(self._failure, hint=rocks.RESTART)
+            raise self._failure.with_traceback(None)
 
     def _fail(self, what: str, error: Exception) -> StoreError:
         """Remember the first failure: nothing may be acknowledged any more."""
-        self._failure = self._failure or f"the store failed to {what}: {error}"
-        return StoreError(self._failure, hint=rocks.RESTART)
+        self._failure = self._failure or rocks.write_error(what, error)
+        return self._failure.with_traceback(None)
 
 
 def _add_trim(batch: Any, families: Mapping[str, Family], sequence: int) -> None:

@@ -280,6 +280,12 @@ def read_error(where: str, error: Exception) -> StoreError:
     return StoreError(f"reading {where} failed: {text}", hint=RESTART)
 
 
+def write_error(what: str, error: Exception) -> StoreError:
+    """Return the error to raise where the store failed to do something; a compaction may have met damage on the way."""
+    text = f"the store failed to {what}: {error}"
+    return StoreDamaged(text, hint=_BRING_BACK) if "Corruption" in text else StoreError(text, hint=RESTART)
+
+
 def _open_error(path: Path, error: Exception) -> StoreError | ConfigurationError:
     text = str(error)
     if "Column families not opened" in text:
