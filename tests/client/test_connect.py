@@ -304,10 +304,11 @@ async def test_one_that_gives_up_waiting_disturbs_nobody(server, environ):
         assert await client.job("42").state() == "running"
 
 
-async def test_what_the_block_raises_comes_out_as_it_is(server, environ):
-    with pytest.raises(KeyError, match="mine"):
+@pytest.mark.parametrize("error", [KeyError, SystemExit, KeyboardInterrupt])
+async def test_what_the_block_raises_comes_out_as_it_is(server, environ, error):
+    with pytest.raises(error, match="mine"):
         async with tq.client.connect(environ=environ):
-            raise KeyError("mine")
+            raise error("mine")
 
 
 def test_under_another_event_loop_it_is_said_what_to_do(server, environ):

@@ -33,13 +33,13 @@ async def connect(
     a connection that is lost later is re-made for `patience_s` seconds, and what was asked is asked again.
     """
     _check_runs_trio()
-    failure: Exception | None = None
+    failure: BaseException | None = None  # of the block: a nursery would wrap it, and a group is no exit code
     async with trio.open_nursery() as nursery:
         line = Line(lambda: target.find({"url": url}, environ), patience_s=patience_s)
         try:
             await nursery.start(line.run)
             yield Client(line)
-        except Exception as error:  # noqa: BLE001 - passed on below: a nursery would wrap it in a group
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - passed on below, not in a group
             failure = error
         nursery.cancel_scope.cancel()
     if failure is not None:
@@ -168,7 +168,7 @@ class Job:
     async def result(self, timeout_s: float | None = None) -> Any:
         """Wait as `wait` does, and return what it returned; of an array, a list of that, in order.
 
-        Raises TaskFailed or TaskCancelled for the first task that did not succeed.
+        Raises TaskFailed for the first task that failed, else TaskCancelled for the first that was cancelled.
         """
         return flows.values(self.id, [result async for result in self.results(timeout_s)])
 
