@@ -7,6 +7,7 @@ import pytest
 
 from tests.support.house import House
 from tq.client import flows, requests
+from tq.client.results import TaskCancelled, TaskFailed, TaskResult
 from tq.core import vocabulary as v
 from tq.core.task import Cause
 from tq.errors import BadRequest, KeyConflict, TaskNotFound
@@ -113,6 +114,17 @@ def test_values_of_an_array_are_a_list_and_the_first_failure_is_raised():
     house.do(v.Report(5, 1, 3, (v.End(refs[2], Cause.EXCEPTION, 1, 1, b"", raised),)))
     with pytest.raises(Exception, match="was cancelled"):
         flows.values("1", follow(house, flows.page("1", ""))[0])
+
+
+def test_the_failure_is_raised_and_not_what_was_cancelled_for_it():
+    """`max_fails` cancels what runs and skips what waits, also before it in the order."""
+    ends = [("cancelled", "cancelled"), ("dead", "exit"), ("dead", "signal"), ("skipped", "none")]
+    found = [TaskResult(v.Result(f"1.{n}", state, 1, 3, cause)) for n, (state, cause) in enumerate(ends, 1)]
+
+    with pytest.raises(TaskFailed, match=r"task 1\.2 exited with 3"):
+        flows.values("1", found)
+    with pytest.raises(TaskCancelled, match=r"task 1\.1 was cancelled"):
+        flows.values("1", [found[0], found[3]])
 
 
 def test_state_and_cancel_are_one_question_each():

@@ -12,7 +12,7 @@ import msgspec
 
 from tq import limits
 from tq.client.call import pack_entry
-from tq.client.results import TaskResult
+from tq.client.results import TaskCancelled, TaskResult
 from tq.client.runs import begun, cut, other_upload, packed
 from tq.core import vocabulary as v
 from tq.errors import BadRequest, ProtocolError, TimedOut
@@ -87,8 +87,13 @@ def page(job: str, place: str) -> Flow[tuple[list[TaskResult], str]]:
 
 
 def values(job: str, results: list[TaskResult]) -> Any:
-    """Return what a job returned: of an array a list. Raises for the first task that did not succeed."""
-    found = [result.get() for result in results]
+    """Return what a job returned: of an array a list.
+
+    Raises for the first task that failed; else for the first that was cancelled, which a failure may have led to.
+    """
+    if errors := [result.error for result in results if result.error is not None]:
+        raise min(errors, key=lambda error: isinstance(error, TaskCancelled))
+    found = [result.value for result in results]
     return found[0] if len(results) == 1 and results[0].id == job else found
 
 
