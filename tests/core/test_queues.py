@@ -8,7 +8,7 @@ from tq.core import tables
 from tq.core.engine import Bounds
 from tq.core.job import Queue
 from tq.core.task import Phase, State
-from tq.core.vocabulary import Demand, Forget, Get, Handback, Held, Queues, Retry, SetQueue, Submit, Tick, Wait
+from tq.core.vocabulary import Cancel, Demand, Forget, Get, Handback, Held, Queues, Retry, SetQueue, Submit, Tick, Wait
 from tq.errors import BadRequest
 
 
@@ -236,6 +236,17 @@ class TestMaxFails:
         house.array(1, max_fails=0)
         house.report(*house.starts(), code=1)
         assert house.task(1).state is State.DEAD
+
+
+def test_a_queue_whose_jobs_are_all_forgotten_is_listed_no_more(house):
+    house.submit()
+    house.do(SetQueue("set", max=2))
+    gone = house.submit(queue="branch-1")
+    assert [item["id"] for item in house.do(Queues()).items] == ["branch-1", "default", "set"]
+    house.do(Cancel((str(gone),)))
+    assert [item["id"] for item in house.do(Queues()).items] == ["branch-1", "default", "set"]
+    house.do(Forget((str(gone),)))
+    assert [item["id"] for item in house.do(Queues()).items] == ["default", "set"]
 
 
 @pytest.mark.parametrize("asked, of_queue, expected", [(-1, -1, 3), (-1, 5, 5), (-1, 0, 0), (2, 5, 2), (0, 5, 0)])

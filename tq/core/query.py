@@ -364,7 +364,7 @@ def queues(_view: View, live: Live, command: Queues) -> Page:
     if command.page and not is_name(command.page):
         raise BadRequest("that is not a page of this list")
     items_max = _items_max(command.limit)
-    names = {lane.queue for lane in live.lanes.values()} | live.queues.keys()
+    names = {lane.queue for lane in live.lanes.values() if any(lane.counts)} | live.queues.keys()
     # Only those of this page are counted, and one more, which tells that there are any.
     shown = sorted(name for name in names if name > command.page)[: items_max + 1]
     counts = {name: [0] * len(State) for name in shown}
