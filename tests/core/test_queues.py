@@ -2,13 +2,31 @@
 
 import pytest
 
+from tests.support.damage import Damaged, without
 from tests.support.house import House
 from tq import limits
 from tq.core import tables
 from tq.core.engine import Bounds
+from tq.core.engine.stop import ref_of
 from tq.core.job import Queue
 from tq.core.task import Phase, State
-from tq.core.vocabulary import Cancel, Demand, Forget, Get, Handback, Held, Queues, Retry, SetQueue, Submit, Tick, Wait
+from tq.core.vocabulary import (
+    Cancel,
+    Capacity,
+    Demand,
+    Forget,
+    Get,
+    Handback,
+    Held,
+    Join,
+    Queues,
+    Recall,
+    Retry,
+    SetQueue,
+    Submit,
+    Tick,
+    Wait,
+)
 from tq.errors import BadRequest
 
 
@@ -67,6 +85,27 @@ def test_a_pause_recalls_what_has_not_started(house):
     assert house.recalls() == [refs[1]]
     house.do(Handback(5, 1, 1, (refs[1],)))
     assert house.starts() == []
+
+
+def test_what_bounds_nothing_recalls_nothing(house):
+    house.join(slots=2)
+    house.array(2, queue="q")
+    house.do(SetQueue("q", retries=5))
+    assert house.recalls() == []
+    house.do(SetQueue("q", max=1))
+    assert len(house.recalls()) == 2
+
+
+def test_a_queue_is_paused_though_a_job_that_runs_has_lost_its_record(house):
+    house.join(slots=2)
+    lost, sound = house.submit(queue="other"), house.submit(queue="q")
+    without(house.store, tables.JOB, (lost, 0))
+    life = Damaged(house.store)
+    life.do(Join(5, 2, Capacity(slots=2), tuple(Held(ref_of((n, 0, 0), house.task(n)), 1) for n in (lost, sound))))
+    life.do(SetQueue("q", paused=True))
+    assert life.bugs == []
+    [recall] = [effect for effect in life.finished.effects if isinstance(effect, Recall)]
+    assert [ref.job for ref in recall.attempts] == [sound]
 
 
 def test_a_pause_that_did_not_reach_a_worker_recalls_when_it_is_back(house):

@@ -3,7 +3,7 @@
 from msgspec.structs import replace
 
 from tq.core import tables
-from tq.core.engine.step import Step
+from tq.core.engine.step import JobKey, Step
 from tq.core.engine.stop import recall_assigned
 from tq.core.job import Queue
 from tq.core.names import NAME_HINT, is_name
@@ -34,11 +34,15 @@ def set_queue(step: Step, command: SetQueue) -> Done:
         step.overlay.delete(tables.QUEUE, (command.name,))
     else:
         step.overlay.put(tables.QUEUE, (command.name,), queue)
+    if queue.paused or queue.max:
         for key in _jobs_in(step, command.name):
             recall_assigned(step, key)
     return Done(command.name, unchanged=queue == (before or Queue()))
 
 
-def _jobs_in(step: Step, name: str) -> list[tuple[int, int]]:
+def _jobs_in(step: Step, name: str) -> list[JobKey]:
     """Return the jobs of a queue that have attempts somewhere: soft state, bounded by what workers hold."""
-    return [key for key in step.live.jobs if step.job(key).queue == name]
+    live = step.live
+    # Any attempt tells: also those in the lane for what runs alone are of the job's queue.
+    firsts = ((key, *next(iter(members.items()))) for key, members in live.jobs.items())
+    return [key for key, member, worker in firsts if live.lanes[live.workers[worker].held[*key, member]].queue == name]
