@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.support.damage import Damaged, without
+from tests.support.damage import Damaged, without, without_lane
 from tests.support.house import House
 from tq.core import tables
 from tq.core.engine import Bounds, act
@@ -33,7 +33,7 @@ class Bad:
         self._key = (number,)
         self._lane: Lane | None = house.store.get(tables.LANE, self._key)
         self.store: MemoryStore = house.store
-        without(self.store, tables.LANE, self._key)
+        without_lane(self.store, number)
 
     def mend(self) -> Damaged:
         """Put the lane back, and start anew."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tests.server.rig import Loop
-from tests.support.damage import Damaged, without
+from tests.support.damage import Damaged, without, without_lane
 from tests.support.house import House
 from tq.core import invariants, put_off, tables
 from tq.core.engine import Bounds, clock, dispatch
@@ -313,7 +313,7 @@ def test_jobs_whose_other_lane_is_lost_are_put_off_by_the_rows_that_they_are_fou
     poison = {house.array(3, crash_limit=2, throttle=1) for _ in range(3)}
     house.do(WorkerLost(5, 1))
     sound = house.submit(queue="other")
-    without(house.store, tables.LANE, (2,))
+    without_lane(house.store, 2)
     life = Damaged(house.store)
     life.do(Join(6, 1, Capacity(slots=5)))
     for wait_ms in (1_000, 2_000):
@@ -448,7 +448,7 @@ def test_more_timers_than_by_accident_wait_long_and_the_server_goes_on(monkeypat
     house.report(*house.starts(), code=1)
     house.do(Cancel((f"{number}.6",)))
     lane = house.store.get(tables.LANE, (1,))
-    without(house.store, tables.LANE, (1,))
+    without_lane(house.store, 1)
     life = Damaged(house.store)
     life.do(Tick())
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from tq.core import tables
 from tq.core.engine import Bounds, Engine, Finished
-from tq.core.view import Key
+from tq.core.view import BEHIND_NAMES, Key
 from tq.core.vocabulary import Command, Start, Times
 from tq.store.memory import MemoryStore
 
@@ -44,3 +44,11 @@ def without(store: MemoryStore, table: Any, key: Key, record: Any = None) -> Non
     meta.sequence += 1
     changes = {table: {key: record}, tables.META: {(): meta}}
     store.write(changes, sequence=meta.sequence, epoch=1, wall_ms=1)
+
+
+def without_lane(store: MemoryStore, number: int) -> None:
+    """Take a lane away with its name, so that no start derives it anew."""
+    for key, named in store.scan(tables.LANE_NAME, ("",), (BEHIND_NAMES,), 99):
+        if named == number:
+            without(store, tables.LANE_NAME, key)
+    without(store, tables.LANE, (number,))

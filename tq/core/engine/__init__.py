@@ -15,7 +15,21 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from tq.core import query, tables
-from tq.core.engine import act, again, clock, control, dispatch, fence, forget, join, queues, report, submit, upload
+from tq.core.engine import (
+    act,
+    again,
+    clock,
+    control,
+    dispatch,
+    fence,
+    forget,
+    join,
+    lanes,
+    queues,
+    report,
+    submit,
+    upload,
+)
 from tq.core.engine.step import Bounds, Step
 from tq.core.engine.verbs import VERBS
 from tq.core.job import Meta
@@ -124,6 +138,7 @@ class Engine:
         self.view = view
         self.bounds = bounds
         self.live = Live(view)
+        self.live.lanes |= lanes.lost_lanes(view, self.live)
         # The counters as the last turn left them: whoever writes turns is alone, so they need no reading again.
         self.meta: Meta | None = view.get(tables.META, ())
         self._timer_ms: int | None = None  # steady, of the first timer

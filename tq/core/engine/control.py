@@ -37,6 +37,10 @@ def recover(step: Step, command: Recover) -> Recovered:
     mine.held_until_ms = step.times.steady_ms + held_ms
     mine.named_from = mine.named_from or mine.next_job
     mine.epoch += 1
+    for number in step.live.lanes:
+        if step.overlay.get(tables.LANE, (number,)) is None:
+            step.lane(number)  # its row was lost, and is written again
+            step.count("lanes_derived")
     return Recovered(mine.lineage, mine.epoch, tuple(sorted(step.live.workers)), held_ms)
 
 

@@ -1,10 +1,17 @@
 """Lanes: found by what makes them alike, opened when they are wanted first."""
 
+from operator import add
+from typing import Final
+
 from tq import limits
 from tq.core import tables
 from tq.core.engine.step import JobKey, Step
 from tq.core.job import Demand, Lane
+from tq.core.live import Live
+from tq.core.view import View, pages
 from tq.errors import TooManyLanes
+
+_ALONE: Final = "/!alone"
 
 
 def lane_for(step: Step, queue: str, demand: Demand, *, alone: bool = False) -> int:
@@ -73,7 +80,27 @@ def _put(step: Step, number: int, lane: Lane) -> int:
     return number
 
 
+def lost_lanes(view: View, live: Live) -> dict[int, Lane]:
+    """Return the lanes whose rows are lost while their names are there, derived anew from the jobs in them. All that a
+    worker with one such attempt could run would wait for ever, and every list of jobs fail. Reads all jobs if so.
+    """
+    lost = {number: _of_name(name) for name, number in live.lane_names.items() if number not in live.lanes}
+    for page in pages(view, tables.PROGRESS) if lost else ():
+        for _, progress in page:
+            for number in lost.keys() & {*progress.lanes}:
+                lane = lost[number]
+                lane.ready += progress.is_ready_in(number)
+                if number == progress.lane:
+                    lane.counts = [*map(add, lane.counts, progress.counts)]
+    return lost
+
+
+def _of_name(name: str) -> Lane:
+    queue, cpus_milli, mem_bytes, *rest = name.removesuffix(_ALONE).split("/")
+    return Lane(queue, Demand(int(cpus_milli), int(mem_bytes), "/".join(rest)), alone=name.endswith(_ALONE))
+
+
 def lane_name(queue: str, demand: Demand, *, alone: bool) -> str:
     """Return what makes lanes alike, as the key of LANE_NAME. No module is called `!alone`."""
-    parts = [queue, str(demand.cpus_milli), str(demand.mem_bytes)]
-    return "/".join([*parts, *filter(None, (demand.module,)), *(["!alone"] if alone else [])])
+    parts = (queue, str(demand.cpus_milli), str(demand.mem_bytes), *filter(None, (demand.module,)))
+    return "/".join(parts) + (_ALONE if alone else "")
