@@ -253,6 +253,35 @@ class TestTheLaterWordCounts:
         assert _sweep_on(house) == 0
         assert house.store.get(tables.PROGRESS, (number, 0)).counts[State.QUEUED] == 1
 
+    @pytest.mark.parametrize("older, newer", [(Release, Hold), (Hold, Release)])
+    @pytest.mark.parametrize("was_held", [True, False])
+    def test_a_hold_and_a_release_are_not_undone_by_an_older_one_that_comes_later(self, house, older, newer, was_held):
+        for _ in range(SLICE * 2):
+            house.submit(hold=older is Release)
+        number = house.submit(hold=was_held)
+        house.do(older((), Where()))
+        assert _sweeps(house) == 1
+
+        assert house.do(newer((str(number),))) == Acted(1)
+        with pytest.raises(AlreadyEnded, match="was"):
+            house.do(newer((str(number),)))
+        assert _sweep_on(house) == 0
+        assert house.store.get(tables.PROGRESS, (number, 0)).hold is (newer is Hold)
+        held = [house.store.get(tables.PROGRESS, (job, 0)).hold for job in range(1, number)]
+        assert held == [older is Hold] * (SLICE * 2)
+
+    @pytest.mark.parametrize("older, newer", [(Release, Hold), (Hold, Release)])
+    def test_of_two_that_are_at_work_the_later_one_counts(self, house, older, newer):
+        for place in range(SLICE * 3):
+            house.submit(hold=place % 2 > 0)
+        house.do(older((), Where()))
+        house.do(newer((), Where()))
+        assert _sweeps(house) == 2
+
+        assert _sweep_on(house) == 0
+        held = [house.store.get(tables.PROGRESS, (job, 0)).hold for job in range(1, SLICE * 3 + 1)]
+        assert held == [newer is Hold] * (SLICE * 3)
+
 
 class TestWhatIsWrong:
     """A command that cannot be carried out is refused at once: in a slice it would end the tick, and so the server."""

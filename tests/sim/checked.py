@@ -3,21 +3,21 @@
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from msgspec.structs import replace
 
 from tests.sim.ledger import Ledger
 from tests.sim.policy import must_be_alone
-from tests.sim.promises import WHOLE, Promises, Subject, Verb, counts
+from tests.sim.promises import WHOLE, Promises, Subject, Verb, counts, is_settled, seen
 from tests.sim.recalls import Recalls
 from tq import errors
 from tq.core import tables
 from tq.core.engine import Bounds, Engine, Finished, Turn
 from tq.core.engine import step as step_module
 from tq.core.task import Phase, State, Task, Trigger, transition
-from tq.core.view import View
+from tq.core.view import Overlay, View
 from tq.core.vocabulary import (
     Acted,
     Answer,
@@ -25,12 +25,15 @@ from tq.core.vocabulary import (
     Cancel,
     Command,
     Handback,
+    Hold,
     Join,
+    Release,
     Report,
     Retain,
     Retry,
     Started,
     Times,
+    Where,
     WorkerLost,
 )
 
@@ -61,10 +64,10 @@ class count_moves:  # noqa: N801 - used as a context
 class CheckedEngine(Engine):
     """An engine whose turns tell the ledger."""
 
-    def __init__(self, view: View, bounds: Bounds, ledger: Ledger) -> None:
+    def __init__(self, view: View, bounds: Bounds, ledger: Ledger, promises: Promises) -> None:
         super().__init__(view, bounds)
         self.ledger = ledger
-        self.promises = Promises(ledger)
+        self.promises = promises
         self.recalls = Recalls(ledger)
         self.boot_ms: Callable[[], int] = lambda: 0  # what the clock says that goes on while the machine sleeps
         self.troubled: dict[int, int] = {}  # worker -> steady ms of the last trouble of its own, while that is not over
@@ -181,10 +184,8 @@ class CheckedTurn(Turn):
         if isinstance(command, Retry):
             ended = (subject for subject, was in subjects.items() if subject[1] != WHOLE and was.state.is_terminal)
             ledger.retried.update((job, 0, member) for job, member in ended)
-        if isinstance(command, Cancel) and command.ids and command.where is None:
-            for job, member in subjects:
-                if member == WHOLE:
-                    ledger.put(ledger.cancelled, job, True)
+        is_wide = bool(sweeps) and not command.ids
+        ledger.words.say(command, _said_about(command, subjects, self._overlay, is_wide=is_wide), is_wide=is_wide)
         counted = counts(command, subjects, self._overlay)
         if not sweeps and (counted.done, counted.stopping) != (answer.done, answer.stopping):
             raise self._violated(f"{command} was answered {answer}, and did {counted}")
@@ -319,6 +320,21 @@ class CheckedTurn(Turn):
 
     def _violated(self, what: str) -> Exception:
         return self._engine.ledger.world.violated(what)
+
+
+def _said_about(command: Verb, subjects: dict[Subject, Any], overlay: Overlay, *, is_wide: bool) -> Iterator[Subject]:
+    """Yield what a command has settled by its answer: for a cancel all of a job, for a hold or a release that of it."""
+    where = command.where or Where()
+    is_whole = not (where.states or where.cause or where.is_letter)
+    for subject, was in subjects.items():
+        if isinstance(command, Cancel):
+            is_said = subject[1] == WHOLE and is_whole and not is_wide
+        elif isinstance(command, Hold | Release):
+            is_said = subject[1] == WHOLE and is_settled(was, seen(overlay, subject))
+        else:
+            is_said = True
+        if is_said:
+            yield subject
 
 
 def _refs(command: Report | Handback | Started) -> list[AttemptRef]:

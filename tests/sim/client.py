@@ -30,7 +30,7 @@ class Client(Process):
         self.expects: tuple[str, ...] = ()  # codes of errors that are no surprise
         self.is_stopped = False
         self._think_us = think_us
-        self._script = Script(world, name, self._workers)
+        self.script = Script(world, name, self._workers)
         self._request = 0
         self._asked = (0, 0)
         self._was_frozen = False
@@ -110,7 +110,7 @@ class Client(Process):
                 case m.Reply(answer=v.Submitted()):
                     self._submitted(message)
                 case m.Reply(request=self._request, answer=v.Requested()) if self.command is not None:
-                    self.todo.append(self._script.again(message.answer.submit))
+                    self.todo.append(self.script.again(message.answer.submit))
                     self._done("got the request")
                 case m.Reply(request=self._request) if self.command is not None and not message.more:
                     self._done(type(message.answer).__name__)
@@ -186,12 +186,13 @@ class Client(Process):
         if not self.todo:
             if self.is_stopped:
                 return
-            self.todo = self._script.plan(self.jobs) or [v.Status()]
+            self.todo = self.script.plan(self.jobs) or [v.Status()]
         self.command = self.todo.pop(0)
         self.expects = () if isinstance(self.command, v.Submit | v.AddEntries) else _NO_SURPRISE
         if isinstance(self.command, v.Submit):
             known = self.ledger.told.get(self.command.key)
-            is_other = any(sub.key == self.command.key and sub != self.command for _, sub in self.jobs)
+            same = [submit for _, submit in self.jobs if submit.key == self.command.key]  # a key may be used again
+            is_other = bool(same) and same[-1] != self.command
             self.expects = ("key_conflict",) if known and is_other else ("not_found",)
         self._ask()
 

@@ -69,6 +69,7 @@ SIGHTS: Final = (
     "worker_troubles",
     "jobs forgotten by the janitor",
     "sweeps kept",
+    "sweeps kept over a restart",
     "passed over by Dispatch",
     "passed over by Tick",
     "passed over by Retain",

@@ -79,6 +79,28 @@ def server_crash_at_a_cut(cast: Cast) -> bool:
     return True
 
 
+def server_crash_in_a_sweep(cast: Cast) -> bool:
+    """Let a client mean many jobs by one word, and kill the server while it works that off slice by slice; another may
+    have said something else meanwhile of those that it comes to last.
+    """
+    client = cast.world.dice.choice(cast.clients)
+    client.tell(client.script.verbs.wide())
+    cast.server.after(MS, _crash_in_a_sweep, cast, cast.world.now_us + SECOND)
+    return True
+
+
+def _crash_in_a_sweep(cast: Cast, until_us: int) -> None:
+    server, world = cast.server, cast.world
+    if not server.promises.open and world.now_us < until_us:
+        server.after(MS, _crash_in_a_sweep, cast, until_us)
+        return
+    for promise in list(server.promises.open.values())[-1:]:
+        client, last = world.dice.choice(cast.clients), max((subject[0] for subject in promise.before), default=0)
+        if last:
+            client.tell(client.script.verbs.short(str(last)))
+    server.after(world.wait_us(8 * MS), server.crash, "crashes")
+
+
 def freeze_everything(cast: Cast) -> bool:
     """Let everybody stand still: nobody is to be called lost for that."""
     for_us = cast.time_us()
@@ -264,6 +286,7 @@ KINDS: Final[dict[str, Callable[[Cast], bool]]] = {
     "server crash": server_crash,
     "server crash in a row": server_crash_in_a_row,
     "server crash, a worker cut off": server_crash_at_a_cut,
+    "server crash in a sweep": server_crash_in_a_sweep,
     "server stop": server_stop,
     "server freeze": server_freeze,
     "everything freezes": freeze_everything,

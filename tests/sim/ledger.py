@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from tests.sim.policy import Policy
 from tests.sim.profiles import BOUND
+from tests.sim.words import Words
 from tests.sim.world import World
 from tq.core import tables
 from tq.core.engine import Finished
@@ -56,7 +57,7 @@ class Ledger:
         self.written: dict[AttemptRef, bytes] = {}  # what it wrote to its stdout
         self.values: dict[AttemptRef, bytes] = {}  # what it returned
         self.lost: set[tuple[TaskKey, int]] = set()  # attempts that the store called lost
-        self.cancelled: dict[int, bool] = {}  # jobs whose cancel was answered; False again by a retry
+        self.words = Words(self.put, world.violated)
         self.steady_ms: dict[str, int] = {}  # of the last turn
         self.frozen: Callable[[AttemptRef], bool] = lambda _: False  # whether nobody could have stopped its process
         self.retried: set[TaskKey] = set()  # what had ended when a command of this turn retried it
@@ -132,8 +133,8 @@ class Ledger:
     def _check_progress(self, key: tuple[int, int], before: Progress | None, after: Progress | None) -> None:
         if after is None:
             return
-        if before is not None and before.first.is_terminal and not after.first.is_terminal:
-            self.put(self.cancelled, key[0], False)
+        if before is not None:
+            self.words.check_hold(key[0], before, after)
         if before is None or (before.first, before.hold, before.cancelling) != (
             after.first, after.hold, after.cancelling,
         ):  # fmt: skip
@@ -162,8 +163,8 @@ class Ledger:
             raise self.world.violated(f"I3: {key} went from attempt {attempt}, lease {lease} to {after} in {sequence}")
         elif after.attempt > ATTEMPTS_MAX:
             raise self.world.violated(f"{key} is leased and handed back without end: {after}")
-        elif self.cancelled.get(key[0]):
-            raise self.world.violated(f"{key} was leased after the cancel of its job was answered")
+        else:
+            self.words.check_start(key[0], key[2], "was leased")
         job = self.jobs[key[:2]]
         if job.crash_limit and after.losses > job.crash_limit:
             raise self.world.violated(f"I6: {key} of crash limit {job.crash_limit}: {after}")
@@ -194,7 +195,7 @@ class Ledger:
 
     def _check_round(self, key: TaskKey, before: Task | None, after: Task) -> None:
         """A retry by hand begins a new round: of what had ended, with its counters at 0."""
-        self.put(self.cancelled, key[0], False)
+        self.words.check_start(key[0], key[2], "begins a round")
         first = self.progress[key[:2]].first
         state, rounds = (before.state, before.round) if before else (first, 1)
         may_retry = state.is_terminal or first.is_terminal or key in self.retried

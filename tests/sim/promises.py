@@ -77,8 +77,9 @@ def _states(words: tuple[str, ...]) -> set[State]:
 class Promise:
     """One command of a client, until its walk is over."""
 
-    def __init__(self, command: Verb, subjects: dict[Subject, Seen]) -> None:
+    def __init__(self, command: Verb, subjects: dict[Subject, Seen], life: int) -> None:
         self.command = command
+        self.life = life
         self.before = subjects
         self.pending = {subject: True for subject, seen in subjects.items() if self._is_due(subject, seen)}
 
@@ -129,12 +130,13 @@ WHOLES: Final = (Hold, Release, SetPriority, Forget)  # verbs that act on whole 
 
 
 class Promises:
-    """The open promises of one engine's store."""
+    """The open promises of one store, over all lives of its server."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.open: dict[int, Promise] = {}  # by the number of a sweep; several may belong to one promise
         self._of: dict[int, Promise] = {}  # those of whole sweeps, also of those that are over: their parts may go on
+        self.lives = 0
 
     def subjects(self, overlay: Overlay, command: Verb) -> dict[Subject, Seen]:
         """Return what a command means: all that its ids name, or all jobs that match its filter, as they stand."""
@@ -170,21 +172,26 @@ class Promises:
 
     def given(self, command: Verb, subjects: dict[Subject, Seen], sweeps: list[int], overlay: Overlay) -> Promise:
         """Note what a command has promised; without sweeps it must be kept by now."""
-        promise = Promise(command, subjects)
+        promise = Promise(command, subjects, self.lives)
         self._let_off(promise, overlay)
         for subject, was in subjects.items() if isinstance(command, Forget) else ():
             if was.progress is not None and not was.progress.is_ended and seen(overlay, subject).is_gone:
                 raise self._ledger.world.violated(f"{command} removed job {subject[0]}, which had not ended: {was}")
         for number in sweeps:
             self._ledger.put(self.open, number, promise)
-            self._of[number] = promise
+            self._ledger.put(self._of, number, promise)
         self._look(promise, overlay, {subject[0] for subject in subjects})
         if not sweeps:
             self._check_kept(promise, overlay)
         return promise
 
     def _let_off(self, promise: Promise, overlay: Overlay) -> None:
-        """Of a cancel and a retry that are both at work the cancel counts: what it means need not be retried."""
+        """Of a cancel and a retry that are both at work the cancel counts: what it means need not be retried. Of a hold
+        and a release the later one does.
+        """
+        for one in self.open.values() if isinstance(promise.command, Hold | Release) else ():
+            for subject in promise.before if isinstance(one.command, Hold | Release) else ():
+                self._ledger.put(one.pending, subject, None)
         retries = [promise] if isinstance(promise.command, Retry) else list(self.open.values())
         cancels = list(self.open.values()) if isinstance(promise.command, Retry) else [promise]
         jobs = {subject[0] for one in cancels if isinstance(one.command, Cancel) for subject in one.before}
@@ -193,6 +200,11 @@ class Promises:
                 progress = overlay.get(tables.PROGRESS, (subject[0], 0))
                 if subject[0] in jobs or (progress is not None and progress.cancelling):
                     self._ledger.put(one.pending, subject, None)
+
+    def check_end(self) -> None:
+        """Nothing is left to be kept when all is idle."""
+        for promise in self.open.values():
+            raise self._ledger.world.violated(f"idle, and {promise.command} is not over: {promise.pending}")
 
     def look(self, overlay: Overlay) -> None:
         """Look at what a turn has changed so far; a promise whose sweeps are over must be kept."""
@@ -204,15 +216,14 @@ class Promises:
             self._look(promise, overlay, jobs)
         sweeps = changes.get(tables.SWEEP, {}).items()
         for (number,), sweep in sweeps:
-            is_part = sweep is not None and sweep.part_of in self._of  # one of an earlier life was promised there
-            if is_part and number not in self.open:  # it has passed over a job
+            if sweep is not None and sweep.part_of and number not in self.open:  # it has passed over a job
                 self._ledger.put(self.open, number, self._of[sweep.part_of])
                 self._ledger.world.count("parts of sweeps")
         for (number,), sweep in sweeps:
             promise = self.open.get(number)
             if sweep is None and promise is not None:
                 self._ledger.put(self.open, number, None)
-                self._ledger.world.count("sweeps kept")
+                self._ledger.world.count("sweeps kept" if promise.life == self.lives else "sweeps kept over a restart")
                 if promise not in self.open.values():
                     self._check_kept(promise, overlay)
 
@@ -250,7 +261,7 @@ def counts(command: Verb, before: dict[Subject, Seen], overlay: Overlay) -> Acte
         elif isinstance(command, SetPriority):
             done += not was.progress.is_ended
         elif isinstance(command, Hold | Release):
-            done += now.progress is not None and was.progress.hold is not now.progress.hold
+            done += is_settled(was, now)
         elif isinstance(command, Retry):
             done += was.state.is_terminal and not now.state.is_terminal
         elif isinstance(command, Purge):
@@ -259,6 +270,13 @@ def counts(command: Verb, before: dict[Subject, Seen], overlay: Overlay) -> Acte
             done += was.state is not now.state and now.state is State.CANCELLED
             stopping += _is_asked(command, was.task, now.task)
     return Acted(done, stopping)
+
+
+def is_settled(was: Seen, now: Seen) -> bool:
+    """Whether a word about the hold of a job has changed that, or ended what an older one had still to do about it."""
+    if was.progress is None or now.progress is None:
+        return False
+    return (was.progress.hold, was.progress.held_sweep) != (now.progress.hold, now.progress.held_sweep)
 
 
 def _is_asked(command: Verb, was: Task | None, now: Task | None) -> bool:

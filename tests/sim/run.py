@@ -203,6 +203,7 @@ class Run:
     def _check_end(self) -> None:
         self.server.checks.everything(self.server.disk, self.server.engine.live)
         self.ledger.check_all(self.server.disk)
+        self.server.promises.check_end()
         if self.ledger.running:
             raise self.world.violated(f"I10: processes live: {list(self.ledger.running.values())[:5]}")
         for table in (tables.RUNNING, tables.READY, tables.AGAIN, tables.SWEEP):

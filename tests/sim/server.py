@@ -16,6 +16,7 @@ from tests.sim.disk import Disk
 from tests.sim.ledger import Ledger
 from tests.sim.network import End, Network
 from tests.sim.poison import Poison, Poisoned, resting_jobs
+from tests.sim.promises import Promises
 from tests.sim.sessions import welcome
 from tests.sim.world import MS, SECOND, Process, Violation, World
 from tq.core import tables
@@ -58,6 +59,7 @@ class Server(Process):
         self.lives = 0
         self.checks = Checks(world, check_every)
         self.poison = Poison(world)
+        self.promises = Promises(ledger)
         self.is_quiet: Callable[[int, int, int, int], bool] = lambda *_: False  # run.py knows the workers
         self.wall_skew_ms = self.boot_skew_ms = 0
         self.doomed = 0  # crashes that are still to come, each soon after a start
@@ -90,7 +92,8 @@ class Server(Process):
         self.lives += 1
         self.is_up = True
         self.beat_us, self.next_beat_us = self.next_beat_us or self.world.dice.choice(BEATS_US), 0
-        self.engine = CheckedEngine(self.disk, self.bounds, self.ledger)
+        self.promises.lives = self.lives
+        self.engine = CheckedEngine(self.disk, self.bounds, self.ledger, self.promises)
         self.engine.boot_ms = self._now_boot_ms
         self.engine.recalls.is_quiet = partial(self.is_quiet, self.lives)
         self.intake = Intake()

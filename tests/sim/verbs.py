@@ -65,6 +65,17 @@ class Verbs:
             return verb(ids=tuple(dict.fromkeys(name for name, _ in dice.sample(jobs, min(len(jobs), 4)))), **fields)
         return verb(ids=(job,), **fields)
 
+    def wide(self) -> v.ClientCommand:
+        """Return a verb on many jobs: those of a tag, or all."""
+        dice = self._dice
+        verb = dice.choice((v.Cancel, v.Hold, v.Release, v.Release, v.Retry, v.Retry, v.Purge))
+        tag = f"t{dice.randint(0, 5)}" if verb in (v.Cancel, v.Hold) or dice.random() < 0.5 else ""
+        return verb(where=v.Where(tag=tag))
+
+    def short(self, job: str) -> v.ClientCommand:
+        """Return a verb on all of one job."""
+        return self._dice.choice((v.Cancel, v.Hold, v.Release, v.Retry))(ids=(job,))
+
     def _members(self, job: str, submit: v.Submit) -> tuple[str, ...]:
         """Name some members of an array, one by one or as a range."""
         dice = self._dice

@@ -131,6 +131,7 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     cancelled_sweep: int = 0  # sweeps below this number began before all of it was cancelled last
     floor_since_ms: int = 0
     floor_member: int = 0
+    held_sweep: int = 0  # sweeps below this number began before it was held or released last
 
     def copy(self) -> "Progress":
         """Return a working copy, for one command."""

@@ -263,38 +263,50 @@ def _jobs(acting: Acting, sweep: Sweep) -> tuple[Sequence[tuple[Key, Job | None]
 
 
 def _is_overtaken(acting: Acting, progress: Progress | None) -> bool:
-    """Whether all of a job was cancelled after this retry of it began: the later word counts."""
-    return progress is not None and isinstance(acting.command, Retry) and 0 < acting.sweep < progress.cancelled_sweep
+    """Whether a later word about all of a job counts: a cancel after this retry of it began, a hold or a release after
+    one of these.
+    """
+    match acting.command:
+        case Retry() if progress is not None:
+            return 0 < acting.sweep < progress.cancelled_sweep
+        case Hold() | Release() if progress is not None:
+            return 0 < acting.sweep < progress.held_sweep
+    return False
 
 
-def awaits_cancel(acting: Acting, key: JobKey) -> bool:
-    """Whether an earlier cancel has still to do with this job: one that walks and has not passed it yet.
+def awaits(acting: Acting, key: JobKey, kind: type[Cancel | Hold | Release]) -> bool:
+    """Whether an earlier command of a kind has still to do with this job: one that walks and has not passed it yet.
 
-    Until it has, nothing of it is retried: the cancel would take that for what it was given about.
+    Until a cancel has, nothing of it is retried: the cancel would take that for what it was given about.
     """
     step = acting.step
-    if step.cancels is None:
-        step.cancels = _walking_cancels(step)
-    number, own = key[0], acting.sweep or _NO_SWEEP
+    if step.walking is None:
+        step.walking = _walking(step)
+    own, job = acting.sweep or _NO_SWEEP, step.job(key)
+    over = 0 if kind is Cancel else step.progress(key).held_sweep
     return any(
-        at < own and sweep.job <= number <= sweep.last and selection.is_of(where, step.job(key))
-        for at, sweep, where in step.cancels
-    )
+        isinstance(command, kind) and over <= at < own and sweep.job <= key[0] <= sweep.last
+        and selection.is_of(command.where or Where(), job)
+        for at, sweep, command in step.walking
+    )  # fmt: skip
 
 
-def _walking_cancels(step: Step) -> tuple[tuple[int, Sweep, Where], ...]:
-    """Return the cancels that are not over and may reach what has just been queued, with their numbers.
+def _walking(step: Step) -> tuple[tuple[int, Sweep, Selected], ...]:
+    """Return the commands that are not over and may undo what has just been asked for, with their numbers.
 
     Looked for among the oldest thousand sweeps: what stands behind those takes its turn long after.
     """
-    found = []
-    for (number,), sweep in step.overlay.scan(tables.SWEEP, (0,), (_NO_SWEEP,), page_keys_max):
-        command = _commands.decode(sweep.command) if is_sweep(sweep) else None
-        where = (command.where if command else None) or Where()
-        is_alive = any(not state.is_terminal for state in selection.states_of(where.states))
-        if isinstance(command, Cancel) and is_alive and not (where.cause or where.is_letter):
-            found.append((_whole(number, sweep), sweep, where))
-    return tuple(found)
+    rows = step.overlay.scan(tables.SWEEP, (0,), (_NO_SWEEP,), page_keys_max)
+    found = ((_whole(row[0], sweep), sweep, _commands.decode(sweep.command)) for row, sweep in rows if is_sweep(sweep))
+    return tuple(one for one in found if _may_undo(one[2]))
+
+
+def _may_undo(command: Selected) -> bool:
+    """Whether a command may reach what has been queued, held or released since it was given."""
+    where = command.where or Where()
+    is_alive = any(not state.is_terminal for state in selection.states_of(where.states))
+    is_of_some = bool(where.cause) or where.is_letter
+    return isinstance(command, Hold | Release) or (isinstance(command, Cancel) and is_alive and not is_of_some)
 
 
 def awaits_retry(step: Step, key: JobKey) -> bool:

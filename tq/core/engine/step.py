@@ -21,7 +21,7 @@ from tq.core.live import LIVE_COUNT, Live
 from tq.core.task import Cause, Ending, Phase, State, Task, Trigger, transition
 from tq.core.timers import TimerKind, retry_timer, timer
 from tq.core.view import Key, Overlay, Row, View
-from tq.core.vocabulary import Effect, TaskChanged, Times, Where
+from tq.core.vocabulary import Effect, TaskChanged, Times
 from tq.limits import history_max, leases_per_dispatch_max, members_per_command_max
 
 
@@ -61,7 +61,7 @@ class Step:
         self.submitter = submitter
         self.bounds = bounds
         self.effects: list[Effect] = []
-        self.cancels: tuple[tuple[int, Sweep, Where], ...] | None = None  # that walk, once somebody has looked (act.py)
+        self.walking: tuple[tuple[int, Sweep, Any], ...] | None = None  # sweeps, once somebody has looked (act.py)
         self.at: Key = ()  # where it stands: at a row of READY, a lane (the prefix of its rows), a job, or a task
         self.passed_over: Collection[Key] = ()  # tasks and jobs at which this command has failed before
         self.passed = 0  # members with a record that it has stepped over

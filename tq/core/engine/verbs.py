@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tq.core.engine.act import Acting, Verb, awaits_cancel, find_alive, find_records, find_running
+from tq.core.engine.act import Acting, Verb, awaits, find_alive, find_records, find_running
 from tq.core.engine.forget import begin_forgetting, forget_dead_letter, forget_job
 from tq.core.engine.step import JobKey, TaskKey, history_with_last
 from tq.core.engine.stop import cancel_task, recall_assigned, stop_task
@@ -50,10 +50,10 @@ def _end_cancel(acting: Acting, key: JobKey) -> None:
 
 def _begin_hold(acting: Acting, key: JobKey) -> bool:
     progress = acting.step.progress(key)
-    if progress.hold or progress.is_ended:
+    if progress.is_ended or (progress.hold and not awaits(acting, key, Release)):
         acting.tally.leave("was held already" if progress.hold else "had ended already")
         return False
-    progress.hold = True
+    _hold(acting, progress, on=True)
     if progress.first is State.QUEUED and progress.untouched:
         acting.step.move_untouched(key, Trigger.HOLD)
     recall_assigned(acting.step, key)
@@ -63,14 +63,20 @@ def _begin_hold(acting: Acting, key: JobKey) -> bool:
 
 def _begin_release(acting: Acting, key: JobKey) -> bool:
     progress = acting.step.progress(key)
-    if not progress.hold:
+    if not progress.hold and not awaits(acting, key, Hold):
         acting.tally.leave("was not held")
         return False
-    progress.hold = False
+    _hold(acting, progress, on=False)
     if progress.first is State.HELD:
         acting.step.move_untouched(key, Trigger.OPEN)
     acting.tally.done += 1
     return False
+
+
+def _hold(acting: Acting, progress: Progress, *, on: bool) -> None:
+    """Set the hold of a job; what an older command has still to do about that is over."""
+    progress.hold = on
+    progress.held_sweep = acting.sweep or acting.step.meta().next_sweep
 
 
 def _begin_requeue(acting: Acting, key: JobKey) -> bool:
@@ -89,7 +95,7 @@ def _requeue_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
 
 def _begin_retry(acting: Acting, key: JobKey) -> bool:
     progress = acting.step.progress(key)
-    if progress.cancelling or awaits_cancel(acting, key):
+    if progress.cancelling or awaits(acting, key, Cancel):
         acting.tally.leave("is being cancelled")
         return False
     trigger, moved = _retry_trigger(acting, progress.first), 0
@@ -103,7 +109,7 @@ def _begin_retry(acting: Acting, key: JobKey) -> bool:
 
 
 def _retry_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
-    if acting.step.progress(key[:2]).cancelling or awaits_cancel(acting, key[:2]):
+    if acting.step.progress(key[:2]).cancelling or awaits(acting, key[:2], Cancel):
         acting.tally.leave("is being cancelled")
         return
     state = task.state if task else acting.step.progress(key[:2]).first
