@@ -77,7 +77,9 @@ class CheckedEngine(Engine):
         """Begin a turn that is watched: in one life, steady time passes as time does, whatever the wall clock says."""
         now_ms = self.boot_ms()
         steady_ms, then_ms = self._begun
-        if then_ms and times.steady_ms - steady_ms != now_ms - then_ms:
+        if not then_ms:
+            self.ledger.dues.began(times)
+        elif times.steady_ms - steady_ms != now_ms - then_ms:
             raise self.ledger.world.violated(f"steady time went from {self._begun} to {(times.steady_ms, now_ms)}")
         self._begun = (times.steady_ms, now_ms)
         return CheckedTurn(self, times)
@@ -127,7 +129,8 @@ class CheckedTurn(Turn):
         for key in self._overlay.changes.get(tables.FORGOTTEN, {}).keys() - before.keys():
             progress = stood.get((key[0], 0)) or self._overlay.below.get(tables.PROGRESS, (key[0], 0))
             self._engine.ledger.world.count("jobs forgotten by the janitor")
-            if progress is not None and progress.ended_steady_ms > self.times.steady_ms - command.keep_ms:
+            ended_ms = self._engine.ledger.dues.ended.get(key[0], 0)
+            if progress is not None and ended_ms > self.times.steady_ms - command.keep_ms:
                 raise self._violated(f"{command} at {self.times} removed job {key[0]}: {progress}")
             if progress is not None and progress.counts[State.DEAD] > progress.purged:
                 raise self._violated(f"{command} removed the dead letters of job {key[0]}: {progress}")

@@ -84,7 +84,8 @@ def server_crash_in_a_sweep(cast: Cast) -> bool:
     have said something else meanwhile of those that it comes to last.
     """
     client = cast.world.dice.choice(cast.clients)
-    client.tell(client.script.verbs.wide())
+    for command in client.script.verbs.wide():
+        client.tell(command)
     cast.server.after(MS, _crash_in_a_sweep, cast, cast.world.now_us + SECOND)
     return True
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from tests.sim.dues import Dues
 from tests.sim.policy import Policy
 from tests.sim.profiles import BOUND
 from tests.sim.words import Words
@@ -58,7 +59,7 @@ class Ledger:
         self.values: dict[AttemptRef, bytes] = {}  # what it returned
         self.lost: set[tuple[TaskKey, int]] = set()  # attempts that the store called lost
         self.words = Words(self.put, world.violated)
-        self.steady_ms: dict[str, int] = {}  # of the last turn
+        self.dues = Dues(world, self.put)
         self.frozen: Callable[[AttemptRef], bool] = lambda _: False  # whether nobody could have stopped its process
         self.retried: set[TaskKey] = set()  # what had ended when a command of this turn retried it
         self._policy = Policy(world, self.ended)
@@ -87,21 +88,21 @@ class Ledger:
             if record is not None and self.keys.get(name, record.job) != record.job:
                 raise self.world.violated(f"I2: key {name} stands for job {self.keys[name]} and {record.job}")
             self.put(self.keys, name, record.job if record is not None else None)
+        steady_ms = changes[tables.META][()].steady_ms
         for key, progress in changes.get(tables.PROGRESS, {}).items():
             self._check_progress(key, self.progress.get(key), progress)
+            self.dues.job_moved(key[0], progress, steady_ms)
             self.put(self.progress, key, progress)
-        steady_ms = changes[tables.META][()].steady_ms
         tasks = changes.get(tables.TASK, {})
         self._check_deaths(tasks)
         for key, record in tasks.items():
             self._check_task(key, self.tasks.get(key), record, finished.sequence)
             self._policy.check(key, self.jobs[key[:2]], self.tasks.get(key), record, steady_ms)
+            self.dues.moved(key, self.tasks.get(key), record, steady_ms)
             self.put(self.tasks, key, record)
         for job in (key[0] for key in changes.get(tables.FORGOTTEN, {})):
             self._forget(job)
-        if steady_ms < self.steady_ms.get("last", 0):
-            raise self.world.violated(f"steady time went back, from {self.steady_ms} to {steady_ms}")
-        self.put(self.steady_ms, "last", steady_ms)
+        self.dues.wrote(changes, self.gone.keys())
         self._undo.append((finished.sequence, self._open))
         self._open = []
         self.retried.clear()
@@ -127,6 +128,8 @@ class Ledger:
         """A job is gone with all its members: only one that had ended may be."""
         for key in [key for key in self.tasks if key[0] == job]:
             self.put(self.tasks, key, None)
+            if key in self.dues.waiting:
+                self.put(self.dues.waiting, key, None)
         self.put(self.gone, job, True)
         self.world.tell(job, None, "store", "forgotten")
 

@@ -7,7 +7,7 @@ holds on, for everybody.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -30,6 +30,11 @@ class Poison:
     def __init__(self, world: World) -> None:
         self._world = world
         self._until_us: dict[int, int] = {}  # by job: what has ever been poison
+
+    @property
+    def ever(self) -> Collection[int]:
+        """The jobs that have been poison at some time."""
+        return self._until_us.keys()
 
     def plant(self, job: int, for_us: int) -> None:
         """Let a job be poison for a while."""

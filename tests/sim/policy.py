@@ -35,6 +35,7 @@ class Policy:
             self._check_failure(key, job, before, after, steady_ms)
         if after.attempt == before.attempt:
             self._check_losses(key, before, after)
+            self._check_stopped(key, before, after)
 
     def _check_failure(self, key: TaskKey, job: Job, before: Task, after: Task, steady_ms: int) -> None:
         if after.failures != before.failures + 1 or after.failures > job.retries + 1:
@@ -64,6 +65,17 @@ class Policy:
             may_differ = -1 if is_claimed else 0
         if after.losses - before.losses not in {0, may_differ}:
             raise self._violated(f"{key} counts {before.losses} losses, then {after.losses}: {after}")
+
+    def _check_stopped(self, key: TaskKey, before: Task, after: Task) -> None:
+        """What was asked to stop by a cancel ends so, what goes back to the queue counts nothing: however it ends."""
+        if before.state is not State.RUNNING or before.phase is not Phase.STOPPING or after.state is State.CANCELLED:
+            return
+        was_asked = before.phase is after.phase and after.state is State.RUNNING
+        if before.cause is Cause.CANCELLED and not was_asked:
+            raise self._violated(f"{key} was being cancelled, and is {after}: {before}")
+        counted = (before.failures, before.losses) != (after.failures, after.losses)
+        if counted or after.state in (State.SUCCEEDED, State.DEAD, State.RETRYING):
+            raise self._violated(f"{key} was asked to stop for {before.cause.name}, and is {after}: {before}")
 
     def _check_history(self, key: TaskKey, task: Task) -> None:
         attempts = [one.attempt for one in task.history]

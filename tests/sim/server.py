@@ -224,6 +224,7 @@ class Server(Process):
         live, steady_ms = self.engine.live, self.clock.times().steady_ms
         self.checks.idle(live, steady_ms, resting_jobs(live, self.disk, steady_ms))
         self.poison.look(live, steady_ms)
+        self.ledger.dues.check_idle(steady_ms, self.pipeline.idle_ms(), self.poison.ever)
 
     def _recovered(self, answer: Recovered) -> None:
         self.is_listening = True

@@ -13,15 +13,17 @@ from tests.sim.faults import NAMES
 from tests.sim.run import run_seed
 from tests.sim.shrink import shrink
 from tests.sim.story import subject_of
-from tq.core import engine, put_off, retry
-from tq.core.engine import Turn, act, control, dispatch, fence, join, step, submit, verbs
+from tq.core import engine, put_off, retry, tables
+from tq.core.engine import Engine, Turn, act, control, dispatch, fence, indexes, join, report, step, submit, verbs
 from tq.core.engine.fence import Verdict
 from tq.core.engine.step import Step
 from tq.core.engine.verbs import VERBS
 from tq.core.job import Progress
 from tq.core.live import Live, LiveWorker
 from tq.core.task import Phase, State, Trigger
-from tq.core.vocabulary import Assignment, Forget, Recover, Release, Times, WorkerLost
+from tq.core.timers import TimerKind
+from tq.core.vocabulary import Assignment, Forget, Recover, Release, Retry, Times, WorkerLost
+from tq.server import clock
 from tq.server.clock import Clock
 from tq.server.commit_loop import Pipeline, Point
 from tq.server.lease_clock import LeaseClock
@@ -318,9 +320,72 @@ def hand_back_what_is_recalled_unasked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Slots, "_recall", lambda self, attempts: self._hand_back(tuple(attempts)))
 
 
+def let_an_older_word_undo_a_later_one(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(act, "_is_overtaken", lambda acting, progress: False)
+
+
+def bring_back_what_was_cancelled_after_the_retry(patch: pytest.MonkeyPatch) -> None:
+    is_overtaken = act._is_overtaken
+    patch.setattr(
+        act,
+        "_is_overtaken",
+        lambda acting, *what: not isinstance(acting.command, Retry) and is_overtaken(acting, *what),
+    )
+
+
+def pass_over_a_job_of_each_sweep_at_a_start(patch: pytest.MonkeyPatch) -> None:
+    def recover(step, command):
+        for (number,), sweep in step.overlay.scan(tables.SWEEP, (0,), (1 << 62,), 1_000):
+            if sweep.job < sweep.last:
+                step.overlay.put(tables.SWEEP, (number,), replace(sweep, job=sweep.job + 1, member=0))
+        return control.recover(step, command)
+
+    patch.setitem(engine._CHANGES, Recover, recover)
+
+
+def count_the_end_of_what_goes_back(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(report, "is_requeued", lambda task: False)
+
+
+def queue_again_what_was_being_cancelled(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(report, "is_cancelled", lambda task: False)
+
+
+def forget_a_key_with_its_job(patch: pytest.MonkeyPatch) -> None:
+    close_job = Step.close_job
+
+    def forgetful(self: Step, key) -> None:
+        self.overlay.delete(tables.KEY, (self.job(key).key,))
+        close_job(self, key)
+
+    patch.setattr(Step, "close_job", forgetful)
+
+
+def wait_no_time(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(indexes, "retry_timer", lambda key, task: (0, max(task.due_ms - 3_000, 0), TimerKind.RETRY, *key))
+
+
+def sleep_through_what_is_due(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Engine, "_first_due_ms", lambda self, of: None)
+
+
+def let_no_time_pass_while_the_server_is_down(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(clock, "DOWN_MS_MAX", 0)
+
+
+TIMES: tuple[Break, ...] = (
+    count_the_end_of_what_goes_back,
+    queue_again_what_was_being_cancelled,
+    forget_a_key_with_its_job,
+    wait_no_time,
+    sleep_through_what_is_due,
+    let_no_time_pass_while_the_server_is_down,
+)
+
 CUTS = ("server crash, a worker cut off", "worker partition", "client cut")
 PAUSES = ("worker freeze at a pause", "server crash, a worker cut off")
 POISONS = ("jobs are poison", "server stop", "worker cut")
+SWEEPS = ("server crash in a sweep", "worker cut")
 FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these faults come often
     (forget_the_beats_of_the_life_before, CUTS),
     (go_by_longer_beats_than_the_server, CUTS),
@@ -331,6 +396,9 @@ FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these fau
     (ask_nothing_back_of_who_comes_back, PAUSES),
     (hear_no_recall, CUTS),
     (hand_back_what_is_recalled_unasked, CUTS),
+    (let_an_older_word_undo_a_later_one, SWEEPS),
+    (bring_back_what_was_cancelled_after_the_retry, SWEEPS),
+    (pass_over_a_job_of_each_sweep_at_a_start, SWEEPS),
 )
 
 
@@ -350,7 +418,7 @@ def test_a_broken_promise_is_caught(broken: Break, monkeypatch: pytest.MonkeyPat
     assert caught(SEEDS_MAX)
 
 
-@pytest.mark.parametrize("broken", POLICIES, ids=lambda broken: broken.__name__)
+@pytest.mark.parametrize("broken", [*POLICIES, *TIMES], ids=lambda broken: broken.__name__)
 def test_a_broken_policy_is_caught(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(monkeypatch)
 

@@ -65,12 +65,16 @@ class Verbs:
             return verb(ids=tuple(dict.fromkeys(name for name, _ in dice.sample(jobs, min(len(jobs), 4)))), **fields)
         return verb(ids=(job,), **fields)
 
-    def wide(self) -> v.ClientCommand:
-        """Return a verb on many jobs: those of a tag, or all."""
+    def wide(self) -> list[v.ClientCommand]:
+        """Return verbs on many jobs, of a tag or all of them: each has something to do with most."""
         dice = self._dice
-        verb = dice.choice((v.Cancel, v.Hold, v.Release, v.Release, v.Retry, v.Retry, v.Purge))
-        tag = f"t{dice.randint(0, 5)}" if verb in (v.Cancel, v.Hold) or dice.random() < 0.5 else ""
-        return verb(where=v.Where(tag=tag))
+        of_all, of_a_tag = v.Where(), v.Where(tag=f"t{dice.randint(0, 5)}")
+        words: tuple[list[v.ClientCommand], ...] = (
+            [v.Hold(where=of_all), v.Release(where=of_all)],
+            [v.Release(where=of_all), v.Retry(where=of_all, force=True)],
+            [v.Cancel(where=of_a_tag), v.Purge(where=of_all)],
+        )
+        return dice.choice(words)
 
     def short(self, job: str) -> v.ClientCommand:
         """Return a verb on all of one job."""
