@@ -102,7 +102,7 @@ class Beats:
         if server.world.now_us < server.last_slow_us + 2 * server.beat_us:
             return  # the turn that would take its attempts back waits for a flush
         for worker in server.engine.live.workers.values():
-            if worker.held:
+            if any(not server.poison.costs_words(key[0]) for key in worker.held):
                 silent_us = server.world.now_us - self._heard_us.get(worker.worker, server.world.now_us)
                 if silent_us > 5 * server.beat_us + SECOND:
                     raise server.world.violated(

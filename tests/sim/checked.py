@@ -31,6 +31,7 @@ from tq.core.vocabulary import (
     Report,
     Retain,
     Retry,
+    SetQueue,
     Started,
     Times,
     Where,
@@ -115,11 +116,23 @@ class CheckedTurn(Turn):
             self._engine.recalls.handed_back(command)
         if isinstance(command, Report | Handback | Started | WorkerLost):
             live = self._engine.live.workers.get(command.worker)
-            if live is None or live.session_number != command.session:
+            current = live.session_number if live is not None else 1 << 62
+            # A loss is one also of a session that has never begun, or that was over when something was passed over.
+            if current > command.session or (current < command.session and not isinstance(command, WorkerLost)):
                 return self._apply_superseded(command)
             if not isinstance(command, WorkerLost):
                 return self._apply_word(command)
-        return super().apply(command, submitter)
+        answer = super().apply(command, submitter)
+        if isinstance(command, SetQueue) and command.paused:
+            self._check_stopped({key[0] for key, job in self._engine.ledger.jobs.items() if job.queue == command.name})
+        return answer
+
+    def _check_stopped(self, jobs: set[int]) -> None:
+        """What of these jobs has not started is asked back, where they are held or their queue is paused by now."""
+        held = {job for job in jobs if (known := self._overlay.get(tables.PROGRESS, (job, 0))) and known.hold}
+        paused = {job for job in jobs - held if self._engine.live.is_paused(self._engine.ledger.jobs[job, 0].queue)}
+        connected = [number for number, live in self._engine.live.workers.items() if live.session is not None]
+        self._engine.recalls.stopped(held | paused, self._overlay, self._effects, connected)
 
     def _apply_retain(self, command: Retain) -> Answer | None:
         """The janitor takes what ended long enough ago, by the steady clock, and no dead letters."""
@@ -187,6 +200,10 @@ class CheckedTurn(Turn):
         if isinstance(command, Retry):
             ended = (subject for subject, was in subjects.items() if subject[1] != WHOLE and was.state.is_terminal)
             ledger.retried.update((job, 0, member) for job, member in ended)
+        if isinstance(command, Hold):
+            self._check_stopped(
+                {job for job, member in subjects if member == WHOLE and not subjects[job, WHOLE].progress.hold}
+            )
         is_wide = bool(sweeps) and not command.ids
         ledger.words.say(command, _said_about(command, subjects, self._overlay, is_wide=is_wide), is_wide=is_wide)
         counted = counts(command, subjects, self._overlay)
@@ -205,7 +222,8 @@ class CheckedTurn(Turn):
         return answer
 
     def _apply_word(self, command: Report | Handback | Started) -> Answer | None:
-        words = [(ref, self._overlay.get(tables.TASK, ref.task)) for ref in _refs(command)]
+        costs = self._engine.ledger.costs_words
+        words = [(ref, self._overlay.get(tables.TASK, ref.task)) for ref in _refs(command) if not costs(ref.job)]
         ours = {ref.task for ref, before in words if self._is_ours(command, ref, before)}
         stale = sum(not self._is_ours(command, ref, before) for ref, before in words)
         counts = self._engine.live.counts
@@ -218,7 +236,7 @@ class CheckedTurn(Turn):
             if ref.task in ours and after == before and isinstance(command, Report):
                 raise self._violated(f"a current report {command} changed nothing of {before}")
         counted = counts.get("stale_reports", 0) + counts.get("known_reports", 0) - counted
-        if counted != stale:
+        if counted != stale and not any(costs(ref.job) for ref in _refs(command)):
             raise self._violated(f"I4: {command} has {stale} stale words, {counted} were counted")
         return answer
 

@@ -271,16 +271,30 @@ def submit_twice(cast: Cast) -> bool:
 
 
 def poison(cast: Cast) -> bool:
-    """Let some jobs be poison to the server's own work for a while: to what starts them, and to what forgets them."""
+    """Let some jobs be poison to the server for a while: to what starts them, to what forgets them, to what is said of
+    them; and now and then a lane.
+    """
     alive: list[int] = []
     ended: list[int] = []
     for (job, _), progress in cast.server.ledger.progress.items():
         (ended if progress.is_ended else alive).append(job)
     for job in cast.world.dice.sample(alive, min(len(alive), 5)):
-        cast.server.poison.plant(job, cast.time_us())
+        plant = cast.server.poison.plant if cast.world.chance(0.7) else cast.server.poison.plant_words
+        plant(job, cast.time_us())
+    lanes = sorted(cast.server.engine.live.lanes)
+    if lanes and cast.world.chance(0.4):
+        cast.server.poison.plant_lane(cast.world.dice.choice(lanes), cast.time_us())
     for job in ended[:3]:
         cast.server.poison.plant(job, 20 * SECOND)
     return bool(alive)
+
+
+def server_crash_among_poison(cast: Cast) -> bool:
+    """Let jobs and lanes be poison, and kill the server: it comes to them again while workers come back."""
+    if not poison(cast):
+        return False
+    cast.server.after(cast.world.wait_us(SECOND), server_crash_in_a_row, cast)
+    return True
 
 
 KINDS: Final[dict[str, Callable[[Cast], bool]]] = {
@@ -316,4 +330,5 @@ KINDS: Final[dict[str, Callable[[Cast], bool]]] = {
     "client freeze": client_freeze,
     "submit sent twice": submit_twice,
     "jobs are poison": poison,
+    "server crash among poison": server_crash_among_poison,
 }

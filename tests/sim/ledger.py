@@ -61,6 +61,7 @@ class Ledger:
         self.words = Words(self.put, world.violated)
         self.dues = Dues(world, self.put)
         self.frozen: Callable[[AttemptRef], bool] = lambda _: False  # whether nobody could have stopped its process
+        self.costs_words: Callable[[int], bool] = lambda _: False  # whether what is said of a job may be passed over
         self.retried: set[TaskKey] = set()  # what had ended when a command of this turn retried it
         self._policy = Policy(world, self.ended)
         self._open: list[tuple[dict, object, object]] = []
@@ -184,10 +185,13 @@ class Ledger:
 
     def _check_deaths(self, changed: dict[TaskKey, Task]) -> None:
         """Look at what a loss has ended in this turn, and at what its worker held beside it until then."""
+        lost: dict[int, list[tuple[Task, Task]]] = {}
         for key, after in changed.items():
             before = self.tasks.get(key)
             if before is None or before.state is not State.RUNNING or after.attempt != before.attempt:
                 continue
+            if after.phase is Phase.LOST:
+                lost.setdefault(before.worker, []).append((before, after))
             if after.state is State.DEAD and after.cause is Cause.LOST:
                 beside = [
                     other
@@ -195,6 +199,8 @@ class Ledger:
                     if task.state is State.RUNNING and task.worker == before.worker and other != key
                 ]
                 self._policy.check_death(key, self.jobs[key[:2]], before, after, beside)
+        for pairs in lost.values():
+            self._policy.check_charged(pairs)
 
     def _check_round(self, key: TaskKey, before: Task | None, after: Task) -> None:
         """A retry by hand begins a new round: of what had ended, with its counters at 0."""
@@ -233,7 +239,8 @@ class Ledger:
         if entry != (entry_of(self.entries[job.entries], ref.member) if job.entries else None):
             raise self.world.violated(f"{ref} of job {job.key} got the entry {entry!r}")
         # A ghost's start may come late, after that of an attempt which its worker cannot know of.
-        if self.ran.setdefault(ref.task, ref.attempt) < ref.attempt and not has_run:
+        has_begun = self.ran.setdefault(ref.task, ref.attempt) < ref.attempt and not self.costs_words(ref.job)
+        if has_begun and not has_run:
             raise self.world.violated(f"{ref} was told that nothing of its task has run: it empties the files")
         self.started.add(ref)
         copies = self.running.setdefault(ref.task, [])
@@ -292,6 +299,8 @@ class Ledger:
             )
             if is_current and task is not None and task.phase is not Phase.STOPPING and ref in stops:
                 raise self.world.violated(f"{ref} is current, and its worker is told to stop it: {task}")
+            if self.costs_words(ref.job):
+                continue
             if not is_current and one.phase != Phase.ENDED and ref not in stops:
                 raise self.world.violated(f"{ref} is not current, and its worker is not told to stop it: {task}")
 

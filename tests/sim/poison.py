@@ -1,9 +1,10 @@
-"""Poison jobs: for a while the server's own work raises whenever it comes to one (ADR 23).
+"""Poison jobs and lanes: for a while the server's work raises whenever it comes to one (ADR 23).
 
-Poison is tasted where Dispatch looks for members to start, where a timer opens what waits for its next attempt, where a
-sweep walks a job, and where the janitor forgets. It may cost what it is about and nothing else: whoever is passed over
-without having been poison is a violation, and so is what is not tried again after its rest. All else that must hold
-holds on, for everybody.
+Poison is tasted where Dispatch looks for members to start or for room for a lane, where a timer opens what waits for
+its next attempt, where a sweep walks a job, where the janitor forgets; and, of other jobs, where a worker's word or its
+loss comes to an attempt. It may cost what it is about and nothing else: whoever is passed over without having been
+poison is a violation, and so is what is not tried again after its rest. All else that must hold holds on, for
+everybody, over restarts of the server.
 """
 
 from collections import Counter
@@ -14,10 +15,11 @@ from unittest.mock import patch
 
 from tests.sim.world import World
 from tq.core import tables
-from tq.core.engine import act, clock, dispatch, forget
+from tq.core.engine import act, clock, dispatch, fence, forget, join, report
 from tq.core.live import Live
 from tq.core.timers import TimerKind
 from tq.core.view import Key, View
+from tq.limits import put_off_of_lane_max
 
 
 class Poisoned(Exception):
@@ -30,6 +32,8 @@ class Poison:
     def __init__(self, world: World) -> None:
         self._world = world
         self._until_us: dict[int, int] = {}  # by job: what has ever been poison
+        self._lanes_us: dict[int, int] = {}
+        self._words_us: dict[int, int] = {}  # by job: what a worker says of it
 
     @property
     def ever(self) -> Collection[int]:
@@ -38,17 +42,36 @@ class Poison:
 
     def plant(self, job: int, for_us: int) -> None:
         """Let a job be poison for a while."""
-        self._until_us[job] = self._world.now_us + for_us
-        self._world.tell(job, None, "FAULT", "poison for {} us", for_us)
+        self._plant(self._until_us, job, for_us, "poison")
+
+    def plant_lane(self, lane: int, for_us: int) -> None:
+        """Let a lane be poison for a while."""
+        self._plant(self._lanes_us, lane, for_us, "a poison lane")
+
+    def plant_words(self, job: int, for_us: int) -> None:
+        """Let what is said of a job's attempts be poison for a while."""
+        self._plant(self._words_us, job, for_us, "words of it are poison")
+
+    def _plant(self, where: dict[int, int], number: int, for_us: int, what: str) -> None:
+        where[number] = self._world.now_us + for_us
+        self._world.tell(number, None, "FAULT", "{} for {} us", what, for_us)
 
     def end(self) -> None:
         """Let nothing be poison any more."""
-        self._until_us = dict.fromkeys(self._until_us, 0)
+        for where in (self._until_us, self._lanes_us, self._words_us):
+            where.update(dict.fromkeys(where, 0))
+
+    def costs_words(self, job: int) -> bool:
+        """Whether what a worker has said of a job's attempts may have been passed over."""
+        return job in self._words_us
 
     def taste(self, job: int) -> None:
         """Raise if a job is poison now."""
-        if self._world.now_us < self._until_us.get(job, 0):
-            raise Poisoned(job)
+        self._taste(self._until_us, job)
+
+    def _taste(self, where: dict[int, int], number: int) -> None:
+        if self._world.now_us < where.get(number, 0):
+            raise Poisoned(number)
 
     @contextmanager
     def spread(self) -> Iterator[None]:
@@ -70,18 +93,37 @@ class Poison:
         def walked(acting: Any, _verb: Any, key: Key, _member: int) -> int:
             return key[0] if acting.sweep else 0
 
+        places, passes_over = dispatch.places, fence.passes_over
+
+        def places_of(live: Live, lane: int, *more: Any) -> Any:
+            self._taste(self._lanes_us, lane)
+            return places(live, lane, *more)
+
+        def heard(step: Any, key: Key) -> bool:
+            is_over = passes_over(step, key)
+            if not is_over:
+                self._taste(self._words_us, key[0])
+            return is_over
+
         with (
             patch.object(dispatch, "_startable", tasted(startable, lambda _step, key, *_: key[0])),
             patch.object(clock, "_retry", tasted(retry, lambda _step, key: key[0])),
             patch.object(act, "_walk_job", tasted(walk_job, walked)),
             patch.object(forget, "retain", retain_all),
+            patch.object(dispatch, "places", places_of),
+            patch.multiple(fence, passes_over=heard),
+            patch.multiple(join, passes_over=heard),
+            patch.multiple(report, passes_over=heard),
         ):
             yield
 
     def look(self, live: Live, steady_ms: int) -> None:
         """See that nobody is passed over who has never been poison, and that timers which have rested are tried."""
         for key in live.failed_ready:
-            self._blame(key, key[2] if len(key) > 1 else 0)
+            if len(key) > 1:
+                self._blame(key, key[2])
+            elif key[0] not in self._lanes_us and len(self._until_us) < put_off_of_lane_max:
+                raise self._world.violated(f"lane {key[0]} is passed over, and has never been poison")
         for key in live.failed_ended:
             self._blame(key, key[1])
         resting = live.failed_timers.resting(steady_ms)
@@ -97,6 +139,8 @@ class Poison:
 
 
 def resting_jobs(live: Live, view: View, steady_ms: int) -> Counter[int]:
-    """Count, by lane, the jobs that Dispatch passes over."""
+    """Count, by lane, the jobs that Dispatch passes over: one by one, or all of a lane."""
     rows = live.failed_ready.resting(steady_ms) if len(live.failed_ready) else ()
-    return Counter(key[0] for key in rows if len(key) > 1 and view.get(tables.READY, key) is not None)
+    found = Counter(key[0] for key in rows if len(key) > 1 and view.get(tables.READY, key) is not None)
+    found.update({key[0]: live.lanes[key[0]].ready for key in rows if len(key) == 1})
+    return found

@@ -11,6 +11,7 @@ from tq.core.vocabulary import AttemptRef
 
 TaskKey = tuple[int, int, int]
 TEMPORARY: Final = 75
+SLOTS_MAX: Final = 4  # of any worker here (run.py)
 HOPELESS: Final = (Cause.SPAWN_FAILED, Cause.CWD_MISSING, Cause.UNKNOWN_FUNCTION)
 
 
@@ -63,6 +64,8 @@ class Policy:
         else:
             is_claimed = before.phase is Phase.LOST and after.state is not State.QUEUED and before.charged
             may_differ = -1 if is_claimed else 0
+            if is_claimed and after.state is not State.CANCELLED and after.losses == before.losses:
+                raise self._violated(f"{key} was claimed again, and its loss is not taken back: {before}, {after}")
         if after.losses - before.losses not in {0, may_differ}:
             raise self._violated(f"{key} counts {before.losses} losses, then {after.losses}: {after}")
 
@@ -81,6 +84,15 @@ class Policy:
         attempts = [one.attempt for one in task.history]
         if sorted(set(attempts)) != attempts or (attempts and attempts[-1] > task.attempt):
             raise self._violated(f"{key} at attempt {task.attempt} has the history {attempts}")
+
+    def check_charged(self, lost: list[tuple[Task, Task]]) -> None:
+        """Of what one worker loses at once only that is charged which may have begun, by the records and its slots."""
+        charged = sum(after.losses > before.losses for before, after in lost)
+        began = sum(before.phase is not Phase.ASSIGNED for before, _ in lost)
+        if charged > began + SLOTS_MAX:
+            raise self._violated(
+                f"a loss of {len(lost)} attempts, of which {began} ran, was charged to {charged}: {lost[:5]}"
+            )
 
     def check_death(self, key: TaskKey, job: Job, before: Task, after: Task, beside: list[TaskKey]) -> None:
         """Check a task that a loss has ended; `beside` are those that its worker held with it."""

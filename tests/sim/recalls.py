@@ -6,7 +6,7 @@ comes back or has started before long, so that the bound holds again for all tha
 had never run has never run, and never does.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from tests.sim.ledger import Ledger
@@ -25,6 +25,18 @@ class Recalls:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self.is_quiet: Callable[[int, int, int], bool] = lambda *_: False
+        self._asked: set[AttemptRef] = set()
+
+    def stopped(self, jobs: Collection[int], overlay: Overlay, effects: list[Effect], workers: Collection[int]) -> None:
+        """Nothing more of these jobs may start: what has not, at workers that are connected, is asked back."""
+        asked = {ref for effect in effects if isinstance(effect, Recall) for ref in effect.attempts} | self._asked
+        for key, _ in overlay.scan(tables.RUNNING, (0,), (1 << 63,), 1 << 31) if jobs else ():
+            task = overlay.get(tables.TASK, key[1:])
+            if key[1] not in jobs or key[0] not in workers or task is None or task.phase is not Phase.ASSIGNED:
+                continue
+            self._ledger.world.count("asked back at a stop")
+            if AttemptRef(*key[1:], task.attempt, task.lease) not in asked:
+                raise self._ledger.world.violated(f"{key[1:]} must not start any more, and is not asked back: {task}")
 
     def joined(self, command: Join, overlay: Overlay, effects: list[Effect]) -> None:
         """A worker has said what it holds: what of it must not start now is asked back."""
@@ -39,7 +51,8 @@ class Recalls:
             task = overlay.get(tables.TASK, ref.task)
             is_waiting = held.phase == Phase.ASSIGNED and task is not None and task.state is State.RUNNING
             is_theirs = task is not None and (task.lease, task.worker) == (ref.lease, command.worker)
-            if not is_waiting or not is_theirs or not self._must_not_start(ref, overlay):
+            is_heard = not self._ledger.costs_words(ref.job)
+            if not is_waiting or not is_theirs or not is_heard or not self._must_not_start(ref, overlay):
                 continue
             self._ledger.world.count("asked back beyond a bound")
             if ref not in asked:
@@ -62,13 +75,19 @@ class Recalls:
         world = self._ledger.world
         for effect in effects:
             if isinstance(effect, Recall):
+                self._asked.update(effect.attempts)
                 world.after(SETTLED_US, self._settled, effect, world.now_us)
 
     def _settled(self, recall: Recall, since_us: int) -> None:
         for ref in recall.attempts:
             task = self._ledger.tasks.get(ref.task)
             is_open = task is not None and task.state is State.RUNNING and task.phase is Phase.ASSIGNED
-            if not is_open or task is None or (task.lease, task.worker) != (ref.lease, recall.worker):
+            if (
+                self._ledger.costs_words(ref.job)
+                or not is_open
+                or task is None
+                or (task.lease, task.worker) != (ref.lease, recall.worker)
+            ):
                 continue
             if self.is_quiet(recall.worker, recall.session, since_us):
                 raise self._ledger.world.violated(f"{ref} was asked back, and neither started nor came back: {task}")

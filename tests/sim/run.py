@@ -153,6 +153,7 @@ class Run:
         self.world.is_calm = True
         self.world.note("world", "calm: no more faults")
         self.server.poison.end()
+        self.server.crash("crashes")  # what a loss has passed over is found again by a start, else by nobody
         for client in self.clients:
             client.is_stopped = True
         self._tidy_up()

@@ -59,6 +59,7 @@ class Server(Process):
         self.lives = 0
         self.checks = Checks(world, check_every)
         self.poison = Poison(world)
+        self.ledger.costs_words = self.poison.costs_words
         self.promises = Promises(ledger)
         self.is_quiet: Callable[[int, int, int, int], bool] = lambda *_: False  # run.py knows the workers
         self.wall_skew_ms = self.boot_skew_ms = 0

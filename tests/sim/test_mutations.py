@@ -14,7 +14,21 @@ from tests.sim.run import run_seed
 from tests.sim.shrink import shrink
 from tests.sim.story import subject_of
 from tq.core import engine, put_off, retry, tables
-from tq.core.engine import Engine, Turn, act, control, dispatch, fence, indexes, join, report, step, submit, verbs
+from tq.core.engine import (
+    Engine,
+    Turn,
+    act,
+    control,
+    dispatch,
+    fence,
+    indexes,
+    join,
+    queues,
+    report,
+    step,
+    submit,
+    verbs,
+)
 from tq.core.engine.fence import Verdict
 from tq.core.engine.step import Step
 from tq.core.engine.verbs import VERBS
@@ -343,10 +357,6 @@ def pass_over_a_job_of_each_sweep_at_a_start(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(engine._CHANGES, Recover, recover)
 
 
-def count_the_end_of_what_goes_back(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(report, "is_requeued", lambda task: False)
-
-
 def queue_again_what_was_being_cancelled(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(report, "is_cancelled", lambda task: False)
 
@@ -373,9 +383,28 @@ def let_no_time_pass_while_the_server_is_down(patch: pytest.MonkeyPatch) -> None
     patch.setattr(clock, "DOWN_MS_MAX", 0)
 
 
-TIMES: tuple[Break, ...] = (
-    count_the_end_of_what_goes_back,
+def leave_what_a_pause_finds_where_it_is(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(queues, "recall_assigned", lambda step, job: None)
+
+
+def charge_a_loss_to_all_that_was_there(patch: pytest.MonkeyPatch) -> None:
+    lose = report.lose
+    patch.setattr(report, "lose", lambda step, key, task, charged: lose(step, key, task, charged=True))
+
+
+def keep_the_charge_of_what_is_claimed(patch: pytest.MonkeyPatch) -> None:
+    def claim(step, ref, task, worker, phase):
+        return step.move(ref.task, task, Trigger.CLAIM, worker=worker, phase=phase, charged=False)
+
+    for module in (fence, join):
+        patch.setattr(module, "claim", claim)
+
+
+STOPS_AND_TIMES: tuple[Break, ...] = (
     queue_again_what_was_being_cancelled,
+    leave_what_a_pause_finds_where_it_is,
+    charge_a_loss_to_all_that_was_there,
+    keep_the_charge_of_what_is_claimed,
     forget_a_key_with_its_job,
     wait_no_time,
     sleep_through_what_is_due,
@@ -418,7 +447,7 @@ def test_a_broken_promise_is_caught(broken: Break, monkeypatch: pytest.MonkeyPat
     assert caught(SEEDS_MAX)
 
 
-@pytest.mark.parametrize("broken", [*POLICIES, *TIMES], ids=lambda broken: broken.__name__)
+@pytest.mark.parametrize("broken", [*POLICIES, *STOPS_AND_TIMES], ids=lambda broken: broken.__name__)
 def test_a_broken_policy_is_caught(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(monkeypatch)
 
