@@ -284,6 +284,10 @@ def poison(cast: Cast) -> bool:
     lanes = sorted(cast.server.engine.live.lanes)
     if lanes and cast.world.chance(0.4):
         cast.server.poison.plant_lane(cast.world.dice.choice(lanes), cast.time_us())
+    if cast.world.chance(0.4):  # a walk over all jobs meets it
+        client = cast.world.dice.choice(cast.clients)
+        for command in client.script.verbs.wide():
+            client.tell(command)
     for job in ended[:3]:
         cast.server.poison.plant(job, 20 * SECOND)
     return bool(alive)

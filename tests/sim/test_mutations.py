@@ -400,6 +400,11 @@ def keep_the_charge_of_what_is_claimed(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "claim", claim)
 
 
+def drop_the_parts_of_a_sweep_that_failed(patch: pytest.MonkeyPatch) -> None:
+    store = act._store_sweep
+    patch.setattr(act, "_store_sweep", lambda step, sweep: None if sweep.part_of else store(step, sweep))
+
+
 STOPS_AND_TIMES: tuple[Break, ...] = (
     queue_again_what_was_being_cancelled,
     leave_what_a_pause_finds_where_it_is,
@@ -422,6 +427,7 @@ FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these fau
     (stop_at_a_job_that_rests, POISONS),
     (blame_the_lane_for_its_job, POISONS),
     (keep_the_half_of_what_failed, POISONS),
+    (drop_the_parts_of_a_sweep_that_failed, POISONS),
     (ask_nothing_back_of_who_comes_back, PAUSES),
     (hear_no_recall, CUTS),
     (hand_back_what_is_recalled_unasked, CUTS),
