@@ -27,6 +27,7 @@ _PATH_DEFAULT: Final = b"/usr/local/bin:/usr/bin:/bin"
 _PLACE: Final = re.compile(rb"\{([1-9]?|#)\}")
 _SIGNALS: Final = signal.valid_signals()
 _programs_max: Final = 64
+_FIRST_LINE_BYTES: Final = 256  # as the kernel reads
 _found_s_max: Final = 1.0
 TROUBLE: Final = frozenset(  # not the task's fault
     {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOSPC, errno.EDQUOT}
@@ -107,7 +108,7 @@ class Program:
         self._found_name = b""  # look for it again next time
         if error.errno in {errno.ENOENT, errno.ENOTDIR}:
             if os.path.exists(path):
-                return SpawnError(127, f"{text}: its interpreter does not exist")
+                return SpawnError(127, f"{text}: its interpreter{_interpreter(path)} does not exist")
             return SpawnError(127, f"{text}: no such file")
         if error.errno == errno.EACCES and os.path.isdir(path):
             return SpawnError(126, f"{text}: is a directory")
@@ -118,6 +119,17 @@ class Program:
         if error.errno == errno.ETXTBSY:
             return SpawnError(126, f"{text}: somebody still has it open to write to it")
         return SpawnError(126, f"{text}: {os.strerror(error.errno or 0)}")
+
+
+def _interpreter(path: bytes) -> str:
+    """Return what a script says that its interpreter is, "" if it is none: nobody sees that a line ends with a CR."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+            line = (file.read(_FIRST_LINE_BYTES) or b"").partition(b"\n")[0]
+    except OSError:
+        return ""
+    words = line[2:].replace(b"\t", b" ").split(b" ") if line.startswith(b"#!") else []
+    return next((f" {os.fsdecode(word)!a}" for word in words if word), "")
 
 
 def _quoted(word: bytes) -> bytes:

@@ -1,9 +1,13 @@
 """Stdin that came with a task, kept by the launcher in anonymous files: read from the beginning by each attempt."""
 
+import fcntl
 import os
 from typing import Final
 
 from tq.worker.frames import Input
+
+# A task may open it anew, for writing (`> /dev/stdin`), and others read it too.
+_SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 class StoredInput:
@@ -12,11 +16,12 @@ class StoredInput:
     Shared by all attempts that wait for it: the last one to be forgotten closes it.
     """
 
-    __slots__ = ("_fd", "size")
+    __slots__ = ("_fd", "_is_sealed", "size")
 
     def __init__(self, data: bytes = b"") -> None:
         self._fd = -1  # without a file there is nothing to close
-        self._fd = os.memfd_create("tq-stdin", os.MFD_CLOEXEC)
+        self._fd = os.memfd_create("tq-stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        self._is_sealed = False
         self.size = 0
         self.append(data)
 
@@ -29,7 +34,10 @@ class StoredInput:
             view = view[written:]
 
     def open(self) -> int:
-        """Return a new descriptor at byte 0, read-only. The caller closes it."""
+        """Return a new descriptor at byte 0, read-only. The caller closes it. From now on nothing is added."""
+        if not self._is_sealed:
+            fcntl.fcntl(self._fd, fcntl.F_ADD_SEALS, _SEALS)
+            self._is_sealed = True
         return os.open(f"/proc/self/fd/{self._fd}", os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self) -> None:
