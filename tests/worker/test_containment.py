@@ -294,6 +294,22 @@ def test_end_of_file_kills_everything(mark):
     assert processes(mark) == []
 
 
+def test_nothing_starts_once_the_worker_is_known_to_be_gone(tmp_path):
+    with Link(slots=1) as link:
+        link.begin(sh("echo ready; exec sleep 1000"), 1)
+        [running] = link.children()
+        link.spawn(body("true", cwd=str(tmp_path), stdout=b"begun"), [ref(2)])
+        assert link.ping().queued == 1
+        link.process.send_signal(signal.SIGSTOP)  # so that it hears of both at once
+        os.kill(running, signal.SIGKILL)
+        while state_of(running) != "Z":
+            os.sched_yield()
+        link.socket.close()
+        link.process.send_signal(signal.SIGCONT)
+
+    assert not (tmp_path / "begun").exists()
+
+
 def test_a_task_cannot_keep_the_socket_open(mark):
     with Link() as link:
         link.begin(sh(f"echo ready; exec sleep {mark}"))

@@ -134,6 +134,8 @@ class Launcher:
                 pass
             elif (attempt := capture.ready(fd)) is not None:
                 lives.closed(attempt)
+        if not self._is_open:
+            return  # what started now would be killed at once
         self._cut_off(now)
         lives.tick(now)
         lives.settle(now)
