@@ -31,6 +31,7 @@ _FIRST_LINE_BYTES: Final = 256  # as the kernel reads
 _found_s_max: Final = 1.0
 TROUBLE: Final = frozenset(  # not the task's fault
     {errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.ENOSPC, errno.EDQUOT}
+    | {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH}  # a mount without its server
 )
 
 
