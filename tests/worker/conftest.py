@@ -21,6 +21,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(called.__file__, directory / "work.py")
     (directory / "torn.py").write_text("import no_such_library\n")
     (directory / "wrong.py").write_text("def f(:\n")
+    (directory / "script.py").write_text("import sys\ndef f(): return 1\nsys.exit()\n")
     (directory / "heavy.py").write_text("import time\ntime.sleep(0.6)\ndef f(): return 'heavy'\n")
     (directory / "parts").mkdir()
     (directory / "parts" / "__init__.py").write_text("")
@@ -29,7 +30,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def offer(link: Link, place: Path, *modules: str) -> None:
-    link.say(frames.Functions(modules or ("work", "torn", "wrong", "heavy", "parts"), (bytes(place),), bytes(place)))
+    link.say(
+        frames.Functions(
+            modules or ("work", "torn", "wrong", "script", "heavy", "parts"), (bytes(place),), bytes(place)
+        )
+    )
 
 
 @pytest.fixture

@@ -244,7 +244,9 @@ def test_a_function_that_came_after_its_module_was_imported_is_said_to_need_a_ne
         assert "start the worker anew" in usage(link.run(call("young:new"), fresh())).error
 
 
-@pytest.mark.parametrize("module, kind", [("torn", "ModuleNotFoundError"), ("wrong", "SyntaxError")])
+@pytest.mark.parametrize(
+    "module, kind", [("torn", "ModuleNotFoundError"), ("wrong", "SyntaxError"), ("script", "ImportError")]
+)
 def test_a_module_that_fails_to_import_is_an_exception(shared, module, kind):
     end = shared.run(call(f"{module}:f"), fresh())
 

@@ -228,6 +228,8 @@ def find(name: str) -> Any:
         if error.name and f"{module_name}.".startswith(f"{error.name}."):
             raise _Unknown(f"there is no module {error.name} on this worker") from None
         raise
+    except SystemExit as wish:  # a script: nothing was called, however well it ended
+        raise ImportError(f"the module {module_name} ended with sys.exit({wish.code!r}) when it was imported") from wish
     for part in path.split("."):
         try:
             found = getattr(found, part)
