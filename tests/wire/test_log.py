@@ -130,3 +130,24 @@ def test_a_server_and_its_worker_go_on_though_nobody_reads_what_they_say(tmp_pat
         for process in (worker, server.process):
             process.terminate()
             assert process.wait(processes.PATIENCE_S) == 0
+
+
+def test_tq_up_goes_on_and_obeys_though_nobody_reads_what_it_and_its_roles_say(tmp_path: Path, pipe: Pipe) -> None:
+    pipe.fill()
+    environ = ServerProcess(tmp_path).environ
+    command = [*TQ, "up", "--listen", "127.0.0.1:0", "--slots", "1"]
+    with (
+        subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stderr=pipe.stderr) as up,
+        ExitStack() as stack,
+    ):
+        stack.callback(up.kill)
+        ask = [*TQ, "run", "--", "true"]
+        words = {"env": environ, "stderr": subprocess.DEVNULL}
+        processes.until(lambda: subprocess.run(ask, check=False, **words).returncode == 0, "it is up")
+        up.terminate()
+        assert up.wait(processes.PATIENCE_S) == 0
+
+
+def test_a_name_that_is_no_text_is_said(pipe: Pipe) -> None:
+    logging.put("it serves /srv/\udcff\n")
+    assert pipe.read() == [r"it serves /srv/\udcff"]

@@ -2,7 +2,8 @@
 
 A small parent without trio. Both roles run in sessions of their own, so that the terminal's Ctrl-C reaches only this
 program: the first drains the worker and then stops the server, the second stops both now. A role that dies is started
-again, with a growing pause. What they say comes out on stderr, each line with its role before it.
+again, with a growing pause. What they say comes out on stderr, each line with its role before it, where that takes it
+at once (log.py).
 """
 
 import gc
@@ -25,6 +26,7 @@ from tq.cli import parent
 from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Keep, Listen, Retries, places, settings
 from tq.cli.verb import Verb
 from tq.cli.worker import Allow, DrainTime, Queues, Slots
+from tq.net import log
 from tq.store import lock
 
 _PAUSE_S, _PAUSE_S_MAX, _STEADY_S = 0.2, 10.0, 1.0
@@ -100,6 +102,11 @@ def _free_port(host: str) -> int:
         return int(probe.getsockname()[1])
 
 
+def _say(text: str) -> None:
+    """Say a line on stderr, and never wait for who reads it: a signal must be obeyed, and a role started, meanwhile."""
+    log.put(f"{text}\n")
+
+
 class Role:
     """One of the two programs: started, watched, started again."""
 
@@ -167,7 +174,7 @@ class Roles:
         # The lock too: a killed server leaves its file, and its number may be another program's by now.
         pid = serving_pid(self._data) if lock.is_held(self._data) else 0
         if pid:
-            talk.say(f"tq: a server serves {self._data} already (pid {pid}): only a worker is started here")
+            _say(f"tq: a server serves {self._data} already (pid {pid}): only a worker is started here")
             self._server = None
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
@@ -193,10 +200,10 @@ class Roles:
 
     def _end_more(self) -> None:
         if self._signals == 1:
-            talk.say("\ntq: nothing new is taken; what runs may end (once more: stop now)")
+            _say("\ntq: nothing new is taken; what runs may end (once more: stop now)")
             self._worker.signal(signal.SIGTERM)
         else:
-            talk.say("\ntq: stopping now")
+            _say("\ntq: stopping now")
             # The server stays until the worker is gone (_start_due): else nobody takes back what the worker stops.
             self._worker.signal(signal.SIGTERM if self._signals == 2 else signal.SIGKILL)
             if self._server is not None and self._signals > 2:
@@ -225,7 +232,7 @@ class Roles:
         """Say once what can be done now."""
         if not self._is_welcomed:
             self._is_welcomed = True
-            talk.say("tq: up; in another terminal: tq run -- echo hello   (Ctrl-C here drains and stops)")
+            _say("tq: up; in another terminal: tq run -- echo hello   (Ctrl-C here drains and stops)")
 
     def _is_served(self) -> bool:
         if self._server is None:
@@ -261,7 +268,7 @@ class Roles:
             role.rest = b""
         paint, plain = ("\x1b[2m", "\x1b[0m") if self._is_colored else ("", "")
         for line in lines:
-            talk.say(f"{paint}{role.name} |{plain} {escape.line(line.decode('utf-8', 'backslashreplace'))}")
+            _say(f"{paint}{role.name} |{plain} {escape.line(line.decode('utf-8', 'backslashreplace'))}")
 
     def _look(self) -> None:
         """See who has ended. What is set up wrongly is not started again: it would end the same way."""
@@ -278,7 +285,7 @@ class Roles:
             if self._status:
                 continue  # asked to end, because the other one cannot start
             how = f"was ended by signal {-status}" if status < 0 else f"ended with {status}"
-            talk.say(f"tq: the {role.name} {how}; it is started again")
+            _say(f"tq: the {role.name} {how}; it is started again")
 
     def _kill(self) -> None:
         """Leave nothing behind, whatever went wrong here: the roles have sessions of their own."""

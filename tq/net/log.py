@@ -42,13 +42,17 @@ def set_level(level: str) -> None:
 
 def log(event: str, *, level: str = "info", **fields: object) -> None:
     """Write one record. `event` is a word with underscores; `level` is debug, info, warning or error."""
-    if LEVELS.index(level) < _least:
-        return
+    if LEVELS.index(level) >= _least:
+        put(_line(event, level, fields))
+
+
+def put(text: str) -> None:
+    """Write somebody else's lines as records are written, without waiting."""
     global _dropped  # noqa: PLW0603 - see above
     try:
         if _dropped and _write(_line("log_dropped", "warning", {"lines": _dropped})):
             _dropped = 0
-        if _dropped or not _write(_line(event, level, fields)):
+        if _dropped or not _write(text):
             _dropped += 1
     except (OSError, ValueError):
         pass  # it is closed, and nothing may fail for that
@@ -67,7 +71,7 @@ def _write(line: str) -> bool:
     except io.UnsupportedOperation:  # no file, but something in memory
         sys.stderr.write(line)
         return True
-    data = (_begin + line).encode()
+    data = (_begin + line).encode("utf-8", "backslashreplace")
     with _impatient(fd) as open_fd:
         taken = _taken(open_fd, data)
     if taken:
