@@ -4,6 +4,7 @@ python tools/gen_docs.py [--check]
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -57,37 +58,55 @@ of bash, zsh and fish are installed below `share` of the prefix that `tq` is in.
   the middle is said on stderr.
 - `TQ_DEBUG=1` shows where an error comes from.
 
-| exit status | of `run`, `wait`, `submit --wait` and `--follow` |
-|---|---|
-| the task's own | one task that ended by itself |
-| 128 + N | one task that signal N ended |
-| 0 or 1 | several tasks, or an array: all succeeded, or not |
-| 0 to 255 | with `--exit-code max` the largest of these; with `--exit-code count` how many tasks failed, at most 100 |
-| 124 | the task's time limit, or `wait --timeout` |
-| 125 | the task ended without a code of its own: lost, no working directory, expired, skipped; or tq itself failed |
-| 126, 127 | the program could not be started, or is not on the worker |
-| 130 | the task was cancelled, or Ctrl-C |
-
-| exit status | of every verb |
-|---|---|
-| 0 | done |
-| 1 | refused: not found, conflict, already ended (125 where a task's own code is spoken) |
-| 2 | the request makes no sense, or exceeds a bound |
-| 4 | not authorised |
-| 69 | no server answers |
-| 70 | an error in tq (125 where a task's own code is spoken) |
-| 74 | it is not known whether the request was done, or stdout cannot take the answer: repeat it with the same `--key` |
-| 75 | nothing happened: try again later |
-| 76 | the other end said what the protocol does not allow (125 where a task's own code is spoken) |
-| 78 | something on this machine is set up wrongly |
-| 141 | the reader of stdout is gone |
-
 """
+
+OF_TASKS = (
+    "of `run`, `wait`, `submit --wait` and `--follow`",
+    ("the task's own", "one task that ended by itself"),
+    ("128 + N", "one task that signal N ended"),
+    ("0 or 1", "several tasks, or an array: all succeeded, or not"),
+    (
+        "0 to 255",
+        "with `--exit-code max` the largest of these; with `--exit-code count` how many tasks failed, at most 100",
+    ),
+    ("124", "the task's time limit, or `wait --timeout`"),
+    (
+        "125",
+        "the task ended without a code of its own: lost, no working directory, expired, skipped; or tq itself failed",
+    ),
+    ("126, 127", "the program could not be started, or is not on the worker"),
+    ("130", "the task was cancelled, or Ctrl-C"),
+)
+OF_ALL = (
+    "of every verb",
+    ("0", "done"),
+    ("1", "refused: not found, conflict, already ended (125 where a task's own code is spoken)"),
+    ("2", "the request makes no sense, or exceeds a bound"),
+    ("4", "not authorised"),
+    ("69", "no server answers"),
+    ("70", "an error in tq (125 where a task's own code is spoken)"),
+    ("74", "nobody knows whether it was done, or stdout cannot take the answer: repeat it with the same `--key`"),
+    ("75", "nothing happened: try again later"),
+    ("76", "the other end said what the protocol does not allow (125 where a task's own code is spoken)"),
+    ("78", "something on this machine is set up wrongly"),
+    ("141", "the reader of stdout is gone"),
+)
+OF_ROLES = (
+    "of `server` and `worker`, besides",
+    ("74", "its disk failed, or has no room for a start; or its directory was taken away"),
+    ("75", "a worker under which another version of tq was installed: start it again"),
+)
+SPEAKS_FOR_TASKS = ("tq-run", "tq-submit", "tq-wait")
+HAS_A_ROLE = ("tq-server", "tq-worker")
 
 
 def markdown(known: list[Entry]) -> str:
     """Return the page of the whole command line."""
-    parts = [HEAD + "## Verbs\n"]
+    parts = [HEAD.rstrip() + "\n"]
+    for of, *rows in (OF_TASKS, OF_ALL, OF_ROLES):
+        lines = (f"| {status} | {means} |\n" for status, means in rows)
+        parts.append(f"| exit status | {of} |\n|---|---|\n{''.join(lines)}")
+    parts.append("## Verbs\n")
     for entry in known:
         parts.append(f"### {entry.name}\n\n{entry.summary}\n")
         parts.append("    " + "\n    ".join(entry.examples) + "\n")
@@ -133,10 +152,31 @@ def man(entry: Entry) -> str:
         names = ", ".join(f"\\fB{_roff(name)}\\fR" for name in option.names)
         value = f"\\fI{_roff(option.value)}\\fR" if option.value else ""
         lines += [".TP", " ".join(part for part in (names, value) if part), _roff(_said(option))]
+    lines += _statuses(title)
     above = ["-".join(entry.path[:length]) for length in range(1, len(entry.path))]
     others = (*above, *(f"{title}-{verb}" for verb in entry.verbs))
     lines += [".SH SEE ALSO", ", ".join(f"\\fB{_roff(other)}\\fR(1)" for other in others)]
     return "\n".join(lines) + "\n"
+
+
+def _statuses(title: str) -> Iterator[str]:
+    """Yield what the man page of one entry says of exit statuses: that of tq has those of every verb."""
+    tables = [OF_TASKS] * (title in SPEAKS_FOR_TASKS) + [OF_ROLES] * (title in HAS_A_ROLE)
+    tables = [OF_TASKS, OF_ALL, OF_ROLES] if title == "tq" else tables
+    if not tables:
+        return
+    yield ".SH EXIT STATUS"
+    for of, *rows in tables:
+        if title == "tq":
+            yield f".SS {_roff(_bare(of[:1].upper() + of[1:]))}"
+        for status, means in rows:
+            yield from (".TP", f"\\fB{_roff(status)}\\fR", _roff(_bare(means)))
+    if title != "tq":
+        yield from (".PP", "Those of every verb are in \\fBtq\\fR(1).")
+
+
+def _bare(text: str) -> str:
+    return text.replace("`", "")
 
 
 # What roff would typeset as another character: a hyphen, a quote, an accent.
