@@ -321,7 +321,7 @@ def _identity(settings: Settings) -> Identity:
         log(
             "identity_made_anew",
             level="warning",
-            hint="it was gone; bring it back from a backup, or let others join anew",
+            hint="it was gone: bring it back from a backup; or revoke all older tokens, and let everybody join anew",
         )
     return open_identity(directory, dt.datetime.now(dt.UTC))
 
