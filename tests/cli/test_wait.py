@@ -64,61 +64,6 @@ def test_wait_prints_outcomes_for_scripts(run: Run, server: FakeServer) -> None:
     }
 
 
-def test_wait_says_what_keeps_a_task_from_starting_once(run: Run, server: FakeServer) -> None:
-    waits = v.Outcome("42", "queued", reason="no worker is connected")
-    server.says[v.Wait] = lambda _: [v.Waited(False, (waits,)), v.Waited(False, (waits,)), v.Waited(True, (DONE,))]
-    assert run("wait", "42") == (0, "", "tq: no worker is connected\n")
-    assert run("wait", "-q", "42") == (0, "", "")
-
-
-@pytest.mark.parametrize(
-    "code, cause, said",
-    [
-        (3, "exit", "exited with 3"),
-        (-9, "signal", "was killed by signal 9"),
-        (-15, "time_limit", "failed (time_limit)"),
-        (1, "exception", "raised an exception"),
-    ],
-)
-def test_wait_says_that_an_attempt_failed_and_is_followed_by_another(
-    run: Run, server: FakeServer, code: int, cause: str, said: str
-) -> None:
-    failed = v.Outcome("42", "retrying", "ended", code, cause, attempt=2)
-    server.says[v.Wait] = lambda _: [v.Waited(False, (failed,)), v.Waited(False, (failed,)), v.Waited(True, (DONE,))]
-    assert run("wait", "42") == (0, "", f"tq: attempt 2 {said}; it is tried again\n")
-    assert run("wait", "-q", "42") == (0, "", "")
-
-
-def test_of_an_array_no_attempt_is_told_that_is_none_of_its_own(run: Run, server: FakeServer) -> None:
-    failing = v.Outcome("42", "retrying", "failing", size=3)
-    server.says[v.Wait] = lambda _: [v.Waited(False, (failing,)), v.Waited(True, (DONE,))]
-    assert run("wait", "42") == (0, "", "")
-
-
-def test_a_submit_that_waits_says_what_is_tried_again_and_nothing_twice(run: Run, server: FakeServer) -> None:
-    none = "no worker is connected"
-    server.says[v.Submit] = lambda _: [v.Submitted("42", warning=none)]
-    waits, failed = v.Outcome("42", "queued", reason=none), v.Outcome("42", "retrying", "ended", 3, "exit", attempt=1)
-    server.says[v.Wait] = lambda _: [v.Waited(False, (waits,)), v.Waited(False, (failed,)), v.Waited(True, (DONE,))]
-    said = f"tq: {none}\ntq: attempt 1 exited with 3; it is tried again\n"
-    assert run("submit", "--wait", "--", "true") == (0, "42\n", said)
-
-
-def test_of_several_it_says_which_one_waits_for_what(run: Run, server: FakeServer) -> None:
-    held = v.Outcome("43", "held", reason="it is held")
-    other = v.Outcome("44", "held", reason="it is held")
-    ends = tuple(v.Outcome(one, "succeeded", ended=1, succeeded=1) for one in ("42", "43", "44"))
-    server.says[v.Wait] = lambda _: [v.Waited(False, (RUNNING, held, other)), v.Waited(True, ends)]
-    assert run("wait", "42", "43", "44") == (0, "", "tq: 43: it is held\n")
-
-
-def test_who_waits_behind_a_submit_is_told_once(run: Run, server: FakeServer) -> None:
-    waits = v.Outcome("42", "queued", reason="queue slow is paused")
-    server.says[v.Submit] = lambda _: v.Submitted("42", warning="queue slow is paused")
-    server.says[v.Wait] = lambda _: [v.Waited(False, (waits,)), v.Waited(True, (DONE,))]
-    assert run("submit", "--wait", "--", "true") == (0, "42\n", "tq: queue slow is paused\n")
-
-
 @pytest.mark.parametrize("word", ["42", "43.7"])
 @pytest.mark.parametrize("options, said", [(("-f",), "tq: no worker is connected\n"), (("-f", "-q"), ""), ((), "")])
 def test_following_says_what_keeps_a_task_from_starting(

@@ -21,6 +21,7 @@ from tq.core.vocabulary import (
     SetPriority,
     Tick,
     Times,
+    Wait,
     WorkerLost,
 )
 from tq.errors import BadRequest
@@ -75,6 +76,43 @@ class TestFailures:
         document = house.do(Get(str(number))).value
         assert document["state"] == "succeeded"
         assert [entry["code"] for entry in document["history"]] == [7, 8]
+
+    def test_who_waits_is_told_how_long_the_pause_is_and_of_an_array_how_many_have_one(self, house):
+        one = house.submit(retries=1, backoff_ms=(5_000, 5_000))
+        many = house.array(2, retries=1, backoff_ms=(4_000, 9_000))
+        house.join(slots=3)
+        for ref in house.starts():
+            fail(house, ref)
+        waited = house.do(Wait((str(one), f"{many}.1", str(many))))
+        drawn_ms = retry.backoff_ms(house.store.get(tables.JOB, (many, 0)), (many, 0, 0), 1, 1)
+        assert [outcome.pause_ms for outcome in waited.outcomes] == [5_000, drawn_ms, 0]
+        assert [outcome.retrying for outcome in waited.outcomes] == [0, 0, 2]
+        house.now_ms += 9_000
+        house.do(Tick())
+        again = house.do(Wait((str(one), str(many))))
+        assert [(outcome.pause_ms, outcome.retrying) for outcome in again.outcomes] == [(0, 0), (0, 0)]
+
+    def test_who_waits_is_told_how_an_attempt_ended_of_which_the_next_one_runs_already(self, house):
+        number = house.submit(retries=1, backoff_ms=AT_ONCE)
+
+        def earlier():
+            (outcome,) = house.do(Wait((str(number),))).outcomes
+            return outcome.state, outcome.earlier_attempt, outcome.earlier_cause, outcome.earlier_code
+
+        house.join(worker=6)
+        house.do(WorkerLost(6, 1))
+        assert earlier() == ("queued", 0, "", 0)  # its phase says that it was lost
+        house.join()
+        second = lone_start(house)
+        assert earlier() == ("running", 1, "lost", 0)
+        fail(house, second, code=3)
+        house.do(Tick())
+        third = lone_start(house)
+        assert earlier() == ("running", 2, "exit", 3)
+        fail(house, third, code=4)
+        assert earlier() == ("dead", 0, "", 0)
+        house.do(Retry((str(number),)))
+        assert earlier() == ("running", 0, "", 0)  # what an earlier round was like says nothing of this one
 
     def test_the_wait_survives_a_restart(self, house):
         house.join()

@@ -176,7 +176,7 @@ def nearly_full(house: House) -> str:
 WAYS: Final[list[tuple[Callable[[House], str], str]]] = [
     (nobody, "no worker is connected"),
     (awaited, "no worker is connected: those that ran tasks may be back"),
-    (resting, "could not start its last attempts; tried again within 1 s"),
+    (resting, "could not start its last attempts, as its log says; tried again within 60 s"),
     (all_drain, "all workers are draining"),
     (its_workers_drain, "the workers that could run it are draining"),
     (too_much, "no connected worker offers what it asks for"),

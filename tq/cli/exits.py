@@ -16,10 +16,16 @@ NO_CODE: Final = 125
 CANCELLED: Final = 130
 _COUNT_MAX: Final = 100
 _STATUS_MAX: Final = 255
-_OF_FUNCTIONS: Final = {
+_WORKERS_WORD: Final = frozenset({"exception", "bad_result", "unknown_function", "spawn_failed", "cwd_missing"})
+_BEFELL: Final = {
     "exception": "raised an exception",
     "bad_result": "returned what cannot be kept",
     "unknown_function": "could not be called",
+    "time_limit": "reached its time limit",
+    "oom": "ran out of memory",
+    "lost": "was lost with its worker",
+    "spawn_failed": "could not be started",
+    "cwd_missing": "could not be started: its working directory is missing on the worker",
 }
 _TERMINAL: Final = frozenset({"succeeded", "dead", "cancelled", "skipped", "expired", "forgotten", "ended"})
 
@@ -36,17 +42,21 @@ def is_failed(outcome: Outcome) -> bool:
     return is_ended(outcome) and outcome.state != "succeeded"
 
 
-def again(outcome: Outcome) -> str:
-    """Return that an attempt of a task has failed and that it is tried again, "" for any other."""
-    if outcome.state != "retrying" or not outcome.attempt:  # of an array nobody says here which of its tasks it was
-        return ""
-    if outcome.cause == "exit":
-        failed = f"exited with {outcome.code}"
-    elif outcome.cause == "signal":
-        failed = f"was killed by signal {-outcome.code}"
+def befell(outcome: Outcome) -> str:
+    """Return what befell an attempt that is followed by another one, "" where nothing did, or of an array."""
+    if outcome.phase == "lost":
+        attempt, cause, code = outcome.attempt, "lost", 0
+    elif outcome.state == "retrying":
+        attempt, cause, code = outcome.attempt, outcome.cause, outcome.code
     else:
-        failed = _OF_FUNCTIONS.get(outcome.cause, f"failed ({outcome.cause})")
-    return f"attempt {outcome.attempt} {failed}; it is tried again"
+        attempt, cause, code = outcome.earlier_attempt, outcome.earlier_cause, outcome.earlier_code
+    if not attempt:
+        return ""
+    if cause == "exit":
+        return f"attempt {attempt} exited with {code}"
+    if cause == "signal":
+        return f"attempt {attempt} was killed by signal {-code}"
+    return f"attempt {attempt} {_BEFELL.get(cause, f'failed ({cause})')}"
 
 
 def of_one(outcome: Outcome) -> tuple[int, str]:
@@ -75,24 +85,17 @@ def _of_one(outcome: Outcome) -> tuple[int, str]:
 
 def _of_dead(outcome: Outcome) -> tuple[int, str]:
     cause, code = outcome.cause, outcome.code
+    why = f"{outcome.id} {_BEFELL[cause]}" if cause in _BEFELL else ""
     if cause == "time_limit":
-        return TIME_LIMIT, f"{outcome.id} reached its time limit"
+        return TIME_LIMIT, why
     if cause == "cancelled":
         return CANCELLED, f"{outcome.id} was cancelled"
-    if cause == "spawn_failed":
-        return (
-            (code, f"{outcome.id} could not be started")
-            if code > 0
-            else (NO_CODE, f"{outcome.id} could not be started")
-        )
-    if cause == "cwd_missing":
-        return NO_CODE, f"{outcome.id} could not be started: its working directory is missing on the worker"
-    if cause in _OF_FUNCTIONS:
-        return code if code > 0 else NO_CODE, f"{outcome.id} {_OF_FUNCTIONS[cause]}"
+    if cause in _WORKERS_WORD:
+        return code if code > 0 else NO_CODE, why
     if cause == "lost":
-        return NO_CODE, f"{outcome.id} was lost with its worker too often"
+        return NO_CODE, f"{why} too often"
     if cause == "oom":
-        return 128 - code if code < 0 else code or NO_CODE, f"{outcome.id} ran out of memory"
+        return 128 - code if code < 0 else code or NO_CODE, why
     if code < 0:
         return 128 - code, ""
     return (code, "") if code > 0 else (NO_CODE, f"{outcome.id} failed: {cause or 'no cause is known'}")

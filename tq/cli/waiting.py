@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from tq import limits
-from tq.cli import escape, exits
+from tq.cli import escape, exits, present
 from tq.cli.line import Line
 from tq.client.call import reason
 from tq.core import vocabulary as v
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TIMED_OUT = 124
 _BAR_COLUMNS = 24
+_FAILURES_MAX = 20
 
 
 class WaitTimedOut(Exception):
@@ -30,18 +31,41 @@ class WaitTimedOut(Exception):
 
 
 class Reasons:
-    """Says what keeps tasks from ending, each reason once; and of which task, where there are several."""
+    """Says what keeps tasks from ending, each reason once; and of which task, where there are several.
+
+    What befell an attempt is said of each, but of several tasks only so often: thousands may fail.
+    """
 
     def __init__(self, talk: Callable[[str], None], *, are_several: bool = False, said: Collection[str] = ()) -> None:
         self._talk = talk
         self._are_several = are_several
         self._said = set(said)
+        self._failures = 0  # of several that were told
 
     def say(self, task: str, reason: str) -> None:
         """Say it, if there is a reason and it was not said."""
         if reason and reason not in self._said:
             self._said.add(reason)
             self._talk(f"tq: {escape.line(f'{task}: {reason}' if self._are_several else reason)}")
+
+    def say_failure(self, outcome: v.Outcome) -> None:
+        """Say what befell a task's attempt and when there is another one; of an array that some of its tasks failed."""
+        if outcome.retrying:
+            self.say(outcome.id, f"some have failed, and are tried again; tq ls {outcome.id} --state retrying")
+            return
+        befell = exits.befell(outcome)
+        once = f"{outcome.id} {befell}"
+        if not befell or once in self._said or self._failures > _FAILURES_MAX:
+            return
+        self._said.add(once)
+        self._failures += self._are_several
+        if self._failures > _FAILURES_MAX:
+            self._talk("tq: more have failed, and are tried again; tq ls --state retrying")
+        else:
+            who = f"{outcome.id}: " if self._are_several else ""
+            error = why(outcome) if outcome.state == "retrying" else ""
+            within = f" within {present.seconds(outcome.pause_ms / 1_000)}" if outcome.pause_ms else ""
+            self._talk(f"tq: {escape.line(who + befell)}{error}; tried again{within}")
 
 
 def why(outcome: v.Outcome) -> str:
@@ -85,7 +109,8 @@ def until(
                 # An answer has what is new, in pieces where it is much; the last ones, when all is done, have it all.
                 known.update((outcome.id, outcome) for outcome in answer.outcomes)
                 for outcome in answer.outcomes:
-                    reasons.say(outcome.id, outcome.reason or exits.again(outcome))
+                    reasons.say_failure(outcome)
+                    reasons.say(outcome.id, outcome.reason)
                 last = v.Waited(answer.done, tuple(known[one] for one in ids if one in known))
                 bar.show(last.outcomes)
                 if not last.done and len(known) == len(ids):

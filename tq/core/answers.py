@@ -78,7 +78,9 @@ class Results(Word, frozen=True, tag=True):
 class Outcome(Word, frozen=True, gc=False):
     """How one job or task stands, as `wait` needs it. `code` and `cause` as in End; of an array only the counts.
 
-    `reason` says why it may not start anywhere just now, where something keeps it from that.
+    `reason` says why it may not start anywhere just now, where something keeps it from that. `pause_ms` is how long a
+    task waits after a failure before it is tried again; of an array `retrying` says how many of its tasks do. What
+    is `earlier` is how the attempt before the latest one ended, of a task that failed or was lost in this round.
     """
 
     id: str
@@ -92,6 +94,11 @@ class Outcome(Word, frozen=True, gc=False):
     attempt: int = 0
     usage: bytes = b""  # CBOR of a wire.body.Usage
     reason: str = ""
+    pause_ms: int = 0
+    retrying: int = 0
+    earlier_attempt: int = 0
+    earlier_cause: str = ""
+    earlier_code: int = 0
 
 
 class Waited(Word, frozen=True, tag=True):

@@ -7,8 +7,8 @@ the lane's demand once. So short tasks stream, and a long task never has another
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from tq.core.job import Demand, Lane
-from tq.core.live import Live, LiveWorker, Trouble
-from tq.limits import held_max, prefetch_ms
+from tq.core.live import Live, LiveWorker
+from tq.limits import held_max, prefetch_ms, trouble_pause_ms
 
 
 def could_fit(worker: LiveWorker, queue: str, demand: Demand) -> bool:
@@ -45,7 +45,7 @@ def _why_nowhere(workers: Collection[LiveWorker], queue: str, demand: Demand) ->
         return "no worker is connected" + (": those that ran tasks may be back" if workers else "")
     troubles = [worker.trouble for worker in connected if could_fit(worker, queue, demand)]
     if troubles:
-        return "" if None in troubles else _why_rests([trouble for trouble in troubles if trouble is not None])
+        return "" if None in troubles else _why_rests(len(troubles))
     if all(worker.draining for worker in connected):
         return "all workers are draining"
     if any(_offers(worker, queue, demand) for worker in connected):
@@ -58,11 +58,13 @@ def _why_nowhere(workers: Collection[LiveWorker], queue: str, demand: Demand) ->
     return "no connected worker offers what it asks for"
 
 
-def _why_rests(troubles: Collection[Trouble]) -> str:
-    """Return why a task waits for workers that could not start what they were given."""
-    who = "the worker that could run it" if len(troubles) == 1 else "every worker that could run it"
-    within_s = min(trouble.pause_ms for trouble in troubles) / 1_000
-    return f"{who} could not start its last attempts; tried again within {within_s:g} s"
+def _why_rests(troubles: int) -> str:
+    """Return why a task waits for workers that could not start what they were given: the same with each trouble more,
+    so that who waits is told once.
+    """
+    who = "the worker that could run it" if troubles == 1 else "every worker that could run it"
+    longest_s = trouble_pause_ms[1] / 1_000
+    return f"{who} could not start its last attempts, as its log says; tried again within {longest_s:g} s"
 
 
 Added = Mapping[int, Mapping[int, int]]  # worker -> lane -> chains given in this dispatch, not yet in the soft state

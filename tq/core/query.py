@@ -15,9 +15,10 @@ from tq.core.job import Job, Progress, Queue, Token
 from tq.core.listed import job_bytes, task_bytes
 from tq.core.live import Live, LiveWorker
 from tq.core.names import is_name
+from tq.core.retry import backoff_ms
 from tq.core.selection import matches, shown_counts, shown_state, states_of
 from tq.core.standstill import Reasons, stuck
-from tq.core.task import Cause, Ending, Phase, State, Task
+from tq.core.task import Cause, Ending, Phase, State, Task, cause_of
 from tq.core.view import BEHIND_NAMES, View
 from tq.core.vocabulary import (
     Capacity,
@@ -241,11 +242,16 @@ def _outcome(view: View, reasons: Reasons, jobs: dict[int, tuple[Job, Progress]]
         state = job_state(progress)
         succeeded = progress.counts[State.SUCCEEDED]
         ended = sum(progress.counts[State.SUCCEEDED :])
-        reason = reasons.stuck(number, progress, state)
-        return Outcome(text, state.word, size=job.size, succeeded=succeeded, ended=ended, reason=reason)
+        reason, retrying = reasons.stuck(number, progress, state), progress.counts[State.RETRYING]
+        return Outcome(
+            text, state.word, size=job.size, succeeded=succeeded, ended=ended, reason=reason, retrying=retrying
+        )
     member = 0 if value is None else ids.position(number, job, value)
-    task = view.get(tables.TASK, (number, 0, member))
+    key = (number, 0, member)
+    task = view.get(tables.TASK, key)
     state = shown_state(progress, task)
+    has_earlier = task and task.history and (task.failures or task.losses) and not state.is_terminal
+    earlier = task.history[-1] if task and has_earlier else None
     return Outcome(
         text,
         state.word,
@@ -257,6 +263,10 @@ def _outcome(view: View, reasons: Reasons, jobs: dict[int, tuple[Job, Progress]]
         attempt=task.attempt if task else 0,
         usage=task.result if task else b"",
         reason=reasons.stuck(number, progress, state),
+        pause_ms=backoff_ms(job, key, task.attempt, task.failures) if task and state is State.RETRYING else 0,
+        earlier_attempt=earlier.attempt if earlier else 0,
+        earlier_cause=cause_of(earlier.cause).word if earlier else "",
+        earlier_code=earlier.code if earlier else 0,
     )
 
 
