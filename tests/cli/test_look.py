@@ -154,6 +154,17 @@ def test_ls_of_a_job_lists_its_tasks(run: Run, server: FakeServer) -> None:
     )
 
 
+def test_what_comes_bit_by_bit_is_one_table(run: Run, server: FakeServer) -> None:
+    short = {"id": "43.1", "state": "dead", "attempt": 1, "cause": "exit", "code": 3, "ended_ms": 1, "run_us": 10**6}
+    pages = {"": v.Page((short,), "5"), "5": v.Page((TASK | {"id": "43.5"},), "9"), "9": v.Page(())}
+    server.says[v.List] = lambda asked: pages[asked.page]
+    assert run("ls", "43", "-n", "0").out == (
+        "ID    STATE  ATTEMPT  CAUSE   CODE      TIME  HOST\n"
+        "43.1  dead   1        exit    3         1s    -\n"
+        "43.5  dead   2        signal  signal 9  1s    rack-7\n"
+    )
+
+
 def written(command: v.Logs) -> list[Any]:
     """Answer what an attempt has written."""
     errors = b"one\ntwo\n\x1b[31mthree\nfour\n"
@@ -232,7 +243,7 @@ def test_show_of_an_array_says_what_failed_first_and_what_runs(run: Run, server:
     lost = {"id": "43.6", "state": "dead", "attempt": 4, "cause": "lost", "code": 0, "ended_ms": 1}
     pages = {
         (("failed",), ""): v.Page((failed[0],), "4"),
-        (("failed",), "4"): v.Page((failed[1], lost)),
+        (("failed",), "4"): v.Page((failed[1], lost, lost | {"id": "43.8", "cause": "signal", "code": -11})),
         (("running",), ""): v.Page(({"id": "43.7", "attempt": 1, "host": "rack-\x1b7", "state": "running"},)),
     }
     server.says[v.Get] = lambda _: v.Document(ARRAY | {"id": "43", "counts": {"dead": 9, "running": 1}})
@@ -241,7 +252,7 @@ def test_show_of_an_array_says_what_failed_first_and_what_runs(run: Run, server:
     out = run("show", "43").out
     assert out.endswith(
         "failed   43.2  exit 3: four\n         43.5  exit 3: four\n         43.6  lost: four\n"
-        "         and 6 more: tq ls 43 --state failed\nrunning  43.7  on rack-\\x1b7\n"
+        "         43.8  signal 11: four\n         and 5 more: tq ls 43 --state failed\nrunning  43.7  on rack-\\x1b7\n"
     )
     asked = len(server.asked)
     assert "failed" not in json.loads(run("show", "43", "-o", "json").out)

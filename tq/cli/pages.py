@@ -1,5 +1,6 @@
 """A list that the server answers page by page, to be shown as it comes."""
 
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from tq.core import vocabulary as v
 
 _PAGE_ITEMS = 250
+_TOGETHER_S = 0.3  # for so long what comes bit by bit waits for more: it is one table then
 
 Items = list[dict[str, Any]]
 
@@ -40,6 +42,8 @@ class Pages:
     def __iter__(self) -> Iterator[Items]:
         from tq.core import vocabulary as v
 
+        together: Items = []
+        begin_s = time.monotonic()
         while True:
             items = min(self._limit - self.count, _PAGE_ITEMS) if self._limit else _PAGE_ITEMS
             answer = self._ask(items, self.next)
@@ -47,9 +51,12 @@ class Pages:
             kept = [item for item in answer.items if self._wanted(item)]
             self.count += len(kept)
             self.next = answer.next if len(kept) == len(answer.items) else ""
-            if kept:
-                yield kept
-            if not self.next or (self._limit and self.count >= self._limit):
+            together += kept
+            is_last = not self.next or (self._limit and self.count >= self._limit)
+            if together and (is_last or len(together) >= _PAGE_ITEMS or time.monotonic() - begin_s >= _TOGETHER_S):
+                yield together
+                together, begin_s = [], time.monotonic()
+            if is_last:
                 return
 
     def say_rest(self, context: "Context") -> None:

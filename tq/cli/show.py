@@ -68,9 +68,11 @@ def _members(client: "Client", document: dict[str, Any]) -> list[tuple[str, str]
         for item in _first(client, job, "failed", _FAILED_PAGES):
             shown = present.document(item)
             code = present.code_text(shown)
-            code = f" {code}" if code != "-" and item.get("cause") == "exit" else ""
+            how = {"exit": f"exit {code}", "signal": code}.get(
+                str(item.get("cause")), item.get("cause") or item["state"]
+            )
             last = tail.last_lines(client, item["id"], item["attempt"], 1) if item.get("attempt") else []
-            lines.append(": ".join([f"{item['id']}  {item.get('cause') or item['state']}{code}", *last]))
+            lines.append(": ".join([f"{item['id']}  {how}", *last]))
         pairs.append(("failed", _with_rest(lines, count, f"tq ls {job} --state failed")))
     count = counts.get("running", 0)
     if count:
