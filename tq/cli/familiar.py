@@ -57,6 +57,10 @@ _NO_USERS: Final = "tq has no users: select with --tag or --name"
 _AT_ONCE: Final = (
     "how many run at once: `tq submit --array 1-100%4`, --array %4 with inputs, or `tq queue set NAME --max 4`"
 )
+_SORTED: Final = "-o json has times and all else: `tq ls 42 -n 0 -o json | jq '.items | sort_by(.run_s)'`"
+_ANEW: Final = (
+    "of a job only the priority changes; `tq submit --like 42` with such an option makes another one: cancel 42"
+)
 _TASKS: Final = "a task is one process on one worker; `tq submit --array 1-4` makes four of them"
 
 
@@ -64,8 +68,12 @@ def _each(names: str, hint: str) -> dict[str, str]:
     return dict.fromkeys(names.split(), hint)
 
 
+NOT_YET: Final = {
+    **_each("cron crontab schedule at every", _NO_SCHEDULES),
+    **_each("flow dag graph", _NO_FLOWS),
+}
 _OF_SUBMIT: Final = {
-    **_each("--cron --every --at --begin --delay", _NO_SCHEDULES),
+    **_each("--cron --schedule --every --at --begin --delay", _NO_SCHEDULES),
     **_each("--after --depends --dependency --depends-on -d", _NO_FLOWS),
     **_each("--mem --mem-per-cpu --gres --gpu --gpus -G --nodelist --constraint -C --exclusive", _NO_DEMANDS),
     **_each("-n --ntasks -N --nodes", _TASKS),
@@ -100,6 +108,12 @@ _OPTIONS: Final = {
         **_each("-t --states -s", "it is called --state"),
         **_each("-w --watch -f --follow -i --iterate", "let `watch tq ls` look again and again"),
         **_each("-j --jobs", "write the job behind it: `tq ls 42`"),
+        **_each("--sort --order --sort-by --reverse -r", _SORTED),
+    },
+    "tq set": {
+        **_each("--time-limit --retries --backoff --cwd --env --cpus --max-fails --stdout --stderr --timeout", _ANEW),
+        **_each("--max --throttle", "it is of a queue: `tq queue set NAME --max 4`"),
+        **_each("--nice -p", "it is called --priority"),
     },
     "tq logs": _each("--lines --last -t", "it is called --tail, or -n"),
     "tq cancel": {

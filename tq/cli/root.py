@@ -78,8 +78,9 @@ class Root(TyperGroup):
             meant = " or ".join(f"`{' '.join(filter(None, ('tq', match)))}`" for match in close)
             error = typer.BadParameter(f"no such verb: {word}", ctx=ctx)
             error.format_message = lambda: f"no such verb: {word}"  # type: ignore[method-assign]
-            if meant:
-                error.hint = f"did you mean {meant}?"  # type: ignore[attr-defined]
+            hint = familiar.NOT_YET.get(word, f"did you mean {meant}?" if meant else "")
+            if hint:
+                error.hint = hint  # type: ignore[attr-defined]
             raise error
         return super().resolve_command(ctx, args)
 
