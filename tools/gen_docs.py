@@ -48,10 +48,11 @@ of bash, zsh and fish are installed below `share` of the prefix that `tq` is in.
   `last` (the newest job), `last.7`; also `all`, `@failed` (dead or expired tasks), and the name or the tag of jobs. A
   verb that looks at one takes the newest job of that name or tag. What means ids here, or nearly (`2026`, `1.4`,
   `last.7`, `all`), is refused as a name or a tag; a date (`2026-11-26`) and `v1.4` are not.
-- **Acting on many**: `cancel`, `hold`, `release`, `requeue`, `retry`, `set` and `forget` take ids, or a filter
-  (`--state`, `--queue`, `--tag`, `--name`). Filters, `all`, `@failed`, names and tags that match more than one job are
-  confirmed: on a terminal by typing how many, elsewhere by `--yes`. `--dry-run` says what would be done. What is many
-  goes on in the background, also over a restart of the server; what is cancelled or held starts nothing more at once.
+- **Acting on many**: `cancel`, `hold`, `release`, `requeue`, `retry`, `set` and `forget` take ids, a filter
+  (`--state`, `--queue`, `--tag`, `--name`), or both: those of the ids that match. Filters, `all`, `@failed`, names and
+  tags that match more than one job are confirmed: on a terminal by typing how many, elsewhere by `--yes`. `--dry-run`
+  says what would be done. What is many goes on in the background, also over a restart of the server; what is cancelled
+  or held starts nothing more at once.
 - **Output of a task that runs** comes to the server as it is written while `logs -f` or `run` follows it, else within
   a second at first and half a minute later: `logs` without `-f` says on stderr that there may be more.
 - **Output that is kept** is bounded for each stream of an attempt: its first 64 KiB and its last MiB. What fell out of

@@ -114,6 +114,27 @@ def test_everything_else_is_a_filter_of_the_servers(
     assert asked(server) == [v.Retry((), where)]
 
 
+@pytest.mark.parametrize("verb, kind, said", VERBS)
+def test_ids_with_a_filter_mean_those_of_the_ids_that_match(
+    run: Run, server: FakeServer, verb: list[str], kind: Any, said: str
+) -> None:
+    has_jobs(server, "1", name="nightly")
+    server.says[kind] = lambda _: v.Acted(1)
+    assert run(*verb, "43", "44.1-5", "nightly", "--state", "queued", "--tag", "t").status == 0
+    ids, named = asked(server)
+    assert (ids.ids, ids.where) == (("43", "44.1-5"), v.Where(("queued",), tag="t"))
+    assert (named.ids, named.where) == ((), v.Where(("queued",), tag="t", name="nightly"))
+
+
+def test_a_name_or_all_that_failed_with_a_filter_for_something_else_is_refused(run: Run, server: FakeServer) -> None:
+    has_jobs(server, "1", name="nightly")
+    for words in (["nightly", "--name", "daily"], ["@failed", "--state", "queued"]):
+        ran = run("cancel", *words, "--yes")
+        assert (ran.status, ran.out) == (2, "")
+        assert ran.err.startswith(f"tq: {words[0]} and the filter ask for different jobs\nhint: ")
+    assert asked(server) == []
+
+
 def test_a_word_is_a_name_before_it_is_a_tag(run: Run, server: FakeServer) -> None:
     server.says[v.Cancel] = lambda _: v.Acted(1)
     has_jobs(server, "1", name="both")
@@ -155,7 +176,6 @@ def test_a_word_that_is_nothing_is_not_found(run: Run, server: FakeServer) -> No
     "words, says",
     [
         ([], " what?"),
-        (["42", "--tag", "t"], "not both"),
         (["4 2"], "is no id"),
         (["@all"], "selects nothing"),
         (["43.5-1"], "runs backwards"),

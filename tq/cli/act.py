@@ -187,17 +187,15 @@ def _targets(client: "Client", deed: Deed, wish: Wish) -> "Targets":
     from tq.cli import selectors, values
     from tq.core import vocabulary as v
 
-    has_filter = bool(wish.states or wish.queue or wish.tag or wish.name)
-    if bool(wish.words) is has_filter:
-        raise BadRequest(
-            "name ids, or a filter, not both" if has_filter else f"{deed.word} what?",
-            hint=f"tq {deed.word} 42, or tq {deed.word} --tag nightly; `tq ls` lists jobs",
-        )
+    chosen = v.Where(values.states(wish.states), wish.queue, wish.tag, wish.name, wish.cause)
     if wish.words:
-        return selectors.targets(client, wish.words)
+        return selectors.targets(client, wish.words, chosen)
+    if chosen == v.Where():
+        raise BadRequest(
+            f"{deed.word} what?", hint=f"tq {deed.word} 42, or tq {deed.word} --tag nightly; `tq ls` lists jobs"
+        )
     found = selectors.Targets()
-    states = values.states(wish.states)
-    found.filters.append(v.Where(states, wish.queue, wish.tag, wish.name, wish.cause))
+    found.filters.append(chosen)
     return found
 
 
@@ -208,7 +206,9 @@ def _commands(deed: Deed, targets: "Targets", wish: Wish, more: dict[str, Any]) 
     from tq.core import vocabulary as v
 
     kind = getattr(v, deed.command)
-    among = v.Where(deed.states, is_letter=True) if wish.is_letter else None
+    among = None if targets.among == v.Where() else targets.among
+    if wish.is_letter:
+        among = replace(targets.among, states=deed.states, is_letter=True)
     for group in selectors.groups(list(targets.ids)):
         yield kind(group, among, wish.dry_run, **more)
     for where in targets.filters:
@@ -283,7 +283,7 @@ def _verb(deed: Deed, help_text: str, *examples: str) -> Verb:
 VERBS = {
     "cancel": Verb(
         cancel,
-        ("tq cancel 42 43.1-5", "tq cancel --signal INT 42", "tq cancel --tag nightly --state queued --yes"),
+        ("tq cancel 42 43.1-5", "tq cancel 43 --state queued", "tq cancel --signal INT 42", "tq cancel --tag x --yes"),
     ),
     "hold": _verb(
         Deed("hold", "Hold", ALIVE, "held", "", "held already, or ended"),

@@ -95,7 +95,17 @@ def _acting(deed: Deed, help_text: str) -> Any:
         has_filter = bool(queue or cause or name or tag)
         if is_all and (ids or has_filter):
             raise BadRequest("--all is all there are", hint="leave out the ids and the filter")
-        wish = Wish(ids, list(_STATES) if is_all or has_filter else None, queue, tag, name, dry_run, yes, cause, True)
+        wish = Wish(
+            ids,
+            list(_STATES) if is_all or (has_filter and not ids) else None,
+            queue,
+            tag,
+            name,
+            dry_run,
+            yes,
+            cause,
+            True,
+        )
         act(ctx.obj, deed, wish)
 
     function.__doc__ = help_text

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+from msgspec.structs import replace
+
 from tq import limits
 from tq.cli.present import ALIVE
 from tq.core import vocabulary as v
@@ -25,17 +27,21 @@ _HINT: Final = "write 42, 43.7, 43.1-5, last, last.7, all, @failed, or a name or
 
 
 class Targets:
-    """What a client acts on: ids and ranges, and filters; `names` are the words for those of a name or a tag."""
+    """What a client acts on: ids and ranges, and filters; `names` are the words for those of a name or a tag.
 
-    def __init__(self) -> None:
+    Of the ids those that are `among` others; the filters say so themselves.
+    """
+
+    def __init__(self, among: v.Where = v.Where()) -> None:
+        self.among = among
         self.ids: dict[str, None] = {}
         self.filters: list[v.Where] = []
         self.names: list[str] = []
 
 
-def targets(client: "Client", words: Sequence[str]) -> Targets:
-    """Return what `words` mean for a verb that acts. Raises BadRequest or TaskNotFound."""
-    found = Targets()
+def targets(client: "Client", words: Sequence[str], among: v.Where = v.Where()) -> Targets:
+    """Return what `words` mean for a verb that acts, of it what a filter matches. Raises BadRequest or TaskNotFound."""
+    found = Targets(among)
     for word in (_without_last(client, given) for given in words):
         span = _SPAN.fullmatch(word)
         if span is not None:
@@ -44,8 +50,9 @@ def targets(client: "Client", words: Sequence[str]) -> Targets:
             found.ids[word] = None
         else:
             where = _filter(client, word)
-            if where not in found.filters:
-                found.filters.append(where)
+            both = _both(where, among, word)
+            if both not in found.filters:
+                found.filters.append(both)
                 found.names += [word] if where.name or where.tag else []
     return found
 
@@ -178,6 +185,14 @@ def _filter(client: "Client", word: str) -> v.Where:
         if next(jobs(client, where, 1), None) is not None:
             return where
     raise TaskNotFound(f"{word!r} is no id, and no job has that name or tag", hint=_HINT)
+
+
+def _both(where: v.Where, among: v.Where, word: str) -> v.Where:
+    """Return the filter for what a word and a filter both mean. Raises BadRequest where they contradict each other."""
+    said = {field: value for field in v.Where.__struct_fields__ if (value := getattr(among, field))}
+    if any(getattr(where, field) not in ((), "", value) for field, value in said.items()):
+        raise BadRequest(f"{word} and the filter ask for different jobs", hint="leave one of them out")
+    return replace(where, **said)
 
 
 def _without_last(client: "Client", word: str) -> str:
