@@ -133,7 +133,7 @@ complete -c tq -n "__fish_seen_subcommand_from ls" -s q -l quiet -d 'Print ids o
 complete -c tq -n "__fish_seen_subcommand_from ls" -l color -r -d 'auto, always or never'
 complete -c tq -n "__fish_seen_subcommand_from ls" -l connect-timeout -r -d 'Re-make a lost connection for so long (60)'
 complete -c tq -n "__fish_seen_subcommand_from ls" -a 'last (tq ls -q -n 50 --connect-timeout 0 2>/dev/null | tr -cd \'0-9A-Za-z._\\n-\')'
-complete -c tq -n __fish_use_subcommand -a show -d 'Show everything about one job or task; of an array also what runs and what failed first.'
+complete -c tq -n __fish_use_subcommand -a show -d 'Show everything about a job or task, or several; of an array also what runs and what failed first.'
 complete -c tq -n "__fish_seen_subcommand_from show" -l url -r -d 'Ask the server at this address'
 complete -c tq -n "__fish_seen_subcommand_from show" -s o -l output -r -a 'table json jsonl id' -d 'table, json, jsonl or id'
 complete -c tq -n "__fish_seen_subcommand_from show" -s q -l quiet -d 'Print ids only, and say nothing on stderr'

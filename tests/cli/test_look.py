@@ -235,6 +235,14 @@ def test_the_end_of_a_job_is_an_instant(run: Run, server: FakeServer) -> None:
     assert "counts     3 succeeded, 1 dead, 6 queued" in out
 
 
+def test_several_are_shown_one_after_the_other(run: Run, server: FakeServer) -> None:
+    server.says[v.Get] = lambda asked: v.Document(JOB | {"id": asked.id})
+    one, two = run("show", "42").out, run("show", "43").out
+    assert run("show", "42", "43").out == f"{one}\n{two}"
+    assert [json.loads(line)["id"] for line in run("show", "42", "43", "-o", "json").out.splitlines()] == ["42", "43"]
+    assert run("show", "42", "43", "-q").out == "42\n43\n"
+
+
 def test_show_of_an_array_says_what_failed_first_and_what_runs(run: Run, server: FakeServer) -> None:
     failed = [
         {"id": f"43.{number}", "state": "dead", "attempt": 1, "cause": "exit", "code": 3, "ended_ms": 1}

@@ -64,8 +64,8 @@ def test_version(run: Run) -> None:
         (["logs", "--after", "42"], "no such option: --after", "did you mean --stderr?"),
         (["token", "mint"], "no such verb 'mint'", "one of create, ls, revoke; see `tq token --help`"),
         (["token"], "missing verb", "one of create, ls, revoke; see `tq token --help`"),
-        (["show"], "missing argument 'ID'", "as in `tq show 42`; see `tq show --help`"),
-        (["show", "1", "2"], "this is too much: (2)", "as in `tq show 42`; see `tq show --help`"),
+        (["show"], "missing argument 'ID...'", "as in `tq show 42`; see `tq show --help`"),
+        (["result", "1", "2 3", "4"], "this is too much: 2 3 4", "as in `tq result 42`; see `tq result --help`"),
         (
             ["ls", "-n", "x"],
             "invalid value for '-n' / '--limit': 'x' is no whole number",

@@ -26,6 +26,9 @@ _IN_OTHER_WORDS = {  # than the parser's
 }
 
 
+_TOO_MUCH = "this is too much: ("
+
+
 def main() -> NoReturn:
     """Run the program and leave it."""
     # Nothing that the start allocates is garbage: collecting it costs 3 ms of the 50 that a start has.
@@ -122,6 +125,8 @@ def _usage_error(error: Any) -> tuple[str, str] | None:
     message = message[:1].lower() + message[1:].rstrip(".")
     for theirs, ours in _IN_OTHER_WORDS.items():
         message = message.replace(theirs, ours)
+    if message.startswith(_TOO_MUCH):
+        message = message.replace("(", "", 1).removesuffix(")")
     return message, hint or _way_out(where, path)
 
 

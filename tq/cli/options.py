@@ -1,6 +1,6 @@
 """The options that several verbs share, each written once with its help."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -119,7 +119,8 @@ Ids = Annotated[
         metavar="ID...", help="42, 43.7, 43.1-5, last, last.7, all, @failed, a name or a tag", show_default=False
     ),
 ]
-Id = Annotated[str, typer.Argument(metavar="ID", help="42, 43.7, last, last.7, a name or a tag", show_default=False)]
+ONE: Final = "42, 43.7, last, last.7, a name or a tag"
+Id = Annotated[str, typer.Argument(metavar="ID", help=ONE, show_default=False)]
 States = Annotated[
     list[str] | None,
     typer.Option("--state", metavar="STATE", help="Only in this state; repeatable; failed = dead or expired"),

@@ -1,7 +1,7 @@
-"""`tq show`: everything about one job or task."""
+"""`tq show`: everything about jobs or tasks, one after the other."""
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -27,14 +27,22 @@ _UNSAID: Final = frozenset(
 )  # for programs
 
 
-def show(ctx: typer.Context, id: options.Id) -> None:  # noqa: A002 - the word in the help
-    """Show everything about one job or task; of an array also what runs and what failed first."""
+Shown = Annotated[list[str], typer.Argument(metavar="ID...", help=options.ONE, show_default=False)]
+
+
+def show(ctx: typer.Context, ids: Shown) -> None:
+    """Show everything about a job or task, or several; of an array also what runs and what failed first."""
+    from tq.cli import output
+
     context: Context = ctx.obj
     with context.client() as client:
-        document = ask(client, id)
-        is_whole = bool(document.get("is_array")) and "." not in str(document["id"])
-        members = _members(client, document) if is_whole and context.format == "table" else []
-    print_document(context, document, members)
+        for number, word in enumerate(ids):
+            document = ask(client, word)
+            is_whole = bool(document.get("is_array")) and "." not in str(document["id"])
+            members = _members(client, document) if is_whole and context.format == "table" else []
+            if number and context.format == "table":
+                output.print_line("")
+            print_document(context, document, members)
 
 
 def ask(client: "Client", word: str) -> dict[str, Any]:
@@ -139,4 +147,4 @@ def lines(item: dict[str, Any], now_ms: int, raw: dict[str, Any]) -> list[tuple[
     return pairs
 
 
-VERBS = {"show": Verb(show, ("tq show 42", "tq show 43.7 -o json", "tq show nightly"))}
+VERBS = {"show": Verb(show, ("tq show 42", "tq show 43.7 -o json", "tq show nightly last"))}
