@@ -235,6 +235,12 @@ def test_the_end_of_a_job_is_an_instant(run: Run, server: FakeServer) -> None:
     assert "counts     3 succeeded, 1 dead, 6 queued" in out
 
 
+def test_cpus_are_shown_as_they_were_asked_for(run: Run, server: FakeServer) -> None:
+    server.says[v.Get] = lambda _: v.Document(JOB | {"cpus_milli": 1_500})
+    assert "cpus       1.5\n" in run("show", "42").out
+    assert json.loads(run("show", "42", "-o", "json").out)["cpus_milli"] == 1_500
+
+
 def test_several_are_shown_one_after_the_other(run: Run, server: FakeServer) -> None:
     server.says[v.Get] = lambda asked: v.Document(JOB | {"id": asked.id})
     one, two = run("show", "42").out, run("show", "43").out

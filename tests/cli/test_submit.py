@@ -338,3 +338,11 @@ def test_an_input_past_its_bound_is_refused(run: Run, server: FakeServer, give_i
     assert ran.status == 2
     assert "stdin_bytes_max" in ran.err
     assert server.asked == []
+
+
+def test_a_key_that_was_used_before_is_said_and_one_of_the_clients_own_is_not(run: Run, server: FakeServer) -> None:
+    server.says[v.Submit] = lambda _: v.Submitted("42", existed=True)
+    said = "tq: 42 was submitted before, with this --key\n"
+    assert run("submit", "--key", "nightly", "--", "true") == (0, "42\n", said)
+    assert run("submit", "-q", "--key", "nightly", "--", "true") == (0, "42\n", "")
+    assert run("submit", "--", "true") == (0, "42\n", "")

@@ -65,6 +65,11 @@ def too_much(house: House) -> str:
     return str(house.submit(demand=Demand(cpus_milli=9_000)))
 
 
+def too_much_memory(house: House) -> str:
+    house.join()
+    return str(house.submit(demand=Demand(mem_bytes=1 << 60)))
+
+
 def no_module(house: House) -> str:
     house.join()
     return str(house.submit(demand=Demand(module="m")))
@@ -179,7 +184,8 @@ WAYS: Final[list[tuple[Callable[[House], str], str]]] = [
     (resting, "could not start its last attempts, as its log says; tried again within 60 s"),
     (all_drain, "all workers are draining"),
     (its_workers_drain, "the workers that could run it are draining"),
-    (too_much, "no connected worker offers what it asks for"),
+    (too_much, "no connected worker offers 9 CPUs"),
+    (too_much_memory, "no connected worker offers what it asks for"),
     (no_module, "no connected worker allows the module m"),
     (paused, "queue q is paused"),
     (bounded, "queue q runs at most 1"),

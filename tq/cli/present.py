@@ -139,7 +139,7 @@ _ZERO_SAYS: Final = ("exit_code", "max_fails", "kill_after_s")  # where 0 is no 
 
 def label(key: str) -> str:
     """Return what a field is called for a person: without its unit, which its value says."""
-    for unit in ("_at", "_s", "_bytes"):
+    for unit in ("_at", "_s", "_bytes", "_milli"):
         key = key.removesuffix(unit)
     return key.replace("_", " ")
 
@@ -167,4 +167,6 @@ def value_text(key: str, value: Any) -> str:
             return seconds(value)
         if key.endswith("_bytes"):
             return size(int(value))
+        if key.endswith("_milli"):
+            return f"{value / 1_000:g}"
     return str(value) if value is not True else "yes"

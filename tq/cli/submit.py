@@ -86,6 +86,8 @@ def submit(
             return
         _hint(context, wish)
         submitted = deliver(context, client, asked, pieces, source)
+        if key and submitted.existed and not client.has_repeated:
+            context.talk(f"tq: {submitted.id} was submitted before, with this --key")
         print_submitted(context, submitted)
         if wait or follow:
             way, is_array = exit_code, asked.is_array

@@ -55,6 +55,8 @@ def _why_nowhere(workers: Collection[LiveWorker], queue: str, demand: Demand) ->
         return f"no connected worker serves the queue {queue}"
     if demand.module and not any(allows(offer.modules, demand.module) for offer in serving):
         return f"no connected worker allows the module {demand.module}"
+    if demand.cpus_milli > max(offer.cpus_milli for offer in serving):
+        return f"no connected worker offers {demand.cpus_milli / 1_000:g} CPUs"
     return "no connected worker offers what it asks for"
 
 
