@@ -3,7 +3,7 @@
 A small parent without trio. Both roles run in sessions of their own, so that the terminal's Ctrl-C reaches only this
 program: the first drains the worker and then stops the server, the second stops both now. A role that dies is started
 again, with a growing pause. What they say comes out on stderr, each line with its role before it, where that takes it
-at once (log.py).
+at once (net/log.py).
 """
 
 import gc
