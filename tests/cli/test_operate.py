@@ -71,6 +71,7 @@ class TestQueue:
         server.says[v.SetQueue] = lambda _: v.Done("b", unchanged=True)
         assert run("queue", "resume", "b") == (0, "", "tq: queue b is not paused\n")
         assert run("queue", "pause", "b") == (0, "", "tq: queue b is paused; what runs goes on\n")
+        assert run("queue", "pause", "b", "c", "-q") == (0, "b\nc\n", "")
 
     @pytest.mark.parametrize(
         "words",

@@ -10,6 +10,7 @@ from tq.cli.verb import Noun, Verb
 from tq.errors import BadRequest
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The queue", show_default=False)]
+Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="The queues", show_default=False)]
 
 
 def ls(ctx: typer.Context) -> None:
@@ -79,14 +80,16 @@ def set_(
     _set(ctx.obj, name, " and ".join(says), max=max_, retries=retries)
 
 
-def pause(ctx: typer.Context, name: Name) -> None:
-    """Start nothing more of a queue; what runs goes on."""
-    _set(ctx.obj, name, "is paused; what runs goes on", paused=True)
+def pause(ctx: typer.Context, names: Names) -> None:
+    """Start nothing more of a queue, or of several; what runs goes on."""
+    for name in names:
+        _set(ctx.obj, name, "is paused; what runs goes on", paused=True)
 
 
-def resume(ctx: typer.Context, name: Name) -> None:
-    """Let a paused queue go on."""
-    _set(ctx.obj, name, "goes on", unchanged="is not paused", paused=False)
+def resume(ctx: typer.Context, names: Names) -> None:
+    """Let paused queues go on."""
+    for name in names:
+        _set(ctx.obj, name, "goes on", unchanged="is not paused", paused=False)
 
 
 def _set(context: Context, name: str, says: str, unchanged: str = "", **fields: Any) -> None:
@@ -113,7 +116,7 @@ VERBS = {
         {
             "ls": Verb(ls, ("tq queue ls", "tq queue ls -o json")),
             "set": Verb(set_, ("tq queue set builds --max 10", "tq queue set builds --retries 0")),
-            "pause": Verb(pause, ("tq queue pause builds",)),
+            "pause": Verb(pause, ("tq queue pause builds", "tq queue ls -q | xargs tq queue pause")),
             "resume": Verb(resume, ("tq queue resume builds",)),
         },
         ("tq queue ls", "tq queue set builds --max 10", "tq queue pause builds"),
