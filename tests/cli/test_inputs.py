@@ -297,7 +297,7 @@ def test_a_key_that_has_made_its_job_makes_it_once(run: Run, house: House, serve
     words = ("submit", "--key", "k", "--each-line", "lines", "--", "echo", "{}")
     assert run(*words) == (0, "1\n", "")
     server.asked.clear()
-    assert run(*words) == (0, "1\n", "")
+    assert run(*words) == (0, "1\n", "tq: 1 was submitted before, with this --key\n")
     assert len(runs(server)) <= 1
     (place / "lines").write_bytes(b"a\nb\n" * 1_499 + b"a\nc\n")
     ran = run(*words)
@@ -327,7 +327,7 @@ def test_an_upload_that_somebody_else_seals_meanwhile_makes_the_same_job(
         return answer
 
     server.says[v.AddEntries], server.says[v.Submit] = add, other.do  # type: ignore[assignment]
-    assert run(*words) == (0, "1\n", "")
+    assert run(*words) == (0, "1\n", "tq: 1 was submitted before, with this --key\n")
     assert entries(other) == lines
     assert other.store.get(tables.UPLOAD, ("k",)) is None
 
