@@ -86,9 +86,7 @@ def submit(
             return
         _hint(context, wish)
         submitted = deliver(context, client, asked, pieces, source)
-        if key and submitted.existed and not client.has_repeated:
-            context.talk(f"tq: {submitted.id} was submitted before, with this --key")
-        print_submitted(context, submitted)
+        print_submitted(context, submitted, is_told=bool(key) and not client.has_repeated)
         if wait or follow:
             way, is_array = exit_code, asked.is_array
             raise typer.Exit(finish(context, client, submitted, is_followed=follow, is_array=is_array, way=way))
@@ -203,10 +201,15 @@ def deliver(
     return submitted
 
 
-def print_submitted(context: Context, submitted: "v.Submitted") -> None:
-    """Print the id alone, or the object of -o json. Where that fails, the id is in what is raised: the job exists."""
+def print_submitted(context: Context, submitted: "v.Submitted", *, is_told: bool = False) -> None:
+    """Print the id alone, or the object of -o json. Where that fails, the id is in what is raised: the job exists.
+
+    A person who chose the key is told where it made no new job.
+    """
     from tq.cli import output
 
+    if submitted.existed and is_told:
+        context.talk(f"tq: {submitted.id} was submitted before, with this --key")
     job = submitted.id
     try:
         if context.format in {"json", "jsonl"}:
