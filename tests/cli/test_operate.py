@@ -348,7 +348,10 @@ class TestLs:
 
         return has
 
-    def test_every_page_is_printed_when_it_comes_under_one_head(self, run: Run, server: FakeServer) -> None:
+    def test_what_comes_slowly_is_printed_page_by_page_under_one_head(
+        self, run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("tq.cli.pages._TOGETHER_S", 0.0)
         wide = {**JOB, "id": "1000", "state": "queued"}
         pages = {"": v.Page((JOB,), "2"), "2": v.Page((wide,), "1"), "1": v.Page((JOB,))}
         server.says[v.List] = lambda command: pages[command.page]
