@@ -125,6 +125,26 @@ def test_a_start_that_is_told_claims_all_others_back() -> None:
     assert [task.phase for task in tasks if task is not None] == [Phase.LOST, *[Phase.STARTED] * (MANY - 1)]
 
 
+def test_an_array_that_has_lost_its_records_keeps_no_worker_out_that_holds_many_of_it() -> None:
+    house = House()
+    house.join(slots=64)
+    number, sound = house.array(60), house.submit()
+    refs = [ref_of((number, 0, member), house.task(number, member)) for member in range(60)]
+    refs.append(ref_of((sound, 0, 0), house.task(sound)))
+    house.started(*refs)
+    without(house.store, tables.PROGRESS, (number, 0))
+    life = Damaged(house.store)
+    assert life.do(v.Join(5, 2, v.Capacity(slots=64), held(*refs))) == v.Joined()
+    assert [type(what) for what, _ in life.bugs] == [v.Join] * 2
+    life.do(v.Report(5, 2, 9, tuple(v.End(ref, int(Cause.EXIT), 0, 5) for ref in refs)))
+    assert [effect for effect in life.finished.effects if isinstance(effect, v.Acknowledge)] == [v.Acknowledge(5, 2, 9)]
+    assert life.store.get(tables.TASK, (sound, 0, 0)).state is State.SUCCEEDED  # type: ignore[union-attr]
+    [stuck] = life.do(v.Status()).value["stuck"]
+    assert f"job {number}: " in stuck["reason"]
+    life.do(v.WorkerLost(5, 2))
+    assert [type(what) for what, _ in life.bugs] == [v.WorkerLost] * 2
+
+
 def test_what_fails_at_more_than_by_accident_fails_as_a_whole() -> None:
     crowd = Crowd(bad=passed_over_max + 1, size=passed_over_max + 3)
     with pytest.raises(KeyError):

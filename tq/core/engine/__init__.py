@@ -257,7 +257,7 @@ class Turn:
             except Exception as error:
                 known = len(passed)
                 if step.at and isinstance(command, _OF_MANY_ATTEMPTS) and known < passed_over_max:
-                    passed.add(fence.to_blame(step.at))
+                    passed.add(fence.to_blame(step.at, passed))
                 if step.at and act.is_by_filter(command) and work is not act.put_off:
                     work = act.put_off
                 elif len(passed) == known:

@@ -5,6 +5,7 @@ running, or lost and waiting again with no successor leased (then the word claim
 changes nothing (semantics.md, Delivery 2 and 4).
 """
 
+from collections.abc import Collection
 from enum import Enum, auto
 from typing import Final
 
@@ -66,9 +67,13 @@ def passes_over(step: Step, key: TaskKey) -> bool:
     return bool(step.passed_over) and (key in step.passed_over or key[:2] in step.passed_over)
 
 
-def to_blame(at: Key) -> Key:
-    """Return what a command is to pass over that failed at this place: an attempt, or all of a job."""
-    return at if len(at) == _TASK_FIELDS else at[-2:]
+def to_blame(at: Key, passed: Collection[Key]) -> Key:
+    """Return what a command is to pass over that failed at this place: an attempt, or all of a job, as where it failed
+    at another attempt of that before: a worker may hold thousands of one array.
+    """
+    is_task = len(at) == _TASK_FIELDS
+    job = at[:2] if is_task else at[-2:]
+    return at if is_task and not any(key[:2] == job for key in passed) else job
 
 
 def current_task(step: Step, ref: AttemptRef, worker: int, phase: Phase) -> Task | None:
