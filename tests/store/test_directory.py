@@ -95,23 +95,27 @@ def test_a_check_of_a_directory_without_a_store_makes_nothing(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+LATIN = "\udce9"  # a name that is no UTF-8
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 23 22 0:5 / {nfs} rw shared:2 - nfs4 server:/x rw
 24 22 0:6 / {deep} rw - tmpfs tmpfs rw
 25 24 0:7 / {hidden} rw - xfs /dev/sdb rw
 26 24 0:8 / {hidden} rw - fuse.sshfs host: rw
+27 22 0:9 / {accented} rw - cifs //server/x rw
 """
 
 
 @pytest.fixture
 def mounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     base = tmp_path.resolve() / "m"
-    places = {name: base / name for name in ("a b", "c", "c/d")}
-    places["c/d"].mkdir(parents=True)
-    places["a b"].mkdir()
-    text = MOUNTS.format(nfs=str(places["a b"]).replace(" ", "\\040"), deep=str(places["c"]), hidden=str(places["c/d"]))
-    (tmp_path / "mountinfo").write_text(text)
+    places = {name: base / name for name in ("a b", "c", "c/d", "é", LATIN)}
+    for place in places.values():
+        place.mkdir(parents=True)
+    named = {"nfs": "a b", "deep": "c", "hidden": "c/d", "accented": "é"}
+    text = MOUNTS.format(**{name: str(places[place]).replace(" ", "\\040") for name, place in named.items()})
+    text += f"28 22 0:10 / {places[LATIN]} rw - 9p x rw\n"
+    (tmp_path / "mountinfo").write_bytes(os.fsencode(text))
     monkeypatch.setattr(directory, "_MOUNTS", tmp_path / "mountinfo")
     return base
 
@@ -121,6 +125,8 @@ def test_the_file_system_is_that_of_the_deepest_and_latest_mount(mounts: Path) -
     assert directory.file_system(mounts / "a b") == "nfs4"
     assert directory.file_system(mounts / "c") == "tmpfs"
     assert directory.file_system(mounts / "c/d") == "fuse.sshfs"
+    assert directory.file_system(mounts / "é") == "cifs"
+    assert directory.file_system(mounts / LATIN) == "9p"
 
 
 def test_a_network_file_system_is_refused_unless_allowed(mounts: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from tq.errors import BadRequest, ConfigurationError
 from tq.net.address import Address
-from tq.worker.machine import Machine, look
+from tq.worker.life import _capacity
+from tq.worker.machine import look
 from tq.worker.settings import Server, Settings, check_server, check_settings
 
 GIB = 1 << 30
@@ -81,7 +82,8 @@ def test_the_path_of_a_container_is_seen_from_its_mount(tmp_path: Path) -> None:
 
 
 def test_a_fraction_of_a_cpu_is_one_slot() -> None:
-    assert [Machine(cpus_milli, 0, "").slots for cpus_milli in (300, 1_000, 2_900)] == [1, 1, 2]
+    offers = [_capacity(Settings(Path("/state"), cpus=cpus), "group") for cpus in (0.3, 1.0, 2.9)]
+    assert [offer.slots for offer in offers] == [1, 1, 2]
 
 
 SETTINGS = Settings(Path("/state"))

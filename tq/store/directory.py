@@ -22,6 +22,7 @@ from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import free_bytes_min, wal_bytes_max
 from tq.store.files import MAY_PASS, make_directory, replace, sync_directory
 from tq.store.lock import DataLock, lock_directory
+from tq.store.mounts import TABLE, mounts
 from tq.store.turns import BRING_BACK, Watermark
 
 FORMAT: Final = 1
@@ -36,7 +37,7 @@ _NETWORK: Final = re.compile(
     r"fuse\.(sshfs|glusterfs|ceph\S*|s3fs|rclone|goofys|juicefs|\w*nfs\S*))"
 )
 _FORMAT_TEXT: Final = re.compile(r"format (\d+)\nwritten by tq (\S+)\n")
-_MOUNTS: Final = Path("/proc/self/mountinfo")
+_MOUNTS: Final = TABLE
 
 
 class Room(Enum):
@@ -123,18 +124,12 @@ def check_owner(data: Path, *, may_close: bool) -> None:
 
 def file_system(data: Path) -> str:
     """Return the type of the file system that `data` is on (`ext4`), '' when the kernel does not say."""
-    try:
-        lines = _MOUNTS.read_text().splitlines()
-    except OSError:
-        return ""
     where, best, kind = data.resolve(), -1, ""
-    for line in lines:
-        before, _, after = line.partition(" - ")
-        # A blank in a mount point is written as \040.
-        point = Path(before.split()[4].encode().decode("unicode_escape"))
-        # Of two mounts on one point the later one hides the earlier.
-        if where.is_relative_to(point) and len(point.parts) >= best:
-            best, kind = len(point.parts), after.split()[0]
+    with suppress(OSError):
+        for mount in mounts(_MOUNTS):
+            point = Path(mount.point)
+            if where.is_relative_to(point) and len(point.parts) >= best:
+                best, kind = len(point.parts), mount.kind
     return kind
 
 

@@ -28,12 +28,12 @@ from os.path import samestat
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from tq.store.mounts import mounts
 from tq.worker.containment import LAUNCHER
 
 LEVEL: Final = "cgroup"
 
 _PROC: Final = Path("/proc/self")
-_ESCAPED: Final = re.compile(r"\\([0-7]{3})")
 _EMPTY_S: Final = 5.0
 _SHORT: Final = b"/short"
 _NAME: Final = re.compile(r"tq-[0-9a-f]+-[0-9a-f]+")
@@ -212,11 +212,8 @@ def _own(proc: Path) -> Path:
 
 def _mounts(proc: Path) -> Iterator[tuple[str, str]]:
     """Yield which cgroup is mounted where."""
-    for line in _text(proc / "mountinfo").splitlines():
-        place, _, kind = line.partition(" - ")
-        if kind.startswith("cgroup2 "):
-            root, mount = (_ESCAPED.sub(lambda match: chr(int(match[1], 8)), text) for text in place.split()[3:5])
-            yield root, mount
+    with suppress(OSError):
+        yield from ((mount.root, mount.point) for mount in mounts(proc / "mountinfo") if mount.kind == "cgroup2")
 
 
 def clear(root: bytes, within_s: float = _EMPTY_S) -> bool:

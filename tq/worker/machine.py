@@ -8,11 +8,13 @@ each ancestor's binds too, both in version 1 and in version 2. What cannot be re
 import os
 import socket
 from collections.abc import Iterator
-from math import floor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import psutil
+
+from tq.store.mounts import mounts
 
 _PROC: Final = Path("/proc/self")
 _UNLIMITED: Final = 1 << 60  # version 1 says "no limit" with a huge number of bytes
@@ -24,11 +26,6 @@ class Machine(NamedTuple):
     cpus_milli: int
     mem_bytes: int
     host: str
-
-    @property
-    def slots(self) -> int:
-        """As many as whole CPUs, at least one."""
-        return max(1, floor(self.cpus_milli / 1_000))
 
 
 def look(proc: Path = _PROC) -> Machine:
@@ -65,13 +62,12 @@ def _own_paths(proc: Path) -> list[tuple[set[str], str]]:
 def _mounts(proc: Path) -> list[tuple[str, str, set[str]]]:
     """Return (root, mount point, controllers) of each cgroup file system, from /proc/self/mountinfo."""
     found = []
-    for line in _text(proc / "mountinfo").splitlines():
-        place, _, kind = line.partition(" - ")
-        fields, words = place.split(), kind.split()
-        if len(fields) > 4 and words[:1] == ["cgroup2"]:
-            found.append((fields[3], fields[4], set[str]()))
-        elif len(fields) > 4 and words[:1] == ["cgroup"]:
-            found.append((fields[3], fields[4], set(words[-1].split(",")) & {"cpu", "memory"}))
+    with suppress(OSError):
+        for mount in mounts(proc / "mountinfo"):
+            if mount.kind == "cgroup2":
+                found.append((mount.root, mount.point, set[str]()))
+            elif mount.kind == "cgroup":
+                found.append((mount.root, mount.point, set(mount.options.split(",")) & {"cpu", "memory"}))
     return found
 
 

@@ -12,7 +12,6 @@ A directory of a worker that was killed tells by its name which one it is, and i
 home; the next worker there removes it. So it does with one that a launcher made when its own was gone.
 """
 
-import errno
 import os
 import re
 import stat
@@ -22,12 +21,13 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tq.errors import ConfigurationError
+from tq.store.files import FULL
+from tq.store.mounts import TABLE, mounts
 
 _MODE: Final = 0o700
 _FRESH: Final = "scratch.new"
 _NAME: Final = re.compile(r"scratch-([0-9]+)")
-_MOUNTS: Final = Path("/proc/self/mountinfo")
-_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
+_MOUNTS: Final = TABLE
 
 
 class Made(NamedTuple):
@@ -105,7 +105,7 @@ def make_root(home: Path) -> Made:
     try:
         return _make_root(home)
     except OSError as error:
-        is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        is_full = error.errno in FULL
         hint = "make some room there" if is_full else "the state directory ($XDG_STATE_HOME/tq) must be writable"
         raise ConfigurationError(f"cannot make {home / _FRESH}: {error.strerror}", hint=hint) from error
 
@@ -154,8 +154,6 @@ def remove(made: Made) -> str:
 
 def _is_mounted_below(path: bytes) -> bool:
     """Whether a file system begins somewhere in this directory: what lies there may be anybody's."""
-    parent, name = os.path.split(path)
+    parent, name = os.path.split(os.fsdecode(path))
     place = os.path.join(os.path.realpath(parent), name)
-    with _MOUNTS.open("rb") as file:
-        mounts = [_ESCAPED.sub(lambda match: bytes([int(match[1], 8)]), line.split()[4]) for line in file]
-    return any(mount == place or mount.startswith(place + b"/") for mount in mounts)
+    return any(mount.point == place or mount.point.startswith(f"{place}/") for mount in mounts(_MOUNTS))
