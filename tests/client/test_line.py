@@ -18,7 +18,7 @@ from tq.errors import ConfigurationError, TooLarge, TqError, Unauthorised, Unkno
 from tq.wire import messages as m
 from tq.wire.connection import Connection
 
-TARGET = Target("h", 1, "t", "", "", Path("/nowhere"), {})
+TARGET = Target("h", 1, "t", "a CA", "", Path("/nowhere"), {})
 CANCEL = v.Cancel(("42",))
 
 
@@ -75,15 +75,12 @@ class World:
 async def running(
     monkeypatch: pytest.MonkeyPatch, world: World, find: Callable[[], Target] = lambda: TARGET, patience_s: float = 5.0
 ) -> AsyncIterator[tuple[Line, trio.Nursery]]:
-    async def context(_: Target) -> None:
-        return None
-
     @asynccontextmanager
     async def open_link(link: Any, *_: object, **__: object) -> AsyncIterator[Any]:
         yield link
 
     monkeypatch.setattr(lines, "dial", world.dial)
-    monkeypatch.setattr(lines, "_context", context)
+    monkeypatch.setattr(lines.tls, "client_context", lambda _: None)
     monkeypatch.setattr(lines, "open_link", open_link)
     line = Line(find, patience_s=patience_s)
     async with trio.open_nursery() as nursery:

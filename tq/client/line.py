@@ -6,7 +6,6 @@ begins a new attempt. A server that ends the connection over what it cannot read
 all that it had said nothing to yet raise its refusal, and none of them is repeated.
 """
 
-import ssl
 from collections.abc import Callable
 from math import inf
 from typing import Final
@@ -28,9 +27,9 @@ from tq.client.losses import (
 from tq.client.target import Target
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError, TimedOut, TooLarge, TqError, Unreachable, from_code
-from tq.net import pinning, tls
+from tq.net import tls
 from tq.net.address import Address
-from tq.net.dial import dial, fetch_ca
+from tq.net.dial import dial, greet, known_ca
 from tq.net.link import Link, open_link
 from tq.wire import messages as m
 from tq.wire.connection import Connection
@@ -170,11 +169,13 @@ class Line:
     async def _connect(self, connected: Callable[[], None] = lambda: None) -> str:
         """Connect, call `connected`, and serve until the connection ends; return why. Raises what comes before."""
         target = found(self._find, is_first=self._lineage == 0)
-        stream = await dial(Address(target.host, target.port), await _context(target))
+        address = Address(target.host, target.port)
+        pem = target.ca_pem or await known_ca(address, target.ca_sha256, target.state_directory)
+        stream = await dial(address, tls.client_context(pem))
         async with open_link(stream, Connection(), goodbye=m.Goodbye("done")) as link:
-            welcome, rest = await self._greet(link, target.token)
+            software, known = f"tq {__version__}", (self._lineage, self._epoch)
+            welcome, rest = await greet(link, m.Hello(m.VERSIONS, software, target.token, "client", 0, (), *known))
             self._know(welcome)
-            link.connection.frame_bytes_max = limits.frame_bytes_max
             self._link = link
             for number, question in list(self._questions.items()):
                 question.is_heard = False
@@ -185,20 +186,6 @@ class Line:
             connected()
             await self._serve(link, welcome.beat_ms / 1_000, rest)
             return link.ended_because
-
-    async def _greet(self, link: Link, token: str) -> tuple[m.Welcome, list[m.Message]]:
-        software = f"tq {__version__}"
-        hello = m.Hello(m.VERSIONS, software, token, "client", lineage=self._lineage, epoch=self._epoch)
-        link.send_nowait(hello)
-        with trio.move_on_after(limits.hello_s):
-            async for first, *rest in link:
-                if isinstance(first, m.Refused):
-                    raise from_code(first.code, first.message, first.hint)
-                if not isinstance(first, m.Welcome):
-                    raise ProtocolError(f"the server answered Hello with {type(first).__name__}")
-                return first, rest
-            raise Unreachable(f"the server closed the connection: {link.ended_because}")
-        raise Unreachable("the server accepted the connection, but does not answer")
 
     def _know(self, welcome: m.Welcome) -> None:
         """Note whose store answers. What was asked of another one, and names ids or changes something, this one must
@@ -256,12 +243,3 @@ async def _beat(link: Link, beat_s: float) -> None:
         is_heard = False
     link.ended_because = f"no sign of life for {limits.missed_beats_max} beats"
     link.close()
-
-
-async def _context(target: Target) -> ssl.SSLContext:
-    """Return what verifies the server; at a first contact its CA is fetched and compared with the known hash."""
-    pem = target.ca_pem or pinning.load(target.state_directory, target.ca_sha256)
-    if not pem:
-        pem = await fetch_ca(Address(target.host, target.port), target.ca_sha256)
-        pinning.keep(target.state_directory, target.ca_sha256, pem)
-    return tls.client_context(pem)

@@ -1,18 +1,21 @@
-"""Connecting to a server, with trio: TCP, TLS, and the first contact of somebody who has only a join string."""
+"""Connecting to a server, with trio: TCP, TLS, the hello, and the first contact of who has only a join string."""
 
 import os
 import socket
 import ssl
+from pathlib import Path
 
 import trio
 
 from tq import limits
-from tq.errors import Unreachable
-from tq.net import tls
+from tq.errors import ProtocolError, Unreachable, from_code
+from tq.net import pinning, tls
 from tq.net.address import Address
 from tq.net.join import Pinning
+from tq.net.link import Link
 from tq.net.secure import SecureStream
 from tq.net.thread import is_lack
+from tq.wire import messages as m
 
 _CONNECT_S = 10.0
 _KEEPALIVE_IDLE_S = 15
@@ -44,15 +47,39 @@ async def dial(address: Address, context: ssl.SSLContext) -> SecureStream:
     return stream
 
 
+async def greet(link: Link, hello: m.Hello) -> tuple[m.Welcome, list[m.Message]]:
+    """Say hello; return the server's welcome, and what came behind it. Raises what it refuses with, or Unreachable."""
+    link.send_nowait(hello)
+    with trio.move_on_after(limits.hello_s):
+        async for first, *rest in link:
+            if isinstance(first, m.Refused):
+                raise from_code(first.code, first.message, first.hint)
+            if not isinstance(first, m.Welcome):
+                raise ProtocolError(f"the server answered Hello with {type(first).__name__}")
+            link.connection.frame_bytes_max = limits.frame_bytes_max
+            return first, rest
+        raise Unreachable(f"the server closed the connection: {link.ended_because}")
+    raise Unreachable("the server accepted the connection, but does not answer")
+
+
+async def known_ca(address: Address, ca_sha256: str, state: Path) -> str:
+    """Return the PEM of the CA with this hash: the one kept in the state directory, else what the server sends."""
+    pem = pinning.load(state, ca_sha256)
+    if not pem:
+        pem = await fetch_ca(address, ca_sha256)
+        pinning.keep(state, ca_sha256, pem)
+    return pem
+
+
 async def fetch_ca(address: Address, ca_sha256: str) -> str:
     """Return the PEM of the server's CA, after its hash was compared with the one in the join string."""
-    pinning = Pinning(ca_sha256)
+    exchange = Pinning(ca_sha256)
     stream = await dial(address, tls.pinning_context())
     try:
         with trio.fail_after(limits.handshake_s):
-            await stream.send_all(pinning.question)
+            await stream.send_all(exchange.question)
             while True:
-                pem = pinning.receive_data(bytes(await stream.receive_some()))
+                pem = exchange.receive_data(bytes(await stream.receive_some()))
                 if pem is not None:
                     return pem
     except trio.TooSlowError:
@@ -67,13 +94,9 @@ def set_socket_options(stream: trio.SocketStream) -> None:
     """Make small frames leave at once (trio's default, kept explicit), and let the kernel notice a dead peer."""
     stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_KEEPIDLE", _KEEPALIVE_IDLE_S),
-        ("TCP_KEEPINTVL", _KEEPALIVE_INTERVAL_S),
-        ("TCP_KEEPCNT", _KEEPALIVE_PROBES),
-    ):
-        if hasattr(socket, name):
-            stream.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEPALIVE_IDLE_S)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEPALIVE_INTERVAL_S)
+    stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, _KEEPALIVE_PROBES)
 
 
 async def _connect(address: Address) -> trio.SocketStream:

@@ -14,7 +14,8 @@ from typing import Final
 import trio
 
 from tq import limits
-from tq.errors import ProtocolError, Refused, Unreachable, from_code
+from tq.errors import ProtocolError, Refused
+from tq.net.dial import greet
 from tq.net.link import Link
 from tq.net.log import log
 from tq.wire import messages as m
@@ -50,22 +51,9 @@ class Session:
 
     async def begin(self, hello: m.Hello) -> list[m.Message]:
         """Say hello; return what came behind the welcome. Raises what the server refuses with."""
-        self._link.send_nowait(hello)
-        with trio.move_on_after(limits.hello_s):
-            async for messages in self._link:
-                first, *rest = messages
-                match first:
-                    case m.Welcome():
-                        self.welcome = first
-                        self._link.connection.frame_bytes_max = limits.frame_bytes_max
-                        self._link.queue_bytes_max = _QUEUE_BYTES_MAX
-                        return rest
-                    case m.Refused():
-                        raise from_code(first.code, first.message, first.hint)
-                    case _:
-                        raise ProtocolError(f"{type(first).__name__} came where the server's welcome was expected")
-            raise Unreachable(f"the server closed the connection: {self._link.ended_because}")
-        raise Unreachable("the server accepted the connection, but does not answer")
+        self.welcome, rest = await greet(self._link, hello)
+        self._link.queue_bytes_max = _QUEUE_BYTES_MAX
+        return rest
 
     def check(self, lineage: int, epoch: int) -> None:
         """Raise if the server's store is not the one of `lineage` (0 = any), or an older copy of it."""

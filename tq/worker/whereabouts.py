@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tq.errors import TqError
-from tq.net import pinning, tls
-from tq.net.dial import fetch_ca
+from tq.net import tls
+from tq.net.dial import known_ca
 from tq.net.log import log
 from tq.worker.settings import Server, check_server
 
@@ -43,13 +43,6 @@ class Whereabouts:
     async def tls(self, state: Path) -> ssl.SSLContext:
         """Return what verifies the server; at a first contact its CA is fetched and compared with the known hash."""
         if self._context is None:
-            self._context = tls.client_context(self.server.ca_pem or await self._pinned_ca(state))
+            server = self.server
+            self._context = tls.client_context(server.ca_pem or await known_ca(server.address, server.ca_sha256, state))
         return self._context
-
-    async def _pinned_ca(self, state: Path) -> str:
-        server = self.server
-        pem = pinning.load(state, server.ca_sha256)
-        if not pem:
-            pem = await fetch_ca(server.address, server.ca_sha256)
-            pinning.keep(state, server.ca_sha256, pem)
-        return pem
