@@ -74,7 +74,7 @@ class Driver:
         words = launcher.command(theirs.fileno(), os.fsencode(self.place))
         self.process = subprocess.Popen(words, pass_fds=[theirs.fileno()], start_new_session=True)
         theirs.close()
-        self.reader = frames.UpReader()
+        self.unread = bytearray()
         self.slots = slots
         self.job = 0
         self.socket.sendall(frames.encode(frames.Slots(slots)))
@@ -103,7 +103,8 @@ class Driver:
             data = self.socket.recv(1 << 20)
             if not data:
                 sys.exit("the launcher ended")
-            for message in self.reader.feed(data):
+            self.unread += data
+            for message in frames.ups(self.unread):
                 if isinstance(message, frames.Ended):
                     assert all(end.code == 0 and end.cause == 1 for end in message.ends), message
                     done += len(message.ends)

@@ -94,7 +94,7 @@ class Link:
             stdin=subprocess.DEVNULL, env=environment,
         )  # fmt: skip
         theirs.close()
-        self.reader = frames.UpReader()
+        self.unread = bytearray()
         self.ends: dict[AttemptRef, End] = {}
         self.order: list[AttemptRef] = []
         self.outputs: dict[tuple[AttemptRef, int], dict[int, bytes]] = {}
@@ -142,7 +142,8 @@ class Link:
         if not data:
             self.is_closed = True
             return False
-        for message in self.reader.feed(data):
+        self.unread += data
+        for message in frames.ups(self.unread):
             self.messages.append(message)
             self._note(message)
         return True

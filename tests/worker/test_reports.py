@@ -25,7 +25,7 @@ class Way:
         self._fd = ours.detach()
         os.set_blocking(self._fd, False)
         self._theirs.setblocking(False)
-        self._reader = frames.UpReader()
+        self._unread = bytearray()
         self._order = Order(SPAWN, Program(BODY, {}), None)
         self.reports = reports.Reports(self._fd)
         self.now = 100.0
@@ -47,7 +47,8 @@ class Way:
         left: list[int] = []
         while self.reports.unsent_bytes:
             self.reports.write()
-            messages = self._reader.feed(self._theirs.recv(1 << 20))
+            self._unread += self._theirs.recv(1 << 20)
+            messages = frames.ups(self._unread)
             left += [len(message.ends) for message in messages if isinstance(message, frames.Ended)]
         return left
 

@@ -11,14 +11,12 @@ answer with output, and one that is its last, the process holds by itself: until
 Frames are those of frames.py: a length and one message in msgpack. This module does no I/O.
 """
 
-from typing import Annotated, Final, TypeVar
+from typing import Annotated, Final
 
 import msgspec
 
 from tq.limits import result_bytes_max
-from tq.worker.frames import FrameError, cut_frames, framed
-
-_T = TypeVar("_T")
+from tq.worker.frames import framed, taken
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True):
@@ -105,16 +103,9 @@ def encode(message: Down | Up) -> bytes:
 
 def words(buffer: bytearray) -> list[Down]:
     """Take the complete messages to a caller out of `buffer`. Raises FrameError."""
-    return [_decoded(_down, body) for body in cut_frames(buffer)]
+    return taken(_down, buffer)
 
 
 def answers(buffer: bytearray) -> list[Up]:
     """Take the complete messages of a caller out of `buffer`. Raises FrameError."""
-    return [_decoded(_up, body) for body in cut_frames(buffer)]
-
-
-def _decoded(decoder: "msgspec.msgpack.Decoder[_T]", body: bytes) -> _T:
-    try:
-        return decoder.decode(body)
-    except msgspec.MsgspecError as error:
-        raise FrameError(str(error)) from error
+    return taken(_up, buffer)

@@ -14,7 +14,7 @@ its end is then already on the way. This module does no I/O and must stay cheap 
 """
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -24,6 +24,7 @@ from tq.worker.scratch import Made
 frame_bytes_max: Final = 1024 * 1024
 input_piece_bytes: Final = 256 * 1024
 _LENGTH_BYTES: Final = 4
+_T = TypeVar("_T")
 
 
 class FrameError(Exception):
@@ -191,6 +192,16 @@ def encode(message: Down | Up) -> bytes:
     return framed(message)
 
 
+def downs(buffer: bytearray) -> list[Down]:
+    """Take the complete messages of the worker out of `buffer`. Raises FrameError."""
+    return taken(_down, buffer)
+
+
+def ups(buffer: bytearray) -> list[Up]:
+    """Take the complete messages of the launcher out of `buffer`. Raises FrameError."""
+    return taken(_up, buffer)
+
+
 def framed(message: msgspec.Struct) -> bytes:
     """Return any message as one frame; as `encode`."""
     body = _encoder.encode(message)
@@ -205,7 +216,15 @@ def input_frames(blob: int, data: bytes) -> Iterator[Input]:
         yield Input(blob, offset, data[offset : offset + input_piece_bytes])
 
 
-def cut_frames(buffer: bytearray) -> list[bytes]:
+def taken(decoder: "msgspec.msgpack.Decoder[_T]", buffer: bytearray) -> list[_T]:
+    """Take the complete messages of any kind out of `buffer`. Raises FrameError."""
+    try:
+        return [decoder.decode(body) for body in _cut(buffer)]
+    except msgspec.MsgspecError as error:
+        raise FrameError(str(error)) from error
+
+
+def _cut(buffer: bytearray) -> list[bytes]:
     """Take the bodies of all complete frames out of `buffer`; decode nothing before a frame is complete."""
     bodies: list[bytes] = []
     begin = 0
@@ -221,42 +240,3 @@ def cut_frames(buffer: bytearray) -> list[bytes]:
     if begin:
         del buffer[:begin]
     return bodies
-
-
-class _Reader:
-    """Collects received bytes and cuts them into frames."""
-
-    __slots__ = ("_buffer",)
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def _cut(self, data: bytes) -> list[bytes]:
-        self._buffer += data
-        return cut_frames(self._buffer)
-
-
-class DownReader(_Reader):
-    """The launcher's end: bytes in, messages of the worker out."""
-
-    __slots__ = ()
-
-    def feed(self, data: bytes) -> list[Down]:
-        """Return the messages that `data` completes, or raise `FrameError`."""
-        try:
-            return [_down.decode(body) for body in self._cut(data)]
-        except msgspec.MsgspecError as error:
-            raise FrameError(str(error)) from error
-
-
-class UpReader(_Reader):
-    """The worker's end: bytes in, messages of the launcher out."""
-
-    __slots__ = ()
-
-    def feed(self, data: bytes) -> list[Up]:
-        """Return the messages that `data` completes, or raise `FrameError`."""
-        try:
-            return [_up.decode(body) for body in self._cut(data)]
-        except msgspec.MsgspecError as error:
-            raise FrameError(str(error)) from error

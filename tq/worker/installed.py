@@ -4,6 +4,7 @@ A launcher, and a process that calls functions, is started from there. Parts of 
 other, so whoever starts one looks first.
 """
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,12 @@ import tq
 
 _FILE: Final = Path(tq.__file__)
 _MARK: Final = "__version__ = "
+
+
+def places() -> list[str]:
+    """Return where the libraries are that what is started from there needs before it is told where else to look."""
+    modules = (sys.modules[name] for name in ("tq", "msgspec", "cbor2"))
+    return list(dict.fromkeys(str(Path(module.__file__ or "").parents[1]) for module in modules))
 
 
 def another() -> str:

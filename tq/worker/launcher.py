@@ -24,12 +24,11 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef
-from tq.worker import containment, frames, functions, returned
+from tq.worker import containment, frames, functions, installed, returned
 from tq.worker.attempt import Attempt, Order, Phase, as_text
 from tq.worker.capture import Capture
 from tq.worker.cgroups import Cgroups
@@ -63,9 +62,7 @@ def command(fd: int, place: bytes, cgroup: bytes = b"") -> list[str]:
     The interpreter runs isolated, without `site` and in UTF-8: what a user's environment or locale does to Python does
     not reach it.
     """
-    modules = (sys.modules[name] for name in ("tq", "msgspec", "cbor2"))
-    places = dict.fromkeys(str(Path(module.__file__ or "").parents[1]) for module in modules)
-    words = (str(fd), os.fsdecode(place), os.fsdecode(cgroup), *places)
+    words = (str(fd), os.fsdecode(place), os.fsdecode(cgroup), *installed.places())
     return [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, *words]
 
 
@@ -83,7 +80,7 @@ class Launcher:
         self._poll.register(fd, select.EPOLLIN)
         self._poll.register(self._signals, select.EPOLLIN)
         self._is_write_watched = False
-        self._reader: Final = frames.DownReader()
+        self._unread: Final = bytearray()
         self._reports: Final = Reports(fd)
         self._capture: Final = Capture(self._poll, self._reports)
         self._lives: Final = Lives(self._capture, self._ended)
@@ -166,7 +163,8 @@ class Launcher:
         if not data:
             self._is_open = False
             return
-        for message in self._reader.feed(data):
+        self._unread.extend(data)
+        for message in frames.downs(self._unread):
             self._obey(message, now)
 
     def _send(self) -> None:

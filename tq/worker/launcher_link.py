@@ -45,7 +45,7 @@ class LauncherLink:
         self.process = process
         self.pong = frames.Pong(0, 0, 0, 0)
         self._stream = stream
-        self._reader = frames.UpReader()
+        self._unread = bytearray()
         self._queue: deque[bytes] = deque()
         self._work = trio.Event()
         self._is_heard = True
@@ -108,7 +108,8 @@ class LauncherLink:
             return None
         self._is_heard = True
         messages: list[frames.Up] = []
-        for message in self._reader.feed(data):
+        self._unread += data
+        for message in frames.ups(self._unread):
             self._has_spoken = True
             if isinstance(message, frames.Pong):
                 if message.degraded != self.pong.degraded:

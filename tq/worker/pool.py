@@ -14,11 +14,9 @@ first is to be stopped, recalled or followed, and when the first turns out longe
 import os
 import select
 import signal
-import sys
 from _socket import socketpair  # the module over it takes longer to import than all of ours
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from tq import limits
@@ -38,9 +36,7 @@ from tq.worker.spawn import CwdMissing, Spawner
 
 _ahead_us: Final = 1_000.0  # of calls that a process is given
 _ahead_max: Final = 16
-_ahead_bytes_max: Final = (
-    2 * limits.KIB
-)  # of such a call: what is given ahead lies in the channel, which takes much more
+_ahead_bytes_max: Final = 2 * limits.KIB  # of such a call: it lies in the channel, which takes much more
 _RUNS: Final = 8  # over how many calls the mean is taken
 _NEVER: Final = float("inf")
 
@@ -134,7 +130,7 @@ class Pool:
     def _spawn(self, worker: bytes) -> Caller:
         if another := installed.another():
             raise FileNotFoundError(f"cannot start what calls functions: {another}; start the worker again")
-        argv = [os.fsencode(word) for word in functions.command(_places())]
+        argv = [os.fsencode(word) for word in functions.command(installed.places())]
         program = Program(Body(tuple(argv), self._offer.directory), self._environment)
         # It bears the worker's name (containment.kill_bearers); task and attempt are set for each call.
         environment = {**program.environment, b"TQ_WORKER": worker, b"TQ_TASK": b"", b"TQ_ATTEMPT": b""}
@@ -313,12 +309,6 @@ class Pool:
         if caller.pid in self._lives.spare and not caller.is_gone:  # else the number may be somebody else's
             with suppress(ProcessLookupError):
                 os.kill(caller.pid, signal.SIGKILL)
-
-
-def _places() -> list[str]:
-    """Return where the libraries are that a caller needs before it is told where else to look."""
-    modules = (sys.modules[name] for name in ("tq", "msgspec", "cbor2"))
-    return list(dict.fromkeys(str(Path(module.__file__ or "").parents[1]) for module in modules))
 
 
 def _depth(attempt: Attempt) -> int:
