@@ -54,7 +54,8 @@ class Worker(Process):
         if not names_predecessor:
             self.directory = Directory()
         kept = self.directory.spool.values()
-        self.hands = Hands(Slots(self.capacity, [one.message for one in kept]), f"{self.id:016x}")
+        self.hands = Hands(Slots(self.capacity), f"{self.id:016x}")
+        self.hands.slots.restore([one.message for one in kept])
         for output in (output for one in kept for output in one.outputs):
             self.hands.output.put(output)
         self.note(f"starts as w{self.id:x}, after w{self.predecessor:x}, {len(self.directory.spool)} reports kept")

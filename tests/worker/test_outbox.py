@@ -17,7 +17,7 @@ def test_reports_are_divided_so_that_each_fits_a_frame(sizes):
         End(ref(1, member), Cause.EXIT, 0, 1, b"u" * limits.result_inline_bytes_max, b"v" * size)
         for member, size in enumerate(sizes)
     )
-    outbox = Outbox({})
+    outbox = Outbox()
     outbox.report(ends)
 
     deliveries = list(outbox)

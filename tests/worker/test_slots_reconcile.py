@@ -184,7 +184,8 @@ def test_a_handback_without_an_acknowledgement_goes_to_the_disk_too() -> None:
 
 def test_a_new_worker_presents_what_the_last_one_left_and_numbers_on() -> None:
     left = [m.Ended(7, (end(ref(1)),)), m.HandedBack(8, (ref(5),), Cause.DRAIN), m.Ended(9, (end(ref(2)), end(ref(3))))]
-    slots = Slots(CAPACITY, left)
+    slots = Slots(CAPACITY)
+    slots.restore(left)
     assert {held.attempt for held in reconcile(slots).held} == {ref(1), ref(2), ref(3), ref(5)}
     assert said(slots.receive(m.Reconciled((), ()))) == left
     slots.receive(assign(ref(4)))

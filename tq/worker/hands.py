@@ -73,17 +73,19 @@ class Hands:
                     self.deadline_told.set()
                 case i.Keep():
                     outputs = self.output.of(attempts_of(instruction.message))
-                    self.to_disk.append((self.lineage, instruction._replace(outputs=outputs)))
-                    self.disk_work.set()
+                    self.queue_for_disk(self.lineage, instruction._replace(outputs=outputs))
                 case i.Aside():
                     outputs = self.output.of(end.attempt for end in instruction.ends)
-                    self.to_disk.append((self.lineage, instruction._replace(outputs=outputs)))
-                    self.disk_work.set()
+                    self.queue_for_disk(self.lineage, instruction._replace(outputs=outputs))
                 case i.Forget():
-                    self.to_disk.append((self.lineage, instruction))
-                    self.disk_work.set()
+                    self.queue_for_disk(self.lineage, instruction)
         changed, self._changed = self._changed, trio.Event()
         changed.set()
+
+    def queue_for_disk(self, lineage: int, instruction: ToDisk) -> None:
+        """Leave an instruction about the store of `lineage` to the loop that writes (disk.py)."""
+        self.to_disk.append((lineage, instruction))
+        self.disk_work.set()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until `condition` holds; it is looked at after each round of instructions."""

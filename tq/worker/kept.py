@@ -12,6 +12,7 @@ from typing import Final
 
 from tq import limits
 from tq.core.vocabulary import AttemptRef
+from tq.store.output import place as place_of
 from tq.wire.messages import Output
 
 kept_bytes_max: Final = 64 * limits.MIB
@@ -48,7 +49,7 @@ class KeptOutput:
 
     def put(self, output: Output) -> None:
         """Keep the contents so far of one slot."""
-        place = (output.attempt, output.stream, _place(output.offset))
+        place = (output.attempt, output.stream, place_of(output.offset))
         before = self._slots.pop(place, None)  # so that the new one stands last
         if before is not None:
             self.held_bytes -= len(before.data)
@@ -92,10 +93,3 @@ class KeptOutput:
         if output is not None:
             self.held_bytes -= len(output.data)
             self._unsent.pop(place, None)
-
-
-def _place(offset: int) -> int:
-    """Return where the slot at this offset stands: its number in the head, or its place in the ring behind it."""
-    slot = offset // limits.output_slot_bytes
-    head = limits.output_head_slots
-    return slot if slot < head else head + (slot - head) % limits.output_ring_slots

@@ -42,7 +42,7 @@ class Life:
         self.imports = imports(settings.modules)
         self.spool = Spool(home.place / SPOOL, self.id)
         self._left = _load(self.spool)
-        slots = Slots(self.capacity, (), settings.tasks_max, self.spool.number_last)
+        slots = Slots(self.capacity, settings.tasks_max, self.spool.number_last)
         self.hands = Hands(slots, f"{self.id:016x}")
         self.epoch = home.last.epoch
         self._kept_by: dict[int, None] = {}  # whose results were restored
@@ -82,7 +82,8 @@ class Life:
         self.hands.lineage, self.epoch = lineage, epoch
         self.home.speak(Last(self.id, lineage, epoch))
         for other, kept in self._left.items():
-            self.hands.to_disk += [(other, Aside(one.ends, number, one.outputs)) for number, one in kept.items()]
+            for number, one in kept.items():
+                self.hands.queue_for_disk(other, Aside(one.ends, number, one.outputs))
         self._left.clear()
         self.hands.disk_work.set()
 

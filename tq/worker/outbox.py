@@ -23,15 +23,14 @@ class Outbox:
     `unsaid`: attempts whose delivery was made in between; they count as held until it is said (wire/held.py).
     """
 
-    def __init__(self, restored: Iterable[Delivery], number_last: int = 0) -> None:
-        """Begin with what an earlier worker left on the disk, where numbers up to `number_last` are taken."""
+    def __init__(self, number_last: int = 0) -> None:
+        """Begin empty; numbers up to `number_last` are taken."""
         self.is_connected = False
         self.is_open = False
         self.unsaid: set[AttemptRef] = set()
         self._deliveries: dict[int, Delivery] = {}
         self._kept: set[int] = set()  # the numbers of those that are on the disk
         self._last = number_last
-        self.restore(restored)
 
     def __iter__(self) -> Iterator[Delivery]:
         return iter(self._deliveries.values())

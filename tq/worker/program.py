@@ -49,8 +49,7 @@ class Program:
     __slots__ = (
         "_found", "_found_at", "_found_name", "_is_shell", "_is_template", "argv", "cwd", "environment", "flaw",
         "function", "has_plain_entries", "has_tmpdir", "is_loud", "kill_after_s", "mean_us", "outputs",
-        "packed_arguments",
-        "stdin", "stop_signal", "stops_when_cut", "time_limit_s", "umask",
+        "packed_arguments", "stdin", "stop_signal", "stops_when_cut", "time_limit_s", "umask",
     )  # fmt: skip
 
     def __init__(self, body: Body, base: Mapping[bytes, bytes]) -> None:

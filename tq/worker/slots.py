@@ -48,22 +48,14 @@ _ENDED, _ASSIGNED = Phase.ENDED, Phase.ASSIGNED
 class Slots:
     """The attempts of one worker, from delivery to acknowledgement. See the head of this file.
 
-    `capacity` is what it offers; `restored` is what an earlier worker has left on the disk, where the delivery
-    numbers up to `number_last` are taken; `tasks_max` is how many attempts may run here before the worker leaves, None
-    = any number.
+    `capacity` is what it offers; `tasks_max` is how many attempts may run here before the worker leaves, None = any
+    number; the delivery numbers up to `number_last` are taken.
     """
 
-    def __init__(
-        self,
-        capacity: Capacity,
-        restored: Collection[Delivery] = (),
-        tasks_max: int | None = None,
-        number_last: int = 0,
-    ) -> None:
+    def __init__(self, capacity: Capacity, tasks_max: int | None = None, number_last: int = 0) -> None:
         self.capacity = capacity
         self.held: dict[AttemptRef, Phase] = {}
-        self.outbox = Outbox((), number_last)
-        self.restore(restored)
+        self.outbox = Outbox(number_last)
         self.inputs = Inputs()
         self.widths: dict[int, int] = {}  # lane -> how many of it may run at once, as the server said last
         self.tasks_left = tasks_max  # how many more it takes
