@@ -14,6 +14,7 @@ from tq.cli import options
 from tq.cli.context import Context, is_terminal
 from tq.cli.present import ALIVE, TERMINAL
 from tq.cli.verb import Verb
+from tq.client.expected import expect
 from tq.errors import AlreadyEnded, BadRequest, TqError
 
 if TYPE_CHECKING:
@@ -162,12 +163,11 @@ def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
             confirm(deed.word, count, "dead letters" if wish.is_letter else "jobs")
         for command in _commands(deed, targets, wish, more):
             try:
-                answer = client.ask(command)
+                answer = expect(v.Acted, client.ask(command))
             except AlreadyEnded as error:
                 # Asked again after a cut, it may have been done by the first asking: that is what was wanted.
                 refused = None if client.has_repeated else error
                 continue
-            assert isinstance(answer, v.Acted)
             total = v.Acted(
                 total.done + answer.done,
                 total.stopping + answer.stopping,

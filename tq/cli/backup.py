@@ -12,6 +12,7 @@ import typer
 
 from tq.cli.context import Context
 from tq.cli.verb import Verb
+from tq.client.expected import expect
 from tq.errors import ConfigurationError, ProtocolError, Unreachable
 from tq.limits import MIB
 
@@ -139,9 +140,7 @@ def _receive(context: Context, client: "Client", sink: "BinaryIO") -> "BackupPar
     received, tries, part = 0, 0, None
     try:
         for answer in client.subscribe(v.Backup):
-            if not isinstance(answer, v.BackupPart):
-                raise ProtocolError(f"the server answered Backup with {type(answer).__name__}")
-            part = answer
+            part = expect(v.BackupPart, answer)
             if not part.offset:
                 tries += 1
                 if tries > _TRIES_MAX:

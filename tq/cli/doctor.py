@@ -18,6 +18,7 @@ from tq import __version__, limits
 from tq.cli.context import Context
 from tq.cli.pages import every
 from tq.cli.verb import Verb
+from tq.client.expected import expect
 from tq.errors import ConfigurationError, TqError
 
 if TYPE_CHECKING:
@@ -84,11 +85,9 @@ def _look(client: "Client") -> Seen:
 
     client.connect()
     asked_s = time.time()
-    status = client.ask(v.Status())
+    status = expect(v.Document, client.ask(v.Status()))
     answered_s = time.time()
-    store = client.ask(v.StoreStatistics())
-    assert isinstance(status, v.Document)
-    assert isinstance(store, v.Document)
+    store = expect(v.Document, client.ask(v.StoreStatistics()))
     story, stuck = status.value.get("server") or {}, status.value.get("stuck") or []
     workers = tuple(chain.from_iterable(every(client, v.Workers)))
     return Seen(story, stuck, store.value, workers, asked_s, answered_s)

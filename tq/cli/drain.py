@@ -8,10 +8,12 @@ import typer
 from tq.cli.context import Context
 from tq.cli.pages import every
 from tq.cli.verb import Verb
+from tq.client.expected import expect
 from tq.errors import Refused
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
+    from tq.core import vocabulary as v
 
 _LOOK_S = 0.2
 _DETACHED = 130
@@ -48,15 +50,14 @@ def drain(
     deadline_ms = values.duration_ms(deadline) if deadline else -1
     with context.client() as client:
         name = _ask(client, v.Drain(worker, deadline_ms=deadline_ms))
-        held = None
         if wait:
             _talk(context, name, "drains")
             try:
-                held = _until_empty(client, name)
+                _until_empty(client, name)
             except KeyboardInterrupt:
                 context.talk(f"\ntq: detached; {name} drains on. To let it go on: tq undrain {name}")
                 raise typer.Exit(_DETACHED) from None
-    _print(context, name, on=True, held=held)
+    _print(context, name, on=True, is_empty=wait)
 
 
 def undrain(ctx: typer.Context, worker: Worker) -> None:
@@ -69,16 +70,15 @@ def undrain(ctx: typer.Context, worker: Worker) -> None:
     _print(context, name, on=False)
 
 
-def _ask(client: "Client", command: object) -> str:
+def _ask(client: "Client", command: "v.Drain") -> str:
+    """Ask, and return the worker's name, as the server says it."""
     from tq.core import vocabulary as v
 
-    assert isinstance(command, v.Drain)
-    answer = client.ask(command)
-    return answer.text if isinstance(answer, v.Done) and answer.text else command.worker
+    return expect(v.Done, client.ask(command)).text or command.worker
 
 
-def _until_empty(client: "Client", name: str) -> int:
-    """Wait until a worker holds nothing, or is gone; return how much that is. Raises Refused if it goes on instead."""
+def _until_empty(client: "Client", name: str) -> None:
+    """Wait until a worker holds nothing, or is gone. Raises Refused if it goes on instead."""
     import time
 
     from tq.core import vocabulary as v
@@ -87,7 +87,7 @@ def _until_empty(client: "Client", name: str) -> int:
         items = chain.from_iterable(every(client, v.Workers))
         shown = next((item for item in items if item.get("id") == name), None)
         if shown is None or not shown.get("held"):
-            return 0
+            return
         if not shown.get("draining", True) and shown.get("state") != "suspect":
             raise Refused(f"{name} is not empty: somebody has let it go on", hint="tq workers")
         time.sleep(_LOOK_S)
@@ -98,15 +98,15 @@ def _talk(context: Context, name: str, what: str) -> None:
         context.talk(f"tq: {name} {what}")
 
 
-def _print(context: Context, name: str, *, on: bool, held: int | None = None) -> None:
+def _print(context: Context, name: str, *, on: bool, is_empty: bool = False) -> None:
     from tq.cli import output
 
     if context.format in {"json", "jsonl"}:
-        output.print_json({"id": name, "draining": on} | ({} if held is None else {"held": held}))
+        output.print_json({"id": name, "draining": on} | ({"held": 0} if is_empty else {}))
     elif context.format == "id":
         output.print_line(name)
     else:
-        _talk(context, name, "is empty" if held == 0 else "drains: it gets nothing more" if on else "goes on")
+        _talk(context, name, "is empty" if is_empty else "drains: it gets nothing more" if on else "goes on")
 
 
 VERBS = {

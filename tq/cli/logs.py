@@ -10,6 +10,7 @@ from tq import limits
 from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.verb import Verb
+from tq.client.expected import expect
 from tq.errors import BadRequest, TaskNotFound
 
 if TYPE_CHECKING:
@@ -191,8 +192,7 @@ def _begun(client: "Client", arrays: "Sequence[str]", attempt: int) -> "Iterator
     for array in arrays:
         page: str | None = None
         while page != "":
-            members = client.ask(v.List(array, limit=limits.page_items_max, page=page or ""))
-            assert isinstance(members, v.Page)
+            members = expect(v.Page, client.ask(v.List(array, limit=limits.page_items_max, page=page or "")))
             yield from (str(item["id"]) for item in members.items if item.get("attempt", 0) >= max(attempt, 1))
             page = members.next
 

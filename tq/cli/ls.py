@@ -10,6 +10,7 @@ from tq.cli import escape, options
 from tq.cli.context import Context, is_terminal
 from tq.cli.pages import Pages
 from tq.cli.verb import Verb
+from tq.client.expected import expect
 from tq.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -76,8 +77,7 @@ def _foot(context: Context, client: "Client", parent: str, whys: dict[str, list[
 
     if not is_terminal(sys.stdout):
         return
-    answer = client.ask(v.Get(parent.partition(".")[0]) if parent else v.Status())
-    assert isinstance(answer, v.Document)
+    answer = expect(v.Document, client.ask(v.Get(parent.partition(".")[0]) if parent else v.Status()))
     counts = answer.value.get("counts" if parent else "tasks") or {}
     parts = [f"{count} {state}" for state, count in counts.items() if count]
     if parts:

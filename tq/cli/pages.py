@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from tq.client.expected import expect
 from tq.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -46,8 +47,7 @@ class Pages:
         begin_s = time.monotonic()
         while True:
             items = min(self._limit - self.count, _PAGE_ITEMS) if self._limit else _PAGE_ITEMS
-            answer = self._ask(items, self.next)
-            assert isinstance(answer, v.Page)
+            answer = expect(v.Page, self._ask(items, self.next))
             kept = [item for item in answer.items if self._wanted(item)]
             self.count += len(kept)
             self.next = answer.next if len(kept) == len(answer.items) else ""

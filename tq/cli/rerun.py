@@ -13,6 +13,7 @@ from tq.cli import options
 from tq.cli.act import Deed, DryRun, Yes
 from tq.cli.context import Context
 from tq.cli.verb import Verb
+from tq.client.expected import expect
 
 if TYPE_CHECKING:
     from tq.cli.request import Wish
@@ -60,12 +61,8 @@ def fetch(client: "Client", name: str) -> "v.Submit":
     """Return the request that made a job. Raises TaskNotFound; BadRequest for one task of an array."""
     from tq.cli import selectors
     from tq.core import vocabulary as v
-    from tq.errors import ProtocolError
 
-    answer = client.ask(v.GetRequest(selectors.single(client, name)))
-    if not isinstance(answer, v.Requested):
-        raise ProtocolError(f"the server answered GetRequest with {type(answer).__name__}")
-    return answer.submit
+    return expect(v.Requested, client.ask(v.GetRequest(selectors.single(client, name)))).submit
 
 
 def lend(wish: "Wish", old: "v.Submit") -> None:

@@ -8,6 +8,7 @@ import typer
 from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.verb import Verb
+from tq.client.expected import expect
 from tq.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ def result(ctx: typer.Context, id: options.Id) -> None:  # noqa: A002 - the word
     context: Context = ctx.obj
     with context.client() as client:
         name = selectors.single(client, id)
-        answer = client.ask(v.Get(name))
-        assert isinstance(answer, v.Document)
+        answer = expect(v.Document, client.ask(v.Get(name)))
         shown = present.document(answer.value)
         if shown.get("is_array") and "attempt" not in shown:
             _print_all(context, client, name)
@@ -89,8 +89,7 @@ def _pages(client: "Client", name: str) -> "Iterator[tuple[v.Result, ...]]":
 
     page = ""
     while True:
-        answer = client.ask(v.GetResults(name, page))
-        assert isinstance(answer, v.Results)
+        answer = expect(v.Results, client.ask(v.GetResults(name, page)))
         yield answer.items
         page = answer.next
         if not page:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from tq import limits
 from tq.cli.present import ALIVE
+from tq.client.expected import expect
 from tq.core import vocabulary as v
 from tq.core.names import is_name, means_ids
 from tq.errors import BadRequest, TaskNotFound
@@ -141,8 +142,7 @@ def letters(client: "Client", where: v.Where) -> Iterator[str]:
 def _listed(client: "Client", asking: Callable[[str], v.ClientCommand]) -> Iterator[str]:
     page = ""
     while True:
-        answer = client.ask(asking(page))
-        assert isinstance(answer, v.Page)
+        answer = expect(v.Page, client.ask(asking(page)))
         for item in answer.items:
             yield str(item.get("id", ""))
         page = answer.next

@@ -8,6 +8,7 @@ import typer
 from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.verb import Verb
+from tq.client.expected import expect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,8 +51,7 @@ def ask(client: "Client", word: str) -> dict[str, Any]:
     from tq.cli import selectors, tail
     from tq.core import vocabulary as v
 
-    answer = client.ask(v.Get(selectors.single(client, word)))
-    assert isinstance(answer, v.Document)
+    answer = expect(v.Document, client.ask(v.Get(selectors.single(client, word))))
     tail.add_last_lines(client, answer.value)
     return answer.value
 
@@ -99,8 +99,7 @@ def _first(client: "Client", job: str, state: str, pages: int) -> list[dict[str,
     page = ""
     found: list[dict[str, Any]] = []
     for _ in range(pages):
-        answer = client.ask(v.List(job, (state,), limit=_FIRST_MEMBERS - len(found), page=page))
-        assert isinstance(answer, v.Page)
+        answer = expect(v.Page, client.ask(v.List(job, (state,), limit=_FIRST_MEMBERS - len(found), page=page)))
         found.extend(answer.items)
         page = answer.next
         if not page or len(found) >= _FIRST_MEMBERS:

@@ -5,6 +5,7 @@ from typing import Any
 
 from tq.cli.context import Context
 from tq.cli.pages import every
+from tq.client.expected import expect
 
 _STUCK_MAX = 3
 
@@ -16,9 +17,8 @@ def status(context: Context) -> None:
     from tq.core import vocabulary as v
 
     with context.client() as client:
-        answer = client.ask(v.Status())
+        answer = expect(v.Document, client.ask(v.Status()))
         role = client.role
-        assert isinstance(answer, v.Document)
         none = dict.fromkeys(answer.value.get("tasks") or {}, 0)
         items = chain.from_iterable(every(client, v.Queues))
         queues = {item["id"]: {**none, **(item.get("counts") or {})} for item in items}

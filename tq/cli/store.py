@@ -8,6 +8,7 @@ import typer
 from tq.cli.context import Context
 from tq.cli.server import places
 from tq.cli.verb import Noun, Verb
+from tq.client.expected import expect
 from tq.errors import ConfigurationError, StoreError, Unauthorised, Unreachable
 
 if TYPE_CHECKING:
@@ -31,9 +32,7 @@ def stats(ctx: typer.Context, data: Data = "") -> None:
     found = _offline(context, data)
     if found is None:
         with context.client() as client:
-            answer = client.ask(v.StoreStatistics())
-        assert isinstance(answer, v.Document)
-        found = answer.value
+            found = expect(v.Document, client.ask(v.StoreStatistics())).value
     item = present.document(found)
     output.print_one(
         context, item, ((key.replace("_", " "), present.value_text(key, value) or "-") for key, value in item.items())

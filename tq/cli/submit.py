@@ -9,6 +9,7 @@ from tq import limits
 from tq.cli import options
 from tq.cli.context import Context, StdoutFailed
 from tq.cli.verb import ARGUMENTS, Verb
+from tq.client.expected import expect
 from tq.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -182,7 +183,6 @@ def deliver(
 ) -> "v.Submitted":
     """Send a request and return the answer. A large input goes first, in pieces, and so do entries."""
     from tq.core import vocabulary as v
-    from tq.errors import ProtocolError
 
     for piece in pieces:
         client.ask(piece)
@@ -191,9 +191,7 @@ def deliver(
 
         sent = supply.upload(context, client, source, command, request.entries_of(command))
         command = replace(command, size=sent.size, entries_key=command.key, entries_digest=sent.digest)
-    submitted = client.ask(command)
-    if not isinstance(submitted, v.Submitted):
-        raise ProtocolError(f"the server answered Submit with {type(submitted).__name__}")
+    submitted = expect(v.Submitted, client.ask(command))
     if submitted.warning:
         from tq.cli import waiting
 

@@ -12,10 +12,11 @@ import msgspec
 
 from tq import limits
 from tq.client.call import pack_entry
+from tq.client.expected import expect
 from tq.client.results import TaskCancelled, TaskResult
 from tq.client.runs import begun, cut, other_upload, packed
 from tq.core import vocabulary as v
-from tq.errors import BadRequest, ProtocolError, TimedOut
+from tq.errors import BadRequest, TimedOut
 
 _T = TypeVar("_T")
 Flow = Generator[v.ClientCommand, v.Answer, _T]
@@ -28,7 +29,7 @@ def submitting(request: v.Submit, items: Iterable[Any] | None = None) -> Flow[v.
     """
     if items is not None:
         request = yield from _uploading(request, items)
-    return _expect(v.Submitted, (yield request))
+    return expect(v.Submitted, (yield request))
 
 
 def _uploading(request: v.Submit, items: Iterable[Any]) -> Flow[v.Submit]:
@@ -38,7 +39,7 @@ def _uploading(request: v.Submit, items: Iterable[Any]) -> Flow[v.Submit]:
         digest.update(packed(run))
         after = digest.digest()
         if not is_there:
-            there = _expect(v.Uploaded, (yield v.AddEntries(request.key, size, run, before, after)))
+            there = expect(v.Uploaded, (yield v.AddEntries(request.key, size, run, before, after)))
             is_there = bool(there.job)  # the key has made its job: the submit will tell whether it is this one
             if not is_there and (there.received < size + len(run) or _differs(there, size + len(run), after)):
                 raise other_upload(request.key)
@@ -63,7 +64,7 @@ def _batches(items: Iterable[Any]) -> Iterator[list[bytes]]:
 
 def waiting(job: str) -> Flow[None]:
     """Wait for the end of a job or task."""
-    _expect(v.Waited, (yield v.Wait((job,))))
+    expect(v.Waited, (yield v.Wait((job,))))
 
 
 def check_timeout(timeout_s: Any) -> float:
@@ -82,7 +83,7 @@ def timed_out(job: str, timeout_s: float | None) -> TimedOut:
 
 def page(job: str, place: str) -> Flow[tuple[list[TaskResult], str]]:
     """Return how tasks stand: one, or those of an array in order from `place` on, and where to go on ("" = nowhere)."""
-    answer = _expect(v.Results, (yield v.GetResults(job, place)))
+    answer = expect(v.Results, (yield v.GetResults(job, place)))
     return [TaskResult(result) for result in answer.items], answer.next
 
 
@@ -99,17 +100,11 @@ def values(job: str, results: list[TaskResult]) -> Any:
 
 def peek(job: str) -> Flow[str]:
     """Return the state of a job or task as it is now."""
-    answer = _expect(v.Document, (yield v.Get(job)))
+    answer = expect(v.Document, (yield v.Get(job)))
     return str(answer.value["state"])
 
 
 def cancelling(job: str) -> Flow[int]:
     """Cancel a job or task; return how many tasks that stopped, or will."""
-    answer = _expect(v.Acted, (yield v.Cancel((job,))))
+    answer = expect(v.Acted, (yield v.Cancel((job,))))
     return answer.done + answer.stopping
-
-
-def _expect(kind: type[_T], answer: object) -> _T:
-    if not isinstance(answer, kind):
-        raise ProtocolError(f"the server answered with {type(answer).__name__}, not {kind.__name__}")
-    return answer

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tq import limits
+from tq.client.expected import expect
 from tq.client.runs import begun, other_upload, packed
 from tq.client.transport import ConnectionLost
 from tq.core import vocabulary as v
-from tq.errors import NotDone, ProtocolError, TooLarge
+from tq.errors import NotDone, TooLarge
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
@@ -92,7 +93,7 @@ class EntryUpload:
     def _go_on(self, question: v.AddEntries, alive: Callable[[], None]) -> None:
         """Upload over one connection: to the end, or until it is lost (ConnectionLost)."""
         try:
-            there = _uploaded(self._client.ask_once(question))
+            there = expect(v.Uploaded, self._client.ask_once(question))
             alive()
             self._is_void = bool(there.job) or there.received < self._there.received
             self._there = there
@@ -103,7 +104,7 @@ class EntryUpload:
                 self._fill()
                 if not self._sent:
                     return
-                self._settle(_uploaded(self._client.collect()))
+                self._settle(expect(v.Uploaded, self._client.collect()))
                 alive()
         except NotDone:
             self._client.linger(_STOPPING_S)  # ConnectionLost if the server stops: it may come back
@@ -169,9 +170,3 @@ class EntryUpload:
             raise other_upload(self._key)
         self._sent.popleft()
         self._show(self._there.received)
-
-
-def _uploaded(answer: v.Answer) -> v.Uploaded:
-    if not isinstance(answer, v.Uploaded):
-        raise ProtocolError(f"the server answered AddEntries with {type(answer).__name__}")
-    return answer
