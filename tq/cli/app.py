@@ -155,7 +155,7 @@ def _way_out(where: Any, path: str) -> str:
     verbs = getattr(command, "commands", None)
     if verbs:
         return f"one of {', '.join(verbs)}; see `{path} --help`"
-    examples = getattr(command, "examples", ())
+    examples = getattr(command, "examples", ()) if where and where.parent else ()  # those of `tq` are other verbs'
     return f"as in `{examples[0]}`; see `{path} --help`" if examples else f"see `{path} --help`"
 
 

@@ -8,11 +8,10 @@ from importlib import import_module
 from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
 from tq import __version__
 from tq.cli.context import Context, ReaderGone, check_color, check_format
-from tq.cli.verb import HELP_NAMES, Noun, Verb, build, build_noun, check_options
+from tq.cli.verb import HELP_NAMES, Noun, NounGroup, Verb, build, build_noun, check_options
 
 # In the order of `tq --help`; each is tq/cli/<module>.py and has VERBS[word], a Verb or a Noun.
 WORDS: dict[str, str] = {
@@ -52,8 +51,10 @@ WORDS: dict[str, str] = {
 EXAMPLES = ("tq up", "tq run -- make test", "tq submit --name nightly -- ./build.sh", "tq ls", "tq logs -f last")
 
 
-class Root(TyperGroup):
+class Root(NounGroup):
     """The group of all verbs, imported one by one."""
+
+    examples = EXAMPLES
 
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - Typer's signature
         """Return the words in the order of the table."""
@@ -107,13 +108,6 @@ class Root(TyperGroup):
         rest: list[str] = super().parse_args(ctx, args)
         check_options(ctx, self.params)
         return rest
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples first."""
-        from tq.cli.verb import write_examples
-
-        write_examples(EXAMPLES, formatter)
-        super().format_help(ctx, formatter)
 
 
 def load(word: str) -> Any:

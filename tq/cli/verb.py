@@ -36,14 +36,6 @@ class Noun(NamedTuple):
     examples: tuple[str, ...]
 
 
-def write_examples(examples: tuple[str, ...], formatter: Any) -> None:
-    """Begin a help text with examples."""
-    head = "Example: " if len(examples) == 1 else "Examples: "
-    for number, example in enumerate(examples):
-        formatter.write(f"{head if number == 0 else ' ' * len(head)}{example}\n")
-    formatter.write_paragraph()
-
-
 class FailedItself(TqError):
     """tq failed while it waited for a task, whose code is therefore not known."""
 
@@ -78,10 +70,27 @@ def check_options(ctx: Any, params: list[Any]) -> None:
                 raise BadRequest(f"the number of {param.opts[-1]} is out of range")
 
 
-class VerbCommand(TyperCommand):
-    """A command whose help begins with its examples."""
+class _Helped:
+    """What begins its help with its examples. The other base is Typer's."""
 
     examples: tuple[str, ...] = ()
+    help: str | None
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the examples, then what Typer writes."""
+        head = "Example: " if len(self.examples) == 1 else "Examples: "
+        for number, example in enumerate(self.examples):
+            formatter.write(f"{head if number == 0 else ' ' * len(head)}{example}\n")
+        formatter.write_paragraph()
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+
+    def get_short_help_str(self, limit: int = 45) -> str:  # noqa: ARG002 - Typer's signature
+        """Return the first sentence, whole: a list of verbs breaks its lines, and cuts none."""
+        return " ".join((self.help or "").partition("\n\n")[0].split())
+
+
+class VerbCommand(_Helped, TyperCommand):
+    """A verb, as Typer runs it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse, and keep the words: the parser takes the `--` away, and with `:::` it matters."""
@@ -107,33 +116,9 @@ class VerbCommand(TyperCommand):
                 raise
             raise FailedItself(f"internal error: {type(error).__name__}: {error}") from error
 
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, then what Typer writes."""
-        write_examples(self.examples, formatter)
-        super().format_help(ctx, formatter)
 
-    def get_short_help_str(self, limit: int = 45) -> str:  # noqa: ARG002 - Typer's signature
-        """Return the first sentence, whole: a list of verbs breaks its lines, and cuts none."""
-        return _first_sentence(self.help)
-
-
-class NounGroup(TyperGroup):
-    """A group whose help begins with its examples."""
-
-    examples: tuple[str, ...] = ()
-
-    def get_short_help_str(self, limit: int = 45) -> str:  # noqa: ARG002 - Typer's signature
-        """Return the first sentence, whole."""
-        return _first_sentence(self.help)
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, then what Typer writes."""
-        write_examples(self.examples, formatter)
-        super().format_help(ctx, formatter)
-
-
-def _first_sentence(text: str | None) -> str:
-    return " ".join((text or "").partition("\n\n")[0].split())
+class NounGroup(_Helped, TyperGroup):
+    """A noun, as Typer runs it."""
 
 
 def _sets(field: str, check: Callable[[Any], Any] = lambda value: value) -> Callable[..., Any]:
