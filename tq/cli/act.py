@@ -254,7 +254,7 @@ def say(context: Context, deed: Deed, total: "v.Acted", *, dry_run: bool) -> Non
     """Say how many it was done to, or would be."""
     from tq.cli import output
 
-    if context.format in {"json", "jsonl"}:
+    if context.is_json:
         output.print_json(
             {
                 "verb": deed.word,

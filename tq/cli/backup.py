@@ -55,7 +55,7 @@ def backup(ctx: typer.Context, file: File) -> None:
         raise ConfigurationError(
             f"the backup {file} cannot be written: {error.strerror}", hint="choose a directory of yours with room"
         ) from error
-    if context.format in {"json", "jsonl"}:
+    if context.is_json:
         output.print_json({"file": str(target), "size_bytes": last.size_bytes, "sequence": last.sequence})
     else:
         context.talk(f"tq: {file} has {present.size(last.size_bytes)}: the store up to commit {last.sequence}")
@@ -93,7 +93,7 @@ def restore(
         raise ConfigurationError(
             f"the backup cannot be restored into {directory}: {error.strerror}", hint="see to that disk, and try again"
         ) from error
-    if context.format in {"json", "jsonl"}:
+    if context.is_json:
         output.print_json({"data": str(directory), "sequence": head.sequence, "version": head.version})
     else:
         context.talk(f"tq: {directory} is the store up to commit {head.sequence}, as tq {head.version} backed it up")

@@ -43,6 +43,11 @@ class Context:
         return self.output or ("id" if self.quiet else "table")
 
     @property
+    def is_json(self) -> bool:
+        """Whether it is JSON that was asked for, in one piece or by lines."""
+        return self.format in {"json", "jsonl"}
+
+    @property
     def patience_s(self) -> float:
         """For how long a lost connection is re-made."""
         from tq.cli.values import duration_ms

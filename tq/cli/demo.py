@@ -115,7 +115,8 @@ class Tour:
         _expect("the end of the followed task", 0, self._run("wait", job, quiet=True).returncode)
         task = self._document("show", job)
         print(f"$ tq show {job}\nstate {task['state']}, attempt {task['attempt']}, losses {task['losses']}", flush=True)
-        _expect("the processes that ran it, its attempts and losses", (1, 1, 0), _one(processes, task))
+        found = len(processes), task["attempt"], task["losses"]
+        _expect("the processes that ran it, its attempts and losses", (1, 1, 0), found)
 
     def look_back(self) -> None:
         """Wait for the job, and compare a result with our own."""
@@ -164,10 +165,6 @@ class Tour:
     def _document(self, *words: str) -> dict[str, Any]:
         document: dict[str, Any] = json.loads(self._run("-o", "json", *words, quiet=True).stdout)
         return document
-
-
-def _one(processes: set[str], task: Mapping[str, Any]) -> tuple[int, int, int]:
-    return len(processes), task["attempt"], task["losses"]
 
 
 def _program() -> Sequence[str]:

@@ -20,6 +20,7 @@ from tq.cli.pages import every
 from tq.cli.verb import Verb
 from tq.client.expected import expect
 from tq.errors import ConfigurationError, TqError
+from tq.net.address import LOOPBACK
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
@@ -209,7 +210,7 @@ def _data(context: Context, seen: Seen | None) -> Path | None:
     if seen is not None:
         data = Path(str(seen.story.get("data") or ""))
         host, _, _ = str(seen.story.get("url", "")).removeprefix("tq://").rpartition(":")
-        is_here = host in {"127.0.0.1", "[::1]", "localhost", socket.gethostname()}
+        is_here = host.strip("[]") in {*LOOPBACK, socket.gethostname()}
         return data if is_here and data.is_absolute() and data.is_dir() else None
     data = target.places(context.environ).data
     return data if data.is_dir() else None
@@ -303,7 +304,7 @@ def _abandoned() -> Iterator[Finding]:
 def _print(context: Context, found: list[Finding]) -> None:
     from tq.cli import output
 
-    if context.format in {"json", "jsonl"}:
+    if context.is_json:
         items = [{"id": one.check, "status": one.status, "text": one.text, "hint": one.hint or None} for one in found]
         output.print_items(context, items, "", ())
         return

@@ -101,7 +101,7 @@ def _talk(context: Context, name: str, what: str) -> None:
 def _print(context: Context, name: str, *, on: bool, is_empty: bool = False) -> None:
     from tq.cli import output
 
-    if context.format in {"json", "jsonl"}:
+    if context.is_json:
         output.print_json({"id": name, "draining": on} | ({"held": 0} if is_empty else {}))
     elif context.format == "id":
         output.print_line(name)

@@ -7,6 +7,7 @@ without a code of its own. On several: 0 if all succeeded, else 1, or as `--exit
 from collections.abc import Sequence
 from typing import Final
 
+from tq.cli.present import TERMINAL
 from tq.core.vocabulary import Outcome
 from tq.errors import BadRequest
 
@@ -27,12 +28,12 @@ _BEFELL: Final = {
     "spawn_failed": "could not be started",
     "cwd_missing": "could not be started: its working directory is missing on the worker",
 }
-_TERMINAL: Final = frozenset({"succeeded", "dead", "cancelled", "skipped", "expired", "forgotten", "ended"})
+_ENDED: Final = frozenset({*TERMINAL, "forgotten", "ended"})
 
 
 def is_ended(outcome: Outcome) -> bool:
     """Whether a job or task has ended."""
-    return outcome.state in _TERMINAL or (outcome.size > 1 and outcome.ended >= outcome.size)
+    return outcome.state in _ENDED or (outcome.size > 1 and outcome.ended >= outcome.size)
 
 
 def is_failed(outcome: Outcome) -> bool:

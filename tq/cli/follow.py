@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from tq.cli.context import say
+from tq.cli.present import TERMINAL
 from tq.cli.sinks import Sink, TailSink
 from tq.core import vocabulary as v
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 Sinks = dict[int, Sink]
 _PAUSE_S: Final = 0.2  # before an ended attempt's task is asked for its next one
 _NAMES: Final = {1: "stdout", 2: "stderr"}
-_ENDED: Final = frozenset({"succeeded", "dead", "cancelled", "skipped", "expired"})
 
 
 class Reading:
@@ -86,7 +86,7 @@ class Reading:
     def end(self, end: v.LogsEnd) -> float | None:
         """Take the end of an answer; return after how many seconds to ask again, None when all was read."""
         self.state = end.state
-        is_over = not self._is_following or end.state in _ENDED or not end.state
+        is_over = not self._is_following or end.state in TERMINAL or not end.state
         if self._is_tail and not is_over:
             self._finish()
             self._is_tail = False

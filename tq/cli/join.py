@@ -35,7 +35,7 @@ def join(
     string = str(Join(found.ca_sha256 or ca_sha256(found.ca_pem), text))
     verb = {"worker": "tq worker", "read": "tq ls"}.get(role, "tq submit -- echo hello")
     line = f"TQ_URL={found.url} TQ_JOIN={string} {verb}"
-    if context.format in {"json", "jsonl"}:
+    if context.is_json:
         output.print_json({"id": token_id, "role": role, "url": found.url, "join": string, "line": line})
         return
     if context.format == "id":

@@ -93,7 +93,7 @@ def _print_json_pages(pages: Iterable[list[dict[str, Any]]], next_page: Callable
 
 def print_one(context: Context, item: dict[str, Any], lines: Iterable[tuple[str, str]]) -> None:
     """Print one object in the format asked for. `lines` are the pairs of the table."""
-    if context.format in {"json", "jsonl"}:
+    if context.is_json:
         print_json(item)
     elif context.format == "id":
         _write(escape.line(str(item.get("id", ""))))

@@ -102,7 +102,7 @@ def _set(context: Context, name: str, says: str, unchanged: str = "", **fields: 
         answer = client.ask(v.SetQueue(checked, **fields))
         if unchanged and isinstance(answer, v.Done) and answer.unchanged and not client.has_repeated:
             says = unchanged
-    if context.format in {"json", "jsonl"}:
+    if context.is_json:
         output.print_json({"id": checked, **{key: value for key, value in fields.items() if value is not None}})
     elif context.format == "id":
         output.print_line(checked)

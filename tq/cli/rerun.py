@@ -54,7 +54,7 @@ def again(context: Context, old: "v.Submit") -> "v.Submit":
     """Return the old request under a key and a trace of its own."""
     from tq.cli import request
 
-    return msgspec.structs.replace(old, key=os.urandom(16).hex(), trace=request.trace(context.environ))
+    return msgspec.structs.replace(old, key=request.new_key(), trace=request.trace(context.environ))
 
 
 def fetch(client: "Client", name: str) -> "v.Submit":

@@ -46,7 +46,7 @@ def check(ctx: typer.Context, data: Data = "") -> None:
     context: Context = ctx.obj
     directory = places(context.environ, data).data
     problems, summary = _check(directory)
-    if context.format in {"json", "jsonl"}:
+    if context.is_json:
         output.print_json({"ok": not problems, "problems": problems, **summary})
     else:
         for problem in problems:
@@ -76,7 +76,7 @@ def compact(ctx: typer.Context, data: Data = "") -> None:
         finally:
             store.close()
         after = _size_bytes(directory)
-    if context.format in {"json", "jsonl"}:
+    if context.is_json:
         output.print_json({"before_bytes": before, "after_bytes": after})
     else:
         context.talk(f"tq: {directory} had {present.size(before)}, and has {present.size(after)}")
@@ -109,7 +109,7 @@ def salvage(
         found = store_salvage.salvage(directory, order)
     except OSError as error:
         raise StoreError(f"the store cannot be salvaged: {error}", hint="see to the disk, and try again") from error
-    if context.format in {"json", "jsonl"}:
+    if context.is_json:
         salvaged = found is not None and not dry_run
         shown = {"losses": found.losses, "sequence": found.sequence, **found.counts} if found else {"losses": []}
         output.print_json({"salvaged": salvaged, **shown, "kept": str(found.kept) if found and found.kept else None})

@@ -210,7 +210,7 @@ def print_submitted(context: Context, submitted: "v.Submitted", *, is_told: bool
         context.talk(f"tq: {submitted.id} was submitted before, with this --key")
     job = submitted.id
     try:
-        if context.format in {"json", "jsonl"}:
+        if context.is_json:
             output.print_json({"id": job, "existed": submitted.existed, "warning": submitted.warning or None})
         else:
             output.print_line(job)

@@ -28,7 +28,7 @@ def create(
     context: Context = ctx.obj
     with context.client() as client:
         text, token_id = make(client, role, name, expires)
-    if context.format in {"json", "jsonl"}:
+    if context.is_json:
         output.print_json({"id": token_id, "role": role, "token": text})
     else:
         output.print_line(text)
@@ -106,7 +106,7 @@ def revoke(
             except TaskNotFound:
                 if not client.has_repeated:
                     raise
-            if context.format in {"json", "jsonl"}:
+            if context.is_json:
                 output.print_json({"id": token_id, "revoked": True})
             else:
                 context.talk(f"tq: token {token_id} is revoked")

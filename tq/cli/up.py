@@ -27,6 +27,7 @@ from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Keep, Listen, Retries
 from tq.cli.verb import Verb
 from tq.cli.worker import Allow, DrainTime, Queues, Slots
 from tq.net import log
+from tq.net.address import joined
 from tq.store import lock
 
 _PAUSE_S, _PAUSE_S_MAX, _STEADY_S = 0.2, 10.0, 1.0
@@ -58,9 +59,8 @@ def up(
     from tq.worker.settings import check_options
 
     environ = ctx.obj.environ
-    checked = settings(
-        environ, data, listen, heartbeat, keep=keep, retries=retries
-    )  # what is wrong is said before anything starts
+    # What is wrong is said before anything starts.
+    checked = settings(environ, data, listen, heartbeat, keep=keep, retries=retries)
     options = WorkerSettings(
         Path(),
         slots=slots,
@@ -71,9 +71,8 @@ def up(
     check_options(options)
     directory = places(environ, data).data
     port = checked.port or _free_port(checked.host)
-    address = f"[{checked.host}]:{port}" if ":" in checked.host else f"{checked.host}:{port}"
-    server = ["server", "--data", str(directory), "--listen", address, "--heartbeat", heartbeat, "--keep", keep]
-    server += ["--retries", str(retries)]
+    server = ["server", "--data", str(directory), "--listen", joined(checked.host, port), "--heartbeat", heartbeat]
+    server += ["--keep", keep, "--retries", str(retries)]
     worker = ["worker", "--data", str(directory), "--slots", str(slots), "--drain-time", drain_time]
     worker += [word for name in queue or [] for word in ("--queue", name)]
     worker += [word for module in allow or [] for word in ("--allow", module)]

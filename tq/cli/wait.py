@@ -82,7 +82,7 @@ def wait(
 
 def _print(context: Context, outcomes: "Sequence[v.Outcome]", *, is_done: bool) -> None:
     """Print the outcomes, where a format for scripts was asked for."""
-    if context.format not in {"json", "jsonl"}:
+    if not context.is_json:
         return
     from tq.cli import exits, output
 

@@ -6,10 +6,11 @@ from msgspec.structs import replace
 
 from tq.client.call import reason
 from tq.core import vocabulary as v
+from tq.core.task import State
 from tq.errors import ProtocolError, TqError
 from tq.wire import plain
 
-ENDED: Final = frozenset({"succeeded", "dead", "cancelled", "skipped", "expired"})
+ENDED: Final = frozenset(state.word for state in State if state.is_terminal)
 
 
 class TaskFailed(TqError):
