@@ -415,7 +415,7 @@ async def test_stopping_closes_every_connection_and_the_listener(identity: Ident
 
     await read_to_end(client)
     await client.aclose()
-    with pytest.raises(Unreachable, match=f"^no server answers at {served.address}: Connection refused$"):
+    with pytest.raises(Unreachable, match=f"(?m)^no server answers at {served.address}: Connection refused$"):
         await dial.dial(served.address, served.context)
 
 
