@@ -24,7 +24,6 @@ HEAVY = (
     "rich",
     "rocksdict",
     "asyncio",
-    "psutil",
     "cryptography",
     "logging",
     "click",

@@ -8,7 +8,7 @@ import pytest
 
 from tests.tidy import tree
 
-HEAVY: Final = {"trio", "rich", "rocksdict", "cryptography", "psutil", "asyncio", "msgspec", "cbor2", "typer"}
+HEAVY: Final = {"trio", "rich", "rocksdict", "cryptography", "asyncio", "msgspec", "cbor2", "typer"}
 
 
 def python(code: str) -> str:

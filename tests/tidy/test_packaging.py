@@ -1,5 +1,8 @@
 """What pyproject.toml says of packages is there, and what there is, is packed: no build here would tell."""
 
+import ast
+import re
+import sys
 import tomllib
 from importlib import import_module
 from pathlib import PurePosixPath
@@ -68,6 +71,16 @@ def test_the_completion_of_every_shell_is_installed_where_it_looks() -> None:
     assert {name: place for name, place in shared().items() if name.startswith("completions/")} == {
         files[shell]: place for shell, place in PLACES.items()
     }
+
+
+def test_the_libraries_that_the_project_asks_for_are_those_that_it_imports() -> None:
+    asked = {re.match(r"[a-z0-9-]+", requirement)[0] for requirement in PROJECT["project"]["dependencies"]}  # type: ignore[index]
+    nodes = [node for path in tree.python("tq") for node in ast.walk(tree.syntax(path))]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    imported = {name.partition(".")[0] for name in names}
+
+    assert asked == imported - sys.stdlib_module_names - {"tq"}
 
 
 def test_the_files_and_the_program_that_the_project_names_are_there() -> None:

@@ -439,8 +439,8 @@ def test_it_is_small_and_idle_without_work(link):
     assert link.memory_kib("VmRSS") < 24_000
 
 
-def test_it_needs_no_trio_and_no_psutil():
-    heavy = {"trio", "psutil", "cryptography", "socket", "asyncio"}
+def test_it_needs_no_trio():
+    heavy = {"trio", "cryptography", "socket", "asyncio"}
     code = f"import sys, tq.worker.launcher; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -1,4 +1,4 @@
-"""What this machine offers: CPUs, memory, name. Owner of psutil: nothing else in tq imports it.
+"""What this machine offers: CPUs, memory, name.
 
 A container's limits count. The kernel shows the whole machine to everybody, so a worker in a cgroup that may use two
 CPUs would start sixty-four tasks on them: quota and memory limit are read along the whole path of our cgroup, since
@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
-
-import psutil
 
 from tq.store.mounts import mounts
 
@@ -31,7 +29,7 @@ class Machine(NamedTuple):
 def look(proc: Path = _PROC) -> Machine:
     """Return what this process may use of its machine. `proc` is for tests."""
     cpus_milli = 1_000 * len(os.sched_getaffinity(0))
-    mem_bytes = psutil.virtual_memory().total
+    mem_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for directory in _cgroups(proc):
         cpus_milli = min(cpus_milli, _quota_milli(directory) or cpus_milli)
         mem_bytes = min(mem_bytes, _memory_bytes(directory) or mem_bytes)
