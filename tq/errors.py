@@ -5,7 +5,6 @@
         BadRequest                bad_request       2
         TaskNotFound              not_found         1
         AlreadyEnded              already_ended     1
-        NotEnded                  not_ended         1
         KeyConflict               key_conflict      1
         NotAllowed                not_allowed       4   authenticated, but the role may not do this
         Unauthorised              unauthorised      4   token wrong, missing, expired or revoked
@@ -19,6 +18,7 @@
       Unreachable                 unreachable       69  no server answers
       TimedOut                    timed_out         124 not done within the time that the caller gave it
       ConfigurationError          configuration     78  directory, key, file, option of this machine
+      Upgraded                    upgraded          75  another version was installed under a running worker
       StoreError                  store             74  the disk failed: acknowledge nothing more
         StoreDamaged              store_damaged     78  an acknowledged commit is missing, or bytes are damaged
 
@@ -66,12 +66,6 @@ class AlreadyEnded(Refused):
     """The task ended before the request came."""
 
     code = "already_ended"
-
-
-class NotEnded(Refused):
-    """The request needs a task that has ended."""
-
-    code = "not_ended"
 
 
 class KeyConflict(Refused):

@@ -12,7 +12,7 @@ from tq.core import vocabulary as v
 from tq.wire import messages as m
 
 SILENT_US: Final = 6 * SECOND
-_NO_SURPRISE: Final = ("already_ended", "not_ended", "not_found", "bad_request", "too_large")
+_NO_SURPRISE: Final = ("already_ended", "not_found", "bad_request", "too_large")
 TRY_AGAIN: Final = ("unknown", "not_done")
 
 
