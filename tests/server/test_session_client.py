@@ -341,7 +341,7 @@ async def test_a_wait_that_is_done_before_its_news_were_due_costs_nobody_the_ses
         (session,) = (one for peers in hall.registry._by_token.values() for one in peers)
 
         # Two turns in a row, with no other task between them: too soon after the first answer, and the end of it all.
-        asked = session._waits[number].wait
+        asked = session._waits[number].waiting.wait
         session._waited(number, asked, wait, v.Waited(False, (replace(outcome, state="running"),)))
         session._waited(number, asked, wait, v.Waited(True, (replace(outcome, state="succeeded"),)))
 

@@ -83,7 +83,7 @@ async def test_a_wait_that_would_read_again_of_a_stopping_server_is_refused_and_
         await client.ask(submit(size=2, is_array=True))
         number = client.put(Wait(("1.1", "1.2")))
         await client.reply(number, wants_more=True)
-        waiting = session_of_client(hall)._waits[number]
+        waiting = session_of_client(hall)._waits[number].waiting
         hall.holds_flushes = True
         client.put(Cancel(("1.1",)))
         await trio.testing.wait_all_tasks_blocked()
@@ -111,9 +111,11 @@ async def test_news_that_come_while_a_client_leaves_are_no_bug(round_: int) -> N
         count = 0
         while number in session._waits:
             count += 1
-            session._news[number] = {}
+            session._waits[number].news = {}
             news = v.Waited(False, (replace(outcome, state=f"{round_}.{count}"),))
-            session._waited(number, session._waits[number].wait, wait, news)  # as the commit loop does, at any time
+            session._waited(
+                number, session._waits[number].waiting.wait, wait, news
+            )  # as the commit loop does, at any time
             await trio.lowlevel.checkpoint()
 
         assert count > 0

@@ -36,6 +36,17 @@ _NEWS_S: Final = 0.1  # intermediate answers of one `wait` are at least so far a
 _READS: Final = frozenset(get_args(v.Read))
 
 
+class _Wait:
+    """A `wait` of a client: its subscription, when its last intermediate answer left, and what was not told since."""
+
+    __slots__ = ("news", "told_s", "waiting")
+
+    def __init__(self, waiting: watch.Waiting) -> None:
+        self.waiting = waiting
+        self.told_s = float("-inf")
+        self.news: dict[str, v.Outcome] = {}
+
+
 class ClientSession:
     """One connection of one client."""
 
@@ -48,9 +59,7 @@ class ClientSession:
         self._inlet = desk.intake.inlet(lambda: self._room.set())  # noqa: PLW0108 - each time another event
         self._outlet = Outlet(link)
         self._reads = 0  # that are not answered yet
-        self._waits: dict[int, watch.Waiting] = {}
-        self._told_s: dict[int, float] = {}  # by request: when its last intermediate answer left
-        self._news: dict[int, dict[str, v.Outcome]] = {}  # by request: what has not been told yet
+        self._waits: dict[int, _Wait] = {}  # by request
         self._streams: dict[int, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -182,7 +191,7 @@ class ClientSession:
     def _wait(self, number: int, wait: v.Wait) -> Request:
         if len(self._waits) >= limits.waits_max:
             raise NotDone(f"{limits.waits_max} waits on one connection are enough", hint="wait for several ids at once")
-        ids = len(wait.ids) + sum(len(waiting.wait.ids) for waiting in self._waits.values())
+        ids = len(wait.ids) + sum(len(one.waiting.wait.ids) for one in self._waits.values())
         if ids > limits.wait_ids_max:
             raise NotDone(f"a connection waits for {limits.wait_ids_max} ids at most (wait_ids_max)")
         if number in self._waits:
@@ -193,10 +202,8 @@ class ClientSession:
             waited = self._first_waited if asked is wait else self._waited
             return Request(asked, self._submitter, partial(waited, number, wait, asked))
 
-        waiting = self._waits[number] = watch.Waiting(wait, self._inlet, read)
-        self._desk.registry.watch.subscribe(waiting)
-        self._told_s[number] = float("-inf")
-        self._news[number] = {}
+        one = self._waits[number] = _Wait(watch.Waiting(wait, self._inlet, read))
+        self._desk.registry.watch.subscribe(one.waiting)
         self._reads += 1
         return read(wait)
 
@@ -207,14 +214,14 @@ class ClientSession:
         self._room.set()
 
     def _waited(self, number: int, wait: v.Wait, asked: v.Wait, answer: v.Answer | errors.TqError) -> None:
-        waiting = self._waits.get(number)
-        if waiting is None or waiting.wait is not wait:
+        one = self._waits.get(number)
+        if one is None or one.waiting.wait is not wait:
             return  # unsubscribed meanwhile, and another wait may bear its number
         if not isinstance(answer, v.Waited):
             self._unsubscribe(number)
             self._outlet.put(number, answer)
             return
-        done, outcomes = waiting.read(asked, answer)
+        done, outcomes = one.waiting.read(asked, answer)
         if number not in self._waits:
             return  # it asked for more of a server that is stopping, and that has refused it
         if done:
@@ -222,33 +229,31 @@ class ClientSession:
             for part, more in watch.replies(True, outcomes):
                 self._outlet.put(number, part, more=more)
         elif outcomes:
-            news = self._news[number]
-            is_first = not news
-            news.update((outcome.id, outcome) for outcome in outcomes)
+            is_first = not one.news
+            one.news.update((outcome.id, outcome) for outcome in outcomes)
             if is_first:
-                self._tell_news(number)
+                self._tell_news(number, one)
 
-    def _tell_news(self, number: int) -> None:
+    def _tell_news(self, number: int, one: _Wait) -> None:
         """Tell what is new: now, or as soon as it is not too often. Nothing new is ever left out."""
-        wait_s = self._told_s[number] + _NEWS_S - trio.current_time()
+        wait_s = one.told_s + _NEWS_S - trio.current_time()
         if wait_s > 0 and self._nursery is not None:
-            self._nursery.start_soon(self._tell_news_later, number, self._news[number], wait_s)
+            self._nursery.start_soon(self._tell_news_later, number, one, wait_s)
             return
-        self._told_s[number] = trio.current_time()
-        news, self._news[number] = self._news[number], {}
+        one.told_s = trio.current_time()
+        news, one.news = one.news, {}
         for part, more in watch.replies(False, news.values()):
             self._outlet.put(number, part, more=more)
 
-    async def _tell_news_later(self, number: int, news: dict[str, v.Outcome], wait_s: float) -> None:
+    async def _tell_news_later(self, number: int, one: _Wait, wait_s: float) -> None:
         await trio.sleep(wait_s)
-        if self._news.get(number) is news:  # else it ended meanwhile, and another wait may bear its number
-            self._tell_news(number)
+        if self._waits.get(number) is one:  # else it ended meanwhile, and another wait may bear its number
+            self._tell_news(number, one)
 
     def _unsubscribe(self, number: int) -> None:
-        waiting = self._waits.pop(number, None)
-        if waiting is not None:
-            del self._told_s[number], self._news[number]
-            self._desk.registry.watch.unsubscribe(waiting)
+        one = self._waits.pop(number, None)
+        if one is not None:
+            self._desk.registry.watch.unsubscribe(one.waiting)
         stream = self._streams.pop(number, None)
         if stream is not None:
             stream.cancel()
