@@ -9,7 +9,7 @@ from tq import errors, limits
 from tq.core import vocabulary as v
 from tq.core.task import Cause, Phase
 from tq.errors import ProtocolError
-from tq.server.peers import WorkerPeer, agree, check_required, held_max, reply
+from tq.server.peers import WorkerPeer, agree, check_required, listed_max, reply
 from tq.wire import held
 from tq.wire import messages as m
 from tq.wire.held import tally
@@ -97,7 +97,7 @@ def test_a_list_without_end_is_refused() -> None:
     peer = WorkerPeer(WORKER, (), lambda: 1)
     part = m.Reconcile(v.Capacity(slots=1), tuple(v.Held(ref(member), 1) for member in range(1_000)), more=True)
 
-    for _ in range(held_max // 1_000):
+    for _ in range(listed_max // 1_000):
         peer.receive(part)
     with pytest.raises(ProtocolError, match="more than"):
         peer.receive(part)

@@ -72,9 +72,7 @@ class Client:
 
     def ask(self, command: v.ClientCommand) -> v.Answer:
         """Ask, and return the one answer. A refusal raises its error (tq.errors)."""
-        for answer in self.subscribe(lambda: command):
-            return answer
-        raise ProtocolError("the server gave no answer")
+        return _first(self.subscribe(lambda: command))
 
     def subscribe(self, make: Callable[[], v.ClientCommand], *, patience_s: float | None = -1.0) -> Iterator[v.Answer]:
         """Ask and yield every answer until the last. `make` gives the command, anew after each reconnection.
@@ -123,9 +121,7 @@ class Client:
 
     def ask_once(self, command: v.ClientCommand) -> v.Answer:
         """Ask over the connection that there is. Raises ConnectionLost."""
-        for answer in self._exchange(command):
-            return answer
-        raise ProtocolError("the server gave no answer")
+        return _first(self._exchange(command))
 
     def post(self, command: v.ClientCommand) -> int:
         """Ask without waiting, and return the request's number. Raises ConnectionLost.
@@ -161,9 +157,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connection politely. The client may be used again."""
-        if self._transport is not None:
-            self._transport.close(politely=self._pid == os.getpid())
-            self._transport = None
+        self._drop(politely=self._pid == os.getpid())
 
     def _exchange(self, command: v.ClientCommand) -> Iterator[v.Answer]:
         transport = self._connected()
@@ -200,9 +194,10 @@ class Client:
             self._drop()
 
     def _open(self) -> None:
-        transport = dial(self._find_target())
+        target = found(self._find, is_first=self._lineage == 0)
+        transport = dial(target)
         try:
-            welcome = transport.greet(self._target.token, self._lineage, self._epoch)
+            welcome = transport.greet(target.token, self._lineage, self._epoch)
         except BaseException:
             transport.close(politely=False)
             raise
@@ -212,13 +207,9 @@ class Client:
         self._lineage, self._epoch, self.role = welcome.lineage, welcome.epoch, welcome.role
         self._transport, self._pid = transport, os.getpid()
 
-    def _find_target(self) -> Target:
-        self._target = found(self._find, is_first=self._lineage == 0)
-        return self._target
-
-    def _drop(self) -> None:
+    def _drop(self, *, politely: bool = False) -> None:
         if self._transport is not None:
-            self._transport.close(politely=False)
+            self._transport.close(politely=politely)
             self._transport = None
 
     def _reopen(self, command: v.ClientCommand | None, losses: Losses, error: Exception) -> None:
@@ -247,6 +238,12 @@ class Client:
             if lineage not in (0, self._lineage) and command is not None and is_elsewhere(command):
                 raise other_store(command)
             return
+
+
+def _first(answers: Iterator[v.Answer]) -> v.Answer:
+    for answer in answers:
+        return answer
+    raise ProtocolError("the server gave no answer")
 
 
 def _went_away(lost: ConnectionLost) -> Unreachable:

@@ -18,7 +18,7 @@ from tq.wire import messages as m
 from tq.wire.connection import divided
 from tq.wire.held import HeldSet
 
-held_max: Final = 2 * (limits.slots_max + limits.prefetch_max)
+listed_max: Final = 2 * (limits.slots_max + limits.prefetch_max)
 mismatches_max: Final = 2
 
 
@@ -105,8 +105,8 @@ class WorkerPeer:
         check_capacity(message.capacity)
         check_attempts(one.attempt for one in message.held)
         self._list += message.held
-        if len(self._list) > held_max:
-            raise ProtocolError(f"a worker that holds more than {held_max} attempts")
+        if len(self._list) > listed_max:
+            raise ProtocolError(f"a worker that holds more than {listed_max} attempts")
         if message.more:
             return None
         widths = dict(message.widths)
