@@ -1,7 +1,8 @@
-"""Every bound of tq with its default, in one place.
+"""Every bound of tq that people, peers or tasks meet, with its default, in one place.
 
-A bound ends in `_max`; a unit stands last (`_bytes`, `_ms`, `_s`). These are constants until somebody
-needs a knob. What exceeds a bound is refused with an error that names the bound; nothing is cut silently.
+What bounds the memory of one module alone stands in that module. A bound ends in `_max`; a unit stands last (`_bytes`,
+`_ms`, `_s`). These are constants until somebody needs a knob. What exceeds a bound is refused with an error that names
+the bound; nothing is cut silently.
 """
 
 from typing import Final
