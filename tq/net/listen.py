@@ -119,11 +119,6 @@ async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:
         ) from error
 
 
-def addresses(listeners: Sequence[trio.SocketListener]) -> list[tuple[str, int]]:
-    """Return host and port of each listener as bound."""
-    return [listener.socket.getsockname()[:2] for listener in listeners]
-
-
 async def serve(
     listeners: Sequence[trio.SocketListener],
     context: ssl.SSLContext,
@@ -145,7 +140,7 @@ async def serve(
             for listener in listeners:
                 start = partial(_attend, context=context, attend=attend, places=places, complaints=complaints)
                 nursery.start_soon(_accept_loop, listener, nursery, start, places, complaints)
-            task_status.started(addresses(listeners))
+            task_status.started([listener.socket.getsockname()[:2] for listener in listeners])
     finally:
         for listener in listeners:
             listener.socket.close()

@@ -45,12 +45,6 @@ class SecureStream(trio.abc.HalfCloseableStream):
         """Return what both ends agreed on."""
         return self._tls.selected_alpn_protocol()
 
-    @property
-    def has_ticket(self) -> bool:
-        """Whether the peer sent a session ticket."""
-        session = self._tls.session
-        return session is not None and session.has_ticket
-
     async def do_handshake(self) -> None:
         """Shake hands. Raises BrokenResourceError, with the ssl.SSLError as its cause."""
         while True:
@@ -129,10 +123,6 @@ class SecureStream(trio.abc.HalfCloseableStream):
         """Close as `close` does."""
         self.close()
         await trio.lowlevel.checkpoint()
-
-    def getsockopt(self, level: int, option: int) -> int:
-        """Return an option of the socket."""
-        return self._socket.getsockopt(level, option)
 
     # ------------------------------------------------------------ between TLS and the socket
 
