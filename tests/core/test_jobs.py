@@ -247,6 +247,18 @@ class TestChains:
         assert len(live.held) == 2 * limits.prefetch_ms
         assert live.slots_used == 2
 
+    def test_few_short_tasks_stand_behind_others_as_evenly_as_they_can(self, house):
+        self._stream(house, slots=1, size=4)
+        for worker, slots in ((6, 1), (7, 1), (8, 2)):
+            house.join(worker, slots=slots)
+        house.array(11)
+        assert self._held(house) == {5: 3, 6: 2, 7: 2, 8: 4}
+        house.array(4)
+        assert self._held(house) == {5: 3, 6: 3, 7: 3, 8: 6}
+
+    def _held(self, house):
+        return {number: len(live.held) for number, live in house.engine.live.workers.items()}
+
     def test_long_tasks_are_never_prefetched(self, house):
         self._stream(house, run_us=200_000)
         assert len(house.engine.live.workers[5].held) == 2

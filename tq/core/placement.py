@@ -120,9 +120,22 @@ def places(
         turn += 1
         spread = [pair for pair in spread if pair[1] > turn]
     if live.depth(number) > 1 and not lane.alone:
-        for worker in (worker for worker, _ in fitting if worker.trouble is None):
-            width = widths[worker.worker]
-            for _ in range(chain_room(live, worker, number, width, steady_ms) - taken[worker.worker]):
+        rooms = [
+            (worker, width, chain_room(live, worker, number, width, steady_ms) - taken[worker.worker])
+            for worker, width in ((worker, widths[worker.worker]) for worker, _ in fitting if worker.trouble is None)
+        ]
+        yield from _evenly([room for room in rooms if room[2] > 0])
+
+
+def _evenly(rooms: list[tuple[LiveWorker, int, int]]) -> Iterator[tuple[LiveWorker, int]]:
+    """Yield (worker, width) once for each place in (worker, width, places), those with the most for each slot first:
+    few tasks must not stand behind one another on one worker while the next one has nothing.
+    """
+    level = max((-(-room // width) for _, width, room in rooms), default=0)
+    while level > 0:
+        level -= 1
+        for worker, width, room in rooms:
+            for _ in range(min(room - level * width, width)):
                 yield worker, width
 
 
