@@ -199,7 +199,7 @@ WAYS: Final[list[tuple[Callable[[House], str], str]]] = [
     (being_cancelled, "its job is being cancelled"),
     (failed, "failed 1 of 3 times, and waits for its next attempt"),
     (assigned, "its worker has it, and has not said yet that it runs"),
-    (cut_off, "its worker is not connected: it goes to another one, unless that is back in time"),
+    (cut_off, "nothing is heard of its worker: it goes to another one, unless that is back in time"),
     (stopping, "it is being stopped (cancelled)"),
     (nearly_full, "the server's disk is nearly full: nothing is started"),
 ]

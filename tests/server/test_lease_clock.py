@@ -121,3 +121,24 @@ def test_a_worker_is_suspect_from_its_first_missed_beat() -> None:
 
     assert seen == [0, 1, 2]
     assert clock.missed(8) == 0
+
+
+def test_who_is_suspect_is_said_to_be_silent_once_and_whoever_hears_of_it_then_is_told() -> None:
+    clock = LeaseClock(BEAT_S)
+    clock.joined(7, 3)
+    clock.owe((8,))  # it is awaited, not silent
+    clock.tick()
+    assert clock.fallen_silent() == []
+    clock.tick()
+    assert clock.fallen_silent() == [7]
+    clock.tick()
+    assert clock.fallen_silent() == []
+
+    assert not clock.heard(7, 2)
+    assert clock.heard(7, 3)
+    assert not clock.heard(7, 3)
+    ticks(clock, 2)
+    assert clock.fallen_silent() == [7]
+    clock.joined(7, 4)
+    assert clock.fallen_silent() == []
+    assert not clock.heard(7, 4)

@@ -40,12 +40,13 @@ class Beats:
         self._since_us = self._due_us = server.world.now_us
         self._plan()
 
-    def heard(self, worker: int, session: int) -> None:
-        """Note a sign of life of a worker's session."""
-        self.clock.heard(worker, session)
+    def heard(self, worker: int, session: int) -> bool:
+        """Note a sign of life of a worker's session; return whether it was said to be silent."""
+        was_silent = self.clock.heard(worker, session)
         current = self._server.registry.worker(worker)
         if current is not None and current.peer.session == session:
             self._heard_us[worker] = self._really_heard_us[worker] = self._server.world.now_us
+        return was_silent
 
     def excuse(self, for_us: int) -> None:
         """Everybody stands still for a while: nobody is silent for that."""
@@ -67,7 +68,12 @@ class Beats:
             world.count("late ticks")
             self._due_us = world.now_us
             self._heard_us = {worker: heard_us + late_us for worker, heard_us in self._heard_us.items()}
-        for lost in self.clock.tick(late_us / SECOND):
+        losses = self.clock.tick(late_us / SECOND)
+        silent = self.clock.fallen_silent()
+        world.count("workers said to be silent", len(silent))
+        for suspect in filter(None, map(server.registry.worker, silent)):
+            suspect.say_silent(on=True)
+        for lost in losses:
             server.note(f"w{lost.worker:x} is lost, session {lost.session}")
             world.count("workers declared lost")
             self._check_patience(lost)

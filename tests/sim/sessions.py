@@ -39,7 +39,8 @@ class WorkerSession:
     def receive(self, messages: list[m.Message]) -> None:
         """Take a frame of the worker; while its list is not answered, nothing else is taken."""
         server, peer = self.server, self.peer
-        server.beats.heard(peer.worker, peer.session)
+        if server.beats.heard(peer.worker, peer.session):
+            self.say_silent(on=False)
         self._waiting.extend(messages)
         self._take()
 
@@ -100,6 +101,10 @@ class WorkerSession:
         self.end.send(self.peer.joined(answer))
         self.server.after(0, self._take)
 
+    def say_silent(self, *, on: bool) -> None:
+        """Say that nothing is heard of the worker, or something again."""
+        self.inlet.put([Request(v.WorkerSilent(self.peer.worker, self.peer.session, on), "sim")])
+
     def push(self) -> None:
         """What it was told has left already."""
 
@@ -131,6 +136,7 @@ class WorkerSession:
     def ended(self) -> None:
         """The connection is gone: the lease clock goes on, the worker may come back."""
         self.server.registry.worker_leaves(self.peer.worker, self)
+        self.say_silent(on=True)
 
 
 class ClientSession:

@@ -182,7 +182,7 @@ def _workers(seen: Seen) -> Iterator[Finding]:
 
 
 _TROUBLES = {
-    "suspect": ("not heard for a heartbeat or more", "is their network in order, and do they run?"),
+    "suspect": ("cut off, or not heard for a heartbeat or more", "is their network in order, and do they run?"),
     "degraded": ("hold processes that they cannot kill", "look for processes in state D there; a restart helps"),
     "quarantined": ("could not start what they were given", "see their logs; then: tq undrain WORKER"),
 }

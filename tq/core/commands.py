@@ -364,6 +364,17 @@ class WorkerDrains(Word, frozen=True, tag=True):
     session: int
 
 
+class WorkerSilent(Word, frozen=True, tag=True):
+    """Nothing is heard of a worker: its connection has ended with no goodbye, or it has missed a beat. Or it is again.
+
+    Does nothing if `session` is superseded.
+    """
+
+    worker: int
+    session: int
+    on: bool = True
+
+
 class WorkerLost(Word, frozen=True, tag=True):
     """The lease clock or a goodbye says that a worker is gone. Does nothing if `session` is superseded."""
 

@@ -42,6 +42,7 @@ class Session(msgspec.Struct, frozen=True):
     draining: bool = False
     predecessors: tuple[int, ...] = ()
     drain_due_ms: int = -1  # steady: until when somebody lets its attempts run; -1 = to their ends
+    silent: bool = False  # nothing is heard of it just now: it may be back, or be lost soon
 
 
 class Trouble(msgspec.Struct, frozen=True):
@@ -118,6 +119,11 @@ class LiveWorker:
         return self.session.number if self.session else 0
 
     @property
+    def is_heard(self) -> bool:
+        """Whether it is connected, and not silent."""
+        return self.session is not None and not self.session.silent
+
+    @property
     def draining(self) -> bool:
         """Whether it asked, or was asked, for nothing more."""
         return self.session is not None and self.session.draining
@@ -128,9 +134,9 @@ class LiveWorker:
         return self.session.capacity if self.session else Capacity(slots=0)
 
     def may_lease(self, steady_ms: int) -> bool:
-        """Whether anything may be given to it now: it is connected, does not drain, and does not rest after trouble."""
+        """Whether anything may be given to it now: it is heard, does not drain, and does not rest after trouble."""
         is_resting = self.trouble is not None and steady_ms < self.trouble.until_ms
-        return self.session is not None and not self.session.draining and not is_resting
+        return self.is_heard and not self.draining and not is_resting
 
     @property
     def has_slot(self) -> bool:

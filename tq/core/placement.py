@@ -13,7 +13,7 @@ from tq.limits import held_max, prefetch_ms, trouble_pause_ms
 
 def could_fit(worker: LiveWorker, queue: str, demand: Demand) -> bool:
     """Whether this worker, were it idle, could run such a task."""
-    return worker.session is not None and not worker.session.draining and _offers(worker, queue, demand)
+    return worker.is_heard and not worker.draining and _offers(worker, queue, demand)
 
 
 def _offers(worker: LiveWorker, queue: str, demand: Demand) -> bool:
@@ -40,7 +40,7 @@ def why_stuck(live: Live, queue: str, demand: Demand) -> str:
 
 def _why_nowhere(workers: Collection[LiveWorker], queue: str, demand: Demand) -> str:
     """Return why no connected worker can ever run such a task, or '' if one can."""
-    connected = [worker for worker in workers if worker.session is not None]
+    connected = [worker for worker in workers if worker.is_heard]
     if not connected:
         return "no worker is connected" + (": those that ran tasks may be back" if workers else "")
     troubles = [worker.trouble for worker in connected if could_fit(worker, queue, demand)]

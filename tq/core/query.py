@@ -336,7 +336,7 @@ def _worker(worker: LiveWorker) -> dict[str, Any]:
 
 def _worker_state(worker: LiveWorker) -> str:
     """Return a worker's state as far as it is known here; whoever listens to it knows more (server/present.py)."""
-    if worker.session is None:
+    if not worker.is_heard:
         return "suspect"
     if worker.draining:
         return "draining"
@@ -406,8 +406,8 @@ def status(view: View, live: Live, _command: Status) -> Document:
     return Document(
         {
             "tasks": total,
-            "workers": sum(1 for worker in live.workers.values() if worker.session),
-            "slots": sum(worker.capacity.slots for worker in live.workers.values()),
+            "workers": sum(1 for worker in live.workers.values() if worker.is_heard),
+            "slots": sum(worker.capacity.slots for worker in live.workers.values() if worker.is_heard),
             "jobs": meta.next_job - 1 if meta else 0,
             "sequence": meta.sequence if meta else 0,
             "epoch": meta.epoch if meta else 0,

@@ -94,8 +94,8 @@ class Reasons:
 
     def _of_attempt(self, task: Task) -> str:
         worker = self._live.workers.get(task.worker)
-        if worker is None or worker.session is None:
-            return "its worker is not connected: it goes to another one, unless that is back in time"
+        if worker is None or not worker.is_heard:
+            return "nothing is heard of its worker: it goes to another one, unless that is back in time"
         if task.phase is Phase.STOPPING:
             return f"it is being stopped ({task.cause.word})"
         return "its worker has it, and has not said yet that it runs" if task.phase is Phase.ASSIGNED else ""

@@ -67,6 +67,7 @@ from tq.core.commands import (
     WorkerDrains,
     WorkerLost,
     Workers,
+    WorkerSilent,
 )
 from tq.core.effects import (
     Acknowledge,
@@ -159,6 +160,7 @@ __all__ = [
     "WorkerCommand",
     "WorkerDrains",
     "WorkerLost",
+    "WorkerSilent",
     "Workers",
 ]
 
@@ -197,7 +199,7 @@ ClientCommand = (
     | Read
 )
 WorkerCommand = Join | Started | Report | Handback | WorkerDrains
-ServerCommand = WorkerLost | Recover | Tick | Retain | Dispatch
+ServerCommand = WorkerLost | WorkerSilent | Recover | Tick | Retain | Dispatch
 Command = ClientCommand | WorkerCommand | ServerCommand
 Answer = (
     Submitted

@@ -6,7 +6,8 @@ anybody lost: whoever drives it first reads what lies in the sockets and says `h
 more than one beat late counts as none. After a start of the server each worker that holds attempts is owed the
 re-attach window, counted in ticks as well.
 
-It never reads a clock and never talks to anybody: `tick()` returns the WorkerLost commands to send.
+It never reads a clock and never talks to anybody: `tick()` returns the WorkerLost commands to send, `fallen_silent()`
+who is suspect since it was asked last.
 """
 
 import math
@@ -16,14 +17,18 @@ from tq.core.vocabulary import WorkerLost
 
 
 class _Watched:
-    """One worker: its current session (0 while it is owed the re-attach window), and how many ticks it may miss."""
+    """One worker: its current session (0 while it is owed the re-attach window), and how many ticks it may miss.
 
-    __slots__ = ("missed", "missed_max", "session")
+    `is_silent`: it was said to be.
+    """
+
+    __slots__ = ("is_silent", "missed", "missed_max", "session")
 
     def __init__(self, session: int, missed_max: int) -> None:
         self.session = session
         self.missed = 0
         self.missed_max = missed_max
+        self.is_silent = False
 
 
 class LeaseClock:
@@ -49,11 +54,16 @@ class LeaseClock:
         """Watch a worker's new session; a session that it supersedes is forgotten."""
         self._watched[worker] = _Watched(session, self._missed_beats_max)
 
-    def heard(self, worker: int, session: int) -> None:
-        """Count a sign of life: any byte that came in on the worker's current session."""
+    def heard(self, worker: int, session: int) -> bool:
+        """Count a sign of life: any byte that came in on the worker's current session. Return whether it was said to be
+        silent.
+        """
         watched = self._watched.get(worker)
-        if watched is not None and watched.session == session:
-            watched.missed = 0
+        if watched is None or watched.session != session:
+            return False
+        watched.missed = 0
+        was_silent, watched.is_silent = watched.is_silent, False
+        return was_silent
 
     def left(self, worker: int, session: int) -> None:
         """Stop watching a worker that said goodbye in this session."""
@@ -65,6 +75,15 @@ class LeaseClock:
         """Return how many beats a worker has missed; one or more makes it `suspect`."""
         watched = self._watched.get(worker)
         return max(0, watched.missed - 1) if watched is not None else 0
+
+    def fallen_silent(self) -> list[int]:
+        """Return the workers whose sessions are suspect and were not said to be silent yet."""
+        silent = []
+        for worker, watched in self._watched.items():
+            if watched.session and not watched.is_silent and self.missed(worker):
+                watched.is_silent = True
+                silent.append(worker)
+        return silent
 
     def tick(self, late_s: float = 0.0) -> list[WorkerLost]:
         """Count one beat, which comes `late_s` seconds after its time; return who is lost by it.

@@ -61,7 +61,12 @@ async def lease_clock_loop(desk: Desk) -> None:
         for session in desk.registry.workers:
             if session.is_held_up:
                 session.heard()
-        for lost in desk.lease_clock.tick(late_s):
+        losses = desk.lease_clock.tick(late_s)
+        for worker in desk.lease_clock.fallen_silent():
+            suspect = desk.registry.worker(worker)
+            if suspect is not None:  # who has no connection has said so
+                suspect.say_silent(on=True)
+        for lost in losses:
             log("worker_lost", level="warning", worker=f"w{lost.worker:016x}", session=lost.session)
             inlet.put([Request(lost)])
             loser = desk.registry.worker(lost.worker)

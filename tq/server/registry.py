@@ -51,6 +51,10 @@ class WorkerSession(Peer, Protocol):
         """Count a sign of life of the worker."""
         ...
 
+    def say_silent(self, *, on: bool) -> None:
+        """Tell the core that nothing is heard of the worker, or something again."""
+        ...
+
     def carry_out(self, effect: v.Effect) -> None:
         """Do what the core decided for this worker."""
         ...

@@ -52,6 +52,7 @@ ALLOWED: Final[dict[type[Any], frozenset[str]]] = {
     v.Handback: WORKER,
     v.WorkerDrains: WORKER,
     v.WorkerLost: NOBODY,
+    v.WorkerSilent: NOBODY,
     v.Recover: NOBODY,
     v.Tick: NOBODY,
     v.Retain: NOBODY,

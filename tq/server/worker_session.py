@@ -59,6 +59,7 @@ class WorkerSession:
                 nursery.cancel_scope.cancel()
         finally:
             self._desk.registry.worker_leaves(worker, self)
+            self.say_silent(on=True)
             self._inlet.leave()
             self._link.on_bytes = None
         if failure is not None:
@@ -74,7 +75,12 @@ class WorkerSession:
 
     def heard(self) -> None:
         """Count a sign of life of the worker."""
-        self._desk.lease_clock.heard(self.peer.worker, self.peer.session)
+        if self._desk.lease_clock.heard(self.peer.worker, self.peer.session):
+            self.say_silent(on=False)
+
+    def say_silent(self, *, on: bool) -> None:
+        """Tell the core that nothing is heard of the worker, or something again: in this order, so by one inlet."""
+        self._inlet.put([Request(v.WorkerSilent(self.peer.worker, self.peer.session, on), self._submitter)])
 
     def close(self, reason: str) -> None:
         """Say goodbye and close."""

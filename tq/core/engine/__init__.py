@@ -72,6 +72,7 @@ from tq.core.vocabulary import (
     WorkerDrains,
     WorkerLost,
     Workers,
+    WorkerSilent,
 )
 from tq.errors import Refused, StoreError
 from tq.limits import passed_over_max, prefetch_ms
@@ -99,6 +100,7 @@ _CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
     Report: report.report,
     Handback: report.handback,
     WorkerLost: report.worker_lost,
+    WorkerSilent: join.worker_silent,
     Recover: control.recover,
     **{kind: partial(_act, verb) for kind, verb in VERBS.items()},
 }

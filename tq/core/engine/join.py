@@ -17,7 +17,7 @@ from tq.core.job import Queue
 from tq.core.live import LIVE_RECALLED, LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
 from tq.core.retry import lane_of
 from tq.core.task import Cause, Phase, State, Task
-from tq.core.vocabulary import AttemptRef, DrainAsked, Held, Join, Joined, Recall, Supersede, WorkerDrains
+from tq.core.vocabulary import AttemptRef, DrainAsked, Held, Join, Joined, Recall, Supersede, WorkerDrains, WorkerSilent
 
 
 def join(step: Step, command: Join) -> Joined:
@@ -77,6 +77,13 @@ def worker_drains(step: Step, command: WorkerDrains) -> None:
         session = step.live.workers[command.worker].session
         if session is not None:
             step.overlay.put(LIVE_SESSION, (command.worker,), replace(session, draining=True))
+
+
+def worker_silent(step: Step, command: WorkerSilent) -> None:
+    """Give nothing more to a worker of which nothing is heard; or go on, as it is heard again."""
+    live = step.live.workers.get(command.worker)
+    if live is not None and live.session is not None and live.session.number == command.session:
+        step.overlay.put(LIVE_SESSION, (command.worker,), replace(live.session, silent=command.on))
 
 
 def _keep(step: Step, worker: int, held: Held, stop: list[tuple[AttemptRef, int]], settled: list[AttemptRef]) -> bool:

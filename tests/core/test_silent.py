@@ -1,0 +1,75 @@
+"""A worker of which nothing is heard is given nothing more, until it is heard again, or lost."""
+
+import pytest
+
+from tests.support.house import House
+from tq.core.vocabulary import Document, Get, Page, Status, WorkerLost, Workers, WorkerSilent
+
+
+@pytest.fixture
+def house() -> House:
+    made = House()
+    made.join(5)
+    made.join(6)
+    return made
+
+
+def workers(house: House) -> dict[str, str]:
+    page = house.do(Workers())
+    assert isinstance(page, Page)
+    return {item["host"]: item["state"] for item in page.items}
+
+
+def shown(house: House, job: int) -> Document:
+    document = house.do(Get(str(job)))
+    assert isinstance(document, Document)
+    return document
+
+
+def test_what_is_submitted_while_a_worker_is_silent_goes_to_others_and_to_it_when_it_is_heard(house: House) -> None:
+    house.do(WorkerSilent(5, 1))
+    assert workers(house) == {"host5": "suspect", "host6": "up"}
+    house.array(2)
+    (ref,) = house.starts()
+    assert house.engine.live.holds(6, ref)
+
+    house.do(WorkerSilent(5, 1, on=False))
+    (ref,) = house.starts()
+    assert house.engine.live.holds(5, ref)
+    assert workers(house) == {"host5": "up", "host6": "up"}
+
+
+def test_a_worker_that_is_back_gets_what_waits_and_an_older_word_changes_nothing(house: House) -> None:
+    house.do(WorkerSilent(5, 1))
+    house.do(WorkerSilent(6, 1))
+    job = house.submit()
+    assert house.starts() == []
+    assert shown(house, job).value["reason"] == "no worker is connected: those that ran tasks may be back"
+    house.join(5, session=2)
+    assert len(house.starts()) == 1
+
+    house.do(WorkerSilent(5, 1))
+    house.do(WorkerSilent(99, 1))
+    assert workers(house) == {"host5": "up", "host6": "suspect"}
+
+
+def test_what_a_silent_worker_holds_says_so_and_goes_elsewhere_when_it_is_lost(house: House) -> None:
+    job = house.submit()
+    (ref,) = house.starts()
+    holder, other = (5, 6) if house.engine.live.holds(5, ref) else (6, 5)
+    house.started(ref, worker=holder)
+    assert not shown(house, job).value.get("reason")
+
+    house.do(WorkerSilent(holder, 1))
+    assert house.starts() == []
+    assert shown(house, job).value["reason"].startswith("nothing is heard of its worker")
+    house.do(WorkerLost(holder, 1))
+    (again,) = house.starts()
+    assert house.engine.live.holds(other, again)
+
+
+def test_a_silent_worker_is_not_counted_among_those_that_are_there(house: House) -> None:
+    house.do(WorkerSilent(5, 1))
+    status = house.do(Status())
+    assert isinstance(status, Document)
+    assert (status.value["workers"], status.value["slots"]) == (1, 1)
