@@ -410,6 +410,8 @@ def test_bare_tq_is_a_short_status(run: Run, server: FakeServer) -> None:
     server.says[v.Status] = lambda _: v.Document({"tasks": {"queued": 3, "dead": 0}, "workers": 2, "slots": 8})
     assert run().out == f"server   {server.url} (admin)\nworkers  2 with 8 slots\ntasks    3 queued\n"
     assert json.loads(run("-o", "json").out)["tasks"] == {"queued": 3, "dead": 0}
+    server.says[v.Status] = lambda _: v.Document({"tasks": {}, "workers": 2, "slots": 8, "draining": 1})
+    assert "workers  2 with 8 slots, 1 draining\n" in run().out
 
 
 def test_bare_tq_has_the_queues_of_every_page(run: Run, server: FakeServer) -> None:

@@ -291,10 +291,21 @@ class TestDoctor:
     )
     def test_workers_that_are_no_good_are_named(self, run: Run, story: dict[str, Any], state: str, hint: str) -> None:
         story["workers"].append(story["workers"][0] | {"id": "w2", "host": "rack-7", "state": state})
+        story["workers"] += [story["workers"][0] | {"id": f"w3{n}", "state": "draining"} for n in range(6)]
         code, found = self.found(run)
+        idle = ", 6 of them draining"
+        assert found["workers"]["text"] == "8 connected with 16 slots" + (
+            f", 1 of them {state}{idle}" if state == "suspect" else idle
+        )
         assert (found["workers"]["status"], found[f"{state} workers"]["status"], code) == ("ok", "warn", 0)
         assert found[f"{state} workers"]["text"].startswith("rack-7: ")
         assert hint in found[f"{state} workers"]["hint"]
+
+    def test_of_many_workers_that_are_no_good_it_is_said_how_many_more(self, run: Run, story: dict[str, Any]) -> None:
+        story["workers"] += [
+            story["workers"][0] | {"id": f"w{n}", "host": f"m{n}", "state": "suspect"} for n in range(7)
+        ]
+        assert self.found(run)[1]["suspect workers"]["text"].startswith("m0, m1, m2, m3, m4 and 2 more: ")
 
     def test_a_worker_that_is_only_owed_its_return_is_none(self, run: Run, story: dict[str, Any]) -> None:
         story["workers"][0].update(state="suspect", slots=0)

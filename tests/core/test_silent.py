@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.house import House
-from tq.core.vocabulary import Document, Get, Page, Status, WorkerLost, Workers, WorkerSilent
+from tq.core.vocabulary import Document, Drain, Get, Page, Status, WorkerLost, Workers, WorkerSilent
 
 
 @pytest.fixture
@@ -72,4 +72,8 @@ def test_a_silent_worker_is_not_counted_among_those_that_are_there(house: House)
     house.do(WorkerSilent(5, 1))
     status = house.do(Status())
     assert isinstance(status, Document)
-    assert (status.value["workers"], status.value["slots"]) == (1, 1)
+    assert (status.value["workers"], status.value["slots"], status.value["draining"]) == (1, 1, 0)
+    house.do(Drain("host6"))
+    status = house.do(Status())
+    assert isinstance(status, Document)
+    assert (status.value["workers"], status.value["slots"], status.value["draining"]) == (1, 1, 1)

@@ -6,6 +6,7 @@ worker elsewhere) is asked of the server or left out. It changes nothing.
 
 import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import chain
@@ -175,12 +176,16 @@ def _workers(seen: Seen) -> Iterator[Finding]:
         yield Finding("workers", "warn", f"all {len(up)} that are connected drain: nothing new is started",
                       "let one go on: tq undrain WORKER; or start one: tq worker")  # fmt: skip
     else:
-        yield Finding("workers", "ok", f"{len(up)} connected with {slots} slots")
+        idle = Counter(str(worker.get("state")) for worker in up if worker.get("state") in _TAKE_NOTHING)
+        but = "".join(f", {count} of them {state}" for state, count in idle.items())
+        yield Finding("workers", "ok", f"{len(up)} connected with {slots} slots{but}")
     yield from _troubles(up)
     levels = sorted({str(worker.get("level") or "?") for worker in up})
     yield Finding("containment", "ok", f"what a task starts is held by level {', '.join(levels)}")
 
 
+_NAMED_MAX: Final = 5
+_TAKE_NOTHING: Final = ("draining", "suspect")
 _TROUBLES = {
     "suspect": ("cut off, or not heard for a heartbeat or more", "is their network in order, and do they run?"),
     "degraded": ("hold processes that they cannot kill", "look for processes in state D there; a restart helps"),
@@ -193,7 +198,8 @@ def _troubles(workers: list[dict[str, Any]]) -> Iterator[Finding]:
     for state, (what, hint) in _TROUBLES.items():
         names = [str(worker.get("host") or worker.get("id")) for worker in workers if worker.get("state") == state]
         if names:
-            yield Finding(f"{state} workers", "warn", f"{', '.join(names[:5])}: {what}", hint)
+            more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
+            yield Finding(f"{state} workers", "warn", f"{', '.join(names[:_NAMED_MAX])}{more}: {what}", hint)
 
 
 def _stuck(seen: Seen) -> Iterator[Finding]:

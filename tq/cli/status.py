@@ -37,9 +37,10 @@ def lines(item: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the short status as pairs."""
     tasks = item.get("tasks") or {}
     alive = {state: count for state, count in tasks.items() if count}
+    drain = f", {item['draining']} draining" if item.get("draining") else ""
     pairs = [
         ("server", f"{item['url']} ({item.get('role') or '?'})"),
-        ("workers", f"{item.get('workers', 0)} with {item.get('slots', 0)} slots"),
+        ("workers", f"{item.get('workers', 0)} with {item.get('slots', 0)} slots{drain}"),
         ("tasks", ", ".join(f"{count} {state}" for state, count in alive.items()) or "none"),
     ]
     room = (item.get("server") or {}).get("room", "normal")

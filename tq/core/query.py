@@ -403,11 +403,13 @@ def status(view: View, live: Live, _command: Status) -> Document:
         for state in State:
             total[state.word] += lane.counts[state]
     meta = view.get(tables.META, ())
+    heard = [worker for worker in live.workers.values() if worker.is_heard]
     return Document(
         {
             "tasks": total,
-            "workers": sum(1 for worker in live.workers.values() if worker.is_heard),
-            "slots": sum(worker.capacity.slots for worker in live.workers.values() if worker.is_heard),
+            "workers": len(heard),
+            "slots": sum(worker.capacity.slots for worker in heard),
+            "draining": sum(worker.draining for worker in heard),
             "jobs": meta.next_job - 1 if meta else 0,
             "sequence": meta.sequence if meta else 0,
             "epoch": meta.epoch if meta else 0,
