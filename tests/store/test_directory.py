@@ -1,6 +1,7 @@
 """A data directory that is not ours, open to others, newer than this program or on a network disk is not touched."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from tests.support.store import commit, disk_store, read_store, some_changes
 from tq import __version__
 from tq.errors import ConfigurationError, StoreDamaged
 from tq.limits import MIB
-from tq.store import directory
+from tq.store import directory, salvage
 from tq.store.directory import Room, hold_directory, low_water_bytes, room
 
 
@@ -44,6 +45,24 @@ def test_a_foreign_directory_is_refused(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ConfigurationError, match=f"belongs to user {other - 1}"):
         hold_directory(tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["format", "watermark", "db", "db/CURRENT", "db/*.sst"])
+def test_a_file_that_this_user_may_not_read_is_named_and_not_taken_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    data = tmp_path / "data"
+    with disk_store(data) as store:
+        commit(store, some_changes(1))
+    (closed,) = sorted(data.glob(name))[:1]
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed and real(path, mode))
+    for use in (hold_directory, lambda place: salvage.salvage(place, salvage.Order(1, 1))):
+        with pytest.raises(ConfigurationError, match=re.escape(f"may not read {closed}")) as caught:
+            use(data)
+        assert "chown -R" in caught.value.hint
+    monkeypatch.undo()
+    hold_directory(data).release()  # and it is not held
 
 
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path: Path) -> None:

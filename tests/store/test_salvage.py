@@ -388,6 +388,24 @@ def test_a_salvage_that_was_cut_off_goes_on_and_no_server_starts_in_between(
     serve(data)
 
 
+def test_a_disk_that_is_full_in_the_middle_is_left_as_full_as_it_was(
+    damaged: Damaged, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = damaged.without(damaged.files("*.log")[0])
+    before = tree(data)
+
+    def fail(*_arguments: object) -> int:
+        raise StoreError("the store failed to write: No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(salvage, "_copy_output", fail)
+        with pytest.raises(StoreError, match=r"new store cannot be made: .* No space") as caught:
+            salvage.salvage(data, order())
+    assert "untouched" in caught.value.hint
+    assert tree(data) == before
+    serve(data) if salvage.salvage(data, order()) else pytest.fail("it was whole")
+
+
 def test_too_little_room_and_another_format_are_said(damaged: Damaged, monkeypatch: pytest.MonkeyPatch) -> None:
     data = damaged.without(damaged.files("*.log")[0])
     with monkeypatch.context() as patch:

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import Final
 
@@ -85,7 +86,24 @@ def hold_directory(data: Path, *, allow_network: bool = False, create: bool = Tr
         check_format(data)  # which says it where a store is there, but for this file
         raise ConfigurationError(f"there is no store in {data}", hint="name the data directory with --data")
     check_place(data, allow_network=allow_network)
-    return lock_directory(data)
+    lock = lock_directory(data)
+    try:
+        check_readable(data)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def check_readable(data: Path) -> None:
+    """Raise ConfigurationError where a file of the store may not be read: that is no damage, and nothing to salvage."""
+    own = [path for path in (data / "format", data / "watermark", data / "db") if path.exists()]
+    for path in chain(own, (data / "db").glob("*")):
+        if not os.access(path, os.R_OK | os.X_OK if path.is_dir() else os.R_OK):
+            raise ConfigurationError(
+                f"this user may not read {path}",
+                hint=f"give all of it to this user, as root: chown -R {os.geteuid()} {data}; and read and write to it",
+            )
 
 
 def check_place(data: Path, *, allow_network: bool, may_close: bool = True) -> None:

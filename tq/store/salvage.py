@@ -191,6 +191,30 @@ def _write(data: Path, source: DamagedStore, rebuild: Rebuild, last: int) -> int
     """Make DATA/salvaged; return how many slots of output it has."""
     scratch = data / SALVAGING
     shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        slots, problems = _fill(scratch, source, rebuild, last)
+    except BaseException as error:
+        shutil.rmtree(scratch, ignore_errors=True)  # it may have taken the last room there was
+        if isinstance(error, StoreError):
+            raise StoreError(
+                f"the new store cannot be made: {error.message}",
+                hint="see to the disk, or salvage a copy on another one; the damaged store is untouched",
+            ) from error
+        raise
+    if problems:
+        raise StoreDamaged(
+            f"the salvaged store in {scratch} is not clean: {problems[0]}",
+            hint="report this with the output of `tq store check`; the damaged store is untouched",
+        )
+    number = next(number for number in count(1) if not (data / f"damaged-{number}").exists())
+    write_new(scratch / _KEPT, [f"damaged-{number}".encode()])
+    scratch.rename(data / SALVAGED)
+    sync_directory(data)
+    return slots
+
+
+def _fill(scratch: Path, source: DamagedStore, rebuild: Rebuild, last: int) -> tuple[int, list[str]]:
+    """Make the new store in a directory; return how many slots of output it has, and what is wrong with it."""
     with hold_directory(scratch, allow_network=True) as lock:
         store = open_store(lock)
         try:
@@ -202,19 +226,9 @@ def _write(data: Path, source: DamagedStore, rebuild: Rebuild, last: int) -> int
             store.close()
         store = open_for_reading(lock)
         try:
-            problems = check_bytes(store).problems or invariants.check(store)
+            return slots, check_bytes(store).problems or invariants.check(store)
         finally:
             store.close()
-    if problems:
-        raise StoreDamaged(
-            f"the salvaged store in {scratch} is not clean: {problems[0]}",
-            hint="report this with the output of `tq store check`; the damaged store is untouched",
-        )
-    number = next(number for number in count(1) if not (data / f"damaged-{number}").exists())
-    write_new(scratch / _KEPT, [f"damaged-{number}".encode()])
-    scratch.rename(data / SALVAGED)
-    sync_directory(data)
-    return slots
 
 
 def _commit(store: DiskStore, changes: Any) -> None:
