@@ -256,8 +256,8 @@ def closed(template: Path, tmp_path: Path) -> Damaged:
     """Copies of the store as it was closed: all is in tables, and the newest one of each family has marks alone."""
     data = tmp_path / "closed"
     shutil.copytree(template, data)
-    with disk_store(data):
-        pass
+    with disk_store(data) as store:
+        store.compact()  # one table for each family, so that none is merged with those that the close makes
     return Damaged(data, tmp_path / "damaged")
 
 

@@ -292,7 +292,7 @@ def _open_error(path: Path, error: Exception) -> StoreError | ConfigurationError
         return ConfigurationError(f"the database in {path} has families that this version does not know: {text}")
     if "Corruption" in text or "No such file" in text:
         return StoreDamaged(f"the database in {path} is damaged: {text}", hint=_BRING_BACK)
-    if "lock" in text.lower():
+    if "While lock file" in text or "lock hold" in text:  # not what merely failed to open it
         return ConfigurationError(f"the database in {path} is open in another process: {text}")
     hint = "raise `ulimit -n`" if "Too many open files" in text else "see to the disk, then start again"
     return StoreError(f"the database in {path} cannot be opened: {text}", hint=hint)
