@@ -109,9 +109,7 @@ class CheckedTurn(Turn):
         if isinstance(command, Verb):
             return self._apply_verb(command)
         if isinstance(command, Join):
-            joined = super().apply(command)
-            self._engine.recalls.joined(command, self._overlay, self._effects)
-            return joined
+            return self._apply_join(command)
         if isinstance(command, Handback):
             self._engine.recalls.handed_back(command)
         if isinstance(command, Report | Handback | Started | WorkerLost):
@@ -126,6 +124,20 @@ class CheckedTurn(Turn):
         if isinstance(command, SetQueue) and command.paused:
             self._check_stopped({key[0] for key, job in self._engine.ledger.jobs.items() if job.queue == command.name})
         return answer
+
+    def _apply_join(self, command: Join) -> Answer | None:
+        """What must not start is asked back of a worker; what has ended there it holds until that is acknowledged."""
+        ledger, before = self._engine.ledger, dict(self._overlay.changes.get(tables.TASK, {}))
+        joined = super().apply(command)
+        self._engine.recalls.joined(command, self._overlay, self._effects)
+        for key, task in self._overlay.changes.get(tables.TASK, {}).items():
+            was = before.get(key) or ledger.tasks.get(key)
+            is_back = was is not None and was.worker == command.worker and was.state is State.RUNNING
+            if not is_back or task.state is not State.QUEUED or task.phase is not Phase.NONE:
+                continue
+            if AttemptRef(*key, task.attempt, task.lease) in ledger.ended and not ledger.costs_words(key[0]):
+                raise self._violated(f"{key} has ended at w{command.worker:x}, which knows nothing of it: {was}")
+        return joined
 
     def _check_stopped(self, jobs: set[int]) -> None:
         """What of these jobs has not started is asked back, where they are held or their queue is paused by now."""
