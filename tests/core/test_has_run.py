@@ -95,6 +95,19 @@ def test_what_is_lost_may_have_run(house, is_started):
     assert again(house)
 
 
+def test_what_is_lost_uncharged_may_have_run_too():
+    house = House()
+    house.join(slots=2)
+    number = house.array(60)
+    for _ in range(2):
+        house.report(*house.starts())
+    house.do(WorkerLost(5, 1))
+
+    lost = [task for member in range(4, 60) if not (task := house.task(number, member)).losses]
+    assert len(lost) > 50
+    assert all(task.has_run for task in lost)
+
+
 def test_what_a_worker_never_got_has_not_run(house):
     lease(house)
     house.join(session=2)
