@@ -75,7 +75,6 @@ SIGHTS: Final = (
     "passed over by Retain",
     "passed over by Join",
     "passed over by Report",
-    "passed over by WorkerLost",
     "turns lost in a crash",
     "turns that a crash kept though nobody was told",
 )
