@@ -13,7 +13,7 @@ from tq.core.job import Forgotten
 from tq.core.tables import BODY, FORGOTTEN, LANE_NAME, TASK
 from tq.core.task import State, Task
 from tq.errors import StoreDamaged, StoreError
-from tq.store import trim
+from tq.store import recent, trim
 from tq.store.check import check_bytes
 from tq.store.directory import hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
@@ -381,3 +381,18 @@ def test_compaction_keeps_every_row_and_gives_back_what_was_forgotten(data: Path
     with disk_store(data) as store:
         assert [key for key, _ in all_rows(store, TASK)] == [(2, 0, 0)]
         assert store.output((2, 0, 0), 1) == [(1, 0, b"printed")]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_was_written_last_is_read_as_it_is_on_disk(data: Path, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    monkeypatch.setattr(recent, "rows_max", 7)
+    dice = random.Random(seed)
+    all_keys = [(job, 0, member) for job in (1, 2) for member in range(12)]
+    with disk_store(data) as store:
+        for turn in range(60):
+            keys = dice.sample(all_keys, dice.randint(1, 9))
+            rows = {key: dice.choice((Task(State.QUEUED, attempt=turn), None)) for key in keys}
+            forgotten = {FORGOTTEN: {(1,): Forgotten()}} if dice.random() < 0.1 else {}
+            commit(store, {TASK: rows, **forgotten})
+            there = dict(store.scan(TASK, (), (9,), 100))
+            assert [store.get(TASK, key) for key in all_keys] == [there.get(key) for key in all_keys]

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tq.core.tables import FORGOTTEN
+from tq.core.tables import FORGOTTEN, TASK
 from tq.core.view import Changes, Key, Table
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import wal_bytes_max
@@ -21,6 +21,7 @@ from tq.store.keys import KEYS, TRIMMED_KEY, turn_key, turn_sequence
 from tq.store.lock import DataLock
 from tq.store.output import pack_slot, slot_bounds, unpack_slots
 from tq.store.ranges import ranges
+from tq.store.recent import UNKNOWN, Recent
 from tq.store.records import RECORDS, damaged_record
 from tq.store.rocks import Database, Family, Raw, RocksError
 from tq.store.seam import OutputSlot
@@ -53,6 +54,7 @@ class DiskStore:
             table: (db.families[keys.family], keys.pack, RECORDS[table].encode, RECORDS[table].decode)
             for table, keys in KEYS.items()
         }
+        self._recent = Recent()
         self._failure: StoreError | None = None
         self._trimmer = Trimmer(self.flush_memtables, runs["state"].trimmed)
 
@@ -60,6 +62,8 @@ class DiskStore:
 
     def get(self, table: Table[R], key: Key) -> R | None:
         """Return the record at `key`, or None."""
+        if table is TASK and (recent := self._recent.get(key)) is not UNKNOWN:
+            return recent  # type: ignore[no-any-return]
         family, pack, _, decode = self._tables[table]
         packed = pack(*key)
         try:
@@ -125,6 +129,7 @@ class DiskStore:
             _add_trim(batch, self._families, trimmed)
         self._write(batch, batch.size_in_bytes())
         self.sequence = sequence
+        self._recent.wrote(changes)
 
     def _write(self, batch: Any, size_bytes: int) -> None:
         self._trimmer.wrote(size_bytes)
