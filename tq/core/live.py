@@ -363,15 +363,15 @@ class Live:
     def _learn(self, lane: int, run_us: int) -> None:
         """Remember a run time, and settle anew how deep the lane's chains may be.
 
-        Every 16th run is enough, or one that took as long as a whole chain should: when an array of slow tasks follows
+        Every 64th run is enough, or one that took as long as a whole chain should: when an array of slow tasks follows
         on one of quick ones, what stands behind each of its first is asked back.
         """
         runs = self.runs.setdefault(lane, [])
         runs.append(max(run_us, 1))
         is_surprise = run_us >= prefetch_ms * 1_000 and self.depths.get(lane, 1) > 1
-        if len(runs) > prefetch_runs_seen + 16:
-            del runs[:16]
-        elif len(runs) > 32 and len(runs) % 16 and not is_surprise:
+        if len(runs) > prefetch_runs_seen + 64:
+            del runs[:64]
+        elif len(runs) > 32 and len(runs) % 64 and not is_surprise:
             return
         if len(runs) >= prefetch_runs_min:
             usual_us = max(_median(runs), _median(runs[-prefetch_runs_latest:]))
