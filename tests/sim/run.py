@@ -153,7 +153,6 @@ class Run:
         self.world.is_calm = True
         self.world.note("world", "calm: no more faults")
         self.server.poison.end()
-        self.server.crash("crashes")  # what a loss has passed over is found again by a start, else by nobody
         for client in self.clients:
             client.is_stopped = True
         self._tidy_up()
@@ -161,6 +160,9 @@ class Run:
     def _tidy_up(self) -> None:
         """End what never ends by itself: held jobs, impossible ones, drained workers, queues that are shut."""
         client = self.clients[0]
+        away = [live for live in self.server.engine.live.workers.values() if live.session is None]
+        if any(self.server.poison.costs_words(key[0]) for live in away for key in live.held):
+            self.server.crash("crashes")  # what a loss has passed over a start finds again, and nobody else
         if self.server.is_up and client.is_idle:
             staying = {worker.id for worker in self.workers if worker.is_up and not worker.slots.is_leaving}
             for worker in self.server.engine.live.workers.values():
