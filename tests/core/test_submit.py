@@ -253,7 +253,7 @@ def test_a_submit_says_when_no_worker_can_run_it(house):
     assert warning() == "no worker is connected"
     house.join(slots=2)
     assert warning() == ""
-    assert "asks for" in warning(demand=Demand(cpus_milli=64_000))
+    assert warning(demand=Demand(cpus_milli=64_000)) == "no connected worker offers 64 CPUs"
     house.do(SetQueue("default", paused=True))
     assert warning() == "queue default is paused"
 
