@@ -110,6 +110,49 @@ def test_what_became_of_an_attempt_and_was_lost_by_a_bug_is_told_until_something
     assert crowd.life.do(v.Status()).value["stuck"] == []
 
 
+def test_what_became_of_an_attempt_and_was_lost_is_told_on_when_somebody_cancels_it() -> None:
+    crowd = Crowd()
+    crowd.joined()
+    crowd.life.do(v.Report(5, 2, 9, tuple(v.End(ref, int(Cause.EXIT), 0, 5) for ref in crowd.refs)))
+    [bad], [key] = crowd.bad, crowd.lost
+    without(crowd.life.store, tables.PROGRESS, key, crowd.lost[key])
+    crowd.life.engine.meta = crowd.life.store.get(tables.META, ())
+    crowd.life.do(v.Cancel((str(bad.job),)))
+    assert crowd.states(crowd.bad) == {State.RUNNING}  # its worker does not hold it: nobody will say that it has ended
+    assert "the server failed at what became of" in crowd.life.do(v.Get(str(bad.job))).value["reason"]
+    assert len(crowd.life.do(v.Status()).value["stuck"]) == 1
+
+    crowd.life.do(v.Join(5, 3, v.Capacity(slots=MANY)))
+    assert crowd.states(crowd.bad) == {State.CANCELLED}
+    assert crowd.life.do(v.Status()).value["stuck"] == []
+
+
+def test_what_was_lost_of_an_array_is_told_while_others_of_it_go_on() -> None:
+    house = House()
+    house.join(slots=MANY)
+    house.join(6, slots=1)
+    number = house.array(MANY + 1)
+    refs = [ref_of((number, 0, member), house.task(number, member)) for member in range(MANY + 1)]
+    [other] = [ref for ref in refs if house.engine.live.holds(6, ref)]
+    refs.remove(other)
+    progress = house.store.get(tables.PROGRESS, (number, 0))
+    without(house.store, tables.PROGRESS, (number, 0))
+    life = Damaged(house.store)
+    life.do(v.Join(5, 2, v.Capacity(slots=MANY), held(*refs)))
+    life.do(v.Join(6, 2, v.Capacity(slots=1), held(other)))
+    life.do(v.Report(5, 2, 9, tuple(v.End(ref, int(Cause.EXIT), 0, 5) for ref in refs)))
+    without(life.store, tables.PROGRESS, (number, 0), progress)
+    life.engine.meta = life.store.get(tables.META, ())
+    life.do(v.Started(6, 2, (other,)))
+    for ref in refs:
+        assert "the server failed at what became of" in life.do(v.Get(f"{number}.{ref.member + 1}")).value["reason"]
+
+    life.do(v.Report(6, 2, 1, (v.End(other, int(Cause.EXIT), 0, 5),)))
+    life.do(v.Join(5, 3, v.Capacity(slots=0)))
+    assert life.bugs == []
+    assert life.do(v.Status()).value["stuck"] == []
+
+
 def test_a_start_that_is_told_claims_all_others_back() -> None:
     house = House()
     house.join(slots=MANY)

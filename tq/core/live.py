@@ -289,9 +289,10 @@ class Live:
         for task, record in changes.get(tables.TASK, {}).items():
             if record.phase is _STARTED:
                 self._mark_started(task, record)
-            if self.failed_words:
+            if self.failed_words and record.phase is not Phase.STOPPING:  # a cancel has only asked for its end
                 self.failed_words.pop(task, None)
-                self.failed_words.pop(task[:2], None)
+                if task[:2] not in self.jobs:
+                    self.failed_words.pop(task[:2], None)
         for (worker, lane), width in changes.get(LIVE_WIDTH, {}).items():
             self.workers[worker].widen(lane, width)
         for worker, job, part, member in changes.get(LIVE_RECALLED, {}):
@@ -312,6 +313,10 @@ class Live:
         self.failed_words.update(dict.fromkeys(keys))
         while len(self.failed_words) > put_off_max:
             del self.failed_words[next(iter(self.failed_words))]
+
+    def has_failed_word(self, task: TaskKey) -> bool:
+        """Whether what became of an attempt of this task, or of some of its job, was lost by a bug."""
+        return task in self.failed_words or task[:2] in self.failed_words
 
     def _forget_turns(self, given_away: int) -> None:
         """Forget when a queue had its turn, if the lane that is given away was its last."""

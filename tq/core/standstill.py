@@ -22,7 +22,9 @@ from tq.core.view import View
 _STUCK_LANES_MAX: Final = 100  # that one status looks at
 _STUCK_JOBS_MAX: Final = 100  # that it names
 _BUG: Final = "the server fails at starting it, and tries again later: its log says where"
-_WORD_FAILED: Final = "the server failed at what became of its attempt, and it stays as it was: its log says where"
+_WORD_FAILED: Final = (
+    "the server failed at what became of its attempt: its log says where, its next start gives it back"
+)
 _LOST: Final = "its lane is lost: the store is damaged, and tq store check says where"
 _NO_EMPTY: Final = "one more lost worker would be its last, so it waits for a worker to itself"
 
@@ -44,8 +46,7 @@ class Reasons:
                 return _BUG
             return f"failed {task.failures} of {job.retries + 1} times, and waits for its next attempt"
         if state is State.RUNNING and task is not None:
-            is_failed = key in self._live.failed_words or key[:2] in self._live.failed_words
-            return _WORD_FAILED if is_failed else self._of_attempt(task)
+            return _WORD_FAILED if self._live.has_failed_word(key) else self._of_attempt(task)
         if state not in (State.QUEUED, State.HELD):
             return ""
         lane = progress.lane if task is None else lane_of(key, task, progress, lambda _: job)
