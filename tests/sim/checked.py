@@ -141,8 +141,10 @@ class CheckedTurn(Turn):
 
     def _check_stopped(self, jobs: set[int]) -> None:
         """What of these jobs has not started is asked back, where they are held or their queue is paused by now."""
-        held = {job for job in jobs if (known := self._overlay.get(tables.PROGRESS, (job, 0))) and known.hold}
-        paused = {job for job in jobs - held if self._engine.live.is_paused(self._engine.ledger.jobs[job, 0].queue)}
+        view, is_paused = self._overlay, self._engine.live.is_paused
+        held = {job for job in jobs if (known := view.get(tables.PROGRESS, (job, 0))) and known.hold}
+        rest = ((job, view.get(tables.JOB, (job, 0))) for job in jobs - held)  # one of them may be of this very turn
+        paused = {job for job, known in rest if known is not None and is_paused(known.queue)}
         connected = [number for number, live in self._engine.live.workers.items() if live.session is not None]
         self._engine.recalls.stopped(held | paused, self._overlay, self._effects, connected)
 

@@ -160,9 +160,7 @@ class Run:
     def _tidy_up(self) -> None:
         """End what never ends by itself: held jobs, impossible ones, drained workers, queues that are shut."""
         client = self.clients[0]
-        away = [live for live in self.server.engine.live.workers.values() if live.session is None]
-        if any(self.server.poison.costs_words(key[0]) for live in away for key in live.held):
-            self.server.crash("crashes")  # what a loss has passed over a start finds again, and nobody else
+        self._find_again()
         if self.server.is_up and client.is_idle:
             staying = {worker.id for worker in self.workers if worker.is_up and not worker.slots.is_leaving}
             for worker in self.server.engine.live.workers.values():
@@ -179,6 +177,23 @@ class Run:
             for job, is_held in alive:
                 client.tell(v.Release((job,)) if is_held and self.world.chance(0.7) else v.Cancel((job,)))
         self.world.after(5 * SECOND, self._tidy_up)
+
+    def _find_again(self) -> None:
+        """Let the workers come back of which a word was passed over: what it was about is given back then, and not
+        before. What was passed over of the loss of one that never comes back, only a start finds (ADR 23).
+        """
+        server, alive = self.server, {worker.id: worker for worker in self.workers if worker.is_up}
+        live = server.engine.live
+        for number in live.workers if server.is_up else ():
+            passed_over = {key for key in live.workers[number].held if live.has_failed_word(key)}
+            worker = alive.get(number)
+            if worker is None and passed_over:
+                self.world.count("starts that find what a loss has passed over")
+                server.crash("crashes")
+                return
+            if worker is not None and worker.line.end and passed_over - {ref.task for ref in worker.slots.held}:
+                self.world.count("workers that come back for what was passed over")
+                server.network.cut(worker.line.end)
 
     def _is_drained(self) -> bool:
         if self.world.events % 16:
