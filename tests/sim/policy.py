@@ -88,7 +88,8 @@ class Policy:
     def check_charged(self, lost: list[tuple[Task, Task]]) -> None:
         """Of what one worker loses at once only that is charged which may have begun, by the records and its slots."""
         charged = sum(after.losses > before.losses for before, after in lost)
-        began = sum(before.phase is not Phase.ASSIGNED for before, _ in lost)
+        # What is claimed as ended is assigned once more, until its end is told; when it began stays known.
+        began = sum(before.phase is not Phase.ASSIGNED or before.started_ms > 0 for before, _ in lost)
         if charged > began + SLOTS_MAX:
             raise self._violated(
                 f"a loss of {len(lost)} attempts, of which {began} ran, was charged to {charged}: {lost[:5]}"
