@@ -65,18 +65,31 @@ def server_crash_in_a_row(cast: Cast) -> bool:
 
 
 def server_crash_at_a_cut(cast: Cast) -> bool:
-    """Kill the server while nothing passes to a worker, perhaps one with tasks that are to stop: it comes back with the
-    shortest beats, and must wait for what it has let the worker run before.
+    """Kill the server while nothing passes to a worker, perhaps one with tasks that are to stop: it comes back with
+    other beats, and must wait for what it has let the worker run before. Or cut the worker off when it has come back:
+    where beats are shorter, it must go by them.
     """
     up = [worker for worker in cast.workers if worker.is_up]
     bound = [worker for worker in up if worker.launcher is not None and worker.launcher.guard.is_alive()]
     if not up:
         return False
-    worker = cast.world.dice.choice(bound or up)
-    cast.server.network.part(worker.name, worker.line.end, 3 * max(BEATS_US))
-    cast.server.crash("crashes")
-    cast.server.next_beat_us = min(BEATS_US)
+    worker, server = cast.world.dice.choice(bound or up), cast.server
+    server.next_beat_us = min(BEATS_US) if server.beat_us > min(BEATS_US) else max(BEATS_US)
+    if cast.world.chance(0.5):
+        server.network.part(worker.name, worker.line.end, 3 * max(BEATS_US))
+    else:
+        cast.world.after(MS, _cut_who_is_back, cast, worker, server.lives, cast.world.now_us + 5 * SECOND)
+    server.crash("crashes")
     return True
+
+
+def _cut_who_is_back(cast: Cast, worker: Worker, life: int, until_us: int) -> None:
+    server, world = cast.server, cast.world
+    session = server.registry.worker(worker.id)
+    if server.lives > life and server.is_up and session is not None and session.peer.is_joined:
+        server.network.part(worker.name, worker.line.end, 2 * SECOND)
+    elif world.now_us < until_us:
+        world.after(MS, _cut_who_is_back, cast, worker, life, until_us)
 
 
 def server_crash_in_a_sweep(cast: Cast) -> bool:

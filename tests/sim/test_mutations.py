@@ -49,7 +49,6 @@ from tq.worker.outbox import Outbox
 from tq.worker.slots import Slots
 
 SEEDS_MAX = 30
-RARE_SEEDS_MAX = 60
 COMMANDS = 600
 FAULTS = 20
 
@@ -174,7 +173,6 @@ BREAKS: tuple[Break, ...] = (
     drop_output_of_what_ended_before_the_cut,
     miss_a_change,
 )
-RARE: tuple[Break, ...] = (take_any_piece_of_an_input,)
 
 
 def hold_only_what_is_untouched(patch: pytest.MonkeyPatch) -> None:
@@ -420,6 +418,7 @@ CUTS = ("server crash, a worker cut off", "worker partition", "client cut")
 PAUSES = ("worker freeze at a pause", "server crash, a worker cut off")
 POISONS = ("jobs are poison", "server stop", "worker cut")
 SWEEPS = ("server crash in a sweep", "worker cut")
+LAUNCHERS = ("launcher death", "worker freeze at a pause")
 FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these faults come often
     (forget_the_beats_of_the_life_before, CUTS),
     (go_by_longer_beats_than_the_server, CUTS),
@@ -434,6 +433,7 @@ FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these fau
     (let_an_older_word_undo_a_later_one, SWEEPS),
     (bring_back_what_was_cancelled_after_the_retry, SWEEPS),
     (pass_over_a_job_of_each_sweep_at_a_start, SWEEPS),
+    (take_any_piece_of_an_input, LAUNCHERS),
 )
 
 
@@ -467,14 +467,6 @@ def test_what_few_faults_bring_to_light_is_caught(
     broken(monkeypatch)
 
     assert caught(SEEDS_MAX, kinds)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("broken", RARE, ids=lambda broken: broken.__name__)
-def test_a_promise_that_seldom_matters_is_caught_too(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
-    broken(monkeypatch)
-
-    assert caught(RARE_SEEDS_MAX)
 
 
 def test_a_failing_seed_is_told_as_a_story_and_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
