@@ -33,8 +33,9 @@ class Crowd:
         self.life = Damaged(house.store)
 
     def joined(self, **more: Any) -> v.Joined:
-        """Let the worker come back with all that it holds."""
-        answer = self.life.do(v.Join(5, 2, v.Capacity(slots=len(self.refs)), held(*self.refs), **more))
+        """Let the worker come back with all that it holds, and say that nothing of it has started."""
+        listed = held(*self.refs, phase=Phase.ASSIGNED)
+        answer = self.life.do(v.Join(5, 2, v.Capacity(slots=len(self.refs)), listed, **more))
         assert isinstance(answer, v.Joined)
         return answer
 
@@ -65,6 +66,15 @@ def test_a_worker_may_join_though_the_server_fails_at_something_that_it_holds() 
     crowd.fails_at(v.Join)
     assert crowd.states(crowd.refs) == {State.RUNNING}
     assert crowd.life.engine.live.workers[5].session_number == 2
+
+
+def test_what_the_server_fails_at_keeps_its_place_when_its_worker_joins() -> None:
+    crowd = Crowd()
+    crowd.joined(widths=((1, MANY),))
+    crowd.fails_at(v.Join)
+    assert crowd.life.engine.live.workers[5].slots_used == MANY
+    crowd.life.do(v.Submit("", b"another"))
+    assert crowd.life.started() == []
 
 
 def test_a_worker_that_does_not_hold_it_any_more_may_join_too() -> None:
@@ -177,7 +187,7 @@ def test_an_array_that_has_lost_its_records_keeps_no_worker_out_that_holds_many_
     house.started(*refs)
     without(house.store, tables.PROGRESS, (number, 0))
     life = Damaged(house.store)
-    assert life.do(v.Join(5, 2, v.Capacity(slots=64), held(*refs))) == v.Joined()
+    assert life.do(v.Join(5, 2, v.Capacity(slots=64), held(*refs, phase=Phase.ASSIGNED))) == v.Joined()
     assert [type(what) for what, _ in life.bugs] == [v.Join] * 2
     life.do(v.Report(5, 2, 9, tuple(v.End(ref, int(Cause.EXIT), 0, 5) for ref in refs)))
     assert [effect for effect in life.finished.effects if isinstance(effect, v.Acknowledge)] == [v.Acknowledge(5, 2, 9)]

@@ -40,7 +40,7 @@ def join(step: Step, command: Join) -> Joined:
             kept.add(held.attempt.task)
     if before is not None:
         _give_back_missing(step, before, kept)
-    _restore_widths(step, command, kept)
+    _restore_widths(step, command, kept, before)
     _recall_again(step, command, kept, before)
     return Joined(tuple(stop), tuple(settled))
 
@@ -157,13 +157,16 @@ def _recall_again(step: Step, command: Join, kept: set[tuple[int, int, int]], be
         step.effects.append(Recall(command.worker, command.session, tuple(refs)))
 
 
-def _restore_widths(step: Step, command: Join, kept: set[tuple[int, int, int]]) -> None:
+def _restore_widths(step: Step, command: Join, kept: set[tuple[int, int, int]], before: LiveWorker | None) -> None:
     """Reserve for each lane as many chains as the worker may run of it: soft state that a restart of the server loses.
 
-    The worker's own word counts, since its launcher goes by it: what runs just now may be fewer, for a moment.
+    The worker's own word counts, since its launcher goes by it: what runs just now may be fewer, for a moment. What is
+    passed over is with it, too: without that, another would get its place.
     """
-    tasks = ((key, step.task(key)) for key in kept if not passes_over(step, key))
-    held = Counter(lane_of(key, task, step.progress(key[:2]), step.job) for key, task in tasks if task is not None)
+    lanes = before.held if before is not None else {}
+    claimed = ((key, step.task(key)) for key in kept if key not in lanes and not passes_over(step, key))
+    held = Counter(lane_of(key, task, step.progress(key[:2]), step.job) for key, task in claimed if task is not None)
+    held.update(lane for key, lane in lanes.items() if key in kept or passes_over(step, key))
     for lane, width in command.widths:
         if held[lane]:
             step.overlay.put(LIVE_WIDTH, (command.worker, lane), max(min(width, held[lane]), 1))
