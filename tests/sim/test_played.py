@@ -24,10 +24,11 @@ def test_real_sessions_keep_every_promise_under_faults(seed: int) -> None:
 
 
 @pytest.mark.slow
-def test_many_seeds_of_real_sessions() -> None:
-    for seed in range(100, 120):
-        played = play_seed(seed)
-        assert played.violation == "", "\n".join(played.history[-40:])
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_many_seeds_of_real_sessions(seed: int) -> None:
+    played = play_seed(seed)
+
+    assert played.violation == "", "\n".join(played.history[-40:])
 
 
 def test_one_seed_of_real_sessions_is_one_trace() -> None:
