@@ -301,6 +301,8 @@ def test_nothing_starts_once_the_worker_is_known_to_be_gone(tmp_path):
         link.spawn(body("true", cwd=str(tmp_path), stdout=b"begun"), [ref(2)])
         assert link.ping().queued == 1
         link.process.send_signal(signal.SIGSTOP)  # so that it hears of both at once
+        while state_of(link.process.pid) != "T":
+            os.sched_yield()
         os.kill(running, signal.SIGKILL)
         while state_of(running) != "Z":
             os.sched_yield()
