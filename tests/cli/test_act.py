@@ -8,7 +8,7 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
-from tq.cli import act
+from tq.cli import act, selectors
 from tq.core import vocabulary as v
 from tq.errors import AlreadyEnded, TaskNotFound
 
@@ -65,7 +65,8 @@ def test_scripts_get_one_versioned_object(run: Run, server: FakeServer, verb: li
     server.says[kind] = lambda _: v.Acted(3, 1, 2, sweeping=True)
     ran = run(*verb, "42", "--dry-run", "-o", "json")
     assert json.loads(ran.out) == {
-        "v": 1, "verb": verb[0], "done": 3, "stopping": 1, "unchanged": 2, "sweeping": True, "dry_run": True,
+        "v": 1, "verb": verb[0], "done": 3, "stopping": 1, "unchanged": 2, "sweeping": True, "not_found": [],
+        "dry_run": True,
     }  # fmt: skip
     assert (ran.status, ran.err) == (0, "")
 
@@ -226,6 +227,41 @@ def test_what_is_not_there_is_refused_with_1(run: Run, server: FakeServer) -> No
 
     server.says[v.Hold] = answer
     assert run("hold", "42") == (1, "", "tq: there is no job 42\nhint: tq ls\n")
+
+
+@pytest.mark.parametrize("verb, kind, said", VERBS)
+def test_of_several_the_known_are_done_and_the_others_named(
+    run: Run, server: FakeServer, verb: list[str], kind: Any, said: str
+) -> None:
+    has_jobs(server, "1", name="nightly")
+    server.says[kind] = lambda command: v.Acted(1, unknown=("99",) if command.ids else ())
+    ran = run(*verb, "42", "99", "nightly", "nobody")
+    done = said.partition(",")[0].replace("3", "2")
+    assert ran == (1, "", f"tq: {done}\ntq: not found: nobody, 99\nhint: {selectors._HINT}\n")
+    assert [one.ids for one in asked(server)] == [("42", "99"), ()]
+    ran = run(*verb, "42", "99", "-o", "json")
+    assert (ran.status, json.loads(ran.out)["not_found"]) == (1, ["99"])
+    assert ran.err == "tq: not found: 99\nhint: `tq ls` lists jobs\n"
+
+
+def test_where_one_command_of_several_finds_nothing_the_others_count(run: Run, server: FakeServer) -> None:
+    def answer(command: v.Cancel) -> v.Acted:
+        if command.ids[0] == "43.1-900":
+            raise TaskNotFound("there is no job 43")
+        return v.Acted(2)
+
+    server.says[v.Cancel] = answer
+    ran = run("cancel", "43.1-900", "44.1-900")
+    assert ran == (1, "", "tq: 2 cancelled\ntq: not found: 43.1-900\nhint: `tq ls` lists jobs\n")
+
+
+def test_what_the_first_asking_has_forgotten_is_no_failure_of_the_second(run: Run, server: FakeServer) -> None:
+    def answer(_: v.Forget) -> v.Acted:
+        raise TaskNotFound("there is no job 42")
+
+    server.says[v.Forget] = answer
+    server.cuts = 1
+    assert run("forget", "42") == (0, "", "tq: nothing to forget\n")
 
 
 class TestConfirm:

@@ -249,6 +249,20 @@ def test_several_are_shown_one_after_the_other(run: Run, server: FakeServer) -> 
     assert run("show", "42", "43", "-q").out == "42\n43\n"
 
 
+@pytest.mark.parametrize("words", [("98", "1", "99", "2"), ("1", "98", "2", "99"), ("1", "2", "98", "99")])
+def test_of_several_the_known_are_shown_and_the_others_named(
+    run: Run, server: FakeServer, words: tuple[str, ...]
+) -> None:
+    def answer(asked: v.Get) -> v.Document:
+        if len(asked.id) > 1:
+            raise TaskNotFound(f"there is no job {asked.id}", hint="tq ls")
+        return v.Document({"id": asked.id})
+
+    server.says[v.Get] = answer
+    assert run("show", *words) == (1, "id  1\n\nid  2\n", "tq: not found: 98, 99\nhint: tq ls\n")
+    assert run("show", *words, "-q").out == "1\n2\n"
+
+
 def test_show_of_an_array_says_what_failed_first_and_what_runs(run: Run, server: FakeServer) -> None:
     failed = [
         {"id": f"43.{number}", "state": "dead", "attempt": 1, "cause": "exit", "code": 3, "ended_ms": 1}
@@ -373,6 +387,17 @@ def test_tokens_are_listed_and_revoked(run: Run, server: FakeServer) -> None:
     )
     assert run("token", "revoke", "abc").status == 0
     assert server.asked[-1] == v.RevokeToken("abc")
+
+
+def test_of_several_tokens_the_known_are_revoked_and_the_others_named(run: Run, server: FakeServer) -> None:
+    def answer(asked: v.RevokeToken) -> v.Done:
+        if asked.id != "good":
+            raise TaskNotFound(f"there is no token {asked.id!r}", hint="tq token ls")
+        return v.Done(asked.id)
+
+    server.says[v.RevokeToken] = answer
+    ran = run("token", "revoke", "bad", "good", "worse")
+    assert ran == (1, "", "tq: token good is revoked\ntq: not found: bad, worse\nhint: tq token ls\n")
 
 
 def test_tokens_on_every_page_are_listed(run: Run, server: FakeServer) -> None:

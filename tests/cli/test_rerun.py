@@ -68,6 +68,14 @@ def test_rerun_takes_whole_jobs(run: Run, made: House) -> None:
     assert run("rerun", "77").status == 1
 
 
+def test_nothing_is_submitted_again_if_one_of_several_is_not_found(run: Run, made: House, server: FakeServer) -> None:
+    ran = run("rerun", "77", "1", "nobody")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith("tq: 'nobody' is no id, and no job has that name or tag\n")
+    assert run("rerun", "77", "1", "78").err.startswith("tq: not found: 77, 78\n")
+    assert not any(isinstance(asked, v.Submit) for asked in server.asked[-4:])
+
+
 def test_like_keeps_everything_that_is_not_said(run: Run, made: House, server: FakeServer) -> None:
     assert run("submit", "--like", "1", "--env", "B=3", "--priority", "-5", "--", "cat", "{1}") == (0, "2\n", "")
     sent = server.asked[-1]

@@ -23,6 +23,7 @@ from tq.core.vocabulary import (
     Stop,
     Submit,
     Tick,
+    Wait,
     Where,
     WorkerLost,
 )
@@ -55,13 +56,36 @@ class TestSelection:
 
     @pytest.mark.parametrize(
         "ids, error",
-        [(("1.5-3",), BadRequest), (("1.1-99",), TaskNotFound), (("2",), TaskNotFound), (("x",), BadRequest)],
+        [
+            (("1.1", "1.5-3"), BadRequest),
+            (("1.1", "x"), BadRequest),
+            (("1.1-99",), TaskNotFound),
+            (("2", "1.10"), TaskNotFound),
+        ],
     )
-    def test_what_names_nothing_is_refused_whole(self, house, ids, error):
+    def test_what_makes_no_sense_or_names_nothing_is_refused_whole(self, house, ids, error):
         house.array(9)
         with pytest.raises(error):
-            house.do(Cancel(("1.1", *ids)))
+            house.do(Cancel(ids))
         assert house.store.scan(tables.TASK, (0,), (9,), 5) == []
+
+    def test_of_several_ids_those_that_name_nothing_are_told_and_the_others_done(self, house):
+        house.array(9)
+        ids = ("7", "1.1", "1.8-10", "1.2")
+        assert house.do(Cancel(ids, dry_run=True)) == Acted(2, unknown=("7", "1.8-10"))
+        assert house.do(Cancel(ids)) == Acted(2, unknown=("7", "1.8-10"))
+        assert len(house.store.scan(tables.TASK, (0,), (9,), 5)) == 2
+        with pytest.raises(AlreadyEnded, match=r"nothing to do: 1\.1 had ended already; not found: 7"):
+            house.do(Cancel(("7", "1.1")))
+        with pytest.raises(TaskNotFound, match=r"^not found: 7, 1\.10"):
+            house.do(Cancel(("7", "1.10")))
+
+    def test_a_wait_for_several_names_all_that_are_not_there(self, house):
+        house.array(9)
+        with pytest.raises(TaskNotFound, match=r"^not found: 7, 1\.10"):
+            house.do(Wait(("7", "1", "1.10")))
+        with pytest.raises(TaskNotFound, match=r"^there is no job 7"):
+            house.do(Wait(("1", "7")))
 
     def test_more_members_than_one_command_may_touch_are_refused(self):
         house = House(Bounds(slice=3))

@@ -5,7 +5,7 @@ there as a sweep, which this program does not wait for. A filter over more than 
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
@@ -15,7 +15,7 @@ from tq.cli.context import Context, is_terminal
 from tq.cli.present import ALIVE, TERMINAL
 from tq.cli.verb import Verb
 from tq.client.expected import expect
-from tq.errors import AlreadyEnded, BadRequest, TqError
+from tq.errors import AlreadyEnded, BadRequest, TaskNotFound, TqError
 
 if TYPE_CHECKING:
     from tq.cli.selectors import Targets
@@ -151,11 +151,14 @@ def set_(
 
 
 def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
-    """Do it, and say how many; exit with 1 when nothing of what was named, by id or by name, could be done."""
+    """Do it, and say how many; exit with 1 when nothing of what was named, by id or by name, could be done.
+
+    What of several is not found is named behind that: the others are done.
+    """
     from tq.core import vocabulary as v
 
     total = v.Acted(0)
-    refused = None
+    refused: TqError | None = None
     with context.client() as client:
         targets = _targets(client, deed, wish)
         if targets.filters and not (wish.yes or wish.dry_run):
@@ -168,6 +171,12 @@ def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
                 # Asked again after a cut, it may have been done by the first asking: that is what was wanted.
                 refused = None if client.has_repeated else error
                 continue
+            except TaskNotFound as error:
+                if not (client.has_repeated and deed.command == "Forget"):
+                    refused = error
+                    targets.unknown.note(command.ids)
+                continue
+            targets.unknown.note(answer.unknown)
             total = v.Acted(
                 total.done + answer.done,
                 total.stopping + answer.stopping,
@@ -179,7 +188,8 @@ def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
             refused = refused or AlreadyEnded(f"nothing to do: {what}")
     if refused is not None and not (total.done or total.stopping or total.sweeping):
         raise refused
-    say(context, deed, total, dry_run=wish.dry_run)
+    say(context, deed, total, targets.unknown.words, dry_run=wish.dry_run)
+    targets.unknown.refuse()
 
 
 def _targets(client: "Client", deed: Deed, wish: Wish) -> "Targets":
@@ -199,7 +209,7 @@ def _targets(client: "Client", deed: Deed, wish: Wish) -> "Targets":
     return found
 
 
-def _commands(deed: Deed, targets: "Targets", wish: Wish, more: dict[str, Any]) -> "Iterator[v.ClientCommand]":
+def _commands(deed: Deed, targets: "Targets", wish: Wish, more: dict[str, Any]) -> Iterator[Any]:
     from msgspec.structs import replace
 
     from tq.cli import selectors
@@ -250,8 +260,8 @@ def _touched(deed: Deed, where: "v.Where") -> "v.Where":
     return where if where.states else replace(where, states=deed.states)
 
 
-def say(context: Context, deed: Deed, total: "v.Acted", *, dry_run: bool) -> None:
-    """Say how many it was done to, or would be."""
+def say(context: Context, deed: Deed, total: "v.Acted", unknown: Sequence[str] = (), *, dry_run: bool) -> None:
+    """Say how many it was done to, or would be; for scripts also what was not found."""
     from tq.cli import output
 
     if context.is_json:
@@ -262,6 +272,7 @@ def say(context: Context, deed: Deed, total: "v.Acted", *, dry_run: bool) -> Non
                 "stopping": total.stopping,
                 "unchanged": total.unchanged,
                 "sweeping": total.sweeping,
+                "not_found": list(unknown),
                 "dry_run": dry_run,
             }
         )

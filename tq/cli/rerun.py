@@ -16,6 +16,8 @@ from tq.cli.verb import Verb
 from tq.client.expected import expect
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from tq.cli.request import Wish
     from tq.client.blocking import Client
     from tq.core import vocabulary as v
@@ -37,10 +39,11 @@ def rerun(ctx: typer.Context, ids: options.Ids, dry_run: DryRun = False, yes: Ye
     context: Context = ctx.obj
     with context.client() as client:
         targets = selectors.targets(client, ids)
+        targets.unknown.refuse()
         names = selectors.named(client, targets)
         if targets.filters and not (yes or dry_run):
             act.confirm(_DEED.word, len(names), "jobs")
-        olds = [fetch(client, name) for name in names]
+        olds = _fetch_all(client, names)
         if dry_run:
             act.say(context, _DEED, v.Acted(len(olds)), dry_run=True)
             return
@@ -55,6 +58,18 @@ def again(context: Context, old: "v.Submit") -> "v.Submit":
     from tq.cli import request
 
     return msgspec.structs.replace(old, key=request.new_key(), trace=request.trace(context.environ))
+
+
+def _fetch_all(client: "Client", names: "Iterable[str]") -> "list[v.Submit]":
+    """Return the requests that made jobs; nothing is submitted if one of them is not there."""
+    from tq.cli import selectors
+
+    unknown, olds = selectors.Unknown(), []
+    for name in names:
+        with unknown.noting(name):
+            olds.append(fetch(client, name))
+    unknown.refuse()
+    return olds
 
 
 def fetch(client: "Client", name: str) -> "v.Submit":

@@ -5,7 +5,8 @@ as a filter (`targets`): the server walks what matches, however many.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -15,6 +16,7 @@ from tq import limits
 from tq.cli.present import ALIVE
 from tq.client.expected import expect
 from tq.core import vocabulary as v
+from tq.core.ids import not_found
 from tq.core.names import is_name, means_ids
 from tq.errors import BadRequest, TaskNotFound
 
@@ -27,34 +29,72 @@ _LAST: Final = re.compile(r"last(?:\.\d{1,19}(?:-\d{1,19})?)?", re.ASCII)
 _HINT: Final = "write 42, 43.7, 43.1-5, last, last.7, all, @failed, or a name or tag; `tq ls` lists jobs"
 
 
+class Unknown:
+    """The words of a command line that name nothing: those that name something come first, then these are an error."""
+
+    def __init__(self) -> None:
+        self._errors: dict[str, TaskNotFound] = {}
+
+    @contextmanager
+    def noting(self, word: str) -> Iterator[None]:
+        """Note that a word is not found, and go on."""
+        try:
+            yield
+        except TaskNotFound as error:
+            self._errors[word] = error
+
+    def note(self, words: Iterable[str]) -> None:
+        """Note what a server has not found of several."""
+        for word in words:
+            self._errors[word] = TaskNotFound(f"not found: {word}", hint="`tq ls` lists jobs")
+
+    def refuse(self) -> None:
+        """Raise TaskNotFound that names them, if there are any."""
+        if self._errors:
+            raise not_found(self._errors)
+
+    @property
+    def words(self) -> list[str]:
+        """The words, in order."""
+        return list(self._errors)
+
+
 class Targets:
     """What a client acts on: ids and ranges, and filters; `names` are the words for those of a name or a tag.
 
-    Of the ids those that are `among` others; the filters say so themselves.
+    Of the ids those that are `among` others; the filters say so themselves. `unknown` are the words for nothing.
     """
 
     def __init__(self, among: v.Where = v.Where()) -> None:
         self.among = among
+        self.unknown = Unknown()
         self.ids: dict[str, None] = {}
         self.filters: list[v.Where] = []
         self.names: list[str] = []
 
 
 def targets(client: "Client", words: Sequence[str], among: v.Where = v.Where()) -> Targets:
-    """Return what `words` mean for a verb that acts, of it what a filter matches. Raises BadRequest or TaskNotFound."""
+    """Return what `words` mean for a verb that acts, of it what a filter matches.
+
+    Raises BadRequest; TaskNotFound if all of them mean nothing.
+    """
     found = Targets(among)
-    for word in (_without_last(client, given) for given in words):
-        span = _SPAN.fullmatch(word)
-        if span is not None:
-            _check_span(word, span)
-        if span is not None or _ID.fullmatch(word):
-            found.ids[word] = None
-        else:
+    for given in words:
+        with found.unknown.noting(given):
+            word = _without_last(client, given)
+            span = _SPAN.fullmatch(word)
+            if span is not None:
+                _check_span(word, span)
+            if span is not None or _ID.fullmatch(word):
+                found.ids[word] = None
+                continue
             where = _filter(client, word)
             both = _both(where, among, word)
             if both not in found.filters:
                 found.filters.append(both)
                 found.names += [word] if where.name or where.tag else []
+    if not (found.ids or found.filters):
+        found.unknown.refuse()
     return found
 
 
@@ -80,11 +120,14 @@ def expand(client: "Client", words: Sequence[str]) -> list[str]:
     Raises BadRequest or TaskNotFound.
     """
     found: dict[str, None] = {}
+    unknown = Unknown()
     for word in words:
-        for name in _ids(client, word):
-            found[name] = None
-            if len(found) > limits.wait_ids_max:
-                raise BadRequest(f"more than wait_ids_max, {limits.wait_ids_max}, ids", hint="name whole jobs")
+        with unknown.noting(word):
+            for name in _ids(client, word):
+                found[name] = None
+                if len(found) > limits.wait_ids_max:
+                    raise BadRequest(f"more than wait_ids_max, {limits.wait_ids_max}, ids", hint="name whole jobs")
+    unknown.refuse()
     return list(found)
 
 

@@ -33,17 +33,21 @@ Shown = Annotated[list[str], typer.Argument(metavar="ID...", help=options.ONE, s
 
 def show(ctx: typer.Context, ids: Shown) -> None:
     """Show everything about a job or task, or several; of an array also what runs and what failed first."""
-    from tq.cli import output
+    from tq.cli import output, selectors
 
     context: Context = ctx.obj
+    unknown, is_first = selectors.Unknown(), True
     with context.client() as client:
-        for number, word in enumerate(ids):
-            document = ask(client, word)
-            is_whole = bool(document.get("is_array")) and "." not in str(document["id"])
-            members = _members(client, document) if is_whole and context.format == "table" else []
-            if number and context.format == "table":
-                output.print_line("")
-            print_document(context, document, members)
+        for word in ids:
+            with unknown.noting(word):
+                document = ask(client, word)
+                is_whole = bool(document.get("is_array")) and "." not in str(document["id"])
+                members = _members(client, document) if is_whole and context.format == "table" else []
+                if not is_first and context.format == "table":
+                    output.print_line("")
+                is_first = False
+                print_document(context, document, members)
+    unknown.refuse()
 
 
 def ask(client: "Client", word: str) -> dict[str, Any]:

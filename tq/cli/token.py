@@ -92,29 +92,38 @@ def revoke(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="As `tq token ls` shows them", show_default=False)],
 ) -> None:
     """Revoke tokens; their connections are closed at once."""
-    from tq.cli import output
+    from tq.cli import selectors
     from tq.client import target
-    from tq.core import vocabulary as v
 
     context: Context = ctx.obj
+    unknown = selectors.Unknown()
     own = target.find({"url": context.url}, context.environ).token
     with context.client() as client:
         # Its own one last: after that it is answered no more.
         for token_id in sorted(ids, key=lambda one: f"_{one}_" in own):
-            try:
-                client.ask(v.RevokeToken(token_id))
-            except TaskNotFound:
-                if not client.has_repeated:
-                    raise
-            if context.is_json:
-                output.print_json({"id": token_id, "revoked": True})
-            else:
-                context.talk(f"tq: token {token_id} is revoked")
-            if f"_{token_id}_" in own:
-                context.talk(
-                    "tq: that was the token of this program, which cannot connect any more\n"
-                    "hint: a restart of the server makes one for its own user; others ask for one with `tq join`"
-                )
+            with unknown.noting(token_id):
+                _revoke(context, client, token_id, is_own=f"_{token_id}_" in own)
+    unknown.refuse()
+
+
+def _revoke(context: Context, client: "Client", token_id: str, *, is_own: bool) -> None:
+    from tq.cli import output
+    from tq.core import vocabulary as v
+
+    try:
+        client.ask(v.RevokeToken(token_id))
+    except TaskNotFound:
+        if not client.has_repeated:
+            raise
+    if context.is_json:
+        output.print_json({"id": token_id, "revoked": True})
+    else:
+        context.talk(f"tq: token {token_id} is revoked")
+    if is_own:
+        context.talk(
+            "tq: that was the token of this program, which cannot connect any more\n"
+            "hint: a restart of the server makes one for its own user; others ask for one with `tq join`"
+        )
 
 
 VERBS = {

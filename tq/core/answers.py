@@ -34,13 +34,15 @@ class Requested(Word, frozen=True, tag=True):
 class Acted(Word, frozen=True, tag=True):
     """How many tasks (for what acts on whole jobs: jobs) were changed, were asked to stop, were left as they were.
 
-    `sweeping`: a sweep goes on with the rest, beyond these counts.
+    `sweeping`: a sweep goes on with the rest, beyond these counts. `unknown`: the ids that name nothing (if all do, it
+    is refused).
     """
 
     done: int
     stopping: int = 0
     unchanged: int = 0
     sweeping: bool = False
+    unknown: tuple[str, ...] = ()
 
 
 class Document(Word, frozen=True, tag=True):

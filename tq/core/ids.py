@@ -5,10 +5,13 @@ that an array shows), inside tq by its *position*, from 0.
 """
 
 import re
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from tq.core.job import Job
 from tq.errors import BadRequest, TaskNotFound
+
+_NAMED_MAX: Final = 20  # that an error names
 
 # A job has at most 18 digits; a member is what the array shows, up to 2^63-1.
 _ID: Final = re.compile(r"([1-9][0-9]{0,17})(?:\.([A-Za-z][A-Za-z0-9_-]*))?(?:\.(0|[1-9][0-9]{0,18}))?")
@@ -34,6 +37,15 @@ def parse(text: str) -> TaskId:
     if node is not None:
         raise TaskNotFound(f"job {job} has no node {node!r}")
     return TaskId(int(job), None if value is None else int(value))
+
+
+def not_found(errors: Mapping[str, TaskNotFound]) -> TaskNotFound:
+    """Return the one error for some words that name nothing: the only one's own, or one that has all the words."""
+    first = next(iter(errors.values()))
+    if len(errors) == 1:
+        return first
+    more = f" and {len(errors) - _NAMED_MAX} more" if len(errors) > _NAMED_MAX else ""
+    return TaskNotFound(f"not found: {', '.join(list(errors)[:_NAMED_MAX])}{more}", hint=first.hint)
 
 
 def position(job_number: int, job: Job, value: int) -> int:

@@ -229,8 +229,16 @@ def wait(view: View, live: Live, command: Wait) -> Waited:
         raise TooLarge(f"wait takes 1 to {wait_ids_max} ids (wait_ids_max)")
     reasons = Reasons(view, live)
     jobs: dict[int, tuple[Job, Progress]] = {}  # thousands may be tasks of one
-    outcomes = tuple(_outcome(view, reasons, jobs, text) for text in command.ids)
-    return Waited(all(_is_there(outcome, command.until) for outcome in outcomes), outcomes)
+    outcomes: list[Outcome] = []
+    unknown: dict[str, TaskNotFound] = {}
+    for text in command.ids:
+        try:
+            outcomes.append(_outcome(view, reasons, jobs, text))
+        except TaskNotFound as error:
+            unknown[text] = error
+    if unknown:
+        raise ids.not_found(unknown)
+    return Waited(all(_is_there(outcome, command.until) for outcome in outcomes), tuple(outcomes))
 
 
 def _outcome(view: View, reasons: Reasons, jobs: dict[int, tuple[Job, Progress]], text: str) -> Outcome:

@@ -26,17 +26,27 @@ class Target(NamedTuple):
     members: tuple[int, ...] | None = None
 
 
-def resolve(view: View, texts: Iterable[str], members_max: int) -> list[Target]:
-    """Return what ids and ranges name, each once. Raises BadRequest, TaskNotFound, TooLarge."""
+def resolve(view: View, texts: Iterable[str], members_max: int) -> tuple[list[Target], tuple[str, ...]]:
+    """Return what ids and ranges name, each once, and which of them name nothing.
+
+    Raises BadRequest, TooLarge; TaskNotFound if all of them name nothing.
+    """
     targets: dict[Target, None] = {}
+    unknown: dict[str, TaskNotFound] = {}
     count = 0
     for text in texts:
-        target = _target(view, text, members_max)
+        try:
+            target = _target(view, text, members_max)
+        except TaskNotFound as error:
+            unknown[text] = error
+            continue
         targets[target] = None
         count += len(target.members) if target.members is not None else 1
         if count > members_max:
             raise TooLarge(f"these name more than {members_max} tasks or jobs", hint="name whole jobs, or a filter")
-    return list(targets)
+    if unknown and not targets:
+        raise ids.not_found(unknown)
+    return list(targets), tuple(unknown)
 
 
 def _target(view: View, text: str, members_max: int) -> Target:

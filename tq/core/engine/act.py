@@ -87,15 +87,25 @@ def act(step: Step, verb: Verb, command: Selected) -> Acted:
     selection.check(where)
     _check(command)
     acting = Acting(step, command, where, selection.states_of(where.states), _tally(command))
-    rests = _act_on_ids(acting, verb) if command.ids else [_walk(acting, verb, _of_all(step, command))]
+    unknown: tuple[str, ...] = ()
+    if command.ids:
+        targets, unknown = selection.resolve(step.overlay, command.ids, step.bounds.slice)
+        rests = _act_on(acting, verb, targets)
+    else:
+        rests = [_walk(acting, verb, _of_all(step, command))]
     left = [rest for rest in rests if rest is not None]
     tally = acting.tally
     if command.ids and not left and not tally.done and not tally.stopping:
-        raise AlreadyEnded(f"nothing to do: {', '.join(command.ids[:5])} {tally.why or 'had ended already'}")
+        raise _nothing_to_do(tally, [text for text in command.ids if text not in unknown], unknown)
     for rest in left:
         _store_sweep(step, rest)
     send_stops(step, tally)
-    return Acted(tally.done, tally.stopping, tally.unchanged, bool(left))
+    return Acted(tally.done, tally.stopping, tally.unchanged, bool(left), unknown)
+
+
+def _nothing_to_do(tally: Tally, known: Sequence[str], unknown: Sequence[str]) -> AlreadyEnded:
+    missing = f"; not found: {', '.join(unknown[:5])}" if unknown else ""
+    return AlreadyEnded(f"nothing to do: {', '.join(known[:5])} {tally.why or 'had ended already'}{missing}")
 
 
 def is_by_filter(command: object) -> TypeGuard[Selected]:
@@ -195,11 +205,11 @@ def _store_sweep(step: Step, sweep: Sweep) -> None:
     step.set_timer(TimerKind.SWEEP, step.times.steady_ms, number)
 
 
-def _act_on_ids(acting: Acting, verb: Verb) -> list[Sweep | None]:
+def _act_on(acting: Acting, verb: Verb, targets: Iterable[selection.Target]) -> list[Sweep | None]:
     step = acting.step
     rests: list[Sweep | None] = []
     command = msgspec.msgpack.encode(acting.command)
-    for target in selection.resolve(step.overlay, acting.command.ids, step.bounds.slice):
+    for target in targets:
         if target.members is None:
             rests.append(_walk(acting, verb, Sweep(command, target.job, target.job)))
             continue
