@@ -282,6 +282,24 @@ class TestTheLaterWordCounts:
         held = [house.store.get(tables.PROGRESS, (job, 0)).hold for job in range(1, SLICE * 3 + 1)]
         assert held == [newer is Hold] * (SLICE * 3)
 
+    def test_a_priority_is_not_undone_by_an_older_one_that_comes_later(self, house):
+        numbers = [house.submit() for _ in range(SLICE * 3)]
+        for priority in (-5, 5):
+            house.do(SetPriority((), Where(), priority=priority))
+        house.do(SetPriority((str(numbers[-1]),), priority=50))
+        assert _sweeps(house) == 2
+
+        assert _sweep_on(house) == 0
+        ranks = [house.store.get(tables.PROGRESS, (number, 0)).rank for number in numbers]
+        assert [100 - rank for rank in ranks] == [5] * (SLICE * 3 - 1) + [50]
+
+    def test_a_hold_leaves_the_priority_that_an_older_sweep_is_to_give(self, house):
+        numbers = [house.submit() for _ in range(SLICE * 2)]
+        house.do(SetPriority((), Where(), priority=7))
+        house.do(Hold((str(numbers[-1]),)))
+        assert _sweep_on(house) == 0
+        assert house.store.get(tables.PROGRESS, (numbers[-1], 0)).rank == 93
+
 
 class TestWhatIsWrong:
     """A command that cannot be carried out is refused at once: in a slice it would end the tick, and so the server."""

@@ -274,14 +274,23 @@ def _jobs(acting: Acting, sweep: Sweep) -> tuple[Sequence[tuple[Key, Job | None]
 
 def _is_overtaken(acting: Acting, progress: Progress | None) -> bool:
     """Whether a later word about all of a job counts: a cancel after this retry of it began, a hold or a release after
-    one of these.
+    one of these, a priority after another.
     """
+    if progress is None or not acting.sweep:
+        return False
     match acting.command:
-        case Retry() if progress is not None:
-            return 0 < acting.sweep < progress.cancelled_sweep
-        case Hold() | Release() if progress is not None:
-            return 0 < acting.sweep < progress.held_sweep
+        case Retry():
+            return acting.sweep < progress.cancelled_sweep
+        case Hold() | Release():
+            return acting.sweep < progress.held_sweep
+        case SetPriority():
+            return acting.sweep < progress.ranked_sweep
     return False
+
+
+def began(acting: Acting) -> int:
+    """Return the number below which sweeps began before this command."""
+    return acting.sweep or acting.step.meta().next_sweep
 
 
 def awaits(acting: Acting, key: JobKey, kind: type[Cancel | Hold | Release]) -> bool:

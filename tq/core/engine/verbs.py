@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from tq.core.engine.act import Acting, Verb, awaits, find_alive, find_records, find_running
+from tq.core.engine.act import Acting, Verb, awaits, began, find_alive, find_records, find_running
 from tq.core.engine.forget import begin_forgetting, forget_dead_letter, forget_job
 from tq.core.engine.step import JobKey, TaskKey, history_with_last
 from tq.core.engine.stop import cancel_task, recall_assigned, stop_task
@@ -76,7 +76,7 @@ def _begin_release(acting: Acting, key: JobKey) -> bool:
 def _hold(acting: Acting, progress: Progress, *, on: bool) -> None:
     """Set the hold of a job; what an older command has still to do about that is over."""
     progress.hold = on
-    progress.held_sweep = acting.sweep or acting.step.meta().next_sweep
+    progress.held_sweep = began(acting)
 
 
 def _begin_requeue(acting: Acting, key: JobKey) -> bool:
@@ -158,9 +158,11 @@ def _purge_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
 def _begin_priority(acting: Acting, key: JobKey) -> bool:
     if not isinstance(acting.command, SetPriority):
         raise TypeError(acting.command)
-    if acting.step.progress(key).is_ended:
+    progress = acting.step.progress(key)
+    if progress.is_ended:
         acting.tally.leave("had ended already")
         return False
+    progress.ranked_sweep = began(acting)
     acting.step.set_rank(key, priority_max - acting.command.priority)
     acting.tally.done += 1
     return False
