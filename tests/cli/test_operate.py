@@ -147,24 +147,27 @@ class TestResult:
         usage = dumps(Usage(error="no function f"))
         pages = {
             "": v.Results((v.Result("43.1", "succeeded", 1, 0, "exit", b"\x05"), v.Result("43.2", "queued")), "2"),
-            "2": v.Results((v.Result("43.3", "dead", 1, 127, "unknown_function", b"", usage),)),
-        }
+            "2": v.Results((v.Result("43.3", "dead", 1, 127, "unknown_function", b"", usage),
+                            v.Result("43.4", "cancelled", 1, 0, "cancelled", phase="lost"))),
+        }  # fmt: skip
         server.says[v.Get] = lambda _: v.Document(ARRAY)
         server.says[v.GetResults] = lambda command: pages[command.page]
         lines = [json.loads(line) for line in run("result", "43").out.splitlines()]
         assert [(one["id"], one["state"], one["value"], one["exit_code"]) for one in lines] == [
             ("43.1", "succeeded", 5, 0), ("43.2", "queued", None, None), ("43.3", "dead", None, 127),
+            ("43.4", "cancelled", None, None),
         ]  # fmt: skip
         assert lines[2]["error"] == {"type": None, "message": "no function f", "traceback": None}
-        assert run("result", "43", "-q").out == "43.1\n43.2\n43.3\n"
+        assert run("result", "43", "-q").out == "43.1\n43.2\n43.3\n43.4\n"
         whole = json.loads(run("result", "43", "-o", "json").out)
-        assert [item["id"] for item in whole["items"]] == ["43.1", "43.2", "43.3"]
+        assert [item["id"] for item in whole["items"]] == ["43.1", "43.2", "43.3", "43.4"]
         table = run("result", "43", "-o", "table").out
         assert [line.split(maxsplit=4) for line in table.splitlines()] == [
             ["ID", "STATE", "CAUSE", "CODE", "VALUE"],
             ["43.1", "succeeded", "exit", "0", "5"],
             ["43.2", "queued", "-", "-", "-"],
             ["43.3", "dead", "unknown_function", "127", "no function f"],
+            ["43.4", "cancelled", "cancelled", "-", "-"],
         ]
 
 

@@ -40,6 +40,10 @@ def test_units_become_those_of_the_contract() -> None:
         ({"code": -9, "cause": "signal", "ended_ms": 5}, None, 9),
         ({"code": 0, "cause": "none", "ended_ms": 0}, None, None),
         ({"code": 0, "cause": "lost", "ended_ms": 5}, None, None),
+        ({"code": 0, "cause": "drain", "ended_ms": 5}, None, None),
+        ({"code": 0, "cause": "cancelled", "ended_ms": 5, "phase": "lost"}, None, None),
+        ({"code": 0, "cause": "cancelled", "ended_ms": 5, "phase": "none"}, None, None),
+        ({"code": 0, "cause": "cancelled", "ended_ms": 5, "phase": "ended"}, 0, None),
     ],
 )
 def test_exit_code_and_signal_are_apart(attempt: dict[str, object], exit_code: int | None, signal: int | None) -> None:

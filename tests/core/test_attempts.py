@@ -4,13 +4,22 @@ import pytest
 from msgspec.structs import replace
 
 from tests.support.house import House, held
+from tq.cli.present import document
 from tq.core.task import Cause, Phase, State
-from tq.core.vocabulary import Acknowledge, AttemptRef, Cancel, Handback, Supersede, WorkerLost
+from tq.core.vocabulary import Acknowledge, AttemptRef, Cancel, Get, GetResults, Handback, Retry, Supersede, WorkerLost
 
 
 @pytest.fixture
 def house():
     return House()
+
+
+def _shown(house, job):
+    """Return the exit code, signal and history of a task as people see them, in both kinds of answers."""
+    shown = document(house.do(Get(str(job))).value)
+    (result,) = house.do(GetResults(str(job))).items
+    assert (result.phase, result.code) == (shown["phase"], house.task(job).code)
+    return shown["exit_code"], shown["signal"], [(one["cause"], one["exit_code"]) for one in shown["history"]]
 
 
 def _running(house, **fields):
@@ -303,3 +312,53 @@ def test_what_a_worker_still_runs_of_a_task_that_has_ended_here_is_stopped(house
     joined = house.join(session=2, held=held(ref, phase=Phase.STARTED))
     assert [stopped for stopped, _ in joined.stop] == [ref]
     assert joined.settled == ()
+
+
+class TestWhatIsCancelledHasTheExitCodeOfItsLatestAttemptAndNoOther:
+    """Nobody knows one of an attempt that was lost, and what never ran has none: 0 would be a success."""
+
+    def test_what_was_lost_before(self, house):
+        number, _ = _running(house)
+        house.do(WorkerLost(5, 1))
+        house.do(Cancel((str(number),)))
+        assert _shown(house, number) == (None, None, [("lost", None)])
+
+    @pytest.mark.parametrize("is_launcher", [False, True])
+    def test_what_is_lost_while_it_is_stopped(self, house, is_launcher):
+        number, ref = _running(house)
+        house.started(ref)
+        house.do(Cancel((str(number),)))
+        if is_launcher:
+            house.report(ref, cause=Cause.LOST)
+        else:
+            house.do(WorkerLost(5, 1))
+        assert (house.task(number).state, house.task(number).cause) == (State.CANCELLED, Cause.CANCELLED)
+        assert _shown(house, number) == (None, None, [("lost", None)])
+        house.do(Retry((str(number),)))
+        assert _shown(house, number) == (None, None, [("lost", None)])
+
+    def test_what_never_ran(self, house):
+        number = house.array(3)
+        house.do(Cancel((f"{number}.3",)))
+        house.join(slots=2)
+        first, second = house.starts()
+        house.do(Cancel((str(number),)))
+        house.do(Handback(5, 1, 1, (first,)))
+        house.report(second, cause=Cause.CANCELLED, run_us=0)
+        for place in (1, 2, 3):
+            shown = document(house.do(Get(f"{number}.{place}")).value)
+            assert (shown["state"], shown["exit_code"], shown["history"]) == ("cancelled", None, [])
+        house.do(Retry((str(number),)))
+        assert [house.task(number, member).history for member in range(3)] == [()] * 3
+
+    def test_what_ran(self, house):
+        number, ref = _running(house)
+        house.do(Cancel((str(number),)))
+        house.report(ref, code=-15, cause=Cause.CANCELLED)
+        assert _shown(house, number) == (None, 15, [])
+
+    def test_what_waits_for_its_next_attempt(self, house):
+        number, ref = _running(house, retries=1)
+        house.report(ref, code=3)
+        house.do(Cancel((str(number),)))
+        assert _shown(house, number) == (3, None, [("exit", 3)])

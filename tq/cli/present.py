@@ -16,6 +16,7 @@ _INSTANTS: Final = frozenset(
     )
 )  # fmt: skip
 ALIVE: Final = ("running", "queued", "retrying", "scheduled", "held", "blocked")
+_WITHOUT_CODE: Final = frozenset(("none", "lost", "cwd_missing", "drain", "cut_off"))
 TERMINAL: Final = ("succeeded", "dead", "cancelled", "skipped", "expired")
 
 
@@ -72,7 +73,8 @@ def _field(key: str, item: Any) -> tuple[str, Any]:
 def _ending(value: dict[str, Any]) -> dict[str, int | None]:
     """Exit code and signal of an attempt; both null as long as it has not ended by itself."""
     code, cause = value["code"], value.get("cause") or "none"
-    if not value.get("ended_ms") or cause in {"none", "lost", "cwd_missing"}:
+    is_unheard = cause == "cancelled" and value.get("phase", "ended") != "ended"  # it had none, or lost it
+    if not value.get("ended_ms") or is_unheard or cause in _WITHOUT_CODE:
         return {"exit_code": None, "signal": None}
     if code < 0:
         return {"exit_code": None, "signal": -code}

@@ -113,8 +113,9 @@ def _line(result: "v.Result") -> dict[str, Any]:
     from tq.cli import present
     from tq.client.call import reason
 
+    ended_ms = int(result.state in present.TERMINAL)
     ending = present.document(
-        {"cause": result.cause, "code": result.code, "ended_ms": int(result.state in present.TERMINAL)}
+        {"cause": result.cause, "code": result.code, "phase": result.phase or "ended", "ended_ms": ended_ms}
     )
     usage = {"error": reason(result.usage)}
     item = outcome({"id": result.id, "state": result.state, "attempt": result.attempt, "usage": usage, **ending})

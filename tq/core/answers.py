@@ -68,6 +68,7 @@ class Result(Word, frozen=True, gc=False):
     cause: str = ""
     value: bytes = b""
     usage: bytes = b""
+    phase: str = ""
 
 
 class Results(Word, frozen=True, tag=True):

@@ -218,7 +218,7 @@ def _result(view: View, name: str, state: State, key: tuple[int, int, int], task
     if task is None:
         return Result(name, state.word)
     value = task.value if len(task.value) == task.value_bytes else view.get(tables.RESULT, key) or b""
-    return Result(name, state.word, task.attempt, task.code, task.cause.word, value, task.result)
+    return Result(name, state.word, task.attempt, task.code, task.cause.word, value, task.result, task.phase.word)
 
 
 def wait(view: View, live: Live, command: Wait) -> Waited:

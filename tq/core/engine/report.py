@@ -60,14 +60,14 @@ def report(step: Step, command: Report) -> None:
 def _end(step: Step, end: End, task: Task) -> None:
     key = end.attempt.task
     cause = cause_of(end.cause)
-    if is_cancelled(task) or step.progress(key[:2]).cancelling:
+    if cause is _LOST:
+        lose(step, key, _after(task, end), charged=True)
+    elif is_cancelled(task) or step.progress(key[:2]).cancelling:
         step.move(key, task, Trigger.CANCEL, **ending(step, _CANCELLED, end.code, end.run_us, end.result))
     elif is_requeued(task) or cause in _GIVEN_BACK:
         why = Cause.REQUEUE if is_requeued(task) else cause
         began = end.run_us or task.started_ms  # else it was stopped before its start, and leaves no line
         give_back(step, key, _after(task, end), why if began else Cause.NONE, end.code)
-    elif cause is _LOST:
-        lose(step, key, _after(task, end), charged=True)
     elif retry.is_success(cause, end.code):
         fields = ending(step, cause, end.code, end.run_us, end.result)
         step.move(key, task, _ACK, **fields, **_returned(step, key, end.value))
@@ -132,12 +132,12 @@ def handback(step: Step, command: Handback) -> None:
 
 def give_back(step: Step, key: TaskKey, task: Task, cause: Cause = Cause.NONE, code: int = 0) -> None:
     """Return an attempt to the queue, uncharged; a cancelled one ends. One that has run stays in the history."""
+    history = task.history
+    if cause is not Cause.NONE:
+        history = history_with(task, cause, code, step.times.wall_ms, charged=False)
     if is_cancelled(task) or step.progress(key[:2]).cancelling:
-        step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, 0, 0))
+        step.move(key, task, Trigger.CANCEL, **ending(step, _CANCELLED, 0, 0), history=history)
     else:
-        history = task.history
-        if cause is not Cause.NONE:
-            history = history_with(task, cause, code, step.times.wall_ms, charged=False)
         step.move(key, task, Trigger.HAND_BACK, phase=Phase.NONE, charged=False, cause=Cause.NONE, history=history)
 
 
@@ -179,11 +179,8 @@ def lose_worker(step: Step, worker: int, spared: Collection[TaskKey] = ()) -> No
 def lose(step: Step, key: TaskKey, task: Task, *, charged: bool) -> None:
     """Lose one running attempt: back to the queue, claimable; or the end, at the crash limit or when cancelled."""
     task = replace(task, has_run=True)  # charged or not: nobody knows
-    if is_cancelled(task) or step.progress(key[:2]).cancelling:
-        step.move(key, task, Trigger.CANCEL, **ending(step, Cause.CANCELLED, 0, 0))
-        return
-    if is_requeued(task):
-        give_back(step, key, task, Cause.LOST)
+    if is_cancelled(task) or is_requeued(task) or step.progress(key[:2]).cancelling:
+        give_back(step, key, task, _LOST)
         return
     losses = task.losses + charged
     job = step.job(key[:2])

@@ -39,6 +39,7 @@ TaskKey = tuple[int, int, int]
 _QUEUED, _RETRYING = State.QUEUED, State.RETRYING
 _LEASE: Final = Trigger.LEASE
 _ENDED: Final = Phase.ENDED
+_CANCELLED: Final = Cause.CANCELLED
 
 
 class Step:
@@ -317,11 +318,12 @@ def history_with(task: Task, cause: Cause, code: int, ended_ms: int, *, charged:
 def ending(step: Step, cause: Cause, code: int, run_us: int, result: bytes = b"") -> dict[str, Any]:
     """Return the fields of a record whose latest attempt ends now. Times are the server's: workers' clocks differ.
 
-    A `run_us` of 0 says that it could not be started, or was stopped before that.
+    A `run_us` of 0 says that it could not be started, or was stopped before that: what is cancelled then has no attempt
+    that ended.
     """
     ended_ms = step.times.wall_ms
     fields = {
-        "phase": _ENDED,
+        "phase": _ENDED if run_us or cause is not _CANCELLED else Phase.NONE,
         "cause": cause,
         "code": code,
         "run_us": run_us,
