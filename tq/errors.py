@@ -173,7 +173,7 @@ class StoreError(TqError):
 
 
 class StoreDamaged(StoreError):
-    """The store misses what was acknowledged, or its bytes are damaged; it is not opened."""
+    """The store misses what was acknowledged, and is not opened; or bytes of it are damaged."""
 
     code = "store_damaged"
     exit_status = 78

@@ -220,6 +220,7 @@ class TestDoctor:
                                                                           time.gmtime(time.time() + 86_400))}),
             ("certificate", "fail", {"certificate_expires": "2020-01-01T00:00:00+00:00"}),
             ("errors", "warn", {"internal_errors": 2}),
+            ("damage", "fail", {"damages": 2}),
         ],
     )  # fmt: skip
     def test_what_ails_the_server_is_found(

@@ -215,7 +215,7 @@ def test_a_store_that_fails_in_the_loop_is_the_end_of_it(when: str) -> None:
     if when == "read":
 
         def fail(view: Any) -> Any:
-            raise errors.StoreDamaged("a block is damaged")
+            raise errors.StoreError("reading failed")
 
         loop.ask("command", Look(fail))
     else:

@@ -164,6 +164,10 @@ def _errors(seen: Seen) -> Iterator[Finding]:
     if count:
         yield Finding("errors", "warn", f"the server met {count} internal errors since its start",
                       "look into its log, and report them")  # fmt: skip
+    damages = seen.story.get("damages") or 0
+    if damages:
+        yield Finding("damage", "fail", f"the server met damage of its store {damages} times since its start",
+                      "look into its log and at its disk; then, with the server stopped: tq store check")  # fmt: skip
 
 
 def _workers(seen: Seen) -> Iterator[Finding]:

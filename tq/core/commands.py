@@ -375,6 +375,13 @@ class WorkerSilent(Word, frozen=True, tag=True):
     on: bool = True
 
 
+class InputDamaged(Word, frozen=True, tag=True):
+    """The store cannot read an input that this worker has asked for: the jobs that it has with that are held."""
+
+    worker: int
+    blob: int
+
+
 class WorkerLost(Word, frozen=True, tag=True):
     """The lease clock or a goodbye says that a worker is gone. Does nothing if `session` is superseded."""
 

@@ -81,8 +81,19 @@ LIVE_GRANTED: Final = Table("live_granted", int, "name")  # queue -> sequence of
 LIVE_COUNT: Final = Table("live_count", int, "name")
 LIVE_FLOOR: Final = Table("live_floor", int, "name")  # table -> the first field of its first key (engine/floors.py)
 LIVE_UPLOADS: Final = Table("live_uploads", tuple)  # one row: where the walk over the uploads stands (engine/upload.py)
+LIVE_DAMAGED: Final = Table("live_damaged", bool, "job", "part")  # jobs whose input cannot be read
 LIVE_TABLES: Final[frozenset[Table[Any]]] = frozenset(
-    (LIVE_SESSION, LIVE_TROUBLE, LIVE_WIDTH, LIVE_RECALLED, LIVE_GRANTED, LIVE_COUNT, LIVE_FLOOR, LIVE_UPLOADS)
+    (
+        LIVE_SESSION,
+        LIVE_TROUBLE,
+        LIVE_WIDTH,
+        LIVE_RECALLED,
+        LIVE_GRANTED,
+        LIVE_COUNT,
+        LIVE_FLOOR,
+        LIVE_UPLOADS,
+        LIVE_DAMAGED,
+    )
 )
 NO_UPLOADS: Final = ("", 1 << 62)  # the next name, and when the first ends of those that are passed
 FLOORED: Final[tuple[Table[Any], ...]] = (tables.JOB, tables.ENDED, tables.KEY_END)
@@ -210,6 +221,7 @@ class Live:
         self.failed_words: dict[
             Key, None
         ] = {}  # tasks (or jobs) of which a worker's word, or its loss, is lost by a bug
+        self.damaged: dict[Key, None] = {}  # jobs that were held because their input could not be read
         self.may_lease = True  # whether the last Dispatch might lease anything: not while the disk is nearly full
         lasting: tuple[Table[Any], ...] = (tables.RUNNING, tables.LANE, tables.LANE_NAME, tables.QUEUE)
         for table in lasting:
@@ -304,15 +316,16 @@ class Live:
         for (ended_ms, _), there in changes.get(tables.ENDED, {}).items():
             if there and ended_ms < self.floors["ended"]:
                 self.floors["ended"] = ended_ms  # a job whose dead letters are gone takes its old place
+        for job in changes.get(LIVE_DAMAGED, {}):
+            _note(self.damaged, job)
         self.uploads_seen = changes.get(LIVE_UPLOADS, {}).get((), self.uploads_seen)
         for (name,), more in changes.get(LIVE_COUNT, {}).items():
             self.counts[name] = self.counts.get(name, 0) + more
 
     def note_failed(self, keys: Iterable[Key]) -> None:
         """Remember at which attempts something failed that is said once: nobody comes back to it by himself."""
-        self.failed_words.update(dict.fromkeys(keys))
-        while len(self.failed_words) > put_off_max:
-            del self.failed_words[next(iter(self.failed_words))]
+        for key in keys:
+            _note(self.failed_words, key)
 
     def has_failed_word(self, task: TaskKey) -> bool:
         """Whether what became of an attempt of this task, or of some of its job, was lost by a bug."""
@@ -386,3 +399,10 @@ class Live:
 def _median(runs: list[int]) -> int:
     """Return the lower median; `statistics` would cost every launcher its import."""
     return sorted(runs)[(len(runs) - 1) // 2]
+
+
+def _note(noted: dict[Key, None], key: Key) -> None:
+    """Remember a key, and forget the oldest where there are too many."""
+    noted[key] = None
+    if len(noted) > put_off_max:
+        del noted[next(iter(noted))]

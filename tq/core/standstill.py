@@ -25,6 +25,10 @@ _BUG: Final = "the server fails at starting it, and tries again later: its log s
 _WORD_FAILED: Final = (
     "the server failed at what became of its attempt: its log says where, its next start gives it back"
 )
+_HELD: Final = "its job is held; tq release {}"
+_DAMAGED: Final = (
+    "its job is held: its input cannot be read where it stands, and tq store check says more; tq release {} tries again"
+)
 _LOST: Final = "its lane is lost: the store is damaged, and tq store check says where"
 _NO_EMPTY: Final = "one more lost worker would be its last, so it waits for a worker to itself"
 
@@ -79,7 +83,7 @@ class Reasons:
         if progress.cancelling:
             return "its job is being cancelled"
         if progress.hold:
-            return f"its job is held; tq release {number}"
+            return (_DAMAGED if (number, 0) in self._live.damaged else _HELD).format(number)
         failed = self._live.failed_ready
         if failed and any((lane, progress.rank, number, 0) in failed for lane in progress.lanes):
             return _BUG

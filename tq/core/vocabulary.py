@@ -41,6 +41,7 @@ from tq.core.commands import (
     Handback,
     Held,
     Hold,
+    InputDamaged,
     Join,
     List,
     Logs,
@@ -114,6 +115,7 @@ __all__ = [
     "Handback",
     "Held",
     "Hold",
+    "InputDamaged",
     "Join",
     "Joined",
     "List",
@@ -199,7 +201,7 @@ ClientCommand = (
     | Read
 )
 WorkerCommand = Join | Started | Report | Handback | WorkerDrains
-ServerCommand = WorkerLost | WorkerSilent | Recover | Tick | Retain | Dispatch
+ServerCommand = WorkerLost | WorkerSilent | InputDamaged | Recover | Tick | Retain | Dispatch
 Command = ClientCommand | WorkerCommand | ServerCommand
 Answer = (
     Submitted

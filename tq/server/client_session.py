@@ -278,7 +278,7 @@ class ClientSession:
         with scope:
             try:
                 await run(send)
-            except errors.Refused as refusal:
+            except (errors.Refused, errors.StoreDamaged) as refusal:
                 if not scope.cancel_called:  # else nobody wants to know any more
                     self._outlet.put(number, refusal)
         if self._streams.get(number) is scope:  # else it was unsubscribed, and another stream may bear its number

@@ -14,20 +14,21 @@ before its own flush, and no read leaves before the flush of what it could have 
     RELEASED  the turn is over
 
 A command that raises `Refused` is answered with it. One that raises anything else is a bug: it is dropped, answered
-`internal_error` and handed to `on_bug`, and the turn goes on. What raises in Tick or Dispatch the engine puts off
-(ADR 23), and it is handed to `on_bug`, too. An exception in Recover or the fold leaves the generator and stops the
-server. A StoreError answers everything pending with `unknown` and leaves it too.
+`internal_error` and handed to `on_bug`, and the turn goes on. So is one of a client that has met damage, answered
+`store_damaged`. What raises in Tick or Dispatch the engine puts off (ADR 23), and it is handed to `on_bug`, too. An
+exception in Recover or the fold leaves the generator and stops the server. Any other StoreError answers everything
+pending with `unknown` and leaves it too.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, get_args
 
 from tq import errors, limits
 from tq.core.live import FoldFailed
 from tq.core.view import Changes
-from tq.core.vocabulary import Answer, Command, Effect, Recover, Recovered, Tick, Times
+from tq.core.vocabulary import Answer, ClientCommand, Command, Effect, Recover, Recovered, Tick, Times
 from tq.server.intake import Inlet, Intake, Look, Reply, Request
 from tq.store.seam import Store
 
@@ -35,7 +36,16 @@ UNKNOWN: Final = errors.Unknown(
     "the disk failed, so it is not known whether this took effect", hint="repeat it with the same key"
 )
 LOST_ANSWER: Final = errors.InternalError("it was done, and the server failed at the answer", hint="its log says where")
+_OF_CLIENTS: Final = (Look, *get_args(ClientCommand))
 STOPPING: Final = errors.NotDone("the server is stopping", hint="try again in a moment")
+
+
+def damaged() -> errors.StoreDamaged:
+    """Return what a client is told of damage: where it is stands in the log. Each has a traceback of its own."""
+    return errors.StoreDamaged(
+        "what this is about stands where the server's store is damaged; nothing was changed",
+        hint="the server's log says where; on its machine, with the server stopped: tq store check",
+    )
 
 
 class Point(Enum):
@@ -106,10 +116,10 @@ class Engine(Protocol):
 class Counters:
     """What the loop has done since its start, for `status`."""
 
-    __slots__ = ("bugs", "commands", "flushes", "refused", "turns")
+    __slots__ = ("bugs", "commands", "damages", "flushes", "refused", "turns")
 
     def __init__(self) -> None:
-        self.turns = self.flushes = self.commands = self.refused = self.bugs = 0
+        self.turns = self.flushes = self.commands = self.refused = self.bugs = self.damages = 0
 
 
 class _Answers:
@@ -184,6 +194,14 @@ class Pipeline:
         if self._error is None:
             self._error = error
         self.on_wake()
+
+    def note(self, what: object, error: Exception) -> None:
+        """Count what something failed by, a bug or damage, and write it down: all else goes on."""
+        if isinstance(error, errors.StoreDamaged):
+            self.counters.damages += 1
+        else:
+            self.counters.bugs += 1
+        self._on_bug(what, self._turn_times, error)
 
     def dispatch_again(self) -> None:
         """Tell that more may be leased than before: run a turn even if nobody asks for anything."""
@@ -301,12 +319,17 @@ class Pipeline:
         except errors.Refused as refusal:
             self.counters.refused += 1
             answer = refusal
-        except (errors.StoreError, FoldFailed):
+        except (errors.StoreError, FoldFailed) as error:
+            if isinstance(error, errors.StoreDamaged) and isinstance(command, _OF_CLIENTS):
+                self.note(command, error)
+                if request.reply is not None:
+                    self._answers.replies.append((request.reply, damaged()))
+                return
             if request.reply is not None:
                 request.reply(UNKNOWN)
             raise
         except Exception as error:  # noqa: BLE001 - a bug must cost its command, never the server (I12)
-            self._bug(command, error)
+            self.note(command, error)
             answer = errors.InternalError(
                 f"the server failed at this {type(command).__name__}, and dropped it", hint="its log says where"
             )
@@ -316,7 +339,7 @@ class Pipeline:
     def _close(self, turn: Turn) -> Iterator[Point]:
         finished = turn.finish(may_lease=self.may_lease)
         for what, error in turn.bugs:
-            self._bug(what, error)
+            self.note(what, error)
         self._is_cut = finished.is_cut or (turn.has_only_read and self._is_cut)  # who asked meanwhile is not forgotten
         began_ms = self._lap_ms() - self._spent_ms
         for inlet, request in self._rereads(finished.effects):
@@ -343,17 +366,13 @@ class Pipeline:
             try:
                 reply(answer)
             except Exception as error:  # noqa: BLE001 - a session's bug: its peer's loss, never the server's (I12)
-                self._bug(answer, error)
+                self.note(answer, error)
                 with suppress(Exception):  # silence would keep its peer waiting for as long as both live
                     reply(LOST_ANSWER)
         yield Point.REPLIED
         if answers.effects:
             self._release(answers.effects)
         yield Point.RELEASED
-
-    def _bug(self, what: object, error: Exception) -> None:
-        self.counters.bugs += 1
-        self._on_bug(what, self._turn_times, error)
 
     def _give_up(self, error: errors.StoreError) -> None:
         self._error = error

@@ -4,22 +4,24 @@ How the task stands is read through the commit loop like everything else, so tha
 on disk; and whatever an attempt printed was written before its report, so after the end the store has all of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import trio
 
 from tq.core import vocabulary as v
 from tq.core.view import View
-from tq.errors import BadRequest, TaskNotFound
+from tq.errors import BadRequest, StoreDamaged, TaskNotFound
 from tq.server.asking import ask
+from tq.server.commit_loop import damaged
 from tq.server.desk import Desk, Send
 from tq.server.follow import Reader, Sight, TaskKey, find, look
 from tq.server.intake import Look, Request
+from tq.store.seam import OutputSlot
 
 
 async def read_logs(desk: Desk, logs: v.Logs, send: Send) -> None:
-    """Send everything that was asked for. Raises Refused, where that ends it."""
+    """Send everything that was asked for. Raises Refused, or StoreDamaged, where that ends it."""
     await LogReader(desk, logs, send).run()
 
 
@@ -37,7 +39,7 @@ class LogReader:
         self._has_changed = False
 
     async def run(self) -> None:
-        """Send everything. Raises Refused, where that ends it."""
+        """Send everything. Raises Refused, or StoreDamaged, where that ends it."""
         task = await self._find()
         job = task[0]
         self._desk.registry.follow.on_change(job, self._changed)
@@ -53,7 +55,7 @@ class LogReader:
         attempt = self._logs.attempt or sight.attempt
         reader = Reader(attempt, self._logs.position, self._wake)
         if self._logs.tail_bytes and attempt:
-            reader.skip_to_tail(self._desk.store.output(sight.task, attempt), self._logs.tail_bytes)
+            reader.skip_to_tail(self._stored(sight.task, attempt), self._logs.tail_bytes)
         while True:
             if attempt:
                 sight = await self._read_attempt(sight, reader)
@@ -95,10 +97,16 @@ class LogReader:
 
     async def _send_stored(self, task: TaskKey, reader: Reader) -> None:
         """Send what is stored, slot after slot: nobody who reads slowly has all of it kept in memory meanwhile."""
-        stored = self._desk.store.output
-        places = [(slot.stream, slot.offset) for slot in stored(task, reader.attempt)]
+        places = [(slot.stream, slot.offset) for slot in self._stored(task, reader.attempt)]
         for place in places:
-            await self._send_chunks(reader.take(stored(task, reader.attempt, place)))
+            await self._send_chunks(reader.take(self._stored(task, reader.attempt, place)))
+
+    def _stored(self, task: TaskKey, attempt: int, only: tuple[int, int] | None = None) -> Sequence[OutputSlot]:
+        try:
+            return self._desk.store.output(task, attempt, only)
+        except StoreDamaged as damage:  # nothing is decided by what a task printed
+            self._desk.pipeline.note(self._logs, damage)
+            raise damaged() from None
 
     async def _send_chunks(self, chunks: list[v.Chunk]) -> None:
         for chunk in chunks:

@@ -11,6 +11,7 @@ from typing import Final, get_args
 import msgspec
 
 from tq.core.vocabulary import Command, Times
+from tq.errors import StoreDamaged
 from tq.net.log import log
 from tq.store import files
 
@@ -28,6 +29,9 @@ class FailedCommands:
     def keep(self, command: object, times: Times, error: Exception) -> None:
         """Log what happened, and keep the command with its times."""
         name = type(command).__name__
+        if isinstance(error, StoreDamaged):  # no bug: nothing to replay
+            log("store_damaged", level="error", command=name, error=error, hint=error.hint)
+            return
         where = "".join(traceback.format_exception(error))
         path = self._directory / f"{times.wall_ms}-{name}-{self._count}"
         log("internal_error", level="error", command=name, kept=path.name, error=where[-4_000:])

@@ -53,6 +53,7 @@ ALLOWED: Final[dict[type[Any], frozenset[str]]] = {
     v.WorkerDrains: WORKER,
     v.WorkerLost: NOBODY,
     v.WorkerSilent: NOBODY,
+    v.InputDamaged: NOBODY,
     v.Recover: NOBODY,
     v.Tick: NOBODY,
     v.Retain: NOBODY,

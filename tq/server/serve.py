@@ -191,6 +191,7 @@ class Server:
             "commands": counters.commands,
             "refused": counters.refused,
             "internal_errors": counters.bugs + self.registry.effects_failed,
+            "damages": counters.damages,
             "output_dropped": self.registry.output_dropped,
         }
 

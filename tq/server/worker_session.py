@@ -201,12 +201,18 @@ class WorkerSession:
         """Send a piece of an input; an empty one is its end.
 
         Whoever was never given an attempt with this input is disconnected. An empty piece would be taken for an empty
-        input, and silence would keep the worker waiting; after a reconnect both sides know what it holds.
+        input, and silence would keep the worker waiting; after a reconnect both sides know what it holds. Where the
+        piece cannot be read, the attempts that wait for it are asked back.
         """
         check_piece(message.piece)
         if not self._inputs.may_read(message.blob):
             raise ProtocolError(f"the input {message.blob} belongs to no attempt of this worker")
-        data = self._desk.store.get(tables.BODY, (message.blob, message.piece))
+        try:
+            data = self._desk.store.get(tables.BODY, (message.blob, message.piece))
+        except errors.StoreDamaged as damage:  # of what nothing but these attempts depends on
+            self._desk.pipeline.note(message, damage)
+            self._inlet.put([Request(v.InputDamaged(self.peer.worker, message.blob), self._submitter)])
+            return
         await self._link.send(m.Blob(message.blob, message.piece, data or b""))
 
     # ------------------------------------------------------------ sending

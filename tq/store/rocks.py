@@ -275,7 +275,7 @@ def _database_options(cache: Cache, mode: DBRecoveryMode) -> Options:
 def read_error(where: str, error: Exception) -> StoreError:
     """Return the error to raise for a failed read of a family or table."""
     text = str(error)
-    if "Corruption" in text:
+    if "Corruption" in text or "Input/output error" in text:  # a bad sector is damage as wrong bytes are
         return StoreDamaged(f"the bytes of {where} on disk are damaged: {text}", hint=_BRING_BACK)
     return StoreError(f"reading {where} failed: {text}", hint=RESTART)
 

@@ -52,6 +52,7 @@ from tq.core.vocabulary import (
     GetRequest,
     GetResults,
     Handback,
+    InputDamaged,
     Join,
     List,
     Queues,
@@ -74,7 +75,7 @@ from tq.core.vocabulary import (
     Workers,
     WorkerSilent,
 )
-from tq.errors import Refused, StoreError
+from tq.errors import Refused, StoreDamaged, StoreError
 from tq.limits import passed_over_max, prefetch_ms
 
 __all__ = ["Bounds", "Engine", "Finished", "Turn"]
@@ -101,6 +102,7 @@ _CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
     Handback: report.handback,
     WorkerLost: report.worker_lost,
     WorkerSilent: join.worker_silent,
+    InputDamaged: control.input_damaged,
     Recover: control.recover,
     **{kind: partial(_act, verb) for kind, verb in VERBS.items()},
 }
@@ -358,13 +360,16 @@ class Turn:
                 raise error
 
     def _attempt(self, step: Step, work: Callable[..., None], *what: object) -> Exception | None:
-        """Do a part of the server's own work in a layer of its own; return the bug that ended it, and changed nothing.
+        """Do a part of the server's own work in a layer of its own; return the bug, or the damage, that ended it, and
+        changed nothing.
 
         What the fold raises is fatal: the soft state would no longer be that of the store.
         """
         try:
             work(step, *what)
             step.settle()
+        except StoreDamaged as error:  # of a read: nothing was decided
+            return error
         except StoreError:
             raise
         except Exception as error:  # noqa: BLE001 - a bug costs what it is about, never the server (I12, ADR 23)

@@ -1,11 +1,14 @@
-"""The small commands: the server's start, draining a worker, tokens."""
+"""The small commands: the server's start, draining a worker, an input that is lost, tokens."""
 
 from msgspec.structs import replace
 
 from tq.core import tables
+from tq.core.engine.act import act
 from tq.core.engine.step import Step
+from tq.core.engine.stop import recall_assigned
+from tq.core.engine.verbs import VERBS
 from tq.core.job import ROLES, Meta, Token
-from tq.core.live import LIVE_SESSION, LIVE_TROUBLE, LiveWorker
+from tq.core.live import LIVE_DAMAGED, LIVE_SESSION, LIVE_TROUBLE, LiveWorker
 from tq.core.names import NAME_HINT, is_name
 from tq.core.view import BEHIND_NAMES
 from tq.core.vocabulary import (
@@ -13,6 +16,8 @@ from tq.core.vocabulary import (
     Done,
     Drain,
     DrainAsked,
+    Hold,
+    InputDamaged,
     Recover,
     Recovered,
     RevokeToken,
@@ -61,6 +66,22 @@ def drain(step: Step, command: Drain) -> Done:
         step.overlay.delete(LIVE_TROUBLE, (worker.worker,))
     step.effects.append(DrainAsked(worker.worker, session.number, command.on, command.deadline_ms))
     return Done(name)
+
+
+def input_damaged(step: Step, command: InputDamaged) -> None:
+    """Hold what a worker has with an input that the store cannot read, and let the worker give it back.
+
+    As salvage does with a job that has lost a piece of its input (ADR 21): what is in doubt is started by a person.
+    """
+    live = step.live.workers.get(command.worker)
+    for job in sorted({task[:2] for task in live.held} if live is not None else ()):
+        if step.job(job).stdin != command.blob:
+            continue
+        step.overlay.put(LIVE_DAMAGED, job, True)
+        if step.progress(job).hold:
+            recall_assigned(step, job)  # it was given meanwhile, or the word of the recall was lost
+        else:
+            act(step, VERBS[Hold], Hold((str(job[0]),)))
 
 
 def worker_name(worker: int) -> str:

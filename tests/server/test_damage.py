@@ -1,0 +1,147 @@
+"""Damage of the store that shows while it is served: who asks for it pays, the server and all else go on (ADR 24)."""
+
+from typing import Any
+
+import pytest
+
+from tests.server.hall import assigned, open_hall
+from tests.server.rig import Loop, submit
+from tests.support.damage import Damaged
+from tests.support.house import House
+from tq import errors
+from tq.core import tables
+from tq.core.engine import _CHANGES as CHANGES
+from tq.core.vocabulary import (
+    Acknowledge,
+    Cancel,
+    Capacity,
+    Dispatch,
+    End,
+    Get,
+    Hold,
+    Join,
+    Logs,
+    Release,
+    Report,
+    Tick,
+    Upload,
+)
+from tq.errors import StoreDamaged
+from tq.server.intake import Look
+from tq.wire import messages as m
+
+
+def failing(error: errors.StoreError) -> Any:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_what_a_client_asks_for_that_is_damaged_costs_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop().start()
+    loop.ask("submit", submit())
+    fail = failing(errors.StoreDamaged("block checksum mismatch in 000012.sst"))
+    monkeypatch.setitem(CHANGES, Cancel, fail)
+    loop.ask("look", Look(fail))
+    loop.ask("cancel", Cancel(("1",)))
+    loop.ask("after", submit("2"))
+    loop.settle()
+
+    answers = loop.answers()
+    assert [type(answers[name]) for name in ("look", "cancel")] == [errors.StoreDamaged] * 2
+    assert "000012.sst" not in str(answers["look"])  # that is for the log
+    assert [answers[name].id for name in ("submit", "after")] == ["1", "2"]
+    assert (loop.pipeline.counters.damages, loop.pipeline.counters.bugs, len(loop.bugs)) == (2, 0, 2)
+
+
+def test_what_a_worker_says_that_meets_damage_is_not_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = Loop().start()
+    monkeypatch.setitem(CHANGES, Report, failing(StoreDamaged("a block is damaged")))
+    loop.ask("report", Report(5, 1, 1, ()))
+    with pytest.raises(StoreDamaged):
+        loop.run()
+    assert not any(isinstance(left, Acknowledge) for left in loop.left)
+
+
+def test_a_job_that_cannot_be_read_is_put_off_like_one_that_fails() -> None:
+    house = House()
+    poison, sound = house.submit(), house.submit()
+    get = house.store.get
+
+    def read(table: Any, key: Any) -> Any:
+        if (table, key) == (tables.JOB, (poison, 0)):
+            raise StoreDamaged("block checksum mismatch")
+        return get(table, key)
+
+    house.store.get = read  # type: ignore[method-assign]
+    life = Damaged(house.store)
+    life.do(Join(5, 1, Capacity(slots=4)))
+    assert life.started() == [sound]
+    assert [(type(what), type(error)) for what, error in life.bugs] == [(Dispatch, StoreDamaged)]
+    house.store.get = get  # type: ignore[method-assign]
+    life.now_ms += 1_000
+    life.do(Tick())
+    assert life.started() == [poison]
+
+
+async def test_an_input_that_is_damaged_holds_the_jobs_that_need_it_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(Upload("u", 0, b"input"))
+        worker = await hall.worker()
+        await client.ask(submit(stdin_key="u"))
+        assign = await worker.receive(m.Assign)
+        (ref,) = assigned(assign)
+        worker.send(m.Assigned(assign.delivery))
+        get = hall.store.get
+
+        def damaged(table: Any, key: Any) -> Any:
+            if table is tables.BODY:
+                raise StoreDamaged("block checksum mismatch")
+            return get(table, key)
+
+        monkeypatch.setattr(hall.store, "get", damaged)
+        worker.send(m.GetBlob(assign.stdin, 0))
+        assert await worker.receive(m.RecallAttempts) == m.RecallAttempts((ref,))
+        worker.send(m.GetBlob(assign.stdin, 0))  # as after a reconnect
+        worker.send(m.HandedBack(1, (ref,)))
+        await worker.receive(m.Acknowledged)
+        shown = (await client.ask(Get("1"))).value
+        assert shown["state"] == "held"
+        assert "its input cannot be read" in shown["reason"]
+        assert "tq store check" in shown["reason"]
+        assert hall.failure is None
+        assert not any(isinstance(message, m.Blob | m.Refused) for message in worker.seen)
+
+        monkeypatch.setattr(hall.store, "get", get)
+        await client.ask(Release(("1",)))
+        again = await worker.receive(m.Assign)
+        worker.send(m.GetBlob(again.stdin, 0))
+        assert await worker.receive(m.Blob) == m.Blob(again.stdin, 0, b"input")
+        await client.ask(Hold(("1",)))
+        assert "its input" not in (await client.ask(Get("1"))).value["reason"]
+
+
+async def test_output_that_is_damaged_ends_the_answer_and_not_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_hall() as hall:
+        client, worker = await hall.client("submit"), await hall.worker()
+        await client.ask(submit())
+        assign = await worker.receive(m.Assign)
+        (ref,) = assigned(assign)
+        worker.send(m.Assigned(assign.delivery))
+        worker.send(m.Output(ref, 1, 0, b"out\n"))
+        worker.send(m.Ended(1, (End(ref, 1, 0, 100),)))
+        await worker.receive(m.Acknowledged)
+
+        def damaged(*_: Any) -> Any:
+            raise errors.StoreDamaged("block checksum mismatch")
+
+        monkeypatch.setattr(hall.store, "output", damaged)
+        for asked in (Logs("1"), Logs("1", tail_bytes=1)):
+            with pytest.raises(errors.StoreDamaged, match="what this is about"):
+                await client.ask(asked)
+        assert hall.failure is None
+        assert (await client.ask(Get("1"))).value["state"] == "succeeded"
