@@ -92,6 +92,20 @@ def test_where_nothing_can_be_written_it_is_said(run: Run, server: FakeServer, p
     assert not server.asked
 
 
+def test_a_link_stays_a_link_and_there_is_no_backup_to_stdout(run: Run, server: FakeServer, place: Path) -> None:
+    server.says[v.Backup] = lambda _: parts(DATA)
+    (place / "b.tar").write_bytes(b"older")
+    for name, to in (("to-file", "b.tar"), ("to-nothing", "nowhere"), ("stdout", "/proc/self/fd/1")):
+        (place / name).symlink_to(to)
+        ran = run("backup", name)
+        assert (ran.status, (place / name).is_symlink()) == (78, True)
+        assert f"{name} is no plain file" in ran.err
+    assert run("backup", "-").status == 78
+    assert names(place) == ["b.tar", "stdout", "to-file", "to-nothing"]
+    assert (place / "b.tar").read_bytes() == b"older"
+    assert not server.asked
+
+
 def test_two_backups_into_one_file_do_not_mix_and_what_a_killed_one_left_is_taken(
     run: Run, server: FakeServer, place: Path
 ) -> None:

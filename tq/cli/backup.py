@@ -35,8 +35,10 @@ def backup(ctx: typer.Context, file: File) -> None:
     from tq.cli import output, present
 
     context: Context = ctx.obj
-    target = Path(os.path.abspath(os.path.expanduser(file)))  # noqa: PTH100, PTH111 - a link stays a link
-    if target.exists() and not target.is_file():
+    target = Path(os.path.abspath(os.path.expanduser(file)))  # noqa: PTH100, PTH111 - so that a link is seen
+    if file == "-":
+        raise ConfigurationError("a backup goes into a file, not to stdout", hint="name one; ./- is a file, too")
+    if target.is_symlink() or (target.exists() and not target.is_file()):  # as /dev/stdout is, which stays what it is
         raise ConfigurationError(f"{file} is no plain file", hint="name a file in a directory of yours")
     scratch = target.with_name(f".{target.name}.part")
     try:
