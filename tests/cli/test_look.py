@@ -1,7 +1,9 @@
 """`ls`, `show`, `workers`, `token`, bare `tq`: snapshots of what people and scripts see."""
 
 import json
+import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,6 +154,19 @@ def test_ls_of_a_job_lists_its_tasks(run: Run, server: FakeServer) -> None:
         "43.1  dead    2        signal  signal 9  1s    rack-7\n"
         "43.2  queued  -        -       -         -     -\n"
     )
+
+
+def test_the_time_of_a_task_is_what_it_has_run_so_far_and_nothing_where_nobody_knows(
+    run: Run, server: FakeServer
+) -> None:
+    began_ms = round(time.time() * 1_000) - 7_200_000
+    tasks: tuple[dict[str, Any], ...] = (
+        {"id": "43.1", "state": "running", "attempt": 2, "started_ms": began_ms, "host": "a"},
+        {"id": "43.2", "state": "running", "attempt": 1, "host": "a"},
+        {"id": "43.3", "state": "queued", "attempt": 1, "started_ms": began_ms, "ended_ms": began_ms + 1, "host": "b"},
+    )
+    server.says[v.List] = lambda _: v.Page(tasks)
+    assert [line.split()[5] for line in run("ls", "43").out.splitlines()[1:]] == ["2h", "-", "-"]
 
 
 def test_what_comes_bit_by_bit_is_one_table(run: Run, server: FakeServer) -> None:
@@ -429,6 +444,24 @@ def test_join_prints_a_string_that_parses_and_the_line_that_uses_it(run: Run, se
     assert parse_join(ran.out).ca_sha256 == server.identity.ca_sha256
     assert f"TQ_URL={server.url} TQ_JOIN={ran.out.strip()} tq worker" in ran.err
     assert server.asked[0].role == "worker"
+    assert "only this machine finds it; start it with --listen" in ran.err
+
+
+@pytest.mark.parametrize("listen, is_elsewhere", [("0.0.0.0", True), ("[::]", True), ("127.0.0.1", False)])
+def test_join_tells_others_the_machines_name_where_the_server_listens_for_them(
+    run: Run, server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch, listen: str, is_elsewhere: bool
+) -> None:
+    server.says[v.CreateToken] = lambda _: v.Done("x")
+    monkeypatch.setattr(socket, "gethostname", lambda: "queue")
+    file = place / ".local/state/tq/connection.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "listen": f"{listen}:{server.port}"}))
+    ran = run("join")
+    url = f"tq://queue:{server.port}" if is_elsewhere else server.url
+    assert f"TQ_URL={url} TQ_JOIN={ran.out.strip()} tq worker" in ran.err
+    assert ("--listen" in ran.err, f"where {url} is not found" in ran.err) == (not is_elsewhere, is_elsewhere)
+    assert json.loads(run("join", "-o", "json").out)["url"] == url
+    monkeypatch.setenv("TQ_URL", server.url)  # the file speaks of it all the same
+    assert url in run("join").err
 
 
 def test_bare_tq_is_a_short_status(run: Run, server: FakeServer) -> None:

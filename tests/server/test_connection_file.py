@@ -19,14 +19,14 @@ from tq.server.connection_file import (
 )
 
 TOKEN = make_token("admin", bytes(39))
-CONNECTION = Connection("tq://127.0.0.1:7878", "PEM", TOKEN)
+CONNECTION = Connection("tq://127.0.0.1:7878", "PEM", TOKEN, "0.0.0.0:7878")
 
 
 def test_both_files_are_private_and_the_copy_names_the_directory(tmp_path: Path) -> None:
     data, state = tmp_path / "data", tmp_path / "state" / "tq"
     data.mkdir()
     write_files(CONNECTION, data, state)
-    fields = {"url": CONNECTION.url, "ca": "PEM", "token": TOKEN.text, "pid": os.getpid()}
+    fields = {"url": CONNECTION.url, "listen": "0.0.0.0:7878", "ca": "PEM", "token": TOKEN.text, "pid": os.getpid()}
 
     assert json.loads((data / "connection.json").read_text()) == fields
     assert json.loads((state / "connection.json").read_text()) == {**fields, "data": str(data)}

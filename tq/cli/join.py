@@ -7,7 +7,6 @@ import typer
 from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.verb import Verb
-from tq.net.address import LOOPBACK
 
 
 def join(
@@ -23,6 +22,8 @@ def join(
     The line that uses it goes to stderr. The string holds a new token: treat it as a password. It is read from
     TQ_JOIN, never from the command line.
     """
+    import socket
+
     from tq.cli import output
     from tq.cli.token import make
     from tq.client import target
@@ -33,18 +34,21 @@ def join(
     with context.client() as client:
         text, token_id = make(client, role, name, expires)
     string = str(Join(found.ca_sha256 or ca_sha256(found.ca_pem), text))
+    url = target.url_elsewhere(found, socket.gethostname())
     verb = {"worker": "tq worker", "read": "tq ls"}.get(role, "tq submit -- echo hello")
-    line = f"TQ_URL={found.url} TQ_JOIN={string} {verb}"
+    line = f"TQ_URL={url or found.url} TQ_JOIN={string} {verb}"
     if context.is_json:
-        output.print_json({"id": token_id, "role": role, "url": found.url, "join": string, "line": line})
+        output.print_json({"id": token_id, "role": role, "url": url or found.url, "join": string, "line": line})
         return
     if context.format == "id":
         output.print_line(string)
         return
     output.print_line(string)
     context.talk(f"tq: on the other machine, run\n\n    {line}\n")
-    if found.host in LOOPBACK:
-        context.talk("hint: this server listens on this machine only; start it with --listen 0.0.0.0:7878 for others")
+    if not url:
+        context.talk("hint: at that address only this machine finds it; start it with --listen 0.0.0.0:7878 for others")
+    elif url != found.url:
+        context.talk(f"hint: where {url} is not found, write another name or an address of this machine instead")
 
 
 VERBS = {"join": Verb(join, ("tq join", "tq join --role submit --name laptop --expires 7d"))}

@@ -118,6 +118,7 @@ def task_rows(items: list[dict[str, Any]]) -> list[list[str]]:
     """Return the table of the tasks of one job."""
     from tq.cli import present
 
+    now_ms = round(time.time() * 1_000)
     rows = [["ID", "STATE", "ATTEMPT", "CAUSE", "CODE", "TIME", "HOST"]]
     for item in items:
         shown = present.document(item)
@@ -128,11 +129,21 @@ def task_rows(items: list[dict[str, Any]]) -> list[list[str]]:
                 str(item.get("attempt") or "-"),
                 present.blank(item.get("cause")),
                 present.code_text(shown),
-                present.seconds(shown.get("run_s") or 0) if item.get("ended_ms") else "-",
+                _run_time(item, now_ms),
                 present.blank(item.get("host")),
             ]
         )
     return rows
+
+
+def _run_time(item: dict[str, Any], now_ms: int) -> str:
+    """Return how long its latest attempt ran, or has run so far; what was lost ran until nobody knows when."""
+    from tq.cli import present
+
+    if item.get("state") == "running":
+        return present.ago(int(item.get("started_ms") or 0), now_ms)
+    run_us = int(item.get("run_us") or 0)
+    return present.seconds(run_us / 1_000_000) if run_us else "-"
 
 
 VERBS = {"ls": Verb(ls, ("tq ls", "tq ls --state running,queued --tag nightly", "tq ls 43 --state failed -o json"))}

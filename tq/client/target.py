@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tq.errors import ConfigurationError, Unauthorised, Unreachable
-from tq.net.address import DEFAULT_URL, joined, parse_address
+from tq.net.address import DEFAULT_URL, EVERYWHERE, LOOPBACK, joined, parse_address
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TOKEN = re.compile(r"[!-~]{1,256}")  # what may be one; the server knows better
@@ -208,6 +208,18 @@ def find_again(first: Target, flags: Mapping[str, str], environ: Mapping[str, st
     if found.data != first.data:
         raise Unreachable(f"no server runs on {first.data}" if first.data else "the server is said to be elsewhere")
     return found
+
+
+def url_elsewhere(found: Target, name: str) -> str:
+    """Return the address that another machine may use, "" if the server is known to listen on this one alone.
+
+    A server here that listens on every address is found by the machine's name; else it is where this program found it.
+    """
+    if found.host not in LOOPBACK:
+        return found.url
+    listen = str(_read_connection(found.data / "connection.json").get("listen", "")) if found.data else ""
+    host, _, port = listen.rpartition(":")
+    return f"tq://{name}:{port}" if host.strip("[]") in EVERYWHERE and name not in LOOPBACK else ""
 
 
 def of_directory(data: Path, environ: Mapping[str, str]) -> Target:

@@ -8,6 +8,7 @@ from tq.errors import ConfigurationError
 DEFAULT_PORT: Final = 7878
 DEFAULT_URL: Final = f"tq://127.0.0.1:{DEFAULT_PORT}"
 LOOPBACK: Final = frozenset(("127.0.0.1", "::1", "localhost"))  # hosts that only this machine is behind
+EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what is bound, and where that is found from here
 
 _URL: Final = re.compile(
     r"tq://(?:\[(?P<v6>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^\s/\[\]:@?#]+))(?::(?P<port>\d{1,5}))?/?"

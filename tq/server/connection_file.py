@@ -1,6 +1,6 @@
 """The connection file: how the programs of the same user on this machine find the server, and prove who asks.
 
-    DATA/connection.json     url, ca (PEM), token (an admin's), pid
+    DATA/connection.json     url (from here), listen (what is bound), ca (PEM), token (an admin's), pid
     STATE/connection.json    the same, and where DATA is
 
 Mode 0600, written when the server accepts connections, removed at a clean stop. The token in it is the data directory's
@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tq.errors import ConfigurationError, Unauthorised
-from tq.net.address import joined
+from tq.net.address import EVERYWHERE, joined
 from tq.net.token import Token, parse_token
 from tq.store import files
 
 NAME: Final = "connection.json"
 TOKEN_NAME: Final = "admin.token"  # noqa: S105 - a file's name
-_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what was bound, not what to bind
 
 
 class Connection(NamedTuple):
@@ -29,10 +28,13 @@ class Connection(NamedTuple):
     url: str
     ca_pem: str
     token: Token
+    listen: str  # the address that was bound: others may reach it at another one than `url`
 
     def written(self, data: str = "") -> bytes:
         """Return the contents of the file."""
-        fields = {"url": self.url, "ca": self.ca_pem, "token": self.token.text, "pid": os.getpid()}
+        fields = {
+            "url": self.url, "listen": self.listen, "ca": self.ca_pem, "token": self.token.text, "pid": os.getpid(),
+        }  # fmt: skip
         if data:
             fields["data"] = data
         return json.dumps(fields, indent=1).encode() + b"\n"
@@ -40,7 +42,7 @@ class Connection(NamedTuple):
 
 def local_url(host: str, port: int) -> str:
     """Return the address at which a program on this machine reaches what is bound to `host`."""
-    return f"tq://{joined(_ANY_ADDRESS.get(host, host), port)}"
+    return f"tq://{joined(EVERYWHERE.get(host, host), port)}"
 
 
 def write_files(connection: Connection, data: Path, state: Path) -> None:

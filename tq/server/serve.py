@@ -29,6 +29,7 @@ from tq.core import tables
 from tq.core.engine import Bounds, Engine
 from tq.core.vocabulary import Answer, CreateToken, Recover, Recovered
 from tq.net import listen
+from tq.net.address import joined
 from tq.net.log import log, set_level
 from tq.net.token import Token, is_token
 from tq.server import backup, connection_file, loops
@@ -131,7 +132,7 @@ class Server:
         self.settings = settings
         self.store = store
         self.identity = identity
-        self.url = ""
+        self.url = self.listen = ""
         self.started_ms = 0
         self.ended = trio.Event()  # the commit loop has ended
         self.clock = Clock(store.get(tables.META, ()))
@@ -238,8 +239,8 @@ async def open_server(settings: Settings, store: DiskStore, identity: Identity) 
             if settings.keep_ms:
                 nursery.start_soon(loops.janitor_loop, server.ask, settings.keep_ms)
             server.started_ms = server.clock.times().wall_ms
-            server.url = connection_file.local_url(*bound[0])
-            connection = connection_file.Connection(server.url, identity.ca_pem, token)
+            server.url, server.listen = connection_file.local_url(*bound[0]), joined(*bound[0])
+            connection = connection_file.Connection(server.url, identity.ca_pem, token, server.listen)
             connection_file.write_files(connection, settings.data, settings.state)
             try:
                 yield server
@@ -279,7 +280,8 @@ async def _serve(settings: Settings, store: DiskStore, identity: Identity, signa
     async with open_server(settings, store, identity) as server:
         _tune_collector()
         _notify("READY=1")
-        log("server_ready", url=server.url, data=settings.data, version=__version__, pid=os.getpid())
+        version, pid = __version__, os.getpid()
+        log("server_ready", url=server.url, listen=server.listen, data=settings.data, version=version, pid=pid)
         number = await anext(signals)
         log("server_stops", signal=signal.Signals(number).name)
         _notify("STOPPING=1")
