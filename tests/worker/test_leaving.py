@@ -80,6 +80,7 @@ async def test_a_second_signal_ends_at_once(server: FakeServer, tmp_path: Path) 
         assert (await peer.receive(m.HandedBack)).cause == Cause.DRAIN
         assert await worker.exit_status() == 0
         assert not is_alive(pid)
+        assert " error " not in worker.log()  # its launcher died as it was meant to
 
 
 async def test_a_third_signal_costs_no_result(server: FakeServer, tmp_path: Path) -> None:

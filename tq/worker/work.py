@@ -135,4 +135,5 @@ async def _serve_launcher(life: Life) -> None:
             hands.launcher = None
             if hands.launcher_is_ready.is_set():  # else those who wait for it wait for the next one
                 hands.launcher_is_ready = trio.Event()
-    log("launcher_died", level="error", status=launcher.process.returncode, held=len(life.slots.held))
+    if not life.is_hurrying:  # then the worker has killed it
+        log("launcher_died", level="error", status=launcher.process.returncode, held=len(life.slots.held))
