@@ -28,7 +28,7 @@ _tq() {
         run) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --stdout --stderr --stop-signal --tmpdir --if-cut --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --no-stdin --url -o --output -q --quiet --color --connect-timeout" ;;
         ls) words="--state --queue --tag --name --since -n --limit --page --url -o --output -q --quiet --color --connect-timeout" ;;
         show) words="--url -o --output -q --quiet --color --connect-timeout" ;;
-        logs) words="-f --follow -n --tail --attempt --stderr --stdout --prefix --raw --url -o --output -q --quiet --color --connect-timeout" ;;
+        logs) words="-f --follow -n --tail --attempt --stderr --stdout --prefix --no-prefix --raw --url -o --output -q --quiet --color --connect-timeout" ;;
         wait) words="--any --timeout --for --exit-code --url -o --output -q --quiet --color --connect-timeout" ;;
         result) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         cancel) words="--state --queue --tag --name --signal --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;

@@ -62,6 +62,7 @@ def test_what_a_hint_names_is_there() -> None:
         (["ls", "42", "--sort", "time"], familiar._SORTED),
         (["set", "42", "--retries", "5"], familiar._ANEW),
         (["submit", "-n4", "ls"], familiar._TASKS),
+        (["submit", "-0", "--each-line", "-", "--", "ls"], familiar._NULLS),
         (["submit", "--mem", "4G", "ls"], familiar._NO_DEMANDS),
         (["run", "--stashed", "ls"], "`tq submit` has it: --hold"),
         (["run", "--time", "5", "ls"], "it is called --time-limit, as in 90, 5m, 1h30m"),

@@ -50,14 +50,15 @@ def lines(text: str) -> list[str]:
     return sorted(text.splitlines())
 
 
-@pytest.mark.parametrize("how", [[], ["--prefix"]])
+@pytest.mark.parametrize("how, before", [([], True), (["--prefix"], True), (["--no-prefix"], False)])
 def test_members_that_start_later_join_and_the_array_is_listed_once(
-    run: Run, server: FakeServer, how: list[str]
+    run: Run, server: FakeServer, how: list[str], before: bool
 ) -> None:
     """Those that have not begun are not asked for; a page that was empty is asked for again, from there on."""
     story = Story(server, [item("43.1"), item("43.2", 0)], [], [item("43.3")], [])
     ran = run("logs", "-f", "43", *how)
-    assert (ran.status, lines(ran.out), ran.err) == (0, ["43.1 out| 43.1", "43.3 out| 43.3"], "")
+    shown = ["43.1 out| 43.1", "43.3 out| 43.3"] if before else ["43.1", "43.3"]
+    assert (ran.status, lines(ran.out), ran.err) == (0, shown, "")
     assert story.read() == {"43.1": 1, "43.3": 1}
     assert [asked.page for asked in server.asked if isinstance(asked, v.List) and asked.begun] == ["", "1", "2", "3"]
     assert all(asked.follow for asked in server.asked if isinstance(asked, v.Logs))

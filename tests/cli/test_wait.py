@@ -207,6 +207,8 @@ def test_prefixes_tell_the_tasks_of_an_array_apart_page_by_page(run: Run, server
     server.says[v.List] = lambda command: pages[command.page]
     server.says[v.Logs] = lambda command: chunks((1, 0, command.id.encode()))
     assert run("logs", "43", "--prefix") == (0, "43.1 out| 43.1\n43.3 out| 43.3\n", "")
+    assert run("logs", "43").out == "43.1 out| 43.1\n43.3 out| 43.3\n"
+    assert run("logs", "43", "--no-prefix") == (0, "43.143.3", "")  # bytes, as `cat` would write them
 
 
 def test_a_line_without_an_end_takes_bounded_memory(run: Run, server: FakeServer) -> None:

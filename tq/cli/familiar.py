@@ -61,6 +61,10 @@ _SORTED: Final = "-o json has times and all else: `tq ls 42 -n 0 -o json | jq '.
 _ANEW: Final = (
     "of a job only the priority changes; `tq submit --like 42` with such an option makes another one: cancel 42"
 )
+_NULLS: Final = (
+    "an entry ends with its line; names that have line ends in them go by JSON: "
+    "find -print0 | jq -Rs 'split(\"\\u0000\")[:-1]' | `tq submit --from-json -`"
+)
 _TASKS: Final = "a task is one process on one worker; `tq submit --array 1-4` makes four of them"
 
 
@@ -87,6 +91,7 @@ _OF_SUBMIT: Final = {
     **_each("-e --export", "variables are set by --env NAME=VALUE; files take output by --stdout and --stderr"),
     **_each("--error", "it is called --stderr"),
     **_each("--nice", "it is called --priority"),
+    **_each("-0 --null --print0", _NULLS),
     **_each("--requeue", "it is called --retries"),
     **_each("--stashed", "it is called --hold"),
     **_each("--wrap", "write the command behind --, with --shell if a shell is to read it"),

@@ -33,7 +33,14 @@ def logs(
     attempt: Annotated[int, typer.Option("--attempt", metavar="N", help="Of this attempt; 0 = the latest")] = 0,
     stderr: Annotated[bool, typer.Option("--stderr", help="Only the stream stderr")] = False,
     stdout: Annotated[bool, typer.Option("--stdout", help="Only the stream stdout")] = False,
-    prefix: Annotated[bool, typer.Option("--prefix", help="Begin each line with the task and the stream")] = False,
+    prefix: Annotated[
+        bool | None,
+        typer.Option(
+            "--prefix/--no-prefix",
+            help="Begin each line with the task and the stream; by default where it is an array",
+            show_default=False,
+        ),
+    ] = None,
     raw: options.Raw = False,
 ) -> None:
     """Show what a task has written.
@@ -42,8 +49,9 @@ def logs(
     into a file or a pipe go the bytes as they are.
 
     Of an array all tasks are shown, each line with its task and stream before it: one after the other, with --follow
-    as it comes, until the array has ended. --follow of a name or a tag follows all its jobs that have not ended. At
-    most 16 tasks are followed at the same time; the others are shown as soon as one of those ends.
+    as it comes, until the array has ended; with --no-prefix as they are, for a file. --follow of a name or a tag
+    follows all its jobs that have not ended. At most 16 tasks are followed at the same time; the others are shown as
+    soon as one of those ends.
     """
     if attempt < 0 or (tail is not None and tail < 0):
         raise BadRequest("--attempt and --tail must not be negative")
@@ -70,7 +78,7 @@ class Manner(NamedTuple):
     tail: int | None = None
     attempt: int = 0
     is_following: bool = False
-    prefix: bool = False
+    prefix: bool | None = None  # before each line; False: whole lines with nothing before them; None: bytes
     raw: bool = False
 
     def sinks(self, task: str) -> "dict[int, sinks.Sink]":
@@ -80,8 +88,9 @@ class Manner(NamedTuple):
         made: dict[int, sinks.Sink] = {}
         for stream in self.streams:
             made[stream] = sinks.StreamSink(stream, is_raw=self.raw)
-            if self.prefix:
-                made[stream] = sinks.PrefixSink(made[stream], f"{task} {'out' if stream == 1 else 'err'}| ")
+            if self.prefix is not None:
+                prefix = f"{task} {'out' if stream == 1 else 'err'}| " if self.prefix else ""
+                made[stream] = sinks.PrefixSink(made[stream], prefix)
         return made
 
     def reading(self, task: str) -> "follow.Reading":
@@ -109,13 +118,13 @@ def follow_all(client: "Client", names: Named, manner: Manner) -> str:
         from tq.cli import follow
 
         for task in names.tasks:
-            follow.follow(client, manner.reading(task))
+            follow.follow(client, manner._replace(prefix=manner.prefix or None).reading(task))
         return ""
     from tq.cli import gather
 
     if manner.attempt:
         raise BadRequest("--attempt is of one task, and these are several", hint="name one, as in 43.7")
-    gather.Gathering(client, manner._replace(prefix=True).reading, *names).run()
+    gather.Gathering(client, manner._replace(prefix=manner.prefix is not False).reading, *names).run()
     return ""
 
 
@@ -123,8 +132,8 @@ def _show_all(context: Context, client: "Client", names: Named, manner: Manner) 
     """Show what is stored, one task after the other. Return the first one that may have more."""
     from tq.cli import follow
 
-    if names.are_several:
-        manner = manner._replace(prefix=True)
+    are_marked = manner.prefix or (manner.prefix is None and names.are_several)
+    manner = manner._replace(prefix=are_marked or None)  # one after the other: bytes stay what they are
     running = task = ""
     for task in chain(names.tasks, _begun(client, names.arrays, manner.attempt)):
         reading = manner.reading(task)

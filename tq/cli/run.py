@@ -40,7 +40,7 @@ def run(
         bool | None,
         typer.Option(
             "--stdin/--no-stdin",
-            help="Pass this program's input on; by default when it is no terminal",
+            help="Pass this program's input on, at most 4 MiB; by default when it is no terminal",
             show_default=False,
         ),
     ] = None,
