@@ -1,5 +1,6 @@
 """The blocking connection: who is asked, who is believed, and what happens when it is lost."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -305,3 +306,31 @@ def test_what_was_done_before_the_cut_is_no_refusal(run: Run, server: FakeServer
     server.says[v.Tokens] = lambda asked: v.Page(({"id": ours()},)) if asked.page else v.Page((), "next")
     ran = run("token", "create", "--role", "read")
     assert (ran.status, ran.out[:4]) == (0, "tqr_")
+
+
+def test_join_prints_a_string_that_parses_and_the_line_that_uses_it(run: Run, server: FakeServer) -> None:
+    from tq.net.join import parse_join
+
+    server.says[v.CreateToken] = lambda _: v.Done("x")
+    ran = run("join")
+    assert parse_join(ran.out).ca_sha256 == server.identity.ca_sha256
+    assert f"TQ_URL={server.url} TQ_JOIN={ran.out.strip()} tq worker" in ran.err
+    assert server.asked[0].role == "worker"
+    assert "only this machine finds it; start it with --listen" in ran.err
+
+
+@pytest.mark.parametrize("listen, is_elsewhere", [("0.0.0.0", True), ("[::]", True), ("127.0.0.1", False)])
+def test_join_tells_others_the_machines_name_where_the_server_listens_for_them(
+    run: Run, server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch, listen: str, is_elsewhere: bool
+) -> None:
+    server.says[v.CreateToken] = lambda _: v.Done("x")
+    monkeypatch.setattr(socket, "gethostname", lambda: "queue")
+    file = place / ".local/state/tq/connection.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "listen": f"{listen}:{server.port}"}))
+    ran = run("join")
+    url = f"tq://queue:{server.port}" if is_elsewhere else server.url
+    assert f"TQ_URL={url} TQ_JOIN={ran.out.strip()} tq worker" in ran.err
+    assert ("--listen" in ran.err, f"where {url} is not found" in ran.err) == (not is_elsewhere, is_elsewhere)
+    assert json.loads(run("join", "-o", "json").out)["url"] == url
+    monkeypatch.setenv("TQ_URL", server.url)  # the file speaks of it all the same
+    assert url in run("join").err

@@ -103,6 +103,7 @@ Args = Annotated[
     str,
     typer.Option("--args", metavar="JSON", help="What it is called with: a list, or a map by name", show_default=False),
 ]
+Stdin = Annotated[bool, typer.Option("--stdin", help="Store this program's input, at most 4 MiB, as the task's")]
 Cpus = Annotated[str, typer.Option("--cpus", metavar="N", help="CPUs it needs, as in 2 or 0.5", show_default=False)]
 Expires = Annotated[
     str,

@@ -45,9 +45,7 @@ def submit(
     retry_on: options.RetryOn = None,
     no_retry_on: options.NoRetryOn = None,
     cpus: options.Cpus = "",
-    stdin: Annotated[
-        bool, typer.Option("--stdin", help="Store this program's input, at most 4 MiB, as the task's")
-    ] = False,
+    stdin: options.Stdin = False,
     function: options.Function = "",
     args: options.Args = "",
     key: options.Key = "",
