@@ -37,6 +37,15 @@ def test_the_same_key_with_another_request_is_a_conflict(house):
         house.do(Submit("k", b"other"))
 
 
+def test_who_asks_again_may_do_so_in_another_trace(house):
+    """Each request of a web server, and each run of a pipeline, has its own."""
+    traces = [f"00-{digit * 32}-{digit * 16}-01" for digit in "ab"]
+    first, again = (house.do(Submit("k", b"body", trace=trace)) for trace in traces)
+
+    assert (again.id, again.existed) == (first.id, True)
+    assert house.store.get(tables.JOB, (1, 0)).trace == traces[0]
+
+
 class TestAKeyLivesOverAnUpgrade:
     """The digest of a request is the same in a release that knows more fields."""
 
