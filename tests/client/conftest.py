@@ -61,6 +61,13 @@ class ThreadedJob:
     async def state(self) -> Any:
         return await trio.to_thread.run_sync(self._of.state)
 
+    async def cancel(self) -> Any:
+        return await trio.to_thread.run_sync(self._of.cancel)
+
+    async def logs(self, **how: Any) -> AsyncIterator[Any]:
+        for piece in await trio.to_thread.run_sync(lambda: list(self._of.logs(**how))):
+            yield piece
+
 
 @pytest.fixture(params=["trio", "blocking"])
 def connect(request: pytest.FixtureRequest, server: FakeServer, environ: dict[str, str]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ from tq.errors import (
     ConfigurationError,
     KeyConflict,
     NotAllowed,
-    NotDone,
     ProtocolError,
     TimedOut,
     Unauthorised,
@@ -376,20 +376,28 @@ def test_help_and_tab_know_every_name_before_it_is_loaded():
     assert done.stdout == "False\n"
 
 
-def test_two_threads_that_ask_at_once_are_told(server, environ):
+def test_each_of_the_threads_that_ask_at_once_gets_its_answer(server, environ):
+    """One waits for the others here: they ask over other connections, which the next ones use."""
+    gate = threading.Barrier(3)
+    server.says[v.Get] = lambda asked: (gate.wait(20), v.Document({"id": asked.id, "state": f"s{asked.id}"}))[1]
+    with tq.client.connect_blocking(environ=environ) as client, ThreadPoolExecutor(3) as threads:
+        for _ in range(5):
+            assert list(threads.map(lambda name: client.job(name).state(), "123")) == ["s1", "s2", "s3"]
+        assert len(server.hellos) == 3
+    with pytest.raises(Unreachable, match="is closed"):
+        client.status()
+
+
+def test_who_waits_in_a_thread_when_others_close_gets_its_answer(server, environ):
     gate = threading.Event()
-    server.says[v.Get] = lambda _: (gate.wait(5), v.Document({"id": "42", "state": "running"}))[1]
-    states: list[str] = []
-    with tq.client.connect_blocking(environ=environ) as client:
-        first = threading.Thread(target=lambda: states.append(client.job("42").state()))
-        first.start()
+    server.says[v.Get] = lambda _: (gate.wait(20), v.Document({"id": "42", "state": "running"}))[1]
+    client = tq.client.connect_blocking(environ=environ)
+    with ThreadPoolExecutor(1) as threads:
+        state = threads.submit(client.job("42").state)
         server.waits_for(v.Get)
-        with pytest.raises(NotDone, match="in another thread"):
-            client.job("42").state()
+        client.close()
         gate.set()
-        first.join(20)
-        assert client.job("42").state() == "running"
-    assert states == ["running"]
+        assert state.result() == "running"
 
 
 @pytest.mark.parametrize("error", [TimeoutError, OSError, ConnectionResetError])

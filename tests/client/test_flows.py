@@ -10,7 +10,7 @@ from tq.client import flows, requests
 from tq.client.results import TaskCancelled, TaskFailed, TaskResult
 from tq.core import vocabulary as v
 from tq.core.task import Cause
-from tq.errors import BadRequest, KeyConflict, TaskNotFound
+from tq.errors import BadRequest, KeyConflict, Refused, TaskNotFound
 from tq.wire import plain
 
 
@@ -20,13 +20,18 @@ def follow(house: House, flow: flows.Flow[Any], seen: Callable[[Any], Any] = lam
     try:
         while True:
             seen(command)
-            command = flow.send(house.do(command))
+            try:
+                answer = house.do(command)
+            except Refused as refusal:
+                command = flow.throw(refusal)
+            else:
+                command = flow.send(answer)
     except StopIteration as end:
         return end.value
 
 
-def for_each(key: str, *positional: Any) -> v.Submit:
-    return requests.function_for_each("m:f", positional, {}, {"key": key})
+def mapped(items: Any, key: str = "k") -> flows.Flow[v.Submitted]:
+    return flows.submitting(requests.function_for_each("m:f", (), {}, {"key": key}, items))
 
 
 def entries(house: House) -> list[Any]:
@@ -41,7 +46,7 @@ def test_items_become_entries_in_their_order():
     house.join(slots=5, modules=("m",))
     items = [1, "x", None, [2.5], {"a": b"b"}]
 
-    submitted = follow(house, flows.submitting(for_each("k"), iter(items)))
+    submitted = follow(house, mapped(iter(items)))
 
     assert (submitted.id, submitted.existed) == ("1", False)
     assert entries(house) == items
@@ -50,7 +55,7 @@ def test_items_become_entries_in_their_order():
 def test_thousands_of_items_go_in_runs():
     house, asked = House(), []
 
-    follow(house, flows.submitting(for_each("k"), range(2_500)), asked.append)
+    follow(house, mapped(range(2_500)), asked.append)
 
     assert [len(command.items) for command in asked[:-1]] == [1_000, 1_000, 500]
     assert asked[-1].size == 2_500
@@ -58,53 +63,53 @@ def test_thousands_of_items_go_in_runs():
 
 def test_an_upload_that_was_cut_off_goes_on():
     house = House()
-    cut_off = flows.submitting(for_each("k"), range(2_500))
+    cut_off = mapped(range(2_500))
     answer = house.do(next(cut_off))
     house.do(cut_off.send(answer))  # and its answer is lost
     cut_off.close()
 
-    assert follow(house, flows.submitting(for_each("k"), range(2_500))).id == "1"
-    assert follow(house, flows.submitting(for_each("k"), range(2_500))).existed
+    assert follow(house, mapped(range(2_500))).id == "1"
+    assert follow(house, mapped(range(2_500))).existed
 
 
 @pytest.mark.parametrize("items", [range(1, 2_501), range(1_500), range(500)])
 def test_other_items_under_the_same_key_are_a_conflict(items):
     house = House()
-    first = flows.submitting(for_each("k"), range(2_500))
+    first = mapped(range(2_500))
     house.do(first.send(house.do(next(first))))
     first.close()
 
     with pytest.raises((KeyConflict, BadRequest)):
-        follow(house, flows.submitting(for_each("k"), items))
+        follow(house, mapped(items))
 
 
 def test_other_items_after_the_job_are_a_conflict_too():
     house = House()
-    follow(house, flows.submitting(for_each("k"), [1, 2]))
+    follow(house, mapped([1, 2]))
 
     with pytest.raises(KeyConflict):
-        follow(house, flows.submitting(for_each("k"), [1, 3]))
+        follow(house, mapped([1, 3]))
 
 
 def test_no_items_and_odd_items_are_refused():
     house = House()
     with pytest.raises(BadRequest, match="no items"):
-        follow(house, flows.submitting(for_each("k"), ()))
+        follow(house, mapped(()))
     with pytest.raises(BadRequest, match="set is no plain data"):
-        follow(house, flows.submitting(for_each("k"), [1, {2}]))
+        follow(house, mapped([1, {2}]))
     assert house.do(v.List()).items == ()  # type: ignore[union-attr]
 
 
 def test_values_of_an_array_are_a_list_and_the_first_failure_is_raised():
     house = House()
     house.join(slots=3, modules=("m",))
-    follow(house, flows.submitting(for_each("k"), [1, 2, 3]))
+    follow(house, mapped([1, 2, 3]))
     refs = house.starts()
     raised = plain.dumps({"type": "E", "message": "m", "traceback": "t"}, 100, "")
     house.do(v.Report(5, 1, 1, (v.End(refs[0], Cause.EXIT, 0, 1, b"", b"\x01"),)))
     house.do(v.Report(5, 1, 2, (v.End(refs[1], Cause.EXIT, 0, 1, b"", b"\x02"),)))
 
-    found, following = follow(house, flows.page("1", ""))
+    found, following = follow(house, flows.results("1")(""))
     assert [result.value for result in found] == [1, 2, None]
     assert following == ""
     assert flows.values("1", found[:1]) == [1]
@@ -113,7 +118,7 @@ def test_values_of_an_array_are_a_list_and_the_first_failure_is_raised():
     house.do(v.Cancel(("1.3",)))
     house.do(v.Report(5, 1, 3, (v.End(refs[2], Cause.EXCEPTION, 1, 1, b"", raised),)))
     with pytest.raises(Exception, match="was cancelled"):
-        flows.values("1", follow(house, flows.page("1", ""))[0])
+        flows.values("1", follow(house, flows.results("1")(""))[0])
 
 
 def test_the_failure_is_raised_and_not_what_was_cancelled_for_it():
@@ -127,12 +132,137 @@ def test_the_failure_is_raised_and_not_what_was_cancelled_for_it():
         flows.values("1", [found[0], found[3]])
 
 
-def test_state_and_cancel_are_one_question_each():
-    house = House()
-    follow(house, flows.submitting(requests.function("m:f", (), {}, {})))
+def shown(house: House, job: str) -> dict[str, Any]:
+    return follow(house, flows.showing(v.Get(job)))
 
-    assert follow(house, flows.peek("1")) == "queued"
-    assert follow(house, flows.cancelling("1")) == 1
-    assert follow(house, flows.peek("1")) == "cancelled"
+
+def all_of(house: House, pages: flows.Pages[Any]) -> list[Any]:
+    """Return what is on all pages, as a client lists it."""
+    found: list[Any] = []
+    place: str | None = ""
+    while place is not None:
+        items, following = follow(house, pages(place))
+        found += items
+        place = following or None
+    return found
+
+
+def act(house: House, kind: type[flows.Selected], *ids: str, **more: Any) -> int:
+    return follow(house, flows.acting(kind, ids, None, **more))
+
+
+def test_state_and_cancel_are_one_question_each_and_a_second_cancel_does_nothing():
+    house = House()
+    follow(house, mapped([1, 2]))
+
+    assert shown(house, "1")["state"] == "queued"
+    assert act(house, v.Cancel, "1") == 2
+    assert act(house, v.Cancel, "1") == 0
+    assert shown(house, "1")["state"] == "cancelled"
     with pytest.raises(TaskNotFound):
-        follow(house, flows.peek("2"))
+        shown(house, "2")
+    with pytest.raises(TaskNotFound):
+        act(house, v.Cancel, "2")
+
+
+def test_every_verb_says_on_how_many_it_was_done():
+    house = House()
+    follow(house, flows.submitting(requests.function("m:f", (), {}, {"tags": ["t"], "retries": 0})))
+    house.join(modules=())  # which does not allow it
+
+    assert act(house, v.SetPriority, "1", priority=7) == 1
+    assert [act(house, v.Hold, "1"), act(house, v.Hold, "1"), shown(house, "1")["state"]] == [1, 0, "held"]
+    assert [act(house, v.Release, "1"), shown(house, "1")["priority"]] == [1, 7]
+    assert act(house, v.Requeue, "1") == 0
+    house.join(6, 1, modules=("m",))
+    assert act(house, v.Requeue, "1") == 1
+    house.do(v.Handback(6, 1, 1, tuple(house.stops()), int(Cause.REQUEUE)))
+    house.report(*house.starts(), code=3, worker=6)
+    assert act(house, v.Forget, "1") == 1
+
+
+def test_dead_letters_are_found_by_their_cause_tried_again_and_purged():
+    house = House()
+    house.join(slots=3, modules=("m",))
+    follow(house, flows.submitting(requests.function_for_each("m:f", (), {}, {"retries": 0, "tags": ["t"]}, [1, 2])))
+    first, second = house.starts()
+    house.report(first, code=3)
+    house.report(second, code=-9, cause=Cause.SIGNAL)
+    signals = flows.where({"cause": "signal", "tag": None}, is_letter=True)
+
+    assert [letter["id"] for letter in all_of(house, flows.jobs(flows.where({}, is_letter=True)))] == ["1.1", "1.2"]
+    (letter,) = all_of(house, flows.jobs(signals))
+    assert (letter["id"], letter["signal"], letter["exit_code"]) == ("1.2", 9, None)
+    assert follow(house, flows.acting(v.Retry, (), signals)) == 1
+    assert shown(house, "1.2")["state"] == "running"
+    assert shown(house, "1.1")["state"] == "dead"
+    assert act(house, v.Purge, "1.1") == 1
+    assert all_of(house, flows.jobs(flows.where({}, is_letter=True))) == []
+
+
+def test_jobs_are_listed_and_acted_on_by_what_they_are():
+    house = House()
+    for name in ("a", "b", "a"):
+        follow(house, flows.submitting(requests.function("m:f", (), {}, {"name": name})))
+    named = flows.where({"name": "a", "state": "queued", "tag": None})
+
+    assert [job["id"] for job in all_of(house, flows.jobs(named))] == ["3", "1"]
+    assert follow(house, flows.acting(v.Cancel, (), named)) == 2
+    assert all_of(house, flows.jobs(named)) == []
+    assert [job["id"] for job in all_of(house, flows.jobs(flows.where({})))] == ["3", "2", "1"]
+
+
+@pytest.mark.parametrize(
+    "filters", [{"tag": ""}, {"name": 5}, {"state": 5}, {"queue": b"q"}, {"state": ["queued", None]}]
+)
+def test_a_filter_that_was_lost_or_is_none_acts_on_nothing(filters):
+    with pytest.raises(BadRequest):
+        flows.where(filters)
+
+
+def test_a_queue_is_set_as_far_as_it_is_said():
+    house = House()
+    follow(house, flows.setting("q", True, 3, None))
+    follow(house, flows.setting("q", False, None, None))
+    (queue,) = all_of(house, flows.every(v.Queues))
+
+    assert (queue["id"], queue["paused"], queue["max"]) == ("q", False, 3)
+    for wrong in (
+        flows.setting("q", None, None, None),
+        flows.setting("q", "no", None, None),
+        flows.setting(5, True, None, None),
+    ):  # type: ignore[arg-type]
+        with pytest.raises(BadRequest):
+            next(wrong)
+
+
+def test_a_worker_is_drained_and_goes_on():
+    house = House()
+    house.join()
+    (worker,) = all_of(house, flows.every(v.Workers))
+    follow(house, flows.draining(worker["id"], on=True, deadline_s=5))
+    assert [one["state"] for one in all_of(house, flows.every(v.Workers))] == ["draining"]
+    follow(house, flows.draining(worker["id"], on=False))
+    assert [one["state"] for one in all_of(house, flows.every(v.Workers))] == ["up"]
+    for deadline_s in (-1, float("inf"), "5"):
+        with pytest.raises(BadRequest):
+            next(flows.draining(worker["id"], on=True, deadline_s=deadline_s))  # type: ignore[arg-type]
+
+
+def test_a_large_input_goes_first_in_pieces():
+    house, asked = House(), []
+    follow(house, flows.submitting(requests.command(["cat"], {"stdin": b"x" * 200_000, "key": "k"})), asked.append)
+
+    assert [type(command) for command in asked] == [v.Upload, v.Upload, v.Submit]
+    again = follow(house, flows.submitting(requests.command(["cat"], {"stdin": b"x" * 200_000, "key": "k"})))
+    assert (again.id, again.existed) == ("1", True)
+
+
+def test_items_of_a_command_stand_in_its_places():
+    house = House()
+    house.join(slots=5)
+    follow(house, flows.submitting(requests.command_for_each(["flac", "{}"], {"at_once": 2}, ["a b", b"\xff", ""])))
+
+    found = [one.entry for effect in house.finished.effects if isinstance(effect, v.Start) for one in effect.attempts]
+    assert found == [b"a b", b"\xff"]
+    assert shown(house, "1")["counts"]["queued"] == 1

@@ -46,11 +46,12 @@ def ls(
 def rows(items: list[dict[str, Any]]) -> list[list[str]]:
     """Return the table of dead letters."""
     from tq.cli import present
+    from tq.client import documents
 
     now_ms = round(time.time() * 1_000)
     table = [["ID", "CAUSE", "CODE", "FAILED", "LOST", "QUEUE", "NAME", "AGE", "HOST", "COMMAND"]]
     for item in items:
-        shown = present.document(item)
+        shown = documents.document(item)
         table.append(
             [
                 str(item.get("id", "")),

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
-from tq.cli import places
+from tq.cli import lists
+from tq.client import places
 
 if TYPE_CHECKING:
     from tq.cli.request import Wish
@@ -46,13 +47,13 @@ def _of_inputs(wish: "Wish") -> str:
 
 
 def _of_none(wish: "Wish") -> str:
-    foreign = next((word for word in wish.command if word in places.FOREIGN_SEPARATORS), "")
+    foreign = next((word for word in wish.command if word in lists.FOREIGN_SEPARATORS), "")
     if foreign:
-        return f"{foreign} is a word of this command; {places.BY_LINES}"
-    if places.SEPARATOR in wish.command and not wish.is_dashed:
+        return f"{foreign} is a word of this command; {lists.BY_LINES}"
+    if lists.SEPARATOR in wish.command and not wish.is_dashed:
         if wish.verb == "run":
-            return f"{places.SEPARATOR} is a word of this command; `tq submit --follow` has lists"
-        return f"{places.SEPARATOR} is a word of this command; to give it lists, write -- before the command"
+            return f"{lists.SEPARATOR} is a word of this command; `tq submit --follow` has lists"
+        return f"{lists.SEPARATOR} is a word of this command; to give it lists, write -- before the command"
     if wish.array and "{#}" in " ".join(wish.command):
         return "nothing stands for {#} without inputs: the task's number is TQ_MEMBER, which a shell reads (--shell)"
     return ""

@@ -97,8 +97,9 @@ def job_rows(items: list[dict[str, Any]]) -> list[list[str]]:
 
 def _job_row(item: dict[str, Any], now_ms: int) -> list[str]:
     from tq.cli import present
+    from tq.client import documents
 
-    shown = present.document(item)
+    shown = documents.document(item)
     counts, size = item.get("counts") or {}, int(item.get("size") or 1)
     ended = sum(counts.get(state, 0) for state in present.TERMINAL)
     failed = counts.get("dead", 0) + counts.get("expired", 0)
@@ -117,11 +118,12 @@ def _job_row(item: dict[str, Any], now_ms: int) -> list[str]:
 def task_rows(items: list[dict[str, Any]]) -> list[list[str]]:
     """Return the table of the tasks of one job."""
     from tq.cli import present
+    from tq.client import documents
 
     now_ms = round(time.time() * 1_000)
     rows = [["ID", "STATE", "ATTEMPT", "CAUSE", "CODE", "TIME", "HOST"]]
     for item in items:
-        shown = present.document(item)
+        shown = documents.document(item)
         rows.append(
             [
                 str(item.get("id", "")),

@@ -63,7 +63,7 @@ def print_pages(
 
     `rows` makes the table of a page; a later page's columns are at least as wide as those before it.
     """
-    from tq.cli import present
+    from tq.client import documents
 
     if context.format == "json":
         _print_json_pages(pages, next_page)
@@ -71,7 +71,7 @@ def print_pages(
     widths: list[int] = []
     for page in pages:
         if context.format != "table":
-            print_items(context, [present.document(item) for item in page], "", ())
+            print_items(context, [documents.document(item) for item in page], "", ())
         else:
             widths = print_table(context, rows(page), widths)
     if context.format == "table" and not widths:
@@ -80,13 +80,13 @@ def print_pages(
 
 def _print_json_pages(pages: Iterable[list[dict[str, Any]]], next_page: Callable[[], str]) -> None:
     """Print one object piece by piece. Nothing of it stands there before the first page; who fails leaves it open."""
-    from tq.cli import present
+    from tq.client import documents
 
     safe: Callable[[str], str] = escape.json if is_terminal(sys.stdout) else str
     before = f'{{"v":{VERSION},"items":['
     for page in pages:
         for item in page:
-            _write(before + safe(json_text(present.document(item))), end="")
+            _write(before + safe(json_text(documents.document(item))), end="")
             before = ","
     _write(f'{before if before != "," else ""}],"next":{json_text(next_page() or None)}}}')
 

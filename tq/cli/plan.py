@@ -12,17 +12,18 @@ def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -
     from signal import SIGTERM, Signals
 
     from tq.cli import called, output, present
+    from tq.client import documents
     from tq.wire import codec
     from tq.wire.body import Body
 
     body = codec.loads(command.body, Body)
     plan = {
         "id": None,
-        "command": [present.text(word) for word in body.argv],
+        "command": [documents.text(word) for word in body.argv],
         "function": body.function or None,
         "arguments": called.shown(body.arguments) if body.function else None,
-        "cwd": present.text(body.cwd),
-        "environment": {name: present.text(value) for name, value in sorted(body.environment.items())},
+        "cwd": documents.text(body.cwd),
+        "environment": {name: documents.text(value) for name, value in sorted(body.environment.items())},
         "name": command.name,
         "tags": list(command.tags),
         "queue": command.queue,
@@ -35,8 +36,8 @@ def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -
         "time_limit_s": body.time_limit_ms / 1_000 or None,
         "kill_after_s": body.kill_after_ms / 1_000,
         "stop_signal": Signals(body.stop_signal).name.removeprefix("SIG") if body.stop_signal != SIGTERM else None,
-        "stdout": present.text(body.stdout) or None,
-        "stderr": present.text(body.stderr) or None,
+        "stdout": documents.text(body.stdout) or None,
+        "stderr": documents.text(body.stderr) or None,
         "tmpdir": body.has_tmpdir or None,
         "if_cut": "stop" if body.stops_when_cut else "run",
         "stdin_bytes": len(body.stdin) + stdin_bytes,

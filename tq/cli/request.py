@@ -5,21 +5,20 @@ the client can refuse an empty command or an environment of 1 MiB with a sentenc
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from tq import limits
-from tq.cli import called, places, values
+from tq.cli import called, lists, values
+from tq.client import places, submission
 from tq.core import vocabulary as v
 from tq.core.job import Demand
 from tq.errors import BadRequest, TooLarge
 from tq.wire import codec, output_path
 from tq.wire.body import Body, check_function
 
-_TRACE: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 # --env-all passes on everything but what would hand the task the submitter's own rights.
 _SECRETS: Final = frozenset({"TQ_TOKEN", "TQ_TOKEN_FILE", "TQ_JOIN"})
 _SHELL: Final = "/bin/sh"
@@ -81,8 +80,8 @@ def build(wish: Wish, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Uplo
 
     Raises BadRequest or TooLarge.
     """
-    key = values.name(wish.key, "key") if wish.key else new_key()
-    pieces = _pieces(key, wish.stdin)
+    key = values.name(wish.key, "key") if wish.key else submission.new_key()
+    pieces = submission.pieces(key, wish.stdin)
     span = _span(wish)
     command = v.Submit(
         key=key,
@@ -102,7 +101,7 @@ def build(wish: Wish, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Uplo
         backoff_ms=values.backoff_ms(wish.backoff),
         retry_on=values.codes(wish.retry_on, "--retry-on"),
         no_retry_on=values.codes(wish.no_retry_on, "--no-retry-on"),
-        trace=trace(environ),
+        trace=submission.trace(environ),
         hold=wish.hold,
         stdin_key=pieces[0].key if pieces else "",
         max_fails=_max_fails(wish),
@@ -115,26 +114,15 @@ def _demand(wish: Wish) -> Demand:
     return Demand(cpus_milli=values.cpus_milli(wish.cpus) if wish.cpus else 0, module=module)
 
 
-def new_key() -> str:
-    """Return a key that nobody else has."""
-    return os.urandom(16).hex()
-
-
 def entries_of(command: v.Submit) -> tuple[int, bool]:
     """Return how long an entry may be beside the body of this command, and whether entries are plain data there."""
     body = codec.loads(command.body, Body)
     return places.bytes_max(body, len(command.body)), body.has_plain_entries
 
 
-def trace(environ: Mapping[str, str]) -> str:
-    """Return the trace that this program's caller is in, "" for none."""
-    text = environ.get("TRACEPARENT", "")
-    return text if _TRACE.fullmatch(text) else ""
-
-
 def _span(wish: Wish) -> values.ArrayRange:
     if wish.columns or (wish.is_counted and wish.array[:1] in ("", "%")):
-        return values.ArrayRange(1, 1, 1, places.throttle(wish.array) if wish.array else 0)
+        return values.ArrayRange(1, 1, 1, lists.throttle(wish.array) if wish.array else 0)
     return values.array_range(wish.array) if wish.array else values.ArrayRange(1, 1, 1, 0)
 
 
@@ -153,7 +141,7 @@ def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
         **what,
         time_limit_ms=_time_limit_ms(wish.time_limit),
         kill_after_ms=values.duration_ms(wish.kill_after) if wish.kill_after else limits.kill_after_ms,
-        umask=_umask(),
+        umask=submission.umask(),
         columns=wish.columns,
         is_shell=wish.shell,
         stops_when_cut=_stops_when_cut(wish.if_cut),
@@ -260,23 +248,6 @@ def _stops_when_cut(text: str) -> bool:
     if text not in {"run", "stop"}:
         raise BadRequest(f"--if-cut {text!r}: it may run on, or stop", hint="--if-cut stop")
     return text == "stop"
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask
-
-
-def _pieces(key: str, stdin: bytes) -> list[v.Upload]:
-    """Cut a large input (bounded by inputs.py) into uploads. Their key follows from the request: a repeat is one."""
-    if len(stdin) <= limits.stdin_inline_bytes_max:
-        return []
-    from hashlib import sha256
-
-    upload = "in." + sha256(key.encode() + b"\0" + stdin).hexdigest()[:32]
-    step = limits.piece_bytes_max
-    return [v.Upload(upload, offset, stdin[offset : offset + step]) for offset in range(0, len(stdin), step)]
 
 
 def _too_large(body: Body, size: int) -> TooLarge:

@@ -55,9 +55,9 @@ def rerun(ctx: typer.Context, ids: options.Ids, dry_run: DryRun = False, yes: Ye
 
 def again(context: Context, old: "v.Submit") -> "v.Submit":
     """Return the old request under a key and a trace of its own."""
-    from tq.cli import request
+    from tq.client import submission
 
-    return msgspec.structs.replace(old, key=request.new_key(), trace=request.trace(context.environ))
+    return msgspec.structs.replace(old, key=submission.new_key(), trace=submission.trace(context.environ))
 
 
 def _fetch_all(client: "Client", names: "Iterable[str]") -> "list[v.Submit]":

@@ -30,13 +30,14 @@ def result(ctx: typer.Context, id: options.Id) -> None:  # noqa: A002 - the word
     for each task, in order.
     """
     from tq.cli import output, present, selectors
+    from tq.client import documents
     from tq.core import vocabulary as v
 
     context: Context = ctx.obj
     with context.client() as client:
         name = selectors.single(client, id)
         answer = expect(v.Document, client.ask(v.Get(name)))
-        shown = present.document(answer.value)
+        shown = documents.document(answer.value)
         if shown.get("is_array") and "attempt" not in shown:
             _print_all(context, client, name)
             return
@@ -111,10 +112,11 @@ def _print_all(context: Context, client: "Client", name: str) -> None:
 
 def _line(result: "v.Result") -> dict[str, Any]:
     from tq.cli import present
+    from tq.client import documents
     from tq.client.call import reason
 
     ended_ms = int(result.state in present.TERMINAL)
-    ending = present.document(
+    ending = documents.document(
         {"cause": result.cause, "code": result.code, "phase": result.phase or "ended", "ended_ms": ended_ms}
     )
     usage = {"error": reason(result.usage)}

@@ -62,15 +62,17 @@ def ask(client: "Client", word: str) -> dict[str, Any]:
 
 def print_document(context: Context, document: dict[str, Any], more: "Sequence[tuple[str, str]]" = ()) -> None:
     """Print it in the format asked for; a table ends with `more`."""
-    from tq.cli import output, present
+    from tq.cli import output
+    from tq.client import documents
 
-    item = present.document(document)
+    item = documents.document(document)
     output.print_one(context, item, [*lines(item, round(time.time() * 1_000), document), *more])
 
 
 def _members(client: "Client", document: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what a person wants to know of the members of an array: the first that failed and why, and what runs."""
     from tq.cli import present, tail
+    from tq.client import documents
 
     job, counts, now_ms = str(document["id"]), document.get("counts") or {}, round(time.time() * 1_000)
     pairs = []
@@ -78,7 +80,7 @@ def _members(client: "Client", document: dict[str, Any]) -> list[tuple[str, str]
     if count:
         lines = []
         for item in _first(client, job, "failed", _FAILED_PAGES):
-            shown = present.document(item)
+            shown = documents.document(item)
             code = present.code_text(shown)
             how = {"exit": f"exit {code}", "signal": code}.get(
                 str(item.get("cause")), item.get("cause") or item["state"]

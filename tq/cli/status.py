@@ -12,8 +12,8 @@ _STUCK_MAX = 3
 
 def status(context: Context) -> None:
     """Print where the server is, who works, and how many tasks are in which state."""
-    from tq.cli import output, present
-    from tq.client import target
+    from tq.cli import output
+    from tq.client import documents, target
     from tq.core import vocabulary as v
 
     with context.client() as client:
@@ -22,7 +22,7 @@ def status(context: Context) -> None:
         none = dict.fromkeys(answer.value.get("tasks") or {}, 0)
         items = chain.from_iterable(every(client, v.Queues))
         queues = {item["id"]: {**none, **(item.get("counts") or {})} for item in items}
-    item = {"url": target.find({"url": context.url}, context.environ).url, "role": role} | present.document(
+    item = {"url": target.find({"url": context.url}, context.environ).url, "role": role} | documents.document(
         {**answer.value, "queues": queues}
     )
     if context.format != "table":

@@ -26,6 +26,7 @@ Data = Annotated[
 def stats(ctx: typer.Context, data: Data = "") -> None:
     """Show sizes, memory and settings of the store, asked of the server, or read when none runs."""
     from tq.cli import output, present
+    from tq.client import documents
     from tq.core import vocabulary as v
 
     context: Context = ctx.obj
@@ -33,7 +34,7 @@ def stats(ctx: typer.Context, data: Data = "") -> None:
     if found is None:
         with context.client() as client:
             found = expect(v.Document, client.ask(v.StoreStatistics())).value
-    item = present.document(found)
+    item = documents.document(found)
     output.print_one(
         context, item, ((key.replace("_", " "), present.value_text(key, value) or "-") for key, value in item.items())
     )

@@ -95,18 +95,19 @@ def submit(
 
 def _wished(ctx: typer.Context, command: list[str]) -> "tuple[Wish, Supply | None]":
     """Return what the options say, and where the entries come from."""
-    from tq.cli import places, request, supply
+    from tq.cli import lists, request, supply
+    from tq.client import submission
 
     said = ctx.params
     is_dashed = _is_dashed(ctx, command)
-    words, lists = places.split(command, is_dashed=is_dashed)
-    source = supply.chosen(said["each_line"], said["from_json"], lists)
+    words, behind = lists.split(command, is_dashed=is_dashed)
+    source = supply.chosen(said["each_line"], said["from_json"], behind)
     if said["stdin"] and source is not None and source.reads_stdin:
         raise BadRequest("standard input is either the entries or the tasks' input", hint="read one from a file")
     wish = request.wished(said, words, is_dashed=is_dashed)
     if source is not None:
         wish.columns, wish.has_items = source.columns, source.has_items
-    wish.key = wish.key or request.new_key()
+    wish.key = wish.key or submission.new_key()
     return wish, source
 
 

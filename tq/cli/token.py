@@ -77,12 +77,13 @@ def ls(ctx: typer.Context) -> None:
 
 def _rows(items: Items) -> list[list[str]]:
     from tq.cli import present
+    from tq.client import documents
 
     rows = [["ID", "ROLE", "NAME", "CREATED", "EXPIRES"]]
     rows.extend(
         [str(item.get("id", "")), str(item.get("role", "")), present.blank(item.get("name")),
          present.blank(item.get("created_at")), str(item.get("expires_at") or "never")]
-        for item in map(present.document, items)
+        for item in map(documents.document, items)
     )  # fmt: skip
     return rows
 

@@ -14,17 +14,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tq.client.api import Client, Job, connect
-    from tq.client.direct import BlockingClient, BlockingJob, connect_blocking
-    from tq.client.requests import Options
+    from tq.client.api import Client, Job, Jobs, connect
+    from tq.client.direct import BlockingClient, BlockingJob, BlockingJobs, connect_blocking
+    from tq.client.reading import Output
+    from tq.client.requests import CommandOptions, Options
     from tq.client.results import TaskCancelled, TaskFailed, TaskResult
 
 __all__ = [
     "BlockingClient",
     "BlockingJob",
+    "BlockingJobs",
     "Client",
+    "CommandOptions",
     "Job",
+    "Jobs",
     "Options",
+    "Output",
     "TaskCancelled",
     "TaskFailed",
     "TaskResult",
@@ -35,9 +40,13 @@ __all__ = [
 _PLACES = {
     "BlockingClient": "direct",
     "BlockingJob": "direct",
+    "BlockingJobs": "direct",
     "Client": "api",
+    "CommandOptions": "requests",
     "Job": "api",
+    "Jobs": "api",
     "Options": "requests",
+    "Output": "reading",
     "TaskCancelled": "results",
     "TaskFailed": "results",
     "TaskResult": "results",

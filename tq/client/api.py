@@ -8,19 +8,18 @@ is not is a TypeError, as everywhere.
 import os
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from math import inf
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import trio
 
-from tq.client import flows, requests, target
+from tq.client import flows, requests, shapes, target
+from tq.client.flows import Document
 from tq.client.line import Line
-from tq.client.requests import Options
+from tq.client.reading import Output, Reading
+from tq.client.requests import CommandOptions, Options, Word
 from tq.client.results import TaskResult
 from tq.core import vocabulary as v
-from tq.errors import ConfigurationError, TimedOut
-
-_T = TypeVar("_T")
+from tq.errors import ConfigurationError
 
 
 @asynccontextmanager
@@ -58,7 +57,11 @@ def _check_runs_trio() -> None:
 
 
 class Client:
-    """A server to talk to, made by `connect`. Any number of trio's children may use it at once; 256 of them wait."""
+    """A server to talk to, made by `connect`. Any number of trio's children may use it at once; 256 of them wait.
+
+    What looks (`jobs`, `workers`, `status`, `Job.show`, …) gives documents: dicts with the keys and values of
+    `-o json`. Times are text as in "2026-01-31T12:00:00.123Z", durations seconds, ids text.
+    """
 
     def __init__(self, line: Line) -> None:
         self._line = line
@@ -71,7 +74,7 @@ class Client:
         `args` and `kwargs` are plain data (None, bool, int of 64 bits, float, str, bytes, list, dict by str), at most
         192 KiB; a tuple comes as a list. Raises BadRequest for what is not. Options: see `Options`.
         """
-        return await self._submit(requests.function(function, args, kwargs or {}, options))
+        return await self._submit(requests.function(function, args, kwargs, options))
 
     async def map(
         self,
@@ -83,65 +86,178 @@ class Client:
     ) -> "Job":
         """Submit one job with a task for each item: `function(*args, item, **kwargs)`.
 
-        Items are plain data, each at most 120 KiB, and may come from a generator. Nothing runs before all of them are
-        on disk. With the same `key`, an upload that was cut off goes on. Raises BadRequest when there are none.
+        Items are plain data, each at most 120 KiB, and may come from a generator: any number of them takes little
+        memory. Nothing runs before all of them are on disk. With the same `key`, an upload that was cut off goes on
+        where it was. Raises BadRequest when there are none.
         """
-        request = requests.function_for_each(function, args, kwargs or {}, options)
-        return await self._submit(request, items)
+        return await self._submit(requests.function_for_each(function, args, kwargs, options, items))
 
-    async def submit_command(
-        self,
-        argv: Sequence[str | bytes | os.PathLike[str]],
-        *,
-        cwd: str | os.PathLike[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: bytes = b"",
-        **options: Unpack[Options],
-    ) -> "Job":
+    async def submit_command(self, argv: Sequence[Word], **options: Unpack[CommandOptions]) -> "Job":
         """Submit a program with its arguments. Its value is the JSON that it writes to the file TQ_RESULT, if any.
 
-        It runs in `cwd` (None: this directory), with the variables `env` beside the few that every task gets, and reads
-        `stdin`, at most 64 KiB.
+        Options: see `CommandOptions`.
         """
-        return await self._submit(requests.command(argv, cwd=cwd, env=env, stdin=stdin, options=options))
+        return await self._submit(requests.command(argv, options))
+
+    async def map_command(
+        self,
+        argv: Sequence[Word],
+        items: Iterable[Word],
+        **options: Unpack[CommandOptions],
+    ) -> "Job":
+        """Submit one job with a run of a program for each item: in its arguments `{}` stands for that, `{#}` for the
+        task's number; TQ_ENTRY has the item, too. Items are as those of `map`, but text.
+        """
+        return await self._submit(requests.command_for_each(argv, options, items))
+
+    async def _submit(self, asked: requests.Asked) -> "Job":
+        submitted = await self._line.follow(flows.submitting(asked))
+        return Job(self._line, submitted.id, existed=submitted.existed, warning=submitted.warning)
 
     def job(self, id: str) -> "Job":  # noqa: A002 - the word that everybody uses
         """Return a job or task by its id, without asking whether there is one."""
-        return Job(self, requests.check_id(id))
+        return Job(self._line, requests.check_id(id))
 
-    async def _submit(self, request: v.Submit, items: Iterable[Any] | None = None) -> "Job":
-        submitted = await self.follow(flows.submitting(request, items))
-        return Job(self, submitted.id, existed=submitted.existed, warning=submitted.warning)
+    def jobs(
+        self,
+        *,
+        state: str | Sequence[str] | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+        name: str | None = None,
+    ) -> "Jobs":
+        """Return the jobs that match all of this, to look at (newest first) or to act on; without a filter all.
 
-    async def follow(self, flow: flows.Flow[_T], timeout_s: float = inf) -> _T:
-        """Ask what a flow asks, until it returns. Raises TimedOut for an answer that takes longer."""
-        try:
-            command = next(flow)
-            while True:
-                command = flow.send(await self._line.ask(command, timeout_s))
-        except StopIteration as end:
-            result: _T = end.value
-            return result
+        `state`: those with a task in it, or in one of several (`"failed"` is dead or expired); then it is those tasks
+        that are acted on.
+        """
+        return Jobs(self._line, flows.where({"state": state, "queue": queue, "tag": tag, "name": name}))
+
+    def dead_letters(
+        self, *, cause: str | None = None, queue: str | None = None, tag: str | None = None, name: str | None = None
+    ) -> "Jobs":
+        """Return the tasks that gave up and match all of this, to look at (oldest first), `retry` or `purge`.
+
+        `cause` is why, as `TaskFailed.cause`.
+        """
+        filters = {"cause": cause, "queue": queue, "tag": tag, "name": name}
+        return Jobs(self._line, flows.where(filters, is_letter=True))
+
+    def workers(self) -> AsyncIterator[Document]:
+        """Yield the connected workers, with their state, slots and queues (`tq workers -o json`)."""
+        return self._line.each(flows.every(v.Workers))
+
+    def queues(self) -> AsyncIterator[Document]:
+        """Yield the queues that have tasks or settings, with counts of tasks by state (`tq queue ls -o json`)."""
+        return self._line.each(flows.every(v.Queues))
+
+    async def set_queue(
+        self, name: str, *, paused: bool | None = None, at_once: int | None = None, retries: int | None = None
+    ) -> None:
+        """Pause a queue or let it go on; bound how many of its tasks run at once (0: no bound); say how often they are
+        tried again whose job does not say (-1: as the server says). What is None stays.
+        """
+        await self._line.follow(flows.setting(name, paused, at_once, retries))
+
+    async def drain(self, worker: str, *, deadline_s: float | None = None) -> None:
+        """Have a worker, named by id or host, start nothing more. What runs there may end within `deadline_s` seconds
+        (None: to its end), then it is stopped and given to others. Raises TaskNotFound if there is no such worker.
+        """
+        await self._line.follow(flows.draining(worker, on=True, deadline_s=deadline_s))
+
+    async def undrain(self, worker: str) -> None:
+        """Let a drained worker go on, and one that is quarantined try again at once."""
+        await self._line.follow(flows.draining(worker, on=False))
+
+    async def status(self) -> Document:
+        """Return how the server is doing: tasks by state, workers, slots, and what stands still and why."""
+        return await self._line.follow(flows.showing(v.Status()))
 
 
-class Job:
+class _Acts:
+    """What can be done to jobs and tasks. Each returns to how many it was done, 0 where there was nothing to do: so
+    whatever is asked twice does no harm. What is more than a thousand goes on in the server, beyond that count.
+    """
+
+    def __init__(self, line: Line, ids: tuple[str, ...] = (), where: v.Where | None = None) -> None:
+        self._line = line
+        self._ids = ids
+        self._where = where
+
+    async def cancel(self) -> int:
+        """Cancel what has not ended, and return how many tasks that were. Those that run are stopped."""
+        return await self._act(v.Cancel)
+
+    async def hold(self) -> int:
+        """Start nothing more of these jobs until a release. What runs goes on. Returns how many jobs that were."""
+        return await self._act(v.Hold)
+
+    async def release(self) -> int:
+        """Let held jobs go on, and return how many that were."""
+        return await self._act(v.Release)
+
+    async def requeue(self) -> int:
+        """Stop what runs and put it back into the queue, and return how many tasks that were. It is no failure."""
+        return await self._act(v.Requeue)
+
+    async def retry(self, *, force: bool = False) -> int:
+        """Run again what failed, was cancelled or expired, in a new round with all its retries; with `force` what
+        succeeded, too. Returns how many tasks that were.
+        """
+        return await self._act(v.Retry, force=force)
+
+    async def set_priority(self, priority: int) -> int:
+        """Change the priority of jobs that have not ended: -100 (last) to 100 (first). Returns how many that were."""
+        return await self._act(v.SetPriority, priority=priority)
+
+    async def forget(self) -> int:
+        """Remove ended jobs with their records and output, and return how many that were."""
+        return await self._act(v.Forget)
+
+    async def purge(self) -> int:
+        """Take tasks out of the dead letter queue, and return how many that were. They stay dead."""
+        return await self._act(v.Purge)
+
+    async def _act(self, kind: type[flows.Selected], **more: Any) -> int:
+        return await self._line.follow(flows.acting(kind, self._ids, self._where, **more))
+
+
+class Jobs(_Acts):
+    """The jobs, or dead letters, that a filter means; made by `Client.jobs` and `Client.dead_letters`.
+
+    `async for` yields their documents. Each verb acts on all that match when it comes to them, however many.
+    """
+
+    def __init__(self, line: Line, where: v.Where) -> None:
+        super().__init__(line, where=where)
+        self._pages = flows.jobs(where)
+
+    def __aiter__(self) -> AsyncIterator[Document]:
+        return self._line.each(self._pages)
+
+
+class Job(_Acts):
     """A job, or one task of it. `id` is its id, for other programs, too (`client.job(id)`).
 
     `existed`: the key had made it before. `warning` says why nothing can run it now, "" when something can.
     """
 
-    def __init__(self, client: Client, id: str, *, existed: bool = False, warning: str = "") -> None:  # noqa: A002
+    def __init__(self, line: Line, id: str, *, existed: bool = False, warning: str = "") -> None:  # noqa: A002
+        super().__init__(line, (id,))
         self.id = id
         self.existed = existed
         self.warning = warning
-        self._client = client
 
     def __repr__(self) -> str:
         return f"<Job {self.id}>"
 
     async def state(self) -> str:
         """Return its state as `tq show` says it; of an array the most alive of its tasks' states."""
-        return await self._client.follow(flows.peek(self.id))
+        return str((await self.show())["state"])
+
+    async def show(self) -> Document:
+        """Return everything about it (`tq show -o json`). Raises TaskNotFound if there is no such job or task."""
+        return await self._line.follow(flows.showing(v.Get(self.id)))
 
     async def wait(self, timeout_s: float | None = None) -> None:
         """Wait until all of its tasks have ended, however.
@@ -149,21 +265,13 @@ class Job:
         Raises TimedOut, which is a TimeoutError, if they have not `timeout_s` later. Nothing is cancelled by that, and
         whoever waits again goes on; 0 looks how things stand.
         """
-        seconds = flows.check_timeout(timeout_s)
-        try:
-            await self._client.follow(flows.waiting(self.id), seconds)
-        except TimedOut:
-            raise flows.timed_out(self.id, timeout_s) from None
+        await self._line.follow(flows.waiting(self.id, timeout_s), shapes.seconds(timeout_s))
 
     async def results(self, timeout_s: float | None = None) -> AsyncIterator[TaskResult]:
         """Wait as `wait` does, then yield how each task ended, in order; page by page, so that any number will do."""
         await self.wait(timeout_s)
-        place: str | None = ""
-        while place is not None:
-            found, following = await self._client.follow(flows.page(self.id, place))
-            for result in found:
-                yield result
-            place = following or None
+        async for result in self._line.each(flows.results(self.id)):
+            yield result
 
     async def result(self, timeout_s: float | None = None) -> Any:
         """Wait as `wait` does, and return what it returned; of an array, a list of that, in order.
@@ -172,6 +280,10 @@ class Job:
         """
         return flows.values(self.id, [result async for result in self.results(timeout_s)])
 
-    async def cancel(self) -> int:
-        """Cancel what has not ended, and return how many tasks that were. Those that run are stopped."""
-        return await self._client.follow(flows.cancelling(self.id))
+    def logs(self, *, follow: bool = False, attempt: int = 0) -> AsyncIterator[Output]:
+        """Yield what it has written, piece by piece in the order in which it is stored; of an array name one task.
+
+        With `follow` also what comes, until the task has ended, through all its attempts; `attempt` is one of them
+        (0: the latest). At most 16 are read at once over one client. Raises TaskNotFound, BadRequest.
+        """
+        return self._line.read(Reading(self.id, attempt=flows.check_attempt(attempt), is_following=follow))

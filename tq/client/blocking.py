@@ -53,6 +53,12 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def another(self) -> "Client":
+        """Return a client for another connection to the same store, which is made when it is asked."""
+        other = Client(self._find, patience_s=self.patience_s, notice=self._notice)
+        other._lineage, other._epoch = self._lineage, self._epoch
+        return other
+
     def connect(self) -> None:
         """Connect now, unless connected; after the first connection with patience, as one that is lost.
 

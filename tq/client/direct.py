@@ -1,21 +1,16 @@
-"""The public Python API without trio: as api.py, call for call, over one blocking connection; one thread at a time."""
+"""The public Python API without trio: as api.py, call for call, over blocking connections; any thread may ask."""
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import inf
-from threading import Lock
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Self, Unpack
 
-from tq import limits
-from tq.client import blocking, flows, requests, target
-from tq.client.losses import closed
-from tq.client.requests import Options
+from tq.client import blocking, flows, requests, shapes, target
+from tq.client.flows import Document
+from tq.client.pool import Pool
+from tq.client.reading import Output, Reading
+from tq.client.requests import CommandOptions, Options, Word
 from tq.client.results import TaskResult
 from tq.core import vocabulary as v
-from tq.errors import NotDone, ProtocolError, TimedOut
-
-_T = TypeVar("_T")
 
 
 def connect_blocking(
@@ -24,16 +19,14 @@ def connect_blocking(
     """Connect to a server for the length of a block, or until `close`; see `connect`."""
     client = blocking.Client(lambda: target.find({"url": url}, environ), patience_s=patience_s)
     client.connect()
-    return BlockingClient(client)
+    return BlockingClient(Pool(client))
 
 
 class BlockingClient:
-    """A server to talk to, made by `connect_blocking`; see `Client`. Threads that ask at once need one each."""
+    """A server to talk to, made by `connect_blocking`; see `Client`. Any number of threads may use it at once."""
 
-    def __init__(self, client: blocking.Client) -> None:
-        self.is_closed = False
-        self._client = client
-        self._turn = Lock()
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
 
     def __enter__(self) -> Self:
         return self
@@ -42,15 +35,17 @@ class BlockingClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection, as the end of a block does. Whoever asks later is told so."""
-        self.is_closed = True
-        self._client.close()
+        """Close the connection, as the end of a block does. Whoever asks later is told so (Unreachable).
+
+        What other threads wait for then goes on to its end.
+        """
+        self._pool.close()
 
     def submit(
         self, function: str, *args: Any, kwargs: Mapping[str, Any] | None = None, **options: Unpack[Options]
     ) -> "BlockingJob":
         """Submit one call of `"module:name"`; see `Client.submit`."""
-        return self._submit(requests.function(function, args, kwargs or {}, options))
+        return self._submit(requests.function(function, args, kwargs, options))
 
     def map(
         self,
@@ -61,96 +56,162 @@ class BlockingClient:
         **options: Unpack[Options],
     ) -> "BlockingJob":
         """Submit one job with a task for each item; see `Client.map`."""
-        return self._submit(requests.function_for_each(function, args, kwargs or {}, options), items)
+        return self._submit(requests.function_for_each(function, args, kwargs, options, items))
 
-    def submit_command(
-        self,
-        argv: Sequence[str | bytes | os.PathLike[str]],
-        *,
-        cwd: str | os.PathLike[str] | None = None,
-        env: Mapping[str, str] | None = None,
-        stdin: bytes = b"",
-        **options: Unpack[Options],
-    ) -> "BlockingJob":
+    def submit_command(self, argv: Sequence[Word], **options: Unpack[CommandOptions]) -> "BlockingJob":
         """Submit a program with its arguments; see `Client.submit_command`."""
-        return self._submit(requests.command(argv, cwd=cwd, env=env, stdin=stdin, options=options))
+        return self._submit(requests.command(argv, options))
+
+    def map_command(
+        self,
+        argv: Sequence[Word],
+        items: Iterable[Word],
+        **options: Unpack[CommandOptions],
+    ) -> "BlockingJob":
+        """Submit one job with a run of a program for each item; see `Client.map_command`."""
+        return self._submit(requests.command_for_each(argv, options, items))
+
+    def _submit(self, asked: requests.Asked) -> "BlockingJob":
+        submitted = self._pool.follow(flows.submitting(asked))
+        return BlockingJob(self._pool, submitted.id, existed=submitted.existed, warning=submitted.warning)
 
     def job(self, id: str) -> "BlockingJob":  # noqa: A002 - the word that everybody uses
         """Return a job or task by its id, without asking whether there is one."""
-        return BlockingJob(self, requests.check_id(id))
+        return BlockingJob(self._pool, requests.check_id(id))
 
-    def _submit(self, request: v.Submit, items: Iterable[Any] | None = None) -> "BlockingJob":
-        submitted = self.follow(flows.submitting(request, items))
-        return BlockingJob(self, submitted.id, existed=submitted.existed, warning=submitted.warning)
+    def jobs(
+        self,
+        *,
+        state: str | Sequence[str] | None = None,
+        queue: str | None = None,
+        tag: str | None = None,
+        name: str | None = None,
+    ) -> "BlockingJobs":
+        """Return the jobs that match, to look at or to act on; see `Client.jobs`."""
+        return BlockingJobs(self._pool, flows.where({"state": state, "queue": queue, "tag": tag, "name": name}))
 
-    def follow(self, flow: flows.Flow[_T], timeout_s: float = inf) -> _T:
-        """Ask what a flow asks, until it returns. Raises TimedOut for an answer that takes longer."""
-        try:
-            command = next(flow)
-            while True:
-                command = flow.send(self._ask(command, timeout_s))
-        except StopIteration as end:
-            result: _T = end.value
-            return result
+    def dead_letters(
+        self, *, cause: str | None = None, queue: str | None = None, tag: str | None = None, name: str | None = None
+    ) -> "BlockingJobs":
+        """Return the dead letters that match, to look at, `retry` or `purge`; see `Client.dead_letters`."""
+        filters = {"cause": cause, "queue": queue, "tag": tag, "name": name}
+        return BlockingJobs(self._pool, flows.where(filters, is_letter=True))
 
-    def _ask(self, command: v.ClientCommand, timeout_s: float) -> v.Answer:
-        """Return the last answer to a command. How things stand is looked at however short the time is."""
-        if self.is_closed:
-            raise closed()
-        if not self._turn.acquire(blocking=False):
-            raise NotDone("this client waits for an answer in another thread", hint="make a client for each thread")
-        last: v.Answer | None = None
-        begin_s = time.monotonic()
-        self._client.deadline_s = begin_s + max(timeout_s, limits.look_s)
-        try:
-            for answer in self._client.subscribe(lambda: command):
-                last = answer
-                self._client.deadline_s = begin_s + timeout_s
-        finally:
-            self._client.deadline_s = None
-            self._turn.release()
-        if last is None:
-            raise ProtocolError("the server gave no answer")
-        return last
+    def workers(self) -> Iterator[Document]:
+        """Yield the connected workers; see `Client.workers`."""
+        return self._pool.each(flows.every(v.Workers))
+
+    def queues(self) -> Iterator[Document]:
+        """Yield the queues that have tasks or settings; see `Client.queues`."""
+        return self._pool.each(flows.every(v.Queues))
+
+    def set_queue(
+        self, name: str, *, paused: bool | None = None, at_once: int | None = None, retries: int | None = None
+    ) -> None:
+        """Pause a queue or let it go on, or bound it; see `Client.set_queue`."""
+        self._pool.follow(flows.setting(name, paused, at_once, retries))
+
+    def drain(self, worker: str, *, deadline_s: float | None = None) -> None:
+        """Have a worker start nothing more; see `Client.drain`."""
+        self._pool.follow(flows.draining(worker, on=True, deadline_s=deadline_s))
+
+    def undrain(self, worker: str) -> None:
+        """Let a drained worker go on, and one that is quarantined try again at once."""
+        self._pool.follow(flows.draining(worker, on=False))
+
+    def status(self) -> Document:
+        """Return how the server is doing; see `Client.status`."""
+        return self._pool.follow(flows.showing(v.Status()))
 
 
-class BlockingJob:
+class _Acts:
+    """What can be done to jobs and tasks; each says on how many it was done. See `Job`."""
+
+    def __init__(self, pool: Pool, ids: tuple[str, ...] = (), where: v.Where | None = None) -> None:
+        self._pool = pool
+        self._ids = ids
+        self._where = where
+
+    def cancel(self) -> int:
+        """Cancel what has not ended."""
+        return self._act(v.Cancel)
+
+    def hold(self) -> int:
+        """Start nothing more of these jobs until a release. What runs goes on."""
+        return self._act(v.Hold)
+
+    def release(self) -> int:
+        """Let held jobs go on."""
+        return self._act(v.Release)
+
+    def requeue(self) -> int:
+        """Stop what runs and put it back into the queue. It counts as no failure."""
+        return self._act(v.Requeue)
+
+    def retry(self, *, force: bool = False) -> int:
+        """Run again what failed, was cancelled or expired, in a new round; with `force` what succeeded, too."""
+        return self._act(v.Retry, force=force)
+
+    def set_priority(self, priority: int) -> int:
+        """Change the priority of jobs that have not ended: -100 (last) to 100 (first)."""
+        return self._act(v.SetPriority, priority=priority)
+
+    def forget(self) -> int:
+        """Remove ended jobs with their records and output."""
+        return self._act(v.Forget)
+
+    def purge(self) -> int:
+        """Take tasks out of the dead letter queue. They stay dead."""
+        return self._act(v.Purge)
+
+    def _act(self, kind: type[flows.Selected], **more: Any) -> int:
+        return self._pool.follow(flows.acting(kind, self._ids, self._where, **more))
+
+
+class BlockingJobs(_Acts):
+    """The jobs, or dead letters, that a filter means; see `Jobs`."""
+
+    def __init__(self, pool: Pool, where: v.Where) -> None:
+        super().__init__(pool, where=where)
+        self._pages = flows.jobs(where)
+
+    def __iter__(self) -> Iterator[Document]:
+        return self._pool.each(self._pages)
+
+
+class BlockingJob(_Acts):
     """A job, or one task of it; see `Job`."""
 
-    def __init__(self, client: BlockingClient, id: str, *, existed: bool = False, warning: str = "") -> None:  # noqa: A002
+    def __init__(self, pool: Pool, id: str, *, existed: bool = False, warning: str = "") -> None:  # noqa: A002
+        super().__init__(pool, (id,))
         self.id = id
         self.existed = existed
         self.warning = warning
-        self._client = client
 
     def __repr__(self) -> str:
         return f"<BlockingJob {self.id}>"
 
     def state(self) -> str:
         """Return its state; see `Job.state`."""
-        return self._client.follow(flows.peek(self.id))
+        return str(self.show()["state"])
+
+    def show(self) -> Document:
+        """Return everything about it; see `Job.show`."""
+        return self._pool.follow(flows.showing(v.Get(self.id)))
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until all of its tasks have ended, however; see `Job.wait`."""
-        seconds = flows.check_timeout(timeout_s)
-        try:
-            self._client.follow(flows.waiting(self.id), seconds)
-        except TimedOut:
-            raise flows.timed_out(self.id, timeout_s) from None
+        self._pool.follow(flows.waiting(self.id, timeout_s), shapes.seconds(timeout_s))
 
     def results(self, timeout_s: float | None = None) -> Iterator[TaskResult]:
         """Wait for its end, then yield how each task ended; see `Job.results`."""
         self.wait(timeout_s)
-        place: str | None = ""
-        while place is not None:
-            found, following = self._client.follow(flows.page(self.id, place))
-            yield from found
-            place = following or None
+        yield from self._pool.each(flows.results(self.id))
 
     def result(self, timeout_s: float | None = None) -> Any:
         """Wait for its end, and return what it returned; see `Job.result`."""
         return flows.values(self.id, list(self.results(timeout_s)))
 
-    def cancel(self) -> int:
-        """Cancel what has not ended; see `Job.cancel`."""
-        return self._client.follow(flows.cancelling(self.id))
+    def logs(self, *, follow: bool = False, attempt: int = 0) -> Iterator[Output]:
+        """Yield what it has written, piece by piece; see `Job.logs`."""
+        return self._pool.read(Reading(self.id, attempt=flows.check_attempt(attempt), is_following=follow))

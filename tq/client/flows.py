@@ -1,41 +1,53 @@
 """What a program wants, as questions and answers: generators that yield a command and are sent its answer. Pure.
 
 The clients drive them, each in its own way (api.py with trio, direct.py without): `Wait` is answered when all is done.
+What a question raises is thrown into the flow.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
-from math import inf, isnan
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from tq import limits
-from tq.client.call import pack_entry
+from tq.client import shapes
+from tq.client.documents import document
 from tq.client.expected import expect
+from tq.client.requests import Asked
 from tq.client.results import TaskCancelled, TaskResult
 from tq.client.runs import begun, cut, other_upload, packed
 from tq.core import vocabulary as v
-from tq.errors import BadRequest, TimedOut
+from tq.errors import AlreadyEnded, BadRequest, TimedOut
 
 _T = TypeVar("_T")
 Flow = Generator[v.ClientCommand, v.Answer, _T]
+Page = Flow[tuple[list[_T], str]]  # some of a list, and where it goes on ("" = nowhere)
+Pages = Callable[[str], Page[_T]]  # from a place on
+Selected = v.Cancel | v.Hold | v.Release | v.Requeue | v.Retry | v.SetPriority | v.Forget | v.Purge
+Document = dict[str, Any]
+
+_PAGE_ITEMS: Final = 250
 
 
-def submitting(request: v.Submit, items: Iterable[Any] | None = None) -> Flow[v.Submitted]:
-    """Submit a request; `items` are plain data, one for each task of an array, and are sent first.
+def submitting(asked: Asked) -> Flow[v.Submitted]:
+    """Submit a request, behind what is uploaded for it: nothing runs before all of that is there.
 
-    Nothing runs before all are there. Raises BadRequest for an item that is no plain data, or if there is none.
+    Raises BadRequest if there is no entry, and what is wrong with one of them.
     """
-    if items is not None:
-        request = yield from _uploading(request, items)
+    request = asked.submit
+    for piece in asked.pieces:
+        expect(v.Uploaded, (yield piece))
+    if asked.entries is not None:
+        request = yield from _uploading(request, asked.entries)
     return expect(v.Submitted, (yield request))
 
 
-def _uploading(request: v.Submit, items: Iterable[Any]) -> Flow[v.Submit]:
+def _uploading(request: v.Submit, entries: Iterable[bytes]) -> Flow[v.Submit]:
     digest = begun(request)
     size, before, is_there = 0, b"", False
-    for run in cut(_batches(items)):
+    for run in cut(_batches(entries)):
         digest.update(packed(run))
         after = digest.digest()
         if not is_there:
@@ -53,38 +65,33 @@ def _differs(there: v.Uploaded, size: int, digest: bytes) -> bool:
     return there.received == size and there.digest != digest
 
 
-def _batches(items: Iterable[Any]) -> Iterator[list[bytes]]:
-    try:
-        rest = iter(items)
-    except TypeError:
-        raise BadRequest(f"the items are a list, or whatever has an end, and not {repr(items)[:100]}") from None
-    while batch := [pack_entry(item) for item in islice(rest, limits.entries_items_max)]:
+def _batches(entries: Iterable[bytes]) -> Iterator[list[bytes]]:
+    rest = iter(entries)
+    while batch := list(islice(rest, limits.entries_items_max)):
         yield batch
 
 
-def waiting(job: str) -> Flow[None]:
-    """Wait for the end of a job or task."""
-    expect(v.Waited, (yield v.Wait((job,))))
+# ---------------------------------------------------------------- one job or task
 
 
-def check_timeout(timeout_s: Any) -> float:
-    """Return how long may be waited. Raises BadRequest for what is no time."""
-    if timeout_s is None:
-        return inf
-    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or isnan(timeout_s):
-        raise BadRequest(f"timeout_s cannot be {repr(timeout_s)[:100]}", hint="seconds; None for no end")
-    return max(timeout_s, 0)
+def waiting(job: str, timeout_s: float | None) -> Flow[None]:
+    """Wait for the end of a job or task. Raises TimedOut."""
+    try:
+        expect(v.Waited, (yield v.Wait((job,))))
+    except TimedOut:
+        raise TimedOut(
+            f"{job} has not ended within {timeout_s:g} s", hint="it goes on: wait again, or cancel it"
+        ) from None
 
 
-def timed_out(job: str, timeout_s: float | None) -> TimedOut:
-    """Return what is said to who does not wait any longer."""
-    return TimedOut(f"{job} has not ended within {timeout_s:g} s", hint="it goes on: wait again, or cancel it")
+def results(job: str) -> Pages[TaskResult]:
+    """Return the pages of how tasks stand: one, or those of an array in order."""
 
+    def page(place: str) -> Page[TaskResult]:
+        answer = expect(v.Results, (yield v.GetResults(job, place)))
+        return [TaskResult(result) for result in answer.items], answer.next
 
-def page(job: str, place: str) -> Flow[tuple[list[TaskResult], str]]:
-    """Return how tasks stand: one, or those of an array in order from `place` on, and where to go on ("" = nowhere)."""
-    answer = expect(v.Results, (yield v.GetResults(job, place)))
-    return [TaskResult(result) for result in answer.items], answer.next
+    return page
 
 
 def values(job: str, results: list[TaskResult]) -> Any:
@@ -98,13 +105,86 @@ def values(job: str, results: list[TaskResult]) -> Any:
     return found[0] if len(results) == 1 and results[0].id == job else found
 
 
-def peek(job: str) -> Flow[str]:
-    """Return the state of a job or task as it is now."""
-    answer = expect(v.Document, (yield v.Get(job)))
-    return str(answer.value["state"])
+def showing(command: v.Get | v.Status) -> Flow[Document]:
+    """Return a document, with the keys and values of `-o json`."""
+    answer = expect(v.Document, (yield command))
+    shown: Document = document(answer.value)
+    return shown
 
 
-def cancelling(job: str) -> Flow[int]:
-    """Cancel a job or task; return how many tasks that stopped, or will."""
-    answer = expect(v.Acted, (yield v.Cancel((job,))))
+def check_attempt(attempt: int) -> int:
+    """Return the number of an attempt, or raise BadRequest for what is none."""
+    shapes.check({"attempt": attempt}, {"attempt": int})
+    return attempt
+
+
+# ---------------------------------------------------------------- many
+
+
+def acting(kind: type[Selected], ids: tuple[str, ...], where: v.Where | None, **more: Any) -> Flow[int]:
+    """Act on jobs and tasks, and return on how many at once; 0 where there was nothing to do (any more)."""
+    command = kind(ids, where, **more)
+    try:
+        answer = expect(v.Acted, (yield command))
+    except AlreadyEnded:
+        return 0
     return answer.done + answer.stopping
+
+
+def where(filters: Mapping[str, Any], *, is_letter: bool = False) -> v.Where:
+    """Return which jobs, or dead letters, filters mean: what is None means all. Raises BadRequest.
+
+    An empty text is refused: it would mean all, too, and whoever passes one on has probably lost it.
+    """
+    said = {name: value for name, value in filters.items() if value is not None}
+    state = said.pop("state", ())
+    if isinstance(state, str):
+        state = (state,)
+    shapes.check({**said, "state": state}, {**dict.fromkeys(said, str), "state": shapes.Texts})
+    if empty := [name for name, value in said.items() if not value]:
+        raise BadRequest(f"the {empty[0]} to look for is empty", hint="leave it out for all")
+    return v.Where(states=("dead",) if is_letter else tuple(state), is_letter=is_letter, **said)
+
+
+def jobs(where: v.Where) -> Pages[Document]:
+    """Return the pages of the jobs that a filter means, newest first; of dead letters, oldest first."""
+    if where.is_letter:
+        letters = msgspec.structs.replace(where, states=(), is_letter=False)
+        return listed(lambda place: v.DeadLetters(letters, _PAGE_ITEMS, place))
+    filters = (where.states, where.queue, where.tag, where.name)
+    return listed(lambda place: v.List("", *filters, _PAGE_ITEMS, place))
+
+
+def listed(ask: Callable[[str], v.ClientCommand]) -> Pages[Document]:
+    """Return the pages of what a command lists, as documents with the keys and values of `-o json`."""
+    return partial(_page, ask)
+
+
+def _page(ask: Callable[[str], v.ClientCommand], place: str) -> Page[Document]:
+    answer = expect(v.Page, (yield ask(place)))
+    return [document(item) for item in answer.items], answer.next
+
+
+def every(kind: type[v.Workers | v.Queues]) -> Pages[Document]:
+    """Return the pages of all that there are of a kind, by name."""
+    return listed(lambda place: kind(_PAGE_ITEMS, place))
+
+
+def setting(name: str, paused: bool | None, at_once: int | None, retries: int | None) -> Flow[None]:
+    """Set what is not None of a queue."""
+    said = {"name": name, "paused": paused, "at_once": at_once, "retries": retries}
+    given = {part: value for part, value in said.items() if value is not None}
+    shapes.check(given, {"name": str, "paused": bool, "at_once": int, "retries": int})
+    if len(given) < 2:
+        raise BadRequest(f"set what of the queue {name}?", hint="say paused, at_once or retries")
+    expect(v.Done, (yield v.SetQueue(name, paused, at_once, retries)))
+
+
+def draining(worker: str, *, on: bool, deadline_s: float | None = None) -> Flow[None]:
+    """Have a worker start nothing more, or again; what runs may end within `deadline_s` (None: without end)."""
+    shapes.check({"worker": worker}, {"worker": str})
+    deadline_ms = -1
+    if deadline_s is not None:
+        shapes.check({"deadline_s": deadline_s}, {"deadline_s": float})
+        deadline_ms = shapes.ms(deadline_s, "deadline_s")
+    expect(v.Done, (yield v.Drain(worker, on, deadline_ms)))

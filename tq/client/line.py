@@ -6,13 +6,15 @@ begins a new attempt. A server that ends the connection over what it cannot read
 all that it had said nothing to yet raise its refusal, and none of them is repeated.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from math import inf
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
 from tq import __version__, limits
+from tq.client import flows
 from tq.client.losses import (
     MAY_PASS,
     Losses,
@@ -24,6 +26,7 @@ from tq.client.losses import (
     other_store,
     turned_away,
 )
+from tq.client.reading import Output, Reading
 from tq.client.target import Target
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError, TimedOut, TooLarge, TqError, Unreachable, from_code
@@ -33,6 +36,10 @@ from tq.net.dial import dial, greet, known_ca
 from tq.net.link import Link, open_link
 from tq.wire import messages as m
 from tq.wire.connection import Connection
+
+_T = TypeVar("_T")
+# Of output that comes faster than it is taken. More than is stored of an attempt: what is passed over must fit.
+_AHEAD_BYTES_MAX: Final = 4 * limits.MIB
 
 
 class _Question:
@@ -63,6 +70,55 @@ class _Question:
         self.error = error
         self.is_answered.set()
 
+    def renew(self) -> None:
+        """Make ready to be asked over a new connection."""
+        self.is_heard = False
+
+
+class _Stream(_Question):
+    """A question whose answers are all wanted, in order. `make` gives the command, anew after each reconnection.
+
+    `is_full`: more has come than is kept; the rest is to be asked for when that has been taken.
+    """
+
+    def __init__(self, make: Callable[[], v.ClientCommand]) -> None:
+        super().__init__(make(), trio.CancelScope(), inf)
+        self.is_full = False
+        self._make = make
+        self._answers: deque[v.Answer] = deque()
+        self._bytes = 0
+        self._news = trio.Event()
+
+    def hear(self, answer: v.Answer, *, more: bool) -> None:
+        super().hear(answer, more=more)
+        if self.is_full:
+            return
+        self._answers.append(answer)
+        self._bytes += len(answer.data) if isinstance(answer, v.Chunk) else 0
+        self.is_full = self._bytes > _AHEAD_BYTES_MAX and more
+        self._news.set()
+
+    def fail(self, error: TqError) -> None:
+        super().fail(error)
+        self._news.set()
+
+    def renew(self) -> None:
+        super().renew()
+        self._answers.clear()  # they are asked for again
+        self._bytes, self.is_full = 0, False
+        self.command = self._make()
+
+    async def next(self) -> v.Answer | None:
+        """Return the next answer, None behind the last that is kept. Raises what the question raises."""
+        while not self._answers:
+            if self.error is not None:
+                raise self.error
+            if self.is_full or self.is_answered.is_set():
+                return None
+            self._news = trio.Event()
+            await self._news.wait()
+        return self._answers.popleft()
+
 
 class Line:
     """Made with `find`, which is called before each connection; `run` is its loop, a child of somebody's nursery."""
@@ -75,6 +131,7 @@ class Line:
         self._count = 0
         self._asked = trio.Event()
         self._waits: Final = trio.Semaphore(limits.waits_max)
+        self._streams: Final = trio.Semaphore(limits.streams_max)
         self._is_closed = False
         self._link: Link | None = None
         self._lineage = 0
@@ -95,25 +152,79 @@ class Line:
                 return await self._ask(_Question(command, scope, until_s))
         raise TimedOut("the answer did not come in time")
 
-    async def _ask(self, question: _Question) -> v.Answer:
-        if self._is_closed:
-            raise closed()
-        self._count += 1
-        number = self._count
-        self._questions[number] = question
-        self._asked.set()
+    async def follow(self, flow: flows.Flow[_T], timeout_s: float = inf) -> _T:
+        """Ask what a flow asks, until it returns. It is told of an answer that takes longer (TimedOut)."""
         try:
-            self._send(number, question)
+            command = next(flow)
+            while True:
+                try:
+                    answer = await self.ask(command, timeout_s)
+                except TqError as error:
+                    command = flow.throw(error)
+                else:
+                    command = flow.send(answer)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+
+    async def each(self, pages: flows.Pages[_T]) -> AsyncIterator[_T]:
+        """Yield what is on all pages, each asked for when the one before it was taken."""
+        place: str | None = ""
+        while place is not None:
+            found, following = await self.follow(pages(place))
+            for one in found:
+                yield one
+            place = following or None
+
+    async def read(self, reading: Reading) -> AsyncIterator[Output]:
+        """Yield the output of a task. More readings than a connection may have wait for their turn."""
+        pause_s: float | None = 0.0
+        async with self._streams:
+            while pause_s is not None:
+                await trio.sleep(pause_s)
+                stream = _Stream(reading.command)
+                number = self._begin(stream)
+                pause_s = 0.0
+                try:
+                    while (answer := await stream.next()) is not None:
+                        if isinstance(answer, v.LogsEnd):
+                            pause_s = reading.end(answer)
+                        elif isinstance(answer, v.Chunk) and (new := reading.take(answer)) is not None:
+                            yield new
+                finally:
+                    self._end(number, stream)
+
+    async def _ask(self, question: _Question) -> v.Answer:
+        number = self._begin(question)
+        try:
             await question.is_answered.wait()
         finally:
-            self._questions.pop(number, None)
-            if self._link is not None and not question.is_answered.is_set():
-                self._link.send_nowait(m.Unsubscribe(number))
+            self._end(number, question)
         if question.error is not None:
             raise question.error
         if question.answer is None:
             raise ProtocolError("the server gave no answer")
         return question.answer
+
+    def _begin(self, question: _Question) -> int:
+        """Ask, and return the number of the question."""
+        if self._is_closed:
+            raise closed()
+        self._count += 1
+        self._questions[self._count] = question
+        self._asked.set()
+        try:
+            self._send(self._count, question)
+        except BaseException:
+            del self._questions[self._count]
+            raise
+        return self._count
+
+    def _end(self, number: int, question: _Question) -> None:
+        """Listen no more, and say so unless all was said."""
+        self._questions.pop(number, None)
+        if self._link is not None and not question.is_answered.is_set():
+            self._link.send_nowait(m.Unsubscribe(number))
 
     def _send(self, number: int, question: _Question) -> None:
         if self._link is not None:
@@ -178,7 +289,7 @@ class Line:
             self._know(welcome)
             self._link = link
             for number, question in list(self._questions.items()):
-                question.is_heard = False
+                question.renew()
                 try:
                     self._send(number, question)
                 except TooLarge as error:
