@@ -6,7 +6,7 @@ is not is a TypeError, as everywhere.
 """
 
 import os
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Unpack
 
@@ -143,11 +143,11 @@ class Client:
         filters = {"cause": cause, "queue": queue, "tag": tag, "name": name}
         return Jobs(self._line, flows.where(filters, is_letter=True))
 
-    def workers(self) -> AsyncIterator[Document]:
+    def workers(self) -> AsyncGenerator[Document, None]:
         """Yield the connected workers, with their state, slots and queues (`tq workers -o json`)."""
         return self._line.each(flows.every(v.Workers))
 
-    def queues(self) -> AsyncIterator[Document]:
+    def queues(self) -> AsyncGenerator[Document, None]:
         """Yield the queues that have tasks or settings, with counts of tasks by state (`tq queue ls -o json`)."""
         return self._line.each(flows.every(v.Queues))
 
@@ -267,7 +267,7 @@ class Job(_Acts):
         """
         await self._line.follow(flows.waiting(self.id, timeout_s), shapes.seconds(timeout_s))
 
-    async def results(self, timeout_s: float | None = None) -> AsyncIterator[TaskResult]:
+    async def results(self, timeout_s: float | None = None) -> AsyncGenerator[TaskResult, None]:
         """Wait as `wait` does, then yield how each task ended, in order; page by page, so that any number will do."""
         await self.wait(timeout_s)
         async for result in self._line.each(flows.results(self.id)):
@@ -280,7 +280,7 @@ class Job(_Acts):
         """
         return flows.values(self.id, [result async for result in self.results(timeout_s)])
 
-    def logs(self, *, follow: bool = False, attempt: int = 0) -> AsyncIterator[Output]:
+    def logs(self, *, follow: bool = False, attempt: int = 0) -> AsyncGenerator[Output, None]:
         """Yield what it has written, piece by piece in the order in which it is stored; of an array name one task.
 
         With `follow` also what comes, until the task has ended, through all its attempts; `attempt` is one of them

@@ -7,7 +7,7 @@ all that it had said nothing to yet raise its refusal, and none of them is repea
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from math import inf
 from typing import Final, TypeVar
 
@@ -167,7 +167,7 @@ class Line:
             result: _T = end.value
             return result
 
-    async def each(self, pages: flows.Pages[_T]) -> AsyncIterator[_T]:
+    async def each(self, pages: flows.Pages[_T]) -> AsyncGenerator[_T, None]:
         """Yield what is on all pages, each asked for when the one before it was taken."""
         place: str | None = ""
         while place is not None:
@@ -176,7 +176,7 @@ class Line:
                 yield one
             place = following or None
 
-    async def read(self, reading: Reading) -> AsyncIterator[Output]:
+    async def read(self, reading: Reading) -> AsyncGenerator[Output, None]:
         """Yield the output of a task. More readings than a connection may have wait for their turn."""
         pause_s: float | None = 0.0
         async with self._streams:

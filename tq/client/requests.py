@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypedDict, TypeVar
 from tq import limits
 from tq.client import places, shapes, submission
 from tq.client.call import pack, pack_entry
-from tq.client.shapes import Cut, PathLike
+from tq.client.shapes import Codes, Cut, PathLike, Texts
 from tq.core import vocabulary as v
 from tq.core.job import Demand
 from tq.errors import BadRequest, TooLarge
@@ -35,14 +35,14 @@ class Options(TypedDict, total=False):
     """
 
     name: str
-    tags: Sequence[str]
+    tags: Texts
     queue: str
     priority: int
     retries: int
     crash_limit: int
     backoff_s: tuple[float, float]
-    retry_on: Sequence[int]
-    no_retry_on: Sequence[int]
+    retry_on: Codes
+    no_retry_on: Codes
     time_limit_s: float
     stop_signal: int
     kill_after_s: float
@@ -248,7 +248,7 @@ def _submit(fields: Mapping[str, Any], module: str, options: Mapping[str, Any], 
     )
 
 
-def _codes(codes: Sequence[int]) -> tuple[int, ...]:
+def _codes(codes: Codes) -> tuple[int, ...]:
     """Return exit codes as they are, a signal N as -N."""
     return tuple(dict.fromkeys(-code if isinstance(code, signal.Signals) else code for code in _listed(codes)))
 

@@ -4,7 +4,7 @@ A server that cannot read a message ends the connection, which looks like one th
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from math import inf, isnan
 from signal import Signals
 from typing import Any, Final, Literal, get_args
@@ -13,8 +13,9 @@ from tq.errors import BadRequest
 from tq.limits import exit_code_max
 
 Cut = Literal["run", "stop"]
-Texts = Sequence[str]
+Texts = Collection[str]
 PathLike = str | os.PathLike[str]
+Codes = Collection[int]
 
 _NUMBER_MAX: Final = 1e15  # in thousandths it is still an int of 64 bits
 _INT_MAX: Final = 2**63 - 1
@@ -52,7 +53,7 @@ _SHAPES: Final[Mapping[Any, tuple[Callable[[Any], bool], str]]] = {
     bool: (lambda value: isinstance(value, bool), "True or False"),
     bytes: (lambda value: isinstance(value, bytes), 'bytes, as in "text".encode()'),
     Texts: (lambda value: _are(value, is_text), "a list of texts"),
-    Sequence[int]: (lambda value: _are(value, _is_code), "a list of exit codes, and of signals as signal.SIGKILL"),
+    Codes: (lambda value: _are(value, _is_code), "a list of exit codes, and of signals as signal.SIGKILL"),
     tuple[float, float]: (
         lambda value: isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value)),
         "two numbers, the first and the longest wait",
