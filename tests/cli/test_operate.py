@@ -14,6 +14,7 @@ from tq import __version__
 from tq.cli import context, ls, output, waiting
 from tq.cli.line import Line
 from tq.core import vocabulary as v
+from tq.errors import TaskNotFound
 from tq.wire import plain
 from tq.wire.body import Usage
 from tq.wire.codec import dumps
@@ -55,8 +56,9 @@ class TestQueue:
         [
             (["set", "b", "--max", "3"], v.SetQueue("b", None, 3), "runs at most 3 at once", {"max": 3}),
             (["set", "b", "--max", "0"], v.SetQueue("b", None, 0), "has no bound", {"max": 0}),
-            (["pause", "b"], v.SetQueue("b", True), "is paused; what runs goes on", {"paused": True}),
-            (["resume", "b"], v.SetQueue("b", False), "goes on", {"paused": False}),
+            (["pause", "b"], v.SetQueue("b", True, known=True), "is paused; what runs goes on", {"paused": True}),
+            (["pause", "--new", "b"], v.SetQueue("b", True), "is paused; what runs goes on", {"paused": True}),
+            (["resume", "b"], v.SetQueue("b", False, known=True), "goes on", {"paused": False}),
         ],
     )
     def test_setting_one(
@@ -72,6 +74,21 @@ class TestQueue:
         assert run("queue", "resume", "b") == (0, "", "tq: queue b is not paused\n")
         assert run("queue", "pause", "b") == (0, "", "tq: queue b is paused; what runs goes on\n")
         assert run("queue", "pause", "b", "c", "-q") == (0, "b\nc\n", "")
+
+    def test_of_several_the_known_are_paused_and_the_others_named(self, run: Run, server: FakeServer) -> None:
+        def answer(asked: v.SetQueue) -> v.Done:
+            if asked.name != "b":
+                raise TaskNotFound(f"there is no queue {asked.name}", hint="tq queue ls")
+            return v.Done("b")
+
+        server.says[v.SetQueue] = answer
+        said = "tq: queue b is paused; what runs goes on\n"
+        assert run("queue", "pause", "a", "b", "c") == (1, "", f"{said}tq: not found: a, c\nhint: tq queue ls\n")
+        assert run("queue", "resume", "a") == (1, "", "tq: there is no queue a\nhint: tq queue ls\n")
+
+    def test_a_queue_that_was_not_there_is_said_to_be_new(self, run: Run, server: FakeServer) -> None:
+        server.says[v.SetQueue] = lambda _: v.Done("b", made=True)
+        assert run("queue", "set", "b", "--max", "3").err == "tq: queue b is new, and runs at most 3 at once\n"
 
     @pytest.mark.parametrize(
         "words",

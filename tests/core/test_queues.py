@@ -27,7 +27,7 @@ from tq.core.vocabulary import (
     Tick,
     Wait,
 )
-from tq.errors import BadRequest
+from tq.errors import BadRequest, TaskNotFound
 
 
 @pytest.fixture
@@ -55,6 +55,25 @@ def test_a_paused_queue_starts_nothing_over_a_restart_and_blocks_no_other(house)
 def test_setting_what_is_set_already_is_told_apart(house):
     says = [house.do(SetQueue("q", paused=paused)).unchanged for paused in (False, True, True, False, False)]
     assert says == [True, False, True, False, True]
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_of_a_queue_that_is_not_there_nothing_is_set_unless_it_is_meant_to_be_new(house, paused):
+    house.submit(queue="builds")
+    house.do(Join(6, 1, Capacity(slots=1, queues=("gpu",))))
+    with pytest.raises(TaskNotFound, match="there is no queue bulids") as refused:
+        house.do(SetQueue("bulids", paused=paused, known=True))
+    assert refused.value.hint == "did you mean builds? tq queue ls"
+    with pytest.raises(TaskNotFound) as refused:
+        house.do(SetQueue("zzz", paused=paused, known=True))
+    assert refused.value.hint == "tq queue ls"
+    assert house.engine.live.queues == {}
+    assert [house.do(SetQueue(name, paused=True, known=True)).made for name in ("builds", "gpu", "default")] == [
+        False
+    ] * 3
+    assert not house.do(SetQueue("zzz", max=0)).made
+    assert house.do(SetQueue("zzz", max=1)).made
+    assert not house.do(SetQueue("zzz", paused=paused, known=True)).made
 
 
 def test_what_keeps_it_from_starting_is_said_to_who_looks_and_to_who_waits(house):

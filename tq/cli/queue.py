@@ -7,7 +7,10 @@ import typer
 from tq.cli.context import Context
 from tq.cli.pages import Items, every
 from tq.cli.verb import Noun, Verb
+from tq.client.expected import expect
 from tq.errors import BadRequest
+
+New = Annotated[bool, typer.Option("--new", help="Also one that has no tasks, settings or workers yet")]
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The queue", show_default=False)]
 Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="The queues", show_default=False)]
@@ -66,8 +69,11 @@ def set_(
 ) -> None:
     """Bound how many tasks of a queue run at once, or say how often they are tried again.
 
-    What runs already goes on, also above a new bound; jobs that are there already keep their retries.
+    What runs already goes on, also above a new bound; jobs that are there already keep their retries. A queue need not
+    be there yet.
     """
+    from tq.cli import values
+
     if max_ is None and retries is None:
         raise BadRequest(f"set what of {name}?", hint=f"tq queue set {name} --max 10")
     if max_ is not None and max_ < 0:
@@ -77,37 +83,46 @@ def set_(
         says.append(f"runs at most {max_} at once" if max_ else "has no bound")
     if retries is not None:
         says.append("retries as the server says" if retries < 0 else f"retries {retries} times")
-    _set(ctx.obj, name, " and ".join(says), max=max_, retries=retries)
+    _set(ctx.obj, values.name(name, "queue"), " and ".join(says), max=max_, retries=retries)
 
 
-def pause(ctx: typer.Context, names: Names) -> None:
+def pause(ctx: typer.Context, names: Names, new: New = False) -> None:
     """Start nothing more of a queue, or of several; what runs goes on."""
-    for name in names:
-        _set(ctx.obj, name, "is paused; what runs goes on", paused=True)
+    _set_all(ctx.obj, names, "is paused; what runs goes on", known=not new, paused=True)
 
 
 def resume(ctx: typer.Context, names: Names) -> None:
     """Let paused queues go on."""
-    for name in names:
-        _set(ctx.obj, name, "goes on", unchanged="is not paused", paused=False)
+    _set_all(ctx.obj, names, "goes on", unchanged="is not paused", known=True, paused=False)
 
 
-def _set(context: Context, name: str, says: str, unchanged: str = "", **fields: Any) -> None:
+def _set_all(context: Context, names: list[str], says: str, **more: Any) -> None:
+    from tq.cli import selectors, values
+
+    unknown = selectors.Unknown()
+    for name in [values.name(name, "queue") for name in names]:
+        with unknown.noting(name):
+            _set(context, name, says, **more)
+    unknown.refuse()
+
+
+def _set(context: Context, name: str, says: str, unchanged: str = "", *, known: bool = False, **fields: Any) -> None:
     """Set it, and say so; or `unchanged`, where there is such a word, if it was so already."""
-    from tq.cli import output, values
+    from tq.cli import output
     from tq.core import vocabulary as v
 
-    checked = values.name(name, "queue")
     with context.client() as client:
-        answer = client.ask(v.SetQueue(checked, **fields))
-        if unchanged and isinstance(answer, v.Done) and answer.unchanged and not client.has_repeated:
+        answer = expect(v.Done, client.ask(v.SetQueue(name, known=known, **fields)))
+        if unchanged and answer.unchanged and not client.has_repeated:
             says = unchanged
+        elif answer.made and not client.has_repeated:
+            says = f"is new, and {says}"
     if context.is_json:
-        output.print_json({"id": checked, **{key: value for key, value in fields.items() if value is not None}})
+        output.print_json({"id": name, **{key: value for key, value in fields.items() if value is not None}})
     elif context.format == "id":
-        output.print_line(checked)
+        output.print_line(name)
     else:
-        context.talk(f"tq: queue {checked} {says}")
+        context.talk(f"tq: queue {name} {says}")
 
 
 VERBS = {
@@ -116,7 +131,10 @@ VERBS = {
         {
             "ls": Verb(ls, ("tq queue ls", "tq queue ls -o json")),
             "set": Verb(set_, ("tq queue set builds --max 10", "tq queue set builds --retries 0")),
-            "pause": Verb(pause, ("tq queue pause builds", "tq queue ls -q | xargs tq queue pause")),
+            "pause": Verb(
+                pause,
+                ("tq queue pause builds", "tq queue pause --new nightly", "tq queue ls -q | xargs tq queue pause"),
+            ),
             "resume": Verb(resume, ("tq queue resume builds",)),
         },
         ("tq queue ls", "tq queue set builds --max 10", "tq queue pause builds"),

@@ -112,10 +112,13 @@ class Waited(Word, frozen=True, tag=True):
 
 
 class Done(Word, frozen=True, tag=True):
-    """It is done; `text` names what it was done to, `unchanged` says that it was so already."""
+    """It is done; `text` names what it was done to, `unchanged` says that it was so already, `made` that it was not
+    there before.
+    """
 
     text: str = ""
     unchanged: bool = False
+    made: bool = False
 
 
 class Chunk(Word, frozen=True, tag=True):

@@ -144,13 +144,15 @@ class DeadLetters(Word, frozen=True, tag=True):
 
 class SetQueue(Word, frozen=True, tag=True):
     """Pause or resume a queue, bound how many of it run at once (0 = no bound), or say how often its jobs are tried
-    again that do not say so (-1 = as the server says); None leaves a part as it is.
+    again that do not say so (-1 = as the server says); None leaves a part as it is. `known`: only if there is such a
+    queue, by its tasks, its settings or a worker that serves it.
     """
 
     name: str
     paused: bool | None = None
     max: int | None = None
     retries: int | None = None
+    known: bool = False
 
 
 class Queues(Word, frozen=True, tag=True):

@@ -1,5 +1,7 @@
 """Queues: pausing one, bounding how many of it run, and what its jobs get that do not say."""
 
+from difflib import get_close_matches
+
 from msgspec.structs import replace
 
 from tq.core import tables
@@ -7,8 +9,8 @@ from tq.core.engine.step import JobKey, Step
 from tq.core.engine.stop import recall_assigned
 from tq.core.job import Queue
 from tq.core.names import NAME_HINT, is_name
-from tq.core.vocabulary import Done, SetQueue
-from tq.errors import BadRequest
+from tq.core.vocabulary import Done, SetQueue, Submit
+from tq.errors import BadRequest, TaskNotFound
 from tq.limits import page_items_max, retries_max
 
 
@@ -20,6 +22,12 @@ def set_queue(step: Step, command: SetQueue) -> Done:
         raise BadRequest("a queue's maximum is not negative", hint="0 means no bound")
     if command.retries is not None and not -1 <= command.retries <= retries_max:
         raise BadRequest(f"retries are between 0 and {retries_max}", hint="-1 is as the server says")
+    names = _names(step)
+    is_new = command.name not in names
+    if command.known and is_new:
+        near = get_close_matches(command.name, names, 1)
+        hint = f"did you mean {near[0]}? tq queue ls" if near else "tq queue ls"
+        raise TaskNotFound(f"there is no queue {command.name}: no tasks, no settings, no worker of its own", hint=hint)
     before = step.overlay.get(tables.QUEUE, (command.name,))
     if before is None and len(step.live.queues) >= page_items_max:
         raise BadRequest(f"{page_items_max} queues have settings already (page_items_max)")
@@ -37,7 +45,17 @@ def set_queue(step: Step, command: SetQueue) -> Done:
     if queue.paused or queue.max:
         for key in _jobs_in(step, command.name):
             recall_assigned(step, key)
-    return Done(command.name, unchanged=queue == (before or Queue()))
+    return Done(command.name, unchanged=queue == (before or Queue()), made=is_new and queue != Queue())
+
+
+def _names(step: Step) -> set[str]:
+    """Return the queues that there are: those with tasks or settings, or a worker that serves them by name, and the one
+    that nobody has to name.
+    """
+    live = step.live
+    of_tasks = {lane.queue for lane in live.lanes.values() if any(lane.counts)}
+    served = {name for worker in live.workers.values() for name in worker.capacity.queues}
+    return of_tasks | served | live.queues.keys() | {Submit("", b"").queue}
 
 
 def _jobs_in(step: Step, name: str) -> list[JobKey]:
