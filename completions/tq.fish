@@ -328,6 +328,7 @@ complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand
 complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand_from set" -l connect-timeout -r -d 'Re-make a lost connection for so long (60)'
 complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand_from set" -a '(tq queue ls -q --connect-timeout 0 2>/dev/null | tr -cd \'0-9A-Za-z._\\n-\')'
 complete -c tq -n "__fish_seen_subcommand_from queue" -a pause -d 'Start nothing more of a queue, or of several; what runs goes on.'
+complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand_from pause" -l new -d 'Also one that has no tasks, settings or workers yet'
 complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand_from pause" -l url -r -d 'Ask the server at this address'
 complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand_from pause" -s o -l output -r -a 'table json jsonl id' -d 'table, json, jsonl or id'
 complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand_from pause" -s q -l quiet -d 'Print ids only, and say nothing on stderr'

@@ -17,6 +17,7 @@ from tq.server.connection_file import (
     remove_files,
     write_files,
 )
+from tq.store.lock import lock_directory
 
 TOKEN = make_token("admin", bytes(39))
 CONNECTION = Connection("tq://127.0.0.1:7878", "PEM", TOKEN, "0.0.0.0:7878")
@@ -43,6 +44,30 @@ def test_a_file_of_another_server_is_left_alone(tmp_path: Path) -> None:
     remove_files(tmp_path, tmp_path / "x")
 
     assert theirs.exists()
+
+
+def test_a_second_server_leaves_the_file_of_the_first_and_its_end_changes_nothing(tmp_path: Path) -> None:
+    first, second, state = (tmp_path / name for name in ("first", "second", "state"))
+    first.mkdir()
+    second.mkdir()
+    with lock_directory(first):
+        assert write_files(CONNECTION, first, state) is None
+        theirs = (state / "connection.json").read_bytes()
+        assert write_files(CONNECTION, second, state) == first
+        assert (second / "connection.json").exists()
+        remove_files(second, state)
+        assert (state / "connection.json").read_bytes() == theirs
+        assert write_files(CONNECTION, first, state) is None
+    assert write_files(CONNECTION, second, state) is None  # the first was killed: its file is nobody's
+    assert json.loads((state / "connection.json").read_text())["data"] == str(second)
+
+
+@pytest.mark.parametrize("said", ["", "[]", '{"data": 7}', '{"data": ""}', '{"data": "/\\u0000"}', '{"data": "/none"}'])
+def test_a_file_that_makes_no_sense_is_written_anew(tmp_path: Path, said: str) -> None:
+    (tmp_path / "connection.json").write_text(said)
+    (tmp_path / "data").mkdir()
+    assert write_files(CONNECTION, tmp_path / "data", tmp_path) is None
+    assert json.loads((tmp_path / "connection.json").read_text())["url"] == CONNECTION.url
 
 
 def test_a_state_directory_that_cannot_be_written_is_said(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ at once (net/log.py).
 import gc
 import os
 import selectors
+import shlex
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from tq.cli import parent
 from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Keep, Listen, Retries, places, settings
 from tq.cli.verb import Verb
 from tq.cli.worker import Allow, DrainTime, Queues, Slots
+from tq.errors import TqError
 from tq.net import log
 from tq.net.address import joined
 from tq.store import lock
@@ -34,6 +36,7 @@ _PAUSE_S, _PAUSE_S_MAX, _STEADY_S = 0.2, 10.0, 1.0
 _USAGE, _CONFIGURATION = 2, 78
 _LINE_BYTES_MAX = 1 << 16
 _TICK_S = 0.1
+_JOIN_S = 10.0  # after so long it is said that the worker has not connected
 
 
 def up(
@@ -50,9 +53,9 @@ def up(
 ) -> None:
     """Run a server and a worker on this machine until Ctrl-C.
 
-    The first Ctrl-C takes nothing new and lets what runs end, within the drain time; the second stops now. If this
-    program is killed, both end too, the worker as after one Ctrl-C. If a server serves the data directory already, only
-    a worker is started.
+    It says `up` when the worker has connected. The first Ctrl-C takes nothing new and lets what runs end, within the
+    drain time; the second stops now. If this program is killed, both end too, the worker as after one Ctrl-C. If a
+    server serves the data directory already, only a worker is started.
     """
     from tq.cli import values
     from tq.worker.settings import Settings as WorkerSettings
@@ -93,6 +96,16 @@ def serving_pid(data: Path) -> int:
     return int(pid)
 
 
+def is_found(data: Path, environ: Mapping[str, str]) -> bool:
+    """Whether `tq` in an environment like this one finds the server of a directory without being told."""
+    from tq.client import target
+
+    try:
+        return target.find({}, environ).data == data
+    except TqError:
+        return False
+
+
 def _free_port(host: str) -> int:
     """Choose a port once, so that a server that is started again listens where its worker looks for it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -119,6 +132,7 @@ class Role:
         self._pause_s = _PAUSE_S
         self._started_s = 0.0
         self.rest = b""
+        self.said = ""  # its last line
 
     def start(self) -> Any:
         """Start the program in a session of its own; return the pipe that carries what it says."""
@@ -166,7 +180,9 @@ class Roles:
         self._signals_seen = 0
         self._status = 0
         self._is_server_asked = False
+        self._environ = environ
         self._is_welcomed = False
+        self._late_at_s = 0.0  # when a worker is late that has started and not connected; 0: none has started yet
 
     def run(self) -> int:
         """Run both until they are asked to end, and return the exit status."""
@@ -182,6 +198,7 @@ class Roles:
                 self._obey()
                 self._start_due()
                 self._say_news()
+                self._say_late()
                 self._look()
         finally:
             self._kill()
@@ -225,13 +242,22 @@ class Roles:
             self._start(self._server)
         if self._worker.process is None and now_s >= self._worker.start_at_s and self._is_served():
             self._start(self._worker)
-            self._welcome()
+            self._late_at_s = self._late_at_s or now_s + _JOIN_S
 
     def _welcome(self) -> None:
-        """Say once what can be done now."""
-        if not self._is_welcomed:
+        """Say once, when the worker has connected, what can be done now."""
+        if not (self._is_welcomed or self._signals):
             self._is_welcomed = True
-            _say("tq: up; in another terminal: tq run -- echo hello   (Ctrl-C here drains and stops)")
+            with_data = "" if is_found(self._data, self._environ) else f"TQ_DATA={shlex.quote(str(self._data))} "
+            _say(f"tq: up; in another terminal: {with_data}tq run -- echo hello   (Ctrl-C here drains and stops)")
+
+    def _say_late(self) -> None:
+        """Say once that the worker has not connected, and what it said last."""
+        if not self._late_at_s or self._is_welcomed or time.monotonic() < self._late_at_s:
+            return
+        self._late_at_s = float("inf")
+        why = f"; it said last: {self._worker.said}" if self._worker.said else ", and says nothing"
+        _say(f"tq: the worker has not connected after {_JOIN_S:g} s{why}")
 
     def _is_served(self) -> bool:
         if self._server is None:
@@ -267,7 +293,10 @@ class Roles:
             role.rest = b""
         paint, plain = ("\x1b[2m", "\x1b[0m") if self._is_colored else ("", "")
         for line in lines:
-            _say(f"{paint}{role.name} |{plain} {escape.line(line.decode('utf-8', 'backslashreplace'))}")
+            role.said = escape.line(line.decode("utf-8", "backslashreplace"))
+            _say(f"{paint}{role.name} |{plain} {role.said}")
+            if role is self._worker and log.event_of(role.said) == "connected":
+                self._welcome()
 
     def _look(self) -> None:
         """See who has ended. What is set up wrongly is not started again: it would end the same way."""

@@ -46,6 +46,12 @@ def log(event: str, *, level: str = "info", **fields: object) -> None:
         put(_line(event, level, fields))
 
 
+def event_of(line: str) -> str:
+    """Return the event of a record that a program of ours has written, '' for anything else."""
+    words = line.split(" ", 3)
+    return words[2] if len(words) > 2 and words[1] in LEVELS else ""
+
+
 def put(text: str) -> None:
     """Write somebody else's lines as records are written, without waiting."""
     global _dropped  # noqa: PLW0603 - see above

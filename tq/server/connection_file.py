@@ -3,20 +3,22 @@
     DATA/connection.json     url (from here), listen (what is bound), ca (PEM), token (an admin's), pid
     STATE/connection.json    the same, and where DATA is
 
-Mode 0600, written when the server accepts connections, removed at a clean stop. The token in it is the data directory's
-own: kept in DATA/identity/admin.token, so that it survives restarts and a worker can go on with what it has.
+Mode 0600, written when the server accepts connections, removed at a clean stop. The one in STATE belongs to the first
+server of the user that runs: another one leaves it alone, and is found by who names its DATA. The token in it is the
+data directory's own: kept in DATA/identity/admin.token, so that it survives restarts and a worker can go on with what
+it has.
 """
 
 import json
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from tq.errors import ConfigurationError, Unauthorised
 from tq.net.address import EVERYWHERE, joined
 from tq.net.token import Token, parse_token
-from tq.store import files
+from tq.store import files, lock
 
 NAME: Final = "connection.json"
 TOKEN_NAME: Final = "admin.token"  # noqa: S105 - a file's name
@@ -45,24 +47,46 @@ def local_url(host: str, port: int) -> str:
     return f"tq://{joined(EVERYWHERE.get(host, host), port)}"
 
 
-def write_files(connection: Connection, data: Path, state: Path) -> None:
-    """Write both files, each at once or not at all; the one in DATA last: it says that the server can be used."""
+def write_files(connection: Connection, data: Path, state: Path) -> Path | None:
+    """Write both files, each at once or not at all; the one in DATA last: it says that the server can be used.
+
+    Return the data directory of another server that runs and has the one in STATE, None if this one has it now.
+    """
+    other = _other(state, data)
     try:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
-        files.replace(state / NAME, connection.written(str(data)), is_shared=True)
+        if other is None:
+            files.replace(state / NAME, connection.written(str(data)), is_shared=True)
     except OSError as error:
         raise ConfigurationError(
             f"cannot write {state / NAME}: {error.strerror}", hint="set XDG_STATE_HOME to a directory of yours"
         ) from error
     files.replace(data / NAME, connection.written())
+    return other
+
+
+def _other(state: Path, data: Path) -> Path | None:
+    """Return the data directory of the other server whose file is in STATE, if that one runs: its lock tells."""
+    named = _said(state / NAME).get("data")
+    other = Path(named) if isinstance(named, str) and named else data
+    return other if other != data and lock.is_held(other) else None
 
 
 def remove_files(data: Path, state: Path) -> None:
-    """Remove what this process has written."""
+    """Remove what this process has written for that directory."""
     for path in (data / NAME, state / NAME):
-        with suppress(OSError, ValueError):
-            if json.loads(path.read_bytes()).get("pid") == os.getpid():
+        said = _said(path)
+        if said.get("pid") == os.getpid() and said.get("data", str(data)) == str(data):
+            with suppress(OSError):
                 path.unlink()
+
+
+def _said(path: Path) -> dict[str, Any]:
+    """Return what a file says, {} for one that is not there or makes no sense."""
+    with suppress(OSError, ValueError):
+        said = json.loads(path.read_bytes())
+        return said if isinstance(said, dict) else {}
+    return {}
 
 
 def read_token(data: Path) -> Token | None:

@@ -241,7 +241,9 @@ async def open_server(settings: Settings, store: DiskStore, identity: Identity) 
             server.started_ms = server.clock.times().wall_ms
             server.url, server.listen = connection_file.local_url(*bound[0]), joined(*bound[0])
             connection = connection_file.Connection(server.url, identity.ca_pem, token, server.listen)
-            connection_file.write_files(connection, settings.data, settings.state)
+            first = connection_file.write_files(connection, settings.data, settings.state)
+            if first is not None:
+                log("other_server_runs", data=first, hint=f"`tq` finds that one; this one with TQ_DATA={settings.data}")
             try:
                 yield server
                 await server.stop()

@@ -91,7 +91,7 @@ def is_held(data: Path) -> bool:
     """Whether some process holds the directory now. Not for a loop: a server that starts just then would fail."""
     try:
         fd = os.open(data / NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except (OSError, ValueError):  # or a path that is none: it may come from a file
         return False
     try:
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
