@@ -22,6 +22,7 @@ VERBS: list[tuple[list[str], Any, str]] = [
     (["set", "--priority", "7"], v.SetPriority, "3 changed, 2 had ended already"),
     (["forget"], v.Forget, "3 forgotten, 2 not ended"),
 ]
+REST = " so far; the rest goes on in the background, and `tq` says how far it is\n"
 WORDS = [verb[0] for verb, _, _ in VERBS]
 
 
@@ -46,7 +47,7 @@ def test_what_became_of_what_is_said(run: Run, server: FakeServer, verb: list[st
     server.says[kind] = lambda _: v.Acted(3, 1, 2)
     assert run(*verb, "42") == (0, "", f"tq: {said}\n")
     server.says[kind] = lambda _: v.Acted(5, sweeping=True)
-    assert run(*verb, "42").err.endswith("; the rest goes on in the background\n")
+    assert run(*verb, "42").err.endswith(REST)
     server.says[kind] = lambda _: v.Acted(0)
     assert run(*verb, "42") == (0, "", f"tq: nothing to {verb[0]}\n")
     assert run(*verb, "-q", "42") == (0, "", "")
@@ -54,9 +55,9 @@ def test_what_became_of_what_is_said(run: Run, server: FakeServer, verb: list[st
 
 def test_of_what_was_not_looked_at_yet_nothing_is_claimed(run: Run, server: FakeServer) -> None:
     server.says[v.Cancel] = lambda _: v.Acted(0, sweeping=True)
-    rest = "nothing to cancel among the oldest jobs"
-    assert run("cancel", "42").err == f"tq: {rest}; the rest goes on in the background\n"
-    said = f"tq: nothing is done; without --dry-run: {rest}; it looked at the oldest jobs alone\n"
+    assert run("cancel", "42").err == f"tq: nothing to cancel{REST}"
+    rest = "nothing to cancel among the oldest jobs; it looked at the oldest jobs alone"
+    said = f"tq: nothing is done; without --dry-run: {rest}\n"
     assert run("cancel", "--dry-run", "42").err == said
 
 

@@ -442,6 +442,13 @@ def test_bare_tq_is_a_short_status(run: Run, server: FakeServer) -> None:
     assert "workers  2 with 8 slots, 1 draining\n" in run().out
 
 
+def test_bare_tq_says_what_goes_on_in_the_background(run: Run, server: FakeServer) -> None:
+    sweeps = [{"verb": "retry", "job": "17", "last": "230"}, {"verb": "hold", "job": "4", "last": "4"}]
+    server.says[v.Status] = lambda _: v.Document({"tasks": {"dead": 3}, "sweeps": sweeps})
+    assert run().out.endswith("background  retry: at job 17 of 230\nbackground  hold of job 4\n")
+    assert json.loads(run("-o", "json").out)["sweeps"] == sweeps
+
+
 def test_bare_tq_has_the_queues_of_every_page(run: Run, server: FakeServer) -> None:
     server.says[v.Status] = lambda _: v.Document({"tasks": {"queued": 3, "running": 1}})
     first, second = {"id": "a", "counts": {"queued": 3, "dead": 1}}, {"id": "b", "counts": {"running": 1}}

@@ -10,6 +10,7 @@ from tests.support.house import House
 from tq.core import finding, invariants, tables
 from tq.core.engine import Bounds
 from tq.core.finding import rows_of
+from tq.core.query import list_page
 from tq.core.vocabulary import Acted, Cancel, Forget, Hold, List, Submit, Tick, Where
 
 
@@ -91,6 +92,27 @@ def test_a_job_that_lost_its_row_and_a_row_too_many_are_noticed(house: House) ->
     assert any("not found by its name" in finding for finding in invariants.check(house.store))
     write(house, {tables.NAMED: {row: True, (5, row[1]): True}})
     assert invariants.check(house.store) == ["index named has 2 entries, the records want 1"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 100])
+def test_what_runs_is_listed_without_a_look_at_what_has_ended(
+    house: House, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    house.join(slots=3)
+    running = [house.submit(name="a"), house.submit(), house.array(5, name="a")]
+    house.turn(*[Submit("", b"body", name="a") for _ in range(500)])
+    house.do(Cancel((), Where(states=("queued",))))
+    assert found(house, limit, states=("running",)) == running[::-1]
+    assert found(house, limit, states=("running",), name="a") == [running[2], running[0]]
+    looks = []
+    for name in ("get", "scan"):
+        was = getattr(house.store, name)
+        monkeypatch.setattr(house.store, name, lambda *words, was=was: looks.append(words) or was(*words))
+    answer = list_page(house.store, house.engine.live, List(limit=limit, states=("running",)))
+    assert len(answer.items) == min(limit, 3)
+    assert len(looks) < 20
+    house.restart()
+    assert found(house, limit, states=("running",)) == running[::-1]
 
 
 def test_numbers_without_a_job_are_walked_over_in_bounded_steps(house: House) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.house import House
 from tq import limits
-from tq.core import query, tables
+from tq.core import overview, query, tables
 from tq.core.engine import control
 from tq.core.job import Demand, Lane, Queue, Token
 from tq.core.live import Live
@@ -144,7 +144,7 @@ def test_what_runs_is_found_by_what_the_workers_hold() -> None:
 
 def all_pages(house: House, command: type[Workers | Queues | Tokens], limit: int) -> list[list[dict[str, Any]]]:
     """Return all pages of a list. Nothing changes between them, so the house is not checked anew for each."""
-    answers: dict[Any, Any] = {Workers: query.workers, Queues: query.queues, Tokens: query.tokens}
+    answers: dict[Any, Any] = {Workers: query.workers, Queues: overview.queues, Tokens: query.tokens}
     pages, page = [], ""
     while page or not pages:
         answer = answers[command](house.store, house.engine.live, command(limit, page))
@@ -217,7 +217,7 @@ def test_a_page_of_queues_fits_a_frame_whatever_they_hold() -> None:
         name = f"{number:0128}"
         live.lanes[number] = Lane(name, Demand(), counts=[most] * len(State))
         live.queues[name] = Queue(paused=True, max=most, retries=limits.retries_max)
-    answer = query.queues(house.store, live, Queues(10**6))
+    answer = overview.queues(house.store, live, Queues(10**6))
     assert len(dumps(answer.items)) <= limits.page_bytes_max
     assert answer.next == answer.items[-1]["id"]
 
@@ -227,7 +227,7 @@ def test_the_status_fits_a_frame_however_many_queues_there_are() -> None:
     live = Live(house.store)
     for number in range(limits.lanes_max):
         live.lanes[number] = Lane(f"{number:0128}", Demand(), counts=[1] * len(State))
-    answer = query.status(house.store, live, Status())
+    answer = overview.status(house.store, live, Status())
     assert answer.value["tasks"] == {state.word: limits.lanes_max for state in State}
     assert len(dumps(answer)) <= limits.page_bytes_max
 

@@ -9,6 +9,7 @@ from tq.core import tables
 from tq.core.engine import Bounds
 from tq.core.engine.stop import ref_of
 from tq.core.job import Sweep
+from tq.core.overview import status
 from tq.core.task import Cause, State
 from tq.core.timers import TimerKind, timer
 from tq.core.vocabulary import (
@@ -21,6 +22,7 @@ from tq.core.vocabulary import (
     Report,
     Retry,
     SetPriority,
+    Status,
     Tick,
     Times,
     Where,
@@ -61,6 +63,23 @@ def _sweeps(house: House) -> int:
 
 def _states(house: House, number: int) -> list[State]:
     return [task.state for _, task in house.store.scan(tables.TASK, (number, 0, 0), (number, 1), 1_000)]
+
+
+def test_what_goes_on_in_the_background_is_said_until_it_is_over(house):
+    for _ in range(5):
+        house.submit()
+    assert house.do(Status()).value["sweeps"] == []
+    assert house.do(SetPriority((), Where(), priority=3)).sweeping
+    assert house.do(Status()).value["sweeps"] == [{"verb": "set", "job": "3", "last": "5"}]
+    assert _sweep_on(house) == 0
+    assert house.do(Status()).value["sweeps"] == []
+
+
+def test_a_sweep_that_makes_no_sense_keeps_nobody_from_the_status(house):
+    commands = (b"", b"\x90", b"\xc1", b"\x01")
+    sweeps = {(number,): Sweep(command, 1, 2) for number, command in enumerate(commands, 1)}
+    house.store.write({tables.SWEEP: sweeps}, sequence=house.store.sequence + 1, epoch=1, wall_ms=1)
+    assert status(house.store, house.engine.live, Status()).value["sweeps"] == []
 
 
 @pytest.mark.parametrize("where", [Where(cause="exit"), Where(is_letter=True)])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tq.core import vocabulary as v
 
 _COUNTED_MAX = 10_000
+_REST = " so far; the rest goes on in the background, and `tq` says how far it is"
 
 
 class NotConfirmed(TqError):
@@ -278,13 +279,15 @@ def say(context: Context, deed: Deed, total: "v.Acted", unknown: Sequence[str] =
         )
         return
     parts = ((total.done, deed.done), (total.stopping, deed.stopping), (total.unchanged, deed.unchanged))
-    nothing = f"nothing to {deed.word.removeprefix('dlq ')}" + (" among the oldest jobs" if total.sweeping else "")
+    nothing = f"nothing to {deed.word.removeprefix('dlq ')}" + (
+        " among the oldest jobs" if total.sweeping and dry_run else ""
+    )
     text = ", ".join(f"{count} {what}" for count, what in parts if count and what) or nothing
     if dry_run:
         rest = "; it looked at the oldest jobs alone" if total.sweeping else ""
         context.talk(f"tq: nothing is done; without --dry-run: {text}{rest}")
     else:
-        context.talk(f"tq: {text}" + ("; the rest goes on in the background" if total.sweeping else ""))
+        context.talk(f"tq: {text}{_REST if total.sweeping else ''}")
 
 
 def _verb(deed: Deed, help_text: str, *examples: str) -> Verb:

@@ -8,6 +8,7 @@ from tq.cli.pages import every
 from tq.client.expected import expect
 
 _STUCK_MAX = 3
+_SWEEPS_MAX = 3
 
 
 def status(context: Context) -> None:
@@ -50,9 +51,16 @@ def lines(item: dict[str, Any]) -> list[tuple[str, str]]:
         waiting = {state: count for state, count in counts.items() if count and state in {"queued", "running", "held"}}
         if waiting and len(item.get("queues") or {}) > 1:
             pairs.append((f"queue {queue}", ", ".join(f"{count} {state}" for state, count in waiting.items())))
+    pairs.extend(("background", _sweep(one)) for one in (item.get("sweeps") or [])[:_SWEEPS_MAX])
     stuck = (item.get("stuck") or [])[:_STUCK_MAX]
     pairs.extend(("stuck", f"{one.get('tasks')} in queue {one.get('queue')}: {one.get('reason')}") for one in stuck)
     return pairs
+
+
+def _sweep(one: dict[str, Any]) -> str:
+    """Return which verb goes on, and how far it is."""
+    job, last = one.get("job"), one.get("last")
+    return f"{one.get('verb')} of job {job}" if job == last else f"{one.get('verb')}: at job {job} of {last}"
 
 
 def _numbers(counts: Any) -> list[int]:

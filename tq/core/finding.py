@@ -7,10 +7,12 @@ older release made them, and they are found by walking over all of them.
 
 from collections.abc import Iterator, Sequence
 from hashlib import blake2b
+from heapq import nlargest
 from typing import Final
 
 from tq.core import tables
 from tq.core.job import Job
+from tq.core.live import Live
 from tq.core.view import View
 from tq.core.vocabulary import Where
 from tq.limits import page_keys_max
@@ -43,6 +45,13 @@ def jobs_below(view: View, where: Where, top: int) -> tuple[Sequence[tuple[int, 
     low = max(top - _WALK, 1)
     found = view.scan(tables.JOB, (low, 0), (top, 0), 2 * _WALK)
     return [(number, job) for (number, part), job in reversed(found) if part == 0], low
+
+
+def running_below(view: View, live: Live, top: int) -> tuple[Sequence[tuple[int, Job]], int]:
+    """Return the same of those of which something runs: by what the workers hold, however many others there are."""
+    numbers = nlargest(_WALK, (number for number, part in live.jobs if part == 0 and number < top))
+    jobs = ((number, view.get(tables.JOB, (number, 0))) for number in numbers)
+    return [(number, job) for number, job in jobs if job is not None], numbers[-1] if len(numbers) == _WALK else 1
 
 
 def numbers_between(view: View, where: Where, first: int, last: int) -> list[int] | None:

@@ -6,18 +6,18 @@ people read. `body`, `entry` and `usage` in them are opaque bytes; server/presen
 
 from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from tq.core import ids, tables
 from tq.core.entries import EntryReader
-from tq.core.finding import jobs_below
-from tq.core.job import Job, Progress, Queue, Token
+from tq.core.finding import jobs_below, running_below
+from tq.core.job import Job, Progress, Token
 from tq.core.listed import job_bytes, task_bytes
 from tq.core.live import Live, LiveWorker
-from tq.core.names import is_name
 from tq.core.retry import backoff_ms
 from tq.core.selection import matches, shown_counts, shown_state, states_of
-from tq.core.standstill import Reasons, stuck
+from tq.core.standstill import Reasons
 from tq.core.task import Cause, Ending, Phase, State, Task, cause_of
 from tq.core.view import BEHIND_NAMES, View
 from tq.core.vocabulary import (
@@ -28,10 +28,8 @@ from tq.core.vocabulary import (
     List,
     Outcome,
     Page,
-    Queues,
     Result,
     Results,
-    Status,
     Tokens,
     Wait,
     Waited,
@@ -47,7 +45,6 @@ _RESULT_BYTES = 128  # what a result takes beside its opaque parts
 _WORKER_BYTES = 256  # what a worker takes beside the texts of its offer
 _WORKER_DIGITS = 20  # of a worker's number, which has 64 bits
 _TOKEN_BYTES = 96  # what a token takes beside its id and its name
-_QUEUE_BYTES = 320  # what a queue takes beside its name, with a count of each state
 _ALIVE_FIRST = (
     State.RUNNING,
     State.QUEUED,
@@ -119,7 +116,7 @@ def list_page(view: View, live: Live, command: List) -> Page:
     """Answer one page of jobs, newest first; or of the members of one job, in order."""
     where = Where(command.states, command.queue, command.tag, command.name)
     wanted = states_of(command.states)
-    limit = _items_max(command.limit)
+    limit = items_max(command.limit)
     if command.job:
         return _members_page(view, live, command, wanted, limit)
     meta = view.get(tables.META, ())
@@ -127,8 +124,10 @@ def list_page(view: View, live: Live, command: List) -> Page:
     items: list[dict[str, Any]] = []
     reasons = Reasons(view, live)
     seen, room = 0, page_bytes_max
+    # What runs is known without a walk over all that has ended.
+    below = partial(running_below, view, live) if wanted == _RUNNING else partial(jobs_below, view, where)
     while top > 1 and len(items) < limit and room > 0 and seen < page_keys_max:
-        jobs, low = jobs_below(view, where, top)
+        jobs, low = below(top)
         seen += max(len(jobs), _LOOK_KEYS)
         for number, job in jobs:
             progress = view.get(tables.PROGRESS, (number, 0))
@@ -289,25 +288,25 @@ def workers(_view: View, live: Live, command: Workers) -> Page:
     """Answer one page of the workers that are connected, or are owed their re-attach window, by id."""
     after = _page(command.page, _WORKER_DIGITS) if command.page else -1
     found = (live.workers[number] for number in sorted(number for number in live.workers if number > after))
-    return _filled(
+    return filled(
         ((str(worker.worker), _offer_bytes(worker.capacity), _worker(worker)) for worker in found),
-        _items_max(command.limit),
+        items_max(command.limit),
     )
 
 
-def _items_max(limit: int) -> int:
+def items_max(limit: int) -> int:
     """Return how many a page has at most, of the number that was asked for."""
     return min(max(limit, 1), page_items_max)
 
 
-def _filled(rows: Iterable[tuple[str, int, dict[str, Any]]], items_max: int) -> Page:
+def filled(rows: Iterable[tuple[str, int, dict[str, Any]]], most: int) -> Page:
     """Answer as many rows as a page holds: each is its place in the list, the bytes it takes at most, and itself."""
     items: list[dict[str, Any]] = []
     room = page_bytes_max
     after = ""
     for place, size, item in rows:
         room -= size
-        if items and (len(items) >= items_max or room < 0):
+        if items and (len(items) >= most or room < 0):
             return Page(tuple(items), after)
         items.append(item)
         after = place
@@ -355,11 +354,11 @@ def tokens(view: View, _live: Live, command: Tokens) -> Page:
     """Answer one page of the tokens that exist, by id, without their digests."""
     if len(command.page) > name_chars_max:
         raise BadRequest("that is not a page of this list")
-    items_max = _items_max(command.limit)
+    most = items_max(command.limit)
     # One more tells whether there are any, and the one that the page before ended with is passed over.
-    rows = view.scan(tables.TOKEN, (command.page,), (BEHIND_NAMES,), items_max + 2)
+    rows = view.scan(tables.TOKEN, (command.page,), (BEHIND_NAMES,), most + 2)
     found = ((key[0], token) for key, token in rows if key[0] != command.page)
-    return _filled(((name, _token_bytes(name, token), _token(name, token)) for name, token in found), items_max)
+    return filled(((name, _token_bytes(name, token), _token(name, token)) for name, token in found), most)
 
 
 def _token_bytes(name: str, token: Token) -> int:
@@ -375,56 +374,6 @@ def _token(name: str, token: Token) -> dict[str, Any]:
         "created_ms": token.created_ms,
         "expires_ms": token.expires_ms,
     }
-
-
-def queues(_view: View, live: Live, command: Queues) -> Page:
-    """Answer one page of the queues that have tasks or settings, by name."""
-    if command.page and not is_name(command.page):
-        raise BadRequest("that is not a page of this list")
-    items_max = _items_max(command.limit)
-    names = {lane.queue for lane in live.lanes.values() if any(lane.counts)} | live.queues.keys()
-    # Only those of this page are counted, and one more, which tells that there are any.
-    shown = sorted(name for name in names if name > command.page)[: items_max + 1]
-    counts = {name: [0] * len(State) for name in shown}
-    for lane in live.lanes.values():
-        if (have := counts.get(lane.queue)) is not None:
-            for state in State:
-                have[state] += lane.counts[state]
-    return _filled(((name, _QUEUE_BYTES + len(name), _queue(live, name, counts[name])) for name in shown), items_max)
-
-
-def _queue(live: Live, name: str, counts: list[int]) -> dict[str, Any]:
-    settings = live.queues.get(name, Queue())
-    return {
-        "id": name,
-        "paused": settings.paused,
-        "max": settings.max,
-        "retries": settings.retries,
-        "counts": {state.word: counts[state] for state in State if counts[state]},
-    }
-
-
-def status(view: View, live: Live, _command: Status) -> Document:
-    """Answer counts by state, from the lanes' counters. Those of each queue are in the list of queues: it has pages."""
-    total = dict.fromkeys((state.word for state in State), 0)
-    for lane in live.lanes.values():
-        for state in State:
-            total[state.word] += lane.counts[state]
-    meta = view.get(tables.META, ())
-    heard = [worker for worker in live.workers.values() if worker.is_heard]
-    return Document(
-        {
-            "tasks": total,
-            "workers": len(heard),
-            "slots": sum(worker.capacity.slots for worker in heard),
-            "draining": sum(worker.draining for worker in heard),
-            "jobs": meta.next_job - 1 if meta else 0,
-            "sequence": meta.sequence if meta else 0,
-            "epoch": meta.epoch if meta else 0,
-            "counters": dict(live.counts),
-            "stuck": list(stuck(view, live)),
-        }
-    )
 
 
 def _job(view: View, number: int) -> tuple[Job, Progress]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from tq.core import query, tables
+from tq.core import overview, query, tables
 from tq.core.engine import (
     act,
     again,
@@ -116,8 +116,8 @@ _READS: Final[dict[type, Callable[[View, Live, Any], Answer]]] = {
     Wait: query.wait,
     Workers: query.workers,
     Tokens: query.tokens,
-    Status: query.status,
-    Queues: query.queues,
+    Status: overview.status,
+    Queues: overview.queues,
 }
 
 

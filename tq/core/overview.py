@@ -1,0 +1,85 @@
+"""Reads of the whole: how many tasks are in which state, the queues, what stands still, what goes on in the background.
+
+Like the reads of jobs and tasks (query.py) they change nothing.
+"""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+from tq.core import tables
+from tq.core.job import Queue
+from tq.core.live import Live
+from tq.core.names import is_name
+from tq.core.query import filled, items_max
+from tq.core.standstill import stuck
+from tq.core.task import State
+from tq.core.view import View
+from tq.core.vocabulary import Document, Page, Queues, SetPriority, Status
+from tq.errors import BadRequest
+
+_QUEUE_BYTES: Final = 320  # what a queue takes beside its name, with a count of each state
+_SWEEPS_MAX: Final = 100  # that one status names
+_BEHIND_SWEEPS: Final = 1 << 62
+
+
+def queues(_view: View, live: Live, command: Queues) -> Page:
+    """Answer one page of the queues that have tasks or settings, by name."""
+    if command.page and not is_name(command.page):
+        raise BadRequest("that is not a page of this list")
+    most = items_max(command.limit)
+    names = {lane.queue for lane in live.lanes.values() if any(lane.counts)} | live.queues.keys()
+    # Only those of this page are counted, and one more, which tells that there are any.
+    shown = sorted(name for name in names if name > command.page)[: most + 1]
+    counts = {name: [0] * len(State) for name in shown}
+    for lane in live.lanes.values():
+        if (have := counts.get(lane.queue)) is not None:
+            for state in State:
+                have[state] += lane.counts[state]
+    return filled(((name, _QUEUE_BYTES + len(name), _queue(live, name, counts[name])) for name in shown), most)
+
+
+def _queue(live: Live, name: str, counts: list[int]) -> dict[str, Any]:
+    settings = live.queues.get(name, Queue())
+    return {
+        "id": name,
+        "paused": settings.paused,
+        "max": settings.max,
+        "retries": settings.retries,
+        "counts": {state.word: counts[state] for state in State if counts[state]},
+    }
+
+
+def status(view: View, live: Live, _command: Status) -> Document:
+    """Answer counts by state, from the lanes' counters. Those of each queue are in the list of queues: it has pages."""
+    total = dict.fromkeys((state.word for state in State), 0)
+    for lane in live.lanes.values():
+        for state in State:
+            total[state.word] += lane.counts[state]
+    meta = view.get(tables.META, ())
+    heard = [worker for worker in live.workers.values() if worker.is_heard]
+    return Document(
+        {
+            "tasks": total,
+            "workers": len(heard),
+            "slots": sum(worker.capacity.slots for worker in heard),
+            "draining": sum(worker.draining for worker in heard),
+            "jobs": meta.next_job - 1 if meta else 0,
+            "sequence": meta.sequence if meta else 0,
+            "epoch": meta.epoch if meta else 0,
+            "counters": dict(live.counts),
+            "stuck": list(stuck(view, live)),
+            "sweeps": list(_sweeps(view)),
+        }
+    )
+
+
+def _sweeps(view: View) -> Iterator[dict[str, Any]]:
+    """Yield what goes on in the background, oldest first: of which verb, and at which job of how many it is."""
+    for _, sweep in view.scan(tables.SWEEP, (0,), (_BEHIND_SWEEPS,), _SWEEPS_MAX):
+        with suppress(msgspec.MsgspecError, LookupError, TypeError):  # one that is damaged ends at its next slice
+            name = str(msgspec.msgpack.decode(sweep.command)[0])
+            verb = "set" if name == SetPriority.__name__ else name.lower()
+            yield {"verb": verb, "job": str(sweep.job), "last": str(sweep.last)}
