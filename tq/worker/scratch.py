@@ -5,8 +5,9 @@
     HOME/scratch-INODE/18.d/       TQ_TMPDIR of an attempt that asked for one (`tq submit --tmpdir`)
 
 Tasks can put anything in place of what is here, with the rights that we have. So nothing is removed that is not known,
-by device and inode, as a directory that was made here; no symbolic link is followed, and no mode or owner is changed
-on the way. A tree in which something is mounted is left alone as a whole. What cannot be removed stays, and is said.
+by device and inode, as a directory that was made here, and no symbolic link is followed. A tree in which something is
+mounted is left alone as a whole. Directories of our own that were shut, as Go shuts those of its modules, are opened to
+us: by descriptor, and only if they are on the same file system. What cannot be removed stays, and is said.
 
 A directory of a worker that was killed tells by its name which one it is, and its file system is that of the worker's
 home; the next worker there removes it. So it does with one that a launcher made when its own was gone.
@@ -149,7 +150,35 @@ def remove(made: Made) -> str:
         return "something is mounted in it"
     with suppress(RecursionError):  # of a tree that is too deep, the rest stays
         shutil.rmtree(made.path, ignore_errors=True)
+        if os.geteuid() and os.path.lexists(made.path):  # no mode keeps root out
+            _open_up(made.path, None, made.device, made.inode)
+            shutil.rmtree(made.path, ignore_errors=True)
     return "not all that is in it can be removed" if os.path.lexists(made.path) else ""
+
+
+def _open_up(name: bytes | str, above: int | None, device: int, inode: int = 0) -> None:
+    """Let us list and change a directory and all of our own below it; `inode` is the one that it must be, 0 for any.
+
+    Whatever somebody puts in place of a name meanwhile: the mode is set of the directory that was opened and looked at.
+    """
+    with suppress(OSError):
+        shut = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        try:
+            found = os.fstat(shut)
+            if (found.st_dev, found.st_uid) != (device, os.geteuid()) or found.st_ino != (inode or found.st_ino):
+                return
+            if found.st_mode & _MODE != _MODE:
+                os.chmod(f"/proc/self/fd/{shut}", _MODE)
+            directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=shut)
+        finally:
+            os.close(shut)
+        try:
+            with os.scandir(directory) as entries:
+                inside = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+            for one in inside:
+                _open_up(one, directory, device)
+        finally:
+            os.close(directory)
 
 
 def _is_mounted_below(path: bytes) -> bool:
