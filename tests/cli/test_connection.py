@@ -252,13 +252,23 @@ def test_the_order_is_flag_variable_file_connection(run: Run, server: FakeServer
     assert source() == ("tq://from-flag", "--url")
 
 
-def test_a_damaged_configuration_is_said(run: Run, place: Path, server: FakeServer) -> None:
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("url = ", "Invalid value"),
+        ('tokenfile = "t"\n', "no setting 'tokenfile'\nhint: there are url, token, token_file, ca, join"),
+        ('[server]\nurl = "tq://queue"\n', "no setting 'server'"),
+        ("ca = 7\n", "ca is no text"),
+    ],
+)
+def test_a_damaged_configuration_is_said(run: Run, place: Path, server: FakeServer, text: str, said: str) -> None:
     config = place / ".config/tq/config.toml"
     config.parent.mkdir(parents=True)
-    config.write_text("url = ")
+    config.write_text(text)
     ran = run("ls")
     assert ran.status == 78
     assert str(config) in ran.err
+    assert said in ran.err
 
 
 def test_config_never_shows_a_secret(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:

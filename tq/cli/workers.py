@@ -12,9 +12,11 @@ from tq.cli.verb import Verb
 def workers(ctx: typer.Context) -> None:
     """List the workers with their state and slots.
 
-    up; suspect (cut off, or so many heartbeats missed: it gets nothing more before it is heard again, and at three it
-    is lost and leaves the list); draining; degraded (it cannot kill so many of its tasks); quarantined (it could not
-    start its last attempts, so often in a row: it is tried again once a minute, or after `tq undrain`).
+    SLOTS are in use, of those there are; HELD is what it was given, so what waits there for a slot as well: all of that
+    is `running`. Their states are up; suspect (cut off, or so many heartbeats missed: it gets nothing more before it is
+    heard again, and at three it is lost and leaves the list); draining; degraded (it cannot kill so many of its tasks);
+    quarantined (it could not start its last attempts, so often in a row: it is tried again once a minute, or after
+    `tq undrain`).
     """
     from tq.cli import output
     from tq.core import vocabulary as v

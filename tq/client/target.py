@@ -16,6 +16,7 @@ from tq.net.address import DEFAULT_URL, EVERYWHERE, LOOPBACK, joined, parse_addr
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TOKEN = re.compile(r"[!-~]{1,256}")  # what may be one; the server knows better
 _SECRET = re.compile(r"tq[aswr]_[a-z2-7]{10}_")  # how every token begins, alone or in a join string
+_VARIABLES = {"url": "TQ_URL", "token": "TQ_TOKEN", "token_file": "TQ_TOKEN_FILE", "ca": "TQ_CA", "join": "TQ_JOIN"}
 _FILE_BYTES_MAX = 64 * 1024  # of a file with a token or a CA
 
 
@@ -74,8 +75,8 @@ def places(environ: Mapping[str, str]) -> Places:
     )
 
 
-def read_config(config_directory: Path) -> dict[str, Any]:
-    """Return the contents of config.toml, {} when there is none."""
+def read_config(config_directory: Path) -> dict[str, str]:
+    """Return the contents of config.toml, {} when there is none. Raises ConfigurationError for what is no setting."""
     path = config_directory / "config.toml"
     try:
         text = path.read_text(encoding="utf-8")
@@ -86,9 +87,15 @@ def read_config(config_directory: Path) -> dict[str, Any]:
     import tomllib  # only who has a file pays for its parser
 
     try:
-        return tomllib.loads(text)
+        found = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: {error}") from None
+    for key, value in found.items():  # one that is passed over may be the one that says whom to ask
+        if key not in _VARIABLES:
+            raise ConfigurationError(f"{path}: there is no setting {key!r}", hint=f"there are {', '.join(_VARIABLES)}")
+        if not isinstance(value, str):
+            raise ConfigurationError(f"{path}: {key} is no text", hint=f'write {key} = "…"')
+    return found
 
 
 def connection_file(where: Places, environ: Mapping[str, str]) -> tuple[dict[str, Any], str]:
@@ -128,14 +135,13 @@ def settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, 
     where = places(environ)
     config = read_config(where.config)
     found: dict[str, Setting] = {}
-    variables = {"url": "TQ_URL", "token": "TQ_TOKEN", "token_file": "TQ_TOKEN_FILE", "ca": "TQ_CA", "join": "TQ_JOIN"}
-    for key, variable in variables.items():
+    for key, variable in _VARIABLES.items():
         if flags.get(key):
             found[key] = Setting(flags[key], f"--{key}")
         elif environ.get(variable):
             found[key] = Setting(environ[variable], variable)
         elif config.get(key):
-            found[key] = Setting(str(config[key]), str(where.config / "config.toml"))
+            found[key] = Setting(config[key], str(where.config / "config.toml"))
     for key in ("url", "token_file", "ca"):
         if key in found and _SECRET.search(found[key].value):  # errors and `tq config` say what these are
             hint = "a join string belongs into TQ_JOIN, a token into TQ_TOKEN, or into a file"
