@@ -141,6 +141,12 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
         return mine
 
     @property
+    def run(self) -> int:
+        """How many untouched members in a row may be leased from the cursor on, which stands at the first of them."""
+        in_a_row = 1 if self.ahead else self.untouched
+        return min(in_a_row, self.throttle - self.counts[_RUNNING]) if self.throttle else in_a_row
+
+    @property
     def is_ended(self) -> bool:
         """Whether every member is in a terminal state."""
         return sum(self.counts[_SUCCEEDED:]) == self.size

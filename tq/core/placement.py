@@ -99,13 +99,11 @@ def free_chains(live: Live, worker: LiveWorker, lane: Lane, added: Added) -> int
     return max(free, 0)
 
 
-def places(
-    live: Live, number: int, workers: Iterable[LiveWorker], steady_ms: int, added: Added
-) -> Iterator[tuple[LiveWorker, int]]:
-    """Yield (worker, width) for each attempt of a lane that may be leased now: free slots first, then chains.
+Places = tuple[LiveWorker, int, int]  # worker, how many of the lane it may run at once if it takes one, how many it may
 
-    `width` is how many of the lane that worker may run at once if it takes this one.
-    """
+
+def places(live: Live, number: int, workers: Iterable[LiveWorker], steady_ms: int, added: Added) -> Iterator[Places]:
+    """Yield the places for attempts of a lane that may be leased now, in their order: free slots first, then chains."""
     lane: Lane = live.lanes[number]
     fitting = [(worker, free_chains(live, worker, lane, added)) for worker in workers]
     spread = sorted((pair for pair in fitting if pair[1]), key=lambda pair: _busy(pair[0]))
@@ -116,7 +114,7 @@ def places(
         for worker, _ in spread:
             taken[worker.worker] += 1
             widths[worker.worker] += 1
-            yield worker, widths[worker.worker]
+            yield worker, widths[worker.worker], 1
         turn += 1
         spread = [pair for pair in spread if pair[1] > turn]
     if live.depth(number) > 1 and not lane.alone:
@@ -127,16 +125,19 @@ def places(
         yield from _evenly([room for room in rooms if room[2] > 0])
 
 
-def _evenly(rooms: list[tuple[LiveWorker, int, int]]) -> Iterator[tuple[LiveWorker, int]]:
-    """Yield (worker, width) once for each place in (worker, width, places), those with the most for each slot first:
-    few tasks must not stand behind one another on one worker while the next one has nothing.
+def _evenly(rooms: list[Places]) -> Iterator[Places]:
+    """Yield all places of the rooms, those of workers with the most for each slot first: few tasks must not stand
+    behind one another on one worker while the next one has nothing.
     """
-    level = max((-(-room // width) for _, width, room in rooms), default=0)
+    if len(rooms) <= 1:
+        yield from rooms
+        return
+    level = max(-(-room // width) for _, width, room in rooms)
     while level > 0:
         level -= 1
         for worker, width, room in rooms:
-            for _ in range(min(room - level * width, width)):
-                yield worker, width
+            if room > level * width:
+                yield worker, width, min(room - level * width, width)
 
 
 def to_empty(workers: Iterable[LiveWorker], steady_ms: int) -> LiveWorker:

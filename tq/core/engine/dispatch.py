@@ -7,26 +7,26 @@ those workers: so chains drain, and it gets its slot.
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import islice
 from typing import Any, Final
 
 from tq.core import ids, tables
-from tq.core.engine.step import JobKey, Step, TaskKey, came_back, history_with_last
+from tq.core.engine.step import JobKey, Step, came_back, history_with_last
 from tq.core.engine.stop import ref_of
 from tq.core.engine.trouble import note_try, passed_over
 from tq.core.entries import EntryReader
 from tq.core.job import Progress
 from tq.core.live import LIVE_GRANTED, LIVE_RECALLED, LIVE_WIDTH, LiveWorker
-from tq.core.placement import chain_room, could_fit, places, to_empty
+from tq.core.placement import Places, chain_room, could_fit, places, to_empty
 from tq.core.task import Cause, Phase, State, Task, Trigger
 from tq.core.view import Key
 from tq.core.vocabulary import Assignment, AttemptRef, Recall, Start
 from tq.limits import body_bytes_max, prefetch_max, put_off_of_lane_max
 
-Found = tuple[TaskKey, Task | None]
+Found = tuple[range, Task | None]  # positions
 _LEASE: Final = Trigger.LEASE
 _ASSIGNED: Final = Phase.ASSIGNED
 _PAGE_FIRST: Final = 16
+_NOBODY: Final = LiveWorker(0)
 
 
 def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = ()) -> None:
@@ -96,9 +96,13 @@ def _lease_to(
         fitting = [worker for worker in workers if could_fit(worker, lane.queue, lane.demand)]
         if not fitting:
             continue
-        room = places(step.live, number, fitting, step.times.steady_ms, leases.added)
+        left = step.bounds.leases - leases.taken
+        room = Room(
+            places(step.live, number, fitting, step.times.steady_ms, leases.added),
+            left if bound is None else min(left, bound),
+        )
         before = leases.taken
-        is_unmet = leases.fill(number, room if bound is None else islice(room, bound), resting)
+        is_unmet = leases.fill(number, room, resting)
         if bound is not None:
             bound -= leases.taken - before
             is_unmet = is_unmet and bound != 0
@@ -163,6 +167,24 @@ def _resting_in(lane: Key, resting: Collection[Key]) -> int:
     return sum(1 for key in resting if len(key) > 1 and key[:1] == lane)
 
 
+class Room:
+    """The places of a lane that are still free, at most `bound`: the next `count` are on `worker`, at this `width`."""
+
+    def __init__(self, runs: Iterator[Places], bound: int) -> None:
+        self._runs = runs
+        self.bound = bound
+        self.count = 0  # 0 = there is none
+        self.use(0)
+
+    def use(self, count: int) -> None:
+        """Take so many of the next ones."""
+        self.bound -= count
+        self.count -= count
+        if not self.count:
+            self.worker, self.width, self.count = next(self._runs, (_NOBODY, 0, 0))
+        self.count = min(self.count, self.bound)
+
+
 class Leases:
     """The attempts leased by one dispatch, and the Start effects that they become."""
 
@@ -196,20 +218,19 @@ class Leases:
         else:
             self._kept[queue].discard(number)
 
-    def fill(self, number: int, room: Iterator[tuple[LiveWorker, int]], resting: Collection[Key]) -> bool:
+    def fill(self, number: int, room: Room, resting: Collection[Key]) -> bool:
         """Lease members of a lane, in order, into the places that there are, but of jobs that rest. Return whether some
         found none.
         """
-        place = next(room, None)
-        if place is None:
+        if not room.count:
             return True
         lane = self._step.live.lanes[number]
         self._step.overlay.put(LIVE_GRANTED, (lane.queue,), self._step.sequence)
         for jobs, (key, progress) in enumerate(_ready_jobs(self._step, number, resting), start=1):
-            for task_key, task in _startable(self._step, key, progress, number, self._step.bounds.leases - self.taken):
-                self._lease(task_key, task, number, *place)
-                place = next(room, None)
-                if place is None or self.taken >= self._step.bounds.leases:
+            for members, task in _startable(self._step, key, progress, number, room):
+                self._lease(key, members, task, number, room)
+                room.use(len(members))
+                if not room.count:
                     return progress.is_startable(number) or jobs + _resting_in((number,), resting) < lane.ready
             if self._step.is_cut:
                 break  # what comes after this job in the lane must not overtake it
@@ -238,34 +259,37 @@ class Leases:
                     )
                 )
 
-    def _lease(self, key: TaskKey, task: Task | None, lane: int, worker: LiveWorker, width: int) -> None:
-        step = self._step
+    def _lease(self, key: JobKey, members: range, task: Task | None, lane: int, room: Room) -> None:
+        """Lease members of a job, one that has the record `task` or a run of untouched ones, into the next places."""
+        step, worker = self._step, room.worker
         attempt = task.attempt + 1 if task else 1
         has_run = task is not None and task.attempt > 0 and task.has_run
-        step.move(
-            key,
-            task,
-            _LEASE,
-            phase=_ASSIGNED,
-            attempt=attempt,
-            lease=step.sequence,
-            worker=worker.worker,
-            host=worker.capacity.host,
-            leased_ms=step.times.wall_ms,
-            has_run=has_run,
-            **(_into_history(task) if task else {}),
-        )
-        if task is not None and task.value_bytes > len(task.value):
-            step.overlay.delete(tables.RESULT, key)
-        ref = AttemptRef(*key, attempt, step.sequence)
-        job = step.job(key[:2])
-        entry = self._entries.entry(job.entries, key[2]) if job.entries else None
-        assignment = Assignment(ref, ids.value_of(job, key[2]), entry, has_run)
-        self._starts[worker.worker, lane, key[:2]].append(assignment)
-        self._widths[worker.worker, lane] = width
+        fields: dict[str, Any] = {
+            "phase": _ASSIGNED,
+            "attempt": attempt,
+            "lease": step.sequence,
+            "worker": worker.worker,
+            "host": worker.capacity.host,
+            "leased_ms": step.times.wall_ms,
+            "has_run": has_run,
+        }
+        if task is None:
+            step.move_run(key, members, _LEASE, **fields)
+        else:
+            task_key = (*key, members.start)
+            step.move(task_key, task, _LEASE, **fields, **_into_history(task))
+            if task.value_bytes > len(task.value):
+                step.overlay.delete(tables.RESULT, task_key)
+        job = step.job(key)
+        starts = self._starts[worker.worker, lane, key]
+        for member in members:
+            ref = AttemptRef(*key, member, attempt, step.sequence)
+            entry = self._entries.entry(job.entries, member) if job.entries else None
+            starts.append(Assignment(ref, ids.value_of(job, member), entry, has_run))
+        self._widths[worker.worker, lane] = room.width
         load = worker.loads.get(lane)
-        self.added[worker.worker][lane] = width - (load.width if load else 0)
-        self.taken += 1
+        self.added[worker.worker][lane] = room.width - (load.width if load else 0)
+        self.taken += len(members)
         note_try(step, worker)
 
 
@@ -355,12 +379,13 @@ def _ready_jobs(step: Step, number: int, resting: Collection[Key]) -> Iterator[t
         low = (number, rank, job, part + 1)
 
 
-def _startable(step: Step, key: JobKey, progress: Progress, lane: int, want: int) -> Iterator[Found]:
-    """Yield members of a job that may start: first those that came back, then the untouched ones from the cursor.
+def _startable(step: Step, key: JobKey, progress: Progress, lane: int, room: Room) -> Iterator[Found]:
+    """Yield members of a job that may start: first those that came back, one by one with their records, then the
+    untouched ones from the cursor, so many of them as there are places alike.
 
-    Each is leased by the caller before the next is asked for.
+    They are leased by the caller before the next are asked for.
     """
-    page_max = max(min(want, step.bounds.slice), 1)
+    page_max = max(min(room.bound, step.bounds.slice), 1)
     page = min(_PAGE_FIRST, page_max)  # nobody knows how many places there are: not many, mostly
     while progress.again_in(lane) and progress.is_startable(lane):
         rows = came_back(step, key, lane, page)
@@ -369,15 +394,14 @@ def _startable(step: Step, key: JobKey, progress: Progress, lane: int, want: int
         for row, _ in rows:
             if not progress.is_startable(lane):
                 return
-            task_key = (*key, row[4])
-            yield task_key, step.task(task_key)
+            yield range(row[4], row[4] + 1), step.task((*key, row[4]))
         page = min(4 * page, page_max)
     while progress.is_startable(lane):
         member = _next_untouched(step, key, progress)
         if member is None:
             step.is_cut = True
             return
-        yield (*key, member), None
+        yield range(member, member + min(room.count, progress.run)), None
 
 
 def _next_untouched(step: Step, key: JobKey, progress: Progress) -> int | None:

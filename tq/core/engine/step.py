@@ -133,20 +133,34 @@ class Step:
 
     def move(self, key: TaskKey, task: Task | None, trigger: Trigger, **fields: Any) -> Task:
         """Move one member by the table of moves, set `fields` of its record, and keep every index true."""
+        if task is None:
+            return self.move_run(key[:2], range(key[2], key[2] + 1), trigger, **fields)
         progress = self.progress(key[:2])
-        before = progress.first if task is None else task.state
+        before = task.state
         after = transition(before, trigger)
         if after is _QUEUED or after is _RETRYING:
             fields["since_ms"] = self.times.steady_ms
-        if task is None:
-            _touch(progress, key[2], trigger)
-            record = Task(after, **fields)
-        else:
-            unindex(self.overlay, key, task, progress, self.job)
-            record = replace(task, state=after, **fields)
+        unindex(self.overlay, key, task, progress, self.job)
+        record = replace(task, state=after, **fields)
         index(self.overlay, key, record, progress, self.job)
         self._count(progress, before, after, 1)
         self.overlay.put(tables.TASK, key, record)
+        return record
+
+    def move_run(self, key: JobKey, members: range, trigger: Trigger, **fields: Any) -> Task:
+        """Move untouched members of a job, alike in all: they share the record that they get."""
+        progress = self.progress(key)
+        before = progress.first
+        after = transition(before, trigger)
+        if after is _QUEUED or after is _RETRYING:
+            fields["since_ms"] = self.times.steady_ms
+        _touch(progress, members, trigger)
+        record = Task(after, **fields)
+        for member in members:
+            task = (*key, member)
+            index(self.overlay, task, record, progress, self.job)
+            self.overlay.put(tables.TASK, task, record)
+        self._count(progress, before, after, len(members))
         return record
 
     def move_untouched(self, key: JobKey, trigger: Trigger) -> int:
@@ -288,13 +302,13 @@ def came_back(step: Step, key: JobKey, lane: int, limit: int) -> Sequence[Row]:
     return rows
 
 
-def _touch(progress: Progress, member: int, trigger: Trigger) -> None:
-    """Count that an untouched member gets a record."""
-    progress.untouched -= 1
+def _touch(progress: Progress, members: range, trigger: Trigger) -> None:
+    """Count that untouched members get a record."""
+    progress.untouched -= len(members)
     if trigger is _LEASE:
-        progress.cursor = member + 1
-    elif member >= progress.cursor:
-        progress.ahead += 1
+        progress.cursor = members.stop
+    elif members.start >= progress.cursor:
+        progress.ahead += len(members)
 
 
 def history_with_last(task: Task | None) -> tuple[Ending, ...]:
