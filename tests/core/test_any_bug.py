@@ -20,7 +20,7 @@ from tq.core.view import pages
 from tq.core.vocabulary import Times
 
 SEEDS = int(os.environ.get("TQ_BUG_SEEDS", "4"))
-PLACES = ("move", "mark", "move_untouched", "set_rank", "purge", "close_job", "_settle_ended")
+PLACES = ("move", "move_run", "mark", "move_untouched", "set_rank", "purge", "close_job", "_settle_ended")
 FILTERS: list[Callable[..., v.Command]] = [v.Cancel, v.Retry, v.Hold, v.Release, v.Requeue, v.Purge, v.Forget]
 HOUR_MS = 3_600_000
 

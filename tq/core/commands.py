@@ -301,7 +301,7 @@ class Held(Word, frozen=True, gc=False):
     phase: int
 
 
-class End(Word, frozen=True):
+class End(Word, frozen=True, gc=False):
     """A report: how one attempt ended. `code` = exit code, or -N for signal N; `cause` of core.task.Cause.
 
     `result` is the CBOR of a `wire.body.Usage`, opaque here; `value` the CBOR of what it returned, or raised: b"" if

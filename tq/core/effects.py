@@ -3,7 +3,7 @@
 from tq.core.words import AttemptRef, Word
 
 
-class Assignment(Word, frozen=True):
+class Assignment(Word, frozen=True, gc=False):
     """One attempt to start. `member` in the ref is the position, `value` what the task's id shows.
 
     `entry` is the member's own input; its columns are separated by NUL bytes. `has_run`: an earlier attempt of the task

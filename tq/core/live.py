@@ -169,8 +169,10 @@ class LiveWorker:
         lane = self.held.pop(task, None)
         if lane is None:
             return None
-        self.started.pop(task, None)
-        self.recalled.discard(task)
+        if self.started:
+            self.started.pop(task, None)
+        if self.recalled:
+            self.recalled.discard(task)
         load = self.loads[lane]
         load.held -= 1
         if load.held < load.width:
@@ -386,11 +388,11 @@ class Live:
         """
         runs = self.runs.setdefault(lane, [])
         runs.append(max(run_us, 1))
-        is_surprise = run_us >= prefetch_ms * 1_000 and self.depths.get(lane, 1) > 1
-        if len(runs) > prefetch_runs_seen + 64:
-            del runs[:64]
-        elif len(runs) > 32 and len(runs) % 64 and not is_surprise:
+        count = len(runs)
+        if count % 64 and count > 32 and (run_us < prefetch_ms * 1_000 or self.depths.get(lane, 1) <= 1):
             return
+        if count > prefetch_runs_seen + 64:
+            del runs[:64]
         if len(runs) >= prefetch_runs_min:
             usual_us = max(_median(runs), _median(runs[-prefetch_runs_latest:]))
             self.depths[lane] = max(1, min(prefetch_max, prefetch_ms * 1_000 // usual_us))

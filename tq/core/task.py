@@ -181,7 +181,7 @@ class Ending(msgspec.Struct, frozen=True, array_like=True, gc=False):
     charged: bool = True
 
 
-class Task(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class Task(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """One member of a job that has been touched. A member without this record is *untouched* (job.py).
 
     `lease` is the sequence of the commit that gave the latest attempt; with the store's lineage it is the

@@ -115,11 +115,14 @@ class DiskStore:
                 continue
             family, pack, encode, _ = self._tables[table]
             batch.set_default_column_family(family.handle)
+            last, raw = None, b""
             for key, record in rows.items():
                 if record is None:
                     del batch[pack(*key)]
-                else:
-                    batch[pack(*key)] = encode(record)
+                    continue
+                if record is not last:  # what was leased together shares one
+                    last, raw = record, encode(record)
+                batch[pack(*key)] = raw
         for gone in ranges(changes.get(FORGOTTEN, {}).items()):  # last: whatever else the turn wrote there goes, too
             batch.delete_range(gone.low, gone.high, self._families[gone.family].handle)
         turn, value = turn_key(sequence), pack_turn(epoch, wall_ms)

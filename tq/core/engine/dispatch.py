@@ -309,7 +309,11 @@ def _into_history(task: Task) -> dict[str, Any]:
 
 
 def _frames(assignments: list[Assignment], entries_bytes_max: int) -> Iterator[tuple[Assignment, ...]]:
-    """Cut assignments into parts whose entries fit a frame beside their body."""
+    """Cut assignments of one job into parts whose entries fit a frame beside their body."""
+    if assignments[0].entry is None:
+        for first in range(0, len(assignments), prefetch_max):
+            yield tuple(assignments[first : first + prefetch_max])
+        return
     part: list[Assignment] = []
     size = 0
     for assignment in assignments:

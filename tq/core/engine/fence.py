@@ -76,15 +76,17 @@ def to_blame(at: Key, passed: Collection[Key]) -> Key:
     return at if is_task and not any(key[:2] == job for key in passed) else job
 
 
-def current_task(step: Step, ref: AttemptRef, worker: int, phase: Phase) -> Task | None:
-    """Return the record if the word counts (claiming it back if need be), or None and count what it was."""
-    if passes_over(step, ref.task):
+def current_task(step: Step, key: TaskKey, ref: AttemptRef, worker: int, phase: Phase) -> Task | None:
+    """Return the record of a task if the word about its attempt `ref` counts (claiming it back if need be), or None and
+    count what it was.
+    """
+    if passes_over(step, key):
         return None
-    task = step.task(ref.task)
+    task = step.task(key)
     verdict = judge(step, task, ref, worker)
     if task is not None and verdict is _CURRENT:
         return task
-    if task is not None and verdict is Verdict.CLAIM and not step.progress(ref.task[:2]).cancelling:
+    if task is not None and verdict is Verdict.CLAIM and not step.progress(key[:2]).cancelling:
         return claim(step, ref, task, worker, phase)
     step.count("known_reports" if verdict is Verdict.KNOWN else "stale_reports")
     return None

@@ -31,9 +31,10 @@ def started(step: Step, command: Started) -> None:
         return
     note_success(step, command.worker, (ref.lease for ref in command.attempts))
     for ref in command.attempts:
-        task = current_task(step, ref, command.worker, Phase.ASSIGNED)
+        key = ref.task
+        task = current_task(step, key, ref, command.worker, Phase.ASSIGNED)
         if task is not None and task.phase is Phase.ASSIGNED:
-            mark_started(step, ref.task, task)
+            mark_started(step, key, task)
             step.effects.append(TaskChanged(ref.job, ref.part))
 
 
@@ -51,14 +52,14 @@ def report(step: Step, command: Report) -> None:
     note_success(step, command.worker, (end.attempt.lease for end in command.ends if end.cause != Cause.LOST))
     phase = Phase.STARTED
     for end in command.ends:
-        task = current_task(step, end.attempt, command.worker, phase)
+        key = end.attempt.task
+        task = current_task(step, key, end.attempt, command.worker, phase)
         if task is not None:
-            _end(step, end, task)
+            _end(step, key, task, end)
     step.effects.append(Acknowledge(command.worker, command.session, command.delivery))
 
 
-def _end(step: Step, end: End, task: Task) -> None:
-    key = end.attempt.task
+def _end(step: Step, key: TaskKey, task: Task, end: End) -> None:
     cause = cause_of(end.cause)
     if cause is _LOST:
         lose(step, key, _after(task, end), charged=True)
@@ -70,9 +71,11 @@ def _end(step: Step, end: End, task: Task) -> None:
         give_back(step, key, _after(task, end), why if began else Cause.NONE, end.code)
     elif retry.is_success(cause, end.code):
         fields = ending(step, cause, end.code, end.run_us, end.result)
-        step.move(key, task, _ACK, **fields, **_returned(step, key, end.value))
+        if end.value:
+            fields |= _returned(step, key, end.value)
+        step.move(key, task, _ACK, **fields)
     else:
-        _fail(step, end, task, cause)
+        _fail(step, key, task, end, cause)
 
 
 def _after(task: Task, end: End) -> Task:
@@ -80,8 +83,7 @@ def _after(task: Task, end: End) -> Task:
     return replace(task, has_run=True) if end.run_us else task
 
 
-def _fail(step: Step, end: End, task: Task, cause: Cause) -> None:
-    key = end.attempt.task
+def _fail(step: Step, key: TaskKey, task: Task, end: End, cause: Cause) -> None:
     job, failures = step.job(key[:2]), task.failures + 1
     trigger = retry.after_failure(job, failures, cause, end.code)
     fields = ending(step, cause, end.code, end.run_us, end.result) | _returned(step, key, end.value)
@@ -118,7 +120,8 @@ def handback(step: Step, command: Handback) -> None:
     if command.cause == Cause.WORKER_TROUBLE:
         note_trouble(step, command.worker, command.attempts)
     for ref in command.attempts:
-        task = current_task(step, ref, command.worker, Phase.ASSIGNED)
+        key = ref.task
+        task = current_task(step, key, ref, command.worker, Phase.ASSIGNED)
         if task is not None:
             # What could not be started has not run: a try each minute would push all else out of a short history.
             # What stood in a launcher that died may have run and ended unheard.
@@ -126,7 +129,7 @@ def handback(step: Step, command: Handback) -> None:
             has_run = is_lost or (task.phase in (Phase.STARTED, Phase.STOPPING) and command.cause in _STOPPED)
             if command.cause in _MAY_HAVE_RUN:  # for less than the moment after which a start is told, too
                 task = replace(task, has_run=True)
-            give_back(step, ref.task, task, cause_of(command.cause) if has_run else Cause.NONE)
+            give_back(step, key, task, cause_of(command.cause) if has_run else Cause.NONE)
     step.effects.append(Acknowledge(command.worker, command.session, command.delivery))
 
 

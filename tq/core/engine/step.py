@@ -143,7 +143,7 @@ class Step:
         unindex(self.overlay, key, task, progress, self.job)
         record = replace(task, state=after, **fields)
         index(self.overlay, key, record, progress, self.job)
-        self._count(progress, before, after, 1)
+        _count(self, progress, before, after, 1)
         self.overlay.put(tables.TASK, key, record)
         return record
 
@@ -160,14 +160,14 @@ class Step:
             task = (*key, member)
             index(self.overlay, task, record, progress, self.job)
             self.overlay.put(tables.TASK, task, record)
-        self._count(progress, before, after, len(members))
+        _count(self, progress, before, after, len(members))
         return record
 
     def move_untouched(self, key: JobKey, trigger: Trigger) -> int:
         """Move all untouched members of a job at once: one field. Return how many."""
         progress = self.progress(key)
         after = transition(progress.first, trigger)
-        self._count(progress, progress.first, after, progress.untouched)
+        _count(self, progress, progress.first, after, progress.untouched)
         progress.first = after
         return progress.untouched
 
@@ -267,12 +267,6 @@ class Step:
             self.overlay.delete(tables.ENDED, (progress.ended_place, key[0]))
             progress.ended_ms = progress.ended_steady_ms = 0
 
-    def _count(self, progress: Progress, before: State, after: State, more: int) -> None:
-        lane = self.lane(progress.lane)
-        for counts in (progress.counts, lane.counts):
-            counts[before] -= more
-            counts[after] += more
-
 
 def wait_until(step: Step, key: TaskKey, task: Task, due_ms: int) -> None:
     """Let a member that failed wait for its next attempt until then. Needs nothing of its job."""
@@ -300,6 +294,15 @@ def came_back(step: Step, key: JobKey, lane: int, limit: int) -> Sequence[Row]:
         progress.floor_since_ms = since_ms
         progress.floor_member = member if since_ms < step.times.steady_ms else 0
     return rows
+
+
+def _count(step: Step, progress: Progress, before: State, after: State, more: int) -> None:
+    """Count that members of a job go from one state to another."""
+    counts, all_counts = progress.counts, step.lane(progress.lane).counts
+    counts[before] -= more
+    counts[after] += more
+    all_counts[before] -= more
+    all_counts[after] += more
 
 
 def _touch(progress: Progress, members: range, trigger: Trigger) -> None:
