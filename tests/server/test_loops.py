@@ -111,6 +111,25 @@ async def test_a_frozen_server_first_reads_and_counts_the_late_tick_as_none() ->
     assert hall_seen == [0]
 
 
+async def test_what_is_heard_while_a_tick_is_late_is_worth_three_whole_beats() -> None:
+    clock = trio.testing.MockClock()
+    kept: list[bool] = []
+
+    async def scenario() -> None:
+        async with open_hall() as hall:
+            hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+            worker = await hall.worker()
+            worker.send(m.Beat())  # lies in the socket when the tick comes, nearly a beat after its time
+            for beats in (1.9, 1.0, 1.0, 0.9, 0.2):
+                kept.append(77 in hall.engine.live.workers)
+                clock.jump(beats * BEAT_S)
+                await trio.testing.wait_all_tasks_blocked()
+            kept.append(77 in hall.engine.live.workers)
+
+    await _under(clock, scenario)
+    assert kept == [True] * 5 + [False]  # for 2.9 beats after it was heard, but not for more than three
+
+
 async def _under(clock: trio.testing.MockClock, scenario: Any) -> None:
     await trio.to_thread.run_sync(lambda: trio.run(scenario, clock=clock))
 

@@ -26,6 +26,7 @@ class Beats:
         self._inlet = server.intake.inlet()
         self._heard_us: dict[int, int] = {}
         self._really_heard_us: dict[int, int] = {}
+        self._excused_us: dict[int, int] = {}  # of the time since then
         self._since_us = 0
         self._due_us = 0
         self._ticks = 0
@@ -37,7 +38,7 @@ class Beats:
         for worker in owed:
             window_us = max(limits.reattach_beats * server.beat_us, limits.reattach_s_min * SECOND, held_us)
             self._heard_us[worker] = server.world.now_us + int(window_us - 3 * server.beat_us)
-        self._since_us = self._due_us = server.world.now_us
+        self._since_us = server.world.now_us
         self._plan()
 
     def heard(self, worker: int, session: int) -> bool:
@@ -46,17 +47,18 @@ class Beats:
         current = self._server.registry.worker(worker)
         if current is not None and current.peer.session == session:
             self._heard_us[worker] = self._really_heard_us[worker] = self._server.world.now_us
+            self._excused_us[worker] = 0
         return was_silent
 
     def excuse(self, for_us: int) -> None:
         """Everybody stands still for a while: nobody is silent for that."""
         self._heard_us = {worker: heard_us + for_us for worker, heard_us in self._heard_us.items()}
-        self._really_heard_us = {worker: heard_us + for_us for worker, heard_us in self._really_heard_us.items()}
+        self._excused_us = {worker: us + for_us for worker, us in self._excused_us.items()}
 
     def _plan(self) -> None:
         server = self._server
-        self._due_us += server.beat_us
-        server.after(max(self._due_us - server.world.now_us, 0), self._tick, False)
+        self._due_us = server.world.now_us + server.beat_us
+        server.after(server.beat_us, self._tick, False)
 
     def _tick(self, has_read: bool) -> None:
         server, world = self._server, self._server.world
@@ -66,7 +68,7 @@ class Beats:
             return
         if late_us > server.beat_us:
             world.count("late ticks")
-            self._due_us = world.now_us
+        if late_us > 0:  # the next one is as much later
             self._heard_us = {worker: heard_us + late_us for worker, heard_us in self._heard_us.items()}
         losses = self.clock.tick(late_us / SECOND)
         silent = self.clock.fallen_silent()
@@ -92,14 +94,16 @@ class Beats:
         self._plan()
 
     def _check_patience(self, lost: WorkerLost) -> None:
-        """Nobody is lost who was heard within two beats, or whose re-attach window is not over."""
+        """Nobody is lost who was heard within three beats, or whose re-attach window is not over."""
         server = self._server
         now_us, window_us = server.world.now_us, limits.reattach_beats * server.beat_us
         after_us = now_us - self._since_us
         if lost.session == 0 and after_us < window_us:
             raise server.world.violated(f"w{lost.worker:x} is lost {after_us / SECOND} s after the start")
         silent_us = now_us - self._really_heard_us.get(lost.worker, 0)
-        if lost.session and silent_us < 2 * server.beat_us:
+        counted_us = silent_us - self._excused_us.get(lost.worker, 0)
+        is_early = silent_us < limits.missed_beats_max * server.beat_us or counted_us < 2 * server.beat_us
+        if lost.session and is_early:
             raise server.world.violated(f"w{lost.worker:x} is lost, silent for only {silent_us / SECOND} s")
 
     def _check_i5(self) -> None:
