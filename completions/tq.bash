@@ -36,7 +36,7 @@ _tq() {
         release) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
         requeue) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
         retry) words="--state --queue --tag --name --force --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
-        set) words="--priority --state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        set) words="--priority --at-once --state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
         forget) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
         dlq) case $noun in
             ls) words="--queue --cause --name --tag -n --limit --page --url -o --output -q --quiet --color --connect-timeout" ;;

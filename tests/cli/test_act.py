@@ -20,6 +20,7 @@ VERBS: list[tuple[list[str], Any, str]] = [
     (["requeue"], v.Requeue, "3 queued again, 1 being stopped to run again, 2 not running"),
     (["retry"], v.Retry, "3 queued again, 2 not failed"),
     (["set", "--priority", "7"], v.SetPriority, "3 changed, 2 had ended already"),
+    (["set", "--at-once", "7"], v.SetThrottle, "3 changed, 2 had ended already, or one task"),
     (["forget"], v.Forget, "3 forgotten, 2 not ended"),
 ]
 REST = " so far; the rest goes on in the background, and `tq` says how far it is\n"
@@ -200,11 +201,16 @@ def test_wrong_use_has_a_hint_and_no_traceback(
 @pytest.mark.parametrize("priority", ["101", "-101", "x", ""])
 def test_a_priority_out_of_range_is_never_sent(run: Run, server: FakeServer, priority: str) -> None:
     assert run("set", "42", "--priority", priority).status == 2
-    assert run("set", "42").status == 2
+    for words in ([], ["--at-once", "-1"], ["--at-once", "x"], ["--priority", "1", "--at-once", "2"]):
+        ran = run("set", "42", *words)
+        assert (ran.status, "\nhint: " in ran.err) == (2, True)
     assert server.asked == []
 
 
 def test_set_and_force_reach_the_server(run: Run, server: FakeServer) -> None:
+    server.says[v.SetThrottle] = lambda _: v.Acted(1)
+    assert run("set", "43", "--at-once", "0").status == 0
+    assert server.asked.pop() == v.SetThrottle(("43",), throttle=0)
     server.says[v.SetPriority] = server.says[v.Retry] = lambda _: v.Acted(1)
     run("set", "42", "--priority", "-10")
     run("retry", "--force", "42")

@@ -262,6 +262,14 @@ def test_several_are_shown_one_after_the_other(run: Run, server: FakeServer) -> 
     assert run("show", "42", "43", "-q").out == "42\n43\n"
 
 
+def test_a_task_of_a_named_job_is_no_id_and_the_hint_says_which_is(run: Run, server: FakeServer) -> None:
+    server.says[v.List] = lambda asked: v.Page(({"id": "43"},) if asked.name == "nightly" else ())
+    for word in ("nightly.7", "weekly.7"):
+        ran = run("show", word)
+        assert (ran.status, ran.err.splitlines()[0]) == (1, f"tq: {word!r} is no id, and no job has that name or tag")
+        assert ("hint: the newest job nightly is 43: write 43.7\n" in ran.err) is (word == "nightly.7")
+
+
 @pytest.mark.parametrize("words", [("98", "1", "99", "2"), ("1", "98", "2", "99"), ("1", "2", "98", "99")])
 def test_of_several_the_known_are_shown_and_the_others_named(
     run: Run, server: FakeServer, words: tuple[str, ...]

@@ -9,15 +9,19 @@ from tq.core.engine import Bounds
 from tq.core.job import Demand
 from tq.core.task import Cause, Phase, State
 from tq.core.vocabulary import (
+    Acted,
     AttemptRef,
     Cancel,
     Capacity,
     Drain,
     DrainAsked,
     Get,
+    GetRequest,
     Handback,
+    Held,
     Join,
     List,
+    SetThrottle,
     Start,
     Status,
     Submit,
@@ -148,6 +152,45 @@ def test_an_array_at_its_throttle_blocks_nobody(house):
     other = house.submit()
     assert [ref.job for ref in house.starts()] == [other]
     assert house.engine.live.workers[5].slots_used == 3
+
+
+def test_a_new_throttle_lets_more_start_at_once_and_recalls_what_has_not_started(house):
+    house.join(slots=6)
+    other = house.submit(hold=True)
+    number = house.array(10, throttle=2)
+    first, second = house.starts()
+    assert house.do(SetThrottle((str(number), str(other)), throttle=4)) == Acted(1, unchanged=1)
+    refs = [first, second, *house.starts()]
+    assert len(refs) == 4
+    house.started(first)
+    house.do(SetThrottle((str(number),), throttle=1))
+    assert (house.recalls(), house.starts()) == (refs[1:], [])
+    house.do(Handback(5, 1, 1, tuple(refs[1:])))
+    assert house.starts() == []
+    house.restart()
+    house.join(slots=6, held=(Held(first, int(Phase.STARTED)),))
+    assert house.starts() == []
+    house.do(SetThrottle((str(number),), throttle=0))
+    assert len(house.starts()) == 5
+    assert house.do(GetRequest(str(number))).submit.throttle == 0
+
+
+@pytest.mark.parametrize("throttle", [-1, 1 << 40])
+def test_a_throttle_that_makes_no_sense_is_refused(house, throttle):
+    number = house.array(3)
+    with pytest.raises(BadRequest):
+        house.do(SetThrottle((str(number),), throttle=throttle))
+
+
+def test_of_one_task_and_of_what_has_ended_no_throttle_is_set(house):
+    number, ended = house.submit(), house.array(2)
+    house.do(Cancel((str(ended),)))
+    with pytest.raises(AlreadyEnded, match="1 is one task"):
+        house.do(SetThrottle((str(number),), throttle=1))
+    with pytest.raises(AlreadyEnded, match="2 had ended already"):
+        house.do(SetThrottle((str(ended),), throttle=1))
+    with pytest.raises(BadRequest, match="whole jobs"):
+        house.do(SetThrottle((f"{ended}.1",), throttle=1))
 
 
 def test_nobody_is_kept_for_a_member_whose_array_a_lease_before_it_has_brought_to_its_throttle(house):

@@ -62,7 +62,7 @@ def test_no_peer_may_send_the_servers_own_commands(command: type) -> None:
     assert not any(may(role, command) for role in ROLES)
 
 
-ON_JOBS = [v.Submit, v.Upload, v.Cancel, v.Hold, v.Release, v.Requeue, v.Retry, v.SetPriority, v.Forget]
+ON_JOBS = [v.Submit, v.Upload, v.Cancel, v.Hold, v.Release, v.Requeue, v.Retry, v.SetPriority, v.SetThrottle, v.Forget]
 ON_ALL = [v.SetQueue, v.Drain, v.CreateToken, v.RevokeToken, v.Tokens]
 
 

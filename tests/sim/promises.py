@@ -15,9 +15,21 @@ from tq.core import tables
 from tq.core.job import Job, Progress
 from tq.core.task import Cause, Phase, State, Task
 from tq.core.view import Overlay
-from tq.core.vocabulary import Acted, Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority, Where
+from tq.core.vocabulary import (
+    Acted,
+    Cancel,
+    Forget,
+    Hold,
+    Purge,
+    Release,
+    Requeue,
+    Retry,
+    SetPriority,
+    SetThrottle,
+    Where,
+)
 
-Verb = Cancel | Hold | Release | Requeue | Retry | SetPriority | Forget | Purge
+Verb = Cancel | Hold | Release | Requeue | Retry | SetPriority | SetThrottle | Forget | Purge
 WHOLE: Final = -1  # in the place of a member: the job itself
 GAVE_UP: Final = (State.DEAD, State.CANCELLED, State.SKIPPED, State.EXPIRED)
 _ID: Final = re.compile(r"(\d+)(?:\.(\d+)(?:-(\d+))?)?")
@@ -107,6 +119,8 @@ class Promise:
                 return not progress.hold
             case SetPriority():
                 return progress.rank == 100 - self.command.priority or progress.is_ended
+            case SetThrottle():
+                return progress.throttle == self.command.throttle or progress.is_ended or progress.size == 1
             case _:  # Forget
                 return not progress.is_ended
 
@@ -126,7 +140,7 @@ class Promise:
                 return seen.state not in may or (task.round if task else 1) != (before.task.round if before.task else 1)
 
 
-WHOLES: Final = (Hold, Release, SetPriority, Forget)  # verbs that act on whole jobs
+WHOLES: Final = (Hold, Release, SetPriority, SetThrottle, Forget)  # verbs that act on whole jobs
 
 
 class Promises:
@@ -260,6 +274,8 @@ def counts(command: Verb, before: dict[Subject, Seen], overlay: Overlay) -> Acte
             done += now.is_gone
         elif isinstance(command, SetPriority):
             done += not was.progress.is_ended
+        elif isinstance(command, SetThrottle):
+            done += not was.progress.is_ended and was.progress.size > 1
         elif isinstance(command, Hold | Release):
             done += is_settled(was, now)
         elif isinstance(command, Retry):

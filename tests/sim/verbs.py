@@ -37,6 +37,7 @@ class Verbs:
             (5, v.Retry, True),
             (3, v.Requeue, True),
             (2, v.SetPriority, False),
+            (2, v.SetThrottle, False),
             (4, v.Forget, False),
             (3, v.Purge, True),
         ]
@@ -52,6 +53,8 @@ class Verbs:
             fields["signal"] = dice.choice((0, 0, 2, 15))
         if verb is v.SetPriority:
             fields["priority"] = dice.choice((-100, -10, 0, 10, 100))
+        if verb is v.SetThrottle:
+            fields["throttle"] = dice.choice((0, 1, 2, 5))
         share = dice.random()
         if share < 0.12:
             return verb(where=self._filter(submit), **fields)

@@ -134,8 +134,19 @@ def retry(
 
 def set_(
     ctx: typer.Context,
-    priority: Annotated[int, typer.Option("--priority", metavar="N", help="-100 (last) to 100 (first)")],
     ids: Words = None,
+    priority: Annotated[
+        int | None, typer.Option("--priority", metavar="N", help="-100 (last) to 100 (first)", show_default=False)
+    ] = None,
+    at_once: Annotated[
+        int | None,
+        typer.Option(
+            "--at-once",
+            metavar="N",
+            help="Run at most so many tasks of an array at once; 0 = no bound",
+            show_default=False,
+        ),
+    ] = None,
     state: options.States = None,
     queue: options.OfQueue = "",
     tag: options.OfTag = "",
@@ -143,12 +154,24 @@ def set_(
     dry_run: DryRun = False,
     yes: Yes = False,
 ) -> None:
-    """Change what may change of jobs that wait: their priority."""
+    """Change what may change of jobs that have not ended: their priority, or how much of an array runs at once.
+
+    What runs goes on, also above a new bound. What a job runs, where, for how long and how often it is tried again is a
+    part of its request and stays: submit it anew with that changed (`tq submit --like ID`), and cancel the old one.
+    """
     from tq.cli import values
 
-    deed = Deed("set", "SetPriority", ALIVE, "changed", "", "had ended already")
     wish = Wish(ids, state, queue, tag, name, dry_run, yes)
-    act(ctx.obj, deed, wish, priority=values.priority(priority))
+    if (priority is None) is (at_once is None):
+        raise BadRequest("set what: --priority or --at-once?", hint="one of them, as in tq set 42 --priority 50")
+    if at_once is not None:
+        if at_once < 0:
+            raise BadRequest(f"--at-once {at_once} must not be negative", hint="0 means no bound")
+        deed = Deed("set", "SetThrottle", ALIVE, "changed", "", "had ended already, or one task")
+        act(ctx.obj, deed, wish, throttle=at_once)
+    elif priority is not None:
+        deed = Deed("set", "SetPriority", ALIVE, "changed", "", "had ended already")
+        act(ctx.obj, deed, wish, priority=values.priority(priority))
 
 
 def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
@@ -321,7 +344,7 @@ VERBS = {
         "tq requeue 42", "tq requeue 43.7",
     ),
     "retry": Verb(retry, ("tq retry 42", "tq retry @failed --yes", "tq retry --force 43.1-5")),
-    "set": Verb(set_, ("tq set 42 --priority 50", "tq set nightly --priority -10")),
+    "set": Verb(set_, ("tq set 42 --priority 50", "tq set 43 --at-once 8", "tq set nightly --priority -10")),
     "forget": _verb(
         Deed("forget", "Forget", TERMINAL, "forgotten", "", "not ended"),
         """Remove ended jobs with their records and output.

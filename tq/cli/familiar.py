@@ -117,7 +117,7 @@ _OPTIONS: Final = {
     },
     "tq set": {
         **_each("--time-limit --retries --backoff --cwd --env --cpus --max-fails --stdout --stderr --timeout", _ANEW),
-        **_each("--max --throttle", "it is of a queue: `tq queue set NAME --max 4`"),
+        **_each("--max --throttle", "`tq queue set NAME --max 4` bounds a queue, `tq set ID --at-once 4` an array"),
         **_each("--nice -p", "it is called --priority"),
     },
     "tq logs": _each("--lines --last -t", "it is called --tail, or -n"),

@@ -224,10 +224,21 @@ def _filter(client: "Client", word: str) -> v.Where:
     if not is_name(word) or means_ids(word):
         shown = word if len(word) <= 40 else word[:40] + "…"
         raise BadRequest(f"{shown!r} is no id", hint=_HINT)
+    if (found := _named(client, word)) is not None:
+        return found[0]
+    stem, _, member = word.rpartition(".")
+    hint = _HINT
+    if is_name(stem) and member.isdecimal() and (found := _named(client, stem)) is not None:
+        hint = f"the newest job {stem} is {found[1]}: write {found[1]}.{member}"
+    raise TaskNotFound(f"{word!r} is no id, and no job has that name or tag", hint=hint)
+
+
+def _named(client: "Client", word: str) -> tuple[v.Where, str] | None:
+    """Return the filter for jobs of a name, or else of a tag, and the newest of them; None if there is none."""
     for where in (v.Where(name=word), v.Where(tag=word)):
-        if next(jobs(client, where, 1), None) is not None:
-            return where
-    raise TaskNotFound(f"{word!r} is no id, and no job has that name or tag", hint=_HINT)
+        if (newest := next(jobs(client, where, 1), None)) is not None:
+            return where, newest
+    return None
 
 
 def _both(where: v.Where, among: v.Where, word: str) -> v.Where:

@@ -126,6 +126,12 @@ class SetPriority(_Selected, frozen=True, tag=True):
     priority: int = 0
 
 
+class SetThrottle(_Selected, frozen=True, tag=True):
+    """Let at most so many tasks of arrays run at once (0 = no bound)."""
+
+    throttle: int = 0
+
+
 class Forget(_Selected, frozen=True, tag=True):
     """Remove ended jobs with all their records and output."""
 

@@ -17,10 +17,11 @@ from tq.core.query import filled, items_max
 from tq.core.standstill import stuck
 from tq.core.task import State
 from tq.core.view import View
-from tq.core.vocabulary import Document, Page, Queues, SetPriority, Status
+from tq.core.vocabulary import Document, Page, Queues, SetPriority, SetThrottle, Status
 from tq.errors import BadRequest
 
 _QUEUE_BYTES: Final = 320  # what a queue takes beside its name, with a count of each state
+_SETTING: Final = (SetPriority.__name__, SetThrottle.__name__)
 _SWEEPS_MAX: Final = 100  # that one status names
 _BEHIND_SWEEPS: Final = 1 << 62
 
@@ -81,5 +82,5 @@ def _sweeps(view: View) -> Iterator[dict[str, Any]]:
     for _, sweep in view.scan(tables.SWEEP, (0,), (_BEHIND_SWEEPS,), _SWEEPS_MAX):
         with suppress(msgspec.MsgspecError, LookupError, TypeError):  # one that is damaged ends at its next slice
             name = str(msgspec.msgpack.decode(sweep.command)[0])
-            verb = "set" if name == SetPriority.__name__ else name.lower()
+            verb = "set" if name in _SETTING else name.lower()
             yield {"verb": verb, "job": str(sweep.job), "last": str(sweep.last)}

@@ -56,6 +56,7 @@ from tq.core.commands import (
     RevokeToken,
     SetPriority,
     SetQueue,
+    SetThrottle,
     Started,
     Status,
     StoreStatistics,
@@ -141,6 +142,7 @@ __all__ = [
     "ServerCommand",
     "SetPriority",
     "SetQueue",
+    "SetThrottle",
     "Start",
     "Started",
     "Status",
@@ -192,6 +194,7 @@ ClientCommand = (
     | Requeue
     | Retry
     | SetPriority
+    | SetThrottle
     | Forget
     | Purge
     | SetQueue

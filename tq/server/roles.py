@@ -28,6 +28,7 @@ ALLOWED: Final[dict[type[Any], frozenset[str]]] = {
     v.Requeue: SUBMIT,
     v.Retry: SUBMIT,
     v.SetPriority: SUBMIT,
+    v.SetThrottle: SUBMIT,
     v.Forget: SUBMIT,
     v.Purge: SUBMIT,
     v.DeadLetters: READ,

@@ -8,7 +8,7 @@ from tq.core.engine.step import JobKey, TaskKey, history_with_last
 from tq.core.engine.stop import cancel_task, recall_assigned, stop_task
 from tq.core.job import Progress
 from tq.core.task import Cause, Phase, State, Task, Trigger, is_legal
-from tq.core.vocabulary import Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority
+from tq.core.vocabulary import Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority, SetThrottle
 from tq.limits import priority_max
 
 
@@ -168,6 +168,21 @@ def _begin_priority(acting: Acting, key: JobKey) -> bool:
     return False
 
 
+def _begin_throttle(acting: Acting, key: JobKey) -> bool:
+    """Bound an array anew. What runs goes on, also above the bound; what has not started comes back."""
+    if not isinstance(acting.command, SetThrottle):
+        raise TypeError(acting.command)
+    progress = acting.step.progress(key)
+    if progress.is_ended or progress.size == 1:
+        acting.tally.leave("had ended already" if progress.is_ended else "is one task")
+        return False
+    progress.throttle = acting.command.throttle
+    if 0 < progress.throttle < progress.counts[State.RUNNING]:
+        recall_assigned(acting.step, key)
+    acting.tally.done += 1
+    return False
+
+
 def _begin_forget(acting: Acting, key: JobKey) -> bool:
     progress = acting.step.progress(key)
     if not progress.is_ended:
@@ -200,6 +215,7 @@ VERBS: Final[dict[type, Verb]] = {
     Release: Verb(_begin_release, find_records, None, _nothing),
     Requeue: Verb(_begin_requeue, find_running, _requeue_member, _nothing, has_members=True),
     Retry: Verb(_begin_retry, find_records, _retry_member, _nothing, has_members=True),
+    SetThrottle: Verb(_begin_throttle, find_records, None, _nothing),
     SetPriority: Verb(_begin_priority, find_records, None, _nothing),
     Purge: Verb(_begin_purge, find_records, _purge_member, _nothing, has_members=True),
     Forget: Verb(_begin_forget, find_records, _forget_member, _end_forget),
