@@ -70,7 +70,7 @@ def test_failed_members_alone_are_retried(tq: Tq, tmp_path: Path) -> None:
 
 
 def test_a_held_job_starts_when_it_is_released(tq: Tq) -> None:
-    assert tq("queue", "pause", "slow")[0] == 0
+    assert tq("queue", "pause", "--new", "slow")[0] == 0
     job = submit(tq, "--queue", "slow", "--", "true")
     assert tq("hold", job) == (0, "", "tq: 1 held\n")
     assert tq("queue", "resume", "slow")[0] == 0
@@ -96,7 +96,7 @@ def test_what_is_requeued_runs_again_uncharged(tq: Tq, tmp_path: Path) -> None:
 
 
 def test_a_paused_queue_starts_nothing_and_says_so(tq: Tq) -> None:
-    assert tq("queue", "pause", "builds")[0] == 0
+    assert tq("queue", "pause", "--new", "builds")[0] == 0
     job = submit(tq, "--queue", "builds", "--", "true")
     assert "queue builds is paused" in tq("show", job)[1]
     shown = {item["id"]: item for item in json.loads(tq("queue", "ls", "-o", "json")[1])["items"]}
