@@ -10,7 +10,7 @@ from tq import limits
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError
 from tq.wire import codec
-from tq.wire.body import Body, Usage
+from tq.wire.body import Body, Usage, packed
 from tq.wire.messages import (
     Acknowledged,
     Ask,
@@ -78,6 +78,11 @@ def test_messages_encoded_one_by_one_make_the_same_array_as_together(sent: list[
 def test_the_head_of_an_array_is_the_shortest(count: int) -> None:
     assert cbor2.dumps([0] * count).startswith(codec.array_head(count))
     assert len(codec.array_head(count)) == len(cbor2.dumps([0] * count)) - count
+
+
+@pytest.mark.parametrize("number", [0, 23, 24, 255, 256, 65_535, 65_536, 2**32 - 1, 2**32, 2**63 - 1])
+def test_a_natural_number_is_packed_as_any_value(number: int) -> None:
+    assert codec.unsigned(number) == codec.pack(number)
 
 
 HOSTILE = {
@@ -286,6 +291,13 @@ def outcome(body: bytes) -> None:
 def test_opaque_parts_survive_the_way(body: Body, usage: Usage) -> None:
     assert codec.loads(codec.dumps(body), Body) == body
     assert codec.loads(codec.dumps(usage), Usage) == usage
+
+
+@given(of_type(inspect.type_info(Usage)))
+def test_usage_is_packed_as_any_record(usage: Usage) -> None:
+    natural = [abs(number) for number in (usage.user_us, usage.system_us, usage.peak_kib)]
+    usage = Usage(*natural, *msgspec.structs.astuple(usage)[3:])
+    assert packed(usage) == codec.dumps(usage)
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,13 @@ def test_what_a_call_does_to_its_variables_the_next_one_does_not_see(link):
     assert before["TQ_WORKER"]  # type: ignore[index, call-overload]
 
 
+@pytest.mark.parametrize("items", [[], [[]]])
+def test_what_a_call_does_to_its_arguments_the_next_one_does_not_see(link, items):
+    data = call("work:gather", items)
+
+    assert [value_of(link, data) for _ in range(2)] == [[*items, len(items)]] * 2
+
+
 def test_an_array_gives_its_number_or_its_entry_as_the_last_argument(shared):
     entries = {
         call("work:echo", "first"): (None, ["first", 8]),

@@ -70,6 +70,22 @@ def test_every_call_is_answered_once_with_its_own_value(link, log):
     assert runs(log) == Counter(range(1, COUNT + 1))
 
 
+def test_each_has_its_own_variables_whoever_submitted_it(link):
+    data = call("work:variables")
+    members = [ref(1, member) for member in range(PLAIN)]
+    alone = [ref(job) for job in range(2, PLAIN)]
+    link.spawn(data, members, is_array=True)
+    for one in alone:
+        link.spawn(data, [one])
+    until_all(link, [*members, *alone])
+
+    for one in [*members, *alone]:
+        seen = plain.loads(link.ends[one].value)
+        task = f"{one.job}.{one.member + 1}" if one.job == 1 else str(one.job)
+        assert (seen["TQ_TASK"], seen["TQ_JOB"], seen["TQ_FENCE"]) == (task, str(one.job), str(one.lease))
+        assert ("TQ_MEMBER" in seen) == (one.job == 1)
+
+
 def test_output_stays_with_its_call(link, log):
     printing = random.Random(7).sample(range(60, COUNT), 60)
     refs = chain(link, log, numbers(*printing, what="print"))

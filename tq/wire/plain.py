@@ -12,6 +12,7 @@ from tq.wire import codec
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**63 - 1
 NONE: Final = b"\xf6"
+_LEAVES: Final = frozenset({bool, float, str, bytes})
 
 
 class NotPlain(Exception):
@@ -25,7 +26,8 @@ def dumps(value: Any, bytes_max: int, bound: str) -> bytes:
     """
     if value is None:
         return NONE
-    _Walk(bytes_max).check(value, depth_max - 1)
+    if type(value) not in _LEAVES:
+        _Walk(bytes_max).check(value, depth_max - 1)
     try:
         data = codec.pack(value)
     except UnicodeEncodeError:

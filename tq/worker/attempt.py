@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Final
 
 from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef, End
-from tq.wire import codec
-from tq.wire.body import Usage
+from tq.wire.body import Usage, packed
 from tq.wire.output_path import expand
 from tq.worker.cgroups import Cgroup, Memory
 from tq.worker.frames import Output, Spawn
+from tq.worker.names import Names
 from tq.worker.output import Stream, dropped_bytes
 from tq.worker.program import Program
 from tq.worker.scratch import Place
@@ -48,7 +48,7 @@ _NONE, _EXIT, _SIGNAL = Cause.NONE, Cause.EXIT, Cause.SIGNAL
 class Order:
     """What one `Spawn` says about all of its attempts. `stdin` is its large input, if it has one."""
 
-    __slots__ = ("_names", "is_array", "lane", "program", "stdin", "worker")
+    __slots__ = ("is_array", "lane", "names", "program", "stdin", "worker")
 
     def __init__(self, spawn: Spawn, program: Program, stdin: StoredInput | None) -> None:
         self.lane = spawn.lane
@@ -56,30 +56,14 @@ class Order:
         self.stdin = stdin or program.stdin
         self.is_array = spawn.is_array
         self.worker = spawn.worker.encode()
-        self._names = {b"TQ_QUEUE": spawn.queue.encode(), b"TQ_WORKER": self.worker}
+        common = {b"TQ_QUEUE": spawn.queue.encode(), b"TQ_WORKER": self.worker}
         if spawn.trace:
-            self._names[b"TRACEPARENT"] = spawn.trace.encode()
+            common[b"TRACEPARENT"] = spawn.trace.encode()
+        self.names = Names(common, is_array=spawn.is_array, has_text=not program.has_plain_entries)
 
     def environment(self, ref: AttemptRef, value: int, entry: bytes | None) -> dict[bytes, bytes]:
         """Return the whole environment of one attempt."""
-        return {**self.program.environment, **self.names(ref, value, entry)}
-
-    def names(self, ref: AttemptRef, value: int, entry: bytes | None) -> dict[bytes, bytes]:
-        """Return the variables that tell one attempt what it is."""
-        names = self._names.copy()
-        job = b"%d" % ref.job
-        names[b"TQ_JOB"] = job
-        if self.is_array:
-            member = b"%d" % value
-            names[b"TQ_MEMBER"] = member
-            names[b"TQ_TASK"] = job + b"." + member
-        else:
-            names[b"TQ_TASK"] = job
-        names[b"TQ_ATTEMPT"] = b"%d" % ref.attempt
-        names[b"TQ_FENCE"] = b"%d" % ref.lease
-        if entry is not None and not self.program.has_plain_entries:
-            names[b"TQ_ENTRY"] = entry.replace(b"\0", b" ")
-        return names
+        return {**self.program.environment, **self.names.of(ref.job, value, ref.attempt, ref.lease, entry)}
 
 
 class Attempt:
@@ -211,7 +195,7 @@ class Attempt:
         self.cause = self.cause or answer.cause
         self.code = answer.code
         self.returned = answer.value
-        self.error = as_text(answer.error)
+        self.error = answer.error and as_text(answer.error)
         self.user_us = answer.user_us
         self.system_us = answer.system_us
         self.peak_kib = answer.peak_kib
@@ -238,12 +222,12 @@ class Attempt:
             self.system_us,
             self.peak_kib,
             self.written,
-            (dropped_bytes(out), dropped_bytes(err)),
+            (dropped_bytes(out), dropped_bytes(err)) if out or err else self.written,
             self.core_dumped,
             self.output_held,
             self.error,
         )
-        return End(self.ref, cause, self.code, self.run_us, codec.dumps(usage), self.returned)
+        return End(self.ref, cause, self.code, self.run_us, packed(usage), self.returned)
 
 
 def as_text(error: str) -> str:

@@ -1,6 +1,6 @@
 """The talk of a launcher with a process that calls functions: one answer to each call, before the next one begins.
 
-    launcher --- Setup, Call, Hold, Keep ---> caller (functions.py)
+    launcher --- Setup, Calls, Hold, Keep --> caller (functions.py)
              <-- Ready, Found, Returned ---
 
 Several short calls may lie in the channel, so that neither side waits for the other. The process looks for a word
@@ -17,6 +17,7 @@ import msgspec
 
 from tq.limits import result_bytes_max
 from tq.worker.frames import framed, taken
+from tq.worker.names import Own
 
 
 class _Message(msgspec.Struct, frozen=True, array_like=True):
@@ -29,20 +30,20 @@ class Setup(_Message, frozen=True, tag=True):
     path: tuple[bytes, ...]
 
 
-class Call(_Message, frozen=True, tag=True):
-    """Call a function, with `TQ_…` variables that hold for this call alone.
+class Calls(_Message, frozen=True, tag=True):
+    """Call a function once for each of `each`, numbered from `first` on: calls of a process are numbered from 1.
 
-    `arguments` is the plain data [positional, by name]; behind the positional ones come the member's `value`, or its
-    `entry` (text in columns, or one plain value). Calls of a process are numbered from 1.
+    `arguments` is the plain data [positional, by name]; behind the positional ones come the member's value, or its
+    entry (text in columns, or one plain value). `names` and `is_array` make the `TQ_…` variables of each (names.py).
     """
 
-    number: int
+    first: int
     function: str
     arguments: bytes
-    environment: dict[bytes, bytes]
-    value: int | None = None
-    entry: bytes | None = None
-    is_plain_entry: bool = False
+    names: dict[bytes, bytes]
+    is_array: bool
+    has_plain_entries: bool
+    each: tuple[Own, ...]
 
 
 class Hold(_Message, frozen=True, tag=True):
@@ -89,7 +90,7 @@ class Returned(_Message, frozen=True, tag=True):
     is_spent: bool
 
 
-Down = Setup | Call | Hold | Keep
+Down = Setup | Calls | Hold | Keep
 Up = Ready | Found | Returned
 
 _down: Final = msgspec.msgpack.Decoder(Down)

@@ -27,6 +27,7 @@ _SFD_FLAGS: Final = os.O_NONBLOCK | os.O_CLOEXEC
 _SIGSET_BYTES: Final = 128
 _PAGE: Final = 4096
 _libc: Final = ctypes.CDLL(None, use_errno=True)
+_waitpid: Final = ctypes.PyDLL(None).waitpid  # os.waitpid raises where there is no child, which costs as much as a call
 
 # What must not end the launcher: the terminal's Ctrl-C and hang-up, and what a task may send to its parent by mistake.
 IGNORED: Final = (
@@ -42,6 +43,13 @@ def become_subreaper() -> None:
     """
     if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def reap() -> bool:
+    """Forget the children that have ended. Return whether there are others."""
+    while (pid := _waitpid(-1, None, os.WNOHANG)) > 0:
+        pass
+    return bool(pid == 0)
 
 
 def name_process(name: str) -> None:

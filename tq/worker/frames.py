@@ -14,6 +14,7 @@ its end is then already on the way. This module does no I/O and must stay cheap 
 """
 
 from collections.abc import Iterator
+from struct import Struct
 from typing import Final, TypeVar
 
 import msgspec
@@ -24,6 +25,7 @@ from tq.worker.scratch import Made
 frame_bytes_max: Final = 1024 * 1024
 input_piece_bytes: Final = 256 * 1024
 _LENGTH_BYTES: Final = 4
+_length: Final = Struct(">I").unpack_from
 _T = TypeVar("_T")
 
 
@@ -224,18 +226,18 @@ def taken(decoder: "msgspec.msgpack.Decoder[_T]", buffer: bytearray) -> list[_T]
         raise FrameError(str(error)) from error
 
 
-def _cut(buffer: bytearray) -> list[bytes]:
+def _cut(buffer: bytearray) -> list[bytearray]:
     """Take the bodies of all complete frames out of `buffer`; decode nothing before a frame is complete."""
-    bodies: list[bytes] = []
+    bodies: list[bytearray] = []
     begin = 0
     while len(buffer) - begin >= _LENGTH_BYTES:
-        size = int.from_bytes(buffer[begin : begin + _LENGTH_BYTES], "big")
+        (size,) = _length(buffer, begin)
         if size > frame_bytes_max:
             raise FrameError(f"a frame of {size} bytes exceeds frame_bytes_max ({frame_bytes_max})")
         end = begin + _LENGTH_BYTES + size
         if end > len(buffer):
             break
-        bodies.append(bytes(buffer[begin + _LENGTH_BYTES : end]))
+        bodies.append(buffer[begin + _LENGTH_BYTES : end])
         begin = end
     if begin:
         del buffer[:begin]

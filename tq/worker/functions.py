@@ -18,25 +18,31 @@ import resource
 import sys
 import termios
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import partial
 from time import perf_counter_ns, time
-from types import ModuleType, TracebackType
-from typing import Any, Final, NamedTuple
+from types import ModuleType, NoneType, TracebackType
+from typing import Any, Final
+
+import msgspec
 
 from tq import limits
 from tq.core.task import Cause
 from tq.wire import plain
 from tq.worker import containment
-from tq.worker.calls import Call, Found, Hold, Keep, Ready, Returned, Setup, encode, words
+from tq.worker.calls import Calls, Found, Hold, Keep, Ready, Returned, Setup, encode, words
+from tq.worker.names import Names, Own
 
 _READ_BYTES: Final = 32 * 1024  # beyond 128 KiB each read maps and unmaps memory: half of the time of a short call
 _FD_MIN: Final = 100  # where no program looks for descriptors of its own
 _LEFT_S_MAX: Final = 5.0
 # What os.environb keeps its values in: a look there costs a tenth. Under another name, the long way is as right.
-_ENVIRONMENT: Final[Mapping[bytes, bytes]] = getattr(os.environb, "_data", os.environb)
+_ENVIRONMENT: Final[MutableMapping[bytes, bytes]] = getattr(os.environb, "_data", os.environb)
+_NOTHING: Final = bytes(4)
 _PAGE_KIB: Final = resource.getpagesize() // 1024
 _BEGAN_S: Final = time()
+_UNCHANGING: Final = frozenset({NoneType, bool, int, float, str, bytes})
+_EXIT: Final = Cause.EXIT  # a member costs much more to look up than a global name
 FAILED: Final = 1
 NOT_FOUND: Final = 127
 _BOOT: Final = "import sys; sys.path[1:1] = sys.argv[1:]; from tq.worker.functions import main; main()"
@@ -54,7 +60,16 @@ class _Unknown(Exception):
     """There is no such function; the text says what is missing."""
 
 
-class _Outcome(NamedTuple):
+class _Given(msgspec.Struct, frozen=True, gc=False):
+    """A call that waits: its number, the message that it came with, and what it has of its own."""
+
+    number: int
+    calls: Calls
+    names: Names
+    own: Own
+
+
+class _Outcome(msgspec.Struct, frozen=True, gc=False):
     cause: Cause
     code: int = 0
     value: bytes = b""
@@ -68,10 +83,11 @@ class Caller:
         self._channel: Final = channel
         self._pid: Final = os.getpid()
         self._home: Final = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._waiting: Final[deque[Call]] = deque()
+        self._waiting: Final[deque[_Given]] = deque()
         self._is_holding = False
         self._found: Final[dict[str, tuple[Callable[..., Any], bool]]] = {}
         self._environment: dict[bytes, bytes] = {}
+        self._arguments: tuple[bytes, list[Any], dict[str, Any]] = b"", [], {}  # the last that nobody can change
         self._unread: Final = bytearray(4)
         self._usage = resource.getrusage(resource.RUSAGE_SELF)
         self._calls = 0
@@ -92,10 +108,12 @@ class Caller:
             for message in words(buffer):
                 self._take(message)
 
-    def _take(self, message: Setup | Call | Hold | Keep) -> None:
+    def _take(self, message: Setup | Calls | Hold | Keep) -> None:
         match message:
-            case Call():
-                self._waiting.append(message)
+            case Calls():
+                names = Names(message.names, is_array=message.is_array, has_text=not message.has_plain_entries)
+                numbered = enumerate(message.each, message.first)
+                self._waiting.extend([_Given(number, message, names, own) for number, own in numbered])
             case Hold():
                 self._is_holding = True
             case Keep():
@@ -108,15 +126,15 @@ class Caller:
     def _has_word(self) -> bool:
         """Whether the launcher has said something that was not read yet (calls.py says why that is asked)."""
         fcntl.ioctl(self._channel, termios.FIONREAD, self._unread)
-        return any(self._unread)
+        return self._unread != _NOTHING
 
     def _send(self, message: Ready | Found | Returned) -> None:
         frame = encode(message)
         while (written := os.write(self._channel, frame)) < len(frame):
             frame = frame[written:]
 
-    def _answer(self, call: Call) -> Returned:
-        self._set_environment(call.environment)
+    def _answer(self, call: _Given) -> Returned:
+        self._set_environment(call.names.of(*call.own))
         known = len(self._found)
         before = self._usage
         begin_ns = perf_counter_ns()
@@ -133,8 +151,8 @@ class Caller:
             outcome.code,
             outcome.value,
             outcome.error,
-            round((after.ru_utime - before.ru_utime) * 1e6),
-            round((after.ru_stime - before.ru_stime) * 1e6),
+            int((after.ru_utime - before.ru_utime) * 1e6 + 0.5),
+            int((after.ru_stime - before.ru_stime) * 1e6 + 0.5),
             after.ru_maxrss,
             self._has_output(),
             self._is_spent(after.ru_maxrss, is_first=len(self._found) > known) or is_broken,
@@ -142,17 +160,17 @@ class Caller:
 
     # ------------------------------------------------------------ the call
 
-    def _outcome(self, call: Call) -> _Outcome:
+    def _outcome(self, call: _Given) -> _Outcome:
         try:
             function, is_async = self._find(call)
-            positional, named = plain.loads(call.arguments)
-            positional += _last(call)
+            positional, named = self._unpacked(call.calls.arguments)
+            last = _last(call)
             if is_async:
                 import trio  # only who has such functions pays for it
 
-                returned = trio.run(partial(function, *positional, **named))
+                returned = trio.run(partial(function, *positional, *last, **named))
             else:
-                returned = function(*positional, **named)
+                returned = function(*positional, *last, **named)
         except _Unknown as unknown:
             return _Outcome(Cause.UNKNOWN_FUNCTION, NOT_FOUND, error=str(unknown))
         except SystemExit as wish:
@@ -160,16 +178,26 @@ class Caller:
         except BaseException as error:  # noqa: BLE001 - whatever it is, it is the task's
             return _raised(error)
         try:
-            return _Outcome(Cause.EXIT, 0, plain.dumps(returned, limits.result_bytes_max, "result_bytes_max"))
+            return _Outcome(_EXIT, 0, plain.dumps(returned, limits.result_bytes_max, "result_bytes_max"))
         except Exception as error:  # noqa: BLE001 - NotPlain, or what an object of theirs raises when it is looked at
             why = _start_of(_text_of(error), limits.exception_message_bytes_max)
-            return _Outcome(Cause.BAD_RESULT, FAILED, error=f"cannot send what {call.function} returned: {why}")
+            return _Outcome(Cause.BAD_RESULT, FAILED, error=f"cannot send what {call.calls.function} returned: {why}")
 
-    def _find(self, call: Call) -> tuple[Callable[..., Any], bool]:
-        known = self._found.get(call.function)
+    def _unpacked(self, packed: bytes) -> tuple[list[Any], dict[str, Any]]:
+        """Return the arguments that all calls of a message have, unpacked once where no call can change them."""
+        known, positional, named = self._arguments
+        if packed != known:
+            positional, named = plain.loads(packed)
+            if _UNCHANGING.issuperset(map(type, positional)) and _UNCHANGING.issuperset(map(type, named.values())):
+                self._arguments = packed, positional, named
+        return positional, named
+
+    def _find(self, call: _Given) -> tuple[Callable[..., Any], bool]:
+        name = call.calls.function
+        known = self._found.get(name)
         if known is None:
-            function = find(call.function)
-            known = self._found[call.function] = function, inspect.iscoroutinefunction(function)
+            function = find(name)
+            known = self._found[name] = function, inspect.iscoroutinefunction(function)
             self._send(Found(call.number))
         return known
 
@@ -183,7 +211,8 @@ class Caller:
         now = _ENVIRONMENT.get  # not what the last call was given: it may have changed that
         for name, value in environment.items():
             if now(name) != value:
-                os.environb[name] = value
+                os.putenv(name, value)
+                _ENVIRONMENT[name] = value
 
     def _tidy(self) -> bool:
         """Leave nothing of a call. Return whether this process should call nothing more."""
@@ -193,10 +222,7 @@ class Caller:
             os.fchdir(self._home)
         except (OSError, ValueError, AttributeError):
             return True  # it closed or replaced a stream
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
+        if not containment.reap():
             return False
         containment.kill_all_children(_LEFT_S_MAX)
         return True  # a module may have counted on what was killed
@@ -205,7 +231,7 @@ class Caller:
         try:
             for fd in (1, 2):
                 fcntl.ioctl(fd, termios.FIONREAD, self._unread)
-                if any(self._unread):
+                if self._unread != _NOTHING:
                     return True
         except OSError:
             return True  # not the pipes any more: let the launcher look
@@ -255,13 +281,14 @@ def _is_old(module: ModuleType) -> bool:
         return False
 
 
-def _last(call: Call) -> list[Any]:
+def _last(call: _Given) -> list[Any]:
     """Return what comes behind the positional arguments."""
-    if call.entry is None:
-        return [] if call.value is None else [call.value]
-    if call.is_plain_entry:
-        return [plain.loads(call.entry)]
-    return [_text(column) for column in call.entry.split(b"\0")]
+    _, value, _, _, entry = call.own
+    if entry is None:
+        return [value] if call.calls.is_array else []
+    if call.calls.has_plain_entries:
+        return [plain.loads(entry)]
+    return [_text(column) for column in entry.split(b"\0")]
 
 
 def _text(column: bytes) -> str | bytes:

@@ -15,8 +15,10 @@ import os
 import select
 import signal
 from _socket import socketpair  # the module over it takes longer to import than all of ours
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 
 from tq import limits
@@ -39,6 +41,7 @@ _ahead_max: Final = 16
 _ahead_bytes_max: Final = 2 * limits.KIB  # of such a call: it lies in the channel, which takes much more
 _RUNS: Final = 8  # over how many calls the mean is taken
 _NEVER: Final = float("inf")
+_order: Final = attrgetter("order")
 
 
 class FunctionNotAllowed(Exception):
@@ -115,16 +118,15 @@ class Pool:
 
     def _give(self, caller: Caller, attempts: Sequence[Attempt]) -> None:
         """Send calls; if it is gone already, its end will tell."""
-        frames = []
         was_idle = not caller.queue
+        frames = _frames(caller.count + 1, attempts)
         for attempt in attempts:
             caller.count += 1
             caller.queue.append((caller.count, attempt))
-            frames.append(calls.encode(_call(caller.count, attempt)))
         caller.is_alone = len(caller.queue) == 1
         if not caller.is_alone:
             self._chained.add(caller)
-        if not caller.send(b"".join(frames)) and was_idle:
+        if not caller.send(frames) and was_idle:
             caller.is_untaken = True
 
     def _spawn(self, worker: bytes) -> Caller:
@@ -183,17 +185,17 @@ class Pool:
             self._hung_up(caller, now)
         for answer in answers or ():
             attempt = caller.attempt
-            if isinstance(answer, calls.Ready):
-                if attempt is not None:
+            if isinstance(answer, calls.Returned):
+                if attempt is None or answer.number != caller.queue[0][0]:
+                    self._hung_up(caller, now)  # nobody asked
+                else:
+                    self._returned(caller, attempt, answer, now)
+            elif attempt is not None:
+                if isinstance(answer, calls.Ready):
                     self._lives.begin(attempt, now)
-            elif isinstance(answer, calls.Found):
-                if attempt is not None:
+                else:
                     caller.found.add(attempt.order.program.function)
                     self._lives.limit(attempt, now)
-            elif attempt is None or answer.number != caller.queue[0][0]:
-                self._hung_up(caller, now)  # nobody asked
-            else:
-                self._returned(caller, attempt, answer, now)
 
     def _hung_up(self, caller: Caller, now: float) -> None:
         """It has ended, or talks nonsense: with an attempt, its end is the attempt's."""
@@ -320,14 +322,13 @@ def _depth(attempt: Attempt) -> int:
     return min(_ahead_max, int(_ahead_us / program.mean_us) + 1)
 
 
-def _call(number: int, attempt: Attempt) -> calls.Call:
-    order, program = attempt.order, attempt.order.program
-    return calls.Call(
-        number,
-        program.function,
-        program.packed_arguments,
-        order.names(attempt.ref, attempt.value, attempt.entry),
-        attempt.value if order.is_array else None,
-        attempt.entry,
-        program.has_plain_entries,
-    )
+def _frames(first: int, attempts: Iterable[Attempt]) -> bytes:
+    """Return the frames that give a process these calls, numbered from `first` on: one for those of one order."""
+    frames = []
+    for order, group in groupby(attempts, key=_order):
+        each = tuple([(one.ref.job, one.value, one.ref.attempt, one.ref.lease, one.entry) for one in group])
+        program, names = order.program, order.names
+        fixed = program.function, program.packed_arguments, names.common, names.is_array, program.has_plain_entries
+        frames.append(calls.encode(calls.Calls(first, *fixed, each)))
+        first += len(each)
+    return b"".join(frames)
