@@ -221,3 +221,16 @@ def test_submit_follow_of_an_array_shows_all_and_exits_as_it_did(run: Run, serve
     server.says[v.Wait] = lambda _: v.Waited(True, (v.Outcome("43", "dead", size=2, succeeded=1, ended=2),))
     ran = run("submit", "--follow", "--array", "1-2", "--", "true")
     assert (ran.status, lines(ran.out)) == (1, ["43", "43.1 out| 43.1", "43.2 out| 43.2"])
+
+
+def test_submit_follow_asks_for_every_attempt_and_for_what_is_retried_by_hand_for_the_latest(
+    run: Run, server: FakeServer
+) -> None:
+    again = item("43.1", 2, round=2)
+    Story(server, [item("43.1")], [], [], running=iter([[], [again], []]))
+    answers = iter([output("43.1", state="dead"), output("43.1", 2)])
+    server.says[v.Logs] = lambda _: next(answers)
+    server.says[v.Submit] = lambda _: v.Submitted("43")
+    server.says[v.Wait] = lambda _: v.Waited(True, (v.Outcome("43", "succeeded", size=2, ended=2, succeeded=2),))
+    assert run("submit", "--array", "1-2", "--follow", "--", "x").out == "43\n43.1 out| 43.1\n43.1 out| 43.1\n"
+    assert [asked.every for asked in server.asked if isinstance(asked, v.Logs)] == [True, False]

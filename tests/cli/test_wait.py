@@ -306,6 +306,21 @@ def test_run_shows_both_streams_and_exits_as_the_task(run: Run, task: FakeServer
     assert task.asked[1].follow
 
 
+def test_run_shows_every_attempt_and_goes_on_with_them_after_a_cut(run: Run, task: FakeServer) -> None:
+    calls: Iterator[list[object]] = iter(
+        [
+            [v.Chunk(1, 0, b"one\n", 1), v.Chunk(1, 0, b"t", 2), ...],
+            [v.Chunk(1, 1, b"wo\n", 2), *chunks((1, 0, b"three\n"), attempt=3)],
+        ]
+    )
+    task.says[v.Logs] = lambda _: next(calls)
+    ran = run("run", "--", "x")
+    assert ran.out == "one\ntwo\nthree\n"
+    assert ran.err.splitlines()[:2] == ["tq: 42: attempt 2 begins", "tq: 42: attempt 3 begins"]
+    logs = [asked for asked in task.asked if isinstance(asked, v.Logs)]
+    assert logs == [v.Logs("42", 0, True, every=True), v.Logs("42", 2, True, (1, 0), every=True)]
+
+
 def test_run_passes_its_input_on(run: Run, task: FakeServer, give_input) -> None:
     give_input(b"some input")
     run("run", "cat")

@@ -176,6 +176,62 @@ async def test_following_goes_on_with_the_next_attempt() -> None:
         assert await client.reply(number, wants_more=True) == Chunk(1, 0, b"second", 2)
 
 
+@pytest.mark.parametrize(
+    "logs, shown",
+    [
+        (Logs("1", follow=True, every=True), [b"1", b"2", b"3"]),
+        (Logs("1", 2, follow=True, every=True), [b"2", b"3"]),
+        (Logs("1", 1, follow=True), [b"1"]),
+        (Logs("1", follow=True), [b"3"]),
+    ],
+)
+async def test_of_attempts_that_were_quick_every_one_is_shown_to_who_asks_for_it(
+    logs: Logs, shown: list[bytes]
+) -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit(retries=3))
+        worker = await hall.worker()
+        for attempt in (1, 2, 3):
+            (ref,) = assigned(await worker.receive(m.Assign))
+            worker.send(m.Output(ref, 1, 0, str(attempt).encode()))
+            if attempt < 3:
+                worker.send(m.HandedBack(attempt, (ref,)))
+        await until(lambda: len(hall.store.output(ref.task, 3)) == 1)
+        number = client.put(logs)
+        chunks = [await client.reply(number, wants_more=True) for _ in shown]
+        assert [chunk.data for chunk in chunks if isinstance(chunk, Chunk)] == shown
+
+
+async def test_an_attempt_that_began_and_ended_between_two_looks_is_not_left_out() -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        await client.ask(submit(retries=3))
+        worker = await hall.worker()
+        (ref,) = assigned(await worker.receive(m.Assign))
+        worker.send(m.Output(ref, 1, 0, b"1"))
+        sent: list[v.Answer] = []
+        may_go_on = trio.Event()
+
+        async def send(answer: v.Answer, *, more: bool) -> None:
+            sent.append(answer)
+            await may_go_on.wait()
+
+        await trio.testing.wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(LogReader(hall.desk, Logs("1", follow=True), send).run)
+            await until(lambda: bool(sent))
+            for attempt in (2, 3):
+                worker.send(m.HandedBack(attempt - 1, (ref,)))
+                (ref,) = assigned(await worker.receive(m.Assign))
+                worker.send(m.Output(ref, 1, 0, str(attempt).encode()))
+                await trio.testing.wait_all_tasks_blocked()
+            may_go_on.set()
+            worker.send(m.Ended(3, (End(ref, 1, 0, 100),)))
+
+        assert [one.data for one in sent if isinstance(one, Chunk)] == [b"1", b"2", b"3"]
+
+
 async def test_a_tail_is_of_the_attempt_that_was_there_and_later_ones_are_shown_whole() -> None:
     async with open_hall() as hall:
         client = await hall.client("submit")

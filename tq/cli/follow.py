@@ -33,8 +33,9 @@ class Reading(reading.Reading):
         attempt: int = 0,
         is_following: bool = False,
         tail: int | None = None,
+        every: bool = False,
     ) -> None:
-        super().__init__(task, attempt=attempt, is_following=is_following and tail is None)
+        super().__init__(task, attempt=attempt, is_following=is_following and tail is None, every=every)
         self._open_sinks = open_sinks
         self._is_to_follow = is_following
         self._sinks = open_sinks(task)

@@ -44,7 +44,7 @@ class Gathering:
     def __init__(
         self,
         client: "Client",
-        open_reading: Callable[[str], Reading],
+        open_reading: Callable[..., Reading],
         tasks: Iterable[str],
         arrays: Iterable[str],
     ) -> None:
@@ -88,7 +88,8 @@ class Gathering:
     def _ask_streams(self) -> None:
         while len(self._streams) < self._streams_max and (self._ready or self._line):
             if not self._ready:
-                self._ready.append(self._open_reading(self._line.popleft()))
+                task = self._line.popleft()
+                self._ready.append(self._open_reading(task, is_again=task in self._ended))
             number = self._client.post(self._ready[0].command())
             self._streams[number] = self._ready.popleft()
 

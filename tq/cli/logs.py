@@ -80,6 +80,7 @@ class Manner(NamedTuple):
     is_following: bool = False
     prefix: bool | None = None  # before each line; False: whole lines with nothing before them; None: bytes
     raw: bool = False
+    every: bool = False  # of what is followed all attempts, also those that are over
 
     def sinks(self, task: str) -> "dict[int, sinks.Sink]":
         """Return where each stream of a task goes."""
@@ -93,11 +94,14 @@ class Manner(NamedTuple):
                 made[stream] = sinks.PrefixSink(made[stream], prefix)
         return made
 
-    def reading(self, task: str) -> "follow.Reading":
-        """Return a reading of one task, from its beginning or its tail on."""
+    def reading(self, task: str, *, is_again: bool = False) -> "follow.Reading":
+        """Return a reading of one task, from its beginning or its tail on; `is_again`: what ran before was read."""
         from tq.cli import follow
 
-        return follow.Reading(task, self.sinks, attempt=self.attempt, is_following=self.is_following, tail=self.tail)
+        every = self.every and not is_again
+        return follow.Reading(
+            task, self.sinks, attempt=self.attempt, is_following=self.is_following, tail=self.tail, every=every
+        )
 
 
 class Named(NamedTuple):

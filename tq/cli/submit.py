@@ -238,7 +238,7 @@ def finish(
     try:
         if is_followed:
             names = logs.Named([], [job]) if is_array else logs.Named([job], [])
-            logs.follow_all(client, names, logs.Manner(is_following=True))
+            logs.follow_all(client, names, logs.Manner(is_following=True, every=True))
         waited = waiting.until(
             client,
             [job],

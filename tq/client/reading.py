@@ -31,14 +31,16 @@ class Output(NamedTuple):
 class Reading:
     """How far the output of one task was read; `command` is what to ask, `take` and `end` are told the answers.
 
-    `attempt` 0 is the latest, and when following the next ones, too. `state` is the task's, once known.
+    `attempt` 0 is the latest, and when following the next ones, too; with `every` also those before it. `state` is the
+    task's, once known.
     """
 
-    def __init__(self, task: str, *, attempt: int = 0, is_following: bool = False) -> None:
+    def __init__(self, task: str, *, attempt: int = 0, is_following: bool = False, every: bool = False) -> None:
         self.task = task
         self.state = ""
         self.attempt = attempt
         self.is_following = is_following
+        self._every = every
         self._wanted = attempt
         self._asked = attempt  # the answer is about this attempt alone; 0 = about the latest, and those that come
         self._finished = 0  # attempts up to this one are over, and were shown
@@ -51,8 +53,9 @@ class Reading:
 
     def command(self) -> v.Logs:
         """Return what to ask, now and after each reconnection."""
-        self._asked = self.attempt
-        return v.Logs(self.task, self.attempt, self.is_following, (self._position[1], self._position[2]))
+        self._asked = 0 if self._every else self.attempt
+        seen = self._position[1], self._position[2]
+        return v.Logs(self.task, self.attempt, self.is_following, seen, every=self._every)
 
     def take(self, chunk: v.Chunk) -> Output | None:
         """Return what is new in a chunk, None if nothing is."""

@@ -272,7 +272,7 @@ class Logs(Word, frozen=True, tag=True):
 
     `position` are the bytes already seen of (stdout, stderr); `follow` keeps sending chunks until the task's end. With
     `tail_bytes` what is stored of each stream is left out up to its last bytes; what comes afterwards, later attempts
-    among it, is sent whole.
+    among it, is sent whole. `every` is to follow all attempts, from the first on, or from `attempt`.
     """
 
     id: str
@@ -280,6 +280,7 @@ class Logs(Word, frozen=True, tag=True):
     follow: bool = False
     position: tuple[int, int] = (0, 0)
     tail_bytes: int = 0
+    every: bool = False
 
 
 # ---------------------------------------------------------------- commands of workers and of the server itself

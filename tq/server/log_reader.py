@@ -52,21 +52,21 @@ class LogReader:
             self._desk.registry.follow.off_change(job, self._changed)
 
     async def _read(self, sight: Sight) -> None:
-        attempt = self._logs.attempt or sight.attempt
+        attempt = self._logs.attempt or (min(sight.attempt, 1) if self._logs.every else sight.attempt)
         reader = Reader(attempt, self._logs.position, self._wake)
         if self._logs.tail_bytes and attempt:
             reader.skip_to_tail(self._stored(sight.task, attempt), self._logs.tail_bytes)
         while True:
             if attempt:
                 sight = await self._read_attempt(sight, reader)
-            is_one = not self._logs.follow or self._logs.attempt > 0
+            is_one = not self._logs.follow or (self._logs.attempt > 0 and not self._logs.every)
             while not is_one and sight.attempt == attempt and not sight.state.is_terminal:
                 await self._wait_change()
                 sight = await self._look(sight.task)
             if is_one or sight.attempt == attempt:
                 await self._send(reader.end(sight), more=False)
                 return
-            attempt = sight.attempt  # what comes after the one that was asked about is shown whole
+            attempt += 1  # what comes after the one that was asked about is shown whole, also if it is over by now
             reader = Reader(attempt, (0, 0), self._wake)
 
     async def _read_attempt(self, sight: Sight, reader: Reader) -> Sight:
