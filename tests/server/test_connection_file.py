@@ -62,6 +62,16 @@ def test_a_second_server_leaves_the_file_of_the_first_and_its_end_changes_nothin
     assert json.loads((state / "connection.json").read_text())["data"] == str(second)
 
 
+def test_a_file_that_a_killed_server_left_for_the_same_directory_by_another_name_is_its_own(tmp_path: Path) -> None:
+    data, link = tmp_path / "data", tmp_path / "link"
+    data.mkdir()
+    link.symlink_to(data)
+    with lock_directory(data):
+        write_files(CONNECTION, link, tmp_path)
+        assert write_files(CONNECTION, data, tmp_path) is None
+    assert json.loads((tmp_path / "connection.json").read_text())["data"] == str(data)
+
+
 @pytest.mark.parametrize("said", ["", "[]", '{"data": 7}', '{"data": ""}', '{"data": "/\\u0000"}', '{"data": "/none"}'])
 def test_a_file_that_makes_no_sense_is_written_anew(tmp_path: Path, said: str) -> None:
     (tmp_path / "connection.json").write_text(said)

@@ -69,7 +69,8 @@ def _other(state: Path, data: Path) -> Path | None:
     """Return the data directory of the other server whose file is in STATE, if that one runs: its lock tells."""
     named = _said(state / NAME).get("data")
     other = Path(named) if isinstance(named, str) and named else data
-    return other if other != data and lock.is_held(other) else None
+    # By a link it may be named otherwise, and then the lock is this server's own.
+    return other if other != data and lock.is_held(other) and not other.samefile(data) else None
 
 
 def remove_files(data: Path, state: Path) -> None:
