@@ -30,9 +30,12 @@ class _Lane:
     def head(self) -> Attempt | None:
         """Return the first that still waits; those that were dropped meanwhile leave the queue here."""
         waiting = self.waiting
-        while waiting and waiting[0][1].phase is not _QUEUED:
+        while waiting:
+            attempt = waiting[0][1]
+            if attempt.phase is _QUEUED:
+                return attempt
             waiting.popleft()
-        return waiting[0][1] if waiting else None
+        return None
 
 
 class Lanes:
@@ -75,13 +78,14 @@ class Lanes:
             lane = self._lanes[number]
             lane.offered = False
             attempt = lane.head() if lane.running < lane.width else None
-            if attempt is not None:
-                lane.waiting.popleft()
-                lane.running += 1
-                self.queued -= 1
+            if attempt is None:
+                self._offer(number, lane)
+                continue
+            lane.waiting.popleft()
+            lane.running += 1
+            self.queued -= 1
             self._offer(number, lane)
-            if attempt is not None:
-                return attempt
+            return attempt
         return None
 
     def take_behind(self, first: Attempt, count: int) -> list[Attempt]:
@@ -126,7 +130,7 @@ class Lanes:
 
     def _offer(self, number: int, lane: _Lane) -> None:
         """Put a lane into the heap if it may start something and is not there; forget it if it has nothing at all."""
-        if lane.offered:
+        if lane.offered or lane.running >= lane.width > 0:
             return
         if lane.head() is None:
             if lane.running == 0:

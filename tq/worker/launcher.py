@@ -333,12 +333,13 @@ class Launcher:
     def _leave(self, attempt: Attempt, place: Place) -> None:
         """Take what a success returned, and clear its place. A tree is the worker's to remove: that takes long."""
         attempt.place = None
-        if place.has_result and attempt.has_succeeded:
+        has_result = place.has_result
+        if has_result and attempt.has_succeeded:
             try:
                 attempt.returned = self._results.read(place.result)
             except returned.BadResult as error:  # whoever waits for the value must hear of it
                 attempt.fail(Cause.BAD_RESULT, attempt.code, str(error))
-        if (left := place.clear()) is not None:
+        if (left := place.clear(has_result=has_result)) is not None:
             self._reports.send(frames.Left(left))
 
     def _drop_started(self, attempt: Attempt) -> None:

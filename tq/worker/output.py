@@ -14,12 +14,15 @@ from tq import limits
 SLOT: Final = limits.output_slot_bytes
 HEAD: Final = limits.output_head_slots
 RING: Final = limits.output_ring_slots
+_KEPT: Final = (HEAD + RING) * SLOT
 
 
 def dropped_bytes(written: int) -> int:
     """Return how many of `written` bytes are in no slot any more. Always whole slots, after the head."""
+    if written <= _KEPT:
+        return 0
     slots = -(-written // SLOT)
-    return max(0, slots - HEAD - RING) * SLOT
+    return (slots - HEAD - RING) * SLOT
 
 
 class Stream:

@@ -56,12 +56,13 @@ class Place(NamedTuple):
         """Whether something is where the result may be. Most have none, and an exception costs four times as much."""
         return os.access(self.result, os.F_OK, follow_symlinks=False)
 
-    def clear(self) -> Made | None:
-        """Take away the result, and the directory if that is empty. Return one that `remove` must see to.
+    def clear(self, *, has_result: bool) -> Made | None:
+        """Take away the result, if there is one, and the directory if that is empty. Return one that `remove` must see
+        to.
 
         Cheap enough for a launcher's loop: neither looks into anything.
         """
-        if self.has_result:
+        if has_result:
             with suppress(OSError):  # what is no file goes with the launcher's directory
                 os.unlink(self.result)
         if self.directory is not None:
