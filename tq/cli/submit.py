@@ -261,7 +261,7 @@ VERBS = {
         submit,
         (
             "tq submit --name nightly -- ./build.sh --all",
-            "tq submit --array 1-100%4 -- sh -c 'convert page$TQ_MEMBER.pdf'",
+            "tq submit --array 1-100%4 -- sh -c 'convert $TQ_MEMBER.pdf $TQ_MEMBER.png'",
             "tq submit --stdin --wait -- wc -l < access.log",
             "find . -name '*.wav' | tq submit --each-line - -- flac {}",
             "tq submit -- ./simulate --seed {1} --model {2} ::: 1 2 3 ::: small large",
