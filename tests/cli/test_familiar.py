@@ -30,7 +30,7 @@ def test_every_word_from_elsewhere_leads_to_a_verb_and_is_none_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["tq", "tq submit", "tq run", "tq ls", "tq logs", "tq cancel", "tq wait", "tq up", "tq set"]
+    "path", ["tq", "tq submit", "tq run", "tq ls", "tq logs", "tq cancel", "tq wait", "tq up", "tq set", "tq forget"]
 )
 def test_an_option_from_elsewhere_is_none_here_and_its_hint_names_one_that_is(path: str) -> None:
     found = familiar._OPTIONS[path]
@@ -59,6 +59,7 @@ def test_what_a_hint_names_is_there() -> None:
         (["version"], "did you mean `tq --version`?"),
         (["submit", "-J", "x", "ls"], "it is called --name"),
         (["cron", "-l"], familiar._NO_SCHEDULES),
+        (["cancel", "--all"], "it is a word like an id: `tq cancel all`"),
         (["ls", "42", "--sort", "time"], familiar._SORTED),
         (["set", "42", "--retries", "5"], familiar._ANEW),
         (["submit", "-n4", "ls"], familiar._TASKS),

@@ -72,6 +72,10 @@ def _each(names: str, hint: str) -> dict[str, str]:
     return dict.fromkeys(names.split(), hint)
 
 
+def _all(verb: str) -> dict[str, str]:
+    return _each("-a --all", f"it is a word like an id: `tq {verb} all`")
+
+
 NOT_YET: Final = {
     **_each("cron crontab schedule at every", _NO_SCHEDULES),
     **_each("flow dag graph", _NO_FLOWS),
@@ -103,6 +107,7 @@ _OF_RUN: Final = {
     **_each("--stashed", "`tq submit` has it: --hold"),
 }
 _OPTIONS: Final = {
+    **{f"tq {verb}": _all(verb) for verb in ("hold", "release", "requeue", "retry", "rerun", "forget")},
     "tq": _each("-v -V", "it is called --version"),
     "tq submit": _OF_SUBMIT,
     "tq run": _OF_RUN,
@@ -116,18 +121,20 @@ _OPTIONS: Final = {
         **_each("--sort --order --sort-by --reverse -r", _SORTED),
     },
     "tq set": {
+        **_all("set"),
         **_each("--time-limit --retries --backoff --cwd --env --cpus --max-fails --stdout --stderr --timeout", _ANEW),
         **_each("--max --throttle", "`tq queue set NAME --max 4` bounds a queue, `tq set ID --at-once 4` an array"),
         **_each("--nice -p", "it is called --priority"),
     },
     "tq logs": _each("--lines --last -t", "it is called --tail, or -n"),
     "tq cancel": {
+        **_all("cancel"),
         **_each("-s", "it is called --signal"),
         **_each("-9 -f --force", "it is called --signal KILL"),
         **_each("-y", "it is called --yes"),
         **_each("-u --user --me", _NO_USERS),
     },
-    "tq wait": _each("-t", "it is called --timeout"),
+    "tq wait": {**_all("wait"), **_each("-t", "it is called --timeout")},
     "tq up": _each("-j --jobs -P --parallel -c --cpus", "it is called --slots"),
     "tq worker": _each("-j --jobs -P --parallel -c", "it is called --slots"),
 }
