@@ -25,7 +25,7 @@ complete -c tq -n "__fish_seen_subcommand_from server" -l keep -r -d 'Forget end
 complete -c tq -n "__fish_seen_subcommand_from server" -l retries -r -d 'How often a failed task is tried again, where nobody says'
 complete -c tq -n "__fish_seen_subcommand_from server" -l check -d 'Look whether it could start, and leave'
 complete -c tq -n "__fish_seen_subcommand_from server" -l data-on-network -d 'Allow a data directory on a network file system'
-complete -c tq -n "__fish_seen_subcommand_from server" -l cert -r -d 'Your own certificate chain, PEM'
+complete -c tq -n "__fish_seen_subcommand_from server" -l cert -r -d 'Your own certificate chain, PEM: for DNS:tq, its CA last'
 complete -c tq -n "__fish_seen_subcommand_from server" -l key -r -d 'The key of --cert, PEM'
 complete -c tq -n "__fish_seen_subcommand_from server" -l connections -r -d 'How many peers are expected'
 complete -c tq -n "__fish_seen_subcommand_from server" -l log-level -r -d 'debug, info, warning or error'

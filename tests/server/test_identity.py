@@ -236,7 +236,7 @@ def test_a_certificate_that_the_administrator_brings_is_used(place: Path) -> Non
     now = dt.datetime.now(dt.UTC)
     made = open_identity(place, now)
 
-    own = own_identity(place / "cert.pem", place / "cert.key")
+    own = own_identity(place / "cert.pem", place / "cert.key", now)
 
     assert own.ca_sha256 == made.ca_sha256
     assert shake_hands(own.context, tls.client_context(own.ca_pem))
@@ -246,9 +246,21 @@ def test_a_certificate_for_another_name_is_refused(place: Path) -> None:
     open_identity(place, NOW)
 
     with pytest.raises(ConfigurationError, match="not for the name tq") as caught:
-        own_identity(place / "ca.pem", place / "ca.key")
+        own_identity(place / "ca.pem", place / "ca.key", NOW)
 
     assert "DNS:tq" in caught.value.hint
+
+
+def test_a_certificate_that_no_client_would_accept_is_refused(place: Path) -> None:
+    open_identity(place, NOW)
+    for now in (NOW - dt.timedelta(days=9), NOW + dt.timedelta(days=826)):
+        with pytest.raises(ConfigurationError, match=r"are valid from .* to .* UTC"):
+            own_identity(place / "cert.pem", place / "cert.key", now)
+
+    leaf, end, _ = (place / "cert.pem").read_text().partition("-----END CERTIFICATE-----\n")
+    (place / "leaf.pem").write_text(leaf + end)
+    with pytest.raises(ConfigurationError, match="does not end with the certificate of its CA"):
+        own_identity(place / "leaf.pem", place / "cert.key", NOW)
 
 
 @pytest.mark.parametrize("certificate,key", [("ca.pem", "cert.key"), ("no.pem", "cert.key"), ("cert.pem", "cert.pem")])
@@ -256,7 +268,7 @@ def test_a_pair_that_does_not_fit_is_refused(place: Path, certificate: str, key:
     open_identity(place, NOW)
 
     with pytest.raises(ConfigurationError, match="cannot use the certificate"):
-        own_identity(place / certificate, place / key)
+        own_identity(place / certificate, place / key, NOW)
 
 
 def test_a_start_with_a_wrong_certificate_leaves_nothing_that_hinders_the_next(tmp_path: Path) -> None:

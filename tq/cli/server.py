@@ -46,7 +46,13 @@ def server(
         bool, typer.Option("--data-on-network", help="Allow a data directory on a network file system")
     ] = False,
     cert: Annotated[
-        str, typer.Option("--cert", metavar="FILE", help="Your own certificate chain, PEM", show_default=False)
+        str,
+        typer.Option(
+            "--cert",
+            metavar="FILE",
+            help="Your own certificate chain, PEM: for DNS:tq, its CA last",
+            show_default=False,
+        ),
     ] = "",
     key: Annotated[str, typer.Option("--key", metavar="FILE", help="The key of --cert, PEM", show_default=False)] = "",
     connections: Annotated[int, typer.Option("--connections", metavar="N", help="How many peers are expected")] = 100,

@@ -78,10 +78,10 @@ def check_identity(directory: Path) -> None:
         _read_ca(directory)
 
 
-def own_identity(certificate: Path, key: Path) -> Identity:
+def own_identity(certificate: Path, key: Path, now: dt.datetime) -> Identity:
     """Return the identity that an administrator brought: `--cert` and `--key`, for the name `tq`.
 
-    Clients trust the last certificate of the chain.
+    Clients trust the last certificate of the chain. What none of them would accept is refused.
     """
     context = tls.server_context(str(certificate), str(key))
     try:
@@ -92,6 +92,16 @@ def own_identity(certificate: Path, key: Path) -> Identity:
         raise ConfigurationError(
             f"the certificate {certificate} is not for the name {tls.SERVER_NAME}",
             hint=f"make one with DNS:{tls.SERVER_NAME} among its subject alternative names",
+        )
+    if chain[-1].subject != chain[-1].issuer:
+        raise ConfigurationError(
+            f"the chain in {certificate} does not end with the certificate of its CA", hint="append that one"
+        )
+    begins, expires = max(one.not_valid_before_utc for one in chain), min(one.not_valid_after_utc for one in chain)
+    if not begins <= now < expires:
+        raise ConfigurationError(
+            f"the certificates in {certificate} are valid from {begins:%Y-%m-%d %H:%M} to {expires:%Y-%m-%d %H:%M} UTC",
+            hint="renew what has expired; look at this machine's clock",
         )
     text = _pem(chain[-1]).decode("ascii")
     return Identity(text, ca_sha256(text), context, chain[0].not_valid_after_utc)

@@ -101,7 +101,7 @@ def check(settings: Settings) -> int:
     """Say whether a server could start on this directory, without changing it; return the exit status."""
     open_files.check(open_files.hard(), open_files.server_files_min, "a server")
     if settings.cert is not None and settings.key is not None:
-        own_identity(settings.cert, settings.key)
+        own_identity(settings.cert, settings.key, dt.datetime.now(dt.UTC))
     if not settings.data.exists():
         sys.stdout.write(f"{settings.data}: not there yet; a server would make it\n")
         return 0
@@ -317,7 +317,7 @@ async def _admin_token(server: Server) -> Token:
 
 def _identity(settings: Settings) -> Identity:
     if settings.cert is not None and settings.key is not None:
-        identity = own_identity(settings.cert, settings.key)
+        identity = own_identity(settings.cert, settings.key, dt.datetime.now(dt.UTC))
         # After it: an empty directory, left by a start that failed, would look like a lost CA to the next one.
         (settings.data / "identity").mkdir(mode=0o700, exist_ok=True)
         return identity
