@@ -374,6 +374,17 @@ async def test_another_lineage_gets_nothing_of_the_first_one(server: FakeServer,
         }  # fmt: skip
 
 
+async def test_who_has_nothing_of_the_other_store_speaks_of_no_error(server: FakeServer, tmp_path: Path) -> None:
+    with running_worker(server, tmp_path) as worker:
+        peer = await server.reconciled()
+        await worker.logged(" connected ")
+        server.lineage = 99
+        peer.cut()
+        await server.peer()
+        await worker.logged("other_lineage")
+        assert "info other_lineage" in worker.log()
+
+
 # ---------------------------------------------------------------- refusals
 
 

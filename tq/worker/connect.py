@@ -106,8 +106,9 @@ class Connecting:
     async def _change_lineage(self, welcome: m.Welcome) -> None:
         """Stop everything that the other store gave, keep its results aside, and only then serve the new one."""
         life, hands, slots = self._life, self._life.hands, self._life.slots
+        level = "error" if slots.held else "info"  # who has nothing of the other store loses nothing
         log(
-            "other_lineage", level="error", url=self._where.server.address, known=f"{hands.lineage:016x}",
+            "other_lineage", level=level, url=self._where.server.address, known=f"{hands.lineage:016x}",
             found=f"{welcome.lineage:016x}", held=len(slots.held),
         )  # fmt: skip
         hands.carry_out(slots.abandon())
