@@ -11,6 +11,7 @@
         TooLarge                  too_large         2
         TooManyLanes              too_many_lanes    75
         NotDone                   not_done          75  nothing happened; try again later
+          Stopping                stopping          75  the server ends, and perhaps starts again
         Unknown                   unknown           74  the outcome is not known; repeat with the same key
         InternalError             internal_error    70
         VersionMismatch           version_mismatch  78
@@ -103,10 +104,16 @@ class TooManyLanes(Refused):
 
 
 class NotDone(Refused):
-    """Nothing happened; trying again later may work (low disk, stopping)."""
+    """Nothing happened; trying again later may work (low disk)."""
 
     code = "not_done"
     exit_status = 75
+
+
+class Stopping(NotDone):
+    """Nothing happened: the server is stopping. Whoever waits for one that is away asks the next one."""
+
+    code = "stopping"
 
 
 class Unknown(Refused):

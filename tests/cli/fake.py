@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tq.core import vocabulary as v
-from tq.errors import ProtocolError, TqError
+from tq.errors import ProtocolError, Stopping, TqError
 from tq.server.identity import Identity
 from tq.wire import messages as m
 from tq.wire.connection import Connection
@@ -150,7 +150,7 @@ class FakeServer:
             return False
         except TqError as error:
             send(m.Failed(ask.request, error.code, error.message, error.hint))
-            return True
+            return not isinstance(error, Stopping)
         answers = [said] if isinstance(said, msgspec.Struct) else list(said)
         for position, answer in enumerate(answers):
             if answer is ... or isinstance(answer, bytes):  # the connection is cut in the middle

@@ -217,9 +217,8 @@ def _refused_after(house: House, server: FakeServer, runs_done: int, error: TqEr
 
 
 def test_the_same_command_with_the_same_key_goes_on_where_another_stopped(
-    run: Run, house: House, server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, house: House, server: FakeServer, place: Path
 ) -> None:
-    monkeypatch.setattr("tq.client.upload._STOPPING_S", 0.0)
     lines = [b"%d" % number for number in range(9_500)]
     (place / "lines").write_bytes(b"\n".join(lines))
     _refused_after(house, server, 4, NotDone("the disk is nearly full"))
@@ -259,9 +258,8 @@ def test_other_lines_of_the_same_number_are_noticed_before_the_submit(
 
 
 def test_another_command_under_the_key_of_an_unfinished_upload_is_refused_before_it_seals_anything(
-    run: Run, house: House, server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, house: House, server: FakeServer, place: Path
 ) -> None:
-    monkeypatch.setattr("tq.client.upload._STOPPING_S", 0.0)
     _refused_after(house, server, 2, NotDone("stop here"))
     (place / "lines").write_bytes(b"x\n" * 2_500)
     options = ("submit", "--key", "k", "--each-line", "lines")
@@ -278,9 +276,8 @@ def test_another_command_under_the_key_of_an_unfinished_upload_is_refused_before
 
 @pytest.mark.parametrize("count", [1, 999, 1_000, 1_001, 2_500])
 def test_an_unfinished_upload_of_more_lines_is_no_beginning_of_fewer(
-    run: Run, house: House, server: FakeServer, place: Path, count: int, monkeypatch: pytest.MonkeyPatch
+    run: Run, house: House, server: FakeServer, place: Path, count: int
 ) -> None:
-    monkeypatch.setattr("tq.client.upload._STOPPING_S", 0.0)
     _refused_after(house, server, 3, NotDone("stop here"))
     words = ("submit", "--key", "k", "--each-line", "lines", "--", "echo", "{}")
     (place / "lines").write_bytes(b"x\n" * 4_000)

@@ -25,7 +25,9 @@ from tq.errors import (
     ConfigurationError,
     KeyConflict,
     NotAllowed,
+    NotDone,
     ProtocolError,
+    Stopping,
     TimedOut,
     Unauthorised,
     Unknown,
@@ -125,6 +127,35 @@ async def test_what_the_server_refuses_is_raised_as_what_it_is(connect, server):
         with pytest.raises(KeyConflict, match="was used") as caught:
             await client.submit("m:f", key="k")
     assert caught.value.hint == "use another"
+
+
+async def test_a_server_that_stops_in_the_middle_of_a_call_is_asked_when_it_is_back(connect, server):
+    """Ended by a signal it says so before it closes, which is no other restart than one by a power cut."""
+    is_back = False
+
+    def submitted(_: object) -> v.Answer:
+        nonlocal is_back
+        if not is_back:
+            is_back = True
+            raise Stopping("the server is stopping", hint="try again in a moment")
+        return v.Submitted("42")
+
+    server.says[v.Submit] = submitted
+    async with connect() as client:
+        assert (await client.submit("m:f")).id == "42"
+    first, again = server.asked
+    assert first == again
+
+
+async def test_a_server_that_can_take_nothing_now_says_so_at_once(connect, server):
+    def full(_: object) -> v.Answer:
+        raise NotDone("the disk is nearly full")
+
+    server.says[v.Submit] = full
+    async with connect() as client:
+        with pytest.raises(NotDone, match="nearly full"):
+            await client.submit("m:f")
+    assert len(server.asked) == 1
 
 
 async def test_what_the_server_cannot_read_is_raised_and_not_repeated(connect, server):

@@ -195,11 +195,11 @@ async def test_after_the_hello_frames_may_be_large() -> None:
         assert hall.complaints == []
 
 
-async def test_a_stopping_server_refuses_newcomers_with_not_done() -> None:
+async def test_a_stopping_server_refuses_newcomers() -> None:
     async with open_hall() as hall:
         token = await hall.token("admin")
         hall.gate.is_stopping = True
         peer = await hall.connect(hello(token.text))
 
         assert isinstance(peer.welcome, m.Refused)
-        assert peer.welcome.code == "not_done"
+        assert peer.welcome.code == "stopping"

@@ -13,7 +13,7 @@ from tq.wire import messages as m
 
 SILENT_US: Final = 6 * SECOND
 _NO_SURPRISE: Final = ("already_ended", "not_found", "bad_request", "too_large")
-TRY_AGAIN: Final = ("unknown", "not_done")
+TRY_AGAIN: Final = ("unknown", "not_done", "stopping")
 
 
 class Client(Process):

@@ -16,7 +16,7 @@ from tq.client.losses import MAY_PASS, Losses, found, given_up, is_elsewhere, ol
 from tq.client.target import Target
 from tq.client.transport import ConnectionLost, Transport, dial
 from tq.core import vocabulary as v
-from tq.errors import NotDone, ProtocolError, TimedOut, TqError, Unreachable, from_code
+from tq.errors import NotDone, ProtocolError, Stopping, TimedOut, TqError, Unreachable, from_code
 from tq.wire import messages as m
 
 _T = TypeVar("_T")
@@ -97,7 +97,7 @@ class Client:
                     yield answer
                 return
             except (ConnectionLost, NotDone) as lost:
-                if isinstance(lost, NotDone) and patience_s is not None:
+                if not (isinstance(lost, ConnectionLost | Stopping) or patience_s is None):
                     raise  # nothing happened, and the person decides
                 self._reopen(command, losses, lost)
                 self.has_repeated = True
@@ -108,7 +108,7 @@ class Client:
     ) -> _T:
         """Call `once` until it comes through without losing its connection, and return what it returns.
 
-        It may use `ask_once`, `post`, `collect`, `hear` and `linger`, and calls what it is given at each sign of
+        It may use `ask_once`, `post`, `collect` and `hear`, and calls what it is given at each sign of
         progress. `command` stands for all that it asks when the patience runs out; `patience_s` is as in `subscribe`.
         """
         patience_s = _patience(self.patience_s, patience_s)
@@ -151,15 +151,6 @@ class Client:
             message = self._connected().receive(until_s)
             if isinstance(message, m.Reply | m.Failed):
                 return message
-
-    def linger(self, time_s: float) -> None:
-        """Raise ConnectionLost if the connection ends within so long; throw away what comes meanwhile."""
-        until_s = time.monotonic() + time_s
-        try:
-            while True:
-                self._connected().receive(until_s)
-        except TimedOut:
-            return
 
     def close(self) -> None:
         """Close the connection politely. The client may be used again."""

@@ -29,7 +29,7 @@ from tq.client.losses import (
 from tq.client.reading import Output, Reading
 from tq.client.target import Target
 from tq.core import vocabulary as v
-from tq.errors import ProtocolError, TimedOut, TooLarge, TqError, Unreachable, from_code
+from tq.errors import ProtocolError, Stopping, TimedOut, TooLarge, TqError, Unreachable, from_code
 from tq.net import tls
 from tq.net.address import Address
 from tq.net.dial import dial, greet, known_ca
@@ -330,7 +330,11 @@ class Line:
             if isinstance(message, m.Reply) and (question := self._questions.get(message.request)):
                 question.hear(message.answer, more=message.more)
             elif isinstance(message, m.Failed) and (question := self._questions.get(message.request)):
-                question.fail(from_code(message.code, message.message, message.hint))
+                error = from_code(message.code, message.message, message.hint)
+                if isinstance(error, Stopping):
+                    question.is_heard = True  # and it is asked again when this connection has ended
+                else:
+                    question.fail(error)
             elif isinstance(message, m.Refused):
                 for question in self._questions.values():
                     if not (question.is_heard or question.is_answered.is_set()):

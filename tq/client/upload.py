@@ -14,13 +14,12 @@ from tq.client.expected import expect
 from tq.client.runs import begun, other_upload, packed
 from tq.client.transport import ConnectionLost
 from tq.core import vocabulary as v
-from tq.errors import NotDone, TooLarge
+from tq.errors import Stopping, TooLarge
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
 
 RUNS_ON_THE_WAY: Final = 16
-_STOPPING_S: Final = 2.0  # a server that refuses because it stops has closed the connection by then
 
 
 class Sent(NamedTuple):
@@ -106,9 +105,8 @@ class EntryUpload:
                     return
                 self._settle(expect(v.Uploaded, self._client.collect()))
                 alive()
-        except NotDone:
-            self._client.linger(_STOPPING_S)  # ConnectionLost if the server stops: it may come back
-            raise
+        except Stopping as stop:
+            raise ConnectionLost(str(stop)) from None  # it may come back
 
     def _fill(self) -> None:
         """Read and send until enough is on its way."""

@@ -37,7 +37,7 @@ UNKNOWN: Final = errors.Unknown(
 )
 LOST_ANSWER: Final = errors.InternalError("it was done, and the server failed at the answer", hint="its log says where")
 _OF_CLIENTS: Final = (Look, *get_args(ClientCommand))
-STOPPING: Final = errors.NotDone("the server is stopping", hint="try again in a moment")
+STOPPING: Final = errors.Stopping("the server is stopping", hint="try again in a moment")
 
 
 def damaged() -> errors.StoreDamaged:
