@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -407,30 +406,6 @@ def test_help_and_tab_know_every_name_before_it_is_loaded():
     assert done.stdout == "False\n"
 
 
-def test_each_of_the_threads_that_ask_at_once_gets_its_answer(server, environ):
-    """One waits for the others here: they ask over other connections, which the next ones use."""
-    gate = threading.Barrier(3)
-    server.says[v.Get] = lambda asked: (gate.wait(20), v.Document({"id": asked.id, "state": f"s{asked.id}"}))[1]
-    with tq.client.connect_blocking(environ=environ) as client, ThreadPoolExecutor(3) as threads:
-        for _ in range(5):
-            assert list(threads.map(lambda name: client.job(name).state(), "123")) == ["s1", "s2", "s3"]
-        assert len(server.hellos) == 3
-    with pytest.raises(Unreachable, match="is closed"):
-        client.status()
-
-
-def test_who_waits_in_a_thread_when_others_close_gets_its_answer(server, environ):
-    gate = threading.Event()
-    server.says[v.Get] = lambda _: (gate.wait(20), v.Document({"id": "42", "state": "running"}))[1]
-    client = tq.client.connect_blocking(environ=environ)
-    with ThreadPoolExecutor(1) as threads:
-        state = threads.submit(client.job("42").state)
-        server.waits_for(v.Get)
-        client.close()
-        gate.set()
-        assert state.result() == "running"
-
-
 @pytest.mark.parametrize("error", [TimeoutError, OSError, ConnectionResetError])
 def test_what_a_signal_handler_raises_ends_the_wait(server, environ, error):
     def ring(*_: object) -> None:
@@ -469,34 +444,6 @@ def test_behind_a_message_that_was_cut_off_comes_a_new_connection(server, enviro
             client.job("42").state()
         assert client.job("42").state() == "running"
     assert (len(server.hellos), len(server.asked)) == (2, 1)
-
-
-FORK = """
-import os, sys, tq.client
-with tq.client.connect_blocking() as client:
-    if not (child := os.fork()):
-        {child}
-        sys.exit(0)
-    status = os.waitpid(child, 0)[1]
-    print(client.submit("m:f", "parent").id, status)
-"""
-
-
-@pytest.mark.parametrize("child, connections", [('print(client.submit("m:f", "child").id)', [2, 2]), ("pass", [1])])
-def test_a_fork_speaks_on_a_connection_of_its_own(server, environ, child, connections):
-    ids = iter(["41", "42"])
-    seen: list[int] = []
-
-    def submitted(_: object) -> v.Answer:
-        seen.append(len(server.hellos))
-        return v.Submitted(next(ids))
-
-    server.says[v.Submit] = submitted
-    code = FORK.format(child=child)
-    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
-
-    assert done.stdout.splitlines() == [*["41"] * (len(connections) - 1), f"{40 + len(connections)} 0"]
-    assert seen == connections
 
 
 def test_importing_the_client_costs_nothing():
