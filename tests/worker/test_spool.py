@@ -147,7 +147,8 @@ def test_files_of_before_there_was_a_checksum_are_read(spool: Spool) -> None:
     fields = msgspec.msgpack.decode(msgspec.msgpack.encode(old))
     (spool.path / "000000000001").write_bytes(msgspec.msgpack.encode(fields[:-1]))
     (spool.path / "000000000002").write_bytes(msgspec.msgpack.encode(fields[:-1])[:-1])
-    assert spool.load() == ({1: old}, ["000000000002"], [])
+    (spool.path / "000000000003").write_bytes(msgspec.msgpack.encode(fields[:3]))  # the first ones had reports alone
+    assert spool.load() == ({1: old, 3: Kept(7, (end(1),))}, ["000000000002"], [])
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ from tq.worker.instructions import Aside, Delivery, Keep
 
 _NUMBER_CHARS: Final = 12
 _SUM_BYTES: Final = 4
-_WITHOUT_SUM: Final = b"\x96"  # an array of six; whoever writes a sum writes `worker`, too
+_WITHOUT_SUM: Final = (b"\x93", b"\x96")  # arrays of three or six; whoever writes a sum writes `worker`, too
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True, tag=1):
