@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,24 @@ def test_a_newer_store_is_refused_and_says_which_version_wrote_it(tmp_path: Path
         with pytest.raises(ConfigurationError, match=r"written by tq 7\.1\.0 \(format 2\)"), opened(data):
             pass
     assert (data / "format").read_text() == "format 2\nwritten by tq 7.1.0\n"
+
+
+@pytest.mark.parametrize(
+    "version, is_newer", [("0.10.0", True), ("9.0rc1", True), ("0.1.0rc1", False), ("0.0.99", False)]
+)
+def test_an_older_version_leaves_a_store_alone_whose_format_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, is_newer: bool
+) -> None:
+    data = tmp_path / "data"
+    with disk_store(data):
+        pass
+    (data / "format").write_text(f"format 1\nwritten by tq {version}\n")
+    monkeypatch.setattr(directory, "__version__", "0.1.0")
+    for opened in (disk_store, read_store):
+        refused = pytest.raises(ConfigurationError, match=f"written by tq {version}") if is_newer else nullcontext()
+        with refused, opened(data):
+            pass
+    assert (version in (data / "format").read_text()) == is_newer
 
 
 def test_a_store_of_this_format_says_who_wrote_it_last(tmp_path: Path) -> None:

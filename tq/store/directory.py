@@ -178,12 +178,24 @@ def check_format(data: Path) -> None:
     found = _FORMAT_TEXT.fullmatch(text)
     if found is None:
         raise StoreDamaged(f"the file {path} says {text[:80]!r}, which is no format", hint=BRING_BACK)
+    newer = "start it with that version or a newer one"
     if int(found[1]) > FORMAT:
         raise ConfigurationError(
             f"the store in {data} was written by tq {found[2]} (format {found[1]}); "
             f"this is tq {__version__}, which knows formats up to {FORMAT}",
-            hint="start it with that version or a newer one",
+            hint=newer,
         )
+    if _release(found[2]) > _release(__version__):
+        raise ConfigurationError(
+            f"the store in {data} was written by tq {found[2]}; what that has added there, this tq {__version__} "
+            "would leave behind or drop",
+            hint=f"{newer}, or restore a backup of before",
+        )
+
+
+def _release(version: str) -> list[int]:
+    """Return the numbers of a version without what says that it is none yet: `0.2.0rc1` is 0.2.0."""
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]
 
 
 def prepare(data: Path) -> None:
