@@ -92,7 +92,7 @@ OF_ALL = (
     ("74", "nobody knows whether it was done, or stdout cannot take the answer: repeat it with the same `--key`"),
     ("75", "nothing happened: try again later"),
     ("76", "the other end said what the protocol does not allow (125 where a task's own code is spoken)"),
-    ("78", "something on this machine is set up wrongly"),
+    ("78", "something on this machine is set up wrongly, or a store is damaged"),
     ("141", "the reader of stdout is gone"),
 )
 OF_ROLES = (
