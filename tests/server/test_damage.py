@@ -8,7 +8,7 @@ from tests.server.hall import assigned, open_hall
 from tests.server.rig import Loop, submit
 from tests.support.damage import Damaged
 from tests.support.house import House
-from tq import errors
+from tq import errors, limits
 from tq.core import tables
 from tq.core.engine import _CHANGES as CHANGES
 from tq.core.vocabulary import (
@@ -112,7 +112,7 @@ async def test_an_input_that_is_damaged_holds_the_jobs_that_need_it_and_says_so(
         shown = (await client.ask(Get("1"))).value
         assert shown["state"] == "held"
         assert "its input cannot be read" in shown["reason"]
-        assert "tq store check" in shown["reason"]
+        assert "tq release 1" in shown["reason"]
         assert hall.failure is None
         assert not any(isinstance(message, m.Blob | m.Refused) for message in worker.seen)
 
@@ -123,6 +123,30 @@ async def test_an_input_that_is_damaged_holds_the_jobs_that_need_it_and_says_so(
         assert await worker.receive(m.Blob) == m.Blob(again.stdin, 0, b"input")
         await client.ask(Hold(("1",)))
         assert "its input" not in (await client.ask(Get("1"))).value["reason"]
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+async def test_no_task_takes_what_is_left_of_its_input_for_all_of_it(
+    monkeypatch: pytest.MonkeyPatch, lost: int
+) -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        for piece in range(3):
+            await client.ask(Upload("u", piece * limits.piece_bytes_max, bytes(limits.piece_bytes_max)))
+        worker = await hall.worker()
+        await client.ask(submit(stdin_key="u"))
+        assign = await worker.receive(m.Assign)
+        get = hall.store.get
+
+        def salvaged(table: Any, key: Any) -> Any:
+            return None if (table, key) == (tables.BODY, (assign.stdin, lost)) else get(table, key)
+
+        monkeypatch.setattr(hall.store, "get", salvaged)
+        worker.send(m.GetBlob(assign.stdin, lost))
+        assert await worker.receive(m.RecallAttempts) == m.RecallAttempts(tuple(assigned(assign)))
+        assert (await client.ask(Get("1"))).value["hold"]
+        worker.send(m.GetBlob(assign.stdin, 3))
+        assert await worker.receive(m.Blob) == m.Blob(assign.stdin, 3, b""), "that is its end"
 
 
 async def test_output_that_is_damaged_ends_the_answer_and_not_the_server(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ _WORD_FAILED: Final = (
 )
 _HELD: Final = "its job is held; tq release {}"
 _DAMAGED: Final = (
-    "its job is held: its input cannot be read where it stands, and tq store check says more; tq release {} tries again"
+    "its job is held: its input cannot be read, or not all of it: the server's log says why; tq release {} tries again"
 )
 _LOST: Final = "its lane is lost: the store is damaged, and tq store check says where"
 _NO_EMPTY: Final = "one more lost worker would be its last, so it waits for a worker to itself"

@@ -4,6 +4,7 @@ from typing import Final
 
 from tq.core import tables
 from tq.core.engine import Engine
+from tq.errors import StoreDamaged
 from tq.store.seam import Store
 
 blobs_max: Final = 10_000
@@ -34,3 +35,12 @@ class Inputs:
                 return False
             self.give(blob)
         return True
+
+    def piece(self, blob: int, piece: int) -> bytes:
+        """Return a piece of an input, an empty one behind the last. Raises StoreDamaged, also for one that is lost and
+        has others behind it, as after a salvage: the task would take what is before it for all of its input.
+        """
+        data = self._store.get(tables.BODY, (blob, piece))
+        if data is None and (not piece or self._store.scan(tables.BODY, (blob, piece + 1), (blob + 1,), 1)):
+            raise StoreDamaged(f"piece {piece} of input {blob} is lost", hint="submit it again, with its input")
+        return data or b""

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import trio
 
 from tq import errors, limits
-from tq.core import tables
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError
 from tq.net.link import Link
@@ -208,12 +207,12 @@ class WorkerSession:
         if not self._inputs.may_read(message.blob):
             raise ProtocolError(f"the input {message.blob} belongs to no attempt of this worker")
         try:
-            data = self._desk.store.get(tables.BODY, (message.blob, message.piece))
+            data = self._inputs.piece(message.blob, message.piece)
         except errors.StoreDamaged as damage:  # of what nothing but these attempts depends on
             self._desk.pipeline.note(message, damage)
             self._inlet.put([Request(v.InputDamaged(self.peer.worker, message.blob), self._submitter)])
             return
-        await self._link.send(m.Blob(message.blob, message.piece, data or b""))
+        await self._link.send(m.Blob(message.blob, message.piece, data))
 
     # ------------------------------------------------------------ sending
 
