@@ -6,6 +6,7 @@ from tests.server.rig import Loop, submit
 from tests.support.house import House, held
 from tq import limits
 from tq.core import tables
+from tq.core.engine import Bounds
 from tq.core.task import Cause, Phase, State
 from tq.core.vocabulary import (
     Acknowledge,
@@ -15,9 +16,13 @@ from tq.core.vocabulary import (
     Hold,
     Join,
     Recall,
+    Release,
     Report,
+    SetQueue,
     Started,
     Tick,
+    Times,
+    Where,
     WorkerLost,
 )
 
@@ -67,6 +72,28 @@ def test_what_a_hold_asked_back_is_asked_back_after_a_restart_too(house):
     house.join(held=_waiting(refs))
 
     assert set(house.recalls()) == set(asked) == set(refs)
+
+
+@pytest.mark.parametrize("stop", [lambda job: Hold((str(job),)), lambda _job: SetQueue("default", paused=True)])
+@pytest.mark.parametrize("between", [None, WorkerLost(5, 1), Release((), Where())])
+def test_however_many_have_not_started_a_turn_asks_few_of_them_back(house, stop, between):
+    number, refs = _stream(house)
+    house.started(refs[0])
+    house.engine.bounds = Bounds(slice=10)
+    house.do(stop(number))
+    asked = house.recalls()
+    assert len(asked) == 9  # one of them runs
+    if between is not None:
+        house.do(between)
+        asked += house.recalls()
+    while house.engine.next_due_ms(Times(house.now_ms, 1)) == 0:
+        house.do(Tick())
+        assert len(house.recalls()) <= 10
+        asked += house.recalls()
+
+    assert len(set(asked)) == len(asked)
+    if not isinstance(between, WorkerLost):
+        assert set(asked) == set(refs[1:])
 
 
 def test_what_runs_is_known_to_run_after_a_restart(house):

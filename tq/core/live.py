@@ -77,6 +77,7 @@ LIVE_SESSION: Final = Table("live_session", Session, "worker")
 LIVE_TROUBLE: Final = Table("live_trouble", Trouble, "worker")
 LIVE_WIDTH: Final = Table("live_width", int, "worker", "lane")
 LIVE_RECALLED: Final = Table("live_recalled", bool, "worker", "job", "part", "member")
+LIVE_TO_RECALL: Final = Table("live_to_recall", list)  # one row: tasks to be asked back, slice by slice (stop.py)
 LIVE_GRANTED: Final = Table("live_granted", int, "name")  # queue -> sequence of the last turn that leased from it
 LIVE_COUNT: Final = Table("live_count", int, "name")
 LIVE_FLOOR: Final = Table("live_floor", int, "name")  # table -> the first field of its first key (engine/floors.py)
@@ -88,6 +89,7 @@ LIVE_TABLES: Final[frozenset[Table[Any]]] = frozenset(
         LIVE_TROUBLE,
         LIVE_WIDTH,
         LIVE_RECALLED,
+        LIVE_TO_RECALL,
         LIVE_GRANTED,
         LIVE_COUNT,
         LIVE_FLOOR,
@@ -211,6 +213,7 @@ class Live:
         self.queues: dict[str, Queue] = {}
         self.runs: dict[int, list[int]] = {}  # lane -> us of its last runs
         self.depths: dict[int, int] = {}  # lane -> how deep a chain may be
+        self.to_recall: list[TaskKey] = []
         self.granted: dict[str, int] = {}
         self.counts: dict[str, int] = {}
         self.timer_floors = {STEADY: 0, SWEEPS: 0}  # nothing is due before: deleted keys at the head are slow to pass
@@ -311,6 +314,8 @@ class Live:
             self.workers[worker].widen(lane, width)
         for worker, job, part, member in changes.get(LIVE_RECALLED, {}):
             self.workers[worker].recalled.add((job, part, member))
+        if LIVE_TO_RECALL in changes:
+            self.to_recall = changes[LIVE_TO_RECALL][()]
         for (queue,), sequence in changes.get(LIVE_GRANTED, {}).items():
             self.granted[queue] = sequence
         for (name,), floor in changes.get(LIVE_FLOOR, {}).items():

@@ -177,6 +177,7 @@ class Engine:
             self._timer_ms = min((first for first in firsts if first is not None), default=None)
             self.live.timers_changed = False
         due = [] if self._timer_ms is None else [self._timer_ms]
+        due += [0] if self.live.to_recall else []
         due += self.live.failed_timers.dues_ms()
         due += (due_ms for due_ms in self.live.failed_ready.dues_ms() if due_ms > self._dispatched_ms)
         for worker in self.live.workers.values():

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from tq.core import ids, tables
 from tq.core.engine.step import JobKey, Step, came_back, history_with_last
-from tq.core.engine.stop import ref_of
+from tq.core.engine.stop import recall_next, ref_of
 from tq.core.engine.trouble import note_try, passed_over
 from tq.core.entries import EntryReader
 from tq.core.job import Progress
@@ -34,6 +34,8 @@ def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = (
     a long attempt. `step.at` says where it stands.
     """
     _recall(step)
+    if step.live.to_recall:
+        recall_next(step)
     workers = [worker for worker in step.live.workers.values() if worker.may_lease(step.times.steady_ms)]
     lanes = [number for number, lane in step.live.lanes.items() if lane.ready]
     if not may_lease or not workers or not lanes:
@@ -437,6 +439,8 @@ def _recall(step: Step) -> None:
         refs: list[AttemptRef] = []
         for number, load in list(worker.loads.items()):
             surplus = -chain_room(step.live, worker, number, load.width, step.times.steady_ms)
+            if surplus <= 0:
+                continue  # nobody looks through hundreds that may stay
             waiting = [key for key, lane in worker.held.items() if lane == number and key not in worker.started]
             asked = sum(1 for key in waiting if key in worker.recalled)
             for key in reversed(waiting):

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from msgspec.structs import replace
 
 from tq.core import tables
-from tq.core.engine.step import JobKey, Step
+from tq.core.engine.step import Step
 from tq.core.engine.stop import recall_assigned
 from tq.core.job import Queue
 from tq.core.names import NAME_HINT, is_name
@@ -43,8 +43,9 @@ def set_queue(step: Step, command: SetQueue) -> Done:
     else:
         step.overlay.put(tables.QUEUE, (command.name,), queue)
     if queue.paused or queue.max:
-        for key in _jobs_in(step, command.name):
-            recall_assigned(step, key)
+        lanes = {number for number, lane in step.live.lanes.items() if lane.queue == command.name}
+        holding = step.live.workers.values()
+        recall_assigned(step, [key for worker in holding for key, lane in worker.held.items() if lane in lanes])
     return Done(command.name, unchanged=queue == (before or Queue()), made=is_new and queue != Queue())
 
 
@@ -56,11 +57,3 @@ def _names(step: Step) -> set[str]:
     of_tasks = {lane.queue for lane in live.lanes.values() if any(lane.counts)}
     served = {name for worker in live.workers.values() for name in worker.capacity.queues}
     return of_tasks | served | live.queues.keys() | {Submit("", b"").queue}
-
-
-def _jobs_in(step: Step, name: str) -> list[JobKey]:
-    """Return the jobs of a queue that have attempts somewhere: soft state, bounded by what workers hold."""
-    live = step.live
-    # Any attempt tells: also those in the lane for what runs alone are of the job's queue.
-    firsts = ((key, *next(iter(members.items()))) for key, members in live.jobs.items())
-    return [key for key, member, worker in firsts if live.lanes[live.workers[worker].held[*key, member]].queue == name]

@@ -5,10 +5,11 @@ processes live.
 """
 
 from collections import defaultdict
+from collections.abc import Iterable
 from typing import Final
 
-from tq.core.engine.step import JobKey, Step, TaskKey, history_with_last
-from tq.core.live import LIVE_RECALLED
+from tq.core.engine.step import Step, TaskKey, history_with_last
+from tq.core.live import LIVE_RECALLED, LIVE_TO_RECALL, LiveWorker
 from tq.core.task import Cause, Phase, State, Task, Trigger
 from tq.core.vocabulary import AttemptRef, Recall, Stop
 
@@ -82,17 +83,28 @@ def send_stops(step: Step, tally: Tally) -> None:
     tally.stops.clear()
 
 
-def recall_assigned(step: Step, job: JobKey) -> None:
-    """Ask for a job's attempts back that have not started, as far as is known."""
-    waiting: dict[int, list[AttemptRef]] = defaultdict(list)
-    for member, worker in step.live.jobs.get(job, {}).items():
-        key = (*job, member)
-        live = step.live.workers[worker]
-        if live.session is None or key in live.started or key in live.recalled:
+def recall_assigned(step: Step, tasks: Iterable[TaskKey]) -> None:
+    """Have these attempts asked back, as far as they have not started: by Dispatch, a slice a turn, since tens of
+    thousands may wait at workers. What is away meanwhile is asked when it is back (join.py).
+    """
+    mine = step.overlay.changes[LIVE_TO_RECALL]
+    if () not in mine:
+        mine[()] = [*step.live.to_recall]  # once: a hold may have thousands of jobs
+    mine[()].extend(tasks)
+
+
+def recall_next(step: Step) -> None:
+    """Ask for the next slice of what is to be asked back."""
+    live, recalled = step.live, step.overlay.changes[LIVE_RECALLED]
+    waiting: dict[LiveWorker, list[AttemptRef]] = defaultdict(list)
+    for key in live.to_recall[: step.bounds.slice]:
+        worker = live.workers.get(live.jobs.get(key[:2], {}).get(key[2], 0))
+        if worker is None or worker.session is None or key in worker.started or key in worker.recalled:
             continue
         task = step.task(key)
-        if task is not None and task.phase is Phase.ASSIGNED:
+        if task is not None and task.phase is Phase.ASSIGNED and (worker.worker, *key) not in recalled:
             waiting[worker].append(ref_of(key, task))
-            step.overlay.put(LIVE_RECALLED, (worker, *key), True)
+            step.overlay.put(LIVE_RECALLED, (worker.worker, *key), True)
     for worker, refs in waiting.items():
-        step.effects.append(Recall(worker, step.live.workers[worker].session_number, tuple(refs)))
+        step.effects.append(Recall(worker.worker, worker.session_number, tuple(refs)))
+    step.overlay.put(LIVE_TO_RECALL, (), live.to_recall[step.bounds.slice :])

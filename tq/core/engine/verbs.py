@@ -56,7 +56,7 @@ def _begin_hold(acting: Acting, key: JobKey) -> bool:
     _hold(acting, progress, on=True)
     if progress.first is State.QUEUED and progress.untouched:
         acting.step.move_untouched(key, Trigger.HOLD)
-    recall_assigned(acting.step, key)
+    recall_assigned(acting.step, ((*key, member) for member in acting.step.live.jobs.get(key, ())))
     acting.tally.done += 1
     return False
 
