@@ -145,8 +145,7 @@ class CheckedTurn(Turn):
         held = {job for job in jobs if (known := view.get(tables.PROGRESS, (job, 0))) and known.hold}
         rest = ((job, view.get(tables.JOB, (job, 0))) for job in jobs - held)  # one of them may be of this very turn
         paused = {job for job, known in rest if known is not None and is_paused(known.queue)}
-        connected = [number for number, live in self._engine.live.workers.items() if live.session is not None]
-        self._engine.recalls.stopped(held | paused, self._overlay, self._effects, connected)
+        self._engine.recalls.stopped(held | paused, self._overlay, self._effects, self._engine.live)
 
     def _apply_retain(self, command: Retain) -> Answer | None:
         """The janitor takes what ended long enough ago, by the steady clock, and no dead letters."""

@@ -12,6 +12,7 @@ from typing import Final
 from tests.sim.ledger import Ledger
 from tests.sim.world import SECOND
 from tq.core import tables
+from tq.core.live import Live
 from tq.core.task import Cause, Phase, State
 from tq.core.view import Overlay
 from tq.core.vocabulary import AttemptRef, Effect, Handback, Join, Recall
@@ -27,16 +28,20 @@ class Recalls:
         self.is_quiet: Callable[[int, int, int], bool] = lambda *_: False
         self._asked: set[AttemptRef] = set()
 
-    def stopped(self, jobs: Collection[int], overlay: Overlay, effects: list[Effect], workers: Collection[int]) -> None:
-        """Nothing more of these jobs may start: what has not, at workers that are connected, is asked back."""
+    def stopped(self, jobs: Collection[int], overlay: Overlay, effects: list[Effect], live: Live) -> None:
+        """Nothing more of these jobs may start: what has not, at workers that are connected, is asked back, or will."""
         asked = {ref for effect in effects if isinstance(effect, Recall) for ref in effect.attempts} | self._asked
+        sessions = {number: worker.session_number for number, worker in live.workers.items() if worker.session}
+        wanted, world = {*live.to_recall}, self._ledger.world
         for key, _ in overlay.scan(tables.RUNNING, (0,), (1 << 63,), 1 << 31) if jobs else ():
             task = overlay.get(tables.TASK, key[1:])
-            if key[1] not in jobs or key[0] not in workers or task is None or task.phase is not Phase.ASSIGNED:
+            if key[1] not in jobs or key[0] not in sessions or task is None or task.phase is not Phase.ASSIGNED:
                 continue
-            self._ledger.world.count("asked back at a stop")
-            if AttemptRef(*key[1:], task.attempt, task.lease) not in asked:
-                raise self._ledger.world.violated(f"{key[1:]} must not start any more, and is not asked back: {task}")
+            world.count("asked back at a stop")
+            ref = AttemptRef(*key[1:], task.attempt, task.lease)
+            if ref not in asked and key[1:] not in wanted:
+                raise world.violated(f"{key[1:]} must not start any more, and is not asked back: {task}")
+            world.after(SETTLED_US, self._settled, Recall(key[0], sessions[key[0]], (ref,)), world.now_us)
 
     def joined(self, command: Join, overlay: Overlay, effects: list[Effect]) -> None:
         """A worker has said what it holds: what of it must not start now is asked back."""
