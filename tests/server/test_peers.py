@@ -240,13 +240,13 @@ def test_answers_become_replies_and_errors_failures() -> None:
 
 @pytest.mark.parametrize("versions,chosen", [((1, 1), 1), ((1, 9), 1), ((0, 1), 1)])
 def test_the_newest_version_that_both_speak_is_chosen(versions: tuple[int, int], chosen: int) -> None:
-    assert agree(versions) == chosen
+    assert agree(versions, "tq 0.1") == chosen
 
 
 @pytest.mark.parametrize("versions", [(2, 3), (0, 0), (9, 1)])
 def test_a_refusal_names_both_ranges(versions: tuple[int, int]) -> None:
     with pytest.raises(errors.VersionMismatch, match=f"{versions[0]}"):
-        agree(versions)
+        agree(versions, "tq 0.1")
 
 
 def test_a_feature_that_is_required_and_unknown_is_refused() -> None:

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from tests.server.hall import WALL_MS, hello, open_hall, until
+from tq import __version__
 from tq.core.vocabulary import RevokeToken, Status
 from tq.net.token import make_token
 from tq.wire import messages as m
@@ -162,7 +163,19 @@ async def test_another_version_is_refused_and_both_are_named() -> None:
     answer = await refused(role="admin", versions=(8, 9))
 
     assert answer.code == "version_mismatch"
-    assert "8 to 9" in answer.message
+    assert f"tq {__version__}, speaks protocol" in answer.message
+    assert "'test', 8 to 9" in answer.message
+
+
+async def test_a_server_that_is_an_older_copy_says_so_when_somebody_has_seen_a_later_start(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async with open_hall() as hall:
+        text = (await hall.token("admin")).text
+        for lineage, epoch in ((0, 0), (7, 1), (8, 9), (7, 9)):
+            await hall.connect(hello(text, lineage=lineage, epoch=epoch))
+    said = [line for line in capsys.readouterr().err.splitlines() if "older_copy" in line]
+    assert ["epoch=1 seen=9" in line for line in said] == [True]
 
 
 async def test_an_unknown_required_feature_is_refused() -> None:

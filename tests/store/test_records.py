@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from tq.core.job import Demand, Entries, Job, Key, Lane, Meta, Progress, Queue, Sweep, Token, Upload
-from tq.core.tables import TABLES
+from tq.core.tables import TABLES, TOKEN
 from tq.core.task import Cause, Ending, Phase, State, Task
 from tq.core.view import Table
 from tq.store.records import RECORDS, RecordCodec
@@ -98,6 +98,11 @@ def test_older_formats_are_read_and_turned_into_the_newest() -> None:
 def test_a_field_added_at_the_end_needs_no_new_format() -> None:
     raw = RecordCodec(V3).encode(V3(1, "a"))
     assert RecordCodec(V3Longer).decode(raw) == V3Longer(1, "a", 7)
+
+
+def test_a_token_of_an_older_release_is_read() -> None:
+    raw = msgspec.msgpack.encode([1, b"d" * 32, "admin", "laptop", 5, 9, 0])
+    assert RECORDS[TOKEN].decode(raw) == Token(b"d" * 32, "admin", "laptop", 5, 9)
 
 
 @pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x91\x05", b"\x92\x01\x01\x01"])

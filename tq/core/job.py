@@ -271,11 +271,13 @@ ROLES: Final = ("read", "submit", "worker", "admin")  # of a token; what each ma
 
 
 class Token(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """An access token as stored: never the secret, only its SHA-256. Times in wall ms, 0 = never."""
+    """An access token as stored: never the secret, only its SHA-256. Times in wall ms, 0 = never.
+
+    Older releases have stored one more integer behind these, always 0: that is what the next field reads there.
+    """
 
     digest: bytes
     role: str
     name: str
     created_ms: int
     expires_ms: int = 0
-    used_ms: int = 0

@@ -1,8 +1,9 @@
 """Kinds of timers and their keys. What each does when it is due stands in engine/clock.py.
 
-Clock 0 is the steady one, clock 1 the wall's; the slices of sweeps stand in a row of their own, 2, by the steady clock:
-however many there are, nothing that is due waits behind them. A timer is a key, so it survives a restart; the key of a
-member's timer follows from its record, so that whatever moves the member deletes it exactly.
+Clock 0 is the steady one; the slices of sweeps stand in a row of their own, 2, by the steady clock, too: however many
+there are, nothing that is due waits behind them. (1 is left for the wall's clock: nothing goes by that yet.) A timer
+is a key, so it survives a restart; the key of a member's timer follows from its record, so that whatever moves the
+member deletes it exactly.
 """
 
 from enum import IntEnum
@@ -11,7 +12,6 @@ from typing import Final
 from tq.core.task import Task
 
 STEADY: Final = 0
-WALL: Final = 1
 SWEEPS: Final = 2
 
 

@@ -9,7 +9,7 @@ worker and session, whatever the message says.
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tq import errors, limits
+from tq import __version__, errors, limits
 from tq.core import vocabulary as v
 from tq.core.task import Phase
 from tq.errors import ProtocolError
@@ -20,6 +20,7 @@ from tq.wire.held import HeldSet
 
 listed_max: Final = 2 * (limits.slots_max + limits.prefetch_max)
 mismatches_max: Final = 2
+_SOFTWARE_CHARS: Final = 40  # of a name that anybody may have sent
 
 
 class _Delivery:
@@ -207,12 +208,13 @@ def reply(request: int, answer: v.Answer | errors.TqError, *, more: bool = False
     return m.Reply(request, answer, more)
 
 
-def agree(versions: tuple[int, int]) -> int:
-    """Return the newest protocol version that both ends speak, or raise VersionMismatch that names both ranges."""
+def agree(versions: tuple[int, int], software: str) -> int:
+    """Return the newest protocol version that both ends speak, or raise VersionMismatch that names both programs."""
     newest = min(versions[1], m.VERSIONS[1])
     if newest < max(versions[0], m.VERSIONS[0]):
         raise errors.VersionMismatch(
-            f"this server speaks protocol {_range(m.VERSIONS)}, the other end {_range(versions)}",
+            f"this server, tq {__version__}, speaks protocol {_range(m.VERSIONS)}, "
+            f"the other end, {software[:_SOFTWARE_CHARS]!r}, {_range(versions)}",
             hint="upgrade the older of the two",
         )
     return newest

@@ -104,7 +104,7 @@ async def _greet(link: Link, desk: Desk) -> Guest | None:
 
 def authenticate(hello: m.Hello, rest: Sequence[m.Message], desk: Desk) -> Guest:
     """Return the guest that a hello makes, or raise Refused."""
-    version = agree(hello.versions)
+    version = agree(hello.versions, hello.software)
     check_required(hello.required)
     if hello.role not in ("client", "worker"):
         raise ProtocolError("a peer is a client or a worker")
@@ -165,6 +165,8 @@ async def _serve(link: Link, guest: Guest, desk: Desk, where: str) -> None:
         session = ClientSession(desk, link, guest.role, guest.name)
     link.send_nowait(m.Welcome(guest.version, __version__, desk.lineage, desk.epoch, number, desk.beat_ms, guest.role))
     desk.registry.enter(session, guest.token, guest.expires_ms)
+    if hello.lineage == desk.lineage and hello.epoch > desk.epoch:
+        log("older_copy", level="warning", epoch=desk.epoch, seen=hello.epoch, peer=where, token=guest.token)
     if hello.role == "worker":
         log("worker_connected", worker=f"w{hello.worker:016x}", session=number, peer=where, token=guest.token)
     try:

@@ -30,7 +30,8 @@ class CA(_Message, frozen=True, tag=True):
 
 
 class Hello(_Message, frozen=True, tag=True):
-    """The first message of a peer. `lineage` and `epoch` are those it saw last (0 = none).
+    """The first message of a peer. `lineage` and `epoch` are those it saw last (0 = none): a server of that lineage
+    that is behind that epoch is an older copy, and says so in its log. `software` is named where versions differ.
 
     `worker` is its random id for a worker, 0 for a client; `predecessors` the ids that lived before it on its state
     directory, and on those that it has taken over. `required` names features without which this peer cannot work:
