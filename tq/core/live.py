@@ -77,7 +77,9 @@ LIVE_SESSION: Final = Table("live_session", Session, "worker")
 LIVE_TROUBLE: Final = Table("live_trouble", Trouble, "worker")
 LIVE_WIDTH: Final = Table("live_width", int, "worker", "lane")
 LIVE_RECALLED: Final = Table("live_recalled", bool, "worker", "job", "part", "member")
-LIVE_TO_RECALL: Final = Table("live_to_recall", list)  # one row: tasks to be asked back, slice by slice (stop.py)
+LIVE_TO_RECALL: Final = Table(
+    "live_to_recall", list
+)  # one row: tasks to be asked back, slice by slice (engine/stop.py)
 LIVE_GRANTED: Final = Table("live_granted", int, "name")  # queue -> sequence of the last turn that leased from it
 LIVE_COUNT: Final = Table("live_count", int, "name")
 LIVE_FLOOR: Final = Table("live_floor", int, "name")  # table -> the first field of its first key (engine/floors.py)

@@ -5,7 +5,7 @@ from msgspec.structs import replace
 from tq.core import tables
 from tq.core.engine.act import act
 from tq.core.engine.step import Step
-from tq.core.engine.stop import recall_assigned
+from tq.core.engine.stop import held_of, recall_assigned
 from tq.core.engine.verbs import VERBS
 from tq.core.job import ROLES, Meta, Token
 from tq.core.live import LIVE_DAMAGED, LIVE_SESSION, LIVE_TROUBLE, LiveWorker
@@ -79,7 +79,7 @@ def input_damaged(step: Step, command: InputDamaged) -> None:
             continue
         step.overlay.put(LIVE_DAMAGED, job, True)
         if step.progress(job).hold:
-            recall_assigned(step, job)  # it was given meanwhile, or the word of the recall was lost
+            recall_assigned(step, held_of(step, job))  # it was given meanwhile, or the word of the recall was lost
         else:
             act(step, VERBS[Hold], Hold((str(job[0]),)))
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
-from tq.core.engine.step import Step, TaskKey, history_with_last
+from tq.core.engine.step import JobKey, Step, TaskKey, history_with_last
 from tq.core.live import LIVE_RECALLED, LIVE_TO_RECALL, LiveWorker
 from tq.core.task import Cause, Phase, State, Task, Trigger
 from tq.core.vocabulary import AttemptRef, Recall, Stop
@@ -81,6 +81,11 @@ def send_stops(step: Step, tally: Tally) -> None:
         if live is not None and live.session is not None:
             step.effects.append(Stop(worker, live.session.number, tuple(refs), int(cause), tally.signal))
     tally.stops.clear()
+
+
+def held_of(step: Step, job: JobKey) -> list[TaskKey]:
+    """Return the tasks of a job that workers have."""
+    return [(*job, member) for member in step.live.jobs.get(job, ())]
 
 
 def recall_assigned(step: Step, tasks: Iterable[TaskKey]) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 from tq.core.engine.act import Acting, Verb, awaits, began, find_alive, find_records, find_running
 from tq.core.engine.forget import begin_forgetting, forget_dead_letter, forget_job
 from tq.core.engine.step import JobKey, TaskKey, history_with_last
-from tq.core.engine.stop import cancel_task, recall_assigned, stop_task
+from tq.core.engine.stop import cancel_task, held_of, recall_assigned, stop_task
 from tq.core.job import Progress
 from tq.core.task import Cause, Phase, State, Task, Trigger, is_legal
 from tq.core.vocabulary import Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority, SetThrottle
@@ -56,7 +56,7 @@ def _begin_hold(acting: Acting, key: JobKey) -> bool:
     _hold(acting, progress, on=True)
     if progress.first is State.QUEUED and progress.untouched:
         acting.step.move_untouched(key, Trigger.HOLD)
-    recall_assigned(acting.step, ((*key, member) for member in acting.step.live.jobs.get(key, ())))
+    recall_assigned(acting.step, held_of(acting.step, key))
     acting.tally.done += 1
     return False
 
