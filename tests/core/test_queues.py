@@ -115,6 +115,28 @@ def test_what_bounds_nothing_recalls_nothing(house):
     assert len(house.recalls()) == 2
 
 
+class Watched(dict):
+    """Lanes that count how often somebody has gone through all of them."""
+
+    walks = 0
+
+    def values(self):
+        self.walks += 1
+        return super().values()
+
+
+def test_however_many_queues_are_bounded_a_turn_goes_through_all_lanes_a_few_times_only(house):
+    for number in range(50):
+        house.array(2, queue=f"q{number}")
+        house.do(SetQueue(f"q{number}", max=1))
+    lanes = house.engine.live.lanes = Watched(house.engine.live.lanes)
+    house.join(slots=60)
+    assert len(house.starts()) == 50
+    lanes.walks = 0
+    house.report(house.starts()[0])
+    assert 0 < lanes.walks < 10
+
+
 def test_a_queue_is_paused_though_a_job_that_runs_has_lost_its_record(house):
     house.join(slots=2)
     lost, sound = house.submit(queue="other"), house.submit(queue="q")

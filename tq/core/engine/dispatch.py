@@ -200,7 +200,7 @@ class Leases:
         self.unmet: list[
             tuple[int, Collection[Key]]
         ] = []  # lanes that keep workers free, and what was passed over there
-        self._left = {queue: step.live.may_start(queue) for queue in step.live.queues}
+        self._left = step.live.may_start()
         self._kept: dict[str, set[int]] = defaultdict(set)  # queue -> lanes that wait to run alone, with a place each
 
     def bound(self, number: int) -> int | None:
@@ -214,7 +214,7 @@ class Leases:
     def use(self, number: int, taken: int, *, keeps: bool) -> None:
         """Count what was leased of a lane in a bounded queue, and whether it keeps a place for what waits."""
         queue = self._step.live.lanes[number].queue
-        self._left[queue] = (self._left[queue] or 0) - taken
+        self._left[queue] -= taken
         if keeps:
             self._kept[queue].add(number)
         else:
