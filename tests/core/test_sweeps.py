@@ -16,12 +16,14 @@ from tq.core.vocabulary import (
     Acted,
     Cancel,
     End,
+    GetRequest,
     Handback,
     Hold,
     Release,
     Report,
     Retry,
     SetPriority,
+    SetThrottle,
     Status,
     Tick,
     Times,
@@ -301,16 +303,17 @@ class TestTheLaterWordCounts:
         held = [house.store.get(tables.PROGRESS, (job, 0)).hold for job in range(1, SLICE * 3 + 1)]
         assert held == [newer is Hold] * (SLICE * 3)
 
-    def test_a_priority_is_not_undone_by_an_older_one_that_comes_later(self, house):
-        numbers = [house.submit() for _ in range(SLICE * 3)]
-        for priority in (-5, 5):
-            house.do(SetPriority((), Where(), priority=priority))
-        house.do(SetPriority((str(numbers[-1]),), priority=50))
+    @pytest.mark.parametrize("kind, field", [(SetPriority, "priority"), (SetThrottle, "throttle")])
+    def test_a_priority_or_bound_is_not_undone_by_an_older_one_that_comes_later(self, house, kind, field):
+        numbers = [house.array(2) for _ in range(SLICE * 3)]
+        for value in (9, 5):
+            house.do(kind((), Where(), **{field: value}))
+        house.do(kind((str(numbers[-1]),), **{field: 50}))
         assert _sweeps(house) == 2
 
         assert _sweep_on(house) == 0
-        ranks = [house.store.get(tables.PROGRESS, (number, 0)).rank for number in numbers]
-        assert [100 - rank for rank in ranks] == [5] * (SLICE * 3 - 1) + [50]
+        requests = [house.do(GetRequest(str(number))).submit for number in numbers]
+        assert [getattr(request, field) for request in requests] == [5] * (SLICE * 3 - 1) + [50]
 
     def test_a_hold_leaves_the_priority_that_an_older_sweep_is_to_give(self, house):
         numbers = [house.submit() for _ in range(SLICE * 2)]

@@ -133,6 +133,7 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     floor_member: int = 0
     held_sweep: int = 0  # sweeps below this number began before it was held or released last
     ranked_sweep: int = 0  # sweeps below this number began before it got its priority
+    throttled_sweep: int = 0  # the same of its throttle
 
     def copy(self) -> "Progress":
         """Return a working copy, for one command."""

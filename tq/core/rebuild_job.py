@@ -177,7 +177,8 @@ def _without_derived(stored: Progress) -> Progress:
     progress = stored.copy()
     progress.untouched = progress.ahead = progress.again = progress.again_alone = progress.purged = 0
     progress.lane_alone = 0
-    progress.cancelled_sweep = progress.held_sweep = progress.ranked_sweep = 0  # sweeps are numbered anew
+    progress.cancelled_sweep = progress.held_sweep = 0  # sweeps are numbered anew
+    progress.ranked_sweep = progress.throttled_sweep = 0
     progress.floor_since_ms = progress.floor_member = 0
     progress.ready = progress.ready_alone = progress.kept = progress.forgetting = False
     progress.counts = [0] * STATES

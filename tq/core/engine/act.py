@@ -288,7 +288,7 @@ def _jobs(acting: Acting, sweep: Sweep) -> tuple[Sequence[tuple[Key, Job | None]
 
 def _is_overtaken(acting: Acting, progress: Progress | None) -> bool:
     """Whether a later word about all of a job counts: a cancel after this retry of it began, a hold or a release after
-    one of these, a priority after another.
+    one of these, a priority or a bound after another.
     """
     if progress is None or not acting.sweep:
         return False
@@ -299,6 +299,8 @@ def _is_overtaken(acting: Acting, progress: Progress | None) -> bool:
             return acting.sweep < progress.held_sweep
         case SetPriority():
             return acting.sweep < progress.ranked_sweep
+        case SetThrottle():
+            return acting.sweep < progress.throttled_sweep
     return False
 
 

@@ -176,9 +176,9 @@ def _begin_throttle(acting: Acting, key: JobKey) -> bool:
     if progress.is_ended or progress.size == 1:
         acting.tally.leave("had ended already" if progress.is_ended else "is one task")
         return False
-    progress.throttle = acting.command.throttle
+    progress.throttle, progress.throttled_sweep = acting.command.throttle, began(acting)
     if 0 < progress.throttle < progress.counts[State.RUNNING]:
-        recall_assigned(acting.step, key)
+        recall_assigned(acting.step, held_of(acting.step, key))
     acting.tally.done += 1
     return False
 
