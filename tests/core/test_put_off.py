@@ -309,10 +309,14 @@ def test_jobs_whose_other_lane_is_lost_are_put_off_by_the_rows_that_they_are_fou
     """Settling fails at their rows in the lane for what runs alone; they would be found again by the other one."""
     monkeypatch.setattr(dispatch, "put_off_of_lane_max", 2)
     house = House()
-    house.join(slots=3)
-    poison = {house.array(3, crash_limit=2, throttle=1) for _ in range(3)}
+    house.join(slots=6)
+    poison = {house.array(3, crash_limit=2, throttle=2) for _ in range(3)}
     house.do(WorkerLost(5, 1))
     sound = house.submit(queue="other")
+    for number in poison:
+        progress = house.store.get(tables.PROGRESS, (number, 0)).copy()  # type: ignore[union-attr]
+        progress.ready_alone = False
+        without(house.store, tables.PROGRESS, (number, 0), progress)
     without_lane(house.store, 2)
     life = Damaged(house.store)
     life.do(Join(6, 1, Capacity(slots=5)))

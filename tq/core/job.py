@@ -145,7 +145,14 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     def run(self) -> int:
         """How many untouched members in a row may be leased from the cursor on, which stands at the first of them."""
         in_a_row = 1 if self.ahead else self.untouched
-        return min(in_a_row, self.throttle - self.counts[_RUNNING]) if self.throttle else in_a_row
+        return min(in_a_row, self._places) if self.throttle else in_a_row
+
+    @property
+    def _places(self) -> int:
+        """How many more its throttle lets start in its own lane. One place is kept for what waits to run alone: the
+        others would take each before a worker is empty for it.
+        """
+        return self.throttle - self.counts[_RUNNING] - (self.again_alone > 0)
 
     @property
     def is_ended(self) -> bool:
@@ -193,10 +200,10 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
         """Whether something of this job may start in this lane now, as far as the job alone decides."""
         if self.hold or self.cancelling:
             return False
-        if self.throttle and self.counts[_RUNNING] >= self.throttle:
-            return False
         if lane != self.lane:
-            return self.again_alone > 0
+            return self.again_alone > 0 and not 0 < self.throttle <= self.counts[_RUNNING]
+        if self.throttle and self._places <= 0:
+            return False
         return self.again > 0 or (self.first is _QUEUED and self.untouched > 0)
 
 

@@ -68,7 +68,7 @@ class Reasons:
             shut = self._shut(number, progress)
             if shut or counts[State.RUNNING]:
                 return shut
-            is_alone = 0 < progress.again_alone == counts[State.QUEUED]
+            is_alone = progress.again_alone > 0 and not progress.is_startable(progress.lane)
             return self._of_lane(progress.lane_alone if is_alone else progress.lane)
         if counts[State.RETRYING] and not counts[State.RUNNING]:
             return f"{counts[State.RETRYING]} failed, and wait for their next attempts"
