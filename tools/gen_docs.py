@@ -4,7 +4,7 @@ python tools/gen_docs.py [--check]
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -60,7 +60,6 @@ of bash, zsh and fish are installed below `share` of the prefix that `tq` is in.
   a second at first and half a minute later: `logs` without `-f` says on stderr that there may be more.
 - **Output that is kept** is bounded for each stream of an attempt: its first 64 KiB and its last MiB. What fell out of
   the middle is said on stderr.
-- `TQ_DEBUG=1` shows where an error comes from.
 
 """
 
@@ -100,6 +99,25 @@ OF_ROLES = (
     ("74", "its disk failed, or has no room for a start; or its directory was taken away"),
     ("75", "a worker under which another version of tq was installed: start it again"),
 )
+VARIABLES = (
+    ("TQ_URL", "where the server is: `tq://HOST:PORT`"),
+    ("TQ_JOIN", "what `tq join` printed: a token, and the hash of the server's CA"),
+    ("TQ_TOKEN, TQ_TOKEN_FILE", "a token, or the file that has it"),
+    ("TQ_CA", "the server's CA: a file, or its SHA-256"),
+    ("TQ_DATA", "the data directory of a server on this machine: to serve, or to find that server by"),
+    ("TQ_CONNECT_TIMEOUT", "in place of `--connect-timeout`"),
+    ("TQ_DEBUG", "with 1: show where an error comes from"),
+    ("NO_COLOR, FORCE_COLOR", "in place of `--color`"),
+)
+PLACES = (
+    (
+        "~/.config/tq/config.toml",
+        "`url`, `join`, `token`, `token_file` and `ca`, each a text, for where no variable says it",
+    ),
+    ("~/.local/share/tq", "what a server has: jobs, output, its identity (`--data`, `TQ_DATA`)"),
+    ("~/.local/state/tq", "what workers keep, and where the server of this user is"),
+)
+PLACES_TEXT = "`XDG_CONFIG_HOME`, `XDG_DATA_HOME` and `XDG_STATE_HOME` move them."
 SPEAKS_FOR_TASKS = ("tq-run", "tq-submit", "tq-wait")
 HAS_A_ROLE = ("tq-server", "tq-worker")
 
@@ -110,6 +128,10 @@ def markdown(known: list[Entry]) -> str:
     for of, *rows in (OF_TASKS, OF_ALL, OF_ROLES):
         lines = (f"| {status} | {means} |\n" for status, means in rows)
         parts.append(f"| exit status | {of} |\n|---|---|\n{''.join(lines)}")
+    for of, rows in (("variable", VARIABLES), ("file", PLACES)):
+        lines = (f"| `{name.replace(', ', '`, `')}` | {means} |\n" for name, means in rows)
+        parts.append(f"| {of} | |\n|---|---|\n{''.join(lines)}")
+    parts.append(f"{PLACES_TEXT} A task's own: [semantics.md](semantics.md#what-a-task-is-given).\n")
     parts.append("## Verbs\n")
     for entry in known:
         parts.append(f"### {entry.name}\n\n{entry.summary}\n")
@@ -157,6 +179,8 @@ def man(entry: Entry) -> str:
         value = f"\\fI{_roff(option.value)}\\fR" if option.value else ""
         lines += [".TP", " ".join(part for part in (names, value) if part), _roff(_said(option))]
     lines += _statuses(title)
+    if title == "tq":
+        lines += [*_items("ENVIRONMENT", VARIABLES), *_items("FILES", PLACES), ".PP", _roff(_bare(PLACES_TEXT))]
     above = ["-".join(entry.path[:length]) for length in range(1, len(entry.path))]
     others = (*above, *(f"{title}-{verb}" for verb in entry.verbs))
     lines += [".SH SEE ALSO", ", ".join(f"\\fB{_roff(other)}\\fR(1)" for other in others)]
@@ -177,6 +201,12 @@ def _statuses(title: str) -> Iterator[str]:
             yield from (".TP", f"\\fB{_roff(status)}\\fR", _roff(_bare(means)))
     if title != "tq":
         yield from (".PP", "Those of every verb are in \\fBtq\\fR(1).")
+
+
+def _items(title: str, rows: Iterable[tuple[str, str]]) -> Iterator[str]:
+    yield f".SH {title}"
+    for name, means in rows:
+        yield from (".TP", f"\\fB{_roff(name)}\\fR", _roff(_bare(means)))
 
 
 def _bare(text: str) -> str:

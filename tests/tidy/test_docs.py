@@ -94,6 +94,18 @@ def test_what_is_copied_from_a_man_page_is_what_was_written(page: Path) -> None:
     assert not bare
 
 
+def test_every_variable_that_a_program_reads_stands_on_both_pages() -> None:
+    """What the command line and the client read; a task's own variables are bytes, and their page is semantics.md."""
+    read = {
+        name
+        for path in tree.python("tq")
+        for name in re.findall(r'(?<!b)"(TQ_[A-Z_]+)"', path.read_text())
+        if name not in {"TQ_UP", "TQ_ENTRY"}  # from one program of tq to the other; to a task
+    }
+    for page in ("docs/cli.md", "man/tq.1"):
+        assert read - set(re.findall(r"TQ_[A-Z_]+", (tree.ROOT / page).read_text())) == set(), page
+
+
 def test_an_option_that_a_hint_or_a_page_names_exists() -> None:
     known = set(OPTION.findall((tree.ROOT / "docs/cli.md").read_text()))
     pages = [tree.ROOT / "README.md", *(tree.ROOT / "docs").glob("*.md")]
