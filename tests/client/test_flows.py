@@ -1,16 +1,18 @@
 """What a program wants, asked of the real engine: uploads that go on, keys, pages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytest
 
 from tests.support.house import House
+from tq import limits
 from tq.client import flows, requests
 from tq.client.results import TaskCancelled, TaskFailed, TaskResult
 from tq.core import vocabulary as v
 from tq.core.task import Cause
-from tq.errors import BadRequest, KeyConflict, Refused, TaskNotFound
+from tq.errors import BadRequest, KeyConflict, Refused, TaskNotFound, TooLarge
 from tq.wire import plain
 
 
@@ -89,6 +91,29 @@ def test_other_items_after_the_job_are_a_conflict_too():
 
     with pytest.raises(KeyConflict):
         follow(house, mapped([1, 3]))
+
+
+def test_an_upload_whose_items_come_slowly_is_kept_alive(monkeypatch):
+    house = House()
+
+    def slow() -> Iterator[int]:
+        yield from range(1_000)
+        for number in range(40):
+            house.now_ms += 30_000  # of all of them 20 minutes; an upload of which nothing is heard lives for 10
+            house.do(v.Tick())
+            yield number
+
+    monkeypatch.setattr(flows, "monotonic", lambda: house.now_ms / 1_000)
+    assert follow(house, mapped(slow())).id == "1"
+    assert shown(house, "1")["size"] == 1_040
+
+
+def test_items_without_an_end_are_refused_at_the_bound(monkeypatch):
+    house, asked = House(), []
+    monkeypatch.setattr(limits, "array_size_max", 2_500)
+    with pytest.raises(TooLarge, match="array_size_max"):
+        follow(house, mapped(count()), asked.append)
+    assert len(asked) == 2
 
 
 def test_no_items_and_odd_items_are_refused():

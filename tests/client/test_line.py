@@ -19,6 +19,7 @@ from tq.wire import messages as m
 from tq.wire.connection import Connection
 
 TARGET = Target("h", 1, "t", "a CA", "", Path("/nowhere"), {})
+SUBMIT = v.Submit("k", b"body")
 CANCEL = v.Cancel(("42",))
 
 
@@ -102,6 +103,21 @@ async def test_what_was_asked_of_another_store_is_unknown_and_the_new_one_never_
         await trio.sleep(5)
         assert sorted(type(error).__name__ for error in world.errors) == ["TaskNotFound"] * 4 + ["Unknown"]
         assert other.asked == [v.Status()]
+
+
+async def test_ids_of_the_earlier_store_are_not_asked_of_another_though_nothing_was_under_way(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    one, other = Server(7), Server(8)
+    world = World(one, other)
+    async with running(monkeypatch, world) as (line, nursery):
+        one.end.set()
+        await trio.sleep(1)
+        for command in (CANCEL, v.GetResults("4"), SUBMIT):
+            nursery.start_soon(world.ask, line, command)
+        await trio.sleep(5)
+        assert sorted(type(error).__name__ for error in world.errors) == ["TaskNotFound"] * 2
+        assert other.asked == [SUBMIT]
 
 
 async def test_what_was_never_sent_is_not_unknown_and_a_refusal_is_asked_for_once(

@@ -65,6 +65,7 @@ def test_an_exception_without_a_message_has_no_text():
         ("time_limit", -15, "", "task 43.7 failed: time_limit", None, 15),
         ("bad_result", 1, "object is no plain data", "task 43.7 failed: bad_result: object is no plain data", 1, None),
         ("unknown_function", 127, "no module m", "task 43.7 failed: unknown_function: no module m", 127, None),
+        ("lost", 0, "", "task 43.7 failed: lost", None, None),
         ("something_new", 0, "", "task 43.7 failed: something_new", 0, None),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a program wants, as questions and answers: generators that yield a command and are sent its answer. Pure.
+"""What a program wants, as questions and answers: generators that yield a command and are sent its answer.
 
 The clients drive them, each in its own way (api.py with trio, direct.py without): `Wait` is answered when all is done.
 What a question raises is thrown into the flow.
@@ -6,7 +6,7 @@ What a question raises is thrown into the flow.
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import islice
+from time import monotonic
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -29,6 +29,7 @@ Selected = v.Cancel | v.Hold | v.Release | v.Requeue | v.Retry | v.SetPriority |
 Document = dict[str, Any]
 
 _PAGE_ITEMS: Final = 250
+_SILENT_S: Final = 60.0
 
 
 def submitting(asked: Asked) -> Flow[v.Submitted]:
@@ -49,7 +50,7 @@ def _uploading(request: v.Submit, entries: Iterable[bytes]) -> Flow[v.Submit]:
     size, before, is_there = 0, b"", False
     for run in cut(_batches(entries)):
         digest.update(packed(run))
-        after = digest.digest()
+        after = digest.digest() if run else before
         if not is_there:
             there = expect(v.Uploaded, (yield v.AddEntries(request.key, size, run, before, after)))
             is_there = bool(there.job)  # the key has made its job: the submit will tell whether it is this one
@@ -66,8 +67,19 @@ def _differs(there: v.Uploaded, size: int, digest: bytes) -> bool:
 
 
 def _batches(entries: Iterable[bytes]) -> Iterator[list[bytes]]:
-    rest = iter(entries)
-    while batch := list(islice(rest, limits.entries_items_max)):
+    """Yield the entries in batches, and an empty one where they come slowly: the server is to hear that more will."""
+    batch: list[bytes] = []
+    told_s = monotonic()
+    for entry in entries:
+        batch.append(entry)
+        if len(batch) < limits.entries_items_max and monotonic() - told_s < _SILENT_S:
+            continue
+        is_slow = len(batch) < limits.entries_items_max
+        yield batch
+        if is_slow:
+            yield []
+        batch, told_s = [], monotonic()
+    if batch:
         yield batch
 
 

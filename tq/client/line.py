@@ -299,15 +299,15 @@ class Line:
             return link.ended_because
 
     def _know(self, welcome: m.Welcome) -> None:
-        """Note whose store answers. What was asked of another one, and names ids or changes something, this one must
-        not get: its ids are other jobs.
+        """Note whose store answers. What names ids of another one, or was asked of it and changes something, this one
+        must not get: its ids are other jobs.
         """
         if welcome.lineage == self._lineage and welcome.epoch < self._epoch:
             raise old_copy(welcome.epoch, self._epoch)
         if self._lineage not in (0, welcome.lineage):
             for number, question in list(self._questions.items()):
-                if question.was_sent and is_elsewhere(question.command):
-                    self._questions.pop(number).fail(other_store(question.command))
+                if is_elsewhere(question.command, was_sent=question.was_sent):
+                    self._questions.pop(number).fail(other_store(question.command, was_sent=question.was_sent))
         self._lineage, self._epoch = welcome.lineage, welcome.epoch
 
     async def _serve(self, link: Link, beat_s: float, rest: list[m.Message]) -> None:

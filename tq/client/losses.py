@@ -100,15 +100,19 @@ def given_up(command: v.ClientCommand, error: Exception) -> TqError:
     return Unknown(f"the connection was lost and it is not known whether the request was done: {error}", hint=hint)
 
 
-def is_elsewhere(command: v.ClientCommand) -> bool:
-    """Whether a command that one store may have got must not go to another, where its ids name other jobs."""
-    return isinstance(command, _OF_IDS) or not isinstance(command, v.Read | v.AddEntries)
+def is_elsewhere(command: v.ClientCommand, *, was_sent: bool = True) -> bool:
+    """Whether a command for one store must not go to another: it may be done already, or its ids name other jobs."""
+    return _names_ids(command) or (was_sent and not isinstance(command, v.Read | v.AddEntries))
 
 
-def other_store(command: v.ClientCommand) -> TqError:
+def _names_ids(command: v.ClientCommand) -> bool:
+    return isinstance(command, _OF_IDS) or bool(getattr(command, "ids", ()))
+
+
+def other_store(command: v.ClientCommand, *, was_sent: bool = True) -> TqError:
     """Return what is said of such a command."""
     came = "the server came back with another store"
-    if isinstance(command, _OF_IDS):
+    if isinstance(command, _OF_IDS) or not was_sent:
         return TaskNotFound(f"{came}: what was asked for is of the earlier one", hint="look what there is: tq ls")
     return Unknown(f"{came}: it is not known what became of the request")
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from tq.client.call import reason
+from tq.client.documents import document
 from tq.core import vocabulary as v
 from tq.core.task import State
 from tq.errors import ProtocolError, TqError
@@ -32,8 +33,9 @@ class TaskFailed(TqError):
         self.type: str = raised.get("type", "")
         self.text: str = raised["message"] if "message" in raised else reason(result.usage)
         self.traceback: str = raised.get("traceback", "")
-        self.exit_code = result.code if result.code >= 0 else None
-        self.signal = -result.code if result.code < 0 else None
+        ending = document({"code": result.code, "cause": result.cause, "phase": result.phase or "ended", "ended_ms": 1})
+        self.exit_code: int | None = ending["exit_code"]
+        self.signal: int | None = ending["signal"]
         if self.traceback:
             self.add_note(f"on the worker:\n{self.traceback.rstrip()}")
         super().__init__(f"task {self.id} {self._what()}", hint=f"tq show {self.id}; tq logs {self.id}")

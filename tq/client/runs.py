@@ -8,7 +8,7 @@ import msgspec
 
 from tq import limits
 from tq.core.digest import digest_of
-from tq.errors import KeyConflict
+from tq.errors import KeyConflict, TooLarge
 
 if TYPE_CHECKING:
     from tq.core.vocabulary import Submit
@@ -19,10 +19,16 @@ Runs = Iterator[tuple[bytes, ...]]
 def cut(batches: Iterable[list[bytes]]) -> Runs:
     """Cut entries into runs of at most entries_items_max entries and entries_bytes_max bytes, each as full as it goes.
 
-    An empty batch becomes an empty run.
+    An empty batch becomes an empty run. Raises TooLarge for more entries than an array may have.
     """
     waiting: list[bytes] = []
+    size = 0
     for batch in batches:
+        size += len(batch)
+        if size > limits.array_size_max:
+            raise TooLarge(
+                f"more than {limits.array_size_max} entries (array_size_max)", hint="submit them in several arrays"
+            )
         if not batch:
             yield ()
             continue

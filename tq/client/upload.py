@@ -9,12 +9,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from tq import limits
 from tq.client.expected import expect
 from tq.client.runs import begun, other_upload, packed
 from tq.client.transport import ConnectionLost
 from tq.core import vocabulary as v
-from tq.errors import Stopping, TooLarge
+from tq.errors import Stopping
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
@@ -128,10 +127,6 @@ class EntryUpload:
             self._digest = self._hash.digest()
         run = _Run(self._size, items, run_hash, before, self._digest)
         self._size = run.end
-        if self._size > limits.array_size_max:
-            raise TooLarge(
-                f"more than {limits.array_size_max} entries (array_size_max)", hint="submit them in several arrays"
-            )
         return run
 
     def _post(self, run: _Run) -> None:
