@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -198,6 +199,23 @@ def test_an_option_of_the_wrong_type_is_refused_before_it_is_sent(option, value)
 def test_so_is_one_of_an_array(option, value):
     with pytest.raises(BadRequest, match=f"{option} cannot be"):
         requests.function_for_each("m:f", (), {}, {option: value}, [1])  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "given, hint",
+    [
+        (lambda: 1, "has no such name"),
+        (TemporaryDirectory, '"tempfile:TemporaryDirectory"'),
+        (TemporaryDirectory.cleanup, '"tempfile:TemporaryDirectory.cleanup"'),
+        (type("Local", (), {"__module__": "__main__"}), "put it into a module"),
+        (5, "write MODULE:FUNCTION"),
+    ],
+)
+def test_who_gives_a_function_itself_is_told_a_name_that_it_has(given, hint):
+    with pytest.raises(BadRequest, match="not given itself") as refused:
+        requests.function(given, (), {}, {})
+
+    assert hint in refused.value.hint
 
 
 @pytest.mark.parametrize("id", [5, None, 43.7, b"42", "\udcff"])

@@ -159,10 +159,14 @@ def _module(function: object) -> str:
     """Return the module of a function's name, or raise BadRequest."""
     if isinstance(function, str):
         return check_function(function)
-    name = f"{getattr(function, '__module__', 'MODULE')}:{getattr(function, '__qualname__', 'FUNCTION')}"
-    raise BadRequest(
-        f"a function is named, and not given itself: {shapes.shown(function)}", hint=f'write its name as text, "{name}"'
-    )
+    name = f"{getattr(function, '__module__', '')}:{getattr(function, '__qualname__', '')}"
+    hint = f'write its name as text, "{name}"'
+    try:
+        if check_function(name) == "__main__":
+            hint = "put it into a module that a worker allows, and write its name as text"
+    except BadRequest as nameless:
+        hint = nameless.hint
+    raise BadRequest(f"a function is named, and not given itself: {shapes.shown(function)}", hint=hint)
 
 
 def _iterated(items: Any) -> Iterable[Any]:
