@@ -23,7 +23,7 @@ from tq.wire import messages as m
 from tq.wire.connection import Connection
 
 RECEIVE_BYTES: Final = 64 * 1024
-BEAT: Final = Connection().send([m.Beat()])
+BEAT: Final = Connection().send([m.Beat(number=1_000)])
 
 
 class Crowd:

@@ -26,7 +26,7 @@ import trio
 from tq import limits
 from tq.errors import ProtocolError
 from tq.net.secure import SecureStream
-from tq.wire.connection import Connection, frames
+from tq.wire.connection import Connection
 from tq.wire.messages import Goodbye, Message
 
 _WRITE_BYTES_MAX: Final = limits.frame_bytes_max  # of control, at once
@@ -87,10 +87,10 @@ class Link:
         For what its peer waits for: it saves the way through the writer, and cannot share a frame.
         """
         prompt = self._free_stream()
-        if prompt is None or self.queued_bytes:
+        if prompt is None or self._control or self._output:
             return self.send_nowait(message)
         piece = self.connection.encode(message)
-        return self._write_now(prompt, b"".join(frames([piece], self.connection.send_bytes_max)))
+        return self._write_now(prompt, self.connection.framed([piece]))
 
     def push(self) -> None:
         """Write the next frame of what is queued at once, if nothing stands before it; the writer sends the rest.
@@ -266,13 +266,13 @@ class Link:
             pieces, taken = _take_up_to(self._control, _WRITE_BYTES_MAX)
             self._control_bytes -= taken
             self._make_room()
-            return b"".join(frames(pieces, self.connection.send_bytes_max))
+            return self.connection.framed(pieces)
         if not self._output:
             return b""
         pieces, taken = _take_up_to(self._output, limits.output_frame_bytes_max)
         self._output_bytes -= taken
         self._make_room()
-        return b"".join(frames(pieces, self.connection.send_bytes_max))
+        return self.connection.framed(pieces)
 
     def _make_room(self) -> None:
         if self._room.statistics().tasks_waiting:

@@ -10,7 +10,6 @@ connection that ends without close_notify has simply ended: frames carry their l
 
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
 from typing import ClassVar, Final
 
 import trio
@@ -52,7 +51,9 @@ class SecureStream(trio.abc.HalfCloseableStream):
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush()
-                await self._receive(ends_as=ssl.SSLEOFError("the peer closed during the handshake"))
+                await trio.lowlevel.wait_readable(self._place())
+                if not self._feed():
+                    raise trio.BrokenResourceError from ssl.SSLEOFError("the peer closed during the handshake")
             except (ssl.SSLError, ssl.CertificateError) as error:
                 await self._say_alert()
                 raise trio.BrokenResourceError from error
@@ -72,8 +73,10 @@ class SecureStream(trio.abc.HalfCloseableStream):
                 return b""
             if self._outgoing.pending and not self._unsent:
                 self.send_now(b"")  # an answer of the TLS layer, such as a new key
-            if not await self._receive():
-                return b""
+            while not self._has_ciphertext:
+                await trio.lowlevel.wait_readable(self._place())
+                if not self._feed():
+                    return b""
 
     def send_now(self, data: bytes) -> bool:
         """Encrypt and send as much as the kernel takes at once. Return whether that was all; else call `flush`.
@@ -97,11 +100,11 @@ class SecureStream(trio.abc.HalfCloseableStream):
     async def flush(self) -> None:
         """Send what `send_now` left over. If cancelled, what is left goes out before whatever is sent next."""
         while not self._push():
-            await self._wait(trio.lowlevel.wait_writable)
+            await trio.lowlevel.wait_writable(self._place())
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until sending might not block."""
-        await self._wait(trio.lowlevel.wait_writable)
+        await trio.lowlevel.wait_writable(self._place())
 
     async def send_eof(self) -> None:
         """Say that no more comes: close_notify, and the end of the TCP stream."""
@@ -132,12 +135,13 @@ class SecureStream(trio.abc.HalfCloseableStream):
         size = 0
         try:
             while size < max_bytes:
-                record = self._tls.read(max_bytes - size)
+                wanted = max_bytes - size
+                record = self._tls.read(wanted)
                 if not record:
                     break
                 records.append(record)
                 size += len(record)
-                if not self._incoming.pending and not self._tls.pending():
+                if len(record) < wanted and not self._incoming.pending:  # the record is whole, and it was the last
                     self._has_ciphertext = False
                     break
         except ssl.SSLWantReadError:
@@ -150,23 +154,18 @@ class SecureStream(trio.abc.HalfCloseableStream):
                 raise trio.BrokenResourceError from error
         return b"".join(records)
 
-    async def _receive(self, *, ends_as: ssl.SSLError | None = None) -> bool:
-        """Wait for ciphertext and feed it in; return False at the end. `ends_as` is raised instead of that."""
-        while True:
-            await self._wait(trio.lowlevel.wait_readable)
-            try:
-                size = self._socket.recv_into(self._buffer)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                raise trio.BrokenResourceError from error
-            if size:
-                self._incoming.write(self._buffer[:size])
-                self._has_ciphertext = True
-                return True
-            if ends_as is not None:
-                raise trio.BrokenResourceError from ends_as
-            return False
+    def _feed(self) -> bool:
+        """Feed in what ciphertext lies in the socket, if any; return False at its end. Raises BrokenResourceError."""
+        try:
+            size = self._socket.recv_into(self._buffer)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            raise trio.BrokenResourceError from error
+        if size:
+            self._incoming.write(self._buffer[:size])
+            self._has_ciphertext = True
+        return size > 0
 
     def _push(self) -> bool:
         if self._unsent:
@@ -200,7 +199,9 @@ class SecureStream(trio.abc.HalfCloseableStream):
         except trio.BrokenResourceError:
             return
 
-    async def _wait(self, wait: Callable[[socket.socket], Awaitable[None]]) -> None:
-        if self._socket.fileno() < 0:
+    def _place(self) -> int:
+        """Return the number of the socket, to wait for. Raises ClosedResourceError."""
+        place = self._socket.fileno()
+        if place < 0:
             raise trio.ClosedResourceError
-        await wait(self._socket)
+        return place

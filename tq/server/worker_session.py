@@ -126,7 +126,8 @@ class WorkerSession:
             match message:
                 case m.Beat():
                     self.stuck, self._has_answered = max(message.stuck, 0), True
-                    for answer in (m.Beat(number=message.number), *self.peer.beat(message)):
+                    self._link.answer_nowait(m.Beat(0, 0, message.number))
+                    for answer in self.peer.beat(message):
                         self._link.answer_nowait(answer)
                 case m.Output():
                     self._output(message)
@@ -142,11 +143,12 @@ class WorkerSession:
                     command = self.peer.receive(message)
                     if command is not None:
                         requests.append(Request(command, self._submitter))
-        self._inlet.put(requests)
-        while self._inlet.is_full:
-            self._room, self.is_held_up = trio.Event(), True
-            await self._room.wait()
-        self.is_held_up = False
+        if requests:
+            self._inlet.put(requests)
+            while self._inlet.is_full:
+                self._room, self.is_held_up = trio.Event(), True
+                await self._room.wait()
+            self.is_held_up = False
         return True
 
     async def _join(self, message: m.Reconcile, before: list[Request]) -> None:

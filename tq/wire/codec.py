@@ -22,10 +22,12 @@ import msgspec
 from tq import limits
 from tq.core.vocabulary import Document, Page
 from tq.errors import ProtocolError
+from tq.wire import flat
 from tq.wire.messages import Message, Reply
 
 _Record = TypeVar("_Record", bound=msgspec.Struct)
 
+_BYTES: Final = (bytes,)  # what is passed on as it is, where msgspec would make text of it
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**63 - 1
 
@@ -64,15 +66,12 @@ class _Frame(msgspec.Struct, array_like=True):
 
 def encode_message(message: Message) -> bytes:
     """Return the CBOR of one message (1 us, and about 1 us more for each attempt in it)."""
-    return cbor2.dumps(msgspec.to_builtins(message, builtin_types=(bytes,)))
+    return flat.encoded(message) or cbor2.dumps(msgspec.to_builtins(message, builtin_types=_BYTES))
 
 
 def array_head(count: int) -> bytes:
     """Return the CBOR head of an array of `count` items, the shortest form."""
-    if count < 24:
-        return bytes((0x80 | count,))
-    width = 1 if count < 2**8 else 2 if count < 2**16 else 4
-    return bytes((0x98 + width.bit_length() - 1,)) + count.to_bytes(width, "big")
+    return flat.head(0x80, count)
 
 
 def unsigned(number: int) -> bytes:
@@ -97,15 +96,19 @@ def encode(messages: Sequence[Message]) -> bytes:
 
 def decode(body: bytes) -> list[Message]:
     """Return the messages in the body of a frame, at least one; `ProtocolError` for anything else."""
+    message = flat.decoded(body)
+    if message is not None:
+        return [message]
     items = unpack(body)
     try:
-        messages = msgspec.convert((items,), _Frame, strict=True, builtin_types=(bytes,)).messages
+        messages = msgspec.convert((items,), _Frame, builtin_types=_BYTES).messages
     except msgspec.ValidationError as error:
         raise ProtocolError(f"not a message of the protocol: {_without_values(error)}") from error
     if not messages:
         raise ProtocolError("a frame without a message")
     for message in messages:
-        _check_document(message)
+        if type(message) is Reply:
+            _check_document(message)
     return messages
 
 
@@ -118,7 +121,7 @@ def loads(data: bytes, kind: type[_Record]) -> _Record:
     """Return the opaque part of a message, checked as strictly as a frame; `ProtocolError` for anything else."""
     item = unpack(data)
     try:
-        return msgspec.convert(item, kind, strict=True, builtin_types=(bytes,))
+        return msgspec.convert(item, kind, builtin_types=_BYTES)
     except msgspec.ValidationError as error:
         raise ProtocolError(f"not a {kind.__name__}: {_without_values(error)}") from error
 
@@ -172,15 +175,15 @@ def _check_integers(item: Any) -> None:
                 rest.append(list(one.values()))
 
 
-def _check_document(message: Message) -> None:
-    """Raise ProtocolError if an untyped value in `message` is not what JSON knows.
+def _check_document(message: Reply) -> None:
+    """Raise ProtocolError if an untyped value in an answer is not what JSON knows.
 
     Documents are the only place where the schema says nothing about values, so CBOR's own oddities (undefined,
     simple values, infinity) would get through to whoever prints them.
     """
-    if type(message) is not Reply or type(message.answer) not in (Document, Page):
-        return
     answer = message.answer
+    if type(answer) not in (Document, Page):
+        return
     rest: list[Any] = [answer.value] if isinstance(answer, Document) else list(answer.items)  # type: ignore[union-attr]
     while rest:
         one = rest.pop()

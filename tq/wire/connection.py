@@ -55,8 +55,10 @@ class Connection:
         """Return the messages that are complete with `data`, in order; maybe none. Raises ProtocolError for ever."""
         if self._failure is not None:
             raise self._failure
-        self._unread += data
         try:
+            if not self._unread and type(data) is bytes and _is_frame(data, self.frame_bytes_max):
+                return decode(data[LENGTH_BYTES:])
+            self._unread += data
             return self._take_messages()
         except ProtocolError as error:
             self._failure = error
@@ -65,7 +67,11 @@ class Connection:
 
     def send(self, messages: Sequence[Message]) -> bytes:
         """Return the frames that carry `messages`, in order: one, or more if one would exceed its bound."""
-        return b"".join(frames((self.encode(message) for message in messages), self.send_bytes_max))
+        return self.framed([self.encode(message) for message in messages])
+
+    def framed(self, pieces: Sequence[bytes]) -> bytes:
+        """Return the frames that carry these encoded messages, in order."""
+        return _frame(pieces) if len(pieces) == 1 else b"".join(frames(pieces, self.send_bytes_max))
 
     def encode(self, message: Message) -> bytes:
         """Return the CBOR of one message, for `frames`. Raises TooLarge if no frame could carry it."""
@@ -131,6 +137,12 @@ def divided(message: Message, items_max: int = limits.members_per_command_max) -
     if isinstance(message, Reconcile):
         parts[:-1] = [msgspec.structs.replace(part, more=True) for part in parts[:-1]]
     return parts
+
+
+def _is_frame(data: bytes, frame_bytes_max: int) -> bool:
+    """Whether `data` is one whole frame within the bound, as nearly all that one read brings is."""
+    length = len(data) - LENGTH_BYTES
+    return 0 < length <= frame_bytes_max and data.startswith(length.to_bytes(LENGTH_BYTES, "big"))
 
 
 def _frame(pieces: Sequence[bytes]) -> bytes:
