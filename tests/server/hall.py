@@ -33,6 +33,7 @@ from tq.core.vocabulary import (
 )
 from tq.errors import StoreError, TqError, from_code
 from tq.net.link import Link, open_link
+from tq.net.lounge import Lounge
 from tq.net.token import Token, make_token
 from tq.server.commit_loop import Pipeline
 from tq.server.committer import run_pipeline
@@ -145,7 +146,8 @@ class Hall:
     def open_desk(self, recovered: Recovered) -> None:
         self.desk = Desk(
             engine=self.engine, store=self.store, pipeline=self.pipeline, intake=self.intake, registry=self.registry,
-            lease_clock=self.lease_clock, gate=self.gate, times=self.times, story=lambda: {"version": __version__},
+            lease_clock=self.lease_clock, lounge=Lounge(0.1), gate=self.gate, times=self.times,
+            story=lambda: {"version": __version__},
             back_up=self.back_up, ca_pem=b"the CA", lineage=recovered.lineage, epoch=recovered.epoch,
             beat_ms=round(BEAT_S * 1_000),
         )  # fmt: skip

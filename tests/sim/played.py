@@ -25,6 +25,7 @@ from tq import errors, limits
 from tq.core import tables
 from tq.core.vocabulary import CreateToken, Recover, Recovered
 from tq.net.link import Link, open_link
+from tq.net.lounge import Lounge
 from tq.net.token import make_token
 from tq.server import loops
 from tq.server.commit_loop import Pipeline, Point
@@ -158,7 +159,7 @@ class PlayedServer(Server):
         self.lineage, self.epoch = recovered.lineage, recovered.epoch
         self.desk = Desk(
             engine=self.engine, store=self.disk, pipeline=self.pipeline, intake=self.intake, registry=self.registry,
-            lease_clock=self.lease_clock, gate=self.gate, times=self.clock.times, story=dict,
+            lease_clock=self.lease_clock, lounge=Lounge(0.1), gate=self.gate, times=self.clock.times, story=dict,
             back_up=None, ca_pem=b"", lineage=recovered.lineage, epoch=recovered.epoch, beat_ms=self.beat_us // MS,
         )  # type: ignore[arg-type]  # fmt: skip
 

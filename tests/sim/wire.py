@@ -10,6 +10,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 from tests.sim.world import MS, SECOND, World
+from tq.net.lounge import Lounge
 from tq.net.secure import SecureStream
 
 _PIECE_MAX = 1 << 16
@@ -53,6 +54,9 @@ class PromptStream(SecureStream):
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """Return what is there; b'' at the end."""
         return bytes(await self._raw.receive_some(max_bytes))
+
+    def rest(self, lounge: Lounge) -> None:
+        """Go on as before: it has no socket."""
 
     async def send_eof(self) -> None:
         """Say that no more comes."""

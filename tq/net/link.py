@@ -25,6 +25,7 @@ import trio
 
 from tq import limits
 from tq.errors import ProtocolError
+from tq.net.lounge import Lounge
 from tq.net.secure import SecureStream
 from tq.wire.connection import Connection
 from tq.wire.messages import Goodbye, Message
@@ -172,6 +173,16 @@ class Link:
             if messages:
                 return messages
 
+    def rest(self, lounge: Lounge) -> None:
+        """Let what comes be read together with what others send, a moment later: nothing is expected soon."""
+        if self._prompt is not None and not self._is_closing:
+            self._prompt.rest(lounge)
+
+    def hurry(self) -> None:
+        """Let what comes be read at once again."""
+        if self._prompt is not None:
+            self._prompt.hurry()
+
     # ------------------------------------------------------------ ending
 
     def close(self, goodbye: Message | None = None) -> None:
@@ -195,6 +206,7 @@ class Link:
             self._is_closing = True
             self.ended_because = self.ended_because or because
             self._living.deadline = trio.current_time() + _CLOSE_S
+            self.hurry()
         self._work.set()
         self._room.set()
 

@@ -14,6 +14,8 @@ from typing import ClassVar, Final
 
 import trio
 
+from tq.net.lounge import Lounge
+
 _READ_BYTES: Final = 64 * 1024
 
 
@@ -22,6 +24,8 @@ class SecureStream(trio.abc.HalfCloseableStream):
 
     # Shared: what is received lies here only until the same call has copied it on.
     _buffer: ClassVar[memoryview] = memoryview(bytearray(_READ_BYTES))
+
+    _lounge: Lounge | None = None  # where it waits for what comes, together with others
 
     def __init__(
         self,
@@ -74,9 +78,22 @@ class SecureStream(trio.abc.HalfCloseableStream):
             if self._outgoing.pending and not self._unsent:
                 self.send_now(b"")  # an answer of the TLS layer, such as a new key
             while not self._has_ciphertext:
-                await trio.lowlevel.wait_readable(self._place())
+                if self._lounge is None:
+                    await trio.lowlevel.wait_readable(self._place())
+                else:
+                    await self._lounge.wait(self._place())
                 if not self._feed():
                     return b""
+
+    def rest(self, lounge: Lounge) -> None:
+        """Wait there for what comes, from the next time on: nothing is expected soon."""
+        self._lounge = lounge
+
+    def hurry(self) -> None:
+        """Wait by itself again, at once: something is expected."""
+        if self._lounge is not None:
+            lounge, self._lounge = self._lounge, None
+            lounge.wake(self._socket.fileno())
 
     def send_now(self, data: bytes) -> bool:
         """Encrypt and send as much as the kernel takes at once. Return whether that was all; else call `flush`.
@@ -118,6 +135,7 @@ class SecureStream(trio.abc.HalfCloseableStream):
     def close(self) -> None:
         """Close at once; what the kernel does not take is lost. Whoever waits gets ClosedResourceError."""
         if self._socket.fileno() >= 0:
+            self.hurry()
             self._say_close()
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()

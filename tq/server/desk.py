@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from tq.core.engine import Engine
 from tq.core.vocabulary import AddEntries, Answer, Submit, Times, Upload
 from tq.errors import NotDone
+from tq.net.lounge import Lounge
 from tq.server.commit_loop import STOPPING, Pipeline
 from tq.server.intake import Intake
 from tq.server.lease_clock import LeaseClock
@@ -48,6 +49,7 @@ class Desk(NamedTuple):
     intake: Intake
     registry: Registry
     lease_clock: LeaseClock
+    lounge: Lounge
     gate: Gate
     times: Callable[[], Times]
     story: Callable[[], dict[str, Any]]

@@ -80,7 +80,7 @@ class LeaseClock:
         """Return the workers whose sessions are suspect and were not said to be silent yet."""
         silent = []
         for worker, watched in self._watched.items():
-            if watched.session and not watched.is_silent and self.missed(worker):
+            if watched.missed > 1 and watched.session and not watched.is_silent:  # as in `missed`
                 watched.is_silent = True
                 silent.append(worker)
         return silent

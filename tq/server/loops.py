@@ -53,6 +53,7 @@ async def lease_clock_loop(desk: Desk) -> None:
         due_s = trio.current_time() + beat_s
         await trio.sleep_until(due_s)
         late_s = trio.current_time() - due_s
+        desk.lounge.gather()
         for _ in range(_READERS_TURNS):
             await trio.lowlevel.checkpoint()
         if late_s > beat_s:
@@ -79,7 +80,8 @@ async def deliveries_loop(desk: Desk) -> None:
         await trio.sleep(_CHECK_DELIVERIES_S)
         now_s = trio.current_time()
         for session in desk.registry.workers:
-            session.check_deliveries(now_s)
+            if not session.is_resting:
+                session.check_deliveries(now_s)
 
 
 async def tokens_loop(desk: Desk) -> None:

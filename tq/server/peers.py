@@ -94,6 +94,11 @@ class WorkerPeer:
         self._is_asked_again = True
         return [m.ReconcileAgain()]
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether both sides agree that the worker holds nothing, and nothing is on its way to it."""
+        return self.is_joined and not (self._is_asked_again or self._deliveries or self._owed or self._held.tally[0])
+
     def knows(self, ref: v.AttemptRef) -> bool:
         """Whether this very attempt was given to the worker and has not been reported: its output may be stored."""
         if ref in self._held or ref in self._owed:

@@ -34,6 +34,7 @@ class WorkerSession(Peer, Protocol):
 
     stuck: int  # attempts that it cannot kill
     is_held_up: bool  # by the commit loop: nothing is read of the worker meanwhile
+    is_resting: bool  # nothing is on its way to it, and little is expected
 
     def follow_output(self, attempt: v.AttemptRef, *, on: bool) -> None:
         """Ask for the output of an attempt as it comes, or no longer."""

@@ -31,6 +31,7 @@ from tq.core.vocabulary import Answer, CreateToken, Recover, Recovered
 from tq.net import listen
 from tq.net.address import joined
 from tq.net.log import log, set_level
+from tq.net.lounge import Lounge
 from tq.net.token import Token, is_token
 from tq.server import backup, connection_file, loops
 from tq.server.asking import ask
@@ -51,6 +52,7 @@ from tq.store.directory import check_format, check_place, hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
 
 _GOODBYE_S: Final = 1.5
+_REST_S: Final = 0.1  # for which a beat of an idle worker may wait to be read
 
 
 def main(settings: Settings) -> int:
@@ -141,6 +143,7 @@ class Server:
         self.registry = Registry()
         self.gate = Gate()
         self.lease_clock = LeaseClock(settings.heartbeat_s)
+        self.lounge = Lounge(min(_REST_S, settings.heartbeat_s / 50))
         self.pipeline = Pipeline(
             self.engine,
             store,
@@ -163,6 +166,7 @@ class Server:
             intake=self.intake,
             registry=self.registry,
             lease_clock=self.lease_clock,
+            lounge=self.lounge,
             gate=self.gate,
             times=self.clock.times,
             story=self.story,
@@ -235,6 +239,7 @@ async def open_server(settings: Settings, store: DiskStore, identity: Identity) 
             server.lease_clock.owe(recovered.workers, recovered.held_ms / 1_000)  # from now on: the listener accepts
             for loop in (loops.beats_loop, loops.lease_clock_loop, loops.deliveries_loop, loops.tokens_loop):
                 nursery.start_soon(loop, desk)
+            nursery.start_soon(server.lounge.run)
             nursery.start_soon(loops.disk_loop, desk, store)
             if settings.keep_ms:
                 nursery.start_soon(loops.janitor_loop, server.ask, settings.keep_ms)
