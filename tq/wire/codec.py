@@ -13,7 +13,6 @@ import re
 from collections.abc import Sequence
 from io import BytesIO
 from math import isfinite
-from struct import Struct
 from typing import Any, Final, TypeVar
 
 import cbor2
@@ -72,21 +71,6 @@ def encode_message(message: Message) -> bytes:
 def array_head(count: int) -> bytes:
     """Return the CBOR head of an array of `count` items, the shortest form."""
     return flat.head(0x80, count)
-
-
-def unsigned(number: int) -> bytes:
-    """Return the CBOR of a natural number, in a third of the time that `pack` takes."""
-    if number < 256:
-        return _BYTES[number]
-    if number < 2**16:
-        return _two_bytes(0x19, number)
-    return _four_bytes(0x1A, number) if number < 2**32 else _eight_bytes(0x1B, number)
-
-
-_BYTES: Final = [bytes((number,)) if number < 24 else bytes((0x18, number)) for number in range(256)]
-_two_bytes: Final = Struct(">BH").pack
-_four_bytes: Final = Struct(">BI").pack
-_eight_bytes: Final = Struct(">BQ").pack
 
 
 def encode(messages: Sequence[Message]) -> bytes:

@@ -14,8 +14,6 @@ from tq.wire.messages import Message
 _INT_MAX: Final = 2**63 - 1
 _NAME_BYTES_MASK: Final = 0x1F  # of a text's head, if the text is shorter than 24 bytes
 _BYTE: Final = tuple(bytes((value,)) for value in range(256))
-
-
 _PACK_8, _PACK_16, _PACK_32, _PACK_64 = (Struct(f">B{code}").pack for code in "BHIQ")
 
 
@@ -36,6 +34,11 @@ def _beginning(kind: type[Message]) -> bytes:
     return head(0x80, 1 + len(fields(kind))) + head(0x60, len(name)) + name
 
 
+def unsigned(value: int) -> bytes:
+    """Return the CBOR of a natural number, the shortest form."""
+    return _SMALL[value] if value < 256 else head(0, value)
+
+
 _SMALL: Final = tuple(head(0, value) for value in range(256))
 _BEGINNINGS: Final = {
     kind: _beginning(kind) for kind in get_args(Message) if all(field.type is int for field in fields(kind))
@@ -48,7 +51,7 @@ def encoded(message: Message) -> bytes | None:
     done = _BEGINNINGS.get(type(message))
     if done is not None:
         for value in astuple(message):
-            if 0 <= value < 256:
+            if 0 <= value < 256:  # as in `unsigned`, without its call
                 done += _SMALL[value]
             else:
                 done += head(0, value) if value > 0 else head(0x20, ~value)
