@@ -97,7 +97,7 @@ async def test_a_link_that_rests_is_read_with_the_others_and_at_once_when_it_hur
         assert lounge.gather()
         assert await anext(client) == [m.Beat(1)]
         client.send_nowait(m.Beat(2))
-        began[0].hurry()
+        began[0].rest(None)
 
         assert await anext(client) == [m.Beat(2)]
         client.send_nowait(m.Beat(3))
@@ -127,8 +127,7 @@ class Wishes:
 
     def __init__(self, session: Any) -> None:
         self.said = ""
-        session._link.rest = lambda _: setattr(self, "said", "rest")
-        session._link.hurry = lambda: setattr(self, "said", "hurry")
+        session._link.rest = lambda lounge: setattr(self, "said", "rest" if lounge else "hurry")
 
 
 async def test_a_worker_rests_that_had_nothing_to_do_for_a_beat_and_no_longer_than_that() -> None:

@@ -173,15 +173,10 @@ class Link:
             if messages:
                 return messages
 
-    def rest(self, lounge: Lounge) -> None:
-        """Let what comes be read together with what others send, a moment later: nothing is expected soon."""
-        if self._prompt is not None and not self._is_closing:
-            self._prompt.rest(lounge)
-
-    def hurry(self) -> None:
-        """Let what comes be read at once again."""
+    def rest(self, lounge: Lounge | None) -> None:
+        """Let what comes be read a moment later, together with what others send; with None at once again."""
         if self._prompt is not None:
-            self._prompt.hurry()
+            self._prompt.rest(None if self._is_closing else lounge)
 
     # ------------------------------------------------------------ ending
 
@@ -206,7 +201,7 @@ class Link:
             self._is_closing = True
             self.ended_because = self.ended_because or because
             self._living.deadline = trio.current_time() + _CLOSE_S
-            self.hurry()
+            self.rest(None)
         self._work.set()
         self._room.set()
 
@@ -242,15 +237,11 @@ class Link:
             if isinstance(self.stream, trio.abc.HalfCloseableStream):
                 await self.stream.send_eof()
             try:
-                await self._discard()
+                await _discard(self.stream)
             except trio.BusyResourceError:  # the reader of this link is at it, and ends with what it gets
                 await self._reader_ended.wait()
                 if not self._is_broken:
-                    await self._discard()
-
-    async def _discard(self) -> None:
-        while await self.stream.receive_some():
-            pass
+                    await _discard(self.stream)
 
     async def _drain(self) -> None:
         while self._is_cut_off or self.queued_bytes:
@@ -290,6 +281,11 @@ class Link:
         if self._room.statistics().tasks_waiting:
             self._room.set()
             self._room = trio.Event()
+
+
+async def _discard(stream: trio.abc.ReceiveStream) -> None:
+    while await stream.receive_some():
+        pass
 
 
 def _take_up_to(queue: deque[bytes], bytes_max: int) -> tuple[list[bytes], int]:

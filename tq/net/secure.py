@@ -85,15 +85,11 @@ class SecureStream(trio.abc.HalfCloseableStream):
                 if not self._feed():
                     return b""
 
-    def rest(self, lounge: Lounge) -> None:
-        """Wait there for what comes, from the next time on: nothing is expected soon."""
-        self._lounge = lounge
-
-    def hurry(self) -> None:
-        """Wait by itself again, at once: something is expected."""
-        if self._lounge is not None:
-            lounge, self._lounge = self._lounge, None
-            lounge.wake(self._socket.fileno())
+    def rest(self, lounge: Lounge | None) -> None:
+        """Wait there for what comes, from the next time on; with None by itself again, at once."""
+        older, self._lounge = self._lounge, lounge
+        if older is not None and lounge is None:
+            older.wake(self._socket.fileno())
 
     def send_now(self, data: bytes) -> bool:
         """Encrypt and send as much as the kernel takes at once. Return whether that was all; else call `flush`.
@@ -135,7 +131,7 @@ class SecureStream(trio.abc.HalfCloseableStream):
     def close(self) -> None:
         """Close at once; what the kernel does not take is lost. Whoever waits gets ClosedResourceError."""
         if self._socket.fileno() >= 0:
-            self.hurry()
+            self.rest(None)
             self._say_close()
             trio.lowlevel.notify_closing(self._socket)
             self._socket.close()

@@ -80,7 +80,7 @@ async def deliveries_loop(desk: Desk) -> None:
         await trio.sleep(_CHECK_DELIVERIES_S)
         now_s = trio.current_time()
         for session in desk.registry.workers:
-            if not session.is_resting:
+            if not session.rest.is_on:
                 session.check_deliveries(now_s)
 
 

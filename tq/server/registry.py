@@ -12,6 +12,7 @@ from tq import limits
 from tq.core import vocabulary as v
 from tq.server.follow import Follow
 from tq.server.intake import Inlet, Request
+from tq.server.rest import Rest
 from tq.server.watch import Watch
 
 owners_max: Final = 2 * limits.connections_max
@@ -34,7 +35,7 @@ class WorkerSession(Peer, Protocol):
 
     stuck: int  # attempts that it cannot kill
     is_held_up: bool  # by the commit loop: nothing is read of the worker meanwhile
-    is_resting: bool  # nothing is on its way to it, and little is expected
+    rest: Rest  # while it lasts, nothing is on its way to the worker
 
     def follow_output(self, attempt: v.AttemptRef, *, on: bool) -> None:
         """Ask for the output of an attempt as it comes, or no longer."""

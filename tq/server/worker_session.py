@@ -7,7 +7,6 @@ waits here as effects, untranslated, so that a new session number makes it void.
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Final
 
 import trio
 
@@ -22,11 +21,10 @@ from tq.server.inputs import Inputs
 from tq.server.intake import Request
 from tq.server.peers import WorkerPeer
 from tq.server.receive import receive_all
+from tq.server.rest import Rest
 from tq.store.directory import Room
 from tq.store.seam import OutputSlot
 from tq.wire import messages as m
-
-_IDLE_BEATS: Final = 2
 
 _ToSend = v.Effect | v.Joined | m.FollowOutput
 
@@ -47,8 +45,7 @@ class WorkerSession:
         self.is_held_up = False  # by the commit loop: nothing is read of the worker meanwhile
         self.stuck = 0  # attempts that the worker cannot kill, as it said last
         self._has_answered = False  # a beat of the worker, since the last beat of our own
-        self.is_resting = False  # the worker: it has nothing to do, and is read together with others
-        self._idle_beats = 0  # of the worker, in a row
+        self.rest = Rest(link, desk.lounge)
         self._inputs = Inputs(desk.engine, desk.store, peer.worker)
         link.on_bytes = self.heard
 
@@ -107,7 +104,7 @@ class WorkerSession:
 
     def carry_out(self, effect: _ToSend) -> None:
         """Send what the core decided for this worker, behind what waits already. Raises nothing."""
-        self._is_wanted()
+        self.rest.end()
         if self._outbox or not self._link.has_room:
             self._outbox.append(effect)
             self._outbox_filled.set()
@@ -135,7 +132,8 @@ class WorkerSession:
                     self._link.answer_nowait(m.Beat(0, 0, message.number))
                     for answer in self.peer.beat(message):
                         self._link.answer_nowait(answer)
-                    self._may_rest()
+                    if not self.rest.is_on:
+                        self.rest.beat(is_idle=self.peer.is_idle)
                 case m.Output():
                     self._output(message)
                 case m.GetBlob():
@@ -151,28 +149,13 @@ class WorkerSession:
                     if command is not None:
                         requests.append(Request(command, self._submitter))
         if requests:
-            self._is_wanted()
+            self.rest.end()
             self._inlet.put(requests)
             while self._inlet.is_full:
                 self._room, self.is_held_up = trio.Event(), True
                 await self._room.wait()
             self.is_held_up = False
         return True
-
-    def _may_rest(self) -> None:
-        """Let the worker be read together with others, once it has had nothing to do from one beat to the next."""
-        if not self.is_resting:
-            self._idle_beats = self._idle_beats + 1 if self.peer.is_idle else 0
-            if self._idle_beats == _IDLE_BEATS:
-                self.is_resting = True
-                self._link.rest(self._desk.lounge)
-
-    def _is_wanted(self) -> None:
-        """Read the worker by itself: it has something to do, or to say."""
-        self._idle_beats = 0
-        if self.is_resting:
-            self.is_resting = False
-            self._link.hurry()
 
     async def _join(self, message: m.Reconcile, before: list[Request]) -> None:
         """Reconcile, and take nothing else before it is on disk: until then nobody knows what counts."""
