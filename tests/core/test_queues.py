@@ -76,6 +76,24 @@ def test_of_a_queue_that_is_not_there_nothing_is_set_unless_it_is_meant_to_be_ne
     assert not house.do(SetQueue("zzz", paused=paused, known=True)).made
 
 
+@pytest.mark.parametrize(
+    "typed", ["bulids", "ubilds", "buidls", "build", "buildss", "uilds", "bxilds", "buildz", "abuilds"]
+)
+def test_one_slip_of_the_fingers_is_recognised(house, typed):
+    house.submit(queue="builds")
+    with pytest.raises(TaskNotFound) as refused:
+        house.do(SetQueue(typed, paused=True, known=True))
+    assert refused.value.hint == "did you mean builds? tq queue ls"
+
+
+@pytest.mark.parametrize("typed", ["lbuids", "buil", "buildsss", "bxxlds", "b", "sdliub"])
+def test_and_not_what_is_another_word(house, typed):
+    house.submit(queue="builds")
+    with pytest.raises(TaskNotFound) as refused:
+        house.do(SetQueue(typed, paused=True, known=True))
+    assert refused.value.hint == "tq queue ls"
+
+
 def test_what_keeps_it_from_starting_is_said_to_who_looks_and_to_who_waits(house):
     def said(name):
         (outcome,) = house.do(Wait((name,))).outcomes

@@ -1,7 +1,5 @@
 """Queues: pausing one, bounding how many of it run, and what its jobs get that do not say."""
 
-from difflib import get_close_matches
-
 from msgspec.structs import replace
 
 from tq.core import tables
@@ -25,8 +23,8 @@ def set_queue(step: Step, command: SetQueue) -> Done:
     names = _names(step)
     is_new = command.name not in names
     if command.known and is_new:
-        near = get_close_matches(command.name, names, 1)
-        hint = f"did you mean {near[0]}? tq queue ls" if near else "tq queue ls"
+        near = min((name for name in names if _is_near(name, command.name)), default="")
+        hint = f"did you mean {near}? tq queue ls" if near else "tq queue ls"
         raise TaskNotFound(f"there is no queue {command.name}: no tasks, no settings, no worker of its own", hint=hint)
     before = step.overlay.get(tables.QUEUE, (command.name,))
     if before is None and len(step.live.queues) >= page_items_max:
@@ -47,6 +45,20 @@ def set_queue(step: Step, command: SetQueue) -> Done:
         holding = step.live.workers.values()
         recall_assigned(step, [key for worker in holding for key, lane in worker.held.items() if lane in lanes])
     return Done(command.name, unchanged=queue == (before or Queue()), made=is_new and queue != Queue())
+
+
+def _is_near(one: str, other: str) -> bool:
+    """Whether two names differ by one character, or by two neighbours that have changed places.
+
+    Ten thousand names of 128 characters may have to be compared: difflib takes a minute and a half for those.
+    """
+    if abs(len(one) - len(other)) > 1:
+        return False
+    start = next((place for place, (x, y) in enumerate(zip(one, other, strict=False)) if x != y), 0)
+    rest, rest_of_other = one[start:], other[start:]
+    if len(one) != len(other):
+        return rest[1:] == rest_of_other or rest == rest_of_other[1:] or one[:-1] == other or one == other[:-1]
+    return rest[1:] == rest_of_other[1:] or (rest[:2] == rest_of_other[1::-1] and rest[2:] == rest_of_other[2:])
 
 
 def _names(step: Step) -> set[str]:
