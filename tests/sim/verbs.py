@@ -36,8 +36,8 @@ class Verbs:
             (4, v.Release, False),
             (5, v.Retry, True),
             (3, v.Requeue, True),
-            (2, v.SetPriority, False),
-            (2, v.SetThrottle, False),
+            (1, v.SetPriority, False),
+            (1, v.SetThrottle, False),
             (4, v.Forget, False),
             (3, v.Purge, True),
         ]
