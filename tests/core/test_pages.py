@@ -8,8 +8,8 @@ from tests.support.house import House
 from tq import limits
 from tq.core import overview, query, tables
 from tq.core.engine import control
+from tq.core.fold import live_of
 from tq.core.job import Demand, Lane, Queue, Token
-from tq.core.live import Live
 from tq.core.task import State
 from tq.core.vocabulary import (
     AttemptRef,
@@ -212,7 +212,7 @@ def test_all_queues_are_listed_and_counted_however_many_there_are() -> None:
 
 def test_a_page_of_queues_fits_a_frame_whatever_they_hold() -> None:
     house, most = House(), 2**63 - 1
-    live = Live(house.store)
+    live = live_of(house.store)
     for number in range(1_000):
         name = f"{number:0128}"
         live.lanes[number] = Lane(name, Demand(), counts=[most] * len(State))
@@ -224,7 +224,7 @@ def test_a_page_of_queues_fits_a_frame_whatever_they_hold() -> None:
 
 def test_the_status_fits_a_frame_however_many_queues_there_are() -> None:
     house = House()
-    live = Live(house.store)
+    live = live_of(house.store)
     for number in range(limits.lanes_max):
         live.lanes[number] = Lane(f"{number:0128}", Demand(), counts=[1] * len(State))
     answer = overview.status(house.store, live, Status())

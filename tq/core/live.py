@@ -1,7 +1,7 @@
 """Soft state: the connected workers, what they hold, which lanes have work. In memory only.
 
-Built from the store at the start and folded from the changes of each finished command by the same function, `fold`:
-handlers never touch it. What a handler wants changed here goes through the `LIVE_*` tables, which are not written.
+It follows from the store and from the changes of each finished command (fold.py): handlers never touch it. What one of
+them wants changed here goes through the `LIVE_*` tables, which are not written.
 """
 
 from collections.abc import Iterable
@@ -12,26 +12,18 @@ import msgspec
 from tq.core import tables
 from tq.core.job import Lane, Queue
 from tq.core.put_off import PutOff
-from tq.core.task import Phase, State, Task
+from tq.core.task import Phase, State
 from tq.core.timers import STEADY, SWEEPS
-from tq.core.view import Changes, Key, Table, View, pages
+from tq.core.view import Key, Table
 from tq.core.vocabulary import AttemptRef, Capacity
 from tq.limits import (
-    prefetch_max,
     prefetch_ms,
-    prefetch_runs_latest,
-    prefetch_runs_min,
-    prefetch_runs_seen,
     put_off_max,
     quarantine_troubles,
     trouble_pause_ms,
 )
 
 TaskKey = tuple[int, int, int]
-
-
-class FoldFailed(Exception):
-    """The soft state is no longer that of the store: fatal, since going on would be a guess (docs/adr/0023)."""
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -208,7 +200,7 @@ class LiveWorker:
 class Live:
     """All soft state of the engine."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self) -> None:
         self.workers: dict[int, LiveWorker] = {}
         self.jobs: dict[tuple[int, int], dict[int, int]] = {}  # job -> member -> worker
         self.lanes: dict[int, Lane] = {}
@@ -231,10 +223,6 @@ class Live:
         ] = {}  # tasks (or jobs) of which a worker's word, or its loss, is lost by a bug
         self.damaged: dict[Key, None] = {}  # jobs that were held because their input could not be read
         self.may_lease = True  # whether the last Dispatch might lease anything: not while the disk is nearly full
-        lasting: tuple[Table[Any], ...] = (tables.RUNNING, tables.LANE, tables.LANE_NAME, tables.QUEUE)
-        for table in lasting:
-            for page in pages(view, table):
-                self.fold({table: dict(page)})
 
     def holds(self, worker: int, ref: AttemptRef) -> bool:
         """Whether that worker holds an attempt of that task."""
@@ -274,144 +262,17 @@ class Live:
         running = sum(lane.counts[_RUNNING] for lane in self.lanes.values() if lane.queue == queue)
         return f"queue {queue} runs at most {settings.max}" if 0 < settings.max <= running else ""
 
-    def fold(self, changes: Changes) -> None:
-        """Take over what a finished command changed."""
-        for (name,), queue in changes.get(tables.QUEUE, {}).items():
-            if queue is None:
-                self.queues.pop(name, None)
-            else:
-                self.queues[name] = queue
-        for (name,), number in changes.get(tables.LANE_NAME, {}).items():
-            if number is None:  # its lane is another's now, with other run times
-                known = self.lane_names.pop(name)
-                self._forget_turns(known)
-                self.runs.pop(known, None)
-                self.depths.pop(known, None)
-            else:
-                self.lane_names[name] = number
-        lanes = changes.get(tables.LANE)
-        if lanes:
-            for (number,), lane in lanes.items():
-                self.lanes[number] = lane
-        timers = changes.get(tables.TIMER)
-        if timers:
-            self.timers_changed = True
-        sessions = changes.get(LIVE_SESSION)
-        if sessions:
-            for (worker,), session in sessions.items():
-                self._fold_session(worker, session)
-        for (worker,), trouble in changes.get(LIVE_TROUBLE, {}).items():
-            if worker in self.workers:
-                self.workers[worker].trouble = trouble
-        running = changes.get(tables.RUNNING)
-        if running:
-            self._fold_running(running, changes.get(tables.TASK, {}))
-        for task, record in changes.get(tables.TASK, {}).items():
-            if record.phase is _STARTED:
-                self._mark_started(task, record)
-            if self.failed_words and record.phase is not Phase.STOPPING:  # a cancel has only asked for its end
-                self.failed_words.pop(task, None)
-                if task[:2] not in self.jobs:
-                    self.failed_words.pop(task[:2], None)
-        for (worker, lane), width in changes.get(LIVE_WIDTH, {}).items():
-            self.workers[worker].widen(lane, width)
-        for worker, job, part, member in changes.get(LIVE_RECALLED, {}):
-            self.workers[worker].recalled.add((job, part, member))
-        if LIVE_TO_RECALL in changes:
-            self.to_recall = changes[LIVE_TO_RECALL][()]
-        for (queue,), sequence in changes.get(LIVE_GRANTED, {}).items():
-            self.granted[queue] = sequence
-        for (name,), floor in changes.get(LIVE_FLOOR, {}).items():
-            self.floors[name] = floor
-        for (ended_ms, _), there in changes.get(tables.ENDED, {}).items():
-            if there and ended_ms < self.floors["ended"]:
-                self.floors["ended"] = ended_ms  # a job whose dead letters are gone takes its old place
-        for job in changes.get(LIVE_DAMAGED, {}):
-            _note(self.damaged, job)
-        self.uploads_seen = changes.get(LIVE_UPLOADS, {}).get((), self.uploads_seen)
-        for (name,), more in changes.get(LIVE_COUNT, {}).items():
-            self.counts[name] = self.counts.get(name, 0) + more
-
     def note_failed(self, keys: Iterable[Key]) -> None:
         """Remember at which attempts something failed that is said once: nobody comes back to it by himself."""
         for key in keys:
-            _note(self.failed_words, key)
+            note(self.failed_words, key)
 
     def has_failed_word(self, task: TaskKey) -> bool:
         """Whether what became of an attempt of this task, or of some of its job, was lost by a bug."""
         return task in self.failed_words or task[:2] in self.failed_words
 
-    def _forget_turns(self, given_away: int) -> None:
-        """Forget when a queue had its turn, if the lane that is given away was its last."""
-        queue = self.lanes[given_away].queue
-        if not any(lane.queue == queue for number, lane in self.lanes.items() if number != given_away):
-            self.granted.pop(queue, None)
 
-    def _mark_started(self, task: TaskKey, record: Task) -> None:
-        live = self.workers.get(record.worker)
-        if live is not None and task in live.held:
-            live.started.setdefault(task, record.since_ms)
-
-    def _fold_session(self, worker: int, session: Session | None) -> None:
-        if session is not None:
-            self.workers.setdefault(worker, LiveWorker(worker)).session = session
-        elif worker in self.workers:
-            live = self.workers[worker]
-            live.session = None
-            if not live.held:
-                del self.workers[worker]
-
-    def _fold_running(self, running: dict[Any, int | None], tasks: dict[Any, Task]) -> None:
-        for (worker, job, part, member), lane in running.items():
-            task = (job, part, member)
-            live = self.workers.get(worker)
-            if lane is not None:
-                if live is None:
-                    live = self.workers[worker] = LiveWorker(worker)
-                if task not in live.held:
-                    live.hold(task, lane)
-                self.jobs.setdefault((job, part), {})[member] = worker
-            elif live is not None:
-                self._release(live, task, tasks.get(task))
-
-    def _release(self, live: LiveWorker, task: TaskKey, record: Task | None) -> None:
-        lane = live.release(task)
-        if lane is None:
-            return
-        members = self.jobs[task[0], task[1]]
-        if members.get(task[2]) == live.worker:
-            del members[task[2]]
-            if not members:
-                del self.jobs[task[0], task[1]]
-        if live.session is None and not live.held:
-            del self.workers[live.worker]
-        if record is not None and record.phase is _ENDED and record.state is not _CANCELLED:
-            self._learn(lane, record.run_us)
-
-    def _learn(self, lane: int, run_us: int) -> None:
-        """Remember a run time, and settle anew how deep the lane's chains may be.
-
-        Every 64th run is enough, or one that took as long as a whole chain should: when an array of slow tasks follows
-        on one of quick ones, what stands behind each of its first is asked back.
-        """
-        runs = self.runs.setdefault(lane, [])
-        runs.append(max(run_us, 1))
-        count = len(runs)
-        if count % 64 and count > 32 and (run_us < prefetch_ms * 1_000 or self.depths.get(lane, 1) <= 1):
-            return
-        if count > prefetch_runs_seen + 64:
-            del runs[:64]
-        if len(runs) >= prefetch_runs_min:
-            usual_us = max(_median(runs), _median(runs[-prefetch_runs_latest:]))
-            self.depths[lane] = max(1, min(prefetch_max, prefetch_ms * 1_000 // usual_us))
-
-
-def _median(runs: list[int]) -> int:
-    """Return the lower median; `statistics` would cost every launcher its import."""
-    return sorted(runs)[(len(runs) - 1) // 2]
-
-
-def _note(noted: dict[Key, None], key: Key) -> None:
+def note(noted: dict[Key, None], key: Key) -> None:
     """Remember a key, and forget the oldest where there are too many."""
     noted[key] = None
     if len(noted) > put_off_max:

@@ -26,7 +26,7 @@ from enum import Enum
 from typing import Any, Final, Protocol, get_args
 
 from tq import errors, limits
-from tq.core.live import FoldFailed
+from tq.core.fold import FoldFailed
 from tq.core.view import Changes
 from tq.core.vocabulary import Answer, ClientCommand, Command, Effect, Recover, Recovered, Tick, Times
 from tq.server.intake import Inlet, Intake, Look, Reply, Request

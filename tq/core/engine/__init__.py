@@ -32,9 +32,10 @@ from tq.core.engine import (
 )
 from tq.core.engine.step import Bounds, Step
 from tq.core.engine.verbs import VERBS
+from tq.core.fold import FoldFailed, fold, live_of
 from tq.core.job import Meta
 from tq.core.letters import dead_letters
-from tq.core.live import LIVE_TABLES, FoldFailed, Live
+from tq.core.live import LIVE_TABLES, Live
 from tq.core.put_off import PutOff
 from tq.core.timers import STEADY, SWEEPS
 from tq.core.view import Changes, Key, Overlay, Table, View
@@ -141,7 +142,7 @@ class Engine:
     def __init__(self, view: View, bounds: Bounds = Bounds()) -> None:  # noqa: B008 - frozen
         self.view = view
         self.bounds = bounds
-        self.live = Live(view)
+        self.live = live_of(view)
         self.live.lanes |= lanes.lost_lanes(view, self.live)
         # The counters as the last turn left them: whoever writes turns is alone, so they need no reading again.
         self.meta: Meta | None = view.get(tables.META, ())
@@ -422,7 +423,7 @@ class Turn:
         """Merge a settled layer, and fold it into the soft state."""
         self._overlay.merge(step.overlay.changes)
         try:
-            self._engine.live.fold(step.overlay.changes)
+            fold(self._engine.live, step.overlay.changes)
         except Exception as error:
             raise FoldFailed(repr(error)) from error
         for effect in step.effects:
