@@ -119,7 +119,8 @@ class Taking:
             os.close(fd)
 
     def _end(self, attempt: Attempt, _: float) -> None:
-        self.lanes.release(1)
+        if not attempt.is_followed:
+            self.lanes.release(1)
         self.ended.append(attempt)
 
     def heard(self) -> list[object]:

@@ -87,6 +87,7 @@ class Attempt:
         "error",
         "fds",
         "has_run",
+        "is_followed",
         "is_killed",
         "is_planned",
         "is_stuck",
@@ -135,6 +136,7 @@ class Attempt:
         self.peak_kib = 0
         self.is_watched = False  # its pipes are in epoll
         self.output_held = False
+        self.is_followed = False  # the next call in its process has its place in the lane
         self.is_killed = False  # by the launcher, when its grace was over
         self.is_swept = False  # its leftovers have been killed once
         self.is_stuck = False  # something of it does not die

@@ -205,7 +205,7 @@ class Caller:
 
     def _set_environment(self, environment: dict[bytes, bytes]) -> None:
         before, self._environment = self._environment, environment
-        if before.keys() != environment.keys():
+        if [*before] != [*environment]:  # they come in one order (names.py)
             for name in before.keys() - environment.keys():
                 os.environb.pop(name, None)
         now = _ENVIRONMENT.get  # not what the last call was given: it may have changed that

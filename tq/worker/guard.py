@@ -10,6 +10,7 @@ meanwhile is worth nothing. Before the first lease nothing of this kind starts. 
 """
 
 import time
+from collections.abc import Iterable
 from typing import Final
 
 from tq.worker.attempt import Attempt
@@ -34,10 +35,9 @@ class Guard:
         """Let the lease last until then, though it may have been said to last longer: the worker knows best."""
         self._until_s = until_s
 
-    def add(self, attempt: Attempt) -> None:
-        """Watch an attempt, if its submitter asked for that."""
-        if attempt.order.program.stops_when_cut:
-            self._attempts[attempt] = None
+    def add(self, attempts: Iterable[Attempt]) -> None:
+        """Watch attempts whose submitter asked for that."""
+        self._attempts.update(dict.fromkeys(attempts))
 
     def discard(self, attempt: Attempt) -> None:
         """Watch it no more."""

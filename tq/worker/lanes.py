@@ -111,10 +111,6 @@ class Lanes:
         self.queued += len(attempts)
         self._offer(number, lane)
 
-    def follow(self, number: int) -> None:
-        """One that waited behind another of its lane begins, before that one is released."""
-        self._lanes[number].running += 1
-
     def release(self, number: int) -> None:
         """One of this lane has ended."""
         lane = self._lanes[number]

@@ -221,8 +221,8 @@ class Launcher:
             return
         attempts = [Attempt(one.attempt, one.value, order, one.entry, has_run=one.has_run) for one in new]
         self._held.update(zip(refs, attempts, strict=True))
-        for attempt in attempts:
-            self._guard.add(attempt)
+        if order.program.stops_when_cut:
+            self._guard.add(attempts)
         self._lanes.add(spawn.lane, spawn.width, attempts)
 
     def _stop(self, stop: frames.Stop, now: float) -> None:
@@ -350,7 +350,8 @@ class Launcher:
             self._cgroups.forget(attempt.cgroup)
         del self._held[attempt.ref]
         self._guard.discard(attempt)
-        self._lanes.release(attempt.order.lane)
+        if not attempt.is_followed:
+            self._lanes.release(attempt.order.lane)
 
 
 def main(fd: int, place: str, cgroup: str) -> None:

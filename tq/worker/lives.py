@@ -180,6 +180,18 @@ class Lives:
         self.spare.add(attempt.pid)
         self._finish(attempt, now)
 
+    def go_on(self, attempt: Attempt, following: Attempt, now: float) -> None:
+        """The call of a function came to its end, and the next in its process begins, in its place."""
+        attempt.caller = None
+        attempt.is_followed = True
+        self.attempts.add(following)
+        self._mains[attempt.pid] = self._by_pid[attempt.pid] = following
+        following.phase = _RUNNING
+        self._capture.add(following)
+        if following.order.program.time_limit_s:
+            self.limit(following, now)
+        self._finish(attempt, now)
+
     def _peak_kib(self, seen: int, now: float) -> int:
         """Return a child's peak memory, 0 = not known.
 

@@ -183,10 +183,11 @@ class Pool:
         answers = caller.receive()
         if answers is None:
             self._hung_up(caller, now)
+        queue = caller.queue
         for answer in answers or ():
-            attempt = caller.attempt
+            number, attempt = queue[0] if queue else (0, None)
             if isinstance(answer, calls.Returned):
-                if attempt is None or answer.number != caller.queue[0][0]:
+                if attempt is None or answer.number != number:
                     self._hung_up(caller, now)  # nobody asked
                 else:
                     self._returned(caller, attempt, answer, now)
@@ -218,12 +219,16 @@ class Pool:
         program = attempt.order.program
         program.mean_us += ((answer.run_us or 1) - program.mean_us) / (_RUNS if program.mean_us else 1)
         is_whole = self._capture.release(attempt, is_read=answer.has_output)
-        caller.queue.popleft()
+        queue = caller.queue
+        queue.popleft()
         is_usable = is_whole and not answer.is_spent
         if not is_usable:
             self._put_back(caller, 0)
-        if (following := caller.attempt) is not None:
-            self._go_on(caller, attempt, following, now)
+        if queue:
+            following = queue[0][1]
+            following.begin = now
+            self._lend(caller, following)
+            self._lives.go_on(attempt, following, now)
         else:
             self._lives.returned(attempt, now)
             if is_usable:
@@ -233,15 +238,6 @@ class Pool:
                 self._end(caller)
         if answer.has_output and is_usable and not caller.is_held:
             caller.send(calls.encode(calls.Keep(caller.count)))
-
-    def _go_on(self, caller: Caller, attempt: Attempt, following: Attempt, now: float) -> None:
-        """One call has ended, and the next in the same process has begun."""
-        following.begin = now
-        self._lend(caller, following)
-        self._lanes.follow(following.order.lane)
-        self._lives.returned(attempt, now)
-        self._lives.spare.discard(caller.pid)
-        self._lives.add(following)
 
     # ------------------------------------------------------------ what was given too early
 
