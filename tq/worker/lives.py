@@ -86,11 +86,6 @@ class Lives:
         if attempt.caller is None or attempt.caller.is_ready:
             self.limit(attempt, attempt.begin)
 
-    def begin(self, attempt: Attempt, now: float) -> None:
-        """What calls the function of `attempt` has started: only now it begins."""
-        attempt.begin = now
-        self.limit(attempt, now)
-
     def limit(self, attempt: Attempt, now: float) -> None:
         """Its time begins; that of the import before it, as long as the function is not there."""
         limit_s = attempt.order.program.time_limit_s

@@ -193,10 +193,10 @@ class Pool:
                     self._returned(caller, attempt, answer, now)
             elif attempt is not None:
                 if isinstance(answer, calls.Ready):
-                    self._lives.begin(attempt, now)
+                    attempt.begin = now  # only now
                 else:
                     caller.found.add(attempt.order.program.function)
-                    self._lives.limit(attempt, now)
+                self._lives.limit(attempt, now)
 
     def _hung_up(self, caller: Caller, now: float) -> None:
         """It has ended, or talks nonsense: with an attempt, its end is the attempt's."""
