@@ -19,6 +19,7 @@ from tq.core.job import Meta
 from tq.core.rebuild import Numbers, Rebuild
 from tq.core.task import Cause, State
 from tq.core.view import Key, Table, View, pages
+from tq.errors import AlreadyEnded
 from tq.store.memory import MemoryStore
 
 SEEDS = int(os.environ.get("TQ_REBUILD_SEEDS", "10"))
@@ -233,6 +234,9 @@ def test_members_whose_entries_are_lost_do_not_start_and_the_others_do() -> None
     assert set(rows(store, tables.TASK)) == {(1, 0, member) for member in range(4, 8)}
     assert {task.state for task in rows(store, tables.TASK).values()} == {State.DEAD}
     goes_on(life, store, v.SetQueue("default", paused=False))
+    with pytest.raises(AlreadyEnded, match="has lost its input"):  # what looks like an empty one might remove more
+        life.do(v.Retry(("1.6",)))
+    assert life.store.get(tables.TASK, (1, 0, 5)).state is State.DEAD  # type: ignore[union-attr]
 
 
 def test_a_cancel_that_was_under_way_ends() -> None:

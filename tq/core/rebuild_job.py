@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from tq.core import tables
 from tq.core.engine.indexes import index
-from tq.core.job import Entries, Job, Progress
+from tq.core.job import Job, Progress
 from tq.core.retry import runs_alone
 from tq.core.task import STATES, Cause, Phase, State, Task
 from tq.core.view import Overlay, View
-from tq.limits import entries_items_max, piece_bytes_max, priority_max
+from tq.limits import piece_bytes_max, priority_max
 
 _PIECES_MAX: Final = 1_000
 
@@ -152,7 +152,7 @@ class JobRebuild:
         return all(size == piece_bytes_max for size in sizes.values()) and (is_sure or last < piece_bytes_max)
 
     def _lost_entries(self) -> list[range]:
-        """Return the members whose entries are lost, and put empty ones in their places: each member has one."""
+        """Return the members whose entries are lost. Nothing stands for them: retried, they would run with nothing."""
         lost: list[range] = []
         due = 0
         low: tuple[int, ...] = (self.job.entries,)
@@ -164,11 +164,6 @@ class JobRebuild:
             low = (self.job.entries, rows[-1][0][1] + 1)
         if due < self.job.size:
             lost.append(range(due, self.job.size))
-        for gap in lost:
-            for first in range(gap.start, gap.stop, entries_items_max):
-                at = (self.job.entries, first)
-                self._out.put(tables.ENTRIES, at, Entries((b"",) * (min(first + entries_items_max, gap.stop) - first)))
-                self._out.put(tables.ENTRY_AT, at, True)
         return lost
 
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from tq import limits
 from tq.core import tables
 from tq.core.engine.indexes import index, unindex
+from tq.core.entries import EntryReader
 from tq.core.finding import rows_of
 from tq.core.job import Job, Lane, Meta, Progress, Sweep
 from tq.core.live import LIVE_COUNT, Live
@@ -63,6 +64,7 @@ class Step:
         self.bounds = bounds
         self.effects: list[Effect] = []
         self.walking: tuple[tuple[int, Sweep, Any], ...] | None = None  # sweeps, once somebody has looked (act.py)
+        self.entries: EntryReader | None = None  # once somebody has read one of them
         self.at: Key = ()  # where it stands: at a row of READY, a lane (the prefix of its rows), a job, or a task
         self.passed_over: Collection[Key] = ()  # tasks and jobs at which this command has failed before
         self.passed = 0  # members with a record that it has stepped over

@@ -6,6 +6,7 @@ from tq.core.engine.act import Acting, Verb, awaits, began, find_alive, find_rec
 from tq.core.engine.forget import begin_forgetting, forget_dead_letter, forget_job
 from tq.core.engine.step import JobKey, TaskKey, history_with_last
 from tq.core.engine.stop import cancel_task, held_of, recall_assigned, stop_task
+from tq.core.entries import EntryReader
 from tq.core.job import Progress
 from tq.core.task import Cause, Phase, State, Task, Trigger, is_legal
 from tq.core.vocabulary import Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority, SetThrottle
@@ -117,6 +118,9 @@ def _retry_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
     if trigger is None:
         acting.tally.leave("did not fail; --force runs it again" if state is State.SUCCEEDED else "has not ended")
         return
+    if not _has_entry(acting, key):
+        acting.tally.leave("has lost its input; submit it anew")
+        return
     acting.step.move(
         key,
         task,
@@ -131,6 +135,19 @@ def _retry_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
         history=history_with_last(task),
     )
     acting.tally.done += 1
+
+
+def _has_entry(acting: Acting, key: TaskKey) -> bool:
+    """Whether a member has the input that it was submitted with: a salvage may not have found it."""
+    step, blob = acting.step, acting.step.job(key[:2]).entries
+    if not blob:
+        return True
+    step.entries = step.entries or EntryReader(step.overlay)
+    try:
+        step.entries.entry(blob, key[2])
+    except KeyError:
+        return False
+    return True
 
 
 def _retry_trigger(acting: Acting, state: State) -> Trigger | None:
