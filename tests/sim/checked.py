@@ -8,6 +8,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from tests.sim.drains import Drains
 from tests.sim.ledger import Ledger
 from tests.sim.policy import must_be_alone
 from tests.sim.promises import WHOLE, Promises, Subject, Verb, counts, is_settled, seen
@@ -24,6 +25,7 @@ from tq.core.vocabulary import (
     AttemptRef,
     Cancel,
     Command,
+    Drain,
     Handback,
     Hold,
     Join,
@@ -36,6 +38,7 @@ from tq.core.vocabulary import (
     Times,
     Where,
     WorkerLost,
+    WorkerSilent,
 )
 
 REST_MS = 1_000  # at least so long a worker rests that could not start what it was given
@@ -65,13 +68,16 @@ class count_moves:  # noqa: N801 - used as a context
 class CheckedEngine(Engine):
     """An engine whose turns tell the ledger."""
 
-    def __init__(self, view: View, bounds: Bounds, ledger: Ledger, promises: Promises) -> None:
+    def __init__(self, view: View, bounds: Bounds, ledger: Ledger, promises: Promises, drains: Drains) -> None:
         super().__init__(view, bounds)
         self.ledger = ledger
         self.promises = promises
+        self.drains = drains
         self.recalls = Recalls(ledger)
         self.boot_ms: Callable[[], int] = lambda: 0  # what the clock says that goes on while the machine sleeps
         self.troubled: dict[int, int] = {}  # worker -> steady ms of the last trouble of its own, while that is not over
+        self.drained: dict[int, bool] = {}  # workers that somebody has drained, or taken that back of, until their loss
+        self.silent: dict[int, bool] = {}  # ... of whom nothing is heard in their session
         self._begun = (0, 0)  # the last turn: its steady ms, and when that was
 
     def begin(self, times: Times) -> "CheckedTurn":
@@ -113,14 +119,21 @@ class CheckedTurn(Turn):
         if isinstance(command, Handback):
             self._engine.recalls.handed_back(command)
         if isinstance(command, Report | Handback | Started | WorkerLost):
-            live = self._engine.live.workers.get(command.worker)
-            current = live.session_number if live is not None else 1 << 62
+            current = self._session_of(command.worker)
             # A loss is one also of a session that has never begun, or that was over when something was passed over.
             if current > command.session or (current < command.session and not isinstance(command, WorkerLost)):
                 return self._apply_superseded(command)
             if not isinstance(command, WorkerLost):
                 return self._apply_word(command)
+            self._engine.drained.pop(command.worker, None)
+            self._engine.drains.forgotten(command.worker)
         answer = super().apply(command, submitter)
+        if isinstance(command, Drain):
+            self._engine.drained[int(command.worker[1:], 16)] = command.on
+            self._engine.drains.asked(command, self._engine.boot_ms())
+            self._watch_drain(int(command.worker[1:], 16))
+        if isinstance(command, WorkerSilent) and self._session_of(command.worker) == command.session:
+            self._engine.silent[command.worker] = command.on
         if isinstance(command, SetQueue) and command.paused:
             self._check_stopped({key[0] for key, job in self._engine.ledger.jobs.items() if job.queue == command.name})
         return answer
@@ -130,6 +143,8 @@ class CheckedTurn(Turn):
         ledger, before = self._engine.ledger, dict(self._overlay.changes.get(tables.TASK, {}))
         joined = super().apply(command)
         self._engine.recalls.joined(command, self._overlay, self._effects)
+        self._engine.silent.pop(command.worker, None)
+        self._watch_drain(command.worker)
         for key, task in self._overlay.changes.get(tables.TASK, {}).items():
             was = before.get(key) or ledger.tasks.get(key)
             is_back = was is not None and was.worker == command.worker and was.state is State.RUNNING
@@ -138,6 +153,15 @@ class CheckedTurn(Turn):
             if AttemptRef(*key, task.attempt, task.lease) in ledger.ended and not ledger.costs_words(key[0]):
                 raise self._violated(f"{key} has ended at w{command.worker:x}, which knows nothing of it: {was}")
         return joined
+
+    def _session_of(self, number: int) -> int:
+        worker = self._engine.live.workers.get(number)
+        return worker.session_number if worker is not None else 1 << 62
+
+    def _watch_drain(self, number: int) -> None:
+        worker = self._engine.live.workers.get(number)
+        if worker is not None:
+            self._engine.drains.watch(worker, self._engine.boot_ms(), self._engine.recalls.is_quiet)
 
     def _check_stopped(self, jobs: set[int]) -> None:
         """What of these jobs has not started is asked back, where they are held or their queue is paused by now."""
@@ -344,7 +368,8 @@ class CheckedTurn(Turn):
                 raise self._violated(
                     f"w{worker:x} had trouble at {troubled_ms}, and was given something at {self.times}"
                 )
-            if live.session is None or live.session.draining:
+            is_shut = self._engine.drained.get(worker) or self._engine.silent.get(worker)
+            if live.session is None or live.session.draining or is_shut:
                 raise self._violated(f"w{worker:x} was given something: {live.session}")
             rows = [key[1:] for key, _ in self._overlay.scan(tables.RUNNING, (worker,), (worker + 1,), 1_000)]
             if len(rows) > 1 and (

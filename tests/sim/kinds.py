@@ -10,7 +10,7 @@ from tests.sim.client import Client
 from tests.sim.server import BEATS_US, Server
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, World
-from tq.core.vocabulary import AttemptRef, SetQueue
+from tq.core.vocabulary import AttemptRef, Drain, SetQueue
 from tq.server.commit_loop import Point
 
 
@@ -31,6 +31,12 @@ class Cast(NamedTuple):
         """Return a worker that is up."""
         up = [worker for worker in self.workers if worker.is_up]
         return self.world.dice.choice(up) if up else None
+
+    def bound_worker(self) -> Worker | None:
+        """Return a worker that is up, if there is one with tasks that are to stop when it is cut off."""
+        up = [worker for worker in self.workers if worker.is_up]
+        bound = [worker for worker in up if worker.launcher is not None and worker.launcher.guard.is_alive()]
+        return self.world.dice.choice(bound or up) if up else None
 
 
 def server_crash(cast: Cast) -> bool:
@@ -69,14 +75,12 @@ def server_crash_at_a_cut(cast: Cast) -> bool:
     other beats, and must wait for what it has let the worker run before. Or cut the worker off when it has come back:
     where beats are shorter, it must go by them.
     """
-    up = [worker for worker in cast.workers if worker.is_up]
-    bound = [worker for worker in up if worker.launcher is not None and worker.launcher.guard.is_alive()]
-    if not up:
+    worker, server = cast.bound_worker(), cast.server
+    if worker is None:
         return False
-    worker, server = cast.world.dice.choice(bound or up), cast.server
-    server.next_beat_us = min(BEATS_US) if server.beat_us > min(BEATS_US) else max(BEATS_US)
+    server.next_beat_us = BEATS_US[0] if server.beat_us > BEATS_US[0] else BEATS_US[1]
     if cast.world.chance(0.5):
-        server.network.part(worker.name, worker.line.end, 3 * max(BEATS_US))
+        server.network.part(worker.name, worker.line.end, 3 * BEATS_US[1])
     else:
         cast.world.after(MS, _cut_who_is_back, cast, worker, server.lives, cast.world.now_us + 5 * SECOND)
     server.crash("crashes")
@@ -113,6 +117,20 @@ def _crash_in_a_sweep(cast: Cast, until_us: int) -> None:
         if last:
             client.tell(client.script.verbs.short(str(last)))
     server.after(world.wait_us(8 * MS), server.crash, "crashes")
+
+
+def freeze_before_a_cut(cast: Cast) -> bool:
+    """Let the server stand still for less than a beat, and cut a worker off as soon as what it said meanwhile is heard
+    and answered: that is for how long its tasks may run, however late the tick was.
+    """
+    worker, server = cast.bound_worker(), cast.server
+    if worker is None or worker.launcher is None or not worker.launcher.guard.is_alive():
+        return False
+    for_us = cast.world.dice.randint(server.beat_us // 2, server.beat_us)
+    server.freezes += 1
+    server.freeze(for_us)
+    cast.world.after(for_us + 50 * MS, server.network.part, worker.name, worker.line.end, 5 * server.beat_us)
+    return True
 
 
 def freeze_everything(cast: Cast) -> bool:
@@ -229,6 +247,27 @@ def worker_leave(cast: Cast) -> bool:
     return True
 
 
+def drain_at_a_cut(cast: Cast) -> bool:
+    """Drain a worker that runs something, with a deadline, and cut it off before that, or hide the server for a while:
+    what it is told when it is back is what is left of its time.
+    """
+    busy = [worker for worker in cast.workers if worker.is_up and not worker.slots.is_idle]
+    if not busy:
+        return False
+    worker, client, world = cast.world.dice.choice(busy), cast.world.dice.choice(cast.clients), cast.world
+    name, deadline_ms = f"w{worker.id:016x}", world.dice.choice((0, 500, 2_000))
+    client.tell(Drain(name, deadline_ms=deadline_ms))
+    if world.chance(0.7):
+        world.after(world.wait_us(SECOND), _cut, cast, worker)
+    world.after(8 * SECOND, client.tell, Drain(name, on=False))
+    return True
+
+
+def _cut(cast: Cast, worker: Worker) -> None:
+    if worker.line.end is not None:
+        cast.server.network.cut(worker.line.end)
+
+
 def worker_cut(cast: Cast, *, near: bool = True, far: bool = True) -> bool:
     """Cut a worker's connection; who does not notice goes on with half of it."""
     worker = cast.worker()
@@ -321,6 +360,7 @@ KINDS: Final[dict[str, Callable[[Cast], bool]]] = {
     "server crash in a sweep": server_crash_in_a_sweep,
     "server stop": server_stop,
     "server freeze": server_freeze,
+    "server freeze, a worker cut off": freeze_before_a_cut,
     "everything freezes": freeze_everything,
     "machine suspended": suspend,
     "store failure": store_failure,
@@ -336,6 +376,7 @@ KINDS: Final[dict[str, Callable[[Cast], bool]]] = {
     "launcher death": launcher_death,
     "worker in trouble": worker_trouble,
     "worker told to leave": worker_leave,
+    "worker drained, then cut": drain_at_a_cut,
     "worker cut": worker_cut,
     "worker half-open at the server": lambda cast: worker_cut(cast, far=False),
     "worker half-open at the worker": lambda cast: worker_cut(cast, near=False),

@@ -112,6 +112,11 @@ class Launcher(Process):
         self.held.clear()
         self.end_life()
 
+    @property
+    def unstopped(self) -> list[AttemptRef]:
+        """What runs, and was not asked to stop."""
+        return [ref for ref, one in self.held.items() if one.phase is Phase.RUNNING and not one.cause]
+
     def freeze(self, for_us: int) -> None:
         """Stand still; what should have ended meanwhile ends as soon as that is over."""
         super().freeze(for_us)

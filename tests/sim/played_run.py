@@ -63,6 +63,7 @@ class PlayedRun(Run):
         network = PlayedNetwork(nursery, world=world, is_encoded=True)
         self.server = PlayedServer(world, network, self.ledger, MemoryStore(), bounds, 300)
         self.ledger.frozen, self.server.is_quiet = self._is_frozen, self._is_quiet
+        self.server.drains.unstopped = self._unstopped
         self.workers = [
             PlayedWorker(world, self.ledger, self.server, f"worker{number}", self._capacity(number))
             for number in range(world.dice.randint(2, 3))

@@ -94,7 +94,7 @@ class Run:
         network = Network(world, is_encoded=seed % 8 == 3)
         self.server = Server(world, network, self.ledger, disk, bounds, check_every)
         self.ledger.frozen = self._is_frozen
-        self.server.is_quiet = self._is_quiet
+        self.server.is_quiet, self.server.drains.unstopped = self._is_quiet, self._unstopped
         self.workers = [
             Worker(world, self.ledger, self.server, f"worker{number}", self._capacity(number))
             for number in range(world.dice.randint(2, 4))
@@ -110,6 +110,12 @@ class Run:
         """Whether the launcher that has this attempt stands still."""
         launchers = [worker.launcher for worker in self.workers if worker.launcher is not None]
         return any(launcher.is_frozen and ref in launcher.held for launcher in launchers)
+
+    def _unstopped(self, worker_id: int) -> list[v.AttemptRef]:
+        """Return what runs at a worker, and was not asked to stop."""
+        worker = next((one for one in self.workers if one.id == worker_id), None)
+        launcher = worker.launcher if worker is not None else None
+        return launcher.unstopped if launcher is not None else []
 
     def _is_quiet(self, life: int, worker_id: int, session: int, since_us: int) -> bool:
         """Whether a worker and the server have been able to speak since then, in this life and session."""

@@ -13,6 +13,7 @@ from tests.sim.checked import CheckedEngine
 from tests.sim.checks import Checks
 from tests.sim.committer import Committer
 from tests.sim.disk import Disk
+from tests.sim.drains import Drains
 from tests.sim.ledger import Ledger
 from tests.sim.network import End, Network
 from tests.sim.poison import Poison, Poisoned, resting_jobs
@@ -30,7 +31,7 @@ from tq.server.registry import Registry
 from tq.store.memory import MemoryStore
 
 WALL_MS: Final = 1_800_000_000_000
-BEATS_US: Final = (200 * MS, SECOND, SECOND, 4 * SECOND)  # each life says one
+BEATS_US: Final = (200 * MS, 4 * SECOND)  # the shortest and the longest: each life says one
 
 
 class Server(Process):
@@ -61,6 +62,7 @@ class Server(Process):
         self.poison = Poison(world)
         self.ledger.costs_words = self.poison.costs_words
         self.promises = Promises(ledger)
+        self.drains = Drains(ledger)
         self.is_quiet: Callable[[int, int, int, int], bool] = lambda *_: False  # run.py knows the workers
         self.wall_skew_ms = self.boot_skew_ms = 0
         self.doomed = 0  # crashes that are still to come, each soon after a start
@@ -92,10 +94,11 @@ class Server(Process):
     def _begin_life(self) -> None:
         self.lives += 1
         self.is_up = True
-        self.beat_us, self.next_beat_us = self.next_beat_us or self.world.dice.choice(BEATS_US), 0
+        self.beat_us, self.next_beat_us = self.next_beat_us or self._any_beat_us(), 0
         self.promises.lives = self.lives
-        self.engine = CheckedEngine(self.disk, self.bounds, self.ledger, self.promises)
-        self.engine.boot_ms = self._now_boot_ms
+        self.engine = CheckedEngine(self.disk, self.bounds, self.ledger, self.promises, self.drains)
+        self.drains.forgotten()
+        self.engine.boot_ms = self.now_boot_ms
         self.engine.recalls.is_quiet = partial(self.is_quiet, self.lives)
         self.intake = Intake()
         self.registry = Registry()
@@ -105,7 +108,7 @@ class Server(Process):
         self.is_disk_low = False
         self.has_failed = False  # a flush of this life did
         self.committer = Committer(self)
-        self.clock = Clock(self.disk.get(tables.META, ()), self.now_wall_ms, self._now_boot_ms)
+        self.clock = Clock(self.disk.get(tables.META, ()), self.now_wall_ms, self.now_boot_ms)
         self.world.tell_all(
             self.name,
             f"starts, life {self.lives}, at sequence {self.disk.sequence}, with beats of {self.beat_us / SECOND} s",
@@ -113,6 +116,10 @@ class Server(Process):
         if self.doomed:  # to crash again soon after this start
             self.doomed -= 1
             self.after(self.world.wait_us(400 * MS), self.crash, "crashes again")
+
+    def _any_beat_us(self) -> int:
+        shortest_us, longest_us = BEATS_US
+        return int(shortest_us * (longest_us / shortest_us) ** self.world.dice.random()) // MS * MS
 
     def crash(self, reason: str) -> None:
         """Die on the spot: what was not flushed is lost, but for a random part of its beginning."""
@@ -163,7 +170,8 @@ class Server(Process):
         """Return what the system's clock says."""
         return WALL_MS + self.wall_skew_ms + self.world.now_us // MS
 
-    def _now_boot_ms(self) -> int:
+    def now_boot_ms(self) -> int:
+        """Return for how long its machine has been up."""
         return self.boot_skew_ms + self.world.now_us // MS
 
     def _lap(self) -> float:

@@ -164,7 +164,7 @@ class Worker(Process):
 
     def _drain_due(self, number: int) -> None:
         if number == self._drains and not self.slots.is_idle:
-            self.world.count("drains with a deadline")
+            self.server.drains.stops(self.id, self.server.now_boot_ms())
             self.hands.carry_out(self.slots.stop_all(Cause.DRAIN))
             self.settle()
 
