@@ -63,6 +63,7 @@ SIGHTS: Final = (
     "losses charged",
     "losses not charged",
     "deaths by loss",
+    "arrays that ended early",
     "workers poisoned",
     "cut off",
     "drains with a deadline",

@@ -10,6 +10,7 @@ from tests.sim.client import Client
 from tests.sim.server import BEATS_US, Server
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, World
+from tq.core.task import Phase
 from tq.core.vocabulary import AttemptRef, Drain, SetQueue
 from tq.server.commit_loop import Point
 
@@ -212,8 +213,15 @@ def freeze_at_a_pause(cast: Cast) -> bool:
     """Let a worker and its launcher stand still while queues are shut: what it has not started when it is back, lost
     and claimed perhaps, must not start.
     """
-    if not worker_freeze(cast, with_launcher=True):
+    waiting = {
+        worker: list(worker.slots.held.values()).count(Phase.ASSIGNED) for worker in cast.workers if worker.is_up
+    }
+    worker = max(waiting, key=lambda one: waiting[one], default=None)
+    if worker is None or worker.is_frozen or worker.launcher is None:
         return False
+    for_us = cast.time_us() if cast.world.chance(0.3) else 5 * cast.server.beat_us  # so that it is lost
+    worker.freeze(for_us)
+    worker.launcher.freeze(for_us)
     client = cast.world.dice.choice(cast.clients)
     for queue in sorted({lane.queue for lane in cast.server.engine.live.lanes.values()}):
         client.tell(SetQueue(queue, paused=True) if cast.world.chance(0.5) else SetQueue(queue, max=1))

@@ -151,6 +151,11 @@ class Promises:
         self.open: dict[int, Promise] = {}  # by the number of a sweep; several may belong to one promise
         self._of: dict[int, Promise] = {}  # those of whole sweeps, also of those that are over: their parts may go on
         self.lives = 0
+        ledger.retries = self._retries
+
+    def _retries(self, job: int) -> bool:
+        retries = (promise for promise in self.open.values() if isinstance(promise.command, Retry))
+        return any(subject[0] == job for promise in retries for subject in promise.before)
 
     def subjects(self, overlay: Overlay, command: Verb) -> dict[Subject, Seen]:
         """Return what a command means: all that its ids name, or all jobs that match its filter, as they stand."""
