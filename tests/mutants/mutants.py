@@ -1,22 +1,29 @@
-"""Ten mutants of tq: each breaks one promise on purpose, as a careless change would.
+"""Mutants of tq: each breaks one promise on purpose, as a careless change would.
 
 A mutant is applied by a patch at run time (`patch.setattr`), never to the files. test_mutants.py shows that the quick
 tests find each one; who adds a promise adds its mutant here.
 """
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
-from tq.core import engine, tables
-from tq.core.engine import fence, join, report
+from tq.core import engine, placement, tables
+from tq.core.engine import again, fence, join, lanes, report, verbs
 from tq.core.engine.fence import Verdict
 from tq.core.engine.step import Step
 from tq.core.job import Progress
+from tq.core.live import LIVE_SESSION
 from tq.core.task import Phase, State
 from tq.core.view import Overlay
+from tq.core.vocabulary import WorkerSilent
 from tq.server.commit_loop import Pipeline, Point
+from tq.server.peers import WorkerPeer
+from tq.store.recent import Recent
+from tq.worker import spool
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 _READS: Final = tuple(engine._READS)
@@ -147,6 +154,86 @@ def _judge_by(patch: pytest.MonkeyPatch, judge) -> None:
     patch.setattr(join, "judge", judge)
 
 
+def read_what_a_task_was_first(patch: pytest.MonkeyPatch) -> None:
+    """Of the rows that were written last the store remembers the first version of each."""
+
+    def wrote(self, changes):
+        for key, record in changes.get(tables.TASK, {}).items():
+            self._rows.setdefault(key, record)
+
+    patch.setattr(Recent, "wrote", wrote)
+
+
+def believe_an_old_word_of_silence(patch: pytest.MonkeyPatch) -> None:
+    """What is said of an earlier session of a worker counts for the one that it has."""
+
+    def worker_silent(step, command):
+        live = step.live.workers.get(command.worker)
+        if live is not None and live.session is not None:
+            step.overlay.put(LIVE_SESSION, (command.worker,), replace(live.session, silent=command.on))
+
+    patch.setitem(engine._CHANGES, WorkerSilent, worker_silent)
+
+
+def fill_one_worker_after_the_other(patch: pytest.MonkeyPatch) -> None:
+    """Short tasks stand behind one another on the first worker, while the next one has nothing."""
+
+    def one_by_one(rooms):
+        return ((worker, width) for worker, width, room in rooms for _ in range(room))
+
+    patch.setattr(placement, "_evenly", one_by_one)
+
+
+def forget_which_hold_came_last(patch: pytest.MonkeyPatch) -> None:
+    """A hold or a release says nothing of which sweeps are older."""
+    patch.setattr(verbs, "_hold", lambda acting, progress, *, on: setattr(progress, "hold", on))
+
+
+def derive_a_lane_without_what_waits(patch: pytest.MonkeyPatch) -> None:
+    """A lane whose row is lost comes back, but nobody knows of its ready jobs."""
+    lost_lanes = lanes.lost_lanes
+
+    def poor(view, live):
+        return {number: replace(lane, ready=0) for number, lane in lost_lanes(view, live).items()}
+
+    patch.setattr(lanes, "lost_lanes", poor)
+
+
+def give_away_what_is_on_its_way(patch: pytest.MonkeyPatch) -> None:
+    """When a worker lists what it holds once more, what was sent and is not acknowledged counts as not there."""
+
+    def renumber(self, widths):
+        self._is_asked_again, self.session = False, self._number()
+
+    patch.setattr(WorkerPeer, "_renumber", renumber)
+
+
+def free_an_input_that_others_use(patch: pytest.MonkeyPatch) -> None:
+    """An input goes with the first of its jobs that is forgotten."""
+    patch.setattr(again, "_is_used_elsewhere", lambda step, blob, number: False)
+
+
+def end_trouble_by_what_ran_before(patch: pytest.MonkeyPatch) -> None:
+    """A worker that could not start something rests no more once anything else of it has run."""
+    note_success = report.note_success
+    patch.setattr(report, "note_success", lambda step, worker, _leases: note_success(step, worker, (1 << 62,)))
+
+
+def forget_the_widths_of_chains(patch: pytest.MonkeyPatch) -> None:
+    """A worker that comes back to a new server has one slot reserved for each lane, however many it runs."""
+    patch.setattr(join, "_restore_widths", lambda *_: None)
+
+
+def believe_an_older_list_of_a_drain(patch: pytest.MonkeyPatch) -> None:
+    """What was asked of a worker that was cut off is forgotten when it comes back and has not heard of it."""
+    patch.setattr(join, "_drains", lambda step, command, before: (command.draining, -1))
+
+
+def keep_results_without_their_names(patch: pytest.MonkeyPatch) -> None:
+    """What a worker keeps on its disk is gone after a power cut: nobody has made its name durable."""
+    patch.setattr(spool, "files", SimpleNamespace(**{**vars(spool.files), "sync_directory": lambda path: None}))
+
+
 MUTANTS: Final[tuple[Mutant, ...]] = (
     skip_the_attempt_check,
     release_before_the_flush,
@@ -158,4 +245,15 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     do_not_store_the_key,
     take_an_untouched_member_of_a_cancelled_array_for_queued,
     accept_a_claim_after_the_successors_lease,
+    read_what_a_task_was_first,
+    believe_an_old_word_of_silence,
+    fill_one_worker_after_the_other,
+    forget_which_hold_came_last,
+    derive_a_lane_without_what_waits,
+    give_away_what_is_on_its_way,
+    free_an_input_that_others_use,
+    end_trouble_by_what_ran_before,
+    forget_the_widths_of_chains,
+    believe_an_older_list_of_a_drain,
+    keep_results_without_their_names,
 )

@@ -14,6 +14,7 @@ from tests.tidy import tree
 pytestmark = pytest.mark.slow  # a pytest for each
 ATTEMPTS: Final = "tests/core/test_attempts.py"
 JOBS: Final = "tests/core/test_jobs.py"
+PEERS: Final = "tests/server/test_peers.py"
 LOOP: Final = "tests/server/test_commit_loop.py"
 FOUND_BY: Final[dict[Mutant, str]] = {
     mutants.skip_the_attempt_check: f"{ATTEMPTS}::test_a_report_of_another_worker_is_stale",
@@ -34,11 +35,46 @@ FOUND_BY: Final[dict[Mutant, str]] = {
     mutants.accept_a_claim_after_the_successors_lease: (
         f"{ATTEMPTS}::test_a_claim_after_the_successors_lease_is_told_to_stop"
     ),
+    mutants.read_what_a_task_was_first: (
+        "tests/store/test_disk.py::test_what_was_written_last_is_read_as_it_is_on_disk[0]"
+    ),
+    mutants.believe_an_old_word_of_silence: (
+        "tests/core/test_silent.py::test_a_worker_that_is_back_gets_what_waits_and_an_older_word_changes_nothing"
+    ),
+    mutants.fill_one_worker_after_the_other: f"{JOBS}::test_an_array_runs_each_member_once_in_order",
+    mutants.forget_which_hold_came_last: "tests/core/test_sweeps.py::TestTheLaterWordCounts",
+    mutants.derive_a_lane_without_what_waits: "tests/core/test_lost_lanes.py::test_every_rule_holds_and_all_goes_on[0]",
+    mutants.give_away_what_is_on_its_way: f"{PEERS}::test_a_list_sent_again_begins_a_session_of_its_own",
+    mutants.free_an_input_that_others_use: (
+        "tests/core/test_entries.py::test_the_same_request_again_shares_its_entries_until_the_last_job_is_forgotten"
+    ),
+    mutants.end_trouble_by_what_ran_before: (
+        "tests/core/test_troubles.py::test_what_was_leased_before_the_trouble_neither_counts_again_nor_ends_it"
+    ),
+    mutants.forget_the_widths_of_chains: (
+        "tests/core/test_widths.py::test_a_worker_that_comes_back_keeps_the_width_that_it_was_told"
+    ),
+    mutants.believe_an_older_list_of_a_drain: (
+        "tests/core/test_drains.py::test_what_was_asked_while_the_worker_was_cut_off_holds_and_is_told_again[True]"
+    ),
+    mutants.keep_results_without_their_names: (
+        "tests/worker/test_spool.py::test_the_names_of_what_is_kept_and_of_what_goes_aside_are_durable"
+    ),
 }
 SEEDS_MAX: Final = 20
 # What the simulator has no way to show, and why.
 NOT_SIMULATED: Final[dict[Mutant, str]] = {
     mutants.accept_a_superseded_session: "the session that is superseded is closed before its word reaches the core",
+    mutants.read_what_a_task_was_first: "its store is in memory, and reads every row",
+    mutants.believe_an_old_word_of_silence: "who is called silent is heard again before long",
+    mutants.fill_one_worker_after_the_other: "nobody there judges how evenly work is spread",
+    mutants.forget_which_hold_came_last: "it takes a sweep that is killed: let_an_older_word_undo_a_later_one",
+    mutants.derive_a_lane_without_what_waits: "no row is ever lost there",
+    mutants.give_away_what_is_on_its_way: "a list is asked for again too seldom while something is on its way",
+    mutants.end_trouble_by_what_ran_before: "what ran before the trouble is told before it",
+    mutants.forget_the_widths_of_chains: "a start fills what seems to be free too seldom",
+    mutants.believe_an_older_list_of_a_drain: "it takes a drain that is cut off before it is heard",
+    mutants.keep_results_without_their_names: "its disk of a worker loses nothing",
 }
 
 

@@ -52,6 +52,20 @@ def test_what_is_kept_is_found_by_the_next_one_until_it_is_forgotten(spool: Spoo
     assert Spool(spool.path).load().kept == {11: Kept(7, (end(3),))}
 
 
+def test_the_names_of_what_is_kept_and_of_what_goes_aside_are_durable(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    durable: dict[str, set[str]] = {}
+    monkeypatch.setattr(
+        files, "sync_directory", lambda path: durable.update({path.name: {one.name for one in path.iterdir()}})
+    )
+
+    spool.keep(7, [report(3, 1), report(4, 2)])
+    assert durable["spool"] == {"000000000003", "000000000004"}
+    spool.orphan(7, i.Aside((end(5),)))
+    assert durable["orphaned"] == {"0000000000000007-1"}
+
+
 def test_what_is_kept_says_who_kept_it(tmp_path: Path) -> None:
     Spool(tmp_path / "spool", 5).keep(7, [report(1, 1), i.Keep(m.HandedBack(2, (ref(2),), Cause.DRAIN))])
     assert {one.worker for one in Spool(tmp_path / "spool").load().kept.values()} == {5}
