@@ -35,6 +35,7 @@ NOT_GIVEN: Final[dict[type, str]] = {
     v.Logs: "answered at the edge, from the store",
     v.StoreStatistics: "answered at the edge, from the store",
     v.Backup: "answered at the edge, from the store",
+    v.InputDamaged: "nothing that was stored is damaged here",
     v.Dispatch: "every turn ends with it",
 }
 KINDS_OF_COMMANDS: Final = tuple(kind for kind in get_args(v.Command) if kind not in NOT_GIVEN)

@@ -11,7 +11,7 @@ from tests.sim.server import BEATS_US, Server
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, World
 from tq.core.task import Phase
-from tq.core.vocabulary import AttemptRef, Drain, SetQueue
+from tq.core.vocabulary import AttemptRef, Cancel, Drain, Retry, SetQueue
 from tq.server.commit_loop import Point
 
 
@@ -116,7 +116,8 @@ def _crash_in_a_sweep(cast: Cast, until_us: int) -> None:
     for promise in list(server.promises.open.values())[-1:]:
         client, last = world.dice.choice(cast.clients), max((subject[0] for subject in promise.before), default=0)
         if last:
-            client.tell(client.script.verbs.short(str(last)))
+            is_retry = isinstance(promise.command, Retry)  # a cancel ends what that has still to do
+            client.tell(Cancel((str(last),)) if is_retry else client.script.verbs.short(str(last)))
     server.after(world.wait_us(8 * MS), server.crash, "crashes")
 
 

@@ -418,7 +418,7 @@ CUTS = ("server crash, a worker cut off", "worker partition", "client cut")
 PAUSES = ("worker freeze at a pause", "server crash, a worker cut off")
 POISONS = ("jobs are poison", "server stop", "worker cut")
 SWEEPS = ("server crash in a sweep", "worker cut")
-LAUNCHERS = ("launcher death", "worker freeze at a pause")
+LAUNCHERS = ("launcher death",)
 FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these faults come often
     (forget_the_beats_of_the_life_before, CUTS),
     (go_by_longer_beats_than_the_server, CUTS),
