@@ -431,7 +431,7 @@ FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these fau
     (hear_no_recall, CUTS),
     (hand_back_what_is_recalled_unasked, CUTS),
     (let_an_older_word_undo_a_later_one, SWEEPS),
-    (bring_back_what_was_cancelled_after_the_retry, SWEEPS),
+    (bring_back_what_was_cancelled_after_the_retry, ("client freeze", *SWEEPS)),
     (pass_over_a_job_of_each_sweep_at_a_start, SWEEPS),
     (take_any_piece_of_an_input, LAUNCHERS),
 )
