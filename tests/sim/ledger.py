@@ -97,14 +97,16 @@ class Ledger:
             self.put(self.progress, key, progress)
         tasks = changes.get(tables.TASK, {})
         self._check_deaths(tasks)
-        died = {key[:2] for key, after in tasks.items() if after.state is State.DEAD and not self._is_dead(key)}
+        died = {
+            key[:2] for key, after in tasks.items() if after.state is State.DEAD and not _is_dead(self.tasks.get(key))
+        }
         for key, record in tasks.items():
             self._check_task(key, self.tasks.get(key), record, finished.sequence)
             self._policy.check(key, self.jobs[key[:2]], self.tasks.get(key), record, steady_ms)
             self.dues.moved(key, self.tasks.get(key), record, steady_ms)
             self.put(self.tasks, key, record)
         for job_key in died:
-            self._check_fails(job_key)
+            _check_fails(self, job_key)
         for job in (key[0] for key in changes.get(tables.FORGOTTEN, {})):
             self._forget(job)
         self.dues.wrote(changes, self.gone.keys())
@@ -186,22 +188,6 @@ class Ledger:
             self.lost.add((key, after.history[-1].attempt))
         if after.phase is Phase.ENDED and after.state.is_terminal:
             self._check_end(key, after)
-
-    def _is_dead(self, key: TaskKey) -> bool:
-        task = self.tasks.get(key)
-        return task is not None and task.state is State.DEAD
-
-    def _check_fails(self, key: tuple[int, int]) -> None:
-        """A member has died: where more are dead than may be, the rest is cancelled, but for what is being retried."""
-        job, progress = self.jobs[key], self.progress[key]
-        is_retried = self.retries(key[0]) or any(one[:2] == key for one in self.retried)
-        if not 0 <= job.max_fails < progress.counts[State.DEAD] or progress.cancelling or is_retried:
-            return
-        self.world.count("arrays that ended early")
-        rest = ((one, task) for one, task in self.tasks.items() if one[:2] == key and not task.state.is_terminal)
-        alive = [one for one, task in rest if (task.phase, task.cause) != (Phase.STOPPING, Cause.CANCELLED)]
-        if alive or (progress.untouched and not progress.first.is_terminal):
-            raise self.world.violated(f"job {key[0]} may have {job.max_fails} dead, and {alive} go on: {progress}")
 
     def _check_deaths(self, changed: dict[TaskKey, Task]) -> None:
         """Look at what a loss has ended in this turn, and at what its worker held beside it until then."""
@@ -370,3 +356,20 @@ class Ledger:
         for ref in self.written:
             if ref.job == number and (slots := store.output(ref.task, ref.attempt)):
                 raise self.world.violated(f"job {number} was forgotten, and its output is there: {slots}")
+
+
+def _is_dead(task: Task | None) -> bool:
+    return task is not None and task.state is State.DEAD
+
+
+def _check_fails(ledger: Ledger, key: tuple[int, int]) -> None:
+    """A member has died: where more are dead than may be, the rest is cancelled, but for what is being retried."""
+    job, progress = ledger.jobs[key], ledger.progress[key]
+    is_retried = ledger.retries(key[0]) or any(one[:2] == key for one in ledger.retried)
+    if not 0 <= job.max_fails < progress.counts[State.DEAD] or progress.cancelling or is_retried:
+        return
+    ledger.world.count("arrays that ended early")
+    rest = ((one, task) for one, task in ledger.tasks.items() if one[:2] == key and not task.state.is_terminal)
+    alive = [one for one, task in rest if (task.phase, task.cause) != (Phase.STOPPING, Cause.CANCELLED)]
+    if alive or (progress.untouched and not progress.first.is_terminal):
+        raise ledger.world.violated(f"job {key[0]} may have {job.max_fails} dead, and {alive} go on: {progress}")

@@ -94,7 +94,7 @@ class Server(Process):
     def _begin_life(self) -> None:
         self.lives += 1
         self.is_up = True
-        self.beat_us, self.next_beat_us = self.next_beat_us or self._any_beat_us(), 0
+        self.beat_us, self.next_beat_us = self.next_beat_us or _any_beat_us(self.world), 0
         self.promises.lives = self.lives
         self.engine = CheckedEngine(self.disk, self.bounds, self.ledger, self.promises, self.drains)
         self.drains.forgotten()
@@ -116,10 +116,6 @@ class Server(Process):
         if self.doomed:  # to crash again soon after this start
             self.doomed -= 1
             self.after(self.world.wait_us(400 * MS), self.crash, "crashes again")
-
-    def _any_beat_us(self) -> int:
-        shortest_us, longest_us = BEATS_US
-        return int(shortest_us * (longest_us / shortest_us) ** self.world.dice.random()) // MS * MS
 
     def crash(self, reason: str) -> None:
         """Die on the spot: what was not flushed is lost, but for a random part of its beginning."""
@@ -277,3 +273,8 @@ def take_bug(server: Server, command: object, times: Times, error: Exception) ->
     if not isinstance(error, Poisoned):
         raise server.world.violated(f"I12: {command} at {times} raised {error!r}") from error
     server.world.count(f"passed over by {type(command).__name__}")
+
+
+def _any_beat_us(world: World) -> int:
+    shortest_us, longest_us = BEATS_US
+    return int(shortest_us * (longest_us / shortest_us) ** world.dice.random()) // MS * MS
