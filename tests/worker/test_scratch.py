@@ -356,7 +356,7 @@ async def test_the_directory_goes_with_its_launcher_even_with_one_that_is_killed
         (root,) = inside(tmp_path)
         assert mode(root) == 0o700
         launcher.send(frames.Slots(1))
-        data = sh("mkdir -p $TQ_TMPDIR/a/b; touch $TQ_TMPDIR/a/b/c; kill -9 $PPID; exec sleep 1000", has_tmpdir=True)
+        data = sh("mkdir -p $TQ_TMPDIR/a/b; touch $TQ_TMPDIR/a/b/c; kill -9 $PPID; exec sleep 5", has_tmpdir=True)
         attempts = (Assignment(ref(1), 1),)
         launcher.send(frames.Spawn(1, 1, False, "default", "", data, 0, "0" * 16, attempts))
         with trio.fail_after(30):
