@@ -346,6 +346,7 @@ class PlayedWorker(Worker):
         super().start(names_predecessor=names_predecessor)
         network: Any = self.server.network
         network.nursery.start_soon(self._take_frames, self.life)
+        network.nursery.start_soon(self._take_deadlines)
 
     @property
     def predecessors(self) -> tuple[int, ...]:
@@ -364,6 +365,14 @@ class PlayedWorker(Worker):
 
     def _from_launcher(self, frame: Any) -> None:
         self._says.send_nowait(frame)
+
+    async def _take_deadlines(self) -> None:
+        """A session is told of a drain's deadline by itself, with no frame of the launcher."""
+        with trio.CancelScope() as scope:
+            self.scopes.append(scope)
+            while True:
+                await self.hands.deadline_told.wait()
+                self.settle()
 
     async def _take_frames(self, life: int) -> None:
         async for frame in self._said:
