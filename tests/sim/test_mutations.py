@@ -159,6 +159,7 @@ def miss_a_change(patch: pytest.MonkeyPatch) -> None:
 
 
 BREAKS: tuple[Break, ...] = (
+    take_any_piece_of_an_input,
     skip_the_attempt_check,
     skip_the_session_check,
     release_before_the_flush,
@@ -418,7 +419,6 @@ CUTS = ("server crash, a worker cut off", "worker partition", "client cut")
 PAUSES = ("worker freeze at a pause", "server crash, a worker cut off")
 POISONS = ("jobs are poison", "server stop", "worker cut")
 SWEEPS = ("server crash in a sweep", "worker cut")
-LAUNCHERS = ("launcher death",)
 FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these faults come often
     (forget_the_beats_of_the_life_before, CUTS),
     (go_by_longer_beats_than_the_server, CUTS),
@@ -433,7 +433,6 @@ FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these fau
     (let_an_older_word_undo_a_later_one, SWEEPS),
     (bring_back_what_was_cancelled_after_the_retry, ("client freeze", *SWEEPS)),
     (pass_over_a_job_of_each_sweep_at_a_start, SWEEPS),
-    (take_any_piece_of_an_input, LAUNCHERS),
 )
 
 
