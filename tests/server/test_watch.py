@@ -2,6 +2,7 @@
 
 import pytest
 
+from tq.core.query import is_there
 from tq.core.vocabulary import Outcome, Wait, Waited
 from tq.limits import frame_bytes_max, result_inline_bytes_max
 from tq.server.intake import Intake, Request
@@ -16,6 +17,7 @@ class Asker:
     def __init__(self, *ids: str, until: str = "done") -> None:
         self.asked: list[Wait] = []
         self.states = dict.fromkeys(ids, "queued")
+        self.phases: dict[str, str] = {}
         self.intake = Intake()
         self.waiting = Waiting(Wait(ids, until), self.intake.inlet(), self._request)
         self.watch = Watch()
@@ -30,10 +32,10 @@ class Asker:
 
     def answer(self, asked: Wait) -> tuple[bool, list[str]]:
         outcomes = tuple(
-            Outcome(text, self.states[text], ended=int(self.states[text] == "succeeded")) for text in asked.ids
+            Outcome(text, self.states[text], self.phases.get(text, ""), ended=int(self.states[text] == "succeeded"))
+            for text in asked.ids
         )
-        met = ("succeeded",) if asked.until == "done" else ("succeeded", "running")
-        done = all(self.states[text] in met for text in asked.ids)
+        done = all(is_there(outcome, asked.until) for outcome in outcomes)
         finished, news = self.waiting.read(asked, Waited(done, outcomes))
         return finished, [outcome.id for outcome in news]
 
@@ -146,6 +148,18 @@ def test_waiting_until_it_runs_ends_when_it_runs() -> None:
     asker.changed(1)
 
     assert asker.answer(asker.asked.pop())[0] is True
+
+
+def test_what_stands_in_line_at_a_worker_does_not_run_yet() -> None:
+    asker = Asker("1", until="running")
+    asker.first()
+    asker.states["1"], asker.phases["1"] = "running", "assigned"
+    asker.changed(1)
+    assert asker.answer(asker.asked.pop()) == (False, ["1"])
+
+    asker.phases["1"] = "started"
+    asker.changed(1)
+    assert asker.answer(asker.asked.pop()) == (True, ["1"])
 
 
 def test_who_is_unsubscribed_is_not_told_and_leaves_nothing_behind() -> None:

@@ -237,7 +237,7 @@ def wait(view: View, live: Live, command: Wait) -> Waited:
             unknown[text] = error
     if unknown:
         raise ids.not_found(unknown)
-    return Waited(all(_is_there(outcome, command.until) for outcome in outcomes), tuple(outcomes))
+    return Waited(all(is_there(outcome, command.until) for outcome in outcomes), tuple(outcomes))
 
 
 def _outcome(view: View, reasons: Reasons, jobs: dict[int, tuple[Job, Progress]], text: str) -> Outcome:
@@ -277,7 +277,8 @@ def _outcome(view: View, reasons: Reasons, jobs: dict[int, tuple[Job, Progress]]
     )
 
 
-def _is_there(outcome: Outcome, until: str) -> bool:
+def is_there(outcome: Outcome, until: str) -> bool:
+    """Whether one task or job is where the asker waits for: done, or running."""
     if until == "running":
         # An attempt that is only assigned stands behind another one, or has not reached its process yet.
         return outcome.ended > 0 or (outcome.state == "running" and outcome.phase != Phase.ASSIGNED.word)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from tq.core import ids
-from tq.core.task import State
+from tq.core.query import is_there
 from tq.core.vocabulary import Outcome, Wait, Waited
 from tq.limits import page_bytes_max
 from tq.server.intake import Inlet, Request
@@ -58,7 +58,7 @@ class Waiting:
             if self._outcomes.get(text) != outcome:
                 self._outcomes[text] = outcome
                 news.append(outcome)
-            if answer.done or _is_met(outcome, asked.until):
+            if answer.done or is_there(outcome, asked.until):
                 self._pending.discard(text)
         if self._pending:
             self._read_again()
@@ -127,9 +127,3 @@ def replies(done: bool, outcomes: Iterable[Outcome]) -> list[tuple[Waited, bool]
             room = page_bytes_max
         pieces[-1].append(outcome)
     return [(Waited(done, tuple(piece)), not done or piece is not pieces[-1]) for piece in pieces]
-
-
-def _is_met(outcome: Outcome, until: str) -> bool:
-    if outcome.ended >= outcome.size:
-        return True
-    return until == "running" and outcome.state == State.RUNNING.word
