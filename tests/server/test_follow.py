@@ -1,8 +1,11 @@
 """What a reader of logs is sent, and from which byte on."""
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.house import House
+from tests.support.store import commit
+from tq.core import tables
 from tq.core.task import State
 from tq.core.vocabulary import AttemptRef, Chunk, LogsEnd, WorkerLost
 from tq.errors import BadRequest, TaskNotFound
@@ -110,6 +113,21 @@ def test_an_id_names_one_task() -> None:
     for unknown in ("3", "2.9", "1.1"):
         with pytest.raises(TaskNotFound):
             find(house.store, unknown)
+
+
+def test_a_job_that_is_being_forgotten_is_nobody_s_any_more() -> None:
+    house = House()
+    job = house.array(5)
+    house.array(5)
+    progress = house.store.get(tables.PROGRESS, (job, 0))
+    assert progress is not None
+    commit(house.store, {tables.PROGRESS: {(job, 0): replace(progress, forgetting=True)}})
+
+    for text in (str(job), f"{job}.3"):
+        with pytest.raises(TaskNotFound, match=f"no job {job}\n"):
+            find(house.store, text)
+    with pytest.raises(TaskNotFound, match=f"job {job} is gone"):
+        look(house.store, (job, 0, 2))
 
 
 def test_a_task_is_seen_from_before_its_first_attempt_to_its_end() -> None:

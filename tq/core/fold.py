@@ -22,11 +22,10 @@ from tq.core.live import (
     Live,
     LiveWorker,
     Session,
-    TaskKey,
     Trouble,
     note,
 )
-from tq.core.task import Phase, State, Task
+from tq.core.task import Phase, State, Task, TaskKey
 from tq.core.view import Changes, Key, Table, View, pages
 from tq.limits import prefetch_max, prefetch_ms, prefetch_runs_latest, prefetch_runs_min, prefetch_runs_seen
 

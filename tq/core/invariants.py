@@ -10,15 +10,13 @@ from typing import Any
 
 from tq.core import tables
 from tq.core.finding import number_of, rows_of
-from tq.core.job import Job, Progress
+from tq.core.job import Job, JobKey, Progress
 from tq.core.live import FLOORED, Live
 from tq.core.placement import could_fit, places
 from tq.core.retry import lane_of
-from tq.core.task import STATES, Phase, State, Task
+from tq.core.task import STATES, Phase, State, Task, TaskKey
 from tq.core.timers import TimerKind, retry_timer
 from tq.core.view import Table, View, pages
-
-JobKey = tuple[int, int]
 
 
 def check(view: View, live: Live | None = None, *, findings_max: int = 100) -> list[str]:
@@ -113,7 +111,7 @@ def _check_job(view: View, key: JobKey, progress: Progress, index_rows: Counter[
 
 
 def _check_task(
-    view: View, key: tuple[int, int, int], task: Task, progress: Progress, job: Job, index_rows: Counter[str]
+    view: View, key: TaskKey, task: Task, progress: Progress, job: Job, index_rows: Counter[str]
 ) -> Iterator[str]:
     """Check that the one index entry of a member's state is there (that there is no other, sizes show)."""
     name = f"task {key[0]} member {key[2]}"

@@ -19,6 +19,7 @@ import msgspec
 from tq.core.task import STATES, State
 from tq.limits import backoff_ms, heartbeat_s
 
+JobKey = tuple[int, int]  # job, part
 _QUEUED, _RUNNING, _SUCCEEDED = State.QUEUED, State.RUNNING, State.SUCCEEDED
 
 

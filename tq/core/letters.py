@@ -4,7 +4,7 @@ from tq.core import ids, tables
 from tq.core.listed import letter_bytes
 from tq.core.live import Live
 from tq.core.selection import check, is_meant, is_of
-from tq.core.task import State, Task
+from tq.core.task import State, Task, TaskKey
 from tq.core.view import Key, View
 from tq.core.vocabulary import DeadLetters, Page, Where
 from tq.errors import BadRequest
@@ -33,7 +33,7 @@ def dead_letters(view: View, _live: Live, command: DeadLetters) -> Page:
     return Page(tuple(items), "" if is_all else ".".join(map(str, (*last[:3], last[3] + 1))))
 
 
-def _item(view: View, where: Where, key: tuple[int, int, int]) -> tuple[dict[str, object], int] | None:
+def _item(view: View, where: Where, key: TaskKey) -> tuple[dict[str, object], int] | None:
     """Return what is shown of a dead letter that is meant, and how much of the page that takes."""
     job = view.get(tables.JOB, key[:2])
     progress = view.get(tables.PROGRESS, key[:2])

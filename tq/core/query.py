@@ -16,9 +16,9 @@ from tq.core.job import Job, Progress, Token
 from tq.core.listed import job_bytes, task_bytes
 from tq.core.live import Live, LiveWorker
 from tq.core.retry import backoff_ms
-from tq.core.selection import matches, shown_counts, shown_state, states_of
+from tq.core.selection import find_job, matches, shown_counts, shown_state, states_of
 from tq.core.standstill import Reasons
-from tq.core.task import Cause, Ending, Phase, State, Task, cause_of
+from tq.core.task import Cause, Ending, Phase, State, Task, TaskKey, cause_of
 from tq.core.view import BEHIND_NAMES, View
 from tq.core.vocabulary import (
     Capacity,
@@ -69,7 +69,7 @@ def job_state(progress: Progress) -> State:
 def get(view: View, live: Live, command: Get) -> Document:
     """Answer everything about one job or task."""
     number, value = ids.parse(command.id)
-    job, progress = _job(view, number)
+    job, progress = find_job(view, number)
     document = {
         "id": command.id,
         "state": job_state(progress).word,
@@ -145,7 +145,7 @@ def list_page(view: View, live: Live, command: List) -> Page:
 
 def _members_page(view: View, live: Live, command: List, wanted: frozenset[State], limit: int) -> Page:
     number, value = ids.parse(command.job)
-    job, progress = _job(view, number)
+    job, progress = find_job(view, number)
     first, stop = 0, job.size
     if value is not None:
         first = ids.position(number, job, value)
@@ -192,7 +192,7 @@ def _running(view: View, live: Live, number: int, first: int, high: int) -> dict
 def results(view: View, live: Live, command: GetResults) -> Results:
     """Answer how a task, or the members of an array, ended, and what they returned: as much as a page holds."""
     number, value = ids.parse(command.id)
-    job, progress = _job(view, number)
+    job, progress = find_job(view, number)
     first, stop = 0, job.size
     if value is not None:
         first = ids.position(number, job, value)
@@ -213,7 +213,7 @@ def results(view: View, live: Live, command: GetResults) -> Results:
     return Results(tuple(items), str(high) if high < stop else "")
 
 
-def _result(view: View, name: str, state: State, key: tuple[int, int, int], task: Task | None) -> Result:
+def _result(view: View, name: str, state: State, key: TaskKey, task: Task | None) -> Result:
     if task is None:
         return Result(name, state.word)
     value = task.value if len(task.value) == task.value_bytes else view.get(tables.RESULT, key) or b""
@@ -243,7 +243,7 @@ def wait(view: View, live: Live, command: Wait) -> Waited:
 def _outcome(view: View, reasons: Reasons, jobs: dict[int, tuple[Job, Progress]], text: str) -> Outcome:
     number, value = ids.parse(text)
     if number not in jobs:
-        jobs[number] = _job(view, number)
+        jobs[number] = find_job(view, number)
     job, progress = jobs[number]
     if value is None and job.is_array:
         state = job_state(progress)
@@ -375,14 +375,6 @@ def _token(name: str, token: Token) -> dict[str, Any]:
         "created_ms": token.created_ms,
         "expires_ms": token.expires_ms,
     }
-
-
-def _job(view: View, number: int) -> tuple[Job, Progress]:
-    job = view.get(tables.JOB, (number, 0))
-    progress = view.get(tables.PROGRESS, (number, 0))
-    if job is None or progress is None or progress.forgetting:
-        raise TaskNotFound(f"there is no job {number}", hint="tq ls")
-    return job, progress
 
 
 def _job_part(job: Job, progress: Progress) -> dict[str, Any]:

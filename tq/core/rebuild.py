@@ -19,7 +19,7 @@ from tq.core import tables
 from tq.core.engine.act import is_sweep
 from tq.core.engine.lanes import lane_name
 from tq.core.finding import rows_of
-from tq.core.job import Job, Lane, Meta, Sweep
+from tq.core.job import Job, JobKey, Lane, Meta, Sweep
 from tq.core.rebuild_job import JobRebuild
 from tq.core.task import STATES
 from tq.core.timers import TimerKind, timer
@@ -116,7 +116,7 @@ class Rebuild:
 
     # ------------------------------------------------------------ jobs
 
-    def _rebuild_job(self, key: tuple[int, int], job: Job) -> Iterator[Changes]:
+    def _rebuild_job(self, key: JobKey, job: Job) -> Iterator[Changes]:
         rebuild = JobRebuild(self._view, self._out, key, job, self._lane_for)
         for _ in rebuild.run(max(self._meta.wall_ms, 1), is_sure=self._is_sure, is_old=self._is_old):
             yield from self._batch(_BATCH_ROWS)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from tq.core import tables
 from tq.core.engine.indexes import index
-from tq.core.job import Job, Progress
+from tq.core.job import Job, JobKey, Progress
 from tq.core.retry import runs_alone
 from tq.core.task import STATES, Cause, Phase, State, Task
 from tq.core.view import Overlay, View
@@ -19,7 +19,6 @@ from tq.limits import piece_bytes_max, priority_max
 
 _PIECES_MAX: Final = 1_000
 
-JobKey = tuple[int, int]
 LaneFor = Callable[[Job, bool], int]
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import Final
 
-from tq.core.job import Job, Progress
-from tq.core.task import Cause, Task, Trigger
+from tq.core.job import Job, JobKey, Progress
+from tq.core.task import Cause, Task, TaskKey, Trigger
 
 TEMPORARY: Final = 75  # EX_TEMPFAIL of sysexits.h: "try again later"
 
@@ -19,8 +19,7 @@ _FINAL: Final = frozenset((Cause.SPAWN_FAILED, Cause.CWD_MISSING, Cause.UNKNOWN_
 _DOUBLINGS_MAX: Final = 62
 _EXIT: Final = Cause.EXIT
 
-TaskKey = tuple[int, int, int]
-Jobs = Callable[[tuple[int, int]], Job]
+Jobs = Callable[[JobKey], Job]
 
 
 def after_failure(job: Job, failures: int, cause: Cause, code: int) -> Trigger:
@@ -54,7 +53,7 @@ def lane_of(key: TaskKey, task: Task, progress: Progress, jobs: Jobs) -> int:
     return progress.lane
 
 
-def backoff_ms(job: Job, task: tuple[int, int, int], attempt: int, failures: int) -> int:
+def backoff_ms(job: Job, task: TaskKey, attempt: int, failures: int) -> int:
     """Return how long a task waits before its next attempt, after so many failures in this round.
 
     Exponential with full jitter (Brooker, "Exponential Backoff And Jitter", 2015): a random part of a bound that

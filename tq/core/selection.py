@@ -53,10 +53,10 @@ def _target(view: View, text: str, members_max: int) -> Target:
     match = _RANGE.fullmatch(text)
     if match is None:
         number, value = ids.parse(text)
-        job = _job(view, number)
+        job, _ = find_job(view, number)
         return Target(number) if value is None else Target(number, (ids.position(number, job, value),))
     number, first, last = map(int, match.groups())
-    job = _job(view, number)
+    job, _ = find_job(view, number)
     if last < first:
         raise BadRequest(f"the range {text} runs backwards", hint=f"write {number}.{last}-{first}")
     low, high = ids.position(number, job, first), ids.position(number, job, last)
@@ -65,12 +65,13 @@ def _target(view: View, text: str, members_max: int) -> Target:
     return Target(number, tuple(range(low, high + 1)))
 
 
-def _job(view: View, number: int) -> Job:
+def find_job(view: View, number: int) -> tuple[Job, Progress]:
+    """Return a job and how it stands. Raises TaskNotFound, also for one that is being forgotten, piece by piece."""
     job = view.get(tables.JOB, (number, 0))
     progress = view.get(tables.PROGRESS, (number, 0))
     if job is None or progress is None or progress.forgetting:
         raise TaskNotFound(f"there is no job {number}", hint="tq ls")
-    return job
+    return job, progress
 
 
 def states_of(words: Iterable[str]) -> frozenset[State]:

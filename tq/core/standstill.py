@@ -15,7 +15,7 @@ from tq.core.live import Live
 from tq.core.placement import could_fit, free_chains, why_stuck
 from tq.core.retry import lane_of
 from tq.core.selection import shown_counts, shown_state
-from tq.core.task import Phase, State, Task
+from tq.core.task import Phase, State, Task, TaskKey
 from tq.core.timers import TimerKind, retry_timer
 from tq.core.view import View
 
@@ -42,7 +42,7 @@ class Reasons:
         self._stuck: dict[int, str] = {}
         self._no_room: dict[int, str] = {}
 
-    def of_task(self, key: tuple[int, int, int], job: Job, progress: Progress, task: Task | None) -> str:
+    def of_task(self, key: TaskKey, job: Job, progress: Progress, task: Task | None) -> str:
         """Return why one member stands still, or '' if it does not."""
         state = shown_state(progress, task)
         if state is State.RETRYING and task is not None:

@@ -42,6 +42,7 @@ class State(IntEnum):
 
 
 STATES: Final = len(State)
+TaskKey = tuple[int, int, int]  # job, part, member
 
 
 class Trigger(IntEnum):

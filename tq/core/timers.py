@@ -9,7 +9,7 @@ member deletes it exactly.
 from enum import IntEnum
 from typing import Final
 
-from tq.core.task import Task
+from tq.core.task import Task, TaskKey
 
 STEADY: Final = 0
 SWEEPS: Final = 2
@@ -29,6 +29,6 @@ def timer(kind: TimerKind, due_ms: int, subject: int = 0) -> tuple[int, ...]:
     return (SWEEPS if kind is TimerKind.SWEEP else STEADY, due_ms, int(kind), subject, 0, 0)
 
 
-def retry_timer(key: tuple[int, int, int], task: Task) -> tuple[int, ...]:
+def retry_timer(key: TaskKey, task: Task) -> tuple[int, ...]:
     """Return the key of the timer at whose time a member that failed goes back to the queue."""
     return (STEADY, task.due_ms, int(TimerKind.RETRY), *key)

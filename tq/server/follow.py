@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from tq.core import ids, tables
-from tq.core.job import Job
-from tq.core.task import Phase, State
+from tq.core.selection import find_job
+from tq.core.task import Phase, State, TaskKey
 from tq.core.view import View
 from tq.core.vocabulary import AttemptRef, Chunk, LogsEnd
 from tq.errors import BadRequest, TaskNotFound
@@ -20,7 +20,6 @@ from tq.server.present import written
 from tq.store.seam import OutputSlot
 
 pending_slots_max: Final = 64
-TaskKey = tuple[int, int, int]
 
 
 class Sight(NamedTuple):
@@ -43,9 +42,7 @@ class Sight(NamedTuple):
 def find(view: View, text: str) -> TaskKey:
     """Return the key of the one task that an id names. Raises TaskNotFound, or BadRequest for a whole array."""
     named = ids.parse(text)
-    job: Job | None = view.get(tables.JOB, (named.job, 0))
-    if job is None:
-        raise TaskNotFound(f"there is no job {named.job}")
+    job, _ = find_job(view, named.job)
     if named.value is not None:
         return (named.job, 0, ids.position(named.job, job, named.value))
     if job.is_array:
@@ -60,7 +57,7 @@ def look(view: View, task: TaskKey) -> Sight:
     record = view.get(tables.TASK, task)
     if record is None:
         progress = view.get(tables.PROGRESS, task[:2])
-        if progress is None:
+        if progress is None or progress.forgetting:
             raise TaskNotFound(f"job {task[0]} is gone")
         return Sight(task, 0, 0, progress.first, False, 0, None)
     is_running = record.state is State.RUNNING

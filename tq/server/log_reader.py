@@ -10,12 +10,13 @@ from typing import Any
 import trio
 
 from tq.core import vocabulary as v
+from tq.core.task import TaskKey
 from tq.core.view import View
 from tq.errors import BadRequest, StoreDamaged, TaskNotFound
 from tq.server.asking import ask
 from tq.server.commit_loop import damaged
 from tq.server.desk import Desk, Send
-from tq.server.follow import Reader, Sight, TaskKey, find, look
+from tq.server.follow import Reader, Sight, find, look
 from tq.server.intake import Look, Request
 from tq.store.seam import OutputSlot
 

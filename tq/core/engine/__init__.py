@@ -33,7 +33,7 @@ from tq.core.engine import (
 from tq.core.engine.step import Bounds, Step
 from tq.core.engine.verbs import VERBS
 from tq.core.fold import FoldFailed, fold, live_of
-from tq.core.job import Meta
+from tq.core.job import JobKey, Meta
 from tq.core.letters import dead_letters
 from tq.core.live import LIVE_TABLES, Live
 from tq.core.put_off import PutOff
@@ -208,7 +208,7 @@ class Turn:
         self._engine = engine
         self._overlay = Overlay(engine.view)
         self._effects: list[Effect] = []
-        self._changed_jobs: dict[tuple[int, int], TaskChanged] = {}
+        self._changed_jobs: dict[JobKey, TaskChanged] = {}
         self.bugs: list[tuple[Command, Exception]] = []  # what was put off, for whoever writes that down
         self._has_read = self._has_acted = False
         meta = engine.meta

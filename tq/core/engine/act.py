@@ -13,11 +13,11 @@ from msgspec.structs import replace
 
 from tq.core import selection, tables
 from tq.core.engine.floors import oldest
-from tq.core.engine.step import JobKey, Step, TaskKey, came_back
+from tq.core.engine.step import Step, came_back
 from tq.core.engine.stop import Tally, send_stops
 from tq.core.finding import numbers_between
-from tq.core.job import Job, Progress, Sweep
-from tq.core.task import State, Task
+from tq.core.job import Job, JobKey, Progress, Sweep
+from tq.core.task import State, Task, TaskKey
 from tq.core.timers import TimerKind
 from tq.core.view import Key
 from tq.core.vocabulary import (

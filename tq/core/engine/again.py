@@ -5,22 +5,20 @@ one has; it goes with the last of them.
 """
 
 from tq.core import ids, tables
-from tq.core.engine.step import JobKey, Step
-from tq.core.job import Job
+from tq.core.engine.step import Step
+from tq.core.job import Job, JobKey
 from tq.core.live import Live
+from tq.core.selection import find_job
 from tq.core.view import View
 from tq.core.vocabulary import GetRequest, Requested, Submit
-from tq.errors import BadRequest, TaskNotFound
+from tq.errors import BadRequest
 from tq.limits import priority_max
 
 
 def get_request(view: View, _live: Live, command: GetRequest) -> Requested:
     """Answer the request that made a job, with the priority and throttle that it has now."""
     number = _number(command.id)
-    job = _job(view, number)
-    progress = view.get(tables.PROGRESS, (number, 0))
-    if progress is None:
-        raise KeyError(number)
+    job, progress = find_job(view, number)
     request = Submit(
         key="",
         body=job.body,
@@ -50,9 +48,9 @@ def shared_blobs(step: Step, command: Submit) -> tuple[int, int]:
     """Return the blobs (input, entries) of the jobs that a submit names for them; 0 where it names none."""
     stdin = entries = 0
     if command.stdin_of:
-        stdin = _job(step.overlay, _number(command.stdin_of)).stdin
+        stdin = find_job(step.overlay, _number(command.stdin_of))[0].stdin
     if command.entries_of:
-        job = _job(step.overlay, _number(command.entries_of))
+        job, _ = find_job(step.overlay, _number(command.entries_of))
         entries = job.entries
         if command.size != job.size or not command.is_array:
             raise BadRequest(f"job {command.entries_of} has {job.size} members, and the array {command.size}")
@@ -89,11 +87,3 @@ def _number(text: str) -> int:
     if value is not None:
         raise BadRequest(f"{text} is one task of an array; a request makes a whole job", hint=f"name job {number}")
     return number
-
-
-def _job(view: View, number: int) -> Job:
-    job = view.get(tables.JOB, (number, 0))
-    progress = view.get(tables.PROGRESS, (number, 0))
-    if job is None or progress is None or progress.forgetting:
-        raise TaskNotFound(f"there is no job {number}")
-    return job

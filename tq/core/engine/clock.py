@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable
 from tq.core import tables
 from tq.core.engine import act
 from tq.core.engine.forget import expire_keys
-from tq.core.engine.step import Step, TaskKey, wait_until
+from tq.core.engine.step import Step, wait_until
 from tq.core.engine.upload import expire_uploads
 from tq.core.engine.verbs import VERBS
-from tq.core.task import State, Trigger
+from tq.core.task import State, TaskKey, Trigger
 from tq.core.timers import STEADY, SWEEPS, TimerKind
 from tq.core.view import Key, Row
 from tq.limits import put_off_ms

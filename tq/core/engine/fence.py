@@ -9,9 +9,9 @@ from collections.abc import Collection
 from enum import Enum, auto
 from typing import Final
 
-from tq.core.engine.step import Step, TaskKey
+from tq.core.engine.step import Step
 from tq.core.live import LIVE_SESSION
-from tq.core.task import Phase, State, Task, Trigger
+from tq.core.task import Phase, State, Task, TaskKey, Trigger
 from tq.core.view import Key
 from tq.core.vocabulary import AttemptRef
 

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from tq.core import tables
 from tq.core.engine.again import last_use
 from tq.core.engine.floors import oldest
-from tq.core.engine.step import JobKey, Step, TaskKey
-from tq.core.job import Forgotten
-from tq.core.task import State, Task
+from tq.core.engine.step import Step
+from tq.core.job import Forgotten, JobKey
+from tq.core.task import State, Task, TaskKey
 from tq.core.timers import TimerKind
 from tq.core.view import Key
 

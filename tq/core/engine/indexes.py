@@ -7,11 +7,10 @@ what stands in an index by lane.
 from tq.core import tables
 from tq.core.job import Progress
 from tq.core.retry import Jobs, lane_of
-from tq.core.task import State, Task
+from tq.core.task import State, Task, TaskKey
 from tq.core.timers import retry_timer
 from tq.core.view import Overlay
 
-TaskKey = tuple[int, int, int]
 _QUEUED, _RUNNING, _RETRYING, _DEAD = State.QUEUED, State.RUNNING, State.RETRYING, State.DEAD
 
 

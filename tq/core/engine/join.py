@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from tq.core.engine.fence import Verdict, claim, is_current_session, judge, passes_over
 from tq.core.engine.report import give_back, lose_worker, mark_started
-from tq.core.engine.step import JobKey, Step, running_in
-from tq.core.job import Queue
+from tq.core.engine.step import Step, running_in
+from tq.core.job import JobKey, Queue
 from tq.core.live import LIVE_RECALLED, LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
 from tq.core.retry import lane_of
-from tq.core.task import Cause, Phase, State, Task
+from tq.core.task import Cause, Phase, State, Task, TaskKey
 from tq.core.vocabulary import AttemptRef, DrainAsked, Held, Join, Joined, Recall, Supersede, WorkerDrains, WorkerSilent
 
 
@@ -111,7 +111,7 @@ def _keep(step: Step, worker: int, held: Held, stop: list[tuple[AttemptRef, int]
     return False
 
 
-def _give_back_missing(step: Step, before: LiveWorker, kept: set[tuple[int, int, int]]) -> None:
+def _give_back_missing(step: Step, before: LiveWorker, kept: set[TaskKey]) -> None:
     for key in list(before.held):
         if key not in kept and not passes_over(step, key):
             task = step.task(key)
@@ -139,7 +139,7 @@ def _is_stopped(step: Step, key: JobKey, running: Callable[[str], int]) -> bool:
     )
 
 
-def _recall_again(step: Step, command: Join, kept: set[tuple[int, int, int]], before: LiveWorker | None) -> None:
+def _recall_again(step: Step, command: Join, kept: set[TaskKey], before: LiveWorker | None) -> None:
     """Ask again for what was asked back and has not come (the word may have been lost with the connection), and for
     what must not start now.
     """
@@ -157,7 +157,7 @@ def _recall_again(step: Step, command: Join, kept: set[tuple[int, int, int]], be
         step.effects.append(Recall(command.worker, command.session, tuple(refs)))
 
 
-def _restore_widths(step: Step, command: Join, kept: set[tuple[int, int, int]], before: LiveWorker | None) -> None:
+def _restore_widths(step: Step, command: Join, kept: set[TaskKey], before: LiveWorker | None) -> None:
     """Reserve for each lane as many chains as the worker may run of it: soft state that a restart of the server loses.
 
     The worker's own word counts, since its launcher goes by it: what runs just now may be fewer, for a moment. What is

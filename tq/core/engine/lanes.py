@@ -5,8 +5,8 @@ from typing import Final
 
 from tq import limits
 from tq.core import tables
-from tq.core.engine.step import JobKey, Step
-from tq.core.job import Demand, Lane
+from tq.core.engine.step import Step
+from tq.core.job import Demand, JobKey, Lane
 from tq.core.live import Live
 from tq.core.view import View, pages
 from tq.errors import TooManyLanes

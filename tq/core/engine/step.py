@@ -17,9 +17,9 @@ from tq.core import tables
 from tq.core.engine.indexes import index, unindex
 from tq.core.entries import EntryReader
 from tq.core.finding import rows_of
-from tq.core.job import Job, Lane, Meta, Progress, Sweep
+from tq.core.job import Job, JobKey, Lane, Meta, Progress, Sweep
 from tq.core.live import LIVE_COUNT, Live
-from tq.core.task import Cause, Ending, Phase, State, Task, Trigger, transition
+from tq.core.task import Cause, Ending, Phase, State, Task, TaskKey, Trigger, transition
 from tq.core.timers import TimerKind, retry_timer, timer
 from tq.core.view import Key, Overlay, Row, View
 from tq.core.vocabulary import Effect, TaskChanged, Times
@@ -35,8 +35,6 @@ class Bounds(NamedTuple):
     retries: int = limits.retries  # where neither job nor queue says how often a failure is tried again
 
 
-JobKey = tuple[int, int]
-TaskKey = tuple[int, int, int]
 _QUEUED, _RETRYING = State.QUEUED, State.RETRYING
 _LEASE: Final = Trigger.LEASE
 _ENDED: Final = Phase.ENDED

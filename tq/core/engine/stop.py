@@ -8,9 +8,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Final
 
-from tq.core.engine.step import JobKey, Step, TaskKey, history_with_last
+from tq.core.engine.step import Step, history_with_last
+from tq.core.job import JobKey
 from tq.core.live import LIVE_RECALLED, LIVE_TO_RECALL, LiveWorker
-from tq.core.task import Cause, Phase, State, Task, Trigger
+from tq.core.task import Cause, Phase, State, Task, TaskKey, Trigger
 from tq.core.vocabulary import AttemptRef, Recall, Stop
 
 _STOPPING: Final = Phase.STOPPING

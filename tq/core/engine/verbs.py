@@ -4,11 +4,11 @@ from typing import Final
 
 from tq.core.engine.act import Acting, Verb, awaits, began, find_alive, find_records, find_running
 from tq.core.engine.forget import begin_forgetting, forget_dead_letter, forget_job
-from tq.core.engine.step import JobKey, TaskKey, history_with_last
+from tq.core.engine.step import history_with_last
 from tq.core.engine.stop import cancel_task, held_of, recall_assigned, stop_task
 from tq.core.entries import EntryReader
-from tq.core.job import Progress
-from tq.core.task import Cause, Phase, State, Task, Trigger, is_legal
+from tq.core.job import JobKey, Progress
+from tq.core.task import Cause, Phase, State, Task, TaskKey, Trigger, is_legal
 from tq.core.vocabulary import Cancel, Forget, Hold, Purge, Release, Requeue, Retry, SetPriority, SetThrottle
 from tq.limits import priority_max
 
