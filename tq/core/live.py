@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgspec
 
 from tq.core import tables
-from tq.core.job import Lane, Queue
+from tq.core.job import JobKey, Lane, Queue
 from tq.core.put_off import PutOff
-from tq.core.task import Phase, State
+from tq.core.task import State, TaskKey
 from tq.core.timers import STEADY, SWEEPS
 from tq.core.view import Key, Table
 from tq.core.vocabulary import AttemptRef, Capacity
@@ -22,8 +22,6 @@ from tq.limits import (
     quarantine_troubles,
     trouble_pause_ms,
 )
-
-TaskKey = tuple[int, int, int]
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -62,17 +60,14 @@ class Trouble(msgspec.Struct, frozen=True):
         return self.count >= quarantine_troubles
 
 
-_STARTED, _ENDED = Phase.STARTED, Phase.ENDED
-_CANCELLED: Final = State.CANCELLED
 _RUNNING: Final = State.RUNNING
 
 LIVE_SESSION: Final = Table("live_session", Session, "worker")
 LIVE_TROUBLE: Final = Table("live_trouble", Trouble, "worker")
 LIVE_WIDTH: Final = Table("live_width", int, "worker", "lane")
 LIVE_RECALLED: Final = Table("live_recalled", bool, "worker", "job", "part", "member")
-LIVE_TO_RECALL: Final = Table(
-    "live_to_recall", list
-)  # one row: tasks to be asked back, slice by slice (engine/stop.py)
+# One row: tasks to be asked back, slice by slice (engine/stop.py).
+LIVE_TO_RECALL: Final = Table("live_to_recall", list)
 LIVE_GRANTED: Final = Table("live_granted", int, "name")  # queue -> sequence of the last turn that leased from it
 LIVE_COUNT: Final = Table("live_count", int, "name")
 LIVE_FLOOR: Final = Table("live_floor", int, "name")  # table -> the first field of its first key (engine/floors.py)
@@ -202,7 +197,7 @@ class Live:
 
     def __init__(self) -> None:
         self.workers: dict[int, LiveWorker] = {}
-        self.jobs: dict[tuple[int, int], dict[int, int]] = {}  # job -> member -> worker
+        self.jobs: dict[JobKey, dict[int, int]] = {}  # job -> member -> worker
         self.lanes: dict[int, Lane] = {}
         self.lane_names: dict[str, int] = {}
         self.queues: dict[str, Queue] = {}
@@ -218,9 +213,8 @@ class Live:
         self.failed_timers = PutOff()
         self.failed_ready = PutOff()  # jobs by their rows of READY, and lanes by the prefix of theirs
         self.failed_ended = PutOff()
-        self.failed_words: dict[
-            Key, None
-        ] = {}  # tasks (or jobs) of which a worker's word, or its loss, is lost by a bug
+        # Tasks (or jobs) of which a worker's word, or its loss, is lost by a bug.
+        self.failed_words: dict[Key, None] = {}
         self.damaged: dict[Key, None] = {}  # jobs that were held because their input could not be read
         self.may_lease = True  # whether the last Dispatch might lease anything: not while the disk is nearly full
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, Final
 
 from tq.core import ids, tables
-from tq.core.engine.step import JobKey, Step, came_back, history_with_last
+from tq.core.engine.step import Step, came_back, history_with_last
 from tq.core.engine.stop import recall_next, ref_of
 from tq.core.engine.trouble import note_try, passed_over
 from tq.core.entries import EntryReader
-from tq.core.job import Progress
+from tq.core.job import JobKey, Progress
 from tq.core.live import LIVE_GRANTED, LIVE_RECALLED, LIVE_WIDTH, LiveWorker
 from tq.core.placement import Places, chain_room, could_fit, places, to_empty
 from tq.core.task import Cause, Phase, State, Task, Trigger
@@ -195,11 +195,10 @@ class Leases:
         self.taken = 0
         self._entries = EntryReader(step.overlay)
         self._starts: dict[tuple[int, int, JobKey], list[Assignment]] = defaultdict(list)
-        self._widths: dict[tuple[int, int], int] = {}
+        self._widths: dict[JobKey, int] = {}
         self.added: dict[int, dict[int, int]] = defaultdict(dict)
-        self.unmet: list[
-            tuple[int, Collection[Key]]
-        ] = []  # lanes that keep workers free, and what was passed over there
+        # Lanes that keep workers free, and what was passed over there.
+        self.unmet: list[tuple[int, Collection[Key]]] = []
         self._left = step.live.may_start()
         self._kept: dict[str, set[int]] = defaultdict(set)  # queue -> lanes that wait to run alone, with a place each
 
