@@ -172,7 +172,7 @@ def all_of(house: House, pages: flows.Pages[Any]) -> list[Any]:
     return found
 
 
-def act(house: House, kind: type[flows.Selected], *ids: str, **more: Any) -> int:
+def act(house: House, kind: type[v.Selected], *ids: str, **more: Any) -> int:
     return follow(house, flows.acting(kind, ids, None, **more))
 
 

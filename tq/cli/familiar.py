@@ -59,7 +59,8 @@ _AT_ONCE: Final = (
 )
 _SORTED: Final = "-o json has times and all else: `tq ls 42 -n 0 -o json | jq '.items | sort_by(.run_s)'`"
 _ANEW: Final = (
-    "of a job only the priority changes; `tq submit --like 42` with such an option makes another one: cancel 42"
+    "of a job only these change: its priority, and how much of an array runs at once; "
+    "`tq submit --like 42` with such an option makes another one: cancel 42"
 )
 _NULLS: Final = (
     "an entry ends with its line; names that have line ends in them go by JSON: "

@@ -210,6 +210,12 @@ class _Acts:
         """Change the priority of jobs that have not ended: -100 (last) to 100 (first). Returns how many that were."""
         return await self._act(v.SetPriority, priority=priority)
 
+    async def set_at_once(self, at_once: int) -> int:
+        """Let at most so many tasks of arrays that have not ended run at once (0: no bound). What runs goes on. Returns
+        how many jobs that were.
+        """
+        return await self._act(v.SetThrottle, throttle=at_once)
+
     async def forget(self) -> int:
         """Remove ended jobs with their records and output, and return how many that were."""
         return await self._act(v.Forget)
@@ -218,7 +224,7 @@ class _Acts:
         """Take tasks out of the dead letter queue, and return how many that were. They stay dead."""
         return await self._act(v.Purge)
 
-    async def _act(self, kind: type[flows.Selected], **more: Any) -> int:
+    async def _act(self, kind: type[v.Selected], **more: Any) -> int:
         return await self._line.follow(flows.acting(kind, self._ids, self._where, **more))
 
 

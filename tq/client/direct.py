@@ -156,6 +156,10 @@ class _Acts:
         """Change the priority of jobs that have not ended: -100 (last) to 100 (first)."""
         return self._act(v.SetPriority, priority=priority)
 
+    def set_at_once(self, at_once: int) -> int:
+        """Let at most so many tasks of arrays that have not ended run at once (0: no bound). What runs goes on."""
+        return self._act(v.SetThrottle, throttle=at_once)
+
     def forget(self) -> int:
         """Remove ended jobs with their records and output."""
         return self._act(v.Forget)
@@ -164,7 +168,7 @@ class _Acts:
         """Take tasks out of the dead letter queue. They stay dead."""
         return self._act(v.Purge)
 
-    def _act(self, kind: type[flows.Selected], **more: Any) -> int:
+    def _act(self, kind: type[v.Selected], **more: Any) -> int:
         return self._pool.follow(flows.acting(kind, self._ids, self._where, **more))
 
 

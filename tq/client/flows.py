@@ -25,7 +25,6 @@ _T = TypeVar("_T")
 Flow = Generator[v.ClientCommand, v.Answer, _T]
 Page = Flow[tuple[list[_T], str]]  # some of a list, and where it goes on ("" = nowhere)
 Pages = Callable[[str], Page[_T]]  # from a place on
-Selected = v.Cancel | v.Hold | v.Release | v.Requeue | v.Retry | v.SetPriority | v.Forget | v.Purge
 Document = dict[str, Any]
 
 _PAGE_ITEMS: Final = 250
@@ -133,7 +132,7 @@ def check_attempt(attempt: int) -> int:
 # ---------------------------------------------------------------- many
 
 
-def acting(kind: type[Selected], ids: tuple[str, ...], where: v.Where | None, **more: Any) -> Flow[int]:
+def acting(kind: type[v.Selected], ids: tuple[str, ...], where: v.Where | None, **more: Any) -> Flow[int]:
     """Act on jobs and tasks, and return on how many at once; 0 where there was nothing to do (any more)."""
     command = kind(ids, where, **more)
     try:

@@ -140,6 +140,9 @@ class Purge(_Selected, frozen=True, tag=True):
     """Take tasks out of the dead letter queue; they stay dead, with their job."""
 
 
+Selected = Cancel | Hold | Release | Requeue | Retry | SetPriority | SetThrottle | Forget | Purge
+
+
 class DeadLetters(Word, frozen=True, tag=True):
     """The dead letters, oldest first. `page` continues an earlier answer."""
 

@@ -61,6 +61,7 @@ from tq.core.vocabulary import (
     Report,
     Retain,
     RevokeToken,
+    Selected,
     SetQueue,
     Started,
     Status,
@@ -84,7 +85,7 @@ __all__ = ["Bounds", "Engine", "Finished", "Turn"]
 Own = Tick | Dispatch | Retain  # what the server does by itself: a bug there is put off
 
 
-def _act(verb: act.Verb, step: Step, command: act.Selected) -> Answer:
+def _act(verb: act.Verb, step: Step, command: Selected) -> Answer:
     return act.act(step, verb, command)
 
 

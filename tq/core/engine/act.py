@@ -20,23 +20,10 @@ from tq.core.job import Job, JobKey, Progress, Sweep
 from tq.core.task import State, Task, TaskKey
 from tq.core.timers import TimerKind
 from tq.core.view import Key
-from tq.core.vocabulary import (
-    Acted,
-    Cancel,
-    Forget,
-    Hold,
-    Purge,
-    Release,
-    Requeue,
-    Retry,
-    SetPriority,
-    SetThrottle,
-    Where,
-)
+from tq.core.vocabulary import Acted, Cancel, Forget, Hold, Release, Retry, Selected, SetPriority, SetThrottle, Where
 from tq.errors import AlreadyEnded, BadRequest
 from tq.limits import array_size_max, page_keys_max, priority_max, put_off_of_sweep_max, signal_max
 
-Selected = Cancel | Hold | Release | Requeue | Retry | SetPriority | SetThrottle | Forget | Purge
 Rows = Sequence[tuple[TaskKey, Task]]
 
 _commands: Final = msgspec.msgpack.Decoder(Selected)
@@ -143,7 +130,7 @@ def _check(command: Selected) -> None:
     if isinstance(command, Cancel) and not 0 <= command.signal <= signal_max:
         raise BadRequest(f"there is no signal {command.signal}")
     if isinstance(command, SetPriority) and not -priority_max <= command.priority <= priority_max:
-        raise BadRequest("a priority is between -100 and 100")
+        raise BadRequest(f"a priority is between {-priority_max} and {priority_max}")
     if isinstance(command, SetThrottle) and not 0 <= command.throttle <= array_size_max:
         raise BadRequest("how many tasks run at once is not negative", hint="0 means no bound")
 

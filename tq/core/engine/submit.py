@@ -69,7 +69,7 @@ def _check(command: Submit) -> None:
     if len(command.body) > limits.body_bytes_max:
         raise TooLarge(f"command and environment exceed body_bytes_max, {limits.body_bytes_max} bytes")
     if not -limits.priority_max <= command.priority <= limits.priority_max:
-        raise BadRequest(f"priority {command.priority} is not between -100 and 100")
+        raise BadRequest(f"priority {command.priority} is not between {-limits.priority_max} and {limits.priority_max}")
     if not _TRACE.fullmatch(command.trace):
         raise BadRequest("the trace is not a W3C traceparent")
     _check_array(command)
