@@ -23,12 +23,12 @@ pending with `unknown` and leaves it too.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from enum import Enum
-from typing import Any, Final, Protocol, get_args
+from typing import Final, get_args
 
 from tq import errors, limits
+from tq.core.engine import Engine, Turn
 from tq.core.fold import FoldFailed
-from tq.core.view import Changes
-from tq.core.vocabulary import Answer, ClientCommand, Command, Effect, Recover, Recovered, Tick, Times
+from tq.core.vocabulary import Answer, ClientCommand, Effect, Recover, Recovered, Tick, Times
 from tq.server.intake import Inlet, Intake, Look, Reply, Request
 from tq.store.seam import Store
 
@@ -58,59 +58,6 @@ class Point(Enum):
     FLUSHED = "flushed"
     REPLIED = "replied"
     RELEASED = "released"
-
-
-class Finished(Protocol):
-    """What a finished turn of the engine brings."""
-
-    @property
-    def sequence(self) -> int: ...  # noqa: D102 - fields of a named tuple
-    @property
-    def epoch(self) -> int: ...  # noqa: D102
-    @property
-    def wall_ms(self) -> int: ...  # noqa: D102
-    @property
-    def changes(self) -> Changes: ...  # noqa: D102
-    @property
-    def effects(self) -> Sequence[Effect]: ...  # noqa: D102
-    @property
-    def is_cut(self) -> bool: ...  # noqa: D102
-
-
-class Turn(Protocol):
-    """A turn of the engine, while commands are applied."""
-
-    bugs: list[tuple[Any, Exception]]  # what of the server's own work was put off
-
-    @property
-    def changes_count(self) -> int:
-        """How many keys it will write so far."""
-        ...
-
-    @property
-    def has_only_read(self) -> bool:
-        """Whether nothing that it was asked changes anything: `finish` does not dispatch then."""
-        ...
-
-    def apply(self, command: Command, submitter: str = "") -> Answer | None:
-        """Apply one command, or raise Refused."""
-        ...
-
-    def finish(self, *, may_lease: bool = True) -> Finished:
-        """Run Dispatch, unless all was reading, and return what to write and to do."""
-        ...
-
-
-class Engine(Protocol):
-    """What the loop needs of tq.core.engine.Engine."""
-
-    def begin(self, times: Times) -> Turn:
-        """Open a turn."""
-        ...
-
-    def next_due_ms(self, times: Times) -> int | None:
-        """Return the ms from now until Tick or Dispatch has something to do."""
-        ...
 
 
 class Counters:
