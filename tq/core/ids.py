@@ -57,6 +57,11 @@ def position(job_number: int, job: Job, value: int) -> int:
     return place
 
 
+def worker_id(worker: int) -> str:
+    """Return a worker's id as people see it: `w` and 16 hex digits."""
+    return f"w{worker:016x}"
+
+
 def task_id(job_number: int, job: Job, member: int) -> str:
     """Return the id of the member at a position, as people write it."""
     return f"{job_number}.{value_of(job, member)}" if job.is_array else str(job_number)

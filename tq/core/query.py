@@ -323,7 +323,7 @@ def _offer_bytes(offer: Capacity) -> int:
 def _worker(worker: LiveWorker) -> dict[str, Any]:
     offer = worker.capacity
     return {
-        "id": f"w{worker.worker:016x}",
+        "id": ids.worker_id(worker.worker),
         "state": _worker_state(worker),
         "host": offer.host,
         "pid": offer.pid,
@@ -398,7 +398,7 @@ def _task_part(task: Task | None) -> dict[str, Any]:
         "attempt": task.attempt,
         "round": task.round,
         "phase": task.phase.word,
-        "worker": f"w{task.worker:016x}" if task.worker else "",
+        "worker": ids.worker_id(task.worker) if task.worker else "",
         "host": task.host,
         "lease": task.lease,
         "failures": task.failures,
@@ -425,7 +425,7 @@ def _due_ms(task: Task) -> int:
 def _ending(entry: Ending) -> dict[str, Any]:
     return {
         "attempt": entry.attempt,
-        "worker": f"w{entry.worker:016x}",
+        "worker": ids.worker_id(entry.worker),
         "host": entry.host,
         "cause": Cause(entry.cause).word,
         "code": entry.code,

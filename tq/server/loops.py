@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 import trio
 
+from tq.core import ids
 from tq.core.vocabulary import Acted, Answer, Retain
 from tq.errors import Refused, StoreError
 from tq.net.log import log
@@ -67,7 +68,7 @@ async def lease_clock_loop(desk: Desk) -> None:
             if suspect is not None:  # who has no connection has said so
                 suspect.say_silent(on=True)
         for lost in losses:
-            log("worker_lost", level="warning", worker=f"w{lost.worker:016x}", session=lost.session)
+            log("worker_lost", level="warning", worker=ids.worker_id(lost.worker), session=lost.session)
             inlet.put([Request(lost)])
             loser = desk.registry.worker(lost.worker)
             if loser is not None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from tq import __version__, errors, limits
-from tq.core import tables
+from tq.core import ids, tables
 from tq.errors import ProtocolError, Unauthorised
 from tq.net.link import Link, open_link
 from tq.net.listen import Arrival, leaves
@@ -149,7 +149,7 @@ def _may_speak_for(hello: m.Hello, token: str, desk: Desk) -> tuple[int, ...]:
     registry.owns(hello.worker, token, desk.engine.live.workers)
     mine = tuple(worker for worker in hello.predecessors if not is_others(worker))
     if mine != hello.predecessors:
-        log("not_its_predecessor", level="warning", worker=f"w{hello.worker:016x}", token=token)
+        log("not_its_predecessor", level="warning", worker=ids.worker_id(hello.worker), token=token)
     return mine
 
 
@@ -168,10 +168,10 @@ async def _serve(link: Link, guest: Guest, desk: Desk, where: str) -> None:
     if hello.lineage == desk.lineage and hello.epoch > desk.epoch:
         log("older_copy", level="warning", epoch=desk.epoch, seen=hello.epoch, peer=where, token=guest.token)
     if hello.role == "worker":
-        log("worker_connected", worker=f"w{hello.worker:016x}", session=number, peer=where, token=guest.token)
+        log("worker_connected", worker=ids.worker_id(hello.worker), session=number, peer=where, token=guest.token)
     try:
         await session.run(guest.rest)
     finally:
         desk.registry.leave(session, guest.token)
         if hello.role == "worker":
-            log("worker_disconnected", worker=f"w{hello.worker:016x}", session=number, reason=link.ended_because)
+            log("worker_disconnected", worker=ids.worker_id(hello.worker), session=number, reason=link.ended_because)

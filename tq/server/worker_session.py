@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import trio
 
 from tq import errors, limits
+from tq.core import ids
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError
 from tq.net.link import Link
@@ -95,7 +96,7 @@ class WorkerSession:
     def check_deliveries(self, now_s: float) -> None:
         """Close if something that was sent is not acknowledged in time."""
         if self.peer.is_overdue(now_s):
-            log("delivery_overdue", level="warning", worker=f"w{self.peer.worker:016x}", session=self.peer.session)
+            log("delivery_overdue", level="warning", worker=ids.worker_id(self.peer.worker), session=self.peer.session)
             self.close("an assignment was not acknowledged in time")
 
     def follow_output(self, attempt: v.AttemptRef, *, on: bool) -> None:

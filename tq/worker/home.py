@@ -22,6 +22,7 @@ import msgspec
 from msgspec.structs import replace
 
 from tq import limits
+from tq.core import ids
 from tq.errors import ConfigurationError, StoreError, TqError
 from tq.net.log import log
 from tq.store import files
@@ -163,7 +164,7 @@ def _take_over(home: Home, other: Home) -> None:
     except OSError as error:  # what is left there waits for the next one; what came is presented
         log("cannot_take_over", level="error", path=other.path, error=error.strerror)
     else:
-        log("taken_over", path=other.path, worker=f"w{other.last.worker:016x}", results=moved)
+        log("taken_over", path=other.path, worker=ids.worker_id(other.last.worker), results=moved)
 
 
 def _hold(path: Path) -> Home | None:

@@ -2,7 +2,7 @@
 
 from msgspec.structs import replace
 
-from tq.core import tables
+from tq.core import ids, tables
 from tq.core.engine.act import act
 from tq.core.engine.step import Step
 from tq.core.engine.stop import held_of, recall_assigned
@@ -57,7 +57,7 @@ def drain(step: Step, command: Drain) -> Done:
     if not -1 <= command.deadline_ms <= drain_ms_max or (command.deadline_ms >= 0 and not command.on):
         raise BadRequest("a drain's deadline is at most a week", hint="tq drain WORKER --deadline 10m")
     worker = _worker(step, command.worker)
-    name, session = worker_name(worker.worker), worker.session
+    name, session = ids.worker_id(worker.worker), worker.session
     if session is None:
         raise TaskNotFound(f"worker {name} is not connected", hint="once it is back: tq drain; tq workers")
     due_ms = step.times.steady_ms + command.deadline_ms if command.deadline_ms >= 0 else -1
@@ -84,16 +84,11 @@ def input_damaged(step: Step, command: InputDamaged) -> None:
             act(step, VERBS[Hold], Hold((str(job[0]),)))
 
 
-def worker_name(worker: int) -> str:
-    """Return a worker's id as people see it: `w` and 16 hex digits."""
-    return f"w{worker:016x}"
-
-
 def _worker(step: Step, text: str) -> LiveWorker:
     found = [
         worker
         for worker in step.live.workers.values()
-        if worker_name(worker.worker).startswith(text) or worker.capacity.host == text
+        if ids.worker_id(worker.worker).startswith(text) or worker.capacity.host == text
     ]
     if not text or not found:
         raise TaskNotFound(f"no worker {text[:name_chars_max]!r} is known", hint="tq workers")
