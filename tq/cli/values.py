@@ -9,12 +9,11 @@ import signal
 from typing import NamedTuple
 
 from tq import limits
-from tq.core.names import ID_LIKE_HINT, means_ids
+from tq.core.names import ID_LIKE_HINT, NAME_HINT, is_name, means_ids
 from tq.errors import BadRequest
 
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)(ms|s|m|h|d|w)?", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _ARRAY = re.compile(r"(-?\d{1,20})-(-?\d{1,20})(?::(-?\d{1,20}))?(?:%(\d{1,20}))?", re.ASCII)
 _SIZE_BYTES_MAX = 2**60
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)([KMGT]?)i?B?", re.IGNORECASE | re.ASCII)
@@ -73,11 +72,11 @@ def array_range(text: str) -> ArrayRange:
 
 
 def name(text: str, what: str = "name") -> str:
-    """Check a name, tag, queue or key: `[A-Za-z0-9._-]`, 1 to 128 characters."""
-    if not _NAME.fullmatch(text):
-        raise BadRequest(f"{text!r} is no {what}", hint="letters, digits, '.', '_' and '-' only")
+    """Check a name, tag, queue or key. Raises BadRequest."""
     if len(text) > limits.name_chars_max:
         raise BadRequest(f"the {what} has {len(text)} characters; name_chars_max is {limits.name_chars_max}")
+    if not is_name(text):
+        raise BadRequest(f"{text!r} is no {what}", hint=NAME_HINT)
     return text
 
 

@@ -1,15 +1,12 @@
 """What every submit has, whoever makes it, the command line or a program: its key, its trace, its umask, its input."""
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
 
 from tq import limits
 from tq.core import vocabulary as v
-
-_TRACE: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+from tq.core.names import is_trace
 
 
 def new_key() -> str:
@@ -20,7 +17,7 @@ def new_key() -> str:
 def trace(environ: Mapping[str, str]) -> str:
     """Return the trace that this program's caller is in, "" for none."""
     text = environ.get("TRACEPARENT", "")
-    return text if _TRACE.fullmatch(text) else ""
+    return text if is_trace(text) else ""
 
 
 def umask() -> int:

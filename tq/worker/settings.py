@@ -4,19 +4,18 @@ Nothing here is read from the environment. The token is a secret: it goes into H
 does not show it.
 """
 
-import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from tq import limits
+from tq.core.names import LABEL_HINT, NAME_HINT, is_label, is_name
 from tq.errors import BadRequest, ConfigurationError
 from tq.net.address import Address
 from tq.worker.modules import check_modules
 
 DRAIN_S_MAX: float = 7 * 24 * 3_600.0
 TASKS_MAX: int = 2**53
-_NAME = re.compile(r"[A-Za-z0-9._-]+")
-_LABEL = re.compile(r"[A-Za-z0-9._-]+(=[A-Za-z0-9._-]+)?")
 
 
 class Server(NamedTuple):
@@ -89,12 +88,12 @@ def check_options(settings: Settings) -> None:
             hint="leave --queue out to serve all",
         )
     check_modules(settings.modules)
-    _check_words("name", (settings.name,) if settings.name else (), _NAME, "letters, digits and . _ - only")
-    _check_words("queue", settings.queues, _NAME, "letters, digits and . _ - only")
-    _check_words("label", settings.labels, _LABEL, "KEY=VALUE, or KEY; letters, digits and . _ - only")
+    _check_words("name", (settings.name,) if settings.name else (), is_name, NAME_HINT)
+    _check_words("queue", settings.queues, is_name, NAME_HINT)
+    _check_words("label", settings.labels, is_label, LABEL_HINT)
 
 
-def _check_words(what: str, words: tuple[str, ...], pattern: re.Pattern[str], hint: str) -> None:
+def _check_words(what: str, words: tuple[str, ...], is_one: Callable[[str], bool], hint: str) -> None:
     for word in words:
-        if len(word) > limits.name_chars_max or not pattern.fullmatch(word):
+        if not is_one(word):
             raise BadRequest(f"{word[: limits.name_chars_max]!r} is no {what} of a worker", hint=hint)

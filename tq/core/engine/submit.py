@@ -1,6 +1,5 @@
 """Submit: what a client gives, checked once and stored."""
 
-import re
 from typing import Final
 
 from tq import limits
@@ -11,14 +10,13 @@ from tq.core.engine.lanes import lane_for
 from tq.core.engine.step import Step
 from tq.core.engine.upload import take
 from tq.core.job import Job, Key, Progress, Upload
-from tq.core.names import ID_LIKE_HINT, NAME_HINT, is_name, means_ids
+from tq.core.names import ID_LIKE_HINT, NAME_HINT, is_name, is_trace, means_ids
 from tq.core.placement import why_stuck
 from tq.core.retry import runs_alone
 from tq.core.task import State
 from tq.core.vocabulary import Submit, Submitted
 from tq.errors import BadRequest, KeyConflict, TooLarge
 
-_TRACE: Final = re.compile(r"(?:[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2})?")
 _INT64_MAX: Final = (1 << 63) - 1
 
 
@@ -70,7 +68,7 @@ def _check(command: Submit) -> None:
         raise TooLarge(f"command and environment exceed body_bytes_max, {limits.body_bytes_max} bytes")
     if not -limits.priority_max <= command.priority <= limits.priority_max:
         raise BadRequest(f"priority {command.priority} is not between {-limits.priority_max} and {limits.priority_max}")
-    if not _TRACE.fullmatch(command.trace):
+    if command.trace and not is_trace(command.trace):
         raise BadRequest("the trace is not a W3C traceparent")
     _check_array(command)
     bounds = (
