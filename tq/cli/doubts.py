@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from tq.cli import lists
-from tq.client import places
+from tq.wire import placeholders
 
 if TYPE_CHECKING:
     from tq.cli.request import Wish
@@ -41,7 +41,7 @@ def _of_inputs(wish: "Wish") -> str:
     if foreign:
         known = "{}, {1} to {9} and {#}"
         return f"nothing stands for {foreign}, only for {known}; a script has TQ_ENTRY to take apart"
-    if not any(places.has_any(word) or "TQ_ENTRY" in word for word in wish.command):
+    if not any(placeholders.has_any(os.fsencode(word)) or "TQ_ENTRY" in word for word in wish.command):
         return "the command has no {}: its tasks find their entries in TQ_ENTRY only"
     return ""
 

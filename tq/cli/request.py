@@ -12,11 +12,11 @@ import msgspec
 
 from tq import limits
 from tq.cli import called, lists, values
-from tq.client import places, submission
+from tq.client import submission
 from tq.core import vocabulary as v
 from tq.core.job import Demand
 from tq.errors import BadRequest, TooLarge
-from tq.wire import codec, output_path
+from tq.wire import codec, output_path, placeholders
 from tq.wire.body import Body, check_function
 
 # --env-all passes on everything but what would hand the task the submitter's own rights.
@@ -117,7 +117,7 @@ def _demand(wish: Wish) -> Demand:
 def entries_of(command: v.Submit) -> tuple[int, bool]:
     """Return how long an entry may be beside the body of this command, and whether entries are plain data there."""
     body = codec.loads(command.body, Body)
-    return places.bytes_max(body, len(command.body)), body.has_plain_entries
+    return placeholders.entry_bytes_max(body.argv, len(command.body)), body.has_plain_entries
 
 
 def _span(wish: Wish) -> values.ArrayRange:
@@ -151,7 +151,7 @@ def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
         stderr=_output(wish, "stderr"),
     )
     if wish.columns and not wish.function:
-        places.check(body.argv, wish.columns)
+        placeholders.check(body.argv, wish.columns)
     packed = codec.dumps(body)
     if len(packed) > limits.body_bytes_max:
         raise _too_large(body, len(packed))

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypedDict, TypeVar
 
 from tq import limits
-from tq.client import places, shapes, submission
+from tq.client import shapes, submission
 from tq.client.call import pack, pack_entry
 from tq.client.shapes import Codes, Cut, PathLike, Texts
 from tq.core import vocabulary as v
 from tq.core.job import Demand
 from tq.errors import BadRequest, TooLarge
-from tq.wire import codec, output_path
+from tq.wire import codec, output_path, placeholders
 from tq.wire.body import Body, check_function
 
 
@@ -105,7 +105,7 @@ def function_for_each(
 ) -> Asked:
     """Return the request to call a function with each of the items as its last argument."""
     submit = _call(name, positional, named, options, columns=1)
-    room = places.bytes_max(codec.loads(submit.body, Body), len(submit.body))
+    room = placeholders.entry_bytes_max(codec.loads(submit.body, Body).argv, len(submit.body))
     return Asked(submit, entries=(pack_entry(item, room) for item in _iterated(items)))
 
 
@@ -118,8 +118,8 @@ def command_for_each(argv: Sequence[Word], options: CommandOptions, items: Itera
     """Return the request to run a program with each of the items in the place of `{}`."""
     submit, pieces = _program(argv, options, columns=1)
     body = codec.loads(submit.body, Body)
-    places.check(body.argv, 1)
-    room = places.bytes_max(body, len(submit.body))
+    placeholders.check(body.argv, 1)
+    room = placeholders.entry_bytes_max(body.argv, len(submit.body))
     return Asked(submit, pieces, (_entry(item, room) for item in _iterated(items)))
 
 

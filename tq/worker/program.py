@@ -6,7 +6,6 @@ members of an array share one. Relative paths are seen from the current director
 
 import errno
 import os
-import re
 import signal
 import stat
 import time
@@ -14,7 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from tq.errors import ProtocolError
-from tq.wire import codec
+from tq.wire import codec, placeholders
 from tq.wire.body import Body
 from tq.worker.stored import StoredInput
 
@@ -24,7 +23,6 @@ _ALLOWED_PREFIX: Final = b"LC_"
 # What attempts are given, some of it only to some: the others must not see that of the task that submitted them.
 _GIVEN: Final = frozenset({b"TQ_MEMBER", b"TQ_ENTRY", b"TQ_DEADLINE", b"TQ_RESULT", b"TQ_TMPDIR"})
 _PATH_DEFAULT: Final = b"/usr/local/bin:/usr/bin:/bin"
-_PLACE: Final = re.compile(rb"\{([1-9]?|#)\}")
 _SIGNALS: Final = signal.valid_signals()
 _programs_max: Final = 64
 _FIRST_LINE_BYTES: Final = 256  # as the kernel reads
@@ -67,7 +65,7 @@ class Program:
         self.packed_arguments = body.arguments
         self.has_plain_entries = body.has_plain_entries
         self.mean_us = 0.0  # of its latest calls; 0 = not known
-        self._is_template = body.columns > 0 and any(_PLACE.search(item) for item in body.argv)
+        self._is_template = body.columns > 0 and any(map(placeholders.has_any, body.argv))
         self._is_shell = body.is_shell
         self.stops_when_cut = body.stops_when_cut
         self.has_tmpdir = body.has_tmpdir
@@ -84,9 +82,7 @@ class Program:
         columns = entry.split(b"\0")
         if self._is_shell:
             columns = [_quoted(column) for column in columns]
-        words = {b"": b" ".join(columns), b"#": b"%d" % value}
-        words |= {b"%d" % number: column for number, column in enumerate(columns, 1)}
-        return [_PLACE.sub(lambda match: words.get(match[1], match[0]), item) for item in self.argv]
+        return placeholders.fill(self.argv, value, columns)
 
     def path(self, argv: list[bytes]) -> bytes:
         """Return the path of what `argv` runs, or raise SpawnError. What the PATH led to is remembered for a second."""
