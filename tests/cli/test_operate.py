@@ -12,7 +12,7 @@ from tests.cli.fake import FakeServer
 from tests.cli.test_look import ARRAY, JOB, TASK
 from tq import __version__
 from tq.cli import context, ls, output, waiting
-from tq.cli.line import Line
+from tq.cli.ticker import Ticker
 from tq.core import vocabulary as v
 from tq.errors import TaskNotFound
 from tq.wire import plain
@@ -475,7 +475,7 @@ class TestBar:
     ) -> None:
         monkeypatch.setenv("TERM", term)
         monkeypatch.setattr(context, "is_terminal", lambda _: True)
-        bar = waiting._Bar(Line(is_quiet=quiet))
+        bar = waiting._Bar(Ticker(is_quiet=quiet))
         bar.show([v.Outcome("43", "running", size=4, ended=2, succeeded=1)])
         bar.clear()
         shown = capsys.readouterr().err

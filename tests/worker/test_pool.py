@@ -31,31 +31,31 @@ MIB_KIB = 1024
 
 
 @pytest.fixture
-def caller() -> Iterator[functions.Caller]:
+def service() -> Iterator[functions.Service]:
     one, other = socket.socketpair()
     with one, other:
-        yield functions.Caller(one.fileno())
+        yield functions.Service(one.fileno())
 
 
-def test_it_has_called_enough_after_so_many_calls(caller):
-    spent = [caller._is_spent(20_000, is_first=False) for _ in range(limits.function_calls_max)]
+def test_it_has_called_enough_after_so_many_calls(service):
+    spent = [service._is_spent(20_000, is_first=False) for _ in range(limits.function_calls_max)]
 
     assert spent.count(True) == 1
     assert spent[-1]
 
 
-def test_it_has_grown_too_much_beside_what_its_modules_needed(caller, monkeypatch):
+def test_it_has_grown_too_much_beside_what_its_modules_needed(service, monkeypatch):
     needed, bound = 100 * MIB_KIB, (200 + limits.function_growth_bytes_max // limits.MIB) * MIB_KIB
     monkeypatch.setattr(functions, "_resident_kib", lambda: resident)
     resident = 0
 
-    assert not caller._is_spent(needed, is_first=True)
-    assert not caller._is_spent(bound, is_first=False)
+    assert not service._is_spent(needed, is_first=True)
+    assert not service._is_spent(bound, is_first=False)
     resident = bound - 1
-    assert not caller._is_spent(bound + 1, is_first=False)  # a peak that is over
+    assert not service._is_spent(bound + 1, is_first=False)  # a peak that is over
     resident = bound + 1
-    assert caller._is_spent(bound + 1, is_first=False)
-    assert not caller._is_spent(bound + 1, is_first=True)  # a new module needs more
+    assert service._is_spent(bound + 1, is_first=False)
+    assert not service._is_spent(bound + 1, is_first=True)  # a new module needs more
 
 
 def test_it_is_ended_when_it_was_idle_for_long():

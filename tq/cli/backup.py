@@ -133,12 +133,12 @@ def _make_private(sink: "BinaryIO") -> None:
 
 def _receive(context: Context, client: "Client", sink: "BinaryIO") -> "BackupPart":
     """Write all parts, durably, and return the last. After a lost connection the server makes another backup."""
-    from tq.cli.line import Line
     from tq.cli.present import size
+    from tq.cli.ticker import Ticker
     from tq.cli.waiting import bar
     from tq.core import vocabulary as v
 
-    line = Line(is_quiet=context.quiet)
+    ticker = Ticker(is_quiet=context.quiet)
     received, tries, part = 0, 0, None
     try:
         for answer in client.subscribe(v.Backup):
@@ -153,10 +153,12 @@ def _receive(context: Context, client: "Client", sink: "BinaryIO") -> "BackupPar
                 raise ProtocolError("a part of the backup is missing")
             sink.write(part.data)
             received += len(part.data)
-            if line.is_shown and (part.offset % MIB < len(part.data) or received == part.size_bytes):
-                line.draw(bar(received, part.size_bytes, f"{size(received)} of {size(part.size_bytes)}", line.columns))
+            if ticker.is_shown and (part.offset % MIB < len(part.data) or received == part.size_bytes):
+                ticker.draw(
+                    bar(received, part.size_bytes, f"{size(received)} of {size(part.size_bytes)}", ticker.columns)
+                )
     finally:
-        line.clear()
+        ticker.clear()
     if part is None or received != part.size_bytes:
         raise ProtocolError("the server ended the backup before its end")
     sink.flush()

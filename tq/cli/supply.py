@@ -9,7 +9,7 @@ from tq.cli import context
 from tq.errors import BadRequest, NotDone
 
 if TYPE_CHECKING:
-    from tq.cli.line import Line
+    from tq.cli.ticker import Ticker
     from tq.client.blocking import Client
     from tq.client.runs import Runs
     from tq.client.upload import Sent
@@ -56,10 +56,10 @@ def upload(
     talk_to: context.Context, client: "Client", supply: Supply, request: "Submit", how: tuple[int, bool]
 ) -> "Sent":
     """Send all entries, and return what the request says of them. Ctrl-C, or a cut for too long, leaves no job."""
-    from tq.cli.line import Line
+    from tq.cli.ticker import Ticker
     from tq.client.upload import EntryUpload
 
-    bar = _Bar(Line(is_quiet=talk_to.quiet))
+    bar = _Bar(Ticker(is_quiet=talk_to.quiet))
     try:
         sent = EntryUpload(client, request, supply.open(*how), bar.show).run()
     except (KeyboardInterrupt, NotDone) as stop:
@@ -85,19 +85,19 @@ def _some(supply: Supply, size: int) -> int:
 class _Bar:
     """One short line on a terminal: how many entries are on the server's disk, and how fast they get there."""
 
-    def __init__(self, line: "Line") -> None:
-        self._line = line
+    def __init__(self, ticker: "Ticker") -> None:
+        self._ticker = ticker
         self._began_s = time.monotonic()
         self._drawn_s = self._began_s
-        self.clear = line.clear
+        self.clear = ticker.clear
 
     def show(self, stored: int) -> None:
         """Draw, unless it was drawn a moment ago."""
         now_s = time.monotonic()
-        if not self._line.is_shown or now_s - self._drawn_s < _SHOWN_EVERY_S:
+        if not self._ticker.is_shown or now_s - self._drawn_s < _SHOWN_EVERY_S:
             return
         self._drawn_s = now_s
         rate = f", {stored / (now_s - self._began_s):,.0f}/s"
         note = f"{stored:,} stored"
-        room = self._line.columns - 1
-        self._line.draw((note + rate if len(note + rate) <= room else note)[:room])
+        room = self._ticker.columns - 1
+        self._ticker.draw((note + rate if len(note + rate) <= room else note)[:room])

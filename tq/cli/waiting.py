@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tq import limits
 from tq.cli import escape, exits, present
-from tq.cli.line import Line
+from tq.cli.ticker import Ticker
 from tq.client.call import reason
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError, TimedOut, Unreachable
@@ -91,7 +91,7 @@ def until(
     timeout of 0 s, too, how things stand is looked at once.
     """
     command = v.Wait(tuple(ids), "running" if for_running else "done")
-    bar = _Bar(Line(is_quiet=is_quiet))
+    bar = _Bar(Ticker(is_quiet=is_quiet))
     known: dict[str, v.Outcome] = {}
 
     def say(text: str) -> None:
@@ -141,15 +141,15 @@ def bar(ended: int, size: int, note: str, columns: int) -> str:
 class _Bar:
     """How far things are, when several tasks are waited for on a terminal."""
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
-        self.clear = line.clear
+    def __init__(self, ticker: Ticker) -> None:
+        self._ticker = ticker
+        self.clear = ticker.clear
 
     def show(self, outcomes: Sequence[v.Outcome]) -> None:
         size = sum(outcome.size for outcome in outcomes)
-        if not self._line.is_shown or size < 2:
+        if not self._ticker.is_shown or size < 2:
             return
         ended = sum(outcome.ended if outcome.size > 1 else exits.is_ended(outcome) for outcome in outcomes)
         failed = sum(outcome.ended - outcome.succeeded for outcome in outcomes if outcome.size > 1)
         note = f"{ended}/{size}" + (f", {failed} failed" if failed else "")
-        self._line.draw(bar(ended, size, note, self._line.columns))
+        self._ticker.draw(bar(ended, size, note, self._ticker.columns))

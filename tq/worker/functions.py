@@ -48,12 +48,12 @@ NOT_FOUND: Final = 127
 _BOOT: Final = "import sys; sys.path[1:1] = sys.argv[1:]; from tq.worker.functions import main; main()"
 
 
-def command(places: Sequence[str]) -> list[str]:
-    """Return the arguments that start such a process, its channel as standard input; `places` has tq's libraries.
+def command(libraries: Sequence[str]) -> list[str]:
+    """Return the arguments that start such a process, its channel as standard input, and where tq lies.
 
     Isolated: neither PYTHON* variables nor the user's directory change it; where to import from comes with `Setup`.
     """
-    return [sys.executable, "-I", "-X", "utf8", "-c", _BOOT, *places]
+    return [sys.executable, "-I", "-X", "utf8", "-c", _BOOT, *libraries]
 
 
 class _Unknown(Exception):
@@ -76,7 +76,7 @@ class _Outcome(msgspec.Struct, frozen=True, gc=False):
     error: str = ""
 
 
-class Caller:
+class Service:
     """Serves one channel until it ends."""
 
     def __init__(self, channel: int) -> None:
@@ -376,4 +376,4 @@ def main() -> None:
     containment.name_process("tq-function")
     containment.become_subreaper()
     gc.freeze()
-    Caller(channel).serve()
+    Service(channel).serve()

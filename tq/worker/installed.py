@@ -15,7 +15,7 @@ _FILE: Final = Path(tq.__file__)
 _MARK: Final = "__version__ = "
 
 
-def places() -> list[str]:
+def libraries() -> list[str]:
     """Return where the libraries are that what is started from there needs before it is told where else to look."""
     modules = (sys.modules[name] for name in ("tq", "msgspec", "cbor2"))
     return list(dict.fromkeys(str(Path(module.__file__ or "").parents[1]) for module in modules))

@@ -62,7 +62,7 @@ def command(fd: int, place: bytes, cgroup: bytes = b"") -> list[str]:
     The interpreter runs isolated, without `site` and in UTF-8: what a user's environment or locale does to Python does
     not reach it.
     """
-    words = (str(fd), os.fsdecode(place), os.fsdecode(cgroup), *installed.places())
+    words = (str(fd), os.fsdecode(place), os.fsdecode(cgroup), *installed.libraries())
     return [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, *words]
 
 

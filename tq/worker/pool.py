@@ -132,7 +132,7 @@ class Pool:
     def _spawn(self, worker: bytes) -> Caller:
         if another := installed.another():
             raise FileNotFoundError(f"cannot start what calls functions: {another}; start the worker again")
-        argv = [os.fsencode(word) for word in functions.command(installed.places())]
+        argv = [os.fsencode(word) for word in functions.command(installed.libraries())]
         program = Program(Body(tuple(argv), self._offer.directory), self._environment)
         # It bears the worker's name (containment.kill_bearers); task and attempt are set for each call.
         environment = {**program.environment, b"TQ_WORKER": worker, b"TQ_TASK": b"", b"TQ_ATTEMPT": b""}

@@ -6,7 +6,7 @@ import sys
 from tq.cli import context
 
 
-class Line:
+class Ticker:
     """Where progress is shown; nothing where stderr is no terminal, is told to be quiet, or cannot go back."""
 
     def __init__(self, *, is_quiet: bool) -> None:
