@@ -17,7 +17,7 @@ from tq.errors import ConfigurationError, Unauthorised, Unreachable
 from tq.net import dial, tls
 from tq.net.address import Address
 from tq.net.link import Link, open_link
-from tq.net.listen import Arrival, Bounds, open_listeners, serve
+from tq.net.listen import Arrival, SeatBounds, open_listeners, serve
 from tq.net.secure import SecureStream
 from tq.server.identity import Identity, open_identity
 from tq.wire.connection import Connection
@@ -25,7 +25,7 @@ from tq.wire.messages import CA, Beat, GetCA, Hello, Refused, Welcome
 
 HELLO = Hello((1, 1), "a test", "a token", "client")
 WELCOME = Welcome(1, "a test", 1, 1, 1, 5_000, "admin")
-SHORT = Bounds(handshake_s=0.5, hello_s=0.5)
+SHORT = SeatBounds(handshake_s=0.5, hello_s=0.5)
 
 # What is sent on a fresh TCP connection, and a word of the reason that the log must give.
 HOSTILE = {
@@ -88,7 +88,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(
-    identity: Identity, attend: Callable[[Arrival], Awaitable[None]] | None = None, bounds: Bounds | None = None
+    identity: Identity, attend: Callable[[Arrival], Awaitable[None]] | None = None, bounds: SeatBounds | None = None
 ) -> AsyncIterator[Served]:
     attend = attend or partial(echo, identity=identity)
     async with trio.open_nursery() as nursery:
@@ -203,7 +203,7 @@ async def test_a_peer_that_says_no_hello_is_closed(identity: Identity, capsys: p
 async def test_a_place_is_given_up_only_if_somebody_waits_for_it(
     identity: Identity, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bounds = Bounds(unauthenticated_max=1, yield_place_s=0.0)
+    bounds = SeatBounds(unauthenticated_max=1, yield_seat_s=0.0)
     async with serving(identity, bounds=bounds) as served, served.client() as link:
         link.send_nowait(GetCA())
         assert await anext(link)
@@ -212,7 +212,7 @@ async def test_a_place_is_given_up_only_if_somebody_waits_for_it(
         await served.check_that_it_serves()
         assert [messages async for messages in link] == []
 
-    assert "gave up its place" in capsys.readouterr().err
+    assert "gave up its seat" in capsys.readouterr().err
 
 
 async def test_a_peer_that_only_asks_for_the_ca_is_closed_too(identity: Identity) -> None:
@@ -222,7 +222,7 @@ async def test_a_peer_that_only_asks_for_the_ca_is_closed_too(identity: Identity
 
 
 async def test_an_authenticated_peer_may_be_silent(identity: Identity) -> None:
-    bounds = SHORT._replace(unauthenticated_max=1, yield_place_s=1e9)
+    bounds = SHORT._replace(unauthenticated_max=1, yield_seat_s=1e9)
     async with serving(identity, bounds=bounds) as served, served.client() as link:
         link.send_nowait(HELLO)
         assert await anext(link) == [WELCOME]
@@ -235,7 +235,7 @@ async def test_an_authenticated_peer_may_be_silent(identity: Identity) -> None:
 
 
 async def test_hundreds_of_idle_sockets_do_not_keep_anybody_out(identity: Identity) -> None:
-    bounds = Bounds(handshake_s=60.0, yield_place_s=0.05)
+    bounds = SeatBounds(handshake_s=60.0, yield_seat_s=0.05)
     async with serving(identity, bounds=bounds) as served:
         idle = [await served.raw() for _ in range(300)]
         assert len(idle) > bounds.unauthenticated_max

@@ -10,9 +10,9 @@ server. So each connection runs inside `_attend`, which lets nothing out but the
 handshake runs there too, never in the accept loop: a few idle sockets would stall it (pueue before 4.0.5 had that).
 
 Until `Arrival.admit()` a connection is unauthenticated: it has `handshake_s` and then `hello_s`, and counts against
-two bounds, in all and by address (loopback counts in all only). When all places are taken the loop stops accepting,
+two bounds, in all and by address (loopback counts in all only). When all seats are taken the loop stops accepting,
 and whoever comes waits in the kernel's queue: a fleet that reconnects gets in as fast as handshakes go. Only an
-unauthenticated connection that is older than a second then gives up its place, so that idle sockets cannot keep
+unauthenticated connection that is older than a second then gives up its seat, so that idle sockets cannot keep
 everybody out.
 """
 
@@ -31,7 +31,7 @@ from tq.net import tls
 from tq.net.address import joined
 from tq.net.dial import set_socket_options
 from tq.net.log import log
-from tq.net.places import Bounds, Place, Places, within_open_files
+from tq.net.seats import Seat, SeatBounds, Seats, within_open_files
 from tq.net.secure import SecureStream
 
 _PAUSE_S: Final = 0.1  # before the next accept when the system is out of something
@@ -47,32 +47,32 @@ class HandshakeRefused(ProtocolError):
 class Arrival:
     """A connection after its TLS handshake. `admit()` says that the peer is authenticated."""
 
-    def __init__(self, stream: SecureStream, host: str, port: int, places: Places, place: Place) -> None:
+    def __init__(self, stream: SecureStream, host: str, port: int, seats: Seats, seat: Seat) -> None:
         self.stream = stream
         self.host = host
         self.peer = joined(host, port)
-        self._places = places
-        self._place = place
+        self._seats = seats
+        self._seat = seat
 
     @property
     def share_max(self) -> int:
         """How many connections one token may have."""
-        return self._places.bounds.share_max
+        return self._seats.bounds.share_max
 
     async def hold_back(self) -> None:
         """Wait for as long as the wrong tokens of its address ask for."""
-        pause_s = self._places.strikes.pause_s(self._place.origin, trio.current_time())
+        pause_s = self._seats.strikes.pause_s(self._seat.origin, trio.current_time())
         if pause_s:
-            self._place.extend("no hello in time", pause_s + self._places.bounds.hello_s)
+            self._seat.extend("no hello in time", pause_s + self._seats.bounds.hello_s)
             await trio.sleep(pause_s)
 
     def strike(self) -> None:
         """Note that its token was wrong."""
-        self._places.strikes.add(self._place.origin, trio.current_time())
+        self._seats.strikes.add(self._seat.origin, trio.current_time())
 
     def admit(self) -> None:
         """Take away the deadline of the hello and the bounds on unauthenticated connections."""
-        self._places.admit(self._place)
+        self._seats.admit(self._seat)
 
 
 Attend = Callable[[Arrival], Awaitable[None]]
@@ -124,7 +124,7 @@ async def serve(
     context: ssl.SSLContext,
     attend: Attend,
     *,
-    bounds: Bounds | None = None,
+    bounds: SeatBounds | None = None,
     task_status: "trio.TaskStatus[list[tuple[str, int]]]" = trio.TASK_STATUS_IGNORED,
 ) -> NoReturn:
     """Attend to everybody who connects, until cancelled.
@@ -133,13 +133,13 @@ async def serve(
     *Resource handling*: owns the listeners, and every connection while `attend` runs; closes all of them.
     *Error handling*: whatever `attend` raises is logged and ends that connection alone.
     """
-    places = Places(within_open_files(bounds or Bounds()))
+    seats = Seats(within_open_files(bounds or SeatBounds()))
     complaints = _Complaints()
     try:
         async with trio.open_nursery() as nursery:
             for listener in listeners:
-                start = partial(_attend, context=context, attend=attend, places=places, complaints=complaints)
-                nursery.start_soon(_accept_loop, listener, nursery, start, places, complaints)
+                start = partial(_attend, context=context, attend=attend, seats=seats, complaints=complaints)
+                nursery.start_soon(_accept_loop, listener, nursery, start, seats, complaints)
             task_status.started([listener.socket.getsockname()[:2] for listener in listeners])
     finally:
         for listener in listeners:
@@ -151,12 +151,12 @@ async def _accept_loop(
     listener: trio.SocketListener,
     nursery: trio.Nursery,
     start: Callable[..., Awaitable[None]],
-    places: Places,
+    seats: Seats,
     complaints: _Complaints,
 ) -> None:
     while True:
-        await trio.lowlevel.wait_readable(listener.socket)  # somebody is there: only then need a place be free
-        await places.wait_free()
+        await trio.lowlevel.wait_readable(listener.socket)  # somebody is there: only then need a seat be free
+        await seats.wait_free()
         try:
             raw = await listener.accept()
         except OSError as error:
@@ -166,23 +166,23 @@ async def _accept_loop(
             await trio.sleep(_PAUSE_S)
             continue
         host, port = _peer_of(raw)
-        place = places.take(host)
-        if place is None:
+        seat = seats.take(host)
+        if seat is None:
             complaints.say("connection_closed", "too many from its address without a hello", peer=joined(host, port))
             raw.socket.close()
             continue
-        nursery.start_soon(start, raw, host, port, place)
+        nursery.start_soon(start, raw, host, port, seat)
 
 
 async def _attend(
     raw: trio.SocketStream,
     host: str,
     port: int,
-    place: Place,
+    seat: Seat,
     *,
     context: ssl.SSLContext,
     attend: Attend,
-    places: Places,
+    seats: Seats,
     complaints: _Complaints,
 ) -> None:
     """Handshake and session of one connection. Lets nothing out but the cancellation of the whole server."""
@@ -192,11 +192,11 @@ async def _attend(
         with suppress(OSError):  # a peer that is gone already
             set_socket_options(raw)
         stream = SecureStream(raw, context, server_side=True)
-        with place.scope:
-            await _shake_hands(stream, place, places.bounds)
-            await attend(Arrival(stream, host, port, places, place))
-        if place.scope.cancelled_caught:
-            complaints.say("connection_closed", place.why, peer=peer)
+        with seat.scope:
+            await _shake_hands(stream, seat, seats.bounds)
+            await attend(Arrival(stream, host, port, seats, seat))
+        if seat.scope.cancelled_caught:
+            complaints.say("connection_closed", seat.why, peer=peer)
     except* HandshakeRefused as refused:
         complaints.say("connection_closed", str(refused.exceptions[0]), peer=peer)
     except* TqError as group:
@@ -208,13 +208,13 @@ async def _attend(
         kinds = ", ".join(type(error).__name__ for error in leaves(group))
         complaints.say("session_failed", kinds, peer=peer, traceback="".join(traceback.format_exception(group)))
     finally:
-        places.leave(place)
+        seats.leave(seat)
         raw.socket.close()
         if stream is not None:
             stream.close()
 
 
-async def _shake_hands(stream: SecureStream, place: Place, bounds: Bounds) -> None:
+async def _shake_hands(stream: SecureStream, seat: Seat, bounds: SeatBounds) -> None:
     try:
         await stream.do_handshake()
         tls.check_alpn(stream.selected_alpn_protocol())
@@ -222,7 +222,7 @@ async def _shake_hands(stream: SecureStream, place: Place, bounds: Bounds) -> No
         raise HandshakeRefused(tls.refusal(error.__cause__)) from error
     except Unreachable:
         raise HandshakeRefused("TLS, but not the protocol of tq (no ALPN tq/1)") from None
-    place.extend("no hello in time", bounds.hello_s)
+    seat.extend("no hello in time", bounds.hello_s)
 
 
 def leaves(group: BaseExceptionGroup[Any]) -> list[Any]:

@@ -2,7 +2,7 @@
 
 A token has 256 bits, so nobody guesses one; this keeps them from trying at the rate of the line, and the log from being
 filled by it. The pause doubles with each wrong token of an address up to a few seconds, since others may share it, and
-is forgotten after a quiet minute. Loopback never waits: it counts in all only (places.py). Pure: the time comes in.
+is forgotten after a quiet minute. Loopback never waits: it counts in all only (seats.py). Pure: the time comes in.
 """
 
 from typing import Final

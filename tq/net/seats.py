@@ -1,6 +1,6 @@
-"""Places for connections: how many there may be, in all, unauthenticated, and from one address.
+"""Seats for connections: how many there may be, in all, unauthenticated, and from one address.
 
-The listener takes a place for each connection that it accepts, and waits while none is free.
+The listener takes a seat for each connection that it accepts, and waits while none is free.
 """
 
 import ipaddress
@@ -14,7 +14,7 @@ from tq.net.strikes import Strikes
 from tq.store import open_files
 
 
-class Bounds(NamedTuple):
+class SeatBounds(NamedTuple):
     """What the listener allows; defaults of limits.py."""
 
     connections_max: int = limits.connections_max
@@ -22,7 +22,7 @@ class Bounds(NamedTuple):
     unauthenticated_by_address_max: int = limits.unauthenticated_by_address_max
     handshake_s: float = limits.handshake_s
     hello_s: float = limits.hello_s
-    yield_place_s: float = 1.0  # an unauthenticated connection of this age gives up its place when all are taken
+    yield_seat_s: float = 1.0  # an unauthenticated connection of this age gives up its seat when all are taken
 
     @property
     def share_max(self) -> int:
@@ -30,8 +30,8 @@ class Bounds(NamedTuple):
         return self.connections_max - self.connections_max // 8
 
 
-class Place:
-    """The place of one connection among those allowed."""
+class Seat:
+    """The seat of one connection among those allowed."""
 
     def __init__(self, origin: str, since: float, deadline: float) -> None:
         self.origin = origin
@@ -46,14 +46,14 @@ class Place:
             self.scope.deadline = trio.current_time() + seconds
 
 
-class Places:
+class Seats:
     """Counts connections: all of them, and the unauthenticated ones, oldest first, in all and by address."""
 
-    def __init__(self, bounds: Bounds) -> None:
+    def __init__(self, bounds: SeatBounds) -> None:
         self.bounds = bounds
         self.strikes = Strikes()
         self.taken = 0
-        self._unauthenticated: dict[Place, None] = {}
+        self._unauthenticated: dict[Seat, None] = {}
         self._by_address: Counter[str] = Counter()
         self._change = trio.Event()
 
@@ -69,40 +69,40 @@ class Places:
                 return
             wait_s = float("inf")
             if oldest := next(iter(self._unauthenticated), None):
-                wait_s = oldest.since + self.bounds.yield_place_s - trio.current_time()
+                wait_s = oldest.since + self.bounds.yield_seat_s - trio.current_time()
                 if wait_s <= 0:
-                    oldest.why = "gave up its place to somebody else, without a hello so far"
+                    oldest.why = "gave up its seat to somebody else, without a hello so far"
                     oldest.scope.cancel()
                     wait_s = float("inf")
             with trio.move_on_after(wait_s):
                 await self._change.wait()
 
-    def take(self, host: str) -> Place | None:
-        """Return a place for an unauthenticated connection; None if its address has too many."""
+    def take(self, host: str) -> Seat | None:
+        """Return a seat for an unauthenticated connection; None if its address has too many."""
         origin = origin_of(host)
         if origin and self._by_address[origin] >= self.bounds.unauthenticated_by_address_max:
             return None
         now = trio.current_time()
-        place = Place(origin, now, now + self.bounds.handshake_s)
+        seat = Seat(origin, now, now + self.bounds.handshake_s)
         self.taken += 1
-        self._unauthenticated[place] = None
+        self._unauthenticated[seat] = None
         self._by_address[origin] += 1
-        return place
+        return seat
 
-    def admit(self, place: Place) -> None:
+    def admit(self, seat: Seat) -> None:
         """Count the connection as authenticated from now on. Twice is once."""
-        if place not in self._unauthenticated:
+        if seat not in self._unauthenticated:
             return
-        place.scope.deadline = float("inf")
-        del self._unauthenticated[place]
-        self._by_address[place.origin] -= 1
-        if not self._by_address[place.origin]:
-            del self._by_address[place.origin]
+        seat.scope.deadline = float("inf")
+        del self._unauthenticated[seat]
+        self._by_address[seat.origin] -= 1
+        if not self._by_address[seat.origin]:
+            del self._by_address[seat.origin]
         self._changed()
 
-    def leave(self, place: Place) -> None:
-        """Give the place back."""
-        self.admit(place)
+    def leave(self, seat: Seat) -> None:
+        """Give the seat back."""
+        self.admit(seat)
         self.taken -= 1
         self._changed()
 
@@ -111,7 +111,7 @@ class Places:
         self._change = trio.Event()
 
 
-def within_open_files(bounds: Bounds) -> Bounds:
+def within_open_files(bounds: SeatBounds) -> SeatBounds:
     """Return the bounds with no more connections than this process may have open, beside what its store needs."""
     possible = open_files.share(open_files.allowed()).connections
     return bounds._replace(connections_max=min(possible, bounds.connections_max))

@@ -6,40 +6,40 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tq.limits import strikes_addresses_max
 from tq.net.listen import Arrival
-from tq.net.places import Bounds, Place, Places, origin_of, within_open_files
+from tq.net.seats import Seat, SeatBounds, Seats, origin_of, within_open_files
 from tq.net.strikes import Strikes
 
 FAR = "203.0.113.7"
 
 
-def taken(places: Places, host: str) -> Place:
-    place = places.take(host)
-    assert place is not None
-    return place
+def taken(seats: Seats, host: str) -> Seat:
+    seat = seats.take(host)
+    assert seat is not None
+    return seat
 
 
 async def test_one_address_has_only_so_many_unauthenticated_connections() -> None:
-    places = Places(Bounds(unauthenticated_by_address_max=2))
-    first = taken(places, FAR)
-    taken(places, FAR)
+    seats = Seats(SeatBounds(unauthenticated_by_address_max=2))
+    first = taken(seats, FAR)
+    taken(seats, FAR)
 
-    assert places.take(FAR) is None
-    assert places.take("203.0.113.8") is not None
+    assert seats.take(FAR) is None
+    assert seats.take("203.0.113.8") is not None
 
-    places.admit(first)
-    assert places.take(FAR) is not None
+    seats.admit(first)
+    assert seats.take(FAR) is not None
 
 
 def test_one_token_leaves_places_to_others() -> None:
-    assert Bounds(connections_max=800).share_max == 700
-    assert Bounds(connections_max=8).share_max == 7
+    assert SeatBounds(connections_max=800).share_max == 700
+    assert SeatBounds(connections_max=8).share_max == 7
 
 
 async def test_loopback_counts_in_all_only() -> None:
-    places = Places(Bounds(unauthenticated_by_address_max=2))
+    seats = Seats(SeatBounds(unauthenticated_by_address_max=2))
 
-    assert all(places.take("127.0.0.1") for _ in range(9))
-    assert all(places.take("::1") for _ in range(9))
+    assert all(seats.take("127.0.0.1") for _ in range(9))
+    assert all(seats.take("::1") for _ in range(9))
 
 
 def test_wrong_tokens_of_an_address_make_its_next_ones_wait_longer_and_longer() -> None:
@@ -64,15 +64,15 @@ def test_loopback_never_waits_and_the_list_of_the_others_is_bounded() -> None:
 
 
 async def test_who_is_held_back_has_that_much_longer_for_its_hello(autojump_clock: MockClock) -> None:
-    places = Places(Bounds(hello_s=5.0))
-    place = taken(places, FAR)
-    arrival = Arrival(None, FAR, 1, places, place)  # type: ignore[arg-type]
+    seats = Seats(SeatBounds(hello_s=5.0))
+    seat = taken(seats, FAR)
+    arrival = Arrival(None, FAR, 1, seats, seat)  # type: ignore[arg-type]
     await arrival.hold_back()
     assert trio.current_time() == 0
     for _ in range(9):
         arrival.strike()
     await arrival.hold_back()
-    assert (trio.current_time(), place.scope.deadline) == (3.0, 8.0)
+    assert (trio.current_time(), seat.scope.deadline) == (3.0, 8.0)
 
 
 @pytest.mark.parametrize(
@@ -92,46 +92,46 @@ def test_an_ipv6_subscriber_is_one_address(host: str, origin: str) -> None:
     assert origin_of(host) == origin
 
 
-async def wait(places: Places, done: list[str]) -> None:
-    await places.wait_free()
+async def wait(seats: Seats, done: list[str]) -> None:
+    await seats.wait_free()
     done.append("free")
 
 
 async def test_when_all_places_are_taken_the_next_waits_for_one_that_leaves() -> None:
-    places, done = Places(Bounds(unauthenticated_max=1, yield_place_s=1e9)), list[str]()
-    place = taken(places, FAR)
+    seats, done = Seats(SeatBounds(unauthenticated_max=1, yield_seat_s=1e9)), list[str]()
+    seat = taken(seats, FAR)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(wait, places, done)
+        nursery.start_soon(wait, seats, done)
         await wait_all_tasks_blocked()
         assert done == []
-        places.leave(place)
+        seats.leave(seat)
         await wait_all_tasks_blocked()
         assert done == ["free"]
 
 
 async def test_an_admitted_connection_makes_room_for_another_hello() -> None:
-    places, done = Places(Bounds(unauthenticated_max=1, yield_place_s=1e9)), list[str]()
-    place = taken(places, FAR)
+    seats, done = Seats(SeatBounds(unauthenticated_max=1, yield_seat_s=1e9)), list[str]()
+    seat = taken(seats, FAR)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(wait, places, done)
+        nursery.start_soon(wait, seats, done)
         await wait_all_tasks_blocked()
-        places.admit(place)
+        seats.admit(seat)
 
     assert done == ["free"]
-    assert places.taken == 1
+    assert seats.taken == 1
 
 
 async def test_a_young_connection_keeps_its_place_and_the_oldest_gives_it_up_after_a_second(
     autojump_clock: MockClock,
 ) -> None:
-    places, done = Places(Bounds(unauthenticated_max=2, yield_place_s=1.0)), list[str]()
+    seats, done = Seats(SeatBounds(unauthenticated_max=2, yield_seat_s=1.0)), list[str]()
 
     async def hold() -> None:
-        place = taken(places, FAR)
-        with place.scope:
+        seat = taken(seats, FAR)
+        with seat.scope:
             await trio.sleep_forever()
-        done.append(f"{place.why} at {trio.current_time():g}")
-        places.leave(place)
+        done.append(f"{seat.why} at {trio.current_time():g}")
+        seats.leave(seat)
 
     start = trio.current_time()
     async with trio.open_nursery() as nursery:
@@ -139,38 +139,38 @@ async def test_a_young_connection_keeps_its_place_and_the_oldest_gives_it_up_aft
         await trio.sleep(0.5)
         nursery.start_soon(hold)
         await wait_all_tasks_blocked()
-        await wait(places, done)
+        await wait(seats, done)
         nursery.cancel_scope.cancel()
 
-    assert done[0].startswith("gave up its place")
+    assert done[0].startswith("gave up its seat")
     assert done[0].endswith(f"at {start + 1:g}")
     assert done[1] == "free"
 
 
-async def test_authenticated_connections_never_give_up_their_places(autojump_clock: MockClock) -> None:
-    places = Places(Bounds(connections_max=2, yield_place_s=0.0))
-    held = [taken(places, FAR), taken(places, FAR)]
-    for place in held:
-        places.admit(place)
+async def test_authenticated_connections_never_give_up_their_seats(autojump_clock: MockClock) -> None:
+    seats = Seats(SeatBounds(connections_max=2, yield_seat_s=0.0))
+    held = [taken(seats, FAR), taken(seats, FAR)]
+    for seat in held:
+        seats.admit(seat)
 
     with trio.move_on_after(100) as waited:
-        await places.wait_free()
+        await seats.wait_free()
 
     assert waited.cancelled_caught
-    assert not any(place.scope.cancel_called for place in held)
+    assert not any(seat.scope.cancel_called for seat in held)
 
 
 async def test_leaving_gives_everything_back() -> None:
-    places = Places(Bounds())
-    held = [taken(places, FAR) for _ in range(5)]
-    places.admit(held[0])
-    places.admit(held[0])
-    for place in held:
-        places.leave(place)
+    seats = Seats(SeatBounds())
+    held = [taken(seats, FAR) for _ in range(5)]
+    seats.admit(held[0])
+    seats.admit(held[0])
+    for seat in held:
+        seats.leave(seat)
 
-    assert places.taken == 0
-    assert not places._unauthenticated
-    assert not places._by_address
+    assert seats.taken == 0
+    assert not seats._unauthenticated
+    assert not seats._by_address
 
 
 @pytest.mark.parametrize(
@@ -181,4 +181,4 @@ def test_there_are_no_more_connections_than_files_may_be_open(
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
 
-    assert within_open_files(Bounds()).connections_max == connections
+    assert within_open_files(SeatBounds()).connections_max == connections
