@@ -82,11 +82,11 @@ def restore(
     import secrets
 
     from tq.cli import output
-    from tq.cli.server import places
+    from tq.cli.server import directories
     from tq.store.restore import restore as restore_store
 
     context: Context = ctx.obj
-    directory = places(context.environ, data).data
+    directory = directories(context.environ, data).data
     try:
         head = restore_store(
             Path(file).expanduser(), directory, secrets.randbits(63) | 1, allow_network=data_on_network

@@ -19,7 +19,7 @@ def config(ctx: typer.Context) -> None:
 
     context: Context = ctx.obj
     environ = context.environ
-    where = target.places(environ)
+    where = target.directories(environ)
     found = target.settings({"url": context.url}, environ)
     rows = [("version", __version__, "tq"), ("python", sys.version.split()[0], sys.executable)]
     for key in ("url", "token", "token_file", "ca", "join"):

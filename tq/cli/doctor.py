@@ -222,7 +222,7 @@ def _data(context: Context, seen: Seen | None) -> Path | None:
         host, _, _ = str(seen.story.get("url", "")).removeprefix("tq://").rpartition(":")
         is_here = host.strip("[]") in {*LOOPBACK, socket.gethostname()}
         return data if is_here and data.is_absolute() and data.is_dir() else None
-    data = target.places(context.environ).data
+    data = target.directories(context.environ).data
     return data if data.is_dir() else None
 
 
@@ -262,13 +262,13 @@ def _open_secrets(context: Context) -> Iterator[Finding]:
     """Say when others may read a file that this user's token comes from."""
     from tq.client import target
 
-    place = target.places(context.environ).config
+    directory = target.directories(context.environ).config
     try:
         settings = target.settings({"url": context.url}, context.environ)
-        config = target.read_config(place)
+        config = target.read_config(directory)
     except TqError:  # was said: no server is reached by these
         return
-    files = [place / "config.toml"] if config.get("token") or config.get("join") else []
+    files = [directory / "config.toml"] if config.get("token") or config.get("join") else []
     if "token_file" in settings:
         files.append(Path(settings["token_file"].value))
     for path in files:

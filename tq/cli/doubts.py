@@ -81,5 +81,5 @@ def _of_shell(words: Sequence[str], cwd: str, environ: Mapping[str, str]) -> str
 
 def _is_program(name: str, environ: Mapping[str, str]) -> bool:
     """Whether PATH has it here. `shutil.which` would be slower to import than all the rest."""
-    places = environ.get("PATH", "").split(os.pathsep)
-    return any(os.access(os.path.join(place, name), os.X_OK) for place in places if place)  # noqa: PTH118
+    directories = environ.get("PATH", "").split(os.pathsep)
+    return any(os.access(os.path.join(path, name), os.X_OK) for path in directories if path)  # noqa: PTH118

@@ -170,11 +170,11 @@ def _checked(entries: Iterable[bytes], what: str, bytes_max: int, *, is_joined: 
 def _check(batch: list[bytes], number: int, what: str, bytes_max: int, *, is_joined: bool = False) -> None:
     """Raise for the first entry that is too long or has a NUL byte (which separates the columns of joined ones)."""
     if max(map(len, batch)) > bytes_max:
-        place = next(place for place, entry in enumerate(batch) if len(entry) > bytes_max)
-        raise _too_long(what, number + place, bytes_max)
+        index = next(index for index, entry in enumerate(batch) if len(entry) > bytes_max)
+        raise _too_long(what, number + index, bytes_max)
     if not is_joined and b"\0" in b"".join(batch):
-        place = next(place for place, entry in enumerate(batch) if b"\0" in entry)
-        raise BadRequest(f"{what} {number + place} contains a NUL byte", hint="no argument of a command can have one")
+        index = next(index for index, entry in enumerate(batch) if b"\0" in entry)
+        raise BadRequest(f"{what} {number + index} contains a NUL byte", hint="no argument of a command can have one")
 
 
 def _too_long(what: str, number: int, bytes_max: int) -> TooLarge:

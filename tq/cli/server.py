@@ -97,7 +97,7 @@ def settings(
     from tq.cli import values
     from tq.server.settings import Settings, check_settings
 
-    where = places(environ, data)
+    where = directories(environ, data)
     host, port = values.listen_address(listen)
     made = Settings(
         data=where.data,
@@ -118,11 +118,11 @@ def settings(
     return made
 
 
-def places(environ: "Mapping[str, str]", data: str) -> "target.Places":
+def directories(environ: "Mapping[str, str]", data: str) -> "target.Directories":
     """Return the directories, with --data before TQ_DATA."""
     from tq.client import target
 
-    return target.places({**environ, "TQ_DATA": os.path.expanduser(data)} if data else environ)  # noqa: PTH111
+    return target.directories({**environ, "TQ_DATA": os.path.expanduser(data)} if data else environ)  # noqa: PTH111
 
 
 VERBS = {

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tq.cli.context import Context
-from tq.cli.server import places
+from tq.cli.server import directories
 from tq.cli.verb import Noun, Verb
 from tq.client.expected import expect
 from tq.errors import ConfigurationError, StoreError, Unauthorised, Unreachable
@@ -45,7 +45,7 @@ def check(ctx: typer.Context, data: Data = "") -> None:
     from tq.cli import output
 
     context: Context = ctx.obj
-    directory = places(context.environ, data).data
+    directory = directories(context.environ, data).data
     problems, summary = _check(directory)
     if context.is_json:
         output.print_json({"ok": not problems, "problems": problems, **summary})
@@ -68,7 +68,7 @@ def compact(ctx: typer.Context, data: Data = "") -> None:
     from tq.store.disk import open_store
 
     context: Context = ctx.obj
-    directory = places(context.environ, data).data
+    directory = directories(context.environ, data).data
     with hold_directory(directory, create=False) as lock:
         before = _size_bytes(directory)
         store = open_store(lock)
@@ -104,7 +104,7 @@ def salvage(
     from tq.store import salvage as store_salvage
 
     context: Context = ctx.obj
-    directory = places(context.environ, data).data
+    directory = directories(context.environ, data).data
     order = store_salvage.Order(secrets.randbits(63) | 1, time.time_ns() // 1_000_000, dry_run, not drop_damaged)
     try:
         found = store_salvage.salvage(directory, order)
@@ -135,7 +135,7 @@ def _offline(context: Context, data: str) -> dict[str, Any] | None:
     if context.url or (not data and not context.environ.get("TQ_DATA") and _is_somebody_known(context)):
         return None
     try:
-        with _opened(places(context.environ, data).data) as store:
+        with _opened(directories(context.environ, data).data) as store:
             return {"served": False, **store.statistics()}
     except ConfigurationError:
         if _is_somebody_known(context):

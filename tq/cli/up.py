@@ -24,7 +24,7 @@ import typer
 from tq import limits
 from tq.cli import context as talk
 from tq.cli import parent
-from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Keep, Listen, Retries, places, settings
+from tq.cli.server import DEFAULT_LISTEN, Data, Heartbeat, Keep, Listen, Retries, directories, settings
 from tq.cli.verb import Verb
 from tq.cli.worker import Allow, DrainTime, Queues, Slots
 from tq.errors import TqError
@@ -72,7 +72,7 @@ def up(
         modules=tuple(allow or ()),
     )
     check_options(options)
-    directory = places(environ, data).data
+    directory = directories(environ, data).data
     port = checked.port or _free_port(checked.host)
     server = ["server", "--data", str(directory), "--listen", joined(checked.host, port), "--heartbeat", heartbeat]
     server += ["--keep", keep, "--retries", str(retries)]

@@ -103,7 +103,7 @@ def worker(
     context: Context = ctx.obj
     parent.follow(context.environ)
     settings = Settings(
-        state=target.places(context.environ).state,
+        state=target.directories(context.environ).state,
         slots=slots,
         cpus=_positive("cpus", cpus, values.cpus_milli(cpus)) / 1_000 if cpus else 0.0,
         mem_bytes=_positive("mem", mem, values.size_bytes(mem)) if mem else 0,

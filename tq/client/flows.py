@@ -24,7 +24,7 @@ from tq.errors import AlreadyEnded, BadRequest, TimedOut
 _T = TypeVar("_T")
 Flow = Generator[v.ClientCommand, v.Answer, _T]
 Page = Flow[tuple[list[_T], str]]  # some of a list, and where it goes on ("" = nowhere)
-Pages = Callable[[str], Page[_T]]  # from a place on
+Pages = Callable[[str], Page[_T]]  # that begins where an earlier one said
 Document = dict[str, Any]
 
 _PAGE_ITEMS: Final = 250
@@ -98,11 +98,11 @@ def waiting(job: str, timeout_s: float | None) -> Flow[None]:
 def results(job: str) -> Pages[TaskResult]:
     """Return the pages of how tasks stand: one, or those of an array in order."""
 
-    def page(place: str) -> Page[TaskResult]:
-        answer = expect(v.Results, (yield v.GetResults(job, place)))
+    def ask(page: str) -> Page[TaskResult]:
+        answer = expect(v.Results, (yield v.GetResults(job, page)))
         return [TaskResult(result) for result in answer.items], answer.next
 
-    return page
+    return ask
 
 
 def values(job: str, results: list[TaskResult]) -> Any:
@@ -161,9 +161,9 @@ def jobs(where: v.Where) -> Pages[Document]:
     """Return the pages of the jobs that a filter means, newest first; of dead letters, oldest first."""
     if where.is_letter:
         letters = msgspec.structs.replace(where, states=(), is_letter=False)
-        return listed(lambda place: v.DeadLetters(letters, _PAGE_ITEMS, place))
+        return listed(lambda page: v.DeadLetters(letters, _PAGE_ITEMS, page))
     filters = (where.states, where.queue, where.tag, where.name)
-    return listed(lambda place: v.List("", *filters, _PAGE_ITEMS, place))
+    return listed(lambda page: v.List("", *filters, _PAGE_ITEMS, page))
 
 
 def listed(ask: Callable[[str], v.ClientCommand]) -> Pages[Document]:
@@ -171,14 +171,14 @@ def listed(ask: Callable[[str], v.ClientCommand]) -> Pages[Document]:
     return partial(_page, ask)
 
 
-def _page(ask: Callable[[str], v.ClientCommand], place: str) -> Page[Document]:
-    answer = expect(v.Page, (yield ask(place)))
+def _page(ask: Callable[[str], v.ClientCommand], page: str) -> Page[Document]:
+    answer = expect(v.Page, (yield ask(page)))
     return [document(item) for item in answer.items], answer.next
 
 
 def every(kind: type[v.Workers | v.Queues]) -> Pages[Document]:
     """Return the pages of all that there are of a kind, by name."""
-    return listed(lambda place: kind(_PAGE_ITEMS, place))
+    return listed(lambda page: kind(_PAGE_ITEMS, page))
 
 
 def setting(name: str, paused: bool | None, at_once: int | None, retries: int | None) -> Flow[None]:

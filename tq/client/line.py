@@ -169,12 +169,12 @@ class Line:
 
     async def each(self, pages: flows.Pages[_T]) -> AsyncGenerator[_T, None]:
         """Yield what is on all pages, each asked for when the one before it was taken."""
-        place: str | None = ""
-        while place is not None:
-            found, following = await self.follow(pages(place))
+        page: str | None = ""
+        while page is not None:
+            found, following = await self.follow(pages(page))
             for one in found:
                 yield one
-            place = following or None
+            page = following or None
 
     async def read(self, reading: Reading) -> AsyncGenerator[Output, None]:
         """Yield the output of a task. More readings than a connection may have wait for their turn."""

@@ -54,11 +54,11 @@ class Pool:
 
     def each(self, pages: flows.Pages[_T]) -> Iterator[_T]:
         """Yield what is on all pages, each asked for when the one before it was taken."""
-        place: str | None = ""
-        while place is not None:
-            found, following = self.follow(pages(place))
+        page: str | None = ""
+        while page is not None:
+            found, following = self.follow(pages(page))
             yield from found
-            place = following or None
+            page = following or None
 
     def read(self, reading: Reading) -> Iterator[Output]:
         """Yield the output of a task, over a connection of its own as long as it is read."""

@@ -51,7 +51,7 @@ class Target(NamedTuple):
         return f"<Target {self.url}>"
 
 
-class Places(NamedTuple):
+class Directories(NamedTuple):
     """The directories of tq for one environment."""
 
     data: Path
@@ -59,7 +59,7 @@ class Places(NamedTuple):
     config: Path
 
 
-def places(environ: Mapping[str, str]) -> Places:
+def directories(environ: Mapping[str, str]) -> Directories:
     """Return the data, state and configuration directories, by the XDG rules."""
     home = Path(environ.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111 - where HOME is unset, as in cron
 
@@ -68,7 +68,7 @@ def places(environ: Mapping[str, str]) -> Places:
         return (Path(value) if value.startswith("/") else home / default) / "tq"
 
     data = environ.get("TQ_DATA", "")
-    return Places(
+    return Directories(
         data=Path(data).absolute() if data else base("XDG_DATA_HOME", ".local/share"),
         state=base("XDG_STATE_HOME", ".local/state"),
         config=base("XDG_CONFIG_HOME", ".config"),
@@ -98,7 +98,7 @@ def read_config(config_directory: Path) -> dict[str, str]:
     return found
 
 
-def connection_file(where: Places, environ: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+def connection_file(where: Directories, environ: Mapping[str, str]) -> tuple[dict[str, Any], str]:
     """Return what a running server of this user wrote, and where; ({}, "") when there is none.
 
     With TQ_DATA set the copy in the state directory counts only if it speaks of that directory: two servers of one
@@ -132,7 +132,7 @@ def settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, 
 
     `flags` has the values of options given (`url`). Tokens are included: whoever prints must mask them.
     """
-    where = places(environ)
+    where = directories(environ)
     config = read_config(where.config)
     found: dict[str, Setting] = {}
     for key, variable in _VARIABLES.items():
@@ -183,9 +183,9 @@ def find(flags: Mapping[str, str], environ: Mapping[str, str]) -> Target:
         token=_token(found["token"]),
         ca_pem="" if is_digest else ca,
         ca_sha256=ca.lower() if is_digest else "",
-        state_directory=places(environ).state,
+        state_directory=directories(environ).state,
         sources={"url": url.source, "token": found["token"].source, "ca": found["ca"].source},
-        data=_data(places(environ), environ, (url, found["token"], found["ca"])),
+        data=_data(directories(environ), environ, (url, found["token"], found["ca"])),
     )
 
 
@@ -197,7 +197,7 @@ def _token(setting: Setting) -> str:
     return token
 
 
-def _data(where: Places, environ: Mapping[str, str], used: Iterable[Setting]) -> Path | None:
+def _data(where: Directories, environ: Mapping[str, str], used: Iterable[Setting]) -> Path | None:
     """Return the data directory of the server whose connection file says any of these settings, None if none does."""
     connection, path = connection_file(where, environ)
     if path not in {setting.source for setting in used}:
@@ -241,7 +241,7 @@ def of_directory(data: Path, environ: Mapping[str, str]) -> Target:
         token=str(found.get("token", "")),
         ca_pem=str(found.get("ca", "")),
         ca_sha256="",
-        state_directory=places(environ).state,
+        state_directory=directories(environ).state,
         sources=dict.fromkeys(("url", "token", "ca"), str(path)),
         data=data,
     )

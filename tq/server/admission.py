@@ -21,7 +21,7 @@ SHA256_BYTES = 32
 _KEPT: Final = 256  # bodies
 _KEPT_BYTES: Final = 4 * limits.KIB
 _JOB_MAX: Final = 2**63 - 1
-_PLACE_MAX: Final = 2**32 - 1  # of a part, and of a member
+_POSITION_MAX: Final = 2**32 - 1  # of a part, and of a member
 
 
 def check(command: object) -> None:
@@ -104,13 +104,13 @@ def check_upload(upload: Upload) -> None:
 def check_attempts(refs: Iterable[AttemptRef]) -> None:
     """Raise ProtocolError if an attempt's name is none that a server could have given."""
     for ref in refs:
-        if not (0 < ref.job <= _JOB_MAX and 0 <= ref.part <= _PLACE_MAX and 0 <= ref.member <= _PLACE_MAX):
+        if not (0 < ref.job <= _JOB_MAX and 0 <= ref.part <= _POSITION_MAX and 0 <= ref.member <= _POSITION_MAX):
             raise ProtocolError("the name of an attempt is out of range")
 
 
 def check_piece(piece: int) -> None:
     """Raise ProtocolError for a piece that no input has, and no key could name."""
-    if not 0 <= piece <= _PLACE_MAX:
+    if not 0 <= piece <= _POSITION_MAX:
         raise ProtocolError("the number of a piece is out of range")
 
 

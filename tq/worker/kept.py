@@ -12,12 +12,12 @@ from typing import Final
 
 from tq import limits
 from tq.core.vocabulary import AttemptRef
-from tq.store.output import place as place_of
+from tq.store.output import place
 from tq.wire.messages import Output
 
 kept_bytes_max: Final = 64 * limits.MIB
 
-_Place = tuple[AttemptRef, int, int]  # attempt, stream, place
+_Key = tuple[AttemptRef, int, int]  # attempt, stream, place
 
 
 class KeptOutput:
@@ -25,47 +25,44 @@ class KeptOutput:
 
     def __init__(self, bytes_max: int = kept_bytes_max) -> None:
         self._bytes_max = bytes_max
-        self._places: dict[AttemptRef, set[_Place]] = {}
-        self._slots: dict[_Place, Output] = {}
-        self._unsent: dict[_Place, None] = {}
+        self._keys: dict[AttemptRef, set[_Key]] = {}
+        self._slots: dict[_Key, Output] = {}
+        self._unsent: dict[_Key, None] = {}
         self.held_bytes = 0
         self.dropped_bytes = 0
 
     def has_any_of(self, attempts: Iterable[AttemptRef]) -> bool:
         """Whether one of these attempts has had output, which may still be on its way."""
-        places = self._places
-        return bool(places) and any(ref in places for ref in attempts)
+        keys = self._keys
+        return bool(keys) and any(ref in keys for ref in attempts)
 
     def of(self, attempts: Iterable[AttemptRef]) -> tuple[Output, ...]:
         """Return all that is kept of these attempts."""
-        if not self._places:
+        if not self._keys:
             return ()
         return tuple(
-            self._slots[place]
-            for ref in attempts
-            for place in sorted(self._places.get(ref, ()))
-            if place in self._slots
+            self._slots[key] for ref in attempts for key in sorted(self._keys.get(ref, ())) if key in self._slots
         )
 
     def put(self, output: Output) -> None:
         """Keep the contents so far of one slot."""
-        place = (output.attempt, output.stream, place_of(output.offset))
-        before = self._slots.pop(place, None)  # so that the new one stands last
+        key = (output.attempt, output.stream, place(output.offset))
+        before = self._slots.pop(key, None)  # so that the new one stands last
         if before is not None:
             self.held_bytes -= len(before.data)
-        self._slots[place] = output
-        self._unsent.pop(place, None)  # as above: who follows sees offsets that grow
-        self._unsent[place] = None
-        self._places.setdefault(output.attempt, set()).add(place)
+        self._slots[key] = output
+        self._unsent.pop(key, None)  # as above: who follows sees offsets that grow
+        self._unsent[key] = None
+        self._keys.setdefault(output.attempt, set()).add(key)
         self.held_bytes += len(output.data)
         if self.held_bytes > self._bytes_max:
             self._shrink()
 
     def take(self) -> Output | None:
         """Return the next contents that this connection has not carried, and count them as carried."""
-        for place in self._unsent:
-            del self._unsent[place]
-            return self._slots[place]
+        for key in self._unsent:
+            del self._unsent[key]
+            return self._slots[key]
         return None
 
     def new_connection(self) -> None:
@@ -75,21 +72,21 @@ class KeptOutput:
     def forget(self, attempts: Iterable[AttemptRef]) -> None:
         """Drop what was kept for these: nothing more is owed."""
         for ref in attempts:
-            for place in self._places.pop(ref, ()):
-                self._drop(place)
+            for key in self._keys.pop(ref, ()):
+                self._drop(key)
 
     def _shrink(self) -> None:
         """Drop the oldest places behind the heads; heads as well when nothing else is left."""
         for spare_heads in (True, False):
-            for place in list(self._slots):
+            for key in list(self._slots):
                 if self.held_bytes <= self._bytes_max:
                     return
-                if not (spare_heads and place[2] < limits.output_head_slots):
-                    self.dropped_bytes += len(self._slots[place].data)
-                    self._drop(place)
+                if not (spare_heads and key[2] < limits.output_head_slots):
+                    self.dropped_bytes += len(self._slots[key].data)
+                    self._drop(key)
 
-    def _drop(self, place: _Place) -> None:
-        output = self._slots.pop(place, None)
+    def _drop(self, key: _Key) -> None:
+        output = self._slots.pop(key, None)
         if output is not None:
             self.held_bytes -= len(output.data)
-            self._unsent.pop(place, None)
+            self._unsent.pop(key, None)
