@@ -428,6 +428,8 @@ class TestReads:
                 house.do(command)
         with pytest.raises(BadRequest):
             house.do(List(states=("junk",)))
+        with pytest.raises(BadRequest, match="done or running"):
+            house.do(Wait(("9",), "sometime"))
 
     def test_the_counts_of_status_are_those_of_the_tasks(self, house):
         house.join()

@@ -276,3 +276,12 @@ def test_a_token_whose_name_is_none_is_refused_with_the_bound(name: str) -> None
         house.do(CreateToken("t", bytes(32), "read", name))
     assert house.do(Tokens()).items == ()
     house.do(CreateToken("t", bytes(32), "read", "n" * 128))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [CreateToken("t", b"short", "read"), CreateToken("t", bytes(32), "king"), CreateToken("", bytes(32), "read")],
+)
+def test_a_token_without_an_id_a_digest_and_a_known_role_is_refused(command: CreateToken) -> None:
+    with pytest.raises(BadRequest, match="a role"):
+        House().do(command)

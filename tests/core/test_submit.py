@@ -290,8 +290,15 @@ class TestUpload:
         assert house.do(Upload("u", limits.piece_bytes_max, b"x")).received == 0
 
     def test_input_past_its_bound_is_refused(self, house):
-        with pytest.raises(TooLarge):
+        last = limits.stdin_bytes_max - limits.piece_bytes_max
+        assert house.do(Upload("u", last, self.PIECE)).received == 0
+        with pytest.raises(TooLarge, match="stdin_bytes_max"):
             house.do(Upload("u", limits.stdin_bytes_max, b"x"))
+
+    @pytest.mark.parametrize("offset, data", [(1, b"x"), (0, PIECE + b"x"), (-limits.piece_bytes_max, b"x")])
+    def test_what_is_no_piece_of_an_input_is_refused(self, house, offset, data):
+        with pytest.raises(BadRequest, match="piece_bytes_max"):
+            house.do(Upload("u", offset, data))
 
     def test_an_upload_of_another_token_cannot_be_taken(self, house):
         house.do(Upload("u", 0, b"secret"), submitter="owner")

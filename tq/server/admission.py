@@ -1,8 +1,8 @@
 """What a peer's word must fulfil before it goes to the engine: bounds of what the core does not look into.
 
-The core checks what it understands (names, sizes, priorities). Bodies and pieces of input are opaque to it, so they
-are checked here, once, at the door: raises BadRequest or TooLarge, and names the bound. Of a worker's words only the
-numbers are checked: one that no table could hold, or an offer without measure, is no word of the protocol. Pure.
+The core checks what it understands (names, sizes, priorities). A body is opaque to it, so that is checked here,
+once, at the door: raises BadRequest or TooLarge, and names the bound. Of a worker's words only the numbers are checked:
+one that no table could hold, or an offer without measure, is no word of the protocol. Pure.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,14 +10,12 @@ from functools import lru_cache
 from typing import Final
 
 from tq import limits
-from tq.core.job import ROLES
-from tq.core.vocabulary import AttemptRef, Capacity, CreateToken, End, Submit, Upload, Wait
+from tq.core.vocabulary import AttemptRef, Capacity, End, Submit, Wait
 from tq.errors import BadRequest, ProtocolError, TooLarge
 from tq.wire import plain
 from tq.wire.body import Body, check_function
 from tq.wire.codec import loads
 
-SHA256_BYTES = 32
 _KEPT: Final = 256  # bodies
 _KEPT_BYTES: Final = 4 * limits.KIB
 _JOB_MAX: Final = 2**63 - 1
@@ -29,14 +27,8 @@ def check(command: object) -> None:
     match command:
         case Submit():
             check_submit(command)
-        case Upload():
-            check_upload(command)
-        case Wait() if len(command.ids) > limits.wait_ids_max:
-            raise TooLarge(f"{len(command.ids)} ids exceed wait_ids_max ({limits.wait_ids_max})")
-        case Wait() if command.until not in ("done", "running"):
-            raise BadRequest("one waits until `done` or `running`")
-        case CreateToken() if command.role not in ROLES or len(command.digest) != SHA256_BYTES:
-            raise BadRequest(f"a token's role is one of {', '.join(ROLES)}")
+        case Wait():  # it is subscribed to its jobs before the core sees it
+            _bound(len(command.ids), limits.wait_ids_max, "wait_ids_max", "ids to wait for")
 
 
 def check_submit(submit: Submit) -> None:
@@ -91,14 +83,6 @@ def _check_call(body: Body) -> str:
 
 # A loop in a script submits the same body again and again: what was found in order is not looked at again.
 _check_small_body: Final = lru_cache(_KEPT)(_check_body)
-
-
-def check_upload(upload: Upload) -> None:
-    """Raise unless the piece lies within the bounds of an input."""
-    _bound(len(upload.data), limits.piece_bytes_max, "piece_bytes_max", "a piece")
-    if upload.offset < 0 or upload.offset % limits.piece_bytes_max:
-        raise BadRequest(f"an upload's offset is a multiple of {limits.piece_bytes_max}")
-    _bound(upload.offset + len(upload.data), limits.stdin_bytes_max, "stdin_bytes_max", "the input")
 
 
 def check_attempts(refs: Iterable[AttemptRef]) -> None:

@@ -21,7 +21,8 @@ from tq.errors import BadRequest, NotDone, TaskNotFound, TooLarge
 
 def add_piece(step: Step, command: UploadPiece) -> Uploaded:
     """Store one piece of a large input, and answer the next offset. A piece that is known already changes nothing."""
-    if len(command.data) > limits.piece_bytes_max or command.offset % limits.piece_bytes_max:
+    size = limits.piece_bytes_max
+    if len(command.data) > size or command.offset < 0 or command.offset % size:
         raise BadRequest("pieces of an upload begin at multiples of piece_bytes_max and are no longer")
     if command.offset + len(command.data) > limits.stdin_bytes_max:
         raise TooLarge(f"input exceeds stdin_bytes_max, {limits.stdin_bytes_max} bytes", hint="pass a file's name")
@@ -29,7 +30,7 @@ def add_piece(step: Step, command: UploadPiece) -> Uploaded:
     if command.offset != known.received or not command.data:
         return Uploaded(known.received)
     known = _numbered(step, known)
-    step.overlay.put(tables.BODY, (known.blob, command.offset // limits.piece_bytes_max), command.data)
+    step.overlay.put(tables.BODY, (known.blob, command.offset // size), command.data)
     return _grown(step, command.key, replace(known, received=command.offset + len(command.data)))
 
 
