@@ -79,11 +79,27 @@ def test_a_generated_page_is_what_the_code_says(generator: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_every_room_and_file_has_a_place_in_the_architecture() -> None:
+def test_every_room_and_module_of_the_core_is_in_the_architecture() -> None:
     page = (tree.ROOT / "docs/architecture.md").read_text()
     rooms = {path.name for path in (tree.ROOT / "tq").iterdir() if path.is_dir() and path.name != "__pycache__"}
 
     assert {room for room in rooms if f"{room}/" not in page} == set()
+    core = {path.stem for path in (tree.ROOT / "tq/core").glob("*.py")} - {"__init__"}
+    listed = page.partition("Inside `core/`")[2].partition("\n## ")[0]
+    assert core == set(re.findall(r"`([a-z_]+)`", listed))
+
+
+def test_every_decision_says_whether_it_stands_and_is_listed() -> None:
+    rows = re.findall(
+        r"^\| \[(\d{4})\]\(([^)]+)\) \| (.*) \|$", (tree.ROOT / "docs/adr/README.md").read_text(), re.MULTILINE
+    )
+    pages = sorted((tree.ROOT / "docs/adr").glob("[0-9]*.md"))
+
+    assert [name for _, name, _ in rows] == [page.name for page in pages]
+    for (number, _, title), page in zip(rows, pages, strict=True):
+        head, _, status, *_ = page.read_text().splitlines()
+        assert (head, page.name[:4]) == (f"# {number}: {title}", number)
+        assert status.startswith("**Status**: "), page.name
 
 
 @pytest.mark.parametrize("page", sorted((tree.ROOT / "man").iterdir()), ids=lambda page: page.stem)
