@@ -17,6 +17,7 @@ import msgspec
 import trio
 from trio.testing import lockstep_stream_pair, memory_stream_pair
 
+from tests.server.rig import submit
 from tests.support.fake_server import Peer
 from tq import __version__, limits
 from tq.core.engine import Engine
@@ -30,6 +31,7 @@ from tq.core.vocabulary import (
     Recover,
     Recovered,
     Times,
+    Upload,
 )
 from tq.errors import StoreError, TqError, from_code
 from tq.net.link import Link, open_link
@@ -238,6 +240,16 @@ class Hall:
             client = Client(link, welcome, rest)  # type: ignore[arg-type]
             task_status.started(client)
             await client.run()
+
+
+async def given_input(hall: Hall, pieces: Sequence[bytes] = (b"input",)) -> tuple[Client, Client, m.Assign]:
+    """Submit a task with an uploaded input; return its client, a worker, and the assignment that this one got."""
+    client = await hall.client("submit")
+    for number, piece in enumerate(pieces):
+        await client.ask(Upload("u", number * limits.piece_bytes_max, piece))
+    worker = await hall.worker()
+    await client.ask(submit(stdin_key="u"))
+    return client, worker, await worker.receive(m.Assign)
 
 
 def hello(token: str, role: str = "client", **fields: Any) -> m.Hello:

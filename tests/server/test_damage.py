@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.hall import assigned, open_hall
+from tests.server.hall import assigned, given_input, open_hall
 from tests.server.rig import Loop, submit
 from tests.support.damage import Damaged
 from tests.support.house import House
@@ -24,7 +24,6 @@ from tq.core.vocabulary import (
     Release,
     Report,
     Tick,
-    Upload,
 )
 from tq.errors import StoreDamaged
 from tq.server.intake import Look
@@ -89,11 +88,7 @@ async def test_an_input_that_is_damaged_holds_the_jobs_that_need_it_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with open_hall() as hall:
-        client = await hall.client("submit")
-        await client.ask(Upload("u", 0, b"input"))
-        worker = await hall.worker()
-        await client.ask(submit(stdin_key="u"))
-        assign = await worker.receive(m.Assign)
+        client, worker, assign = await given_input(hall)
         (ref,) = assigned(assign)
         worker.send(m.Assigned(assign.delivery))
         get = hall.store.get
@@ -130,12 +125,7 @@ async def test_no_task_takes_what_is_left_of_its_input_for_all_of_it(
     monkeypatch: pytest.MonkeyPatch, lost: int
 ) -> None:
     async with open_hall() as hall:
-        client = await hall.client("submit")
-        for piece in range(3):
-            await client.ask(Upload("u", piece * limits.piece_bytes_max, bytes(limits.piece_bytes_max)))
-        worker = await hall.worker()
-        await client.ask(submit(stdin_key="u"))
-        assign = await worker.receive(m.Assign)
+        client, worker, assign = await given_input(hall, [bytes(limits.piece_bytes_max)] * 3)
         get = hall.store.get
 
         def salvaged(table: Any, key: Any) -> Any:

@@ -1,11 +1,13 @@
 """`logs` of a client's session: stored output, what comes, tails and positions."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 import trio
 
-from tests.server.hall import assigned, hello, open_hall, until
+from tests.server.hall import Hall, assigned, hello, open_hall, until
 from tests.server.rig import submit
 from tq import errors, limits
 from tq.core import vocabulary as v
@@ -203,6 +205,23 @@ async def test_of_attempts_that_were_quick_every_one_is_shown_to_who_asks_for_it
         assert [chunk.data for chunk in chunks if isinstance(chunk, Chunk)] == shown
 
 
+@asynccontextmanager
+async def held_up(hall: Hall, logs: Logs) -> AsyncIterator[tuple[list[v.Answer], trio.Event]]:
+    """Read logs for somebody who has taken the first answer, and takes the next ones once the event is set."""
+    sent: list[v.Answer] = []
+    may_go_on = trio.Event()
+
+    async def send(answer: v.Answer, *, more: bool) -> None:
+        sent.append(answer)
+        await may_go_on.wait()
+
+    await trio.testing.wait_all_tasks_blocked()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(LogReader(hall.desk, logs, send).run)
+        await until(lambda: bool(sent))
+        yield sent, may_go_on
+
+
 async def test_an_attempt_that_began_and_ended_between_two_looks_is_not_left_out() -> None:
     async with open_hall() as hall:
         client = await hall.client("submit")
@@ -210,17 +229,7 @@ async def test_an_attempt_that_began_and_ended_between_two_looks_is_not_left_out
         worker = await hall.worker()
         (ref,) = assigned(await worker.receive(m.Assign))
         worker.send(m.Output(ref, 1, 0, b"1"))
-        sent: list[v.Answer] = []
-        may_go_on = trio.Event()
-
-        async def send(answer: v.Answer, *, more: bool) -> None:
-            sent.append(answer)
-            await may_go_on.wait()
-
-        await trio.testing.wait_all_tasks_blocked()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(LogReader(hall.desk, Logs("1", follow=True), send).run)
-            await until(lambda: bool(sent))
+        async with held_up(hall, Logs("1", follow=True)) as (sent, may_go_on):
             for attempt in (2, 3):
                 worker.send(m.HandedBack(attempt - 1, (ref,)))
                 (ref,) = assigned(await worker.receive(m.Assign))
@@ -239,17 +248,7 @@ async def test_a_tail_is_of_the_attempt_that_was_there_and_later_ones_are_shown_
         worker = await hall.worker()
         (ref,) = assigned(await worker.receive(m.Assign))
         worker.send(m.Output(ref, 1, 0, b"first"))
-        sent: list[v.Answer] = []
-        may_go_on = trio.Event()
-
-        async def send(answer: v.Answer, *, more: bool) -> None:
-            sent.append(answer)
-            await may_go_on.wait()
-
-        await trio.testing.wait_all_tasks_blocked()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(LogReader(hall.desk, Logs("1", follow=True, tail_bytes=3), send).run)
-            await until(lambda: bool(sent))
+        async with held_up(hall, Logs("1", follow=True, tail_bytes=3)) as (sent, may_go_on):
             worker.send(m.HandedBack(1, (ref,)))
             (again,) = assigned(await worker.receive(m.Assign))
             worker.send(m.Output(again, 1, 0, b"second"))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.server.hall import assigned, hello, open_hall
+from tests.server.hall import assigned, given_input, hello, open_hall
 from tests.server.rig import submit
 from tq import limits
 from tq.core import tables
@@ -325,11 +325,8 @@ async def test_an_input_is_given_to_the_worker_that_needs_it_and_to_no_other() -
 @pytest.mark.parametrize("piece", [-1, 2**32, 2**63 - 1])
 async def test_a_piece_that_no_input_has_is_a_breach(piece: int) -> None:
     async with open_hall() as hall:
-        client = await hall.client("submit")
-        await client.ask(Upload("u", 0, b"input"))
-        worker = await hall.worker()
-        await client.ask(submit(stdin_key="u"))
-        worker.send(m.GetBlob((await worker.receive(m.Assign)).stdin, piece))
+        _, worker, assign = await given_input(hall)
+        worker.send(m.GetBlob(assign.stdin, piece))
 
         assert (await worker.receive(m.Refused)).code == "protocol_error"
 
@@ -338,11 +335,7 @@ async def test_an_input_that_cannot_be_read_stops_the_server_and_not_just_the_co
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with open_hall() as hall:
-        client = await hall.client("submit")
-        await client.ask(Upload("u", 0, b"input"))
-        worker = await hall.worker()
-        await client.ask(submit(stdin_key="u"))
-        assign = await worker.receive(m.Assign)
+        _, worker, assign = await given_input(hall)
         get = hall.store.get
 
         def broken(table: Any, key: Any) -> Any:
@@ -359,11 +352,7 @@ async def test_an_input_that_cannot_be_read_stops_the_server_and_not_just_the_co
 
 async def test_an_input_is_read_to_its_end_also_after_the_attempt_was_handed_back() -> None:
     async with open_hall() as hall:
-        client = await hall.client("submit")
-        await client.ask(Upload("u", 0, b"input"))
-        worker = await hall.worker()
-        await client.ask(submit(stdin_key="u"))
-        assign = await worker.receive(m.Assign)
+        _, worker, assign = await given_input(hall)
         await (await hall.client("admin")).ask(Drain("host"))  # so that it is not leased to it again
         worker.send(m.HandedBack(1, tuple(assigned(assign))))
         await worker.receive(m.Acknowledged)
@@ -374,11 +363,7 @@ async def test_an_input_is_read_to_its_end_also_after_the_attempt_was_handed_bac
 
 async def test_an_input_of_an_attempt_that_was_kept_over_a_reconnect_is_given() -> None:
     async with open_hall() as hall:
-        client = await hall.client("submit")
-        await client.ask(Upload("u", 0, b"input"))
-        worker = await hall.worker()
-        await client.ask(submit(stdin_key="u"))
-        assign = await worker.receive(m.Assign)
+        _, worker, assign = await given_input(hall)
         worker.cut()
         await worker.ended()
         again = await hall.worker(77, Held(assigned(assign)[0], Phase.ASSIGNED))
