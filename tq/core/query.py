@@ -144,13 +144,7 @@ def list_page(view: View, live: Live, command: List) -> Page:
 
 
 def _members_page(view: View, live: Live, command: List, wanted: frozenset[State], limit: int) -> Page:
-    number, value = ids.parse(command.job)
-    job, progress = find_job(view, number)
-    first, stop = 0, job.size
-    if value is not None:
-        first = ids.position(number, job, value)
-        stop = first + 1
-    first = max(first, _page(command.page) if command.page else 0)
+    number, job, progress, first, stop = _span(view, command.job, command.page)
     goes_on = command.begun and not progress.is_ended
     if goes_on:
         stop = max(min(stop, progress.cursor), first)
@@ -176,6 +170,17 @@ def _members_page(view: View, live: Live, command: List, wanted: frozenset[State
     return Page(tuple(items), str(high) if goes_on or high < stop else "")
 
 
+def _span(view: View, text: str, page: str) -> tuple[int, Job, Progress, int, int]:
+    """Return the job that an id names, and the positions (first, behind the last) that it means, from a page on."""
+    number, value = ids.parse(text)
+    job, progress = find_job(view, number)
+    first, stop = 0, job.size
+    if value is not None:
+        first = ids.position(number, job, value)
+        stop = first + 1
+    return number, job, progress, max(first, _page(page) if page else 0), stop
+
+
 def _members(view: View, _live: Live, number: int, first: int, high: int) -> dict[int, Task]:
     """Return the members of a job that have a record, from `first` on, as many as a page looks at."""
     rows = view.scan(tables.TASK, (number, 0, first), (number, 0, high), page_keys_max)
@@ -191,13 +196,7 @@ def _running(view: View, live: Live, number: int, first: int, high: int) -> dict
 
 def results(view: View, live: Live, command: GetResults) -> Results:
     """Answer how a task, or the members of an array, ended, and what they returned: as much as a page holds."""
-    number, value = ids.parse(command.id)
-    job, progress = find_job(view, number)
-    first, stop = 0, job.size
-    if value is not None:
-        first = ids.position(number, job, value)
-        stop = first + 1
-    first = max(first, _page(command.page) if command.page else 0)
+    number, job, progress, first, stop = _span(view, command.id, command.page)
     high = min(first + page_keys_max, stop)
     rows = _members(view, live, number, first, high)
     items: list[Result] = []
