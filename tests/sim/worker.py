@@ -77,7 +77,7 @@ class Worker(Process):
     def _die(self) -> None:
         self.is_up = False
         kept = {output.attempt for one in self.directory.spool.values() for output in one.outputs}
-        for ref in self.hands.output._places.keys() - kept:  # output that is not on the disk goes with its worker
+        for ref in self.hands.output._keys.keys() - kept:  # output that is not on the disk goes with its worker
             self.ledger.written.pop(ref, None)
         if self.launcher is not None:
             self.launcher.die()
