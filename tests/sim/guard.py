@@ -10,7 +10,7 @@ from tests.sim.profiles import BOUND
 from tests.sim.world import SECOND
 from tq.core.task import Cause
 from tq.worker import frames
-from tq.worker.attempt import Phase
+from tq.worker.attempt import Stage
 
 if TYPE_CHECKING:
     from tests.sim.launcher import Attempt, Launcher
@@ -46,9 +46,9 @@ class Guard:
             return
         self._is_at_work = True
         bound = self.bound
-        launcher.recall(frames.Recall(tuple(attempt.ref for attempt in bound if attempt.phase is Phase.QUEUED)))
+        launcher.recall(frames.Recall(tuple(attempt.ref for attempt in bound if attempt.stage is Stage.QUEUED)))
         for attempt in bound:
-            if attempt.phase is Phase.RUNNING:
+            if attempt.stage is Stage.RUNNING:
                 launcher.world.count("cut off")
                 attempt.cause = attempt.cause or Cause.CUT_OFF
                 launcher.exits(attempt, -9)
@@ -56,11 +56,11 @@ class Guard:
 
     def is_alive(self) -> bool:
         """Whether something runs that is bound to the lease."""
-        return any(attempt.phase is Phase.RUNNING for attempt in self.bound)
+        return any(attempt.stage is Stage.RUNNING for attempt in self.bound)
 
     def thawed(self, life: int) -> None:
         """Look at what runs when its launcher goes on: what should have ended meanwhile has."""
         if life == self._launcher.life and not self._launcher.is_frozen:
             for attempt in self.bound:
-                if attempt.phase is Phase.RUNNING:
+                if attempt.stage is Stage.RUNNING:
                     self._launcher.ledger.check_alone(attempt.ref)

@@ -15,7 +15,7 @@ from tq.core.task import Cause
 from tq.core.vocabulary import Assignment, AttemptRef, Capacity, End
 from tq.wire.codec import dumps
 from tq.worker import frames
-from tq.worker.attempt import Phase
+from tq.worker.attempt import Stage
 from tq.worker.lanes import Lanes
 
 PIPE_US: Final = 30
@@ -71,7 +71,7 @@ class Attempt:
         self.entry = assignment.entry
         self.has_run = assignment.has_run
         self.order = order
-        self.phase = Phase.QUEUED
+        self.stage = Stage.QUEUED
         self.cause = Cause.NONE
         self.begin_us = 0
 
@@ -107,7 +107,7 @@ class Launcher(Process):
         self.is_dead = True
         self.up.tear(self.world)
         for attempt in self.held.values():
-            if attempt.phase is Phase.RUNNING:
+            if attempt.stage is Stage.RUNNING:
                 self.ledger.process_ends(attempt.ref, None)
         self.held.clear()
         self.end_life()
@@ -115,7 +115,7 @@ class Launcher(Process):
     @property
     def unstopped(self) -> list[AttemptRef]:
         """What runs, and was not asked to stop."""
-        return [ref for ref, one in self.held.items() if one.phase is Phase.RUNNING and not one.cause]
+        return [ref for ref, one in self.held.items() if one.stage is Stage.RUNNING and not one.cause]
 
     def freeze(self, for_us: int) -> None:
         """Stand still; what should have ended meanwhile ends as soon as that is over."""
@@ -155,7 +155,7 @@ class Launcher(Process):
             attempt = self.held.get(ref)
             if attempt is None:
                 continue
-            if attempt.phase is Phase.QUEUED:
+            if attempt.stage is Stage.QUEUED:
                 self._drop(attempt)
                 self._report(End(ref, stop.cause, 0, 0))
             elif not attempt.cause:
@@ -166,7 +166,7 @@ class Launcher(Process):
 
     def recall(self, recall: frames.Recall) -> None:
         """Give back what of these has not started."""
-        back = [attempt for ref in recall.attempts if (attempt := self.held.get(ref)) and attempt.phase is Phase.QUEUED]
+        back = [attempt for ref in recall.attempts if (attempt := self.held.get(ref)) and attempt.stage is Stage.QUEUED]
         for attempt in back:
             self._drop(attempt)
         if back:
@@ -185,7 +185,7 @@ class Launcher(Process):
             attempt: Any = self._lanes.take()
             if attempt is None:
                 return
-            attempt.phase = Phase.RUNNING
+            attempt.stage = Stage.RUNNING
             is_in_trouble = self.world.now_us < self._trouble_until_us
             if is_in_trouble or self.world.chance(0.01 if not self.world.is_calm else 0):
                 self._release(attempt)
@@ -209,7 +209,7 @@ class Launcher(Process):
 
     def _check_room(self) -> None:
         """I8, as it really is: what runs and counts fits what the worker offers."""
-        running = [ref for ref, attempt in self.held.items() if attempt.phase is Phase.RUNNING]
+        running = [ref for ref, attempt in self.held.items() if attempt.stage is Stage.RUNNING]
         cpus, memory = self.ledger.demanded(running)
         if cpus > self.capacity.cpus_milli or memory > self.capacity.mem_bytes:
             raise self.world.violated(f"I8: {running} want {cpus} CPUs/1000, {memory} bytes of {self.capacity}")
@@ -231,17 +231,17 @@ class Launcher(Process):
 
     def _poisons(self, attempt: Attempt) -> None:
         """A task kills its worker; it never ends by itself."""
-        if attempt.phase is Phase.RUNNING:
+        if attempt.stage is Stage.RUNNING:
             self.world.count("workers poisoned")
             self.on_poison()
 
     def _started(self, attempt: Attempt) -> None:
-        if attempt.phase is Phase.RUNNING:
+        if attempt.stage is Stage.RUNNING:
             self.up.send(frames.Started((attempt.ref,)))
 
     def exits(self, attempt: Attempt, code: int) -> None:
         """Let an attempt end, if it runs."""
-        if attempt.phase is not Phase.RUNNING:
+        if attempt.stage is not Stage.RUNNING:
             return
         self.live -= 1
         self._release(attempt)
@@ -262,7 +262,7 @@ class Launcher(Process):
         self._start()
 
     def _release(self, attempt: Attempt) -> None:
-        attempt.phase = Phase.ENDED
+        attempt.stage = Stage.ENDED
         del self.held[attempt.ref]
         self._lanes.release(attempt.order.lane)
 

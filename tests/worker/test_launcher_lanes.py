@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from tests.support.launcher import ref
-from tq.worker.attempt import Attempt, Phase
+from tq.worker.attempt import Attempt, Stage
 from tq.worker.lanes import Lanes
 
 
@@ -15,7 +15,7 @@ def attempts(lane: int, count: int) -> list[Attempt]:
 def take_all(lanes: Lanes) -> list[Attempt]:
     taken = []
     while (attempt := lanes.take()) is not None:
-        attempt.phase = Phase.RUNNING
+        attempt.stage = Stage.RUNNING
         taken.append(attempt)
     return taken
 

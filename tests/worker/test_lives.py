@@ -11,7 +11,7 @@ import pytest
 from tests.support.launcher import body, ref
 from tq.core.task import Cause
 from tq.worker import containment, frames
-from tq.worker.attempt import Attempt, Order, Phase
+from tq.worker.attempt import Attempt, Order, Stage
 from tq.worker.capture import Capture
 from tq.worker.lives import Lives
 from tq.worker.program import Programs
@@ -67,7 +67,7 @@ def test_a_stop_while_the_pipe_is_held_does_not_wait_for_it(monkeypatch):
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         clockwork.lives.reap(100.0)
         clockwork.lives.settle(100.0)
-        assert attempt.phase is Phase.DRAINING
+        assert attempt.stage is Stage.DRAINING
 
         clockwork.lives.stop(attempt, Cause.CANCELLED, None, 100.1)
         clockwork.lives.settle(100.1)
@@ -107,7 +107,7 @@ def test_timers_of_what_has_ended_do_not_pile_up(monkeypatch):
     clockwork = Clockwork(monkeypatch)
     for _ in range(5000):
         attempt = clockwork.start(1, time_limit_ms=3_600_000)
-        attempt.phase = Phase.ENDED
+        attempt.stage = Stage.ENDED
         clockwork.lives.attempts.discard(attempt)
 
     assert len(clockwork.lives._timers) < 2000
@@ -124,7 +124,7 @@ def test_the_number_of_a_main_process_may_be_anothers_before_its_attempt_has_end
     first = clockwork.start(4242)
     first.fds = [held, -1]
     lives.reap(100.0)
-    assert first.phase is Phase.DRAINING
+    assert first.stage is Stage.DRAINING
     second = clockwork.start(4242)
     lives.stop(first, Cause.CANCELLED, None, 100.1)
     lives.settle(100.1)

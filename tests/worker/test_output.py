@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.launcher import Link, body, ref, usage
 from tq.worker import frames
-from tq.worker.attempt import Attempt, Phase
+from tq.worker.attempt import Attempt, Stage
 from tq.worker.capture import Capture
 from tq.worker.output import HEAD, RING, SLOT, Stream, dropped_bytes
 
@@ -152,7 +152,7 @@ def test_pipes_are_watched_after_a_moment_but_those_of_a_loud_program_at_once():
     attempts = []
     for _ in range(2):
         attempt = Attempt(ref(1), 1, SimpleNamespace(lane=1, program=program))
-        attempt.phase = Phase.RUNNING
+        attempt.stage = Stage.RUNNING
         attempt.begin = 100.0
         attempt.fds = [read_end, -1]
         attempts.append(attempt)
@@ -163,7 +163,7 @@ def test_pipes_are_watched_after_a_moment_but_those_of_a_loud_program_at_once():
     assert not first.is_watched
     os.write(write_end, bytes(40_000))
     capture._read(first, 0)
-    first.phase = Phase.ENDED
+    first.stage = Stage.ENDED
     capture.add(second)
     assert second.is_watched
     os.close(read_end)
@@ -174,7 +174,7 @@ def test_a_closed_pipe_leaves_epoll_although_a_new_child_still_has_a_copy():
     poll = select.epoll()
     capture = Capture(poll, SimpleNamespace(is_full=False, send=lambda _: None))
     attempt = Attempt(ref(1), 1, SimpleNamespace(lane=1, program=SimpleNamespace(is_loud=True)))
-    attempt.phase = Phase.RUNNING
+    attempt.stage = Stage.RUNNING
     read_end, write_end = os.pipe()
     copy = os.dup(read_end)
     attempt.fds = [read_end, -1]
@@ -193,7 +193,7 @@ def test_unfollowed_output_is_sent_ever_more_rarely():
     capture = Capture(select.epoll(), reports)
     order = SimpleNamespace(lane=1, program=SimpleNamespace(is_loud=False))
     attempt = Attempt(ref(1), 1, order)
-    attempt.phase = Phase.RUNNING
+    attempt.stage = Stage.RUNNING
     read_end, write_end = os.pipe()
     attempt.fds = [read_end, -1]
     pushes = 0
@@ -218,7 +218,7 @@ class Writer:
         self.reports = SimpleNamespace(is_full=False, send=self.sent.append)
         self.capture = Capture(select.epoll(), self.reports)
         self.attempt = Attempt(ref(1), 1, SimpleNamespace(lane=1, program=SimpleNamespace(is_loud=False)))
-        self.attempt.phase = Phase.RUNNING
+        self.attempt.stage = Stage.RUNNING
         self.attempt.begin = 100.0
         read_end, self.write_end = os.pipe()
         os.set_blocking(read_end, False)
@@ -291,7 +291,7 @@ def test_little_news_of_what_has_ended_went_with_its_end():
     writer = Writer()
     writer.write(100.6)
     writer.attempt.take_rest()
-    writer.attempt.phase = Phase.ENDED
+    writer.attempt.stage = Stage.ENDED
     assert writer.capture.due() == float("inf")
     assert writer.pushed(105.0) == []
 

@@ -4,7 +4,7 @@
               main is     main is     pipes are   no process
               alive       reaped      closed      is left
 
-Whoever moves an attempt from one phase to the next is named in launcher.py. No I/O here.
+Whoever moves an attempt from one stage to the next is named in launcher.py. No I/O here.
 """
 
 from collections.abc import Iterator
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 error_bytes_max: Final = 400  # a PATH that was searched in vain can be long
 
 
-class Phase(IntEnum):
-    """How far an attempt is."""
+class Stage(IntEnum):
+    """How far an attempt is in the launcher; what server and worker say of it is its phase (core/task.py)."""
 
     QUEUED = 0
     RUNNING = 1
@@ -41,7 +41,7 @@ class Phase(IntEnum):
     ENDED = 4
 
 
-_QUEUED: Final = Phase.QUEUED
+_QUEUED: Final = Stage.QUEUED
 _NONE, _EXIT, _SIGNAL = Cause.NONE, Cause.EXIT, Cause.SIGNAL
 
 
@@ -97,7 +97,6 @@ class Attempt:
         "order",
         "output_held",
         "peak_kib",
-        "phase",
         "pid",
         "place",
         "push_pause",
@@ -105,6 +104,7 @@ class Attempt:
         "ref",
         "returned",
         "run_us",
+        "stage",
         "streams",
         "system_us",
         "user_us",
@@ -120,7 +120,7 @@ class Attempt:
         self.entry = entry
         self.has_run = has_run  # an earlier attempt of its task, or it may have
         self.order = order
-        self.phase = _QUEUED
+        self.stage = _QUEUED
         self.pid = 0
         self.fds = [-1, -1]
         self.streams: tuple[Stream, Stream] | None = None
@@ -210,7 +210,7 @@ class Attempt:
 
     def fail(self, cause: int, code: int = 0, error: str = "") -> None:
         """It ended without having run, and this is why."""
-        self.phase = Phase.ENDED
+        self.stage = Stage.ENDED
         self.cause = cause
         self.code = code
         self.error = as_text(error)

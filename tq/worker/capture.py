@@ -19,7 +19,7 @@ from collections import deque
 from os import close, read
 from typing import Final
 
-from tq.worker.attempt import Attempt, Phase
+from tq.worker.attempt import Attempt, Stage
 from tq.worker.frames import Started
 from tq.worker.output import Stream
 from tq.worker.reports import Reports
@@ -34,7 +34,7 @@ little_s_max: Final = 30.0
 _read_bytes: Final = 64 * 1024
 _reads_at_end_max: Final = 16
 _NEVER: Final = float("inf")
-_RUNNING, _ENDED = Phase.RUNNING, Phase.ENDED
+_RUNNING, _ENDED = Stage.RUNNING, Stage.ENDED
 
 
 class Capture:
@@ -60,11 +60,11 @@ class Capture:
     def due(self) -> float:
         """Return when `tick` has something to do."""
         young = self._young
-        while young and young[0].phase is not _RUNNING:
+        while young and young[0].stage is not _RUNNING:
             young.popleft()
         due = young[0].begin + moment_s if young else _NEVER
         planned = self._planned
-        while planned and planned[0][2].phase is _ENDED:
+        while planned and planned[0][2].stage is _ENDED:
             heapq.heappop(planned)
         if planned and not self._reports.is_full:
             due = min(due, planned[0][0])
@@ -94,7 +94,7 @@ class Capture:
         while self._planned and self._planned[0][0] <= now and not self._reports.is_full:
             attempt = heapq.heappop(self._planned)[2]
             attempt.is_planned = False
-            if attempt.phase is not _ENDED and attempt.credit is None:
+            if attempt.stage is not _ENDED and attempt.credit is None:
                 attempt.pushed_at = now
                 attempt.little_pause = min(2 * (attempt.little_pause or little_s_min), little_s_max)
                 for output in attempt.fresh_output():
@@ -103,9 +103,9 @@ class Capture:
     def _grow_old(self, now: float) -> None:
         young = self._young
         named = []
-        while young and (young[0].phase is not _RUNNING or young[0].begin + moment_s <= now):
+        while young and (young[0].stage is not _RUNNING or young[0].begin + moment_s <= now):
             attempt = young.popleft()
-            if attempt.phase is _RUNNING:
+            if attempt.stage is _RUNNING:
                 self._watch(attempt)
                 named.append(attempt.ref)
         if named:
@@ -208,7 +208,7 @@ class Capture:
         """Somebody watches: `credit` more bytes; 0 = nobody does any more."""
         if credit > 0:
             attempt.credit = (attempt.credit or 0) + credit
-            if attempt.phase is _RUNNING:
+            if attempt.stage is _RUNNING:
                 self._watch(attempt)
         else:
             attempt.credit = None

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tq.limits import lanes_max
-from tq.worker.attempt import Attempt, Phase
+from tq.worker.attempt import Attempt, Stage
 
 brief_us: Final = 500_000
-_QUEUED: Final = Phase.QUEUED
+_QUEUED: Final = Stage.QUEUED
 
 
 class _Lane:
@@ -32,7 +32,7 @@ class _Lane:
         waiting = self.waiting
         while waiting:
             attempt = waiting[0][1]
-            if attempt.phase is _QUEUED:
+            if attempt.stage is _QUEUED:
                 return attempt
             waiting.popleft()
         return None
@@ -118,8 +118,8 @@ class Lanes:
         self._offer(number, lane)
 
     def drop(self, attempt: Attempt) -> None:
-        """Take a waiting attempt out: its phase becomes ENDED, and the queue passes over it when it gets there."""
-        attempt.phase = Phase.ENDED
+        """Take a waiting attempt out: its stage becomes ENDED, and the queue passes over it when it gets there."""
+        attempt.stage = Stage.ENDED
         self.queued -= 1
         number = attempt.order.lane
         self._offer(number, self._lanes[number])

@@ -29,7 +29,7 @@ from typing import Final
 from tq.core.task import Cause
 from tq.core.vocabulary import AttemptRef
 from tq.worker import containment, frames, functions, installed, returned
-from tq.worker.attempt import Attempt, Order, Phase, as_text
+from tq.worker.attempt import Attempt, Order, Stage, as_text
 from tq.worker.capture import Capture
 from tq.worker.cgroups import Cgroups
 from tq.worker.guard import Guard
@@ -231,7 +231,7 @@ class Launcher:
             attempt = self._held.get(ref)
             if attempt is None:
                 continue
-            if attempt.phase is Phase.QUEUED:
+            if attempt.stage is Stage.QUEUED:
                 self._drop(attempt)
                 attempt.fail(stop.cause)
                 self._reports.add(attempt, now)
@@ -250,7 +250,7 @@ class Launcher:
         given_back = []
         for ref in refs:
             attempt = self._held.get(ref)
-            if attempt is not None and attempt.phase is Phase.QUEUED:
+            if attempt is not None and attempt.stage is Stage.QUEUED:
                 self._drop(attempt)
                 given_back.append(ref)
         if given_back:
@@ -343,7 +343,7 @@ class Launcher:
             self._reports.send(frames.Left(left))
 
     def _drop_started(self, attempt: Attempt) -> None:
-        attempt.phase = Phase.ENDED
+        attempt.stage = Stage.ENDED
         if attempt.place is not None:
             self._leave(attempt, attempt.place)
         if self._cgroups is not None and attempt.cgroup is not None:

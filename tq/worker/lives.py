@@ -2,10 +2,10 @@
 
 Owns every wait and every kill of the launcher. The end of an attempt, step by step:
 
-    main exits      reaped by `reap`; its usage is noted; phase DRAINING
-    pipes at EOF    or 2 s later, when somebody else still holds them; phase SWEEPING
+    main exits      reaped by `reap`; its usage is noted; stage DRAINING
+    pipes at EOF    or 2 s later, when somebody else still holds them; stage SWEEPING
     sweep           what is left is killed, round after round, each time something was reaped
-    nothing left    phase ENDED; `on_end`
+    nothing left    stage ENDED; `on_end`
 
 A stop is a signal to the group and CONT, later KILL; then the end goes as above. Killing never comes before draining
 when the main process left by itself: `exec > >(filter)` would lose its output.
@@ -27,7 +27,7 @@ from typing import Final
 from tq import limits
 from tq.core.task import Cause
 from tq.worker import containment
-from tq.worker.attempt import Attempt, Phase
+from tq.worker.attempt import Attempt, Stage
 from tq.worker.caller import Caller
 from tq.worker.capture import Capture
 
@@ -38,7 +38,7 @@ _peak_margin_kib: Final = 1024
 _timers_spare: Final = 1024
 _SIGNALS: Final = signal.valid_signals()
 _NEVER: Final = float("inf")
-_RUNNING, _DRAINING, _SWEEPING, _ENDED = Phase.RUNNING, Phase.DRAINING, Phase.SWEEPING, Phase.ENDED
+_RUNNING, _DRAINING, _SWEEPING, _ENDED = Stage.RUNNING, Stage.DRAINING, Stage.SWEEPING, Stage.ENDED
 
 
 class _Timer(IntEnum):
@@ -81,7 +81,7 @@ class Lives:
         self.attempts.add(attempt)
         self._mains[attempt.pid] = attempt
         self._by_pid[attempt.pid] = attempt
-        attempt.phase = _RUNNING
+        attempt.stage = _RUNNING
         self._capture.add(attempt)
         if attempt.caller is None or attempt.caller.is_ready:
             self.limit(attempt, attempt.begin)
@@ -98,9 +98,9 @@ class Lives:
 
     def stop(self, attempt: Attempt, cause: int, grace_s: float | None, now: float, number: int = 0) -> None:
         """Begin to end a started attempt. `grace_s` None, and the signal `number` 0, mean as its body says."""
-        if attempt.phase is _DRAINING:
+        if attempt.stage is _DRAINING:
             self._cut(attempt)
-        if attempt.phase is not _RUNNING:
+        if attempt.stage is not _RUNNING:
             return
         program = attempt.order.program
         grace_s = program.kill_after_s if grace_s is None else grace_s
@@ -160,7 +160,7 @@ class Lives:
         attempt.peak_kib = self._peak_kib(usage.ru_maxrss, now)
         if attempt.caller is not None:
             _cut_short(attempt, attempt.caller)
-        attempt.phase = _DRAINING
+        attempt.stage = _DRAINING
         if attempt.is_killed:  # and all that is left of it shall be, now
             self._cut(attempt)
         elif self._capture.drain(attempt):
@@ -181,7 +181,7 @@ class Lives:
         attempt.is_followed = True
         self.attempts.add(following)
         self._mains[attempt.pid] = self._by_pid[attempt.pid] = following
-        following.phase = _RUNNING
+        following.stage = _RUNNING
         self._capture.add(following)
         if following.order.program.time_limit_s:
             self.limit(following, now)
@@ -208,8 +208,8 @@ class Lives:
 
     def closed(self, attempt: Attempt) -> None:
         """The pipes of an attempt are closed; if its main process is gone too, what is left of it goes now."""
-        if attempt.phase is _DRAINING:
-            attempt.phase = _SWEEPING
+        if attempt.stage is _DRAINING:
+            attempt.stage = _SWEEPING
             self._sweeping.add(attempt)
             self._is_dirty = True
 
@@ -241,10 +241,10 @@ class Lives:
         makers = self._orphans.get(pid)
         if makers is None:
             makers = self._orphans[pid] = self._makers(pid)
-        if any(maker.phase is _RUNNING or maker.phase is _DRAINING for maker in makers):
+        if any(maker.stage is _RUNNING or maker.stage is _DRAINING for maker in makers):
             return frozenset()
         containment.kill_child(pid, self._mains)
-        return frozenset(maker for maker in makers if maker.phase is _SWEEPING)
+        return frozenset(maker for maker in makers if maker.stage is _SWEEPING)
 
     def _makers(self, pid: int) -> frozenset[Attempt]:
         attempts = frozenset(self.attempts)
@@ -260,7 +260,7 @@ class Lives:
         return frozenset(attempt for attempt in attempts if attempt.cookie == found)
 
     def _finish(self, attempt: Attempt, now: float) -> None:
-        attempt.phase = _ENDED
+        attempt.stage = _ENDED
         self._sweeping.discard(attempt)
         self.attempts.discard(attempt)
         if self._by_pid.get(attempt.pid) is attempt:  # else its number was free before its end, and is another's
@@ -276,7 +276,7 @@ class Lives:
     def due(self) -> float:
         """Return when `tick` has something to do."""
         timers = self._timers
-        while timers and timers[0][3].phase is _ENDED:
+        while timers and timers[0][3].stage is _ENDED:
             heapq.heappop(timers)
         due = timers[0][0] if timers else _NEVER
         return min(due, self._swept_at + _sweep_again_s) if self._sweeping else due
@@ -286,13 +286,13 @@ class Lives:
         while self._timers and self._timers[0][0] <= now:
             _, _, what, attempt = heapq.heappop(self._timers)
             if what is _Timer.CUT:
-                if attempt.phase is _DRAINING:
+                if attempt.stage is _DRAINING:
                     self._cut(attempt)
             elif what is _Timer.STUCK:
-                if attempt.phase is not _ENDED and not attempt.is_stuck:
+                if attempt.stage is not _ENDED and not attempt.is_stuck:
                     attempt.is_stuck = True
                     self.degraded += 1
-            elif attempt.phase is _RUNNING:
+            elif attempt.stage is _RUNNING:
                 if what is _Timer.KILL:
                     self.kill(attempt, now)
                 elif what is _Timer.TIME_LIMIT:
@@ -307,7 +307,7 @@ class Lives:
         self._count += 1
         heapq.heappush(self._timers, (due, self._count, what, attempt))
         if len(self._timers) > 4 * len(self.attempts) + _timers_spare:  # an hour's limit on tasks of a millisecond
-            self._timers = [timer for timer in self._timers if timer[3].phase is not _ENDED]
+            self._timers = [timer for timer in self._timers if timer[3].stage is not _ENDED]
             heapq.heapify(self._timers)
 
 
