@@ -137,6 +137,26 @@ def test_a_whole_queue_of_letters_goes_in_slices_over_a_restart(command):
     assert house.store.scan(tables.SWEEP, (0,), (99,), 9) == []
 
 
+@pytest.mark.parametrize("command", [Purge, Forget])
+@pytest.mark.parametrize("where", [Where(), LETTERS])
+def test_what_is_retried_and_dies_again_before_a_purge_or_forget_of_many_comes_to_it_is_left(command, where):
+    house = House(Bounds(slice=3, leases=100, lanes=4))
+    numbers = [house.submit() for _ in range(8)]
+    house.join()
+    while refs := house.starts():
+        house.report(*refs, code=1)
+    assert len(letters(house)) == len(numbers)
+    assert house.do(command(where=where)).sweeping
+
+    house.do(Retry((str(numbers[-1]),)))
+    house.report(*house.starts(), code=2)
+    for _ in range(20):
+        house.do(Tick())
+    assert house.store.scan(tables.SWEEP, (0,), (99,), 9) == []
+    assert letters(house) == [str(numbers[-1])]
+    assert house.task(numbers[-1]).code == 2
+
+
 def test_retention_does_not_follow_a_jump_of_the_walls_clock(house):
     house.join()
     house.submit()

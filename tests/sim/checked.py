@@ -182,6 +182,8 @@ class CheckedTurn(Turn):
             ended_ms = self._engine.ledger.dues.ended.get(key[0], 0)
             if progress is not None and ended_ms > self.times.steady_ms - command.keep_ms:
                 raise self._violated(f"{command} at {self.times} removed job {key[0]}: {progress}")
+            if progress is not None:
+                self._engine.promises.removals.retained(key[0], progress.ended_steady_ms)
             if progress is not None and progress.counts[State.DEAD] > progress.purged:
                 raise self._violated(f"{command} removed the dead letters of job {key[0]}: {progress}")
         return answer
@@ -295,6 +297,7 @@ class CheckedTurn(Turn):
         finished = super().finish(may_lease=may_lease)
         self._engine.promises.look(self._overlay)
         if finished.changes:
+            self._engine.promises.removals.check(finished.changes)
             self._engine.ledger.wrote(finished)
             self._check_order(finished)
             self._check_leases(finished)

@@ -11,7 +11,7 @@ from tests.sim.server import BEATS_US, Server
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, World
 from tq.core.task import Phase
-from tq.core.vocabulary import AttemptRef, Cancel, Drain, Retry, SetQueue
+from tq.core.vocabulary import AttemptRef, Cancel, Drain, Forget, Purge, Retry, SetQueue
 from tq.server.commit_loop import Point
 
 
@@ -114,6 +114,12 @@ def _crash_in_a_sweep(cast: Cast, until_us: int) -> None:
         server.after(MS, _crash_in_a_sweep, cast, until_us)
         return
     for promise in list(server.promises.open.values())[-1:]:
+        if isinstance(promise.command, Purge | Forget):  # what comes to life meanwhile, and ends, is not what it meant
+            dead = sorted({subject[0] for subject, seen in promise.before.items() if seen.is_letter})
+            for job in dead[-9:]:
+                world.dice.choice(cast.clients).tell(Retry((str(job),)))
+            if world.chance(0.8):
+                return
         client, last = world.dice.choice(cast.clients), max((subject[0] for subject in promise.before), default=0)
         if last:
             is_retry = isinstance(promise.command, Retry)  # a cancel ends what that has still to do

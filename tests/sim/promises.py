@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from tests.sim.ledger import Ledger
+from tests.sim.removals import Removals
 from tq.core import tables
 from tq.core.job import Job, Progress
 from tq.core.task import Cause, Phase, State, Task
@@ -151,6 +152,7 @@ class Promises:
         self.open: dict[int, Promise] = {}  # by the number of a sweep; several may belong to one promise
         self._of: dict[int, Promise] = {}  # those of whole sweeps, also of those that are over: their parts may go on
         self.lives = 0
+        self.removals = Removals(ledger)
         ledger.retries = self._retries
 
     def _retries(self, job: int) -> bool:
@@ -192,6 +194,7 @@ class Promises:
     def given(self, command: Verb, subjects: dict[Subject, Seen], sweeps: list[int], overlay: Overlay) -> Promise:
         """Note what a command has promised; without sweeps it must be kept by now."""
         promise = Promise(command, subjects, self.lives)
+        self.removals.given(command, subjects)
         self._let_off(promise, overlay)
         for subject, was in subjects.items() if isinstance(command, Forget) else ():
             if was.progress is not None and not was.progress.is_ended and seen(overlay, subject).is_gone:

@@ -76,6 +76,7 @@ class Verbs:
             [v.Hold(where=of_all), v.Release(where=of_all)],
             [v.Release(where=of_all), v.Retry(where=of_all, force=True)],
             [v.Cancel(where=of_a_tag), v.Purge(where=of_all)],
+            [v.Purge(where=of_all), v.Forget(where=of_a_tag)],
         )
         return dice.choice(words)
 

@@ -21,7 +21,7 @@ EXAMPLES: dict[type[Any], Any] = {
     Meta: Meta(lineage=2**63 - 1, epoch=4, sequence=2**40),
     Entries: Entries((b"a", b"", b"\xff")),
     Queue: Queue(paused=True, max=7, retries=5),
-    Sweep: Sweep(b"\x90", 42, 99, 17, 3),
+    Sweep: Sweep(b"\x90", 42, 99, 17, 3, 5_000),
     Task: Task(
         State.RUNNING, Phase.STOPPING, attempt=2, lease=99, worker=2**63 - 1, host="grün", cause=Cause.TIME_LIMIT,
         code=-9, result=b"\xa1", history=(Ending(1, 5, "host", 1, 1, 10, 20),),

@@ -266,7 +266,8 @@ class Sweep(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """Work on many jobs or members that goes on in slices by a due-now timer and survives a restart.
 
     `command` is the msgpack of the command of a client; `job` and `member` say where to go on, `last` is the last job.
-    `part_of` is the number of the sweep that this one is a part of, 0 = a whole one: it is as old as that.
+    `part_of` is the number of the sweep that this one is a part of, 0 = a whole one: it is as old as that. `given_ms`
+    says when the command was given (steady): it removes nothing that has ended since.
     """
 
     command: bytes
@@ -274,6 +275,7 @@ class Sweep(msgspec.Struct, frozen=True, array_like=True, tag=1):
     last: int
     member: int = 0
     part_of: int = 0
+    given_ms: int = 0  # 0 = nobody knows: an older release has stored it
 
 
 ROLES: Final = ("read", "submit", "worker", "admin")  # of a token; what each may do stands in server/roles.py

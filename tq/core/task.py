@@ -201,7 +201,7 @@ class Task(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     failures: int = 0
     losses: int = 0
     charged: bool = False  # whether the latest loss was charged (a claim takes it back)
-    since_ms: int = 0  # steady: when it entered the queue with this record; its place in AGAIN
+    since_ms: int = 0  # steady: when it entered the queue with this record (its place in AGAIN), or died
     due_ms: int = 0
     leased_ms: int = 0
     started_ms: int = 0

@@ -38,6 +38,7 @@ class Acting(NamedTuple):
     states: frozenset[State]
     tally: Tally
     sweep: int = 0  # the number of the (whole) sweep whose slice this is; 0: the command itself
+    given_ms: int = 0  # when the command of that sweep was given
 
     def means(self, key: JobKey, task: Task | None) -> bool:
         """Whether a member of a job is one of those that are to be acted on."""
@@ -52,6 +53,10 @@ class Acting(NamedTuple):
     def looks_closer(self) -> bool:
         """Whether a member's record, and not its state alone, says if it is meant."""
         return bool(self.where.cause) or self.where.is_letter
+
+    def is_late(self, ended_ms: int) -> bool:
+        """Whether what ended at this time (steady) had not when the command was given: that is not for it to remove."""
+        return 0 < self.given_ms < ended_ms
 
     @property
     def is_passed_by(self) -> bool:
@@ -122,7 +127,7 @@ def _of_all(step: Step, command: Selected) -> Sweep:
     meta = step.overlay.get(tables.META, ())
     behind = meta.next_job if meta else 1
     first = next((key[0] for key, _ in oldest(step, tables.JOB, (behind,), 1)), behind)
-    return Sweep(msgspec.msgpack.encode(command), first, behind - 1)
+    return Sweep(msgspec.msgpack.encode(command), first, behind - 1, given_ms=step.times.steady_ms)
 
 
 def _check(command: Selected) -> None:
@@ -149,7 +154,8 @@ def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
         return
     command = _commands.decode(sweep.command)
     where = command.where or Where()
-    acting = Acting(step, command, where, selection.states_of(where.states), _tally(command), _whole(number, sweep))
+    states = selection.states_of(where.states)
+    acting = Acting(step, command, where, states, _tally(command), _whole(number, sweep), sweep.given_ms)
     rest = _walk(acting, verbs[type(command)], sweep)
     send_stops(step, acting.tally)
     if rest is None:
@@ -212,7 +218,8 @@ def _act_on(acting: Acting, verb: Verb, targets: Iterable[selection.Target]) -> 
     command = msgspec.msgpack.encode(acting.command)
     for target in targets:
         if target.members is None:
-            rests.append(_walk(acting, verb, Sweep(command, target.job, target.job)))
+            sweep = Sweep(command, target.job, target.job, given_ms=step.times.steady_ms)
+            rests.append(_walk(acting, verb, sweep))
             continue
         if verb.member is None or not verb.has_members:
             raise BadRequest(f"this acts on whole jobs, as in {target.job}", hint="leave the member out")

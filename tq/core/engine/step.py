@@ -35,7 +35,7 @@ class Bounds(NamedTuple):
     retries: int = limits.retries  # where neither job nor queue says how often a failure is tried again
 
 
-_QUEUED, _RETRYING = State.QUEUED, State.RETRYING
+_QUEUED, _RETRYING, _DEAD = State.QUEUED, State.RETRYING, State.DEAD
 _LEASE: Final = Trigger.LEASE
 _ENDED: Final = Phase.ENDED
 _CANCELLED: Final = Cause.CANCELLED
@@ -138,7 +138,7 @@ class Step:
         progress = self.progress(key[:2])
         before = task.state
         after = transition(before, trigger)
-        if after is _QUEUED or after is _RETRYING:
+        if after is _QUEUED or after is _RETRYING or after is _DEAD:
             fields["since_ms"] = self.times.steady_ms
         unindex(self.overlay, key, task, progress, self.job)
         record = replace(task, state=after, **fields)

@@ -165,7 +165,7 @@ def _begin_purge(acting: Acting, key: JobKey) -> bool:
 
 
 def _purge_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
-    if task is None or task.state is not State.DEAD or task.purged:
+    if task is None or task.state is not State.DEAD or task.purged or acting.is_late(task.since_ms):
         acting.tally.leave("is no dead letter")
         return
     acting.step.purge(key, task)
@@ -202,7 +202,7 @@ def _begin_throttle(acting: Acting, key: JobKey) -> bool:
 
 def _begin_forget(acting: Acting, key: JobKey) -> bool:
     progress = acting.step.progress(key)
-    if not progress.is_ended:
+    if not progress.is_ended or acting.is_late(progress.ended_steady_ms):
         acting.tally.leave("has not ended; cancel it first")
         return False
     if not progress.dead_letters:
