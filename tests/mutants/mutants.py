@@ -117,24 +117,24 @@ def do_not_store_the_key(patch: pytest.MonkeyPatch) -> None:
 
 def take_an_untouched_member_of_a_cancelled_array_for_queued(patch: pytest.MonkeyPatch) -> None:
     """A member without a record is queued, whatever has become of its array."""
-    move = Step.move
+    move_run = Step.move_run
 
     def is_startable(self, lane):
         has_room = not self.throttle or self.counts[State.RUNNING] < self.throttle
         has_untouched = lane == self.lane and self.untouched > 0
         return has_room and not self.hold and (self.again_in(lane) > 0 or has_untouched)
 
-    def credulous(self, key, task, trigger, **fields):
-        progress = self.progress(key[:2])
+    def credulous(self, key, members, trigger, **fields):
+        progress = self.progress(key)
         first = progress.first
         try:
-            progress.first = State.QUEUED if task is None else first
-            return move(self, key, task, trigger, **fields)
+            progress.first = State.QUEUED
+            return move_run(self, key, members, trigger, **fields)
         finally:
             progress.first = first
 
     patch.setattr(Progress, "is_startable", is_startable)
-    patch.setattr(Step, "move", credulous)
+    patch.setattr(Step, "move_run", credulous)
 
 
 def accept_a_claim_after_the_successors_lease(patch: pytest.MonkeyPatch) -> None:
@@ -178,10 +178,7 @@ def believe_an_old_word_of_silence(patch: pytest.MonkeyPatch) -> None:
 def fill_one_worker_after_the_other(patch: pytest.MonkeyPatch) -> None:
     """Short tasks stand behind one another on the first worker, while the next one has nothing."""
 
-    def one_by_one(rooms):
-        return ((worker, width) for worker, width, room in rooms for _ in range(room))
-
-    patch.setattr(placement, "_evenly", one_by_one)
+    patch.setattr(placement, "_evenly", iter)
 
 
 def forget_which_hold_came_last(patch: pytest.MonkeyPatch) -> None:
