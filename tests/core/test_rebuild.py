@@ -19,7 +19,7 @@ from tq.core.job import Meta
 from tq.core.rebuild import Numbers, Rebuild
 from tq.core.task import Cause, State
 from tq.core.view import Key, Table, View, pages
-from tq.errors import AlreadyEnded
+from tq.errors import AlreadyEnded, BadRequest
 from tq.store.memory import MemoryStore
 
 SEEDS = int(os.environ.get("TQ_REBUILD_SEEDS", "10"))
@@ -218,15 +218,19 @@ def test_where_records_may_be_old_ones_no_job_goes_on_by_itself() -> None:
     assert not rows(store, tables.READY)
 
 
-def test_members_whose_entries_are_lost_do_not_start_and_the_others_do() -> None:
-    life = Life(1)
+def with_entries(life: Life) -> Key:
+    """Submit an array with entries, none of which starts; return the key of the second run of them."""
     life.do(v.SetQueue("default", paused=True))
     for first in (0, 4, 8):
         items = tuple(b"%d" % number for number in range(first, first + 4))
         life.do(v.AddEntries("e", first, items, b"%d" % first if first else b"", b"%d" % (first + 4)))
     life.jobs.append(life.array(12, entries_key="e", entries_digest=b"12"))
-    blob = life.store.get(tables.JOB, (1, 0)).entries  # type: ignore[union-attr]
-    store, rebuild = without(life, (tables.ENTRIES, (blob, 4)))
+    return life.store.get(tables.JOB, (1, 0)).entries, 4  # type: ignore[union-attr]
+
+
+def test_members_whose_entries_are_lost_do_not_start_and_the_others_do() -> None:
+    life = Life(1)
+    store, rebuild = without(life, (tables.ENTRIES, with_entries(life)))
     assert rebuild.losses == [
         "job 1: 4 tasks are dead letters now: what became of them is lost",
         "job 1 is held: the entries of 4 tasks are lost",
@@ -237,6 +241,20 @@ def test_members_whose_entries_are_lost_do_not_start_and_the_others_do() -> None
     with pytest.raises(AlreadyEnded, match="has lost its input"):  # what looks like an empty one might remove more
         life.do(v.Retry(("1.6",)))
     assert life.store.get(tables.TASK, (1, 0, 5)).state is State.DEAD  # type: ignore[union-attr]
+    with pytest.raises(BadRequest, match="lost entries of job 1"):
+        life.do(life.do(v.GetRequest("1")).submit)  # type: ignore[union-attr, arg-type]
+
+
+@pytest.mark.parametrize("retry", [v.Retry(("1",)), v.Retry(where=v.Where())])
+def test_what_was_cancelled_and_has_lost_its_entries_stays_so_and_a_retry_starts_the_others(retry: v.Retry) -> None:
+    life = Life(1)
+    lost = with_entries(life)
+    life.do(v.Cancel(("1",)))
+    store, rebuild = without(life, (tables.ENTRIES, lost))
+    assert rebuild.losses == ["job 1: the entries of 4 tasks are lost"]
+    goes_on(life, store, retry, v.SetQueue("default", paused=False))
+    counts = life.store.get(tables.PROGRESS, (1, 0)).counts  # type: ignore[union-attr]
+    assert (counts[State.SUCCEEDED], counts[State.CANCELLED]) == (8, 4)
 
 
 def test_a_cancel_that_was_under_way_ends() -> None:

@@ -95,6 +95,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True, tag=1):
     backoff_ms: tuple[int, int] = backoff_ms  # first and longest wait before another attempt
     retry_on: tuple[int, ...] = ()  # exit codes that are tried again; empty = all
     no_retry_on: tuple[int, ...] = ()
+    has_lost_entries: bool = False  # a salvage has not found all of them
 
 
 class Progress(msgspec.Struct, array_like=True, tag=1):

@@ -1,7 +1,8 @@
 """One job anew from the records that can be read: its counts, its index entries, and what is made of what it lacks.
 
 Part of rebuild.py. A member whose record is lost, though the cursor has passed it, or whose entry is lost, becomes a
-dead letter: it may have run, or cannot. A job of which more than that is in doubt is held.
+dead letter: it may have run, or cannot. A job of which more than that is in doubt is held. A member that was cancelled
+and has lost its entry gets a record of that, so that a retry of the job passes it over.
 """
 
 from collections.abc import Callable, Iterator
@@ -50,29 +51,23 @@ class JobRebuild:
 
     def run(self, wall_ms: int, *, is_sure: bool, is_old: bool = False) -> Iterator[None]:
         """Put all rows of the job but those of READY; yields after every few, so that the caller can take them away."""
-        job, progress = self.job, self.progress
+        progress = self.progress
+        lost = self._lost_entries() if self.job.entries else []
+        job = self.job = replace(self.job, has_lost_entries=bool(lost))
         if job.stdin and not self._has_input(is_sure=is_sure):
             self.losses.append("a part of its input is lost")
-        lost = self._lost_entries() if job.entries else []
         if lost:
             self.losses.append(f"the entries of {sum(map(len, lost))} tasks are lost")
-        dead = Task(State.DEAD, Phase.ENDED, attempt=1, cause=Cause.INTERNAL, ended_ms=wall_ms)
-        records, due = 0, 0
+        due = 0
         for member, task in self._records():
-            for missing in self._dead_between(due, member, lost):
-                self._put(missing, dead)
-                records += 1
-                yield
+            yield from self._put_missing(range(due, member), lost, wall_ms)
             is_stuck = not task.state.is_terminal and any(member in run for run in lost)
             self._put(member, _ended(task, wall_ms) if is_stuck else task)
             self.dead += is_stuck
-            records, due = records + 1, member + 1
+            due = member + 1
             yield
-        for missing in self._dead_between(due, job.size, lost):
-            self._put(missing, dead)
-            records += 1
-            yield
-        progress.untouched = job.size - records
+        yield from self._put_missing(range(due, job.size), lost, wall_ms)
+        progress.untouched = job.size - sum(progress.counts)
         progress.counts[progress.first] += progress.untouched
         self._say_lost_records(progress)
         if is_old and not progress.is_ended:
@@ -111,16 +106,20 @@ class JobRebuild:
         """Return where the cursor stands at least, by the records."""
         return max((member + 1 for member, task in self._records() if task.attempt), default=0)
 
-    def _dead_between(self, low: int, high: int, lost: list[range]) -> Iterator[int]:
-        """Yield the members of [low, high), none of which has a record, that must not start (again) by themselves."""
-        cursor = self.progress.cursor
-        for member in range(low, min(high, cursor)):
+    def _put_missing(self, members: range, lost: list[range], wall_ms: int) -> Iterator[None]:
+        """Put records of those of the members, none of which has one, that must not start (again) by themselves."""
+        first, cursor = self.progress.first, self.progress.cursor
+        dead = Task(State.DEAD, Phase.ENDED, attempt=1, cause=Cause.INTERNAL, ended_ms=wall_ms)
+        for member in range(members.start, min(members.stop, cursor)):
+            self._put(member, dead)
             self.dead += 1
-            yield member
-        for run in lost if not self.progress.first.is_terminal else ():
-            for member in range(max(run.start, low, cursor), min(run.stop, high)):
-                self.dead += 1
-                yield member
+            yield
+        without_entry = Task(first, cause=Cause.CANCELLED, ended_ms=wall_ms) if first.is_terminal else dead
+        for run in lost:
+            for member in range(max(run.start, members.start, cursor), min(run.stop, members.stop)):
+                self._put(member, without_entry)
+                self.dead += without_entry is dead
+                yield
 
     def _put(self, member: int, task: Task) -> None:
         """Put a member's record with the index entry that follows from it, and count it."""

@@ -52,6 +52,10 @@ def shared_blobs(step: Step, command: Submit) -> tuple[int, int]:
     if command.entries_of:
         job, _ = find_job(step.overlay, _number(command.entries_of))
         entries = job.entries
+        if job.has_lost_entries:
+            raise BadRequest(
+                f"a salvage of the store has lost entries of job {command.entries_of}", hint="submit it anew"
+            )
         if command.size != job.size or not command.is_array:
             raise BadRequest(f"job {command.entries_of} has {job.size} members, and the array {command.size}")
     if (command.stdin_of and not stdin) or (command.entries_of and not entries):

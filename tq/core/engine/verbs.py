@@ -139,12 +139,12 @@ def _retry_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
 
 def _has_entry(acting: Acting, key: TaskKey) -> bool:
     """Whether a member has the input that it was submitted with: a salvage may not have found it."""
-    step, blob = acting.step, acting.step.job(key[:2]).entries
-    if not blob:
+    step, job = acting.step, acting.step.job(key[:2])
+    if not job.has_lost_entries:
         return True
     step.entries = step.entries or EntryReader(step.overlay)
     try:
-        step.entries.entry(blob, key[2])
+        step.entries.entry(job.entries, key[2])
     except KeyError:
         return False
     return True
