@@ -41,7 +41,9 @@ FOUND_BY: Final[dict[Mutant, str]] = {
     mutants.believe_an_old_word_of_silence: (
         "tests/core/test_silent.py::test_a_worker_that_is_back_gets_what_waits_and_an_older_word_changes_nothing"
     ),
-    mutants.fill_one_worker_after_the_other: f"{JOBS}::test_an_array_runs_each_member_once_in_order",
+    mutants.fill_one_worker_after_the_other: (
+        f"{JOBS}::TestChains::test_few_short_tasks_stand_behind_others_as_evenly_as_they_can"
+    ),
     mutants.forget_which_hold_came_last: "tests/core/test_sweeps.py::TestTheLaterWordCounts",
     mutants.derive_a_lane_without_what_waits: "tests/core/test_lost_lanes.py::test_every_rule_holds_and_all_goes_on[0]",
     mutants.give_away_what_is_on_its_way: f"{PEERS}::test_a_list_sent_again_begins_a_session_of_its_own",
