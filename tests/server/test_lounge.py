@@ -1,5 +1,7 @@
 """Idle workers are read together: the room where their connections wait, and who goes there."""
 
+import os
+import resource
 import socket
 from collections.abc import Iterator
 from functools import partial
@@ -50,6 +52,28 @@ async def test_who_was_sent_something_goes_on_and_all_of_them_together(pairs: An
         assert sorted(place for place, _ in gone_on) == list(range(39))
         assert {at_s for _, at_s in gone_on} == {0.1}
         nursery.cancel_scope.cancel()
+
+
+async def test_all_are_gathered_however_many(pairs: Any) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 3_000:
+        pytest.skip("this process may not open enough files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    lounge, count = Lounge(0.1), 1_100  # more than a poll returns that is not told how many
+    pairs[0][1].send(b"x")
+    places = [os.dup(pairs[0][0].fileno()) for _ in range(count)]
+    try:
+        async with trio.open_nursery() as nursery:
+            for place in places:
+                nursery.start_soon(lounge.wait, place)
+            await wait_all_tasks_blocked()
+            assert lounge.gather()
+            assert not lounge._waiting
+            nursery.cancel_scope.cancel()
+    finally:
+        for place in places:
+            os.close(place)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_what_lies_there_already_is_found_again(pairs: Any, autojump_clock: Any) -> None:
@@ -106,20 +130,25 @@ async def test_a_link_that_rests_is_read_with_the_others_and_at_once_when_it_hur
 
 
 @pytest.mark.parametrize("who", ["this end", "the other end", "nobody"])
-async def test_a_link_that_rests_ends_like_any_other(identity: Identity, who: str) -> None:
+async def test_a_link_that_rests_ends_like_any_other(identity: Identity, who: str, capfd: Any) -> None:
     lounge, began = Lounge(0.0), []  # type: ignore[var-annotated]
     with trio.fail_after(20):
-        async with serving(identity, partial(resting, lounge=lounge, began=began)) as served, served.client() as client:
-            while not lounge._waiting:
-                await trio.testing.wait_all_tasks_blocked()
-            if who == "this end":
-                began[0].close(m.Goodbye("go"))
-                assert await anext(client) == [m.Goodbye("go")]
-            elif who == "the other end":
-                client.close()
-                await trio.testing.wait_all_tasks_blocked(0.05)
-                lounge.gather()
+        async with serving(identity, partial(resting, lounge=lounge, began=began)) as served:
+            for _ in range(8):  # its reader wakes before its writer, or behind it: the order is random
+                async with served.client() as client:
+                    while not lounge._waiting:
+                        await trio.testing.wait_all_tasks_blocked()
+                    if who == "this end":
+                        began[-1].close(m.Goodbye("go"))
+                        assert await anext(client) == [m.Goodbye("go")]
+                    elif who == "the other end":
+                        client.close()
+                        await trio.testing.wait_all_tasks_blocked(0.05)
+                        lounge.gather()
+                    else:
+                        break
     assert not lounge._waiting
+    assert "session_failed" not in capfd.readouterr().err
 
 
 class Wishes:

@@ -50,6 +50,7 @@ class Link:
         self._output_bytes = 0
         self._work = trio.Event()
         self._room = trio.Event()
+        self._is_reading = False
         self._reader_ended = trio.Event()
         self._writing = trio.CancelScope()  # of the write under way
         self._living = trio.CancelScope()  # of the writer; has a second left once the link ends
@@ -151,18 +152,20 @@ class Link:
         """
         while True:
             try:
+                self._is_reading = True
                 data = b"" if self.is_closed_here else await self.stream.receive_some()
             except (trio.BrokenResourceError, trio.ClosedResourceError):
-                self._reader_ended.set()
                 self._end("the connection broke")
                 raise StopAsyncIteration from None
+            finally:
+                self._is_reading = False
+                if self._is_closing:
+                    self._reader_ended.set()
             if self.is_closed_here:  # before it was received, or while this waited for it
-                self._reader_ended.set()
                 raise StopAsyncIteration
             if self.on_bytes is not None and data:
                 self.on_bytes()
             if not data:
-                self._reader_ended.set()
                 self._end("it closed" if self.connection.is_between_frames else "it closed in the middle of a frame")
                 raise StopAsyncIteration
             try:
@@ -236,12 +239,10 @@ class Link:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             if isinstance(self.stream, trio.abc.HalfCloseableStream):
                 await self.stream.send_eof()
-            try:
-                await _discard(self.stream)
-            except trio.BusyResourceError:  # the reader of this link is at it, and ends with what it gets
+            if self._is_reading:  # it ends with what it gets, and no other begins
                 await self._reader_ended.wait()
-                if not self._is_broken:
-                    await _discard(self.stream)
+            while not self._is_broken and await self.stream.receive_some():
+                pass
 
     async def _drain(self) -> None:
         while self._is_cut_off or self.queued_bytes:
@@ -281,11 +282,6 @@ class Link:
         if self._room.statistics().tasks_waiting:
             self._room.set()
             self._room = trio.Event()
-
-
-async def _discard(stream: trio.abc.ReceiveStream) -> None:
-    while await stream.receive_some():
-        pass
 
 
 def _take_up_to(queue: deque[bytes], bytes_max: int) -> tuple[list[bytes], int]:

@@ -33,9 +33,9 @@ class Lounge:
             while self.gather(_TOGETHER_MAX):
                 await trio.lowlevel.checkpoint()
 
-    def gather(self, count_max: int = -1) -> bool:
-        """Let those go on that something has come for, `count_max` at most. Return whether there were any."""
-        events = self._epoll.poll(0, count_max)
+    def gather(self, count_max: int = 0) -> bool:
+        """Let those go on that something has come for, `count_max` at most (0 = all). Return whether there were any."""
+        events = self._epoll.poll(0, count_max or max(len(self._waiting), 1))
         for place, _ in events:
             task = self._waiting.pop(place, None)
             if task is not None:
