@@ -1,6 +1,7 @@
 """`tq dlq`: what is asked of the server, and what is said."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
 from tq.core import vocabulary as v
+from tq.errors import StoreDamaged
 
 LETTER: dict[str, Any] = {
     "id": "43.7",
@@ -99,3 +101,34 @@ def test_show_is_for_dead_letters(run: Run, server: FakeServer) -> None:
         ran = run("dlq", "show", "43.7")
         assert (ran.status, ran.out) == (1, "")
         assert "is no dead letter" in ran.err
+
+
+@pytest.mark.parametrize("words", [("dlq", "ls"), ("ls",), ("ls", "43")])
+def test_a_list_has_what_stands_around_damage_and_says_so(run: Run, server: FakeServer, words: tuple[str, ...]) -> None:
+    pages = {"": v.Page((), "7", ("50", "49")), "7": v.Page(({"id": "43"},), "", ("44", "42"))}
+    server.says[v.List] = server.says[v.DeadLetters] = damaged_but(pages)
+    said = "tq: the server's store is damaged where these stand: 50, 49, 44 and 1 more\n"
+    hint = "hint: its log says more; on its machine, with the server stopped: tq store check\n"
+
+    assert run(*words, "-q") == (78, "43\n", said + hint)
+    table = run(*words)
+    assert (table.status, len(table.out.splitlines()), table.err) == (78, 2, said + hint)
+    ran = run(*words, "-o", "json")
+    out = json.loads(ran.out)
+    assert ([item["id"] for item in out["items"]], out["unread"]) == (["43"], ["50", "49", "44", "42"])
+    assert (ran.status, ran.err) == (78, said + hint)
+
+    pages[""] = v.Page((), "7")
+    pages["7"] = v.Page(({"id": "43"},))
+    assert "unread" not in json.loads(run(*words, "-o", "json").out)
+
+
+def damaged_but(pages: dict[str, v.Page]) -> Callable[[v.List], v.Page]:
+    """Return what a server says whose pages are damaged, for who does not ask around that."""
+
+    def say(asked: v.List) -> v.Page:
+        if not asked.around:
+            raise StoreDamaged("what this is about stands where the server's store is damaged")
+        return pages[asked.page]
+
+    return say

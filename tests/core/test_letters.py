@@ -7,7 +7,7 @@ from tq.core import tables
 from tq.core.engine import Bounds
 from tq.core.task import Cause, State
 from tq.core.vocabulary import Acted, Cancel, DeadLetters, Forget, Get, Purge, Retain, Retry, Tick, Times, Where
-from tq.errors import AlreadyEnded, BadRequest
+from tq.errors import AlreadyEnded, BadRequest, StoreDamaged
 
 LETTERS = Where(states=("dead",), is_letter=True)
 
@@ -168,3 +168,24 @@ def test_retention_does_not_follow_a_jump_of_the_walls_clock(house):
     turn = house.engine.begin(Times(house.now_ms + 61_000, 0))
     assert turn.apply(Retain(60_000)) == Acted(1)
     turn.finish()
+
+
+def test_who_asks_around_damage_gets_the_other_letters_and_the_jobs_of_those_that_cannot_be_read(house, monkeypatch):
+    house.join(slots=2)
+    numbers = []
+    for _ in range(3):
+        numbers.append(house.submit())
+        die(house, numbers[-1])
+    get = house.store.get
+
+    def damaged(table, key):
+        if (table, key) == (tables.TASK, (numbers[1], 0, 0)):
+            raise StoreDamaged("block checksum mismatch")
+        return get(table, key)
+
+    monkeypatch.setattr(house.store, "get", damaged)
+    with pytest.raises(StoreDamaged):
+        house.do(DeadLetters())
+    page = house.do(DeadLetters(around=True))
+    assert [item["id"] for item in page.items] == [str(numbers[0]), str(numbers[2])]
+    assert (page.next, page.unread) == ("", (str(numbers[1]),))

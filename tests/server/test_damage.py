@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.server.hall import assigned, given_input, open_hall
 from tests.server.rig import Loop, submit
@@ -20,6 +21,7 @@ from tq.core.vocabulary import (
     Get,
     Hold,
     Join,
+    List,
     Logs,
     Release,
     Report,
@@ -82,6 +84,59 @@ def test_a_job_that_cannot_be_read_is_put_off_like_one_that_fails() -> None:
     life.now_ms += 1_000
     life.do(Tick())
     assert life.started() == [poison]
+
+
+@pytest.mark.parametrize("is_whole_index", [False, True])
+async def test_a_list_goes_around_what_cannot_be_read_and_names_it(
+    monkeypatch: pytest.MonkeyPatch, is_whole_index: bool
+) -> None:
+    async with open_hall() as hall:
+        client = await hall.client("submit")
+        for number in range(1, 151):
+            await client.ask(submit(str(number), name="nightly"))
+        await client.ask(submit("array", size=5, is_array=True))
+        await client.ask(Cancel(("7", "151.3", "151.4")))
+        lost = {(tables.JOB, (140, 0)), (tables.PROGRESS, (3, 0)), (tables.TASK, (151, 0, 2))}
+        get, scan = hall.store.get, hall.store.scan
+
+        def one(table: Any, key: Any) -> Any:
+            if (table, key) in lost:
+                raise StoreDamaged("block checksum mismatch")
+            return get(table, key)
+
+        def some(table: Any, low: Any, high: Any, limit: int) -> Any:
+            rows = scan(table, low, high, limit)
+            if any((table, key) in lost for key, _ in rows) or (is_whole_index and table is tables.NAMED):
+                raise StoreDamaged("block checksum mismatch")
+            return rows
+
+        monkeypatch.setattr(hall.store, "get", one)
+        monkeypatch.setattr(hall.store, "scan", some)
+        with pytest.raises(StoreDamaged):
+            await client.ask(List())
+        for command, unread in ((List(), {"140", "3"}), (List(name="nightly", limit=60), {"140", "3"})):
+            listed, named = await every_page(client, replace(command, around=True))
+            assert set(named) == unread
+            assert len(named) == len(unread)
+            alive = [*range(150, 140, -1), *range(139, 3, -1), 2, 1]
+            assert listed == [*(["151"] if not command.name else []), *map(str, alive)]
+        for states, members in (((), ["151.1", "151.2", "151.4", "151.5"]), (("cancelled",), ["151.4"])):
+            assert await every_page(client, List("151", states, around=True)) == (members, ["151.3"])
+        with pytest.raises(StoreDamaged):
+            await client.ask(List("3", around=True))
+
+
+async def every_page(client: Any, command: List) -> tuple[list[str], list[str]]:
+    """Return the ids that are listed, and those that could not be read."""
+    items: list[str] = []
+    unread: list[str] = []
+    page = "begin"
+    while page:
+        answer = await client.ask(replace(command, page=page.removeprefix("begin")))
+        page = answer.next
+        items += [item["id"] for item in answer.items]
+        unread += answer.unread
+    return items, unread
 
 
 async def test_an_input_that_is_damaged_holds_the_jobs_that_need_it_and_says_so(

@@ -8,7 +8,7 @@ import typer
 from tq.cli import options
 from tq.cli.act import Deed, DryRun, Wish, Words, Yes, act
 from tq.cli.context import Context
-from tq.cli.pages import Pages
+from tq.cli.pages import Pages, around
 from tq.cli.verb import Noun, Verb
 from tq.errors import BadRequest, TaskNotFound
 
@@ -38,8 +38,8 @@ def ls(
     context: Context = ctx.obj
     with context.client() as client:
         where = v.Where((), queue, tag, name, cause)
-        pages = Pages(lambda items, next_page: client.ask(v.DeadLetters(where, items, next_page)), limit, page)
-        output.print_pages(context, pages, lambda: pages.next, rows)
+        pages = Pages(lambda items, next_page: around(client, v.DeadLetters(where, items, next_page)), limit, page)
+        output.print_pages(context, pages, lambda: pages.next, rows, pages.unread)
     pages.say_rest(context)
 
 

@@ -8,7 +8,7 @@ import typer
 
 from tq.cli import escape, options
 from tq.cli.context import Context, is_terminal
-from tq.cli.pages import Pages
+from tq.cli.pages import Pages, around, first_of
 from tq.cli.verb import Verb
 from tq.client.expected import expect
 from tq.errors import BadRequest
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 _REASONS_MAX = 3  # that stand under the table
-_IDS_MAX = 3  # that are named for each
 
 
 def ls(
@@ -48,7 +47,7 @@ def ls(
         parent = selectors.single(client, job) if job else ""
         where = (parent, values.states(state), queue, tag, name)
         pages = Pages(
-            lambda items, next_page: client.ask(v.List(*where, items, next_page)),
+            lambda items, next_page: around(client, v.List(*where, items, next_page)),
             limit,
             page,
             # Newest first: behind one that is too old are only older ones.
@@ -56,8 +55,8 @@ def ls(
         )
         whys: dict[str, list[str]] = {}
         rows = task_rows if parent else job_rows
-        output.print_pages(context, pages, lambda: pages.next, lambda items: rows(_noting(whys, items)))
-        if context.format == "table":
+        output.print_pages(context, pages, lambda: pages.next, lambda items: rows(_noting(whys, items)), pages.unread)
+        if context.format == "table" and not pages.unread:
             _foot(context, client, parent, whys)
     pages.say_rest(context)
 
@@ -83,8 +82,7 @@ def _foot(context: Context, client: "Client", parent: str, whys: dict[str, list[
     if parts:
         context.talk(f"tq: {'of its tasks' if parent else 'tasks'}: {', '.join(parts)}")
     for why, ids in whys.items():
-        others = f" and {len(ids) - _IDS_MAX} more" if len(ids) > _IDS_MAX else ""
-        context.talk(f"tq: {', '.join(ids[:_IDS_MAX])}{others}: {escape.line(why)}")
+        context.talk(f"tq: {first_of(ids)}: {escape.line(why)}")
 
 
 def job_rows(items: list[dict[str, Any]]) -> list[list[str]]:

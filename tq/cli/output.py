@@ -58,15 +58,17 @@ def print_pages(
     pages: Iterable[list[dict[str, Any]]],
     next_page: Callable[[], str],
     rows: Callable[[list[dict[str, Any]]], Sequence[Sequence[str]]],
+    unread: Sequence[str] = (),
 ) -> None:
     """Print what comes in pages, each when it comes, with bounded memory: the one object of `json`, too.
 
-    `rows` makes the table of a page; a later page's columns are at least as wide as those before it.
+    `rows` makes the table of a page; a later page's columns are at least as wide as those before it. `unread` grows
+    meanwhile: ids of what could not be read.
     """
     from tq.client import documents
 
     if context.format == "json":
-        _print_json_pages(pages, next_page)
+        _print_json_pages(pages, next_page, unread)
         return
     widths: list[int] = []
     for page in pages:
@@ -78,7 +80,9 @@ def print_pages(
         print_table(context, rows([]))
 
 
-def _print_json_pages(pages: Iterable[list[dict[str, Any]]], next_page: Callable[[], str]) -> None:
+def _print_json_pages(
+    pages: Iterable[list[dict[str, Any]]], next_page: Callable[[], str], unread: Sequence[str]
+) -> None:
     """Print one object piece by piece. Nothing of it stands there before the first page; who fails leaves it open."""
     from tq.client import documents
 
@@ -88,7 +92,8 @@ def _print_json_pages(pages: Iterable[list[dict[str, Any]]], next_page: Callable
         for item in page:
             _write(before + safe(json_text(documents.document(item))), end="")
             before = ","
-    _write(f'{before if before != "," else ""}],"next":{json_text(next_page() or None)}}}')
+    rest = {"next": next_page() or None} | ({"unread": unread} if unread else {})
+    _write(f"{before if before != ',' else ''}],{json_text(rest)[1:]}")
 
 
 def print_one(context: Context, item: dict[str, Any], lines: Iterable[tuple[str, str]]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from tq.client.expected import expect
-from tq.errors import BadRequest
+from tq.errors import BadRequest, StoreDamaged
 
 if TYPE_CHECKING:
     from tq.cli.context import Context
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tq.core import vocabulary as v
 
 _PAGE_ITEMS = 250
+_IDS_MAX = 3  # that are named of many
 _TOGETHER_S = 0.3  # for so long what comes bit by bit waits for more: it is one table then
 
 Items = list[dict[str, Any]]
@@ -21,7 +22,7 @@ Items = list[dict[str, Any]]
 class Pages:
     """Documents page by page, at most `limit` (0 = all); `next` is where the list goes on, "" when it ends.
 
-    `count` are those that came so far.
+    `count` are those that came so far, `unread` the ids that stand where the server's store is damaged.
     `ask` gets how many are wanted, and the page. `wanted` may leave some out; it ends the list where it leaves out any.
     """
 
@@ -36,6 +37,7 @@ class Pages:
             raise BadRequest(f"-n {limit} must not be negative", hint="0 lists all")
         self.next = page
         self.count = 0
+        self.unread: list[str] = []
         self._ask = ask
         self._limit = limit
         self._wanted = wanted
@@ -50,6 +52,7 @@ class Pages:
             answer = expect(v.Page, self._ask(items, self.next))
             kept = [item for item in answer.items if self._wanted(item)]
             self.count += len(kept)
+            self.unread += answer.unread
             self.next = answer.next if len(kept) == len(answer.items) else ""
             together += kept
             is_last = not self.next or (self._limit and self.count >= self._limit)
@@ -60,9 +63,33 @@ class Pages:
                 return
 
     def say_rest(self, context: "Context") -> None:
-        """Say under a table that there is more."""
+        """Say under a table that there is more. Raises StoreDamaged for what should stand there and cannot be read."""
+        if self.unread:
+            raise StoreDamaged(
+                f"the server's store is damaged where these stand: {first_of(self.unread)}",
+                hint="its log says more; on its machine, with the server stopped: tq store check",
+            )
         if self.next and context.format == "table":
             context.talk(f"tq: there are more; see them with -n {self._limit * 2} or -n 0")
+
+
+def first_of(ids: list[str]) -> str:
+    """Return the first few ids, and how many others there are."""
+    others = f" and {len(ids) - _IDS_MAX} more" if len(ids) > _IDS_MAX else ""
+    return ", ".join(ids[:_IDS_MAX]) + others
+
+
+def around(client: "Client", command: "v.List | v.DeadLetters") -> "v.Answer":
+    """Ask for a page of a list; where damage of the server's store ends it, for what stands around that.
+
+    It is asked like anybody first: so the server's log has where the damage is.
+    """
+    import msgspec
+
+    try:
+        return client.ask(command)
+    except StoreDamaged:
+        return client.ask(msgspec.structs.replace(command, around=True))
 
 
 def every(client: "Client", kind: "type[v.Workers | v.Queues | v.Tokens]") -> Pages:

@@ -52,10 +52,14 @@ class Document(Word, frozen=True, tag=True):
 
 
 class Page(Word, frozen=True, tag=True):
-    """Some documents, and the page to ask for next ('' = no more; a page may be empty with a next)."""
+    """Some documents, and the page to ask for next ('' = no more; a page may be empty with a next).
+
+    `unread`: the ids that stand where the store is damaged, for who asked for a list `around` that.
+    """
 
     items: tuple[dict[str, Any], ...]
     next: str = ""
+    unread: tuple[str, ...] = ()
 
 
 class Result(Word, frozen=True, gc=False):

@@ -144,11 +144,12 @@ Selected = Cancel | Hold | Release | Requeue | Retry | SetPriority | SetThrottle
 
 
 class DeadLetters(Word, frozen=True, tag=True):
-    """The dead letters, oldest first. `page` continues an earlier answer."""
+    """The dead letters, oldest first. `page` continues an earlier answer; `around` as of List, by job."""
 
     where: Where = Where()
     limit: int = 100
     page: str = ""
+    around: bool = False
 
 
 class SetQueue(Word, frozen=True, tag=True):
@@ -195,6 +196,8 @@ class List(Word, frozen=True, tag=True):
 
     `begun`: only members up to the one that starts next, and `next` says where later ones will be found, until the job
     has ended. So who asks again and again from there sees each member once, and an array is never listed anew.
+
+    `around`: what cannot be read of a damaged store is passed over and named, instead of `store_damaged` for all of it.
     """
 
     job: str = ""
@@ -205,6 +208,7 @@ class List(Word, frozen=True, tag=True):
     limit: int = 100
     page: str = ""
     begun: bool = False
+    around: bool = False
 
 
 class Wait(Word, frozen=True, tag=True):

@@ -21,6 +21,8 @@ _FIRST: Final = (1 << 63) - 1  # numbers are stored as what they lack to this: t
 _WALK: Final = 100  # jobs, or numbers without one, in one look
 
 NamedKey = tuple[int, int]
+# Numbers of jobs, newest first, with their records where these are read already; and below which number to look on.
+Below = tuple[Sequence[tuple[int, Job | None]], int]
 
 
 def rows_of(number: int, job: Job) -> Iterator[NamedKey]:
@@ -36,8 +38,8 @@ def number_of(key: NamedKey) -> int:
     return _FIRST - key[1]
 
 
-def jobs_below(view: View, where: Where, top: int) -> tuple[Sequence[tuple[int, Job]], int]:
-    """Return the next jobs below `top` that may match, newest first, and below which number to look on."""
+def jobs_below(view: View, where: Where, top: int) -> Below:
+    """Return the next jobs below `top` that may match."""
     meta = view.get(tables.META, ())
     from_ = meta.named_from if meta is not None else 1
     if (where.name or where.tag) and top > from_:
@@ -47,11 +49,18 @@ def jobs_below(view: View, where: Where, top: int) -> tuple[Sequence[tuple[int, 
     return [(number, job) for (number, part), job in reversed(found) if part == 0], low
 
 
-def running_below(view: View, live: Live, top: int) -> tuple[Sequence[tuple[int, Job]], int]:
-    """Return the same of those of which something runs: by what the workers hold, however many others there are."""
+def each_below(top: int) -> Below:
+    """Return the next numbers below `top`, whether jobs have them or not."""
+    low = max(top - _WALK, 1)
+    return [(number, None) for number in range(top - 1, low - 1, -1)], low
+
+
+def running_below(live: Live, top: int) -> Below:
+    """Return the next jobs below `top` of which something runs: by what the workers hold, however many others there
+    are.
+    """
     numbers = nlargest(_WALK, (number for number, part in live.jobs if part == 0 and number < top))
-    jobs = ((number, view.get(tables.JOB, (number, 0))) for number in numbers)
-    return [(number, job) for number, job in jobs if job is not None], numbers[-1] if len(numbers) == _WALK else 1
+    return [(number, None) for number in numbers], numbers[-1] if len(numbers) == _WALK else 1
 
 
 def numbers_between(view: View, where: Where, first: int, last: int) -> list[int] | None:
@@ -65,13 +74,11 @@ def numbers_between(view: View, where: Where, first: int, last: int) -> list[int
     return [number_of(key) for key, _ in reversed(found)] if len(found) < page_keys_max else None
 
 
-def _named(view: View, where: Where, from_: int, top: int) -> tuple[Sequence[tuple[int, Job]], int]:
+def _named(view: View, where: Where, from_: int, top: int) -> Below:
     word = _word(where)
     found = view.scan(tables.NAMED, (word, _FIRST - top + 1), (word, _FIRST - from_ + 1), _WALK)
     numbers = [number_of(key) for key, _ in found]
-    jobs = ((number, view.get(tables.JOB, (number, 0))) for number in numbers)
-    low = numbers[-1] if len(numbers) == _WALK else from_
-    return [(number, job) for number, job in jobs if job is not None], low
+    return [(number, None) for number in numbers], numbers[-1] if len(numbers) == _WALK else from_
 
 
 def _word(where: Where) -> int:

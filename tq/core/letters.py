@@ -7,7 +7,7 @@ from tq.core.selection import check, is_meant, is_of
 from tq.core.task import State, Task, TaskKey
 from tq.core.view import Key, View
 from tq.core.vocabulary import DeadLetters, Page, Where
-from tq.errors import BadRequest
+from tq.errors import BadRequest, StoreDamaged
 from tq.limits import page_bytes_max, page_items_max, page_keys_max
 
 _DEAD = frozenset((State.DEAD,))
@@ -18,19 +18,25 @@ def dead_letters(view: View, _live: Live, command: DeadLetters) -> Page:
     check(command.where)
     limit = min(max(command.limit, 1), page_items_max)
     rows = view.scan(tables.DEAD, _parse(command.page) if command.page else (0,), (1 << 62,), page_keys_max)
-    items = []
+    damage = (StoreDamaged,) if command.around else ()
+    items: list[dict[str, object]] = []
+    unread: dict[str, None] = {}
     room = page_bytes_max
     last: Key = ()
     for key, _ in rows:
         last = key
-        found = _item(view, command.where, (key[1], key[2], key[3]))
+        try:
+            found = _item(view, command.where, (key[1], key[2], key[3]))
+        except damage:
+            unread[str(key[1])] = None
+            continue
         if found is not None:
             items.append(found[0])
             room -= found[1]
         if len(items) >= limit or room <= 0:
             break
     is_all = not rows or (last == rows[-1][0] and len(rows) < page_keys_max)
-    return Page(tuple(items), "" if is_all else ".".join(map(str, (*last[:3], last[3] + 1))))
+    return Page(tuple(items), "" if is_all else ".".join(map(str, (*last[:3], last[3] + 1))), tuple(unread))
 
 
 def _item(view: View, where: Where, key: TaskKey) -> tuple[dict[str, object], int] | None:

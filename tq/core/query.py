@@ -4,14 +4,14 @@ Documents have str keys and plain values, times in wall ms under names that end 
 people read. `body`, `entry` and `usage` in them are opaque bytes; server/present.py opens them, by the asker's role.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from tq.core import ids, tables
 from tq.core.entries import EntryReader
-from tq.core.finding import jobs_below, running_below
+from tq.core.finding import each_below, jobs_below, running_below
 from tq.core.job import Job, Progress, Token
 from tq.core.listed import job_bytes, task_bytes
 from tq.core.live import Live, LiveWorker
@@ -36,7 +36,7 @@ from tq.core.vocabulary import (
     Where,
     Workers,
 )
-from tq.errors import BadRequest, TaskNotFound, TooLarge
+from tq.errors import BadRequest, StoreDamaged, TaskNotFound, TooLarge
 from tq.limits import name_chars_max, page_bytes_max, page_items_max, page_keys_max, priority_max, wait_ids_max
 
 _RUNNING = frozenset((State.RUNNING,))
@@ -119,28 +119,48 @@ def list_page(view: View, live: Live, command: List) -> Page:
     limit = items_max(command.limit)
     if command.job:
         return _members_page(view, live, command, wanted, limit)
+    damage = (StoreDamaged,) if command.around else ()
     meta = view.get(tables.META, ())
     top = _page(command.page) if command.page else (meta.next_job if meta else 1)
     items: list[dict[str, Any]] = []
+    unread: list[str] = []
     reasons = Reasons(view, live)
     seen, room = 0, page_bytes_max
     # What runs is known without a walk over all that has ended.
-    below = partial(running_below, view, live) if wanted == _RUNNING else partial(jobs_below, view, where)
+    below = partial(running_below, live) if wanted == _RUNNING else partial(jobs_below, view, where)
     while top > 1 and len(items) < limit and room > 0 and seen < page_keys_max:
-        jobs, low = below(top)
+        try:
+            jobs, low = below(top)
+        except damage:
+            jobs, low = each_below(top)
         seen += max(len(jobs), _LOOK_KEYS)
         for number, job in jobs:
-            progress = view.get(tables.PROGRESS, (number, 0))
-            if progress is not None and not progress.forgetting and matches(where, wanted, job, progress):
-                why = _reason(reasons.of_job(number, job, progress))
-                items.append({"id": str(number), "state": job_state(progress).word, **_job_part(job, progress), **why})
-                items[-1]["body"] = job.body
-                room -= job_bytes(job)
+            try:
+                found = _job_item(view, reasons, number, job, partial(matches, where, wanted))
+            except damage:
+                unread.append(str(number))
+                continue
+            if found is not None:
+                items.append(found[0])
+                room -= found[1]
             if len(items) >= limit or room <= 0:
                 low = number
                 break
         top = low
-    return Page(tuple(items), str(top) if top > 1 else "")
+    return Page(tuple(items), str(top) if top > 1 else "", tuple(unread))
+
+
+def _job_item(
+    view: View, reasons: Reasons, number: int, job: Job | None, matches: Callable[[Job, Progress], bool]
+) -> tuple[dict[str, Any], int] | None:
+    """Return what is shown of a job that is meant, and how much of the page that takes. `job` may be read already."""
+    job = job or view.get(tables.JOB, (number, 0))
+    progress = view.get(tables.PROGRESS, (number, 0))
+    if job is None or progress is None or progress.forgetting or not matches(job, progress):
+        return None
+    why = _reason(reasons.of_job(number, job, progress))
+    item = {"id": str(number), "state": job_state(progress).word, **_job_part(job, progress), **why, "body": job.body}
+    return item, job_bytes(job)
 
 
 def _members_page(view: View, live: Live, command: List, wanted: frozenset[State], limit: int) -> Page:
@@ -151,23 +171,37 @@ def _members_page(view: View, live: Live, command: List, wanted: frozenset[State
     # Where those without a record are not wanted, the page goes from record to record, however far apart.
     is_sparse = command.begun or shown_state(progress, None) not in wanted
     high = stop if is_sparse else min(first + page_keys_max, stop)
-    rows = (_running if wanted == _RUNNING else _members)(view, live, number, first, high)
-    if is_sparse and len(rows) >= page_keys_max:
-        high = max(rows) + 1
+    damage = (StoreDamaged,) if command.around else ()
+    unread: set[int] = set()
+    if wanted == _RUNNING:
+        rows, unread = _records(view, number, _running(live, number, first, high), damage)
+    else:
+        try:
+            rows = _members(view, number, first, high)
+        except damage:
+            high = min(first + page_keys_max, high)
+            rows, unread = _records(view, number, range(first, high), damage)
+    if is_sparse and len(rows) + len(unread) >= page_keys_max:
+        high = max((*rows, *unread)) + 1
     items: list[dict[str, Any]] = []
     reasons = Reasons(view, live)
     room = page_bytes_max
     for member in rows if is_sparse else range(first, high):
         task = rows.get(member)
         state = shown_state(progress, task)
-        if state in wanted:
-            why = _reason(reasons.of_task((number, 0, member), job, progress, task))
+        if state in wanted and member not in unread:
+            try:
+                why = _reason(reasons.of_task((number, 0, member), job, progress, task))
+            except damage:
+                unread.add(member)
+                continue
             items.append({"id": ids.task_id(number, job, member), "state": state.word, **_task_part(task), **why})
             room -= task_bytes(job, task)
         if len(items) >= limit or room <= 0:
             high = member + 1
             break
-    return Page(tuple(items), str(high) if goes_on or high < stop else "")
+    lost = tuple(ids.task_id(number, job, member) for member in sorted(unread) if member < high)
+    return Page(tuple(items), str(high) if goes_on or high < stop else "", lost)
 
 
 def _span(view: View, text: str, page: str) -> tuple[int, Job, Progress, int, int]:
@@ -181,24 +215,39 @@ def _span(view: View, text: str, page: str) -> tuple[int, Job, Progress, int, in
     return number, job, progress, max(first, _page(page) if page else 0), stop
 
 
-def _members(view: View, _live: Live, number: int, first: int, high: int) -> dict[int, Task]:
+def _members(view: View, number: int, first: int, high: int) -> dict[int, Task]:
     """Return the members of a job that have a record, from `first` on, as many as a page looks at."""
     rows = view.scan(tables.TASK, (number, 0, first), (number, 0, high), page_keys_max)
     return {key[2]: task for key, task in rows}
 
 
-def _running(view: View, live: Live, number: int, first: int, high: int) -> dict[int, Task]:
-    """Return the same of those that run: by what the workers hold, however many have ended before."""
-    members = sorted(member for member in live.jobs.get((number, 0), ()) if first <= member < high)[:page_keys_max]
-    found = ((member, view.get(tables.TASK, (number, 0, member))) for member in members)
-    return {member: task for member, task in found if task is not None}
+def _running(live: Live, number: int, first: int, high: int) -> list[int]:
+    """Return which of them run, by what the workers hold: however many have ended before."""
+    return sorted(member for member in live.jobs.get((number, 0), ()) if first <= member < high)[:page_keys_max]
 
 
-def results(view: View, live: Live, command: GetResults) -> Results:
+def _records(
+    view: View, number: int, members: Iterable[int], damage: tuple[type[StoreDamaged], ...]
+) -> tuple[dict[int, Task], set[int]]:
+    """Return those of these members that have a record, and those whose record is damaged, where that may be."""
+    rows: dict[int, Task] = {}
+    unread: set[int] = set()
+    for member in members:
+        try:
+            task = view.get(tables.TASK, (number, 0, member))
+        except damage:
+            unread.add(member)
+        else:
+            if task is not None:
+                rows[member] = task
+    return rows, unread
+
+
+def results(view: View, _live: Live, command: GetResults) -> Results:
     """Answer how a task, or the members of an array, ended, and what they returned: as much as a page holds."""
     number, job, progress, first, stop = _span(view, command.id, command.page)
     high = min(first + page_keys_max, stop)
-    rows = _members(view, live, number, first, high)
+    rows = _members(view, number, first, high)
     items: list[Result] = []
     room = page_bytes_max
     for member in range(first, high):

@@ -241,8 +241,9 @@ class Link:
                 await self.stream.send_eof()
             if self._is_reading:  # it ends with what it gets, and no other begins
                 await self._reader_ended.wait()
-            while not self._is_broken and await self.stream.receive_some():
-                pass
+            if not self._is_broken:
+                while await self.stream.receive_some():
+                    pass
 
     async def _drain(self) -> None:
         while self._is_cut_off or self.queued_bytes:

@@ -8,6 +8,8 @@ import json
 from collections.abc import Iterable
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from tq.core.vocabulary import Document, Page
 from tq.errors import ProtocolError
 from tq.wire.body import Body, Usage
@@ -31,7 +33,7 @@ def present(document: Document, *, with_secrets: bool) -> Document:
 
 def present_page(page: Page) -> Page:
     """Return a page of a list; of each body only the beginning of the command is shown."""
-    return Page(tuple(_line(item) for item in page.items), page.next)
+    return replace(page, items=tuple(_line(item) for item in page.items))
 
 
 def present_worker(item: dict[str, Any], missed_beats: int, stuck: int) -> dict[str, Any]:
