@@ -71,6 +71,7 @@ def test_a_served_store_that_turns_out_to_be_damaged_is_said_and_salvaged(tmp_pa
         assert here.server.stop() in (0, 78)  # a compaction may come to it at the end
         compacted = here.tq("store", "compact")
         assert compacted.status == 78
+        assert "each start would end so" in compacted.err
         assert "tq store salvage" in compacted.err
         assert here.tq("store", "check").status == 1
         salvaged = here.tq("store", "salvage")

@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Final
 
+import pytest
+
+from tq.errors import StoreDamaged, StoreError
 from tq.store import rocks
 from tq.store.keys import FAMILIES
 
@@ -65,3 +68,26 @@ def test_a_family_of_which_no_file_is_left_is_an_empty_one(tmp_path: Path) -> No
     found = {name: family.scan(b"", b"\xff", 10) for name, family in repaired.families.items()}
     assert found == {name: [(key(1), b"record")] if name == "state" else [] for name in FAMILIES}
     repaired.close()
+
+
+@pytest.mark.parametrize(
+    "text, kind",
+    [
+        (
+            "Corruption: block checksum mismatch: stored = 3, computed = 2, type = 4  in db/000017.sst offset 3",
+            StoreDamaged,
+        ),
+        ("IO error: While pread offset 3021395 len 16157: db/000017.sst: Input/output error", StoreDamaged),
+        ("IO error: While appending to file: db/000018.sst: Input/output error", StoreError),
+        (
+            "IO error: No space left on device: While appending to file: db/000018.sst: No space left on device",
+            StoreError,
+        ),
+    ],
+)
+def test_a_compaction_that_meets_damage_is_told_from_a_disk_that_fails(text: str, kind: type[StoreError]) -> None:
+    error = rocks.write_error("write", Exception(text))
+    assert type(error) is kind
+    assert text in error.message
+    assert ("tq store salvage" in error.hint) is (kind is StoreDamaged)
+    assert ("start tq again" in error.hint) is (kind is StoreError)

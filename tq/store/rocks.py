@@ -275,15 +275,25 @@ def _database_options(cache: Cache, mode: DBRecoveryMode) -> Options:
 def read_error(where: str, error: Exception) -> StoreError:
     """Return the error to raise for a failed read of a family or table."""
     text = str(error)
-    if "Corruption" in text or "Input/output error" in text:  # a bad sector is damage as wrong bytes are
+    if _is_damage(text):
         return StoreDamaged(f"the bytes of {where} on disk are damaged: {text}", hint=_BRING_BACK)
     return StoreError(f"reading {where} failed: {text}", hint=RESTART)
 
 
 def write_error(what: str, error: Exception) -> StoreError:
     """Return the error to raise where the store failed to do something; a compaction may have met damage on the way."""
-    text = f"the store failed to {what}: {error}"
-    return StoreDamaged(text, hint=_BRING_BACK) if "Corruption" in text else StoreError(text, hint=RESTART)
+    text = str(error)
+    if _is_damage(text):
+        return StoreDamaged(
+            f"the store failed to {what}, as a compaction has met bytes on disk that are damaged: {text}",
+            hint=f"each start would end so; {_BRING_BACK}",
+        )
+    return StoreError(f"the store failed to {what}: {text}", hint=RESTART)
+
+
+def _is_damage(text: str) -> bool:
+    """Whether an error is about bytes that are there: wrong ones, or a bad sector under them."""
+    return "Corruption" in text or ("While pread" in text and "Input/output error" in text)
 
 
 def _open_error(path: Path, error: Exception) -> StoreError | ConfigurationError:
