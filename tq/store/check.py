@@ -7,10 +7,9 @@ family only.
 import struct
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from tq import __version__
-from tq.core.view import Table
 from tq.errors import StoreError
 from tq.store.directory import written_by
 from tq.store.disk import DiskStore
@@ -21,7 +20,10 @@ from tq.store.rocks import Raw
 
 PROBLEMS_MAX: Final = 100
 _PAGE: Final = 1_000
-_BY_TAG: Final[dict[int, Table[Any]]] = {codec.tag: table for table, codec in KEYS.items()}
+_BY_TAG: Final[dict[int, tuple[str, KeyCodec, Callable[[bytes], object]]]] = {
+    OUTPUT.tag: ("output", OUTPUT, bytes),
+    **{codec.tag: (table.name, codec, RECORDS[table].decode) for table, codec in KEYS.items()},
+}
 _IN_ALL: Final = (TURN_TAG, TRIMMED_TAG)
 
 
@@ -64,22 +66,17 @@ def _check_row(family: str, row: Raw) -> tuple[str, str]:
     tag = key[0] if key else -1
     if tag in _IN_ALL:
         return "turn", ""
-    if tag == OUTPUT.tag:
-        return "output", _try(family, OUTPUT, "output", row, lambda: unpack_slots([row]))
-    table = _BY_TAG.get(tag)
-    if table is None:
+    if tag not in _BY_TAG:
         return "unknown", f"family {family}: the key {key.hex()} belongs to no table"
-    return table.name, _try(family, KEYS[table], table.name, row, lambda: RECORDS[table].decode(value))
-
-
-def _try(family: str, codec: KeyCodec, name: str, row: Raw, decode: Callable[[], object]) -> str:
-    where = f"table {name}, key {row[0].hex()}"
-    if codec.family != family:
-        return f"{where}: stands in family {family} instead of {codec.family}"
+    name, codec, decode = _BY_TAG[tag]
     try:
-        if codec.pack(*codec.unpack(row[0])) != row[0]:
-            return f"{where}: is not a key of this table"
-        decode()
+        if codec.family != family:
+            problem = f"stands in family {family} instead of {codec.family}"
+        elif codec.pack(*codec.unpack(key)) != key:
+            problem = "is not a key of this table"
+        else:
+            unpack_slots([row]) if codec is OUTPUT else decode(value)
+            return name, ""
     except (ValueError, struct.error) as error:
-        return f"{where}: {error}"
-    return ""
+        problem = str(error)
+    return name, f"table {name}, key {key.hex()}: {problem}"
