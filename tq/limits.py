@@ -55,6 +55,7 @@ turn_changes_max: Final = 4_000
 turn_bulk_bytes_max: Final = 128 * KIB  # of uploads: others wait for this turn's flush
 page_items_max: Final = 1_000
 page_keys_max: Final = 1_000
+page_runs_max: Final = 32  # of entries that a page of tasks or dead letters reads: each is up to entries_bytes_max
 page_bytes_max: Final = 192 * KIB  # of a page of results, or of workers: what differs in size
 wait_ids_max: Final = 10_000
 waits_max: Final = 256  # on one connection

@@ -41,6 +41,27 @@ def test_letters_are_a_table_and_versioned_json(run: Run, server: FakeServer) ->
     assert run("dlq", "ls", "-q").out == "43.7\n"
 
 
+@pytest.mark.parametrize(
+    "fields, shown",
+    [
+        ({"command": ["sh", "-c", "{2} {#}", "x{}"], "entry": ["a", "b c"]}, "sh -c 'b c 7' 'xa b c'"),
+        (
+            {"command": ["/bin/sh", "-c", "cat {}"], "entry": ["b;c"], "is_shell": True},
+            """/bin/sh -c 'cat '"'"'b;c'"'"''""",
+        ),
+        ({"command": ["./read"], "entry": ["a", "b"]}, "TQ_ENTRY='a b' ./read"),
+        ({"command": ["ls", "{}"]}, "ls '{}'"),
+        ({"command": [], "function": "m:f", "entry": ["x y"]}, "m:f 'x y'"),
+    ],
+)
+def test_what_is_shown_of_a_task_with_an_entry_is_what_it_runs(
+    run: Run, server: FakeServer, fields: dict[str, Any], shown: str
+) -> None:
+    server.says[v.DeadLetters] = lambda _: v.Page((LETTER | fields,))
+    assert run("dlq", "ls").out.splitlines()[1].partition("rack-7  ")[2] == shown
+    assert json.loads(run("dlq", "ls", "-o", "json").out)["items"][0]["command"] == fields["command"]
+
+
 def test_a_list_goes_on_page_by_page_and_says_when_there_is_more(run: Run, server: FakeServer) -> None:
     pages = {"": v.Page((LETTER,), "1.2.3.4"), "1.2.3.4": v.Page((LETTER | {"id": "44"},), "9.9.9.9")}
     server.says[v.DeadLetters] = lambda command: pages[command.page]

@@ -178,6 +178,17 @@ def test_what_comes_bit_by_bit_is_one_table(run: Run, server: FakeServer) -> Non
     )
 
 
+def test_ls_of_a_job_with_inputs_shows_them(run: Run, server: FakeServer) -> None:
+    queued = {"id": "43.1", "state": "queued"}
+    pages = {"": v.Page((queued,), "5"), "5": v.Page((queued | {"id": "43.5", "entry": ["a b", "\x1b[m"]},))}
+    server.says[v.List] = lambda asked: pages[asked.page]
+    assert run("ls", "43").out == (
+        "ID    STATE   ATTEMPT  CAUSE  CODE  TIME  HOST  ENTRY\n"
+        "43.1  queued  -        -      -     -     -\n"
+        "43.5  queued  -        -      -     -     -     'a b' '\\x1b[m'\n"
+    )
+
+
 def written(command: v.Logs) -> list[Any]:
     """Answer what an attempt has written."""
     errors = b"one\ntwo\n\x1b[31mthree\nfour\n"
@@ -236,6 +247,7 @@ def test_a_task_of_an_array_is_shown_with_its_entry_and_without_the_counts_of_it
     server.says[v.Logs] = written
     out = run("show", "42.2").out
     assert "entry        'a b' '\\x1b[31m' ''\n" in out
+    assert "command      TQ_ENTRY='a b \\x1b[31m ' " in out
     assert not {"counts", "size"} & {line.split(maxsplit=1)[0] for line in out.splitlines()}
     assert json.loads(run("show", "42.2", "-o", "json").out)["entry"] == ["a b", "\x1b[31m", ""]
 

@@ -7,12 +7,15 @@ from tests.support.house import House
 from tq import limits
 from tq.core import tables
 from tq.core.engine import Bounds
+from tq.core.entries import EntryReader
 from tq.core.vocabulary import (
     AddEntries,
     Cancel,
+    DeadLetters,
     Forget,
     Get,
     GetRequest,
+    List,
     Start,
     Submit,
     Tick,
@@ -252,3 +255,31 @@ def test_a_task_is_shown_with_its_own_entry_and_its_job_with_none(house):
     assert seen == [b"a", b"b", b"", b"d"]
     assert "entry" not in house.do(Get(str(number))).value
     assert "entry" not in house.do(Get(f"{house.submit(size=2, is_array=True)}.1")).value
+
+
+def test_lists_show_each_task_with_its_own_entry(house):
+    _upload(house, [(b"a", b"b"), (b"", b"d")])
+    number = house.submit(size=4, is_array=True, entries_key="u", retries=0)
+    (plain,) = house.do(List(str(house.submit()))).items
+    house.join(slots=2)
+    house.report(house.starts()[1], code=1)
+    assert [item["entry"] for item in house.do(List(str(number))).items] == [b"a", b"b", b"", b"d"]
+    assert [item["entry"] for item in house.do(List(f"{number}.3")).items] == [b""]
+    (letter,) = house.do(DeadLetters()).items
+    assert (letter["id"], letter["entry"]) == (f"{number}.2", b"b")
+    assert "entry" not in plain
+    assert all("entry" not in item for item in house.do(List(str(number), begun=True)).items)  # logs -f asks often
+
+
+def test_a_page_reads_so_many_runs_of_entries_and_no_more(house):
+    size = _upload(house, [(b"%d" % number,) for number in range(limits.page_runs_max + 3)])
+    number = house.submit(size=size, is_array=True, entries_key="u")
+    first = house.do(List(str(number)))
+    second = house.do(List(str(number), page=first.next))
+    assert (len(first.items), len(second.items), second.next) == (limits.page_runs_max, 3, "")
+    assert [int(item["entry"]) for item in (*first.items, *second.items)] == list(range(size))
+
+
+def test_an_entry_that_the_store_has_lost_is_not_shown(house):
+    job = house.store.get(tables.JOB, (house.submit(), 0))
+    assert EntryReader(house.store).shown(replace(job, entries=99), 0) == {}

@@ -4,7 +4,7 @@ import pytest
 
 from tq import limits
 from tq.core.vocabulary import Document, Page
-from tq.server.present import list_command_bytes_max, present, present_page, usage, used_max, written
+from tq.server.present import list_command_bytes_max, present, present_page, present_tasks, usage, used_max, written
 from tq.wire import plain
 from tq.wire.body import Body, Usage
 from tq.wire.codec import decode, dumps, encode
@@ -103,6 +103,21 @@ def test_an_entry_is_shown_in_its_columns_and_a_plain_value_as_json() -> None:
         assert present(document, with_secrets=False).value["entry"] == [expected]
     assert present(Document({"body": body, "entry": b"\xff"}), with_secrets=False).value["entry"] == []
     assert "entry" not in present(Document({"body": body}), with_secrets=False).value
+
+
+def test_lists_show_the_beginning_of_each_entry_and_dead_letters_how_it_is_put_in() -> None:
+    body = dumps(Body((b"/bin/sh", b"-c", b"echo {}"), b"/", columns=2, is_shell=True))
+    item = {"id": "1.2", "body": body, "entry": b"a\0" + b"\xff" * 60_000}
+    (letter,), (task,) = present_page(Page((item,), "")).items, present_tasks(Page((item,), "")).items
+    room = list_command_bytes_max - len("a") - 1
+
+    assert letter["entry"] == task["entry"] == ["a", ("\\xff" * room)[:room] + "…"]
+    assert (letter["command"], letter["is_shell"]) == (["/bin/sh", "-c", "echo {}"], True)
+    assert set(task) == {"id", "entry"}
+
+    called = dumps(Body((), b"", function="m:f", has_plain_entries=True))
+    (task,) = present_tasks(Page(({"id": "1.2", "body": called, "entry": plain.dumps([1], 9, "")},), "")).items
+    assert task["entry"] == ["[1]"]
 
 
 def test_a_peak_that_is_not_known_is_null() -> None:

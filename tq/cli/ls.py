@@ -119,7 +119,7 @@ def task_rows(items: list[dict[str, Any]]) -> list[list[str]]:
     from tq.client import documents
 
     now_ms = round(time.time() * 1_000)
-    rows = [["ID", "STATE", "ATTEMPT", "CAUSE", "CODE", "TIME", "HOST"]]
+    rows = [["ID", "STATE", "ATTEMPT", "CAUSE", "CODE", "TIME", "HOST", "ENTRY"]]
     for item in items:
         shown = documents.document(item)
         rows.append(
@@ -131,6 +131,7 @@ def task_rows(items: list[dict[str, Any]]) -> list[list[str]]:
                 present.code_text(shown),
                 _run_time(item, now_ms),
                 present.blank(item.get("host")),
+                present.command_line(shown.get("entry")),
             ]
         )
     return rows

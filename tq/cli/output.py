@@ -28,7 +28,7 @@ _COLORS: Final = {
     "draining": "33",
 }
 _WIDTH_MIN: Final = 10
-_SAYS_NOTHING: Final = frozenset({"-", "default"})
+_SAYS_NOTHING: Final = frozenset({"-", "default", ""})
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -110,10 +110,11 @@ def print_table(context: Context, rows: Sequence[Sequence[str]], before: Sequenc
     """Print rows in columns, the first as their head. Cells are escaped here: pass them as they came.
 
     `before` are the widths of a table that this one goes on, without another head. Returns the widths: 0 for a column
-    that says nothing, and gave way on a narrow terminal. When it says something after all, there is another head.
+    that is empty, or says nothing and gave way on a narrow terminal. When it says something after all, there is
+    another head.
     """
     cells = [[escape.line(cell) for cell in row] for row in rows]
-    widths = [max(_columns(row[column]) for row in cells) for column in range(len(cells[0]))]
+    widths = [_size(column) for column in zip(*cells, strict=True)]
     dull = [_is_dull(cells, column) for column in range(len(widths))]
     width = terminal_width()
     if before and any(not size and not says_nothing for size, says_nothing in zip(before, dull, strict=True)):
@@ -125,6 +126,11 @@ def print_table(context: Context, rows: Sequence[Sequence[str]], before: Sequenc
     shown = [[cell for cell, size in zip(row, widths, strict=True) if size] for row in cells]
     _print_rows(context, shown, [size for size in widths if size], width, has_begun=bool(before))
     return widths
+
+
+def _size(column: Sequence[str]) -> int:
+    """Return how wide a column is, 0 for one with nothing below its head."""
+    return max(map(_columns, column)) if len(column) == 1 or any(column[1:]) else 0
 
 
 def _is_dull(cells: Sequence[Sequence[str]], column: int) -> bool:

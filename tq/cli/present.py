@@ -48,8 +48,24 @@ def command_line(command: Any) -> str:
 
 
 def what(shown: dict[str, Any]) -> str:
-    """Return what a job runs, for a table: its function, or its command."""
-    return str(shown.get("function") or command_line(shown.get("command")))
+    """Return what a job or task runs, for a table: its function, or its command, with its entry in their places."""
+    entry, command = shown.get("entry"), shown.get("command") or []
+    if function := shown.get("function"):
+        return " ".join(filter(None, (function, command_line(entry))))
+    return command_line(command) if entry is None else _filled(shown, command, entry)
+
+
+def _filled(shown: dict[str, Any], command: list[str], entry: list[str]) -> str:
+    """Return a task's command as its worker makes it. One that has no places reads its entry from TQ_ENTRY."""
+    from tq.wire import placeholders
+
+    argv = [word.encode() for word in command]
+    if not any(map(placeholders.has_any, argv)):
+        return f"TQ_ENTRY={command_line([' '.join(entry)])} {command_line(command)}"
+    number = int(str(shown.get("id")).partition(".")[2] or 0)
+    columns = [column.encode() for column in entry]
+    words = placeholders.fill(argv, number, columns, is_shell=bool(shown.get("is_shell")))
+    return command_line([word.decode(errors="replace") for word in words])
 
 
 def blank(value: Any) -> str:

@@ -24,7 +24,7 @@ _FIRST: Final = (
 _FIRST_MEMBERS: Final = 5
 _FAILED_PAGES: Final = 4  # of records that are looked through for the first that failed
 _UNSAID: Final = frozenset(
-    {"is_array", "is_stuck", "history", "lease", "phase", "max_fails", "last_lines", "purged", "round"}
+    {"is_array", "is_stuck", "history", "lease", "phase", "max_fails", "last_lines", "purged", "round", "is_shell"}
 )  # for programs
 
 
@@ -134,7 +134,7 @@ def lines(item: dict[str, Any], now_ms: int, raw: dict[str, Any]) -> list[tuple[
         if key == "usage" and isinstance(value, dict) and value.get("error"):
             pairs.append(("error", str(value["error"])))
             value = {name: part for name, part in value.items() if name != "error"}
-        shown = present.value_text(key, value)
+        shown = present.what(item) if key == "command" and value else present.value_text(key, value)
         if not shown or key in unsaid:
             continue
         ms = raw.get(key.removesuffix("_at") + "_ms") if key.endswith("_at") else 0

@@ -1,18 +1,24 @@
 """The entries of an array: which input a member has. Stored in runs; found by where the runs begin."""
 
 from tq.core import tables
+from tq.core.job import Job
 from tq.core.view import View
 from tq.limits import entries_items_max
 
 
 class EntryReader:
-    """Reads the entries of members, mostly in order: remembers the last run."""
+    """Reads the entries of members, mostly in order: remembers the last run.
 
-    def __init__(self, view: View) -> None:
+    `damage` is what a list goes around: a task is shown, if without its entry.
+    """
+
+    def __init__(self, view: View, damage: tuple[type[Exception], ...] = ()) -> None:
         self._view = view
+        self._damage = damage
         self._blob = 0
         self._first = 0
         self._items: tuple[bytes, ...] = ()
+        self.runs_read = 0
 
     def entry(self, blob: int, member: int) -> bytes:
         """Return the entry of the member at a position. Raises KeyError if the store lacks it: it is damaged."""
@@ -22,7 +28,15 @@ class EntryReader:
             place = member - self._first
         return self._items[place]
 
+    def shown(self, job: Job, member: int) -> dict[str, bytes]:
+        """Return the entry of a member for a document: none where its job has none, or the store has lost it."""
+        try:
+            return {"entry": self.entry(job.entries, member)} if job.entries else {}
+        except (KeyError, *self._damage):
+            return {}
+
     def _read(self, blob: int, member: int) -> None:
+        self.runs_read += 1
         low = (blob, max(member - entries_items_max + 1, 0))
         starts = self._view.scan(tables.ENTRY_AT, low, (blob, member + 1), entries_items_max)
         run = self._view.get(tables.ENTRIES, starts[-1][0]) if starts else None

@@ -1,6 +1,7 @@
 """The dead letter queue, as people look at it: oldest first, page by page."""
 
 from tq.core import ids, tables
+from tq.core.entries import EntryReader
 from tq.core.listed import letter_bytes
 from tq.core.live import Live
 from tq.core.selection import check, is_meant, is_of
@@ -8,7 +9,7 @@ from tq.core.task import State, Task, TaskKey
 from tq.core.view import Key, View
 from tq.core.vocabulary import DeadLetters, Page, Where
 from tq.errors import BadRequest, StoreDamaged
-from tq.limits import page_bytes_max, page_items_max, page_keys_max
+from tq.limits import page_bytes_max, page_items_max, page_keys_max, page_runs_max
 
 _DEAD = frozenset((State.DEAD,))
 
@@ -21,25 +22,25 @@ def dead_letters(view: View, _live: Live, command: DeadLetters) -> Page:
     damage = (StoreDamaged,) if command.around else ()
     items: list[dict[str, object]] = []
     unread: dict[str, None] = {}
-    room = page_bytes_max
+    entries, room = EntryReader(view, damage), page_bytes_max
     last: Key = ()
     for key, _ in rows:
         last = key
         try:
-            found = _item(view, command.where, (key[1], key[2], key[3]))
+            found = _item(view, entries, command.where, (key[1], key[2], key[3]))
         except damage:
             unread[str(key[1])] = None
             continue
         if found is not None:
             items.append(found[0])
             room -= found[1]
-        if len(items) >= limit or room <= 0:
+        if len(items) >= limit or room <= 0 or entries.runs_read >= page_runs_max:
             break
     is_all = not rows or (last == rows[-1][0] and len(rows) < page_keys_max)
     return Page(tuple(items), "" if is_all else ".".join(map(str, (*last[:3], last[3] + 1))), tuple(unread))
 
 
-def _item(view: View, where: Where, key: TaskKey) -> tuple[dict[str, object], int] | None:
+def _item(view: View, entries: EntryReader, where: Where, key: TaskKey) -> tuple[dict[str, object], int] | None:
     """Return what is shown of a dead letter that is meant, and how much of the page that takes."""
     job = view.get(tables.JOB, key[:2])
     progress = view.get(tables.PROGRESS, key[:2])
@@ -61,6 +62,7 @@ def _item(view: View, where: Where, key: TaskKey) -> tuple[dict[str, object], in
         "host": task.host,
         "ended_ms": task.ended_ms,
         "body": job.body,
+        **entries.shown(job, key[2]),
     }
     return item, letter_bytes(job, task)
 

@@ -16,6 +16,7 @@ _ABSENT_BYTES: Final = 170  # of a member without a record
 _ENDING_BYTES: Final = 150
 _USAGE_BYTES: Final = 210
 _COMMAND_BYTES: Final = 420
+_ENTRY_BYTES: Final = 220
 _FUNCTION_BYTES: Final = 4 * function_chars_max
 
 
@@ -26,16 +27,18 @@ def job_bytes(job: Job) -> int:
 
 def task_bytes(job: Job, task: Task | None) -> int:
     """Return how much of a page a task of a job takes at most."""
+    entry = _ENTRY_BYTES if job.entries else 0
     if task is None:
-        return _ABSENT_BYTES + _names_bytes(job)
+        return _ABSENT_BYTES + _names_bytes(job) + entry
     usage = _USAGE_BYTES + len(task.result) if task.result else 0
     history = sum(_ENDING_BYTES + len(entry.host.encode()) for entry in task.history)
-    return _TASK_BYTES + _names_bytes(job) + len(task.host.encode()) + usage + history
+    return _TASK_BYTES + _names_bytes(job) + len(task.host.encode()) + usage + history + entry
 
 
 def letter_bytes(job: Job, task: Task) -> int:
     """Return how much of a page a dead letter takes at most."""
-    return _JOB_BYTES + _command_bytes(job) + _names_bytes(job) + len(job.name) + len(task.host.encode())
+    entry = _ENTRY_BYTES if job.entries else 0
+    return _JOB_BYTES + _command_bytes(job) + _names_bytes(job) + len(job.name) + len(task.host.encode()) + entry
 
 
 def _names_bytes(job: Job) -> int:

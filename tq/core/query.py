@@ -5,7 +5,6 @@ people read. `body`, `entry` and `usage` in them are opaque bytes; server/presen
 """
 
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -37,7 +36,15 @@ from tq.core.vocabulary import (
     Workers,
 )
 from tq.errors import BadRequest, StoreDamaged, TaskNotFound, TooLarge
-from tq.limits import name_chars_max, page_bytes_max, page_items_max, page_keys_max, priority_max, wait_ids_max
+from tq.limits import (
+    name_chars_max,
+    page_bytes_max,
+    page_items_max,
+    page_keys_max,
+    page_runs_max,
+    priority_max,
+    wait_ids_max,
+)
 
 _RUNNING = frozenset((State.RUNNING,))
 _LOOK_KEYS = 10  # what a look costs at least, also where no job is left
@@ -98,9 +105,7 @@ def get(view: View, live: Live, command: Get) -> Document:
         state = shown_state(progress, task)
         reason = reasons.of_task((number, 0, member), job, progress, task)
         document |= {"state": state.word, **_task_part(task)}
-        if job.entries:
-            with suppress(KeyError):  # the store has lost it: the reason says why it does not start
-                document["entry"] = EntryReader(view).entry(job.entries, member)
+        document |= EntryReader(view).shown(job, member)
     if reasons.stuck(number, progress, state):
         document["is_stuck"] = True
     if not reason and 0 <= job.max_fails < progress.counts[State.DEAD]:
@@ -184,7 +189,7 @@ def _members_page(view: View, live: Live, command: List, wanted: frozenset[State
     if is_sparse and len(rows) + len(unread) >= page_keys_max:
         high = max((*rows, *unread)) + 1
     items: list[dict[str, Any]] = []
-    reasons = Reasons(view, live)
+    reasons, entries = Reasons(view, live), EntryReader(view, damage)
     room = page_bytes_max
     for member in rows if is_sparse else range(first, high):
         task = rows.get(member)
@@ -195,9 +200,17 @@ def _members_page(view: View, live: Live, command: List, wanted: frozenset[State
             except damage:
                 unread.add(member)
                 continue
-            items.append({"id": ids.task_id(number, job, member), "state": state.word, **_task_part(task), **why})
+            item: dict[str, Any] = {
+                "id": ids.task_id(number, job, member),
+                "state": state.word,
+                **_task_part(task),
+                **why,
+            }
+            if not command.begun and (entry := entries.shown(job, member)):  # who follows it needs ids alone
+                item |= entry | {"body": job.body}  # which says how to read it
+            items.append(item)
             room -= task_bytes(job, task)
-        if len(items) >= limit or room <= 0:
+        if len(items) >= limit or room <= 0 or entries.runs_read >= page_runs_max:
             high = member + 1
             break
     lost = tuple(ids.task_id(number, job, member) for member in sorted(unread) if member < high)

@@ -26,7 +26,7 @@ from tq.server.intake import Look, Reply, Request
 from tq.server.log_reader import read_logs
 from tq.server.outlet import Outlet
 from tq.server.peers import reply
-from tq.server.present import present, present_page, present_worker
+from tq.server.present import present, present_page, present_tasks, present_worker
 from tq.server.receive import receive_all
 from tq.server.roles import check_allowed, sees_secrets
 from tq.wire import messages as m
@@ -174,6 +174,8 @@ class ClientSession:
                 return present(answer, with_secrets=sees_secrets(self._role))
             case v.Status(), v.Document():
                 return v.Document({**answer.value, "server": self._desk.story()})
+            case (v.List(), v.Page()) if command.job:
+                return present_tasks(answer)
             case ((v.List() | v.DeadLetters()), v.Page()):
                 return present_page(answer)
             case v.Workers(), v.Page():

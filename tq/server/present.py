@@ -16,7 +16,7 @@ from tq.wire.body import Body, Usage
 from tq.wire.codec import loads
 from tq.wire.plain import loads as loads_plain
 
-list_command_bytes_max: Final = 200  # of each line of a list
+list_command_bytes_max: Final = 200  # of each line of a list; its entry takes as much
 shown_bytes_max: Final = 90_000  # of a command, and of an environment: bytes that are no text grow fourfold as escapes
 used_max: Final = 2**53 - 1  # of time, memory and bytes that a worker says were used: what JSON has exactly
 shown_entry_bytes_max: Final = 16_384  # of a task's own input, beside these in one frame
@@ -32,8 +32,13 @@ def present(document: Document, *, with_secrets: bool) -> Document:
 
 
 def present_page(page: Page) -> Page:
-    """Return a page of a list; of each body only the beginning of the command is shown."""
+    """Return a page of jobs or dead letters; of each body only the beginning of the command is shown."""
     return replace(page, items=tuple(_line(item) for item in page.items))
+
+
+def present_tasks(page: Page) -> Page:
+    """Return a page of the tasks of one job; of each the beginning of its entry is shown."""
+    return replace(page, items=tuple(_line(item, is_task=True) for item in page.items))
 
 
 def present_worker(item: dict[str, Any], missed_beats: int, stuck: int) -> dict[str, Any]:
@@ -46,14 +51,20 @@ def present_worker(item: dict[str, Any], missed_beats: int, stuck: int) -> dict[
     return {**item, "state": state, "missed_beats": missed_beats, "stuck": stuck}
 
 
-def _line(item: dict[str, Any]) -> dict[str, Any]:
+def _line(item: dict[str, Any], *, is_task: bool = False) -> dict[str, Any]:
     line = _with_usage(item)
-    body = line.pop("body", None)
-    if isinstance(body, bytes) and body:
-        opened = _body(body, None, with_secrets=False)
-        line["command"] = _beginning(opened["command"] or [], list_command_bytes_max)
-        if opened.get("function"):
-            line["function"] = opened["function"]
+    raw, entry = line.pop("body", None), line.pop("entry", None)
+    if not isinstance(raw, bytes) or not raw:
+        return line
+    body = _opened(raw) or Body((), b"")
+    if not is_task:
+        line["command"] = _beginning(map(text, body.argv), list_command_bytes_max)
+        if body.function:
+            line["function"] = body.function
+        if body.is_shell:
+            line["is_shell"] = True
+    if entry is not None:
+        line["entry"] = _entry(body, entry, list_command_bytes_max)
     return line
 
 
@@ -120,9 +131,8 @@ def written(result: bytes) -> tuple[int, int] | None:
 
 
 def _body(raw: bytes, entry: bytes | None, *, with_secrets: bool) -> dict[str, Any]:
-    try:
-        body = loads(raw, Body)
-    except ProtocolError:
+    body = _opened(raw)
+    if body is None:
         return {"command": None}
     fields: dict[str, Any] = {
         "command": _beginning(map(text, body.argv), shown_bytes_max),
@@ -132,16 +142,29 @@ def _body(raw: bytes, entry: bytes | None, *, with_secrets: bool) -> dict[str, A
         "if_cut": "stop" if body.stops_when_cut else "run",
         "stdin_bytes": len(body.stdin),
     }
+    if body.is_shell:
+        fields["is_shell"] = True  # so an entry is put in as a word of its line
     if body.stdout or body.stderr:
         fields |= {"stdout": text(body.stdout) or None, "stderr": text(body.stderr) or None}
     if body.function:
         fields |= {"function": body.function, "arguments": _arguments(body)}
     if entry is not None:
-        fields["entry"] = _beginning(_columns(entry, is_plain=body.has_plain_entries), shown_entry_bytes_max)
+        fields["entry"] = _entry(body, entry, shown_entry_bytes_max)
     if with_secrets:
         pairs = (f"{name}={text(value)}" for name, value in sorted(body.environment.items()))
         fields["environment"] = dict(pair.partition("=")[::2] for pair in _beginning(pairs, shown_bytes_max))
     return fields
+
+
+def _opened(raw: bytes) -> Body | None:
+    try:
+        return loads(raw, Body)
+    except ProtocolError:
+        return None
+
+
+def _entry(body: Body, entry: bytes, bytes_max: int) -> list[str]:
+    return _beginning(_columns(entry, is_plain=body.has_plain_entries), bytes_max)
 
 
 def _arguments(body: Body) -> str:

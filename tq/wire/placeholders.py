@@ -3,7 +3,8 @@
     {}   the entry, its columns with blanks between      {1} to {9}   one of its columns
     {#}  the task's number in the array
 
-Who submits checks that each has something to stand for; the worker puts the entries in. Without inputs they are plain
+Who submits checks that each has something to stand for; the worker puts the entries in, and who shows what it runs does
+it, too. Without inputs they are plain
 text: `find . -exec cat {} +` stays what it is.
 """
 
@@ -48,8 +49,13 @@ def has_any(word: bytes) -> bool:
     return _ANY.search(word) is not None
 
 
-def fill(argv: Sequence[bytes], value: int, columns: Sequence[bytes]) -> list[bytes]:
-    """Return the arguments with an entry in its places: that of the task which the array shows as `value`."""
+def fill(argv: Sequence[bytes], value: int, columns: Sequence[bytes], *, is_shell: bool) -> list[bytes]:
+    """Return the arguments with an entry in its places: that of the task which the array shows as `value`.
+
+    What a shell reads has each column as one word of it: an entry is data, never code.
+    """
+    if is_shell:
+        columns = [b"'" + column.replace(b"'", b"'\\''") + b"'" for column in columns]
     words = {b"": b" ".join(columns), b"#": b"%d" % value}
     words |= {b"%d" % number: column for number, column in enumerate(columns, 1)}
     return [_ANY.sub(lambda match: words.get(match[1], match[0]), word) for word in argv]

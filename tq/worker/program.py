@@ -79,10 +79,7 @@ class Program:
         """Return the arguments of one attempt: those of the body, with the entry in its places."""
         if not self._is_template or entry is None:
             return self.argv
-        columns = entry.split(b"\0")
-        if self._is_shell:
-            columns = [_quoted(column) for column in columns]
-        return placeholders.fill(self.argv, value, columns)
+        return placeholders.fill(self.argv, value, entry.split(b"\0"), is_shell=self._is_shell)
 
     def path(self, argv: list[bytes]) -> bytes:
         """Return the path of what `argv` runs, or raise SpawnError. What the PATH led to is remembered for a second."""
@@ -126,11 +123,6 @@ def _interpreter(path: bytes) -> str:
         return ""
     words = line[2:].replace(b"\t", b" ").split(b" ") if line.startswith(b"#!") else []
     return next((f" {os.fsdecode(word)!a}" for word in words if word), "")
-
-
-def _quoted(word: bytes) -> bytes:
-    """Return what a shell reads as this one word: an entry is data, never code."""
-    return b"'" + word.replace(b"'", b"'\\''") + b"'"
 
 
 def search(name: bytes, path: bytes) -> bytes:
