@@ -47,6 +47,17 @@ def test_no_server_known_is_69_with_a_way_out(run: Run, server: FakeServer, plac
     )
 
 
+@pytest.mark.parametrize("variable", ["TQ_JOIN", "TQ_TOKEN"])
+def test_who_was_given_a_token_alone_is_told_that_the_address_is_missing(
+    run: Run, server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    (place / ".local/state/tq/connection.json").unlink()
+    token = make_token("submit", bytes(RANDOM_BYTES)).text
+    monkeypatch.setenv(variable, f"tq1.{'0' * 64}.{token}" if variable == "TQ_JOIN" else token)
+    hint = "set the address, too, as in TQ_URL=tq://HOST:7878"
+    assert run("ls") == (69, "", f"tq: no address of a server is known: {variable} has none in it\nhint: {hint}\n")
+
+
 def test_a_wrong_token_is_4_and_not_repeated(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TQ_TOKEN", "tqa_secretsecret")
     ran = run("ls")

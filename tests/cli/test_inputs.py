@@ -44,11 +44,25 @@ def test_each_line_is_an_entry_empty_ones_too(
     run: Run, house: House, server: FakeServer, give_input: Give, data: bytes, expected: list[bytes]
 ) -> None:
     give_input(data)
-    assert run("submit", "--each-line", "-", "--", "cat") == (
-        0, "1\n", "hint: the command has no {}: its tasks find their entries in TQ_ENTRY only\n",
-    )  # fmt: skip
+    ran = run("submit", "--each-line", "-", "--", "cat")
+    assert (ran.status, ran.out) == (0, "1\n")
+    assert ran.err.splitlines()[0] == "hint: the command has no {}: its tasks find their entries in TQ_ENTRY only"
     assert entries(house) == expected
     assert (server.asked[-1].size, server.asked[-1].is_array, body(server).columns) == (len(expected), True, 1)
+
+
+@pytest.mark.parametrize(
+    "data, is_told",
+    [(b"a\r\nb\r\n", True), (b"a\r\nb", True), (b"a\r\n", True), (b"a\r\nb\nc\n", False), (b"a\n", False)],
+)
+def test_of_lines_that_end_with_cr_it_is_said_and_nothing_is_changed(
+    run: Run, house: House, server: FakeServer, give_input: Give, data: bytes, is_told: bool
+) -> None:
+    give_input(data)
+    ran = run("submit", "--each-line", "-", "--", "echo", "{}")
+    assert ("tr -d '\\r'" in ran.err) is is_told
+    assert runs(server)[0].items[0] == data.split(b"\n")[0]
+    assert "\r" not in run("submit", "-q", "--", "echo", "{}", ":::", "a\r").err
 
 
 def test_a_file_is_read_as_standard_input_is(run: Run, house: House, place: Path) -> None:

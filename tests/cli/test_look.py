@@ -418,6 +418,10 @@ def test_tokens_are_listed_and_revoked(run: Run, server: FakeServer) -> None:
     assert run("token", "ls").out == (
         "ID   ROLE  NAME  CREATED                   EXPIRES\nabc  read  -     1970-01-01T00:00:01.000Z  never\n"
     )
+    soon, past = token | {"expires_ms": round(time.time() * 1_000) + 60_000}, token | {"expires_ms": 2_000}
+    server.says[v.Tokens] = lambda _: v.Page((soon, past))
+    waits, is_over = run("token", "ls").out.splitlines()[1:]
+    assert ("expired" in waits, is_over.split()[4:]) == (False, ["expired", "1970-01-01T00:00:02.000Z"])
     assert run("token", "revoke", "abc").status == 0
     assert server.asked[-1] == v.RevokeToken("abc")
 

@@ -255,6 +255,8 @@ class TestDoctor:
         code, found = self.found(run)
         assert (code, found["leftovers"]["text"]) == (0, "3 processes of tasks live on without a worker")
         assert found["leftovers"]["hint"].endswith("kill -KILL 7 8 9")
+        monkeypatch.setattr(containment, "abandoned", lambda: [7])
+        assert self.found(run)[1]["leftovers"]["text"] == "1 process of a task lives on without a worker"
         monkeypatch.setattr(cgroups, "abandoned", lambda: {Path("/cg/tq-1-2"): [7, 8, 9]})
         code, found = self.found(run)
         assert (code, found["leftovers"]["status"]) == (0, "warn")
@@ -336,8 +338,10 @@ class TestDoctor:
         story["stuck"].append({"queue": "q", "tasks": 2, "reason": "queue q is paused"})
         code, found = self.found(run)
         assert (code, found["queue q"]["status"]) == (0, "warn")
-        assert found["queue q"]["text"] == "2 do not get on: queue q is paused"
+        assert found["queue q"]["text"] == "2 tasks do not get on: queue q is paused"
         assert "stuck    2 in queue q: queue q is paused" in run().out
+        story["stuck"][0]["tasks"] = 1
+        assert self.found(run)[1]["queue q"]["text"] == "1 task does not get on: queue q is paused"
 
     def test_no_worker_is_a_warning(self, run: Run, story: dict[str, Any]) -> None:
         story["workers"].clear()

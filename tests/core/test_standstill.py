@@ -281,6 +281,8 @@ def test_an_array_whose_rest_must_run_alone_or_waits_for_retries_says_so(house: 
     job = str(other.array(2, retries=1))
     other.report(*other.starts(), code=1)
     assert shown(other, job)["reason"] == "2 failed, and wait for their next attempts"
+    other.do(Cancel((f"{job}.1",)))
+    assert shown(other, job)["reason"] == "1 failed, and waits for its next attempt"
 
 
 def test_the_status_counts_what_is_stuck_and_not_what_only_waits_its_turn(house: House) -> None:

@@ -18,6 +18,7 @@ import typer
 from tq import __version__, limits
 from tq.cli.context import Context
 from tq.cli.pages import every
+from tq.cli.present import counted
 from tq.cli.verb import Verb
 from tq.client.expected import expect
 from tq.errors import ConfigurationError, TqError
@@ -162,11 +163,12 @@ def _certificate(seen: Seen) -> Iterator[Finding]:
 def _errors(seen: Seen) -> Iterator[Finding]:
     count = seen.story.get("internal_errors") or 0
     if count:
-        yield Finding("errors", "warn", f"the server met {count} internal errors since its start",
+        yield Finding("errors", "warn", f"the server met {counted(count, 'internal error')} since its start",
                       "look into its log, and report them")  # fmt: skip
     damages = seen.story.get("damages") or 0
     if damages:
-        yield Finding("damage", "fail", f"the server met damage of its store {damages} times since its start",
+        says = f"the server met damage of its store {counted(damages, 'time')} since its start"
+        yield Finding("damage", "fail", says,
                       "look into its log and at its disk; then, with the server stopped: tq store check")  # fmt: skip
 
 
@@ -177,12 +179,12 @@ def _workers(seen: Seen) -> Iterator[Finding]:
         return
     slots = sum(int(worker.get("slots") or 0) for worker in up)
     if all(worker.get("state") == "draining" for worker in up):
-        yield Finding("workers", "warn", f"all {len(up)} that are connected drain: nothing new is started",
+        yield Finding("workers", "warn", "every worker that is connected drains: nothing new is started",
                       "let one go on: tq undrain WORKER; or start one: tq worker")  # fmt: skip
     else:
         idle = Counter(str(worker.get("state")) for worker in up if worker.get("state") in _TAKE_NOTHING)
         but = "".join(f", {count} of them {state}" for state, count in idle.items())
-        yield Finding("workers", "ok", f"{len(up)} connected with {slots} slots{but}")
+        yield Finding("workers", "ok", f"{len(up)} connected with {counted(slots, 'slot')}{but}")
     yield from _troubles(up)
     levels = sorted({str(worker.get("level") or "?") for worker in up})
     yield Finding("containment", "ok", f"what a task starts is held by level {', '.join(levels)}")
@@ -209,7 +211,7 @@ def _troubles(workers: list[dict[str, Any]]) -> Iterator[Finding]:
 def _stuck(seen: Seen) -> Iterator[Finding]:
     """Name what waits for somebody to do something: one line for each queue."""
     for stuck in seen.stuck[:_STUCK_MAX]:
-        text = f"{stuck.get('tasks')} do not get on: {stuck.get('reason')}"
+        text = f"{counted(stuck.get('tasks') or 0, 'task does', 'tasks do')} not get on: {stuck.get('reason')}"
         yield Finding(f"queue {stuck.get('queue')}", "warn", text, "see them: tq ls; tq show ID")
 
 
@@ -290,7 +292,7 @@ def _open_files() -> Finding:
     peers = open_files.share(files).connections
     if peers >= limits.connections_max:
         return Finding("open files", "ok", "ulimit -n is enough for every connection that a server takes")
-    text = f"ulimit -Hn is {files}: a server here takes {peers} connections"
+    text = f"ulimit -Hn is {files}: a server here takes {counted(peers, 'connection')}"
     return (
         Finding("open files", "ok", text) if peers >= _PEERS_MIN else Finding("open files", "warn", text, _MORE_FILES)
     )
@@ -303,11 +305,13 @@ def _abandoned() -> Iterator[Finding]:
     left = cgroups.abandoned()
     again = "start a worker on its state directory, or end them"
     for path, pids in left.items():
-        yield Finding("leftovers", "warn", f"{len(pids)} processes of a dead worker live on in {path}",
+        what = counted(len(pids), "process of a dead worker lives", "processes of a dead worker live")
+        yield Finding("leftovers", "warn", f"{what} on in {path}",
                       f"{again}: echo 1 > {path}/cgroup.kill")  # fmt: skip
     held = {pid for pids in left.values() for pid in pids}
     if loose := [str(pid) for pid in containment.abandoned() if pid not in held]:
-        yield Finding("leftovers", "warn", f"{len(loose)} processes of tasks live on without a worker",
+        what = counted(len(loose), "process of a task lives", "processes of tasks live")
+        yield Finding("leftovers", "warn", f"{what} on without a worker",
                       f"{again}: kill -KILL {' '.join(loose[:_LOOSE_MAX])}")  # fmt: skip
 
 

@@ -40,6 +40,11 @@ def size(value: int) -> str:
     return f"{amount / 1024:.1f} TiB"
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """Return `1 task`, `2 tasks`; `many` where that is not one with an s."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
 def command_line(command: Any) -> str:
     """Return an argv as a shell would read it."""
     from shlex import join

@@ -6,6 +6,7 @@ import typer
 
 from tq.cli.context import Context
 from tq.cli.pages import Items, every
+from tq.cli.present import counted
 from tq.cli.verb import Noun, Verb
 from tq.client.expected import expect
 from tq.errors import BadRequest
@@ -82,7 +83,7 @@ def set_(
     if max_ is not None:
         says.append(f"runs at most {max_} at once" if max_ else "has no bound")
     if retries is not None:
-        says.append("retries as the server says" if retries < 0 else f"retries {retries} times")
+        says.append("retries as the server says" if retries < 0 else f"retries {counted(retries, 'time')}")
     _set(ctx.obj, values.name(name, "queue"), " and ".join(says), max=max_, retries=retries)
 
 

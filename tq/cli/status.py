@@ -5,6 +5,7 @@ from typing import Any
 
 from tq.cli.context import Context
 from tq.cli.pages import every
+from tq.cli.present import counted
 from tq.client.expected import expect
 
 _STUCK_MAX = 3
@@ -41,7 +42,7 @@ def lines(item: dict[str, Any]) -> list[tuple[str, str]]:
     drain = f", {item['draining']} draining" if item.get("draining") else ""
     pairs = [
         ("server", f"{item['url']} ({item.get('role') or '?'})"),
-        ("workers", f"{item.get('workers', 0)} with {item.get('slots', 0)} slots{drain}"),
+        ("workers", f"{item.get('workers', 0)} with {counted(item.get('slots', 0), 'slot')}{drain}"),
         ("tasks", ", ".join(f"{count} {state}" for state, count in alive.items()) or "none"),
     ]
     room = (item.get("server") or {}).get("room", "normal")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tq.cli.context import Context
+from tq.cli.present import counted
 from tq.cli.server import directories
 from tq.cli.verb import Noun, Verb
 from tq.client.expected import expect
@@ -120,7 +121,7 @@ def salvage(
     if found is None:
         context.talk(f"tq: {directory} is whole: there is nothing to salvage")
     elif dry_run:
-        would = f"this would leave {found.counts['jobs']} jobs; " if found.counts else ""
+        would = f"this would leave {counted(found.counts['jobs'], 'job')}; " if found.counts else ""
         context.talk(f"tq: {would}nothing was changed")
     else:
         context.talk(f"tq: {directory} is whole again" + (f"; the damaged store is {found.kept}" if found.kept else ""))

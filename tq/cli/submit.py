@@ -65,10 +65,11 @@ def submit(
     The id is printed when the job is on disk: from then on it survives whatever happens to this program, the server
     or a worker. `--` ends the options; the rest is the command, word by word, and no shell reads it.
 
-    With inputs a job has a task for each entry: the lines of a file, empty ones too (`--each-line`), the items of a
-    JSON array (`--from-json`; a string as its text, anything else as compact JSON), or all combinations of lists that
-    follow the command (`::: a b ::: 1 2`). In the command `{}` stands for the entry, `{1}` to `{9}` for its columns and
-    `{#}` for the task's number; with `--shell` each is quoted, so write it without quotes. TQ_ENTRY has the entry, too.
+    With inputs a job has a task for each entry: the lines of a file (`--each-line`; empty ones, too, and a CR at the
+    end of a line stays), the items of a JSON array (`--from-json`; a string as its text, anything else as compact
+    JSON), or all combinations of lists that follow the command (`::: a b ::: 1 2`). In the command `{}` stands for the
+    entry, `{1}` to `{9}` for its columns and `{#}` for the task's number; with `--shell` each is quoted, so write it
+    without quotes. TQ_ENTRY has the entry, too.
 
     A function of a module that a worker allows (`tq worker --allow MODULE`) is called in a process that is warm, with
     the arguments that `--args` names as JSON; what it returns is shown by `tq result`. In an array its last argument is
@@ -116,7 +117,7 @@ def _show_plan(
 ) -> None:
     from tq.cli import doubts, plan, request, supply
 
-    size = supply.count(source, request.entries_of(asked)) if source else asked.size
+    size = supply.count(context, source, request.entries_of(asked)) if source else asked.size
     stdin_bytes = sum(len(piece.data) for piece in pieces)
     plan.show(context, replace(asked, size=size), stdin_bytes, doubts.hint_for(wish, context.environ))
 

@@ -29,6 +29,7 @@ class Supply(NamedTuple):
     reads_stdin: bool
     open: "Callable[[int, bool], Runs]"
     has_items: bool = False
+    has_lines: bool = False
 
 
 def chosen(each_line: str, from_json: str, lists: list[list[str]]) -> Supply | None:
@@ -40,16 +41,30 @@ def chosen(each_line: str, from_json: str, lists: list[list[str]]) -> Supply | N
     from tq.cli import entries
 
     if each_line:
-        return Supply(each_line, 1, each_line == "-", lambda bytes_max, _: entries.from_lines(each_line, bytes_max))
+        lines = entries.from_lines
+        return Supply(each_line, 1, each_line == "-", lambda most, _: lines(each_line, most), has_lines=True)
     if from_json:
         return Supply(from_json, 1, from_json == "-", lambda *how: entries.from_json(from_json, *how), has_items=True)
     words = [[os.fsencode(word) for word in one] for one in lists]
     return Supply(":::", len(lists), False, lambda bytes_max, _: entries.from_lists(words, bytes_max))
 
 
-def count(supply: Supply, how: tuple[int, bool]) -> int:
+def count(talk_to: context.Context, supply: Supply, how: tuple[int, bool]) -> int:
     """Read all entries without sending them, and return how many there are. Raises what is wrong with them."""
-    return _some(supply, sum(len(run) for run in supply.open(*how)))
+    return _some(supply, sum(len(run) for run in _runs(talk_to, supply, how)))
+
+
+def _runs(talk_to: context.Context, supply: Supply, how: tuple[int, bool]) -> "Runs":
+    """Yield the entries in runs. It is said where the first lines end with CR, as on Windows: nobody sees that."""
+    is_first = supply.has_lines
+    for run in supply.open(*how):
+        if is_first and run:
+            is_first = False
+            if all(line.endswith(b"\r") for line in run[:-1] or run):  # the last one may just have no end
+                talk_to.talk(
+                    "hint: lines end with CR LF here, and a CR stays in each entry; take it off with tr -d '\\r'"
+                )
+        yield run
 
 
 def upload(
@@ -61,7 +76,7 @@ def upload(
 
     bar = _Bar(Ticker(is_quiet=talk_to.quiet))
     try:
-        sent = EntryUpload(client, request, supply.open(*how), bar.show).run()
+        sent = EntryUpload(client, request, _runs(talk_to, supply, how), bar.show).run()
     except (KeyboardInterrupt, NotDone) as stop:
         bar.clear()
         begin = "\n" if isinstance(stop, KeyboardInterrupt) else ""  # behind the ^C of the terminal

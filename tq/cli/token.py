@@ -2,7 +2,7 @@
 
 import os
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -82,10 +82,19 @@ def _rows(items: Items) -> list[list[str]]:
     rows = [["ID", "ROLE", "NAME", "CREATED", "EXPIRES"]]
     rows.extend(
         [str(item.get("id", "")), str(item.get("role", "")), present.blank(item.get("name")),
-         present.blank(item.get("created_at")), str(item.get("expires_at") or "never")]
-        for item in map(documents.document, items)
+         present.blank(documents.instant(item.get("created_ms") or 0)), _expiry(item)]
+        for item in items
     )  # fmt: skip
     return rows
+
+
+def _expiry(item: dict[str, Any]) -> str:
+    """Return when a token expires, and that it has, by this machine's clock."""
+    from tq.client import documents
+
+    at_ms = int(item.get("expires_ms") or 0)
+    has_expired = 0 < at_ms <= time.time() * 1_000
+    return ("expired " if has_expired else "") + (documents.instant(at_ms) or "never")
 
 
 def revoke(

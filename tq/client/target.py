@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tq.errors import ConfigurationError, Unauthorised, Unreachable
-from tq.net.address import DEFAULT_URL, EVERYWHERE, LOOPBACK, joined, parse_address
+from tq.net.address import DEFAULT_PORT, EVERYWHERE, LOOPBACK, joined, parse_address
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TOKEN = re.compile(r"[!-~]{1,256}")  # what may be one; the server knows better
@@ -163,11 +163,18 @@ def settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, 
 
 
 def find(flags: Mapping[str, str], environ: Mapping[str, str]) -> Target:
-    """Return the server to talk to, or raise Unreachable (none is known), Unauthorised or ConfigurationError."""
+    """Return the server to talk to, or raise Unreachable (none is known), Unauthorised or ConfigurationError.
+
+    No address is the default: a join string of another machine would look for its server here.
+    """
     found = settings(flags, environ)
     if "token" not in found and "url" not in found:
         raise Unreachable("no server is running here", hint="start one with `tq up`, or set TQ_URL and TQ_JOIN")
-    url = found.get("url", Setting(DEFAULT_URL, "default"))
+    if "url" not in found:
+        source = found["token"].source
+        hint = f"set the address, too, as in TQ_URL=tq://HOST:{DEFAULT_PORT}"
+        raise Unreachable(f"no address of a server is known: {source} has none in it", hint=hint)
+    url = found["url"]
     host, port = parse_address(url.value)
     if "token" not in found:
         raise Unauthorised(f"no token is known for {url.value}", hint="set TQ_JOIN, or TQ_TOKEN_FILE and TQ_CA")

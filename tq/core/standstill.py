@@ -71,7 +71,10 @@ class Reasons:
             is_alone = progress.again_alone > 0 and not progress.is_startable(progress.lane)
             return self._of_lane(progress.lane_alone if is_alone else progress.lane)
         if counts[State.RETRYING] and not counts[State.RUNNING]:
-            return f"{counts[State.RETRYING]} failed, and wait for their next attempts"
+            many = counts[State.RETRYING]
+            return f"{many} failed, and " + (
+                "waits for its next attempt" if many == 1 else "wait for their next attempts"
+            )
         return ""
 
     def stuck(self, number: int, progress: Progress, state: State) -> str:
