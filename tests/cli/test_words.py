@@ -61,7 +61,8 @@ def test_version(run: Run) -> None:
         (["wait", "--timout", "1"], "no such option: --timout", "did you mean --timeout?"),
         (["submit", "--cron", "0 3 * * *", "--", "true"], "no such option: --cron", NO_SCHEDULES),
         (["submit", "--after", "42", "--", "true"], "no such option: --after", NO_FLOWS),
-        (["logs", "--after", "42"], "no such option: --after", "did you mean --stderr?"),
+        (["logs", "--after", "42"], "no such option: --after", "as in `tq logs 42`; see `tq logs --help`"),
+        (["submit", "--wait", "--exit-code", "x", "--", "true"], "'x' is no choice", "one of any, max, count"),
         (["token", "mint"], "no such verb 'mint'", "one of create, ls, revoke; see `tq token --help`"),
         (["token"], "missing verb", "one of create, ls, revoke; see `tq token --help`"),
         (["show"], "missing argument 'ID...'", "as in `tq show 42`; see `tq show --help`"),
@@ -94,6 +95,25 @@ def test_a_usage_error_has_a_hint_and_status_2(run: Run, words: list[str], messa
     said, hinted = err.rstrip("\n").split("\nhint: ")
     assert said.startswith(f"tq: {message}")
     assert hinted == hint
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["ls", "--name", "\udcff"], ["drain", "\udcff"], ["submit", "--function", "\udcff:f"],
+     ["submit", "--function", "m:f", "--args", '"\udcff"'], ["queue", "pause", "\udcff"]],
+)  # fmt: skip
+def test_a_word_that_is_no_text_is_refused_as_such(run: Run, server: FakeServer, words: list[str]) -> None:
+    ran = run(*words)
+    assert (ran.status, ran.out) == (2, "")
+    assert "internal error" not in ran.err
+    assert "\\udcff" in ran.err
+    assert server.asked == []
+
+
+def test_a_word_of_a_megabyte_is_not_repeated_as_a_whole(run: Run, server: FakeServer) -> None:
+    ran = run("submit", "--array", "x" * 100_000, "--", "true")
+    assert (ran.status, len(ran.err) < 5_000) == (2, True)
+    assert "is no array range\nhint: write FIRST-LAST" in ran.err
 
 
 def test_a_bug_is_a_sentence_and_status_70(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:

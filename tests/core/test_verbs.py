@@ -108,6 +108,8 @@ class TestSelection:
             house.do(Cancel((f"{array}.1",), Where(tag="t")))
         with pytest.raises(AlreadyEnded, match="has none of those that are meant"):
             house.do(Cancel((str(other),), Where(name="b")))
+        with pytest.raises(AlreadyEnded, match="has none of the dead letters that are meant"):
+            house.do(Retry((str(other),), Where(is_letter=True)))
 
     def test_a_filter_takes_what_matches_all_its_parts(self, house):
         house.submit(name="a", queue="q", tags=("t",))

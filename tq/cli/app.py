@@ -17,6 +17,7 @@ from tq.errors import TqError
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a program that died of it
 _INTERRUPTED = 130
 _INTERNAL = 70
+_MESSAGE_MAX = 4_000  # characters
 _IN_OTHER_WORDS = {  # than the parser's
     "is not a valid int": "is no whole number",
     "got unexpected extra argument(s)": "this is too much:",
@@ -95,7 +96,7 @@ def _parse(arguments: Sequence[str]) -> int:
         if isinstance(error, ImportError):
             _debug()
             return _say_error(f"tq is not installed as a whole: {error}", "install it again, with what it needs", 78)
-        usage = _usage_error(error)
+        usage = _usage_error(error) or _no_text(error)
         if usage:
             return _say_error(*usage, 2)
         _debug()
@@ -103,6 +104,13 @@ def _parse(arguments: Sequence[str]) -> int:
             f"internal error: {type(error).__name__}: {error}", "run it again with TQ_DEBUG=1 and report it", _INTERNAL
         )
     return result if isinstance(result, int) else 0
+
+
+def _no_text(error: Exception) -> tuple[str, str] | None:
+    """Return message and hint where a word of the command line was to be sent as text, and is none."""
+    if not isinstance(error, UnicodeEncodeError) or not "\ud800" <= error.object[error.start] <= "\udfff":
+        return None
+    return f"{error.object!r} is no text in UTF-8", "only a command, its files and its environment may be any bytes"
 
 
 def _usage_error(error: Any) -> tuple[str, str] | None:
@@ -116,11 +124,7 @@ def _usage_error(error: Any) -> tuple[str, str] | None:
     hint = (
         _familiar(path, error)
         or _of_submit(where, path, error)
-        or (
-            f"did you mean {_closest(error.option_name, possibilities)}?"
-            if possibilities
-            else getattr(error, "hint", "")
-        )
+        or (_closest(error.option_name, possibilities) if possibilities else getattr(error, "hint", ""))
     )
     message = message[:1].lower() + message[1:].rstrip(".")
     for theirs, ours in _IN_OTHER_WORDS.items():
@@ -160,9 +164,11 @@ def _way_out(where: Any, path: str) -> str:
 
 
 def _closest(word: str, words: Sequence[str]) -> str:
+    """Return which option was probably meant, "" for none: the parser lets the dashes count, too."""
     from difflib import get_close_matches
 
-    return (get_close_matches(word, words, n=1, cutoff=0) or list(words))[0]
+    found = get_close_matches(word.lstrip("-"), [one.lstrip("-") for one in words], n=1)
+    return f"did you mean --{found[0]}?" if found else ""
 
 
 def _of_system(error: OSError) -> tuple[str, str]:
@@ -176,6 +182,8 @@ def _say_error(message: str, hint: str, status: int) -> int:
     from tq.cli import escape
 
     is_safe = not context.is_terminal(sys.stderr)
+    if len(message) > _MESSAGE_MAX:  # it repeats a word that is longer than what is said of it
+        message = f"{message[: _MESSAGE_MAX // 2]} … {message[-_MESSAGE_MAX // 2 :]}"
     context.say(f"tq: {message if is_safe else escape.line(message)}")
     if hint:
         context.say(f"hint: {hint if is_safe else escape.line(hint)}")

@@ -79,6 +79,10 @@ def submit(
     same command with the same `--key` goes on where it was; left alone, an upload without its end is forgotten after
     ten minutes.
     """
+    if exit_code != "any":
+        from tq.cli import exits
+
+        exits.check_way(exit_code)
     wish, source = _wished(ctx, command or [])
     context: Context = ctx.obj
     with context.client() as client:
@@ -234,7 +238,6 @@ def finish(
     """Wait for a job's end, showing its output if asked to, and return the exit status that stands for it."""
     from tq.cli import exits, logs, waiting
 
-    exits.check_way(way)
     job = submitted.id
     try:
         if is_followed:

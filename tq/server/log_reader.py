@@ -47,7 +47,8 @@ class LogReader:
         try:
             sight = await self._look(task)
             if self._logs.attempt > sight.attempt:
-                raise TaskNotFound(f"task {self._logs.id} has had no attempt {self._logs.attempt}")
+                says = f"task {self._logs.id} has had no attempt {self._logs.attempt}"
+                raise TaskNotFound(says, hint=f"tq show {self._logs.id}")
             await self._read(sight)
         finally:
             self._desk.registry.follow.off_change(job, self._changed)

@@ -45,6 +45,11 @@ class Acting(NamedTuple):
         return selection.is_meant(self.where, self.states, self.step.progress(key), task)
 
     @property
+    def those(self) -> str:
+        """What is to be acted on, for a person."""
+        return "the dead letters that are meant" if self.where.is_letter else "those that are meant"
+
+    @property
     def is_whole(self) -> bool:
         """Whether every member of a matching job is meant."""
         return self.states == selection.ALL and not self.looks_closer
@@ -230,7 +235,7 @@ def _act_on(acting: Acting, verb: Verb, targets: Iterable[selection.Target]) -> 
             if is_of_it and acting.means(key[:2], task):
                 verb.member(acting, key, task)
             else:
-                acting.tally.leave("is none of those that are meant")
+                acting.tally.leave(f"is none of {acting.those}")
     return rests
 
 
@@ -255,7 +260,7 @@ def _walk(acting: Acting, verb: Verb, sweep: Sweep) -> Sweep | None:
         if part or job is None or progress is None or progress.forgetting or _is_overtaken(acting, progress):
             continue
         if not selection.matches(acting.where, acting.states, job, progress):
-            acting.tally.why = "has none of those that are meant"
+            acting.tally.why = f"has none of {acting.those}"
             continue
         if not verb.begin(acting, key):
             continue
