@@ -49,6 +49,7 @@ def task(server: FakeServer) -> FakeServer:
     server.says[v.Submit] = lambda _: v.Submitted("42")
     server.says[v.List] = lambda _: v.Page(tuple({"id": str(number), "state": "queued"} for number in range(50)))
     server.says[v.Status] = lambda _: v.Document({"tasks": {"queued": 50, "dead": 0}})
+    server.says[v.DeadLetters] = lambda _: v.Page(({"id": "43.7"},))
     server.says[v.Queues] = lambda _: v.Page(({"id": "builds"}, {"id": "default"}, {"id": "$(touch evil)"}))
     return server
 
@@ -274,7 +275,17 @@ def test_bash_completes_verbs_options_and_live_ids(task: FakeServer, tmp_path: P
     assert complete("token", "re") == ["revoke"]
     assert complete("ls", "-o", "js") == ["json", "jsonl"]
     assert complete("show", "4") == ["4", *map(str, range(40, 50))]
-    assert complete("submit", "--", "--pri") == []
+    assert complete("submit", "--", "--pri") == complete("submit", "--name", "n", "--", "x", "--pri") == []
+    assert "cat" in complete("run", "--name", "n", "--", "ca")
+    assert complete("-o", "json", "--url", "x", "token", "re") == ["revoke"]
+    assert complete("ls", "--output", "=") == ["table", "json", "jsonl", "id"]
+    assert complete("ls", "--output", "=", "jsonl") == ["jsonl"]
+    assert complete("wait", "--for", "r") == ["running"]
+    assert complete("submit", "--if-cut", "") == ["run", "stop"]
+    assert complete("submit", "--priority", "") == complete("submit", "--each-line", "") == complete("backup", "") == []
+    assert complete("completion", "") == ["bash", "zsh", "fish"]
+    assert complete("dlq", "retry", "4") == ["43.7"]
+    assert complete("logs", "--stdout", "la") == ["last"]
     assert complete("cancel", "4") == ["4", *map(str, range(40, 50))]
     assert complete("ls", "--state", "hel") == ["held"]
     assert complete("submit", "--queue", "b") == ["builds"]

@@ -28,7 +28,7 @@ def ls(
     tag: options.OfTag = "",
     limit: Annotated[int, typer.Option("-n", "--limit", metavar="N", help="At most so many; 0 = all")] = 50,
     page: Annotated[
-        str, typer.Option("--page", metavar="PAGE", help="Where an earlier list ended", show_default=False)
+        str, typer.Option("--page", metavar="NEXT", help="Go on where -o json said", show_default=False)
     ] = "",
 ) -> None:
     """List the dead letters, oldest first: tasks that gave up, and why."""
