@@ -79,10 +79,6 @@ def submit(
     same command with the same `--key` goes on where it was; left alone, an upload without its end is forgotten after
     ten minutes.
     """
-    if exit_code != "any":
-        from tq.cli import exits
-
-        exits.check_way(exit_code)
     wish, source = _wished(ctx, command or [])
     context: Context = ctx.obj
     with context.client() as client:
@@ -104,6 +100,10 @@ def _wished(ctx: typer.Context, command: list[str]) -> "tuple[Wish, Supply | Non
     from tq.client import submission
 
     said = ctx.params
+    if said["exit_code"] != "any":
+        from tq.cli import exits
+
+        exits.check_way(said["exit_code"])
     is_dashed = _is_dashed(ctx, command)
     words, behind = lists.split(command, is_dashed=is_dashed)
     source = supply.chosen(said["each_line"], said["from_json"], behind)
