@@ -65,11 +65,10 @@ def submit(
     The id is printed when the job is on disk: from then on it survives whatever happens to this program, the server
     or a worker. `--` ends the options; the rest is the command, word by word, and no shell reads it.
 
-    With inputs a job has a task for each entry: the lines of a file (`--each-line`; empty ones, too, and a CR at the
-    end of a line stays), the items of a JSON array (`--from-json`; a string as its text, anything else as compact
-    JSON), or all combinations of lists that follow the command (`::: a b ::: 1 2`). In the command `{}` stands for the
-    entry, `{1}` to `{9}` for its columns and `{#}` for the task's number; with `--shell` each is quoted, so write it
-    without quotes. TQ_ENTRY has the entry, too.
+    With inputs a job has a task for each entry: the lines of a file (`--each-line`; empty ones, and a CR at the end,
+    stay), the items of a JSON array (`--from-json`; a string as its text, anything else as compact JSON), or all
+    combinations of lists that follow the command (`::: a b ::: 1 2`). In the command `{}` stands for the entry, `{1}`
+    to `{9}` for its columns, `{#}` for the number; with `--shell` write them without quotes. TQ_ENTRY has it, too.
 
     A function of a module that a worker allows (`tq worker --allow MODULE`) is called in a process that is warm, with
     the arguments that `--args` names as JSON; what it returns is shown by `tq result`. In an array its last argument is
