@@ -24,7 +24,7 @@ from tq.core.vocabulary import (
     Uploaded,
     WorkerLost,
 )
-from tq.errors import BadRequest, KeyConflict, NotDone, TaskNotFound, TooLarge
+from tq.errors import BadRequest, KeyConflict, NotDone, StoreDamaged, TaskNotFound, TooLarge
 
 
 @pytest.fixture
@@ -280,6 +280,22 @@ def test_a_page_reads_so_many_runs_of_entries_and_no_more(house):
     assert [int(item["entry"]) for item in (*first.items, *second.items)] == list(range(size))
 
 
-def test_an_entry_that_the_store_has_lost_is_not_shown(house):
+def test_a_task_whose_entry_is_lost_or_damaged_is_listed_without_it(house, monkeypatch):
     job = house.store.get(tables.JOB, (house.submit(), 0))
     assert EntryReader(house.store).shown(replace(job, entries=99), 0) == {}
+
+    _upload(house, [(b"a",), (b"b",)])
+    number = house.submit(size=2, is_array=True, entries_key="u")
+    get = house.store.get
+
+    def damaged(table, key):
+        if table is tables.ENTRIES and key[-1] == 0:
+            raise StoreDamaged("block checksum mismatch")
+        return get(table, key)
+
+    monkeypatch.setattr(house.store, "get", damaged)
+    with pytest.raises(StoreDamaged):
+        house.do(List(str(number)))
+    page = house.do(List(str(number), around=True))
+    assert [(item["id"], item.get("entry")) for item in page.items] == [(f"{number}.1", None), (f"{number}.2", b"b")]
+    assert page.unread == ()

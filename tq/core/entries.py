@@ -14,7 +14,7 @@ class EntryReader:
 
     def __init__(self, view: View, damage: tuple[type[Exception], ...] = ()) -> None:
         self._view = view
-        self._damage = damage
+        self._unread: tuple[type[Exception], ...] = (KeyError, *damage)
         self._blob = 0
         self._first = 0
         self._items: tuple[bytes, ...] = ()
@@ -32,7 +32,7 @@ class EntryReader:
         """Return the entry of a member for a document: none where its job has none, or the store has lost it."""
         try:
             return {"entry": self.entry(job.entries, member)} if job.entries else {}
-        except (KeyError, *self._damage):
+        except self._unread:
             return {}
 
     def _read(self, blob: int, member: int) -> None:
