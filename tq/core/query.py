@@ -200,15 +200,9 @@ def _members_page(view: View, live: Live, command: List, wanted: frozenset[State
             except damage:
                 unread.add(member)
                 continue
-            item: dict[str, Any] = {
-                "id": ids.task_id(number, job, member),
-                "state": state.word,
-                **_task_part(task),
-                **why,
-            }
+            items.append({"id": ids.task_id(number, job, member), "state": state.word, **_task_part(task), **why})
             if not command.begun and (entry := entries.shown(job, member)):  # who follows it needs ids alone
-                item |= entry | {"body": job.body}  # which says how to read it
-            items.append(item)
+                items[-1] |= entry | {"body": job.body}  # which says how to read it
             room -= task_bytes(job, task)
         if len(items) >= limit or room <= 0 or entries.runs_read >= page_runs_max:
             high = member + 1
