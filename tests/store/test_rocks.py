@@ -91,3 +91,15 @@ def test_a_compaction_that_meets_damage_is_told_from_a_disk_that_fails(text: str
     assert text in error.message
     assert ("tq store salvage" in error.hint) is (kind is StoreDamaged)
     assert ("start tq again" in error.hint) is (kind is StoreError)
+
+
+def test_a_bad_sector_that_a_start_meets_is_damage_and_a_way_out_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise rocks.RocksError("IO error: While pread offset 607929 len 53: db/000011.sst: Input/output error")
+
+    monkeypatch.setattr(rocks, "Rdict", fail)
+    with pytest.raises(StoreDamaged) as raised:
+        rocks.open_database(tmp_path / "db", read_only=False)
+    assert "tq store salvage" in raised.value.hint

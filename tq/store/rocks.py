@@ -300,7 +300,7 @@ def _open_error(path: Path, error: Exception) -> StoreError | ConfigurationError
     text = str(error)
     if "Column families not opened" in text:
         return ConfigurationError(f"the database in {path} has families that this version does not know: {text}")
-    if "Corruption" in text or "No such file" in text:
+    if _is_damage(text) or "No such file" in text:
         return StoreDamaged(f"the database in {path} is damaged: {text}", hint=_BRING_BACK)
     if "While lock file" in text or "lock hold" in text:  # not what merely failed to open it
         return ConfigurationError(f"the database in {path} is open in another process: {text}")
