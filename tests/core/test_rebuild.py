@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.lives import WORKERS, Life
 from tq.core import invariants, tables
+from tq.core import rebuild as rebuilding
 from tq.core import vocabulary as v
 from tq.core.engine import Bounds, Engine
 from tq.core.job import Meta
@@ -27,6 +28,12 @@ META = Meta(99, wall_ms=1_800_000_000_000)
 TINY = Bounds(slice=3, leases=5, lanes=2)
 UNTOUCHED = {tables.META, tables.UPLOAD, tables.TIMER, tables.SWEEP, tables.LANE, tables.PROGRESS, tables.BODY,
              tables.ENTRIES, tables.ENTRY_AT, tables.LANE_NAME, tables.BLOB_USER, tables.DEAD}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a batch end inside jobs, as it does in stores of more rows than these have."""
+    monkeypatch.setattr(rebuilding, "_BATCH_ROWS", 5)
 
 
 class Lossy:

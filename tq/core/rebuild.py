@@ -103,8 +103,7 @@ class Rebuild:
     def _batch(self, rows_min: int) -> Iterator[Changes]:
         """Yield what has gathered, if that is enough."""
         if sum(map(len, self._out.changes.values())) >= rows_min:
-            changes, self._out.changes = self._out.changes, {}
-            yield changes
+            yield self._out.take()
 
     def _rows(self, table: Table[Any]) -> Iterator[tuple[Any, Any]]:
         for page in pages(self._view, table):

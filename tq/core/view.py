@@ -108,6 +108,12 @@ class Overlay:
         for table, rows in changes.items():
             self.changes[table].update(rows)
 
+    def take(self) -> Changes:
+        """Return the changes; what is below is seen as it is again."""
+        changes, self.changes = self.changes, defaultdict(dict)
+        self._sorted.clear()
+        return changes
+
     def _keys(self, table: Table[Any], mine: dict[Key, Any]) -> list[Key]:
         keys = self._sorted.get(table)
         if keys is None or len(keys) != len(mine):
