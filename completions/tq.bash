@@ -66,7 +66,7 @@ _tq() {
         esac ;;
         queue) case $noun in
             ls) words="--url -o --output -q --quiet --color --connect-timeout" ;;
-            set) words="--max --retries --url -o --output -q --quiet --color --connect-timeout" ;;
+            set) words="--max --retries --new --url -o --output -q --quiet --color --connect-timeout" ;;
             pause) words="--new --url -o --output -q --quiet --color --connect-timeout" ;;
             resume) words="--url -o --output -q --quiet --color --connect-timeout" ;;
             *) words="ls set pause resume" ;;

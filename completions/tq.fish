@@ -326,6 +326,7 @@ complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand
 complete -c tq -n "__fish_seen_subcommand_from queue" -a set -d 'Bound how many tasks of a queue run at once, or say how often they are tried again.'
 complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand_from set" -l max -r -d 'Run at most so many of it at once; 0 = no bound'
 complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand_from set" -l retries -r -d 'Try its failed tasks again so often, where their job does not say; -1 = as the server says'
+complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand_from set" -l new -d 'Also one that has no tasks, settings or workers yet'
 complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand_from set" -l url -r -d 'Ask the server at this address'
 complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand_from set" -s o -l output -r -a 'table json jsonl id' -d 'table, json, jsonl or id'
 complete -c tq -n "__fish_seen_subcommand_from queue; and __fish_seen_subcommand_from set" -s q -l quiet -d 'Print ids only, and say nothing on stderr'

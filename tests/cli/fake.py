@@ -23,7 +23,8 @@ TOKEN = "tqa_test"
 class FakeServer:
     """`says[Command]` answers a command: one answer, or several of which the last is final; or it raises a TqError.
 
-    bytes among several answers are said as they are, and `...` is nothing: the connection ends there. `cuts` counts
+    bytes among several answers are said as they are, and `...` is nothing: the connection ends there. None at the end
+    is nothing either: more would come. `cuts` counts
     connections that are closed when the next command comes, without an answer; `babbles` what Hellos are answered with
     instead of a welcome.
     """
@@ -156,5 +157,6 @@ class FakeServer:
             if answer is ... or isinstance(answer, bytes):  # the connection is cut in the middle
                 stream.sendall(b"" if answer is ... else answer)
                 return False
-            send(m.Reply(ask.request, answer, more=position < len(answers) - 1 or self.is_mute))
+            if answer is not None:
+                send(m.Reply(ask.request, answer, more=position < len(answers) - 1 or self.is_mute))
         return True

@@ -54,8 +54,8 @@ class TestQueue:
     @pytest.mark.parametrize(
         "words, command, said, shown",
         [
-            (["set", "b", "--max", "3"], v.SetQueue("b", None, 3), "runs at most 3 at once", {"max": 3}),
-            (["set", "b", "--max", "0"], v.SetQueue("b", None, 0), "has no bound", {"max": 0}),
+            (["set", "b", "--max", "3"], v.SetQueue("b", None, 3, known=True), "runs at most 3 at once", {"max": 3}),
+            (["set", "--new", "b", "--max", "0"], v.SetQueue("b", None, 0), "has no bound", {"max": 0}),
             (["pause", "b"], v.SetQueue("b", True, known=True), "is paused; what runs goes on", {"paused": True}),
             (["pause", "--new", "b"], v.SetQueue("b", True), "is paused; what runs goes on", {"paused": True}),
             (["resume", "b"], v.SetQueue("b", False, known=True), "goes on", {"paused": False}),
@@ -83,7 +83,9 @@ class TestQueue:
 
         server.says[v.SetQueue] = answer
         said = "tq: queue b is paused; what runs goes on\n"
-        assert run("queue", "pause", "a", "b", "c") == (1, "", f"{said}tq: not found: a, c\nhint: tq queue ls\n")
+        hint = "hint: tq queue ls; --new makes it\n"
+        assert run("queue", "pause", "a", "b", "c") == (1, "", f"{said}tq: not found: a, c\n{hint}")
+        assert run("queue", "set", "a", "--max", "3") == (1, "", f"tq: there is no queue a\n{hint}")
         assert run("queue", "resume", "a") == (1, "", "tq: there is no queue a\nhint: tq queue ls\n")
 
     def test_a_queue_that_was_not_there_is_said_to_be_new(self, run: Run, server: FakeServer) -> None:

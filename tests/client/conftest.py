@@ -44,6 +44,17 @@ class Threaded:
     def job(self, name: str) -> "ThreadedJob":
         return ThreadedJob(self._of.job(name))
 
+    async def as_completed(self, jobs: list["ThreadedJob"], timeout_s: float | None = None) -> AsyncIterator[Any]:
+        ended = self._of.as_completed([job._of for job in jobs], timeout_s)
+        while (job := await trio.to_thread.run_sync(next, ended, None)) is not None:
+            yield job
+
+    async def wait_any(self, jobs: list["ThreadedJob"], timeout_s: float | None = None) -> Any:
+        return await trio.to_thread.run_sync(self._of.wait_any, [job._of for job in jobs], timeout_s)
+
+    async def status(self) -> Any:
+        return await trio.to_thread.run_sync(self._of.status)
+
 
 class ThreadedJob:
     """As `Threaded`."""
@@ -57,6 +68,11 @@ class ThreadedJob:
 
     async def wait(self, timeout_s: float | None = None) -> None:
         await trio.to_thread.run_sync(lambda: self._of.wait(timeout_s=timeout_s))
+
+    async def as_completed(self, timeout_s: float | None = None) -> AsyncIterator[Any]:
+        ended = self._of.as_completed(timeout_s)
+        while (result := await trio.to_thread.run_sync(next, ended, None)) is not None:
+            yield result
 
     async def state(self) -> Any:
         return await trio.to_thread.run_sync(self._of.state)

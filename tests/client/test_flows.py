@@ -18,12 +18,12 @@ from tq.wire import plain
 
 def follow(house: House, flow: flows.Flow[Any], seen: Callable[[Any], Any] = lambda _: None) -> Any:
     """Let the engine answer what a flow asks."""
-    command = next(flow)
     try:
+        command = next(flow)
         while True:
             seen(command)
             try:
-                answer = house.do(command)
+                answer = house.do(command.wait if isinstance(command, flows.Glance) else command)
             except Refused as refusal:
                 command = flow.throw(refusal)
             else:
@@ -190,6 +190,23 @@ def test_state_and_cancel_are_one_question_each_and_a_second_cancel_does_nothing
         act(house, v.Cancel, "2")
 
 
+def test_how_many_tasks_run_at_once_may_change():
+    house = House()
+    follow(house, mapped([1, 2, 3]))
+    assert act(house, v.SetThrottle, "1", throttle=1) == 1
+    house.join(slots=3, modules=("m",))
+    assert shown(house, "1")["counts"] == {"queued": 2, "running": 1}
+
+
+@pytest.mark.parametrize(
+    "kind, more", [(v.SetPriority, {"priority": "high"}), (v.SetThrottle, {"throttle": 1.5}), (v.Retry, {"force": 1})]
+)
+def test_what_is_no_number_is_refused_before_it_is_sent(kind, more):
+    """A server that cannot read it would end the connection, with all that others ask over it."""
+    with pytest.raises(BadRequest, match="cannot be"):
+        next(flows.acting(kind, ("1",), None, **more))
+
+
 def test_every_verb_says_on_how_many_it_was_done():
     house = House()
     follow(house, flows.submitting(requests.function("m:f", (), {}, {"tags": ["t"], "retries": 0})))
@@ -247,7 +264,10 @@ def test_a_filter_that_was_lost_or_is_none_acts_on_nothing(filters):
 
 def test_a_queue_is_set_as_far_as_it_is_said():
     house = House()
-    follow(house, flows.setting("q", True, 3, None))
+    with pytest.raises(TaskNotFound, match="there is no queue q") as unknown:
+        follow(house, flows.setting("q", True, 3, None))
+    assert unknown.value.hint == "tq queue ls; new=True makes it"
+    follow(house, flows.setting("q", True, 3, None, new=True))
     follow(house, flows.setting("q", False, None, None))
     (queue,) = all_of(house, flows.every(v.Queues))
 
@@ -255,6 +275,7 @@ def test_a_queue_is_set_as_far_as_it_is_said():
     for wrong in (
         flows.setting("q", None, None, None),
         flows.setting("q", "no", None, None),
+        flows.setting("q", True, None, None, new=1),
         flows.setting(5, True, None, None),
     ):  # type: ignore[arg-type]
         with pytest.raises(BadRequest):

@@ -31,7 +31,7 @@ def test_both_clients_have_the_same_calls_with_the_same_arguments(kind, blocking
     assert other.keys() - one.keys() == alone
     assert one.keys() <= other.keys()
     for name, signature in one.items():
-        assert other[name].parameters == signature.parameters, name
+        assert str(other[name]).replace("Blocking", "").split("->")[0] == str(signature).split("->")[0], name
 
 
 @pytest.mark.parametrize("kind", [kind for pair in KINDS for kind in pair[:2]])

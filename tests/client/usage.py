@@ -55,6 +55,11 @@ async def submits(client: Client) -> None:
 async def looks(client: Client, job: Job) -> None:
     assert_type(await job.result(timeout_s=5), Any)
     await job.wait(0.5)
+    async for result in job.as_completed(timeout_s=5):
+        assert_type(result, TaskResult)
+    async for one in client.as_completed([job], timeout_s=5):
+        assert_type(one, Job)
+    assert_type(await client.wait_any({job}, 5), Job)
     async for result in job.results():
         assert_type(result, TaskResult)
         assert_type(result.error, TaskFailed | TaskCancelled | None)
@@ -84,10 +89,10 @@ async def acts(client: Client, job: Job) -> None:
         await one.requeue()
         await one.retry(force=True)
         await one.set_priority(5)
-        await one.set_at_once(0)
+        await one.set_at_once(5)
         await one.purge()
         await one.forget()
-    await client.set_queue("q", paused=True, at_once=3, retries=-1)
+    await client.set_queue("q", paused=True, at_once=3, retries=-1, new=True)
     await client.drain("w1", deadline_s=60)
     await client.undrain("w1")
 
@@ -124,6 +129,11 @@ def blocking_submits(client: BlockingClient) -> None:
 def blocking_looks(client: BlockingClient, job: BlockingJob) -> None:
     assert_type(job.result(timeout_s=5), Any)
     job.wait(0.5)
+    for result in job.as_completed(timeout_s=5):
+        assert_type(result, TaskResult)
+    for one in client.as_completed([job], timeout_s=5):
+        assert_type(one, BlockingJob)
+    assert_type(client.wait_any({job}, 5), BlockingJob)
     for result in job.results():
         assert_type(result, TaskResult)
     assert_type(job.state(), str)
@@ -148,10 +158,10 @@ def blocking_acts(client: BlockingClient, job: BlockingJob) -> None:
         one.requeue()
         one.retry(force=True)
         one.set_priority(5)
-        one.set_at_once(0)
+        one.set_at_once(5)
         one.purge()
         one.forget()
-    client.set_queue("q", paused=True, at_once=3, retries=-1)
+    client.set_queue("q", paused=True, at_once=3, retries=-1, new=True)
     client.drain("w1", deadline_s=60)
     client.undrain("w1")
 

@@ -1,11 +1,15 @@
-"""Functions end to end, with real processes: values of any size, a killed worker, a killed server."""
+"""Functions end to end, with real processes: values of any size, a killed worker, server, and program."""
 
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import trio
 
 import tq.client
 from tests.support import called, processes
@@ -67,14 +71,66 @@ def test_a_killed_server_costs_no_call_and_no_value(here: Town, client: Blocking
     start(here)
     log = here.place / "log"
     job = client.map("work:chain", range(1, 3_001), {"log": str(log)})
-    processes.until(lambda: log.exists() and len(log.read_bytes()) > 2_000, "some have run")
+    found: dict[str, list[int]] = {"trio": [], "threads": []}
 
-    here.server.process.send_signal(signal.SIGKILL)
-    here.server.process.wait()
-    here.server.start()
+    async def read() -> None:
+        async with tq.client.connect(environ=here.environ) as other:
+            found["trio"].extend([result.get() async for result in other.job(job.id).as_completed()])
+
+    with ThreadPoolExecutor(1) as threads:
+        reader = threads.submit(trio.run, read)
+        for result in job.as_completed():
+            found["threads"].append(result.get())
+            if len(found["threads"]) == 300:
+                here.server.process.send_signal(signal.SIGKILL)
+                here.server.process.wait()
+                here.server.start()
+        reader.result()
 
     assert job.result() == list(range(1, 3_001))
-    assert sorted(map(int, log.read_bytes().split())) == list(range(1, 3_001))
+    for numbers in (*found.values(), map(int, log.read_bytes().split())):
+        assert sorted(numbers) == list(range(1, 3_001))
+
+
+PROGRAM = """
+import os, signal, sys, tq.client
+
+def die_at(place):
+    if sys.argv[1] == place:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def items():
+    for number in range(1, 2_001):
+        if number == 1_500:
+            die_at("upload")
+        yield number
+
+with tq.client.connect_blocking() as client:
+    job = client.map("work:chain", items(), {"log": sys.argv[2]}, key="the night of the 27th")
+    for number, _ in enumerate(job.as_completed()):
+        if number == 100:
+            die_at("results")
+    print(job.id, job.existed, sum(job.result()))
+"""
+
+
+def test_a_killed_program_finds_its_work_again_by_its_key(here: Town, client: BlockingClient) -> None:
+    start(here)
+    log = here.place / "log"
+    died = [
+        subprocess.run(
+            [sys.executable, "-c", PROGRAM, place, str(log)],
+            env=here.environ,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for place in ("upload", "results", "nowhere")
+    ]
+    assert [done.returncode for done in died] == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    assert died[-1].stdout == f"1 True {sum(range(1, 2_001))}\n"
+    assert [job["id"] for job in client.jobs()] == ["1"]
+    assert sorted(map(int, log.read_bytes().split())) == list(range(1, 2_001)), "each ran once"
 
 
 def test_a_worker_that_cannot_find_its_module_says_so_at_its_start(here: Town) -> None:

@@ -9,7 +9,7 @@ from tq.cli.pages import Items, every
 from tq.cli.present import counted
 from tq.cli.verb import Noun, Verb
 from tq.client.expected import expect
-from tq.errors import BadRequest
+from tq.errors import BadRequest, TaskNotFound
 
 New = Annotated[bool, typer.Option("--new", help="Also one that has no tasks, settings or workers yet")]
 
@@ -67,11 +67,11 @@ def set_(
             show_default=False,
         ),
     ] = None,
+    new: New = False,
 ) -> None:
     """Bound how many tasks of a queue run at once, or say how often they are tried again.
 
-    What runs already goes on, also above a new bound; jobs that are there already keep their retries. A queue need not
-    be there yet.
+    What runs already goes on, also above a new bound; jobs that are there already keep their retries.
     """
     from tq.cli import values
 
@@ -84,17 +84,17 @@ def set_(
         says.append(f"runs at most {max_} at once" if max_ else "has no bound")
     if retries is not None:
         says.append("retries as the server says" if retries < 0 else f"retries {counted(retries, 'time')}")
-    _set(ctx.obj, values.name(name, "queue"), " and ".join(says), max=max_, retries=retries)
+    _set(ctx.obj, values.name(name, "queue"), " and ".join(says), new=new, max=max_, retries=retries)
 
 
 def pause(ctx: typer.Context, names: Names, new: New = False) -> None:
     """Start nothing more of a queue, or of several; what runs goes on."""
-    _set_all(ctx.obj, names, "is paused; what runs goes on", known=not new, paused=True)
+    _set_all(ctx.obj, names, "is paused; what runs goes on", new=new, paused=True)
 
 
 def resume(ctx: typer.Context, names: Names) -> None:
     """Let paused queues go on."""
-    _set_all(ctx.obj, names, "goes on", unchanged="is not paused", known=True, paused=False)
+    _set_all(ctx.obj, names, "goes on", unchanged="is not paused", paused=False)
 
 
 def _set_all(context: Context, names: list[str], says: str, **more: Any) -> None:
@@ -107,13 +107,19 @@ def _set_all(context: Context, names: list[str], says: str, **more: Any) -> None
     unknown.refuse()
 
 
-def _set(context: Context, name: str, says: str, unchanged: str = "", *, known: bool = False, **fields: Any) -> None:
-    """Set it, and say so; or `unchanged`, where there is such a word, if it was so already."""
+def _set(
+    context: Context, name: str, says: str, unchanged: str = "", *, new: bool | None = None, **fields: Any
+) -> None:
+    """Set it, and say so; or `unchanged`, where there is such a word, if it was so already. `new` None: it never is."""
     from tq.cli import output
     from tq.core import vocabulary as v
 
     with context.client() as client:
-        answer = expect(v.Done, client.ask(v.SetQueue(name, known=known, **fields)))
+        try:
+            answer = expect(v.Done, client.ask(v.SetQueue(name, known=not new, **fields)))
+        except TaskNotFound as unknown:
+            hint = unknown.hint if new is None else f"{unknown.hint}; --new makes it"
+            raise TaskNotFound(unknown.message, hint=hint) from None
         if unchanged and answer.unchanged and not client.has_repeated:
             says = unchanged
         elif answer.made and not client.has_repeated:
@@ -131,7 +137,7 @@ VERBS = {
         "List queues, pause and bound them.",
         {
             "ls": Verb(ls, ("tq queue ls", "tq queue ls -o json")),
-            "set": Verb(set_, ("tq queue set builds --max 10", "tq queue set builds --retries 0")),
+            "set": Verb(set_, ("tq queue set builds --max 10", "tq queue set --new nightly --retries 0")),
             "pause": Verb(
                 pause,
                 ("tq queue pause builds", "tq queue pause --new nightly", "tq queue ls -q | xargs tq queue pause"),

@@ -6,13 +6,16 @@ is not is a TypeError, as everywhere.
 """
 
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, Unpack
 
 import trio
 
 from tq.client import flows, requests, shapes, target
+from tq.client.acts import Acts
+from tq.client.asker import Asker
+from tq.client.ends import JobEnds, TaskEnds, no_jobs, together
 from tq.client.flows import Document
 from tq.client.line import Line
 from tq.client.reading import Output, Reading
@@ -37,7 +40,7 @@ async def connect(
         line = Line(lambda: target.find({"url": url}, environ), patience_s=patience_s)
         try:
             await nursery.start(line.run)
-            yield Client(line)
+            yield Client(Asker(line))
         except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001 - passed on below, not in a group
             failure = error
         nursery.cancel_scope.cancel()
@@ -63,8 +66,8 @@ class Client:
     `-o json`. Times are text as in "2026-01-31T12:00:00.123Z", durations seconds, ids text.
     """
 
-    def __init__(self, line: Line) -> None:
-        self._line = line
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
 
     async def submit(
         self, function: str, *args: Any, kwargs: Mapping[str, Any] | None = None, **options: Unpack[Options]
@@ -111,12 +114,30 @@ class Client:
         return await self._submit(requests.command_for_each(argv, options, items))
 
     async def _submit(self, asked: requests.Asked) -> "Job":
-        submitted = await self._line.follow(flows.submitting(asked))
-        return Job(self._line, submitted.id, existed=submitted.existed, warning=submitted.warning)
+        submitted, asker = await self._asker.submit(asked)
+        return Job(asker, submitted.id, existed=submitted.existed, warning=submitted.warning)
 
     def job(self, id: str) -> "Job":  # noqa: A002 - the word that everybody uses
         """Return a job or task by its id, without asking whether there is one."""
-        return Job(self._line, requests.check_id(id))
+        return Job(self._asker.here(), requests.check_id(id))
+
+    def as_completed(self, jobs: "Iterable[Job]", timeout_s: float | None = None) -> AsyncGenerator["Job", None]:
+        """Yield these jobs as they end, each once, until all have; what has ended already comes first.
+
+        At most 10,000 of them, of one server (TooLarge). Raises TimedOut if not all have ended `timeout_s` later.
+        """
+        waited, lineage = together(jobs, Job)
+        return self._asker.of(lineage).watch(JobEnds(waited), shapes.seconds(timeout_s))
+
+    async def wait_any(self, jobs: "Iterable[Job]", timeout_s: float | None = None) -> "Job":
+        """Wait until one of these jobs has ended, and return it.
+
+        Raises TimedOut, which is a TimeoutError, if none has `timeout_s` later; 0 looks how things stand.
+        """
+        async with aclosing(self.as_completed(jobs, timeout_s)) as ended:
+            async for job in ended:
+                return job
+        raise no_jobs()
 
     def jobs(
         self,
@@ -131,7 +152,7 @@ class Client:
         `state`: those with a task in it, or in one of several (`"failed"` is dead or expired); then it is those tasks
         that are acted on.
         """
-        return Jobs(self._line, flows.where({"state": state, "queue": queue, "tag": tag, "name": name}))
+        return Jobs(self._asker, flows.where({"state": state, "queue": queue, "tag": tag, "name": name}))
 
     def dead_letters(
         self, *, cause: str | None = None, queue: str | None = None, tag: str | None = None, name: str | None = None
@@ -141,118 +162,82 @@ class Client:
         `cause` is why, as `TaskFailed.cause`.
         """
         filters = {"cause": cause, "queue": queue, "tag": tag, "name": name}
-        return Jobs(self._line, flows.where(filters, is_letter=True))
+        return Jobs(self._asker, flows.where(filters, is_letter=True))
 
     def workers(self) -> AsyncGenerator[Document, None]:
         """Yield the connected workers, with their state, slots and queues (`tq workers -o json`)."""
-        return self._line.each(flows.every(v.Workers))
+        return self._asker.each(flows.every(v.Workers))
 
     def queues(self) -> AsyncGenerator[Document, None]:
         """Yield the queues that have tasks or settings, with counts of tasks by state (`tq queue ls -o json`)."""
-        return self._line.each(flows.every(v.Queues))
+        return self._asker.each(flows.every(v.Queues))
 
     async def set_queue(
-        self, name: str, *, paused: bool | None = None, at_once: int | None = None, retries: int | None = None
+        self,
+        name: str,
+        *,
+        paused: bool | None = None,
+        at_once: int | None = None,
+        retries: int | None = None,
+        new: bool = False,
     ) -> None:
         """Pause a queue or let it go on; bound how many of its tasks run at once (0: no bound); say how often they are
         tried again whose job does not say (-1: as the server says). What is None stays.
+
+        Raises TaskNotFound for a queue that has no tasks, settings or workers yet, unless it may be `new`.
         """
-        await self._line.follow(flows.setting(name, paused, at_once, retries))
+        await self._asker.follow(flows.setting(name, paused, at_once, retries, new=new))
 
     async def drain(self, worker: str, *, deadline_s: float | None = None) -> None:
         """Have a worker, named by id or host, start nothing more. What runs there may end within `deadline_s` seconds
         (None: to its end), then it is stopped and given to others. Raises TaskNotFound if there is no such worker.
         """
-        await self._line.follow(flows.draining(worker, on=True, deadline_s=deadline_s))
+        await self._asker.follow(flows.draining(worker, on=True, deadline_s=deadline_s))
 
     async def undrain(self, worker: str) -> None:
         """Let a drained worker go on, and one that is quarantined try again at once."""
-        await self._line.follow(flows.draining(worker, on=False))
+        await self._asker.follow(flows.draining(worker, on=False))
 
     async def status(self) -> Document:
         """Return how the server is doing: tasks by state, workers, slots, and what stands still and why."""
-        return await self._line.follow(flows.showing(v.Status()))
+        return await self._asker.follow(flows.showing(v.Status()))
 
 
-class _Acts:
-    """What can be done to jobs and tasks. Each returns to how many it was done, 0 where there was nothing to do: so
-    whatever is asked twice does no harm. What is more than a thousand goes on in the server, beyond that count.
-    """
-
-    def __init__(self, line: Line, ids: tuple[str, ...] = (), where: v.Where | None = None) -> None:
-        self._line = line
-        self._ids = ids
-        self._where = where
-
-    async def cancel(self) -> int:
-        """Cancel what has not ended, and return how many tasks that were. Those that run are stopped."""
-        return await self._act(v.Cancel)
-
-    async def hold(self) -> int:
-        """Start nothing more of these jobs until a release. What runs goes on. Returns how many jobs that were."""
-        return await self._act(v.Hold)
-
-    async def release(self) -> int:
-        """Let held jobs go on, and return how many that were."""
-        return await self._act(v.Release)
-
-    async def requeue(self) -> int:
-        """Stop what runs and put it back into the queue, and return how many tasks that were. It is no failure."""
-        return await self._act(v.Requeue)
-
-    async def retry(self, *, force: bool = False) -> int:
-        """Run again what failed, was cancelled or expired, in a new round with all its retries; with `force` what
-        succeeded, too. Returns how many tasks that were.
-        """
-        return await self._act(v.Retry, force=force)
-
-    async def set_priority(self, priority: int) -> int:
-        """Change the priority of jobs that have not ended: -100 (last) to 100 (first). Returns how many that were."""
-        return await self._act(v.SetPriority, priority=priority)
-
-    async def set_at_once(self, at_once: int) -> int:
-        """Let at most so many tasks of arrays that have not ended run at once (0: no bound). What runs goes on. Returns
-        how many jobs that were.
-        """
-        return await self._act(v.SetThrottle, throttle=at_once)
-
-    async def forget(self) -> int:
-        """Remove ended jobs with their records and output, and return how many that were."""
-        return await self._act(v.Forget)
-
-    async def purge(self) -> int:
-        """Take tasks out of the dead letter queue, and return how many that were. They stay dead."""
-        return await self._act(v.Purge)
-
-    async def _act(self, kind: type[v.Selected], **more: Any) -> int:
-        return await self._line.follow(flows.acting(kind, self._ids, self._where, **more))
-
-
-class Jobs(_Acts):
+class Jobs(Acts[Coroutine[Any, Any, int]]):
     """The jobs, or dead letters, that a filter means; made by `Client.jobs` and `Client.dead_letters`.
 
     `async for` yields their documents. Each verb acts on all that match when it comes to them, however many.
     """
 
-    def __init__(self, line: Line, where: v.Where) -> None:
-        super().__init__(line, where=where)
+    def __init__(self, asker: Asker, where: v.Where) -> None:
+        self._asker = asker
+        self._where = where
         self._pages = flows.jobs(where)
 
     def __aiter__(self) -> AsyncIterator[Document]:
-        return self._line.each(self._pages)
+        return self._asker.each(self._pages)
+
+    async def _act(self, kind: type[v.Selected], **more: Any) -> int:
+        return await self._asker.follow(flows.acting(kind, (), self._where, **more))
 
 
-class Job(_Acts):
+class Job(Acts[Coroutine[Any, Any, int]]):
     """A job, or one task of it. `id` is its id, for other programs, too (`client.job(id)`).
 
-    `existed`: the key had made it before. `warning` says why nothing can run it now, "" when something can.
+    `existed`: the key had made it before. `warning` says why nothing can run it now, "" when something can. Where the
+    server has come back with another store than the one that it is of, whatever is asked of it raises TaskNotFound.
     """
 
-    def __init__(self, line: Line, id: str, *, existed: bool = False, warning: str = "") -> None:  # noqa: A002
-        super().__init__(line, (id,))
+    def __init__(self, asker: Asker, id: str, *, existed: bool = False, warning: str = "") -> None:  # noqa: A002
+        self._asker = asker
         self.id = id
         self.existed = existed
         self.warning = warning
+
+    @property
+    def lineage(self) -> int:
+        """The name of the store that it is of: a number."""
+        return self._asker.lineage
 
     def __repr__(self) -> str:
         return f"<Job {self.id}>"
@@ -263,7 +248,7 @@ class Job(_Acts):
 
     async def show(self) -> Document:
         """Return everything about it (`tq show -o json`). Raises TaskNotFound if there is no such job or task."""
-        return await self._line.follow(flows.showing(v.Get(self.id)))
+        return await self._asker.follow(flows.showing(v.Get(self.id)))
 
     async def wait(self, timeout_s: float | None = None) -> None:
         """Wait until all of its tasks have ended, however.
@@ -271,13 +256,22 @@ class Job(_Acts):
         Raises TimedOut, which is a TimeoutError, if they have not `timeout_s` later. Nothing is cancelled by that, and
         whoever waits again goes on; 0 looks how things stand.
         """
-        await self._line.follow(flows.waiting(self.id, timeout_s), shapes.seconds(timeout_s))
+        await self._asker.follow(flows.waiting(self.id, timeout_s), shapes.seconds(timeout_s))
 
     async def results(self, timeout_s: float | None = None) -> AsyncGenerator[TaskResult, None]:
         """Wait as `wait` does, then yield how each task ended, in order; page by page, so that any number will do."""
         await self.wait(timeout_s)
-        async for result in self._line.each(flows.results(self.id)):
-            yield result
+        async with aclosing(self._asker.each(flows.results(self.id))) as results:
+            async for result in results:
+                yield result
+
+    def as_completed(self, timeout_s: float | None = None) -> AsyncGenerator[TaskResult, None]:
+        """Yield how each task ended, as they end and each once, until all have; what has ended already comes first.
+
+        Millions of tasks take little memory, and a restart of the server is not seen. Raises TimedOut if not all have
+        ended `timeout_s` later; who asks again is told all again.
+        """
+        return self._asker.watch(TaskEnds(self.id), shapes.seconds(timeout_s))
 
     async def result(self, timeout_s: float | None = None) -> Any:
         """Wait as `wait` does, and return what it returned; of an array, a list of that, in order.
@@ -292,4 +286,7 @@ class Job(_Acts):
         With `follow` also what comes, until the task has ended, through all its attempts; `attempt` is one of them
         (0: the latest). At most 16 are read at once over one client. Raises TaskNotFound, BadRequest.
         """
-        return self._line.read(Reading(self.id, attempt=flows.check_attempt(attempt), is_following=follow))
+        return self._asker.read(Reading(self.id, attempt=flows.check_attempt(attempt), is_following=follow))
+
+    async def _act(self, kind: type[v.Selected], **more: Any) -> int:
+        return await self._asker.follow(flows.acting(kind, (self.id,), None, **more))

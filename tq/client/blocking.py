@@ -12,7 +12,17 @@ from collections.abc import Callable, Iterator
 from math import inf
 from typing import Self, TypeVar
 
-from tq.client.losses import MAY_PASS, Losses, found, given_up, is_elsewhere, old_copy, other_store, turned_away
+from tq.client.losses import (
+    MAY_PASS,
+    Losses,
+    check_store,
+    found,
+    given_up,
+    is_elsewhere,
+    old_copy,
+    other_store,
+    turned_away,
+)
 from tq.client.target import Target
 from tq.client.transport import ConnectionLost, Transport, dial
 from tq.core import vocabulary as v
@@ -41,7 +51,7 @@ class Client:
         self._transport: Transport | None = None
         self._pid = 0  # of the process that made the connection: a fork has it, too, and may not speak on it
         self._requests = 0
-        self._lineage = 0
+        self.lineage = 0  # of the store that was met last
         self._epoch = 0
         self.role = ""  # of the token, known once connected
         self.has_repeated = False  # whether the latest question was asked again, so that its first answer may be lost
@@ -56,7 +66,7 @@ class Client:
     def another(self) -> "Client":
         """Return a client for another connection to the same store, which is made when it is asked."""
         other = Client(self._find, patience_s=self.patience_s, notice=self._notice)
-        other._lineage, other._epoch = self._lineage, self._epoch
+        other.lineage, other._epoch = self.lineage, self._epoch
         return other
 
     def connect(self) -> None:
@@ -68,7 +78,7 @@ class Client:
             if self._pid == os.getpid():
                 return
             self._drop()
-        if self._lineage:
+        if self.lineage:
             self._reopen(None, Losses(self.patience_s, time.monotonic), ConnectionLost("not connected"))
             return
         try:
@@ -80,16 +90,22 @@ class Client:
         """Ask, and return the one answer. A refusal raises its error (tq.errors)."""
         return _first(self.subscribe(lambda: command))
 
-    def subscribe(self, make: Callable[[], v.ClientCommand], *, patience_s: float | None = -1.0) -> Iterator[v.Answer]:
+    def subscribe(
+        self, make: Callable[[], v.ClientCommand], *, patience_s: float | None = -1.0, lineage: int = 0
+    ) -> Iterator[v.Answer]:
         """Ask and yield every answer until the last. `make` gives the command, anew after each reconnection.
 
-        `patience_s` None: a lost connection is re-made without end; -1: as this client does.
+        `patience_s` None: a lost connection is re-made without end; -1: as this client does. `lineage` is that of the
+        store that is meant, 0 the one that is met now: what names ids is asked of no other (TaskNotFound, Unknown).
         """
         patience_s = _patience(self.patience_s, patience_s)
+        if lineage not in (0, self.lineage):
+            self._drop()  # it may be the one that does not know yet which store is there now
         self.connect()
         self.has_repeated = False
         losses = Losses(patience_s, time.monotonic)
         command = make()
+        check_store(command, lineage, self.lineage)
         while True:
             try:
                 for answer in self._exchange(command):
@@ -191,17 +207,17 @@ class Client:
             self._drop()
 
     def _open(self) -> None:
-        target = found(self._find, is_first=self._lineage == 0)
+        target = found(self._find, is_first=self.lineage == 0)
         transport = dial(target)
         try:
-            welcome = transport.greet(target.token, self._lineage, self._epoch)
+            welcome = transport.greet(target.token, self.lineage, self._epoch)
         except BaseException:
             transport.close(politely=False)
             raise
-        if welcome.lineage == self._lineage and welcome.epoch < self._epoch:
+        if welcome.lineage == self.lineage and welcome.epoch < self._epoch:
             transport.close()
             raise old_copy(welcome.epoch, self._epoch)
-        self._lineage, self._epoch, self.role = welcome.lineage, welcome.epoch, welcome.role
+        self.lineage, self._epoch, self.role = welcome.lineage, welcome.epoch, welcome.role
         self._transport, self._pid = transport, os.getpid()
 
     def _drop(self, *, politely: bool = False) -> None:
@@ -212,7 +228,7 @@ class Client:
     def _reopen(self, command: v.ClientCommand | None, losses: Losses, error: Exception) -> None:
         """Connect again, or say after the patience's end what is known of the command; None: nothing was asked yet."""
         self._drop()
-        lineage = self._lineage
+        lineage = self.lineage
         while True:
             if losses.is_over():
                 raise (given_up(command, error) if command is not None else error) from None
@@ -232,7 +248,7 @@ class Client:
                 continue
             except TqError as refusal:
                 raise (turned_away(command, refusal) if command is not None else refusal) from None
-            if lineage not in (0, self._lineage) and command is not None and is_elsewhere(command):
+            if lineage not in (0, self.lineage) and command is not None and is_elsewhere(command):
                 raise other_store(command)
             return
 

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, Unpack
 
 from tq.client import blocking, flows, requests, shapes, target
+from tq.client.acts import Acts
+from tq.client.direct_asker import DirectAsker
+from tq.client.ends import JobEnds, TaskEnds, no_jobs, together
 from tq.client.flows import Document
 from tq.client.pool import Pool
 from tq.client.reading import Output, Reading
@@ -27,6 +30,7 @@ class BlockingClient:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._asker = DirectAsker(pool)
 
     def __enter__(self) -> Self:
         return self
@@ -72,12 +76,23 @@ class BlockingClient:
         return self._submit(requests.command_for_each(argv, options, items))
 
     def _submit(self, asked: requests.Asked) -> "BlockingJob":
-        submitted = self._pool.follow(flows.submitting(asked))
-        return BlockingJob(self._pool, submitted.id, existed=submitted.existed, warning=submitted.warning)
+        submitted, asker = self._asker.submit(asked)
+        return BlockingJob(asker, submitted.id, existed=submitted.existed, warning=submitted.warning)
 
     def job(self, id: str) -> "BlockingJob":  # noqa: A002 - the word that everybody uses
         """Return a job or task by its id, without asking whether there is one."""
-        return BlockingJob(self._pool, requests.check_id(id))
+        return BlockingJob(self._asker.here(), requests.check_id(id))
+
+    def as_completed(self, jobs: "Iterable[BlockingJob]", timeout_s: float | None = None) -> "Iterator[BlockingJob]":
+        """Yield these jobs as they end, each once, until all have; see `Client.as_completed`."""
+        waited, lineage = together(jobs, BlockingJob)
+        return self._asker.of(lineage).watch(JobEnds(waited), shapes.seconds(timeout_s))
+
+    def wait_any(self, jobs: "Iterable[BlockingJob]", timeout_s: float | None = None) -> "BlockingJob":
+        """Wait until one of these jobs has ended, and return it; see `Client.wait_any`."""
+        for job in self.as_completed(jobs, timeout_s):
+            return job
+        raise no_jobs()
 
     def jobs(
         self,
@@ -88,109 +103,76 @@ class BlockingClient:
         name: str | None = None,
     ) -> "BlockingJobs":
         """Return the jobs that match, to look at or to act on; see `Client.jobs`."""
-        return BlockingJobs(self._pool, flows.where({"state": state, "queue": queue, "tag": tag, "name": name}))
+        return BlockingJobs(self._asker, flows.where({"state": state, "queue": queue, "tag": tag, "name": name}))
 
     def dead_letters(
         self, *, cause: str | None = None, queue: str | None = None, tag: str | None = None, name: str | None = None
     ) -> "BlockingJobs":
         """Return the dead letters that match, to look at, `retry` or `purge`; see `Client.dead_letters`."""
         filters = {"cause": cause, "queue": queue, "tag": tag, "name": name}
-        return BlockingJobs(self._pool, flows.where(filters, is_letter=True))
+        return BlockingJobs(self._asker, flows.where(filters, is_letter=True))
 
     def workers(self) -> Iterator[Document]:
         """Yield the connected workers; see `Client.workers`."""
-        return self._pool.each(flows.every(v.Workers))
+        return self._asker.each(flows.every(v.Workers))
 
     def queues(self) -> Iterator[Document]:
         """Yield the queues that have tasks or settings; see `Client.queues`."""
-        return self._pool.each(flows.every(v.Queues))
+        return self._asker.each(flows.every(v.Queues))
 
     def set_queue(
-        self, name: str, *, paused: bool | None = None, at_once: int | None = None, retries: int | None = None
+        self,
+        name: str,
+        *,
+        paused: bool | None = None,
+        at_once: int | None = None,
+        retries: int | None = None,
+        new: bool = False,
     ) -> None:
         """Pause a queue or let it go on, or bound it; see `Client.set_queue`."""
-        self._pool.follow(flows.setting(name, paused, at_once, retries))
+        self._asker.follow(flows.setting(name, paused, at_once, retries, new=new))
 
     def drain(self, worker: str, *, deadline_s: float | None = None) -> None:
         """Have a worker start nothing more; see `Client.drain`."""
-        self._pool.follow(flows.draining(worker, on=True, deadline_s=deadline_s))
+        self._asker.follow(flows.draining(worker, on=True, deadline_s=deadline_s))
 
     def undrain(self, worker: str) -> None:
         """Let a drained worker go on, and one that is quarantined try again at once."""
-        self._pool.follow(flows.draining(worker, on=False))
+        self._asker.follow(flows.draining(worker, on=False))
 
     def status(self) -> Document:
         """Return how the server is doing; see `Client.status`."""
-        return self._pool.follow(flows.showing(v.Status()))
+        return self._asker.follow(flows.showing(v.Status()))
 
 
-class _Acts:
-    """What can be done to jobs and tasks; each says on how many it was done. See `Job`."""
-
-    def __init__(self, pool: Pool, ids: tuple[str, ...] = (), where: v.Where | None = None) -> None:
-        self._pool = pool
-        self._ids = ids
-        self._where = where
-
-    def cancel(self) -> int:
-        """Cancel what has not ended."""
-        return self._act(v.Cancel)
-
-    def hold(self) -> int:
-        """Start nothing more of these jobs until a release. What runs goes on."""
-        return self._act(v.Hold)
-
-    def release(self) -> int:
-        """Let held jobs go on."""
-        return self._act(v.Release)
-
-    def requeue(self) -> int:
-        """Stop what runs and put it back into the queue. It counts as no failure."""
-        return self._act(v.Requeue)
-
-    def retry(self, *, force: bool = False) -> int:
-        """Run again what failed, was cancelled or expired, in a new round; with `force` what succeeded, too."""
-        return self._act(v.Retry, force=force)
-
-    def set_priority(self, priority: int) -> int:
-        """Change the priority of jobs that have not ended: -100 (last) to 100 (first)."""
-        return self._act(v.SetPriority, priority=priority)
-
-    def set_at_once(self, at_once: int) -> int:
-        """Let at most so many tasks of arrays that have not ended run at once (0: no bound). What runs goes on."""
-        return self._act(v.SetThrottle, throttle=at_once)
-
-    def forget(self) -> int:
-        """Remove ended jobs with their records and output."""
-        return self._act(v.Forget)
-
-    def purge(self) -> int:
-        """Take tasks out of the dead letter queue. They stay dead."""
-        return self._act(v.Purge)
-
-    def _act(self, kind: type[v.Selected], **more: Any) -> int:
-        return self._pool.follow(flows.acting(kind, self._ids, self._where, **more))
-
-
-class BlockingJobs(_Acts):
+class BlockingJobs(Acts[int]):
     """The jobs, or dead letters, that a filter means; see `Jobs`."""
 
-    def __init__(self, pool: Pool, where: v.Where) -> None:
-        super().__init__(pool, where=where)
+    def __init__(self, asker: DirectAsker, where: v.Where) -> None:
+        self._asker = asker
+        self._where = where
         self._pages = flows.jobs(where)
 
     def __iter__(self) -> Iterator[Document]:
-        return self._pool.each(self._pages)
+        return self._asker.each(self._pages)
+
+    def _act(self, kind: type[v.Selected], **more: Any) -> int:
+        return self._asker.follow(flows.acting(kind, (), self._where, **more))
 
 
-class BlockingJob(_Acts):
+class BlockingJob(Acts[int]):
     """A job, or one task of it; see `Job`."""
 
-    def __init__(self, pool: Pool, id: str, *, existed: bool = False, warning: str = "") -> None:  # noqa: A002
-        super().__init__(pool, (id,))
+    def __init__(self, asker: DirectAsker, id: str, *, existed: bool = False, warning: str = "") -> None:  # noqa: A002
+        self._asker = asker
         self.id = id
         self.existed = existed
         self.warning = warning
+
+    @property
+    def lineage(self) -> int:
+        """The name of the store that it is of: a number."""
+        return self._asker.lineage
 
     def __repr__(self) -> str:
         return f"<BlockingJob {self.id}>"
@@ -201,16 +183,20 @@ class BlockingJob(_Acts):
 
     def show(self) -> Document:
         """Return everything about it; see `Job.show`."""
-        return self._pool.follow(flows.showing(v.Get(self.id)))
+        return self._asker.follow(flows.showing(v.Get(self.id)))
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Wait until all of its tasks have ended, however; see `Job.wait`."""
-        self._pool.follow(flows.waiting(self.id, timeout_s), shapes.seconds(timeout_s))
+        self._asker.follow(flows.waiting(self.id, timeout_s), shapes.seconds(timeout_s))
 
     def results(self, timeout_s: float | None = None) -> Iterator[TaskResult]:
         """Wait for its end, then yield how each task ended; see `Job.results`."""
         self.wait(timeout_s)
-        yield from self._pool.each(flows.results(self.id))
+        yield from self._asker.each(flows.results(self.id))
+
+    def as_completed(self, timeout_s: float | None = None) -> Iterator[TaskResult]:
+        """Yield how each task ended, as they end and each once, until all have; see `Job.as_completed`."""
+        return self._asker.watch(TaskEnds(self.id), shapes.seconds(timeout_s))
 
     def result(self, timeout_s: float | None = None) -> Any:
         """Wait for its end, and return what it returned; see `Job.result`."""
@@ -218,4 +204,7 @@ class BlockingJob(_Acts):
 
     def logs(self, *, follow: bool = False, attempt: int = 0) -> Iterator[Output]:
         """Yield what it has written, piece by piece; see `Job.logs`."""
-        return self._pool.read(Reading(self.id, attempt=flows.check_attempt(attempt), is_following=follow))
+        return self._asker.read(Reading(self.id, attempt=flows.check_attempt(attempt), is_following=follow))
+
+    def _act(self, kind: type[v.Selected], **more: Any) -> int:
+        return self._asker.follow(flows.acting(kind, (self.id,), None, **more))

@@ -1,13 +1,13 @@
 """What a program wants, as questions and answers: generators that yield a command and are sent its answer.
 
-The clients drive them, each in its own way (api.py with trio, direct.py without): `Wait` is answered when all is done.
-What a question raises is thrown into the flow.
+The clients drive them, each in its own way (asker.py with trio, direct_asker.py without): `Wait` is answered when all
+is done, a `Glance` at once. What a question raises is thrown into the flow.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -19,16 +19,26 @@ from tq.client.requests import Asked
 from tq.client.results import TaskCancelled, TaskResult
 from tq.client.runs import begun, cut, other_upload, packed
 from tq.core import vocabulary as v
-from tq.errors import AlreadyEnded, BadRequest, TimedOut
+from tq.errors import AlreadyEnded, BadRequest, TaskNotFound, TimedOut
 
 _T = TypeVar("_T")
-Flow = Generator[v.ClientCommand, v.Answer, _T]
+
+
+class Glance(NamedTuple):
+    """A `Wait` that waits for nothing: its first answer says how things stand, of as many of its ids as it holds."""
+
+    wait: v.Wait
+
+
+Asking = v.ClientCommand | Glance
+Flow = Generator[Asking, v.Answer, _T]
 Page = Flow[tuple[list[_T], str]]  # some of a list, and where it goes on ("" = nowhere)
 Pages = Callable[[str], Page[_T]]  # that begins where an earlier one said
 Document = dict[str, Any]
 
 _PAGE_ITEMS: Final = 250
 _SILENT_S: Final = 60.0
+_PARTS: Final = {"force": bool, "priority": int, "throttle": int}  # of what acts
 
 
 def submitting(asked: Asked) -> Flow[v.Submitted]:
@@ -90,9 +100,12 @@ def waiting(job: str, timeout_s: float | None) -> Flow[None]:
     try:
         expect(v.Waited, (yield v.Wait((job,))))
     except TimedOut:
-        raise TimedOut(
-            f"{job} has not ended within {timeout_s:g} s", hint="it goes on: wait again, or cancel it"
-        ) from None
+        raise late(job, timeout_s) from None
+
+
+def late(job: str, timeout_s: float | None) -> TimedOut:
+    """Return what is said of what has not ended in time."""
+    return TimedOut(f"{job} has not ended within {timeout_s:g} s", hint="it goes on: wait again, or cancel it")
 
 
 def results(job: str) -> Pages[TaskResult]:
@@ -134,6 +147,7 @@ def check_attempt(attempt: int) -> int:
 
 def acting(kind: type[v.Selected], ids: tuple[str, ...], where: v.Where | None, **more: Any) -> Flow[int]:
     """Act on jobs and tasks, and return on how many at once; 0 where there was nothing to do (any more)."""
+    shapes.check(more, _PARTS)
     command = kind(ids, where, **more)
     try:
         answer = expect(v.Acted, (yield command))
@@ -181,14 +195,20 @@ def every(kind: type[v.Workers | v.Queues]) -> Pages[Document]:
     return listed(lambda page: kind(_PAGE_ITEMS, page))
 
 
-def setting(name: str, paused: bool | None, at_once: int | None, retries: int | None) -> Flow[None]:
-    """Set what is not None of a queue."""
-    said = {"name": name, "paused": paused, "at_once": at_once, "retries": retries}
+def setting(
+    name: str, paused: bool | None, at_once: int | None, retries: int | None, *, new: bool = False
+) -> Flow[None]:
+    """Set what is not None of a queue; of one that is not there yet only with `new`."""
+    said = {"name": name, "paused": paused, "at_once": at_once, "retries": retries, "new": new}
     given = {part: value for part, value in said.items() if value is not None}
-    shapes.check(given, {"name": str, "paused": bool, "at_once": int, "retries": int})
-    if len(given) < 2:
+    shapes.check(given, {"name": str, "paused": bool, "at_once": int, "retries": int, "new": bool})
+    if len(given) < 3:
         raise BadRequest(f"set what of the queue {name}?", hint="say paused, at_once or retries")
-    expect(v.Done, (yield v.SetQueue(name, paused, at_once, retries)))
+    try:
+        expect(v.Done, (yield v.SetQueue(name, paused, at_once, retries, known=not new)))
+    except TaskNotFound as unknown:
+        hint = f"{unknown.hint}; new=True makes it"
+        raise TaskNotFound(unknown.message, hint=hint) from None
 
 
 def draining(worker: str, *, on: bool, deadline_s: float | None = None) -> Flow[None]:

@@ -7,17 +7,18 @@ all that it had said nothing to yet raise its refusal, and none of them is repea
 """
 
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from math import inf
-from typing import Final, TypeVar
+from typing import Any, Final
 
 import trio
 
 from tq import __version__, limits
-from tq.client import flows
+from tq.client.flows import Asking, Glance
 from tq.client.losses import (
     MAY_PASS,
     Losses,
+    check_store,
     closed,
     found,
     given_up,
@@ -26,7 +27,6 @@ from tq.client.losses import (
     other_store,
     turned_away,
 )
-from tq.client.reading import Output, Reading
 from tq.client.target import Target
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError, Stopping, TimedOut, TooLarge, TqError, Unreachable, from_code
@@ -37,22 +37,26 @@ from tq.net.link import Link, open_link
 from tq.wire import messages as m
 from tq.wire.connection import Connection
 
-_T = TypeVar("_T")
-# Of output that comes faster than it is taken. More than is stored of an attempt: what is passed over must fit.
+# Of what comes faster than it is taken. More than is stored of an attempt: what is passed over must fit.
 _AHEAD_BYTES_MAX: Final = 4 * limits.MIB
+_NEWS_BYTES: Final = 4 * limits.KIB  # that an answer counts which is no output
 
 
 class _Question:
     """A command that waits for its answer; of several the last one counts (Wait).
 
     `was_sent`: some server may have got it. `is_heard`: the server has said something to it over this connection.
-    `scope` is that of who waits, which ends at `until_s` once the server has said how things stand.
+    `is_over`: it says no more. `lineage` is that of the store that is meant. `scope` is that of who waits, which ends
+    at `until_s` once the server has said how things stand.
     """
 
-    def __init__(self, command: v.ClientCommand, scope: trio.CancelScope, until_s: float) -> None:
-        self.command = command
+    def __init__(self, asking: Asking, lineage: int, scope: trio.CancelScope, until_s: float) -> None:
+        self._is_glance = isinstance(asking, Glance)
+        self.command: v.ClientCommand = asking.wait if isinstance(asking, Glance) else asking
+        self.lineage = lineage
         self.scope = scope
         self.until_s = until_s
+        self.is_over = False
         self.answer: v.Answer | None = None
         self.error: TqError | None = None
         self.was_sent = False
@@ -63,11 +67,13 @@ class _Question:
         self.answer = answer
         self.is_heard = True
         self.scope.deadline = self.until_s
-        if not more:
+        self.is_over = not more
+        if self.is_over or self._is_glance:
             self.is_answered.set()
 
     def fail(self, error: TqError) -> None:
         self.error = error
+        self.is_over = True
         self.is_answered.set()
 
     def renew(self) -> None:
@@ -81,8 +87,8 @@ class _Stream(_Question):
     `is_full`: more has come than is kept; the rest is to be asked for when that has been taken.
     """
 
-    def __init__(self, make: Callable[[], v.ClientCommand]) -> None:
-        super().__init__(make(), trio.CancelScope(), inf)
+    def __init__(self, make: Callable[[], v.ClientCommand], lineage: int) -> None:
+        super().__init__(make(), lineage, trio.CancelScope(), inf)
         self.is_full = False
         self._make = make
         self._answers: deque[v.Answer] = deque()
@@ -94,7 +100,7 @@ class _Stream(_Question):
         if self.is_full:
             return
         self._answers.append(answer)
-        self._bytes += len(answer.data) if isinstance(answer, v.Chunk) else 0
+        self._bytes += len(answer.data) if isinstance(answer, v.Chunk) else _NEWS_BYTES
         self.is_full = self._bytes > _AHEAD_BYTES_MAX and more
         self._news.set()
 
@@ -108,15 +114,18 @@ class _Stream(_Question):
         self._bytes, self.is_full = 0, False
         self.command = self._make()
 
-    async def next(self) -> v.Answer | None:
-        """Return the next answer, None behind the last that is kept. Raises what the question raises."""
+    async def next(self, until_s: float) -> v.Answer | None:
+        """Return the next answer, None behind the last that is kept. Raises what the question raises, and TimedOut."""
         while not self._answers:
             if self.error is not None:
                 raise self.error
             if self.is_full or self.is_answered.is_set():
                 return None
             self._news = trio.Event()
-            await self._news.wait()
+            with trio.move_on_at(until_s) as scope:
+                await self._news.wait()
+            if scope.cancelled_caught:
+                raise TimedOut("the answer did not come in time")
         return self._answers.popleft()
 
 
@@ -130,69 +139,62 @@ class Line:
         self._questions: dict[int, _Question] = {}
         self._count = 0
         self._asked = trio.Event()
-        self._waits: Final = trio.Semaphore(limits.waits_max)
-        self._streams: Final = trio.Semaphore(limits.streams_max)
+        self._turns: Final[Mapping[type[Any], trio.Semaphore]] = {
+            v.Wait: trio.Semaphore(limits.waits_max - 1),
+            Glance: trio.Semaphore(1),  # of its own: who waits while others wait, too, may need one
+            v.Logs: trio.Semaphore(limits.streams_max),
+        }
         self._is_closed = False
         self._link: Link | None = None
-        self._lineage = 0
+        self.lineage = 0  # of the store that was met last
         self._epoch = 0
 
-    async def ask(self, command: v.ClientCommand, timeout_s: float = inf) -> v.Answer:
+    async def ask(self, asking: Asking, timeout_s: float = inf, *, lineage: int = 0) -> v.Answer:
         """Ask, and return the last answer. A refusal raises its error; Unreachable or Unknown after the patience.
 
+        `lineage` is that of the store that is meant, 0 the one that was met last: what names ids is asked of no other.
         More waits than a connection may have wait for their turn. `timeout_s` later it raises TimedOut; but how things
         stand is always looked at.
         *Cancellation*: the server is told that nobody listens any more; what it was asked may have been done.
         """
         until_s = trio.current_time() + timeout_s
         with trio.CancelScope(deadline=trio.current_time() + max(timeout_s, limits.look_s)) as scope:
-            if not isinstance(command, v.Wait):
-                return await self._ask(_Question(command, scope, until_s))
-            async with self._waits:
-                return await self._ask(_Question(command, scope, until_s))
+            question = _Question(asking, lineage, scope, until_s)
+            turn = self._turns.get(type(asking))
+            if turn is None:
+                return await self._ask(question)
+            async with turn:
+                return await self._ask(question)
         raise TimedOut("the answer did not come in time")
 
-    async def follow(self, flow: flows.Flow[_T], timeout_s: float = inf) -> _T:
-        """Ask what a flow asks, until it returns. It is told of an answer that takes longer (TimedOut)."""
+    async def listen(
+        self, make: Callable[[], v.ClientCommand], until_s: float = inf, *, lineage: int = 0
+    ) -> AsyncGenerator[v.Answer, None]:
+        """Yield all answers to what `make` asks, anew after each reconnection, until the last.
+
+        Where they come faster than they are taken, it is asked anew for what was not kept. Raises as `ask` does, and
+        TimedOut at `until_s` (trio's time).
+        """
+        look_until_s = max(until_s, trio.current_time() + limits.look_s)
+        turn = self._turns[type(make())]
+        with trio.move_on_at(look_until_s) as scope:
+            await turn.acquire()
+        if scope.cancelled_caught:
+            raise TimedOut("its turn did not come in time")
         try:
-            command = next(flow)
-            while True:
-                try:
-                    answer = await self.ask(command, timeout_s)
-                except TqError as error:
-                    command = flow.throw(error)
-                else:
-                    command = flow.send(answer)
-        except StopIteration as end:
-            result: _T = end.value
-            return result
-
-    async def each(self, pages: flows.Pages[_T]) -> AsyncGenerator[_T, None]:
-        """Yield what is on all pages, each asked for when the one before it was taken."""
-        page: str | None = ""
-        while page is not None:
-            found, following = await self.follow(pages(page))
-            for one in found:
-                yield one
-            page = following or None
-
-    async def read(self, reading: Reading) -> AsyncGenerator[Output, None]:
-        """Yield the output of a task. More readings than a connection may have wait for their turn."""
-        pause_s: float | None = 0.0
-        async with self._streams:
-            while pause_s is not None:
-                await trio.sleep(pause_s)
-                stream = _Stream(reading.command)
+            is_full = True
+            while is_full:
+                stream = _Stream(make, lineage)
                 number = self._begin(stream)
-                pause_s = 0.0
                 try:
-                    while (answer := await stream.next()) is not None:
-                        if isinstance(answer, v.LogsEnd):
-                            pause_s = reading.end(answer)
-                        elif isinstance(answer, v.Chunk) and (new := reading.take(answer)) is not None:
-                            yield new
+                    while (answer := await stream.next(look_until_s)) is not None:
+                        look_until_s = until_s
+                        yield answer
                 finally:
                     self._end(number, stream)
+                is_full = stream.is_full
+        finally:
+            turn.release()
 
     async def _ask(self, question: _Question) -> v.Answer:
         number = self._begin(question)
@@ -210,6 +212,8 @@ class Line:
         """Ask, and return the number of the question."""
         if self._is_closed:
             raise closed()
+        question.lineage = question.lineage or self.lineage
+        check_store(question.command, question.lineage, self.lineage)
         self._count += 1
         self._questions[self._count] = question
         self._asked.set()
@@ -223,7 +227,7 @@ class Line:
     def _end(self, number: int, question: _Question) -> None:
         """Listen no more, and say so unless all was said."""
         self._questions.pop(number, None)
-        if self._link is not None and not question.is_answered.is_set():
+        if self._link is not None and not question.is_over:
             self._link.send_nowait(m.Unsubscribe(number))
 
     def _send(self, number: int, question: _Question) -> None:
@@ -279,12 +283,12 @@ class Line:
 
     async def _connect(self, connected: Callable[[], None] = lambda: None) -> str:
         """Connect, call `connected`, and serve until the connection ends; return why. Raises what comes before."""
-        target = found(self._find, is_first=self._lineage == 0)
+        target = found(self._find, is_first=self.lineage == 0)
         address = Address(target.host, target.port)
         pem = target.ca_pem or await known_ca(address, target.ca_sha256, target.state_directory)
         stream = await dial(address, tls.client_context(pem))
         async with open_link(stream, Connection(), goodbye=m.Goodbye("done")) as link:
-            software, known = f"tq {__version__}", (self._lineage, self._epoch)
+            software, known = f"tq {__version__}", (self.lineage, self._epoch)
             welcome, rest = await greet(link, m.Hello(m.VERSIONS, software, target.token, "client", 0, (), *known))
             self._know(welcome)
             self._link = link
@@ -302,13 +306,14 @@ class Line:
         """Note whose store answers. What names ids of another one, or was asked of it and changes something, this one
         must not get: its ids are other jobs.
         """
-        if welcome.lineage == self._lineage and welcome.epoch < self._epoch:
+        if welcome.lineage == self.lineage and welcome.epoch < self._epoch:
             raise old_copy(welcome.epoch, self._epoch)
-        if self._lineage not in (0, welcome.lineage):
-            for number, question in list(self._questions.items()):
-                if is_elsewhere(question.command, was_sent=question.was_sent):
-                    self._questions.pop(number).fail(other_store(question.command, was_sent=question.was_sent))
-        self._lineage, self._epoch = welcome.lineage, welcome.epoch
+        for number, question in list(self._questions.items()):
+            is_other = question.lineage not in (0, welcome.lineage)
+            if is_other and is_elsewhere(question.command, was_sent=question.was_sent):
+                self._questions.pop(number).fail(other_store(question.command, was_sent=question.was_sent))
+            question.lineage = welcome.lineage
+        self.lineage, self._epoch = welcome.lineage, welcome.epoch
 
     async def _serve(self, link: Link, beat_s: float, rest: list[m.Message]) -> None:
         async with trio.open_nursery() as nursery:

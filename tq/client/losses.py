@@ -100,6 +100,12 @@ def given_up(command: v.ClientCommand, error: Exception) -> TqError:
     return Unknown(f"the connection was lost and it is not known whether the request was done: {error}", hint=hint)
 
 
+def check_store(command: v.ClientCommand, lineage: int, here: int) -> None:
+    """Raise unless a command that was not sent yet may go to the store `here`: it is meant for `lineage` (0: any)."""
+    if lineage not in (0, here) and is_elsewhere(command, was_sent=False):
+        raise other_store(command, was_sent=False)
+
+
 def is_elsewhere(command: v.ClientCommand, *, was_sent: bool = True) -> bool:
     """Whether a command for one store must not go to another: it may be done already, or its ids name other jobs."""
     return _names_ids(command) or (was_sent and not isinstance(command, v.Read | v.AddEntries))

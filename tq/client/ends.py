@@ -1,0 +1,184 @@
+"""What has ended of that which a program waits for, told as it ends: the tasks of a job, or jobs. Pure.
+
+Who drives it (asker.py, direct_asker.py) asks `wait` as long as there is something to wait for, and follows `look` with
+each answer: it gives what has ended since. Each is told once. A job is read page by page, as its tasks start; when all
+of a page have started it is left, and the ids of those that still run are kept. Nothing else is kept, however many
+tasks there are.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+from tq.client import flows, shapes
+from tq.client.expected import expect
+from tq.client.flows import Flow, Glance, Page, Pages
+from tq.client.results import ENDED, TaskResult
+from tq.core import vocabulary as v
+from tq.errors import BadRequest, TaskNotFound, TimedOut
+
+
+class _Kept(Protocol):
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def lineage(self) -> int: ...
+
+
+_T = TypeVar("_T")
+_J = TypeVar("_J", bound=_Kept)
+_LEFT_MAX: Final = 1_000  # with more that are left behind, what is behind them is told when some of them have ended
+_GLANCE_MAX: Final = 250
+_NAMED_MAX: Final = 5
+
+
+def together(jobs: Iterable[_J], kind: type[_J]) -> tuple[dict[str, _J], int]:
+    """Return the jobs that a program waits for by their ids, and their store (0 where there are none).
+
+    Raises BadRequest for what is no list of jobs, TaskNotFound for jobs of several stores.
+    """
+    given: Any = jobs
+    found: dict[str, _J] = {}
+    lineages: set[int] = set()
+    for job in given if isinstance(given, Iterable) and not isinstance(given, str) else [given]:
+        if job is given or not isinstance(job, kind):
+            raise BadRequest(
+                f"what is waited for are jobs, in a list, and not {shapes.shown(job)}",
+                hint="as `submit` returns them, or as in client.job(id)",
+            )
+        found[job.id] = job
+        lineages.add(job.lineage)
+    if len(lineages) > 1:
+        raise TaskNotFound("these jobs are of several stores", hint="wait for those of each alone")
+    return found, next(iter(lineages), 0)
+
+
+def no_jobs() -> BadRequest:
+    """Return what is said to who waits for one of no jobs."""
+    return BadRequest("there are no jobs to wait for", hint="of an empty list none will ever end")
+
+
+class Ends(Protocol[_T]):
+    """Something that ends piece by piece."""
+
+    def is_over(self) -> bool:
+        """Whether all of it has been told."""
+        ...
+
+    def wait(self) -> v.Wait:
+        """Return what to ask, now and after each reconnection."""
+        ...
+
+    def look(self, waited: v.Waited) -> Pages[_T]:
+        """Take an answer, and return the pages of what has ended since the one before."""
+        ...
+
+    def late(self, timeout_s: float) -> TimedOut:
+        """Return what is said when the rest has not ended in time."""
+        ...
+
+
+class TaskEnds:
+    """How the tasks of a job ended. An answer says only that something has changed: the job is looked through."""
+
+    def __init__(self, job: str) -> None:
+        self._job = job
+        self._page: str | None = ""  # that is read next, None behind the last one
+        self._told: set[str] = set()  # of that page, or of what was on it
+        self._left: dict[str, None] = {}  # of the pages before it; for their order
+        self._unseen: deque[str] = deque()  # of those, in this look
+        self._found: deque[str] = deque()  # that have ended
+
+    def is_over(self) -> bool:
+        """Whether each task has been told."""
+        return self._page is None and not self._left
+
+    def wait(self) -> v.Wait:
+        """Return the question for the whole job, however many of its tasks are left: it costs the server least."""
+        return v.Wait((self._job,))
+
+    def look(self, _waited: v.Waited) -> Pages[TaskResult]:
+        """Return the pages of what has ended since the last look, in the order of the tasks."""
+        self._unseen, self._found = deque(self._left), deque()
+        return self._step
+
+    def late(self, timeout_s: float) -> TimedOut:
+        """Return what is said when not all tasks have ended in time."""
+        return flows.late(self._job, timeout_s)
+
+    def _step(self, _place: str) -> Page[TaskResult]:
+        goes_on = True
+        told: list[TaskResult] = []
+        if self._found:
+            told = yield from self._fetch(self._found.popleft())
+        elif self._unseen:
+            yield from self._glance()
+        elif self._page is not None:
+            told, goes_on = yield from self._read(self._page)
+        else:
+            goes_on = False
+        return told, "on" if goes_on else ""
+
+    def _glance(self) -> Flow[None]:
+        """Find out which of those that were left behind have ended."""
+        some = [self._unseen.popleft() for _ in range(min(len(self._unseen), _GLANCE_MAX))]
+        waited = expect(v.Waited, (yield Glance(v.Wait(tuple(some)))))
+        runs = {outcome.id for outcome in waited.outcomes if outcome.ended < outcome.size}
+        self._found.extend(task for task in some if task not in runs)  # also what the answer had no room for
+
+    def _fetch(self, task: str) -> Flow[list[TaskResult]]:
+        results = expect(v.Results, (yield v.GetResults(task))).items
+        ended = [TaskResult(result) for result in results if result.state in ENDED]
+        for result in ended:
+            self._left.pop(result.id, None)
+        return ended
+
+    def _read(self, page: str) -> Flow[tuple[list[TaskResult], bool]]:
+        """Read a page; return what is to be told of it, and whether the next one is to be read now."""
+        answer = expect(v.Results, (yield v.GetResults(self._job, page)))
+        new = [result for result in answer.items if result.id not in self._told]
+        ended = [TaskResult(result) for result in new if result.state in ENDED]
+        self._told.update(result.id for result in ended)
+        left = [result for result in new if result.state not in ENDED]
+        if any(not result.attempt for result in left) or len(self._left) + len(left) > _LEFT_MAX:
+            return ended, False
+        self._told.difference_update(result.id for result in answer.items)
+        self._left.update((result.id, None) for result in left)
+        self._page = answer.next or None
+        return ended, True
+
+
+class JobEnds(Generic[_T]):
+    """Which of some jobs have ended; each is told as what stands for it here."""
+
+    def __init__(self, jobs: dict[str, _T]) -> None:
+        self._jobs = jobs
+
+    def is_over(self) -> bool:
+        """Whether each job has been told."""
+        return not self._jobs
+
+    def wait(self) -> v.Wait:
+        """Return the question for those that are left."""
+        return v.Wait(tuple(self._jobs))
+
+    def look(self, waited: v.Waited) -> Pages[_T]:
+        """Return the jobs that have ended by an answer; nothing is to be asked for that."""
+        ended = [outcome.id for outcome in waited.outcomes if outcome.ended >= outcome.size]
+        told = [self._jobs.pop(job) for job in ended if job in self._jobs]
+
+        def page(_place: str) -> Page[_T]:
+            yield from ()
+            return told, ""
+
+        return page
+
+    def late(self, timeout_s: float) -> TimedOut:
+        """Return what is said when those that are left have not ended in time."""
+        if len(self._jobs) == 1:
+            return flows.late(next(iter(self._jobs)), timeout_s)
+        which = ", ".join(self._jobs) if len(self._jobs) <= _NAMED_MAX else f"{len(self._jobs)} jobs"
+        return TimedOut(
+            f"none of {which} has ended within {timeout_s:g} s", hint="they go on: wait again, or cancel them"
+        )
