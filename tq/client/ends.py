@@ -1,14 +1,13 @@
 """What has ended of that which a program waits for, told as it ends: the tasks of a job, or jobs. Pure.
 
 Who drives it (asker.py, direct_asker.py) asks `wait` as long as there is something to wait for, and follows `look` with
-each answer: it gives what has ended since. Each is told once. A job is read page by page, as its tasks start; when all
-of a page have started it is left, and the ids of those that still run are kept. Nothing else is kept, however many
-tasks there are.
+each answer: it gives what has ended since. Each is told once. A job is read page by page, as its tasks start and end:
+what is kept of it are the ids on a few pages, and those of tasks that run for long, however many there are.
 """
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 from tq.client import flows, shapes
 from tq.client.expected import expect
@@ -28,6 +27,7 @@ class _Kept(Protocol):
 
 _T = TypeVar("_T")
 _J = TypeVar("_J", bound=_Kept)
+_READ_MAX: Final = 4  # pages that are read again and again: then the first one is left
 _LEFT_MAX: Final = 1_000  # with more that are left behind, what is behind them is told when some of them have ended
 _GLANCE_MAX: Final = 250
 _NAMED_MAX: Final = 5
@@ -79,45 +79,61 @@ class Ends(Protocol[_T]):
         ...
 
 
+class _Page(NamedTuple):
+    """A page that was read: which tasks are on it, which of them have not ended, and where the next one is."""
+
+    tasks: list[str]
+    runs: list[str]
+    next: str | None
+
+
 class TaskEnds:
-    """How the tasks of a job ended. An answer says only that something has changed: the job is looked through."""
+    """How the tasks of a job ended. An answer says only that something has changed: the job is looked through.
+
+    A page is read again in each look until all on it have ended, so that many ends cost one question. What runs for
+    long must not be in the way of what started after it: then its page is left behind.
+    """
 
     def __init__(self, job: str) -> None:
         self._job = job
-        self._page: str | None = ""  # that is read next, None behind the last one
-        self._told: set[str] = set()  # of that page, or of what was on it
-        self._left: dict[str, None] = {}  # of the pages before it; for their order
-        self._unseen: deque[str] = deque()  # of those, in this look
-        self._found: deque[str] = deque()  # that have ended
+        self._first: str | None = ""  # the first page that was not left; None behind the last one
+        self._is_in_the_way = False  # the first page: many behind it have begun
+        self._told: set[str] = set()  # of the pages from there on
+        self._left: dict[str, None] = {}  # what runs of the pages before; for their order
+        self._page: str | None = None  # in this look: the page to read
+        self._read: deque[_Page] = deque()  # from the first one on
+        self._unseen: deque[str] = deque()  # of what was left
+        self._found: deque[str] = deque()  # of that, what has ended
 
     def is_over(self) -> bool:
         """Whether each task has been told."""
-        return self._page is None and not self._left
+        return self._first is None and not self._left
 
     def wait(self) -> v.Wait:
         """Return the question for the whole job, however many of its tasks are left: it costs the server least."""
         return v.Wait((self._job,))
 
     def look(self, _waited: v.Waited) -> Pages[TaskResult]:
-        """Return the pages of what has ended since the last look, in the order of the tasks."""
-        self._unseen, self._found = deque(self._left), deque()
+        """Return the pages of what has ended since the last look."""
+        self._page, self._unseen = self._first, deque(self._left)
+        self._is_in_the_way = False
+        self._read.clear()
+        self._found.clear()
         return self._step
 
     def late(self, timeout_s: float) -> TimedOut:
         """Return what is said when not all tasks have ended in time."""
         return flows.late(self._job, timeout_s)
 
-    def _step(self, _place: str) -> Page[TaskResult]:
-        goes_on = True
+    def _step(self, _from: str) -> Page[TaskResult]:
         told: list[TaskResult] = []
         if self._found:
             told = yield from self._fetch(self._found.popleft())
         elif self._unseen:
             yield from self._glance()
         elif self._page is not None:
-            told, goes_on = yield from self._read(self._page)
-        else:
-            goes_on = False
+            told = yield from self._turn(self._page)
+        goes_on = self._found or self._unseen or self._page is not None
         return told, "on" if goes_on else ""
 
     def _glance(self) -> Flow[None]:
@@ -134,19 +150,35 @@ class TaskEnds:
             self._left.pop(result.id, None)
         return ended
 
-    def _read(self, page: str) -> Flow[tuple[list[TaskResult], bool]]:
-        """Read a page; return what is to be told of it, and whether the next one is to be read now."""
+    def _turn(self, page: str) -> Flow[list[TaskResult]]:
+        """Read a page, and choose the next one: none behind tasks that have not started."""
         answer = expect(v.Results, (yield v.GetResults(self._job, page)))
         new = [result for result in answer.items if result.id not in self._told]
         ended = [TaskResult(result) for result in new if result.state in ENDED]
         self._told.update(result.id for result in ended)
-        left = [result for result in new if result.state not in ENDED]
-        if any(not result.attempt for result in left) or len(self._left) + len(left) > _LEFT_MAX:
-            return ended, False
-        self._told.difference_update(result.id for result in answer.items)
-        self._left.update((result.id, None) for result in left)
-        self._page = answer.next or None
-        return ended, True
+        runs = [result for result in new if result.state not in ENDED]
+        self._read.append(_Page([one.id for one in answer.items], [one.id for one in runs], answer.next or None))
+        self._leave()
+        self._page = (answer.next or None) if all(result.attempt for result in runs) else None
+        if self._page is not None and len(self._read) == _READ_MAX:
+            # What runs of the first one may have ended meanwhile; if it has not, and there is room, it is left now.
+            self._page = None if self._is_in_the_way else self._first
+            self._is_in_the_way = True
+            self._read.clear()
+        return ended
+
+    def _leave(self) -> None:
+        """Leave the pages of which nothing runs, and one that is in the way of others."""
+        while self._read:
+            page = self._read[0]
+            may_go = self._is_in_the_way and len(self._left) + len(page.runs) <= _LEFT_MAX
+            if page.runs and not may_go:
+                return
+            self._is_in_the_way = False
+            self._read.popleft()
+            self._told.difference_update(page.tasks)
+            self._left.update(dict.fromkeys(page.runs))
+            self._first = page.next
 
 
 class JobEnds(Generic[_T]):
@@ -168,7 +200,7 @@ class JobEnds(Generic[_T]):
         ended = [outcome.id for outcome in waited.outcomes if outcome.ended >= outcome.size]
         told = [self._jobs.pop(job) for job in ended if job in self._jobs]
 
-        def page(_place: str) -> Page[_T]:
+        def page(_from: str) -> Page[_T]:
             yield from ()
             return told, ""
 
