@@ -1,17 +1,25 @@
 """What can be done to jobs and tasks, written once for both APIs: with trio a verb is awaited, without it returns."""
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from tq.client import flows
 from tq.core import vocabulary as v
 
 Count = TypeVar("Count")  # `int`, or what is awaited for it
 
 
-class Acts(ABC, Generic[Count]):
+class Acts(Generic[Count]):
     """What can be done to jobs and tasks. Each returns to how many it was done, 0 where there was nothing to do: so
     whatever is asked twice does no harm. What is more than a thousand goes on in the server, beyond that count.
     """
+
+    def __init__(
+        self, follow: Callable[[flows.Flow[int]], Count], ids: tuple[str, ...] = (), where: v.Where | None = None
+    ) -> None:
+        self._follow = follow
+        self._ids = ids
+        self._where = where
 
     def cancel(self) -> Count:
         """Cancel what has not ended, and return how many tasks that were. Those that run are stopped."""
@@ -53,5 +61,5 @@ class Acts(ABC, Generic[Count]):
         """Take tasks out of the dead letter queue, and return how many that were. They stay dead."""
         return self._act(v.Purge)
 
-    @abstractmethod
-    def _act(self, kind: type[v.Selected], **more: Any) -> Count: ...
+    def _act(self, kind: type[v.Selected], **more: Any) -> Count:
+        return self._follow(flows.acting(kind, self._ids, self._where, **more))

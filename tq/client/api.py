@@ -210,15 +210,12 @@ class Jobs(Acts[Coroutine[Any, Any, int]]):
     """
 
     def __init__(self, asker: Asker, where: v.Where) -> None:
+        super().__init__(asker.follow, where=where)
         self._asker = asker
-        self._where = where
         self._pages = flows.jobs(where)
 
     def __aiter__(self) -> AsyncIterator[Document]:
         return self._asker.each(self._pages)
-
-    async def _act(self, kind: type[v.Selected], **more: Any) -> int:
-        return await self._asker.follow(flows.acting(kind, (), self._where, **more))
 
 
 class Job(Acts[Coroutine[Any, Any, int]]):
@@ -229,6 +226,7 @@ class Job(Acts[Coroutine[Any, Any, int]]):
     """
 
     def __init__(self, asker: Asker, id: str, *, existed: bool = False, warning: str = "") -> None:  # noqa: A002
+        super().__init__(asker.follow, (id,))
         self._asker = asker
         self.id = id
         self.existed = existed
@@ -287,6 +285,3 @@ class Job(Acts[Coroutine[Any, Any, int]]):
         (0: the latest). At most 16 are read at once over one client. Raises TaskNotFound, BadRequest.
         """
         return self._asker.read(Reading(self.id, attempt=flows.check_attempt(attempt), is_following=follow))
-
-    async def _act(self, kind: type[v.Selected], **more: Any) -> int:
-        return await self._asker.follow(flows.acting(kind, (self.id,), None, **more))

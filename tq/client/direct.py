@@ -149,21 +149,19 @@ class BlockingJobs(Acts[int]):
     """The jobs, or dead letters, that a filter means; see `Jobs`."""
 
     def __init__(self, asker: DirectAsker, where: v.Where) -> None:
+        super().__init__(asker.follow, where=where)
         self._asker = asker
-        self._where = where
         self._pages = flows.jobs(where)
 
     def __iter__(self) -> Iterator[Document]:
         return self._asker.each(self._pages)
-
-    def _act(self, kind: type[v.Selected], **more: Any) -> int:
-        return self._asker.follow(flows.acting(kind, (), self._where, **more))
 
 
 class BlockingJob(Acts[int]):
     """A job, or one task of it; see `Job`."""
 
     def __init__(self, asker: DirectAsker, id: str, *, existed: bool = False, warning: str = "") -> None:  # noqa: A002
+        super().__init__(asker.follow, (id,))
         self._asker = asker
         self.id = id
         self.existed = existed
@@ -205,6 +203,3 @@ class BlockingJob(Acts[int]):
     def logs(self, *, follow: bool = False, attempt: int = 0) -> Iterator[Output]:
         """Yield what it has written, piece by piece; see `Job.logs`."""
         return self._asker.read(Reading(self.id, attempt=flows.check_attempt(attempt), is_following=follow))
-
-    def _act(self, kind: type[v.Selected], **more: Any) -> int:
-        return self._asker.follow(flows.acting(kind, (self.id,), None, **more))
