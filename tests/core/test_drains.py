@@ -7,19 +7,24 @@ import pytest
 
 from tests.support.house import House, held
 from tq.core.task import Cause, Phase, State
-from tq.core.vocabulary import Drain, DrainAsked, Handback
+from tq.core.vocabulary import Drain, DrainAsked, Handback, WorkerLost
 from tq.errors import BadRequest, TaskNotFound
+from tq.limits import put_off_max
 
 
 def asked(house: House) -> list[DrainAsked]:
     return [effect for effect in house.finished.effects if isinstance(effect, DrainAsked)]
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
 @pytest.mark.parametrize("on", [True, False])
-def test_what_was_asked_while_the_worker_was_cut_off_holds_and_is_told_again(on: bool) -> None:
+def test_what_was_asked_while_the_worker_was_cut_off_holds_and_is_told_again(on: bool, is_lost: bool) -> None:
     house = House()
     house.join(draining=not on)
     house.do(Drain("host5", on=on))
+    if is_lost:
+        house.do(WorkerLost(5, 1))
+        assert not house.engine.live.workers
 
     house.join(session=2, draining=not on)
 
@@ -79,6 +84,25 @@ def test_the_last_word_counts_also_without_a_deadline() -> None:
     house.do(Drain("host5"))
     house.join(session=2, draining=True)
     assert asked(house) == []
+
+
+def test_a_deadline_goes_on_while_the_worker_is_lost() -> None:
+    house = House()
+    house.join()
+    house.do(Drain("host5", deadline_ms=30_000))
+    house.do(WorkerLost(5, 1))
+    house.now_ms += 10_000
+    house.join(session=2)
+    assert asked(house) == [DrainAsked(5, 2, on=True, deadline_ms=20_000 - 2)]
+    assert not house.engine.live.gone
+
+
+def test_of_workers_that_never_come_back_no_more_than_a_bound_are_remembered() -> None:
+    house = House()
+    for worker in range(1, put_off_max + 3):
+        house.join(worker=worker)
+        house.do(WorkerLost(worker, 1))
+    assert list(house.engine.live.gone) == list(range(3, put_off_max + 3))
 
 
 @pytest.mark.parametrize("wrong", [{"deadline_ms": -2}, {"deadline_ms": 10**12}, {"on": False, "deadline_ms": 5}])

@@ -76,7 +76,7 @@ class CheckedEngine(Engine):
         self.recalls = Recalls(ledger)
         self.boot_ms: Callable[[], int] = lambda: 0  # what the clock says that goes on while the machine sleeps
         self.troubled: dict[int, int] = {}  # worker -> steady ms of the last trouble of its own, while that is not over
-        self.drained: dict[int, bool] = {}  # workers that somebody has drained, or taken that back of, until their loss
+        self.drained: dict[int, bool] = {}  # workers that somebody has drained, or taken that back of
         self.silent: dict[int, bool] = {}  # ... of whom nothing is heard in their session
         self._begun = (0, 0)  # the last turn: its steady ms, and when that was
 
@@ -125,8 +125,6 @@ class CheckedTurn(Turn):
                 return self._apply_superseded(command)
             if not isinstance(command, WorkerLost):
                 return self._apply_word(command)
-            self._engine.drained.pop(command.worker, None)
-            self._engine.drains.forgotten(command.worker)
         answer = super().apply(command, submitter)
         if isinstance(command, Drain):
             self._engine.drained[int(command.worker[1:], 16)] = command.on

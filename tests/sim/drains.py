@@ -1,7 +1,7 @@
 """What is promised of a drain with a deadline, written down once more: what still runs then is stopped, and not before.
 
-The worker keeps to it by itself, so cuts and restarts change nothing (semantics.md). What is told of it again, when a
-worker is back, is what is left of it. When it is over is counted by the server's machine, asleep or not.
+The worker keeps to it by itself, so cuts, losses and restarts change nothing (semantics.md). What is told of it again,
+when a worker is back, is what is left of it. When it is over is counted by the server's machine, asleep or not.
 """
 
 from collections.abc import Callable
@@ -33,10 +33,9 @@ class Drains:
             self._last_ms[worker] = due_ms
             self._first_ms[worker] = min(due_ms, self._first_ms.get(worker, due_ms))
 
-    def forgotten(self, worker: int | None = None) -> None:
-        """A worker is lost, or all are to come back to another life: what they have not heard is forgotten."""
-        for one in list(self._last_ms) if worker is None else [worker]:
-            self._last_ms.pop(one, None)
+    def forgotten(self) -> None:
+        """All are to come back to another life of the server: what they have not heard is forgotten."""
+        self._last_ms.clear()
 
     def stops(self, worker: int, now_ms: int) -> None:
         """A worker stops what it has for a drain's deadline: nobody has given it less time."""

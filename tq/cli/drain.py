@@ -40,8 +40,9 @@ def drain(
     """Give a worker nothing more to do.
 
     What has not started goes elsewhere at once; what runs there may end, until the deadline. The worker stays connected
-    and drained until `tq undrain`, also when it was cut off, or the server has restarted: it remembers. Stopped tasks
-    get TERM, and KILL when their time is over; they go back to the queue, and neither a retry nor a loss is counted.
+    and drained until `tq undrain`, also when it was cut off or lost, or the server has restarted; one that is started
+    anew takes work. Stopped tasks get TERM, and KILL when their time is over; they go back to the queue, and neither a
+    retry nor a loss is counted.
     """
     from tq.cli import values
     from tq.core import vocabulary as v

@@ -95,8 +95,11 @@ def _sessions(live: Live, rows: dict[Key, Session | None], _: Changes) -> None:
     for (number,), session in rows.items():
         if session is not None:
             live.workers.setdefault(number, LiveWorker(number)).session = session
+            live.gone.pop(number, None)
         elif number in live.workers:
             worker = live.workers[number]
+            if worker.session is not None:
+                note(live.gone, number, worker.session)
             worker.session = None
             if not worker.held:
                 del live.workers[number]
@@ -208,7 +211,7 @@ def _ended_jobs(live: Live, rows: dict[Key, bool | None], _: Changes) -> None:
 
 def _damaged(live: Live, rows: dict[Key, bool], _: Changes) -> None:
     for job in rows:
-        note(live.damaged, job)
+        note(live.damaged, job, None)
 
 
 def _uploads(live: Live, rows: dict[Key, tuple[str, int]], _: Changes) -> None:

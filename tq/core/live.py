@@ -5,7 +5,7 @@ them wants changed here goes through the `LIVE_*` tables, which are not written.
 """
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -22,6 +22,9 @@ from tq.limits import (
     quarantine_troubles,
     trouble_pause_ms,
 )
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 class Session(msgspec.Struct, frozen=True):
@@ -197,6 +200,7 @@ class Live:
 
     def __init__(self) -> None:
         self.workers: dict[int, LiveWorker] = {}
+        self.gone: dict[int, Session] = {}  # the last sessions of workers that were lost: some of them come back
         self.jobs: dict[JobKey, dict[int, int]] = {}  # job -> member -> worker
         self.lanes: dict[int, Lane] = {}
         self.lane_names: dict[str, int] = {}
@@ -259,15 +263,15 @@ class Live:
     def note_failed(self, keys: Iterable[Key]) -> None:
         """Remember at which attempts something failed that is said once: nobody comes back to it by himself."""
         for key in keys:
-            note(self.failed_words, key)
+            note(self.failed_words, key, None)
 
     def has_failed_word(self, task: TaskKey) -> bool:
         """Whether what became of an attempt of this task, or of some of its job, was lost by a bug."""
         return task in self.failed_words or task[:2] in self.failed_words
 
 
-def note(noted: dict[Key, None], key: Key) -> None:
-    """Remember a key, and forget the oldest where there are too many."""
-    noted[key] = None
+def note(noted: dict[_K, _V], key: _K, what: _V) -> None:
+    """Remember what is to be known of a key, and forget the oldest where there are too many."""
+    noted[key] = what
     if len(noted) > put_off_max:
         del noted[next(iter(noted))]

@@ -59,12 +59,14 @@ def _lose_predecessors(step: Step, command: Join) -> None:
 def _drains(step: Step, command: Join, before: LiveWorker | None) -> tuple[bool, int]:
     """Return whether the worker drains, and until when; tell it so if its list says otherwise.
 
-    What was asked here since its last session is newer than the list: the worker may not have heard of it, or not yet.
-    Two that do not agree would lease and hand back without end. A deadline is told again, as the list does not name it.
+    What was asked here since its last session is newer than the list, also if it was lost meanwhile: the worker may not
+    have heard of it, or not yet. Two that do not agree would lease and hand back without end. A deadline is told again,
+    as the list does not name it.
     """
-    if before is None or before.session is None:
+    session = before.session if before is not None else None
+    session = session or step.live.gone.get(command.worker)
+    if session is None:
         return command.draining, -1
-    session = before.session
     if session.draining is not command.draining or session.drain_due_ms >= 0:
         left_ms = max(session.drain_due_ms - step.times.steady_ms, 0) if session.drain_due_ms >= 0 else -1
         step.effects.append(DrainAsked(command.worker, command.session, session.draining, left_ms))
