@@ -3,6 +3,7 @@
 import errno
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -262,7 +263,7 @@ def test_a_spool_is_made_with_the_first_result_once_there_is_room(
     with pytest.raises(OSError, match="No space"):
         spool.catch_up()
     no_room_aside.undo()
-    assert (spool.is_behind, spool.catch_up(), spool.is_behind) == (True, 2, False)
+    assert (spool.behind, spool.catch_up(), spool.behind) == (2, 2, 0)
     assert Spool(tmp_path / "new").load().kept == {1: Kept(7, (end(1),)), 3: Kept(7, (end(3),))}
 
 
@@ -286,7 +287,7 @@ async def test_what_there_was_no_room_for_is_written_when_there_is_some(
                 trouble.setattr(files, "replace", refuse)
                 nursery.start_soon(disk.run_disk, hands, spool, home)
                 await eventually(lambda: len(refused) > 6)
-            await eventually(lambda: not spool.is_behind and not home.is_behind)
+            await eventually(lambda: not spool.behind and not home.is_behind)
             nursery.cancel_scope.cancel()
     assert refused[:3] == ["last.json", "000000000001", "last.json"], "who speaks comes first"
     said = capsys.readouterr().err
@@ -294,6 +295,20 @@ async def test_what_there_was_no_room_for_is_written_when_there_is_some(
     with settle(tmp_path) as home:
         assert home.last == Last(5, 6, 7)
         assert set(Spool(home.path / "spool").load().kept) == {1}
+
+
+def test_what_a_worker_that_ends_could_not_write_is_said_to_be_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hands: Any = SimpleNamespace(to_disk=[(7, report(1, 1)), (7, report(2, 2))])
+    with settle(tmp_path) as home:
+        spool = Spool(home.place / "spool")
+        with monkeypatch.context() as trouble:
+            trouble.setattr(files, "replace", full)
+            disk.finish(hands, spool, home)
+        assert "results_lost results=2 " in capsys.readouterr().err
+        disk.finish(hands, spool, home)
+    assert "results_lost" not in capsys.readouterr().err
 
 
 def test_what_cannot_be_read_now_is_not_damaged(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:

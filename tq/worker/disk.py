@@ -27,7 +27,7 @@ _AGAIN_S: Final = 10.0
 async def run_disk(hands: Hands, spool: Spool, home: Home) -> None:
     """Carry out what is queued for the disk, for ever."""
     while True:
-        with trio.move_on_after(_AGAIN_S if spool.is_behind or home.is_behind else inf) as patience:
+        with trio.move_on_after(_AGAIN_S if spool.behind or home.is_behind else inf) as patience:
             await hands.disk_work.wait()
         hands.disk_work = trio.Event()
         with trio.CancelScope(shield=True):  # what has been taken must not be dropped at the worker's end
@@ -35,8 +35,10 @@ async def run_disk(hands: Hands, spool: Spool, home: Home) -> None:
 
 
 def finish(hands: Hands, spool: Spool, home: Home) -> None:
-    """Carry out what is left, at the worker's end."""
+    """Carry out what is left, at the worker's end: what finds no room now is lost, and its tasks run again."""
     _write_all(_take(hands), spool, home, is_due=True)
+    if spool.behind:
+        log("results_lost", level="error", results=spool.behind, path=spool.path.resolve())
 
 
 def _take(hands: Hands) -> list[tuple[int, ToDisk]]:
@@ -51,7 +53,7 @@ def _write_all(work: Sequence[tuple[int, ToDisk]], spool: Spool, home: Home, is_
         if not is_due:
             log("cannot_remember", level="warning", error=error.strerror, path=home.path)
     write_down(spool, work)
-    if is_due and spool.is_behind:
+    if is_due and spool.behind:
         with suppress(OSError):  # said when it failed first
             log("spool_caught_up", results=spool.catch_up())
 

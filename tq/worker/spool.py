@@ -100,9 +100,9 @@ class Spool:
             self._make()
 
     @property
-    def is_behind(self) -> bool:
-        """Whether something could not be written: `catch_up` tries again."""
-        return bool(self._unwritten)
+    def behind(self) -> int:
+        """How many could not be written: `catch_up` tries again."""
+        return len(self._unwritten)
 
     def load(self) -> Left:
         """Return what is here. Damaged files are set aside, half-written ones removed, as far as the disk lets us.
