@@ -97,13 +97,16 @@ async def test_what_the_block_raises_comes_out_as_it_is(tmp_path: Path) -> None:
             raise ValueError("mine")
 
 
-async def test_a_launcher_that_answers_no_ping_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_launcher_that_answers_no_ping_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(launcher_link, "_TICK_S", 0.05)
     async with open_launcher(tmp_path) as launcher:
         os.kill(launcher.process.pid, signal.SIGSTOP)
         with trio.fail_after(20):
             assert [messages async for messages in launcher] == []
     assert launcher.process.returncode == -signal.SIGKILL
+    assert f"launcher_silent silent_s=0.3 pid={launcher.process.pid}" in capsys.readouterr().err
 
 
 async def test_a_launcher_is_not_deaf_because_nobody_listens_to_it(

@@ -153,6 +153,7 @@ class LauncherLink:
                 continue
             silent += 1
             if silent >= _deaf_ticks:
+                log("launcher_silent", level="error", silent_s=_deaf_ticks * _TICK_S, pid=self.process.pid)
                 self.kill()
                 return
 
