@@ -166,12 +166,18 @@ def test_a_claim_after_the_successors_lease_is_told_to_stop(house):
     assert house.counted("stale_reports") == 2
 
 
-def test_what_the_worker_does_not_hold_goes_back_uncharged(house):
+@pytest.mark.parametrize("has_started", [False, True])
+def test_what_the_worker_does_not_hold_goes_back_uncharged_and_is_told_if_it_had_started(house, has_started):
     number, ref = _running(house)
+    if has_started:
+        house.started(ref)
     house.join(session=2)
 
     (again,) = house.starts()
-    assert (again.attempt, house.task(number).losses) == (2, 0)
+    task = house.task(number)
+    assert (again.attempt, task.losses) == (2, 0)
+    told = [(1, Cause.LOST, False)] if has_started else []
+    assert [(one.attempt, one.cause, one.charged) for one in task.history] == told
     house.report(ref, session=2)
     assert house.counted("stale_reports") == 1
 

@@ -152,19 +152,26 @@ def test_what_ran_with_a_predecessor_and_is_not_brought_is_lost_at_once() -> Non
 
 
 @pytest.mark.parametrize("cause", [Cause.DRAIN, Cause.CUT_OFF])
-def test_what_ran_and_was_stopped_goes_back_uncharged_and_stays_in_the_history(cause: Cause) -> None:
+@pytest.mark.parametrize("unheard", ["nothing", "its start", "its worker, which was lost, and is back"])
+def test_what_ran_and_was_stopped_goes_back_uncharged_and_stays_in_the_history(cause: Cause, unheard: str) -> None:
     house = House()
     house.join()
-    job = house.submit(retries=0, crash_limit=1)
+    job = house.submit(retries=0, crash_limit=2 if unheard.startswith("its worker") else 1)
     (ref,) = house.starts()
-    house.started(ref)
-    house.do(Handback(5, 1, 1, (ref,), int(cause)))
+    session = 1
+    if unheard != "its start":
+        house.started(ref)
+    if unheard.startswith("its worker"):
+        house.do(WorkerLost(5, 1))
+        session = 2
+        house.join(session=session, held=held(ref, phase=Phase.ENDED))
+    house.do(Handback(5, session, 1, (ref,), int(cause)))
     task = house.task(job)
     assert (task.failures, task.losses, task.attempt) == (0, 0, 2)
     assert [(one.attempt, one.cause, one.charged, one.host) for one in task.history] == [(1, cause, False, "host5")]
 
 
-@pytest.mark.parametrize("cause", [Cause.NONE, Cause.DRAIN, Cause.WORKER_TROUBLE])
+@pytest.mark.parametrize("cause", [Cause.NONE, Cause.WORKER_TROUBLE])
 def test_what_never_ran_leaves_no_trace(cause: Cause) -> None:
     house = House()
     house.join()

@@ -26,7 +26,7 @@ FOUND_BY: Final[dict[Mutant, str]] = {
     mutants.accept_a_superseded_session: f"{ATTEMPTS}::test_a_word_of_a_superseded_session_is_dropped",
     mutants.charge_no_loss: f"{ATTEMPTS}::test_a_loss_charges_what_may_have_run_and_no_bystander",
     mutants.ignore_what_the_server_has_and_the_worker_does_not_hold: (
-        f"{ATTEMPTS}::test_what_the_worker_does_not_hold_goes_back_uncharged"
+        f"{ATTEMPTS}::test_what_the_worker_does_not_hold_goes_back_uncharged_and_is_told_if_it_had_started[False]"
     ),
     mutants.do_not_store_the_key: "tests/core/test_submit.py::test_the_same_key_returns_the_same_job",
     mutants.take_an_untouched_member_of_a_cancelled_array_for_queued: (
@@ -57,7 +57,7 @@ FOUND_BY: Final[dict[Mutant, str]] = {
         "tests/core/test_widths.py::test_a_worker_that_comes_back_keeps_the_width_that_it_was_told"
     ),
     mutants.believe_an_older_list_of_a_drain: (
-        "tests/core/test_drains.py::test_what_was_asked_while_the_worker_was_cut_off_holds_and_is_told_again[True]"
+        "tests/core/test_drains.py::test_what_was_asked_while_the_worker_was_cut_off_holds_and_is_told_again[True-False]"
     ),
     mutants.keep_results_without_their_names: (
         "tests/worker/test_spool.py::test_the_names_of_what_is_kept_and_of_what_goes_aside_are_durable"

@@ -175,6 +175,7 @@ class Ledger:
             raise self.world.violated(f"{key} is leased and handed back without end: {after}")
         else:
             self.words.check_start(key[0], key[2], "was leased")
+            _check_told(self, AttemptRef(*key, attempt, lease), after)
         job = self.jobs[key[:2]]
         if job.crash_limit and after.losses > job.crash_limit:
             raise self.world.violated(f"I6: {key} of crash limit {job.crash_limit}: {after}")
@@ -373,3 +374,10 @@ def _check_fails(ledger: Ledger, key: tuple[int, int]) -> None:
     alive = [one for one, task in rest if (task.phase, task.cause) != (Phase.STOPPING, Cause.CANCELLED)]
     if alive or (progress.untouched and not progress.first.is_terminal):
         raise ledger.world.violated(f"job {key[0]} may have {job.max_fails} dead, and {alive} go on: {progress}")
+
+
+def _check_told(ledger: Ledger, before: AttemptRef, after: Task) -> None:
+    """What has run stands in the history by the time that another attempt is leased."""
+    is_told = any(one.attempt == before.attempt for one in after.history)
+    if before in ledger.started and not (is_told or ledger.costs_words(before.job)):
+        raise ledger.world.violated(f"{before} has run, and the history knows nothing of it: {after}")

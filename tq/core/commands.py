@@ -364,7 +364,9 @@ class Report(Word, frozen=True, tag=True):
 
 
 class Handback(Word, frozen=True, tag=True):
-    """Attempts returned uncharged: without having run, stopped by a drain or a cut, or LOST with their launcher."""
+    """Attempts returned uncharged: without having run, stopped by a drain or a cut, or LOST with their launcher (these
+    may have run).
+    """
 
     worker: int
     session: int

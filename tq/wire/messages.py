@@ -200,7 +200,9 @@ class Ended(_Message, frozen=True, tag=True):
 
 
 class HandedBack(_Message, frozen=True, tag=True):
-    """Attempts returned without having run. Acknowledged by Acknowledged."""
+    """Attempts returned, uncharged: they have not run, or what `cause` says has stopped them (DRAIN, CUT_OFF, LOST).
+    Acknowledged by Acknowledged.
+    """
 
     delivery: int
     attempts: tuple[v.AttemptRef, ...]

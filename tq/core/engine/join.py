@@ -118,7 +118,11 @@ def _give_back_missing(step: Step, before: LiveWorker, kept: set[TaskKey]) -> No
         if key not in kept and not passes_over(step, key):
             task = step.task(key)
             if _is_with(task, before.worker) and task is not None:
-                give_back(step, key, task)
+                has_run = task.phase in (
+                    Phase.STARTED,
+                    Phase.STOPPING,
+                )  # it has met another store, and ended this one's
+                give_back(step, key, task, Cause.LOST if has_run else Cause.NONE)
 
 
 def _is_with(task: Task | None, worker: int) -> bool:

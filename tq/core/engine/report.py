@@ -124,12 +124,12 @@ def handback(step: Step, command: Handback) -> None:
         task = current_task(step, key, ref, command.worker, Phase.ASSIGNED)
         if task is not None:
             # What could not be started has not run: a try each minute would push all else out of a short history.
-            # What stood in a launcher that died may have run and ended unheard.
-            is_lost = command.cause == Cause.LOST
-            has_run = is_lost or (task.phase in (Phase.STARTED, Phase.STOPPING) and command.cause in _STOPPED)
-            if command.cause in _MAY_HAVE_RUN:  # for less than the moment after which a start is told, too
+            # What was stopped, or stood in a launcher that died, may have run unheard: for less than the moment after
+            # which a start is told, or while the worker was cut off.
+            may_have_run = command.cause in _MAY_HAVE_RUN
+            if may_have_run:
                 task = replace(task, has_run=True)
-            give_back(step, key, task, cause_of(command.cause) if has_run else Cause.NONE)
+            give_back(step, key, task, cause_of(command.cause) if may_have_run else Cause.NONE)
     step.effects.append(Acknowledge(command.worker, command.session, command.delivery))
 
 
