@@ -303,17 +303,21 @@ def test_show_of_an_array_says_what_failed_first_and_what_runs(run: Run, server:
     ]
     lost = {"id": "43.6", "state": "dead", "attempt": 4, "cause": "lost", "code": 0, "ended_ms": 1}
     pages = {
-        (("failed",), ""): v.Page((failed[0],), "4"),
+        (("failed",), ""): v.Page((failed[0] | {"entry": ["a\n", "b" * 50]},), "4"),
         (("failed",), "4"): v.Page((failed[1], lost, lost | {"id": "43.8", "cause": "signal", "code": -11})),
-        (("running",), ""): v.Page(({"id": "43.7", "attempt": 1, "host": "rack-\x1b7", "state": "running"},)),
+        (("running",), ""): v.Page(
+            ({"id": "43.7", "attempt": 1, "host": "rack-\x1b7", "state": "running", "entry": ["x"]},)
+        ),
     }
     server.says[v.Get] = lambda _: v.Document(ARRAY | {"id": "43", "counts": {"dead": 9, "running": 1}})
     server.says[v.List] = lambda asked: pages[asked.states, asked.page]
     server.says[v.Logs] = written
     out = run("show", "43").out
     assert out.endswith(
-        "failed   43.2  exit 3: four\n         43.5  exit 3: four\n         43.6  lost: four\n"
-        "         43.8  signal 11: four\n         and 5 more: tq ls 43 --state failed\nrunning  43.7  on rack-\\x1b7\n"
+        f"failed   43.2 'a\\n' {'b' * 34}…  exit 3: four\n"
+        "         43.5  exit 3: four\n         43.6  lost: four\n"
+        "         43.8  signal 11: four\n         and 5 more: tq ls 43 --state failed\n"
+        "running  43.7 x  on rack-\\x1b7\n"
     )
     asked = len(server.asked)
     assert "failed" not in json.loads(run("show", "43", "-o", "json").out)

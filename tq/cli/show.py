@@ -22,6 +22,7 @@ _FIRST: Final = (
     "job_ended_at", "value_bytes", "run_s", "usage", "queue", "priority", "tags",
 )  # fmt: skip
 _FIRST_MEMBERS: Final = 5
+_ENTRY_CHARS: Final = 40  # of a member's entry in a line of its job
 _FAILED_PAGES: Final = 4  # of records that are looked through for the first that failed
 _UNSAID: Final = frozenset(
     {"is_array", "is_stuck", "history", "lease", "phase", "max_fails", "last_lines", "purged", "round", "is_shell"}
@@ -86,16 +87,24 @@ def _members(client: "Client", document: dict[str, Any]) -> list[tuple[str, str]
                 str(item.get("cause")), item.get("cause") or item["state"]
             )
             last = tail.last_lines(client, item["id"], item["attempt"], 1) if item.get("attempt") else []
-            lines.append(": ".join([f"{item['id']}  {how}", *last]))
+            lines.append(": ".join([f"{_named(shown)}  {how}", *last]))
         pairs.append(("failed", _with_rest(lines, count, f"tq ls {job} --state failed")))
     count = counts.get("running", 0)
     if count:
         lines = []
         for item in _first(client, job, "running", 1):
             since = f"  for {present.ago(item['started_ms'], now_ms)}" if item.get("started_ms") else ""
-            lines.append(f"{item['id']}  on {item.get('host') or item.get('worker')}{since}")
+            lines.append(f"{_named(item)}  on {item.get('host') or item.get('worker')}{since}")
         pairs.append(("running", _with_rest(lines, count, f"tq ls {job} --state running")))
     return pairs
+
+
+def _named(item: dict[str, Any]) -> str:
+    """Return a member by its id and the beginning of its entry, which says more."""
+    from tq.cli import escape, present
+
+    entry = escape.line(present.command_line(item.get("entry")))
+    return f"{item['id']} {entry[:_ENTRY_CHARS]}{'…' if len(entry) > _ENTRY_CHARS else ''}".rstrip()
 
 
 def _first(client: "Client", job: str, state: str, pages: int) -> list[dict[str, Any]]:

@@ -84,6 +84,17 @@ class _Helped:
         formatter.write_paragraph()
         super().format_help(ctx, formatter)  # type: ignore[misc]
 
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - Typer's signature
+        """Write what it does, and break no line within a word like `--each-line`."""
+        from textwrap import wrap
+
+        for part in (self.help or "").split("\n\n"):
+            formatter.write_paragraph()
+            with formatter.indentation():
+                room = formatter.width - formatter.current_indent
+                for line in wrap(" ".join(part.split()), room, break_on_hyphens=False, break_long_words=False):
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
     def get_short_help_str(self, limit: int = 45) -> str:  # noqa: ARG002 - Typer's signature
         """Return the first sentence, whole: a list of verbs breaks its lines, and cuts none."""
         return " ".join((self.help or "").partition("\n\n")[0].split())
