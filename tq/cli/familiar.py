@@ -8,10 +8,12 @@ from typing import Final
 VERBS: Final = {
     "list": "ls",
     "ps": "ls",
+    "jobs": "ls",
     "squeue": "ls",
     "sacct": "ls",
     "history": "ls",
     "info": "show",
+    "inspect": "show",
     "status": "",
     "top": "",
     "kill": "cancel",

@@ -89,10 +89,12 @@ def check_peer(token_role: str, peer_role: str) -> None:
     if peer_role == "worker":
         if token_role not in WORKER:
             raise NotAllowed(
-                f"a token of role {token_role} may not serve as a worker's", hint="tq token create --role worker"
+                f"a token of role {token_role} may not serve as a worker's", hint="on the server's machine: tq join"
             )
     elif token_role not in READ:
-        raise NotAllowed(f"a token of role {token_role} is for workers only", hint="tq token create --role submit")
+        raise NotAllowed(
+            f"a token of role {token_role} is for workers only", hint="on the server's machine: tq join --role submit"
+        )
 
 
 def sees_secrets(role: str) -> bool:
