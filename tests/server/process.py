@@ -23,7 +23,7 @@ from tq.core.vocabulary import Logs, Submit, Wait
 from tq.wire.body import Body
 from tq.wire.codec import dumps
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class ServerProcess:
