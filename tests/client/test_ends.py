@@ -6,10 +6,12 @@ from functools import partial
 from typing import Any
 
 import pytest
+import trio
 
 import tq.client
 from tests.client.test_flows import act, follow, mapped
 from tests.support.house import House
+from tq import limits
 from tq.client import ends
 from tq.client.ends import TaskEnds
 from tq.client.results import TaskResult
@@ -148,6 +150,31 @@ async def test_tasks_are_told_once_over_a_cut_in_the_middle(connect, server):
     async with connect() as client:
         assert sorted(await ids(client.job("42").as_completed())) == ["42.1", "42.2"]
     assert waits() == 2
+
+
+async def test_what_runs_for_long_is_looked_at_where_all_turns_to_wait_are_taken(connect, server, monkeypatch):
+    """Who watches holds one of them, and must not need another."""
+    monkeypatch.setattr(limits, "waits_max", 2)
+    monkeypatch.setattr(ends, "_READ_MAX", 1)
+    looks = 0
+
+    def results(asked: v.GetResults) -> v.Answer:
+        if asked.id == "42.1" or asked.page:
+            return v.Results((result("42.2" if asked.page else asked.id),))
+        return v.Results((result("42.1", "running"),), "1")
+
+    def wait(asked: v.Wait) -> list[Any]:
+        nonlocal looks
+        if asked.ids == ("42",):
+            return [v.Waited(False, ())] * 3
+        looks += 1
+        return [v.Waited(False, (v.Outcome("42.1", "", ended=int(looks > 1)),)), None]
+
+    server.says[v.GetResults], server.says[v.Wait] = results, wait
+    async with connect() as client:
+        with trio.fail_after(20):
+            assert await ids(client.job("42").as_completed()) == ["42.2", "42.1"]
+    assert looks == 2
 
 
 async def test_jobs_are_told_as_they_end_and_those_that_are_left_are_asked_for(connect, server):

@@ -62,3 +62,23 @@ def test_a_fork_speaks_on_a_connection_of_its_own(server, environ, child, connec
 
     assert done.stdout.splitlines() == [*["41"] * (len(connections) - 1), f"{40 + len(connections)} 0"]
     assert seen == connections
+
+
+LOOP = """
+import os, sys, tq.client
+with tq.client.connect_blocking() as client:
+    for piece in client.job("42").logs(follow=True):
+        if not (child := os.fork()):
+            sys.exit(0)
+        os.waitpid(child, 0)
+    print(client.job("43").state())
+"""
+
+
+def test_a_fork_that_leaves_a_loop_of_its_parents_says_nothing_on_that_connection(server, environ):
+    server.says[v.Logs] = lambda _: [v.Chunk(1, 0, b"a", 1), v.Chunk(1, 1, b"b", 1), v.LogsEnd(1, (2, 0), "succeeded")]
+    server.says[v.Get] = lambda _: v.Document({"id": "43", "state": "running"})
+    done = subprocess.run([sys.executable, "-c", LOOP], env=environ, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "running\n"
+    assert len(server.hellos) == 1

@@ -25,6 +25,13 @@ def test_a_success_has_its_value():
     assert result("succeeded", "exit").get() is None
 
 
+def test_in_a_notebook_it_shows_what_it_has_in_brief():
+    assert repr(result("succeeded", "exit", value={"loss": 0.5})) == "<TaskResult 43.7 succeeded: {'loss': 0.5}>"
+    assert repr(result("dead", "exit", 3)) == "<TaskResult 43.7 dead: task 43.7 exited with 3>"
+    assert repr(result("queued")) == "<TaskResult 43.7 queued>"
+    assert len(repr(result("succeeded", "exit", value="x" * 5_000))) < 200
+
+
 def test_what_has_not_ended_has_neither_value_nor_error():
     waiting = result("queued")
 

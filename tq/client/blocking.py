@@ -199,9 +199,9 @@ class Client:
         return self._transport
 
     def _unsubscribe(self, number: int) -> None:
-        """Say that nobody listens any more; without a connection there is nobody to tell."""
+        """Say that nobody listens any more; without a connection of this process there is nobody to tell."""
         try:
-            if self._transport is not None:
+            if self._transport is not None and self._pid == os.getpid():
                 self._transport.send([m.Unsubscribe(number)])
         except ConnectionLost:
             self._drop()

@@ -1,4 +1,8 @@
-"""The public Python API without trio: as api.py, call for call, over blocking connections; any thread may ask."""
+"""The public Python API without trio: as api.py, call for call, over blocking connections; any thread may ask.
+
+Written out, since only a signature tells an editor and mypy what a call takes and whether it is awaited. What both do
+stands once, in acts.py, flows.py, ends.py and requests.py.
+"""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence

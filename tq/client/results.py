@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from tq.client.call import reason
 from tq.client.documents import document
+from tq.client.shapes import shown
 from tq.core import vocabulary as v
 from tq.core.task import State
 from tq.errors import ProtocolError, TqError
@@ -96,7 +97,8 @@ class TaskResult:
             self.error = TaskCancelled(result)
 
     def __repr__(self) -> str:
-        return f"<TaskResult {self.id} {self.state}>"
+        said = shown(self.value) if self.state == "succeeded" and self.error is None else self.error
+        return f"<TaskResult {self.id} {self.state}{'' if said is None else f': {said}'}>"
 
     def get(self) -> Any:
         """Return the value, or raise what stands for the failure."""
