@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.core.test_rebuild import small_batches as small_batches  # noqa: PLC0414 - a fixture
 from tests.support.backups import rows, tree
 from tests.support.lives import WORKERS, Life
 from tests.support.store import all_rows, disk_store, killed_store, read_store
