@@ -6,7 +6,7 @@ from tests.support.house import House
 from tq.core import tables
 from tq.core.engine import Bounds
 from tq.core.task import Cause, State
-from tq.core.vocabulary import Acted, Cancel, DeadLetters, Forget, Get, Purge, Retain, Retry, Tick, Times, Where
+from tq.core.vocabulary import Acted, Cancel, DeadLetters, Forget, Get, List, Purge, Retain, Retry, Tick, Times, Where
 from tq.errors import AlreadyEnded, BadRequest, StoreDamaged
 
 LETTERS = Where(states=("dead",), is_letter=True)
@@ -41,6 +41,13 @@ def test_letters_are_listed_with_cause_and_code_oldest_first_and_by_filter(house
     assert letters(house, where=Where(cause="lost")) == []
     with pytest.raises(BadRequest, match="is not a cause"):
         house.do(DeadLetters(Where(cause="nonsense")))
+
+
+@pytest.mark.parametrize("field, word", [("tag", "a,b"), ("name", "night*"), ("queue", "a b")])
+def test_a_filter_by_what_is_no_name_is_no_empty_answer(house, field, word):
+    for command in (DeadLetters(Where(**{field: word})), Retry((), Where(**{field: word})), List(**{field: word})):
+        with pytest.raises(BadRequest, match=f"is no {field}"):
+            house.do(command)
 
 
 def test_pages_follow_one_another_and_end(house):

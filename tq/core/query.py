@@ -15,7 +15,7 @@ from tq.core.job import Job, Progress, Token
 from tq.core.listed import job_bytes, task_bytes
 from tq.core.live import Live, LiveWorker
 from tq.core.retry import backoff_ms
-from tq.core.selection import find_job, matches, shown_counts, shown_state, states_of
+from tq.core.selection import check, find_job, matches, shown_counts, shown_state, states_of
 from tq.core.standstill import Reasons
 from tq.core.task import Cause, Ending, Phase, State, Task, TaskKey, cause_of
 from tq.core.view import BEHIND_NAMES, View
@@ -120,6 +120,7 @@ def _reason(why: str) -> dict[str, str]:
 def list_page(view: View, live: Live, command: List) -> Page:
     """Answer one page of jobs, newest first; or of the members of one job, in order."""
     where = Where(command.states, command.queue, command.tag, command.name)
+    check(where)
     wanted = states_of(command.states)
     limit = items_max(command.limit)
     if command.job:

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 from tq.core import ids, tables
 from tq.core.job import Job, Progress
+from tq.core.names import NAME_HINT, is_name
 from tq.core.task import Cause, State, Task
 from tq.core.view import View
 from tq.core.vocabulary import Where
@@ -110,7 +111,10 @@ def is_meant(where: Where, states: frozenset[State], progress: Progress, task: T
 
 
 def check(where: Where) -> None:
-    """Raise BadRequest for a filter that names a cause that there is none of."""
+    """Raise BadRequest for a filter that can match nothing: a name that is none, as in `night*`, or a cause."""
+    for word, what in ((where.queue, "queue"), (where.name, "name"), (where.tag, "tag")):
+        if word and not is_name(word):
+            raise BadRequest(f"{word[:40]!r} is no {what}", hint=NAME_HINT)
     if where.cause and where.cause not in _CAUSES:
         raise BadRequest(f"{where.cause[:40]!r} is not a cause", hint="one of " + ", ".join(sorted(_CAUSES)))
 
