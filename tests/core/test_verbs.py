@@ -106,6 +106,8 @@ class TestSelection:
             house.do(Cancel((f"{array}.1",), where))
         with pytest.raises(AlreadyEnded, match="is none of those that are meant"):
             house.do(Cancel((f"{array}.1",), Where(tag="t")))
+        with pytest.raises(AlreadyEnded, match=r"nothing to do: 1\.1, 2: the last one does not run"):
+            house.do(Requeue((f"{array}.1", str(other))))
         with pytest.raises(AlreadyEnded, match="has none of those that are meant"):
             house.do(Cancel((str(other),), Where(name="b")))
         with pytest.raises(AlreadyEnded, match="has none of the dead letters that are meant"):

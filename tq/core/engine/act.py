@@ -114,7 +114,8 @@ def act(step: Step, verb: Verb, command: Selected) -> Acted:
 
 def _nothing_to_do(tally: Tally, known: Sequence[str], unknown: Sequence[str]) -> AlreadyEnded:
     missing = f"; not found: {', '.join(unknown[:5])}" if unknown else ""
-    return AlreadyEnded(f"nothing to do: {', '.join(known[:5])} {tally.why or 'had ended already'}{missing}")
+    who = ", ".join(known[:5]) + (": the last one" if len(known) > 1 else "")  # of which `why` is
+    return AlreadyEnded(f"nothing to do: {who} {tally.why or 'had ended already'}{missing}")
 
 
 def is_by_filter(command: object) -> TypeGuard[Selected]:
