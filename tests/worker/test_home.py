@@ -37,7 +37,7 @@ def test_two_workers_never_share_a_directory(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["removed", "moved", "unlocked"])
 def test_what_is_kept_never_comes_into_the_directory_of_another(tmp_path: Path, what: str) -> None:
     with settle(tmp_path) as first:
-        spool = Spool(first.place / "spool")
+        spool = Spool(first.directory / "spool")
         spool.keep(7, [report(1, 1)])
         assert first.is_ours
         if what == "removed":
@@ -49,13 +49,13 @@ def test_what_is_kept_never_comes_into_the_directory_of_another(tmp_path: Path, 
         assert not first.is_ours
         with settle(tmp_path) as second:
             assert (second.path, second.is_ours, first.is_ours) == (first.path, True, False)
-            assert second.place.stat().st_ino != first.place.stat().st_ino or what == "unlocked"
+            assert second.directory.stat().st_ino != first.directory.stat().st_ino or what == "unlocked"
             lived(second, 2, report(1, 2))
             with suppress(FileNotFoundError):
                 spool.keep(7, [report(1, 3), report(2, 3)])
                 first.remember(Last(9, 9, 9))
             if what != "unlocked":
-                assert Spool(second.place / "spool").load().kept == {1: Kept(7, (end(2),))}
+                assert Spool(second.directory / "spool").load().kept == {1: Kept(7, (end(2),))}
                 assert second.last == Last()
     if what == "moved":
         assert set(Spool(tmp_path / "elsewhere" / "spool").load().kept) == {1, 2}
@@ -131,11 +131,11 @@ def test_the_names_of_what_is_made_are_durable_before_anything_is_kept_there(
     monkeypatch.setattr(files, "sync_directory", noted)
     with settle(tmp_path / "new" / "state") as home:
         assert synced == [tmp_path / "new" / "state", tmp_path / "new", tmp_path]
-        Spool(home.place / "spool")
+        Spool(home.directory / "spool")
         assert synced[3:] == [home.path]
     synced.clear()
     with settle(tmp_path / "new" / "state") as home:
-        Spool(home.place / "spool")
+        Spool(home.directory / "spool")
     assert synced == []
 
 

@@ -280,7 +280,7 @@ async def test_what_there_was_no_room_for_is_written_when_there_is_some(
     hands.disk_work.set()
     monkeypatch.setattr(disk, "_AGAIN_S", 0.01)
     with settle(tmp_path) as home:
-        spool = Spool(home.place / "spool")
+        spool = Spool(home.directory / "spool")
         home.speak(Last(5, 6, 7))
         async with trio.open_nursery() as nursery:
             with monkeypatch.context() as trouble:

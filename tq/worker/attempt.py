@@ -20,7 +20,7 @@ from tq.worker.frames import Output, Spawn
 from tq.worker.names import Names
 from tq.worker.output import Stream, dropped_bytes
 from tq.worker.program import Program
-from tq.worker.scratch import Place
+from tq.worker.scratch import Space
 from tq.worker.spawn import PIPES, Files
 from tq.worker.stored import StoredInput
 
@@ -71,7 +71,7 @@ class Attempt:
 
     `pid` is that of the main process, which leads its group and session. `fds` are the reading ends of stdout and
     stderr, -1 once closed. `streams` are what was read from them, None as long as nothing was, and again after the
-    end, when `written` says how much it was. `credit` None = not followed. `place` is what it may write to, as long as
+    end, when `written` says how much it was. `credit` None = not followed. `space` is what it may write to, as long as
     it runs; `returned` the CBOR of what it returned. Times are those of time.monotonic().
     """
 
@@ -98,12 +98,12 @@ class Attempt:
         "output_held",
         "peak_kib",
         "pid",
-        "place",
         "push_pause",
         "pushed_at",
         "ref",
         "returned",
         "run_us",
+        "space",
         "stage",
         "streams",
         "system_us",
@@ -141,7 +141,7 @@ class Attempt:
         self.is_swept = False  # its leftovers have been killed once
         self.is_stuck = False  # something of it does not die
         self.caller: Caller | None = None  # the process that calls its function, while it does
-        self.place: Place | None = None
+        self.space: Space | None = None
         self.cgroup: Cgroup | None = None  # its own, if it has one
         self.returned = b""
         self.credit: int | None = None

@@ -32,7 +32,7 @@ from tq.worker.spool import Spool
 SPOOL: Final = "spool"
 _LAST: Final = "last.json"
 _LOCK: Final = "worker.lock"
-_PLACES_MAX: Final = 64
+_HOMES_MAX: Final = 64
 _TRIES: Final = 5
 _MINE: Final = 0o077
 _GONE: Final = frozenset((errno.ENOENT, errno.ENOTDIR))
@@ -55,13 +55,13 @@ class Last(msgspec.Struct, frozen=True):
 class Home:
     """The directory that this worker holds, and who lived there before (`last`).
 
-    `path` is what people call it. `place` is the directory itself, whatever that name leads to by now: all that is kept
-    here is written there, so that nothing of it ever comes between the files of another worker.
+    `path` is what people call it, `directory` itself is that one, whatever its name leads to by now: all that is kept here
+    is written there, so that nothing of it ever comes between the files of another worker.
     """
 
     def __init__(self, path: Path, directory: int, lock: int) -> None:
         self.path = path
-        self.place = Path(f"/proc/self/fd/{directory}")
+        self.directory = Path(f"/proc/self/fd/{directory}")
         self.last = Last()
         self._speaker: Last | None = None
         self._lock = lock
@@ -73,7 +73,7 @@ class Home:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
-        self.last = _read_last(self.place / _LAST)
+        self.last = _read_last(self.directory / _LAST)
         return True
 
     @property
@@ -86,10 +86,10 @@ class Home:
 
     def remember(self, last: Last) -> None:
         """Write down who speaks from here now, if that is news; it is on the disk when this returns. Raises OSError."""
-        path = self.place / _LAST
+        path = self.directory / _LAST
         if _read_last(path) != last:
             files.replace(path, msgspec.json.encode(last))
-            files.sync_directory(self.place)
+            files.sync_directory(self.directory)
 
     def speak(self, last: Last) -> None:
         """Note who speaks from here from now on: `catch_up` writes it down."""
@@ -117,7 +117,7 @@ class Home:
 @contextmanager
 def settle(state: Path) -> Iterator[Home]:
     """Take the first free directory under the state directory, for the length of the block."""
-    for number in range(1, _PLACES_MAX + 1):
+    for number in range(1, _HOMES_MAX + 1):
         home = _hold(state / ("worker" if number == 1 else f"worker-{number}"))
         if home is not None:
             with closing(home):
@@ -125,7 +125,7 @@ def settle(state: Path) -> Iterator[Home]:
                 yield home
             return
     raise ConfigurationError(
-        f"{_PLACES_MAX} workers share the state directory {state} already", hint="give this one another XDG_STATE_HOME"
+        f"{_HOMES_MAX} workers share the state directory {state} already", hint="give this one another XDG_STATE_HOME"
     )
 
 
@@ -159,8 +159,8 @@ def _take_over(home: Home, other: Home) -> None:
     home.remember(last)
     home.last = last
     try:
-        moved = Spool(home.place / SPOOL).take_over(Spool(other.place / SPOOL))
-        (other.place / _LAST).unlink(missing_ok=True)
+        moved = Spool(home.directory / SPOOL).take_over(Spool(other.directory / SPOOL))
+        (other.directory / _LAST).unlink(missing_ok=True)
     except OSError as error:  # what is left there waits for the next one; what came is presented
         log("cannot_take_over", level="error", path=other.path, error=error.strerror)
     else:

@@ -38,7 +38,7 @@ from tq.worker.lives import Lives
 from tq.worker.pool import FunctionNotAllowed, Pool
 from tq.worker.program import Programs, SpawnError
 from tq.worker.reports import Reports
-from tq.worker.scratch import Place, Scratch
+from tq.worker.scratch import Scratch, Space
 from tq.worker.spawn import CwdMissing, Spawner
 from tq.worker.stored import StoredInputs
 
@@ -54,15 +54,15 @@ _BOOT: Final = (
 )
 
 
-def command(fd: int, place: bytes, cgroup: bytes = b"") -> list[str]:
+def command(fd: int, directory: bytes, cgroup: bytes = b"") -> list[str]:
     """Return the arguments that start a launcher on the socket `fd`, which it inherits (`pass_fds`).
 
-    `place` is a directory of its own, which exists; whoever made it removes it afterwards (scratch.py). So is `cgroup`,
-    if it may have one (cgroups.py).
+    `directory` is its own, and exists; whoever made it removes it afterwards (scratch.py). So is `cgroup`, if it may have
+    one (cgroups.py).
     The interpreter runs isolated, without `site` and in UTF-8: what a user's environment or locale does to Python does
     not reach it.
     """
-    words = (str(fd), os.fsdecode(place), os.fsdecode(cgroup), *installed.libraries())
+    words = (str(fd), os.fsdecode(directory), os.fsdecode(cgroup), *installed.libraries())
     return [sys.executable, "-I", "-S", "-X", "utf8", "-c", _BOOT, *words]
 
 
@@ -70,9 +70,9 @@ _WORKER_TROUBLE: Final = Cause.WORKER_TROUBLE
 
 
 class Launcher:
-    """The loop. `fd` is the launcher's end of the socket, `place` a directory of its own, `cgroups` what it may use."""
+    """The loop. `fd` is the launcher's end of the socket, `directory` its own, `cgroups` what it may use."""
 
-    def __init__(self, fd: int, place: bytes, cgroups: Cgroups | None = None) -> None:
+    def __init__(self, fd: int, directory: bytes, cgroups: Cgroups | None = None) -> None:
         os.set_blocking(fd, False)
         self._fd: Final = fd
         self._signals: Final = containment.open_child_signals()
@@ -90,7 +90,7 @@ class Launcher:
         self._pool: Final = Pool(
             self._poll, self._spawner, self._lanes, self._lives, self._capture, self._reports, os.environb
         )
-        self._scratch: Final = Scratch(place)
+        self._scratch: Final = Scratch(directory)
         self._results: Final = returned.Reader()
         self._cgroups: Final = cgroups
         self._inputs: Final = StoredInputs()
@@ -295,11 +295,11 @@ class Launcher:
             self._lives.add(attempt)
 
     def _spawn(self, attempt: Attempt) -> None:
-        """Start the process of an attempt, with a place to write to. Raises what `Spawner.start` does."""
+        """Start the process of an attempt, with a space to write to. Raises what `Spawner.start` does."""
         program = attempt.order.program
-        attempt.place = self._scratch.place(has_directory=program.has_tmpdir)
+        attempt.space = self._scratch.space(has_directory=program.has_tmpdir)
         environment = attempt.order.environment(attempt.ref, attempt.value, attempt.entry)
-        attempt.place.tell(environment)
+        attempt.space.tell(environment)
         if program.time_limit_s:
             environment[b"TQ_DEADLINE"] = b"%d" % (time.time() + program.time_limit_s)
         argv = program.arguments(attempt.value, attempt.entry)
@@ -330,22 +330,22 @@ class Launcher:
         else:
             self._reports.add(attempt, now)
 
-    def _leave(self, attempt: Attempt, place: Place) -> None:
-        """Take what a success returned, and clear its place. A tree is the worker's to remove: that takes long."""
-        attempt.place = None
-        has_result = place.has_result
+    def _leave(self, attempt: Attempt, space: Space) -> None:
+        """Take what a success returned, and clear its space. A tree is the worker's to remove: that takes long."""
+        attempt.space = None
+        has_result = space.has_result
         if has_result and attempt.has_succeeded:
             try:
-                attempt.returned = self._results.read(place.result)
+                attempt.returned = self._results.read(space.result)
             except returned.BadResult as error:  # whoever waits for the value must hear of it
                 attempt.fail(Cause.BAD_RESULT, attempt.code, str(error))
-        if (left := place.clear(has_result=has_result)) is not None:
+        if (left := space.clear(has_result=has_result)) is not None:
             self._reports.send(frames.Left(left))
 
     def _drop_started(self, attempt: Attempt) -> None:
         attempt.stage = Stage.ENDED
-        if attempt.place is not None:
-            self._leave(attempt, attempt.place)
+        if attempt.space is not None:
+            self._leave(attempt, attempt.space)
         if self._cgroups is not None and attempt.cgroup is not None:
             self._cgroups.forget(attempt.cgroup)
         del self._held[attempt.ref]
@@ -354,8 +354,8 @@ class Launcher:
             self._lanes.release(attempt.order.lane)
 
 
-def main(fd: int, place: str, cgroup: str) -> None:
-    """Run a launcher on the inherited socket `fd`, with the directory `place` and maybe the cgroup `cgroup`.
+def main(fd: int, directory: str, cgroup: str) -> None:
+    """Run a launcher on the inherited socket `fd`, with this directory and maybe this cgroup.
 
     Returns when the worker is gone.
     """
@@ -369,7 +369,7 @@ def main(fd: int, place: str, cgroup: str) -> None:
     cgroups = None
     with suppress(OSError):  # the worker has looked, so this works, or the machine has changed: then without
         cgroups = Cgroups(os.fsencode(cgroup)) if cgroup else None
-    launcher = Launcher(fd, os.fsencode(place), cgroups)
+    launcher = Launcher(fd, os.fsencode(directory), cgroups)
     gc.collect()
     gc.freeze()
     try:

@@ -40,7 +40,7 @@ class Life:
         self.cgroup, self.group_because = _find_cgroup(home)
         self.capacity = _capacity(settings, cgroups.LEVEL if self.cgroup else containment.LEVEL)
         self.imports = imports(settings.modules)
-        self.spool = Spool(home.place / SPOOL, self.id)
+        self.spool = Spool(home.directory / SPOOL, self.id)
         self._left = _load(self.spool)
         slots = Slots(self.capacity, settings.tasks_max, self.spool.number_last)
         self.hands = Hands(slots, f"{self.id:016x}")

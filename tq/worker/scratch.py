@@ -39,7 +39,7 @@ class Made(NamedTuple):
     inode: int
 
 
-class Place(NamedTuple):
+class Space(NamedTuple):
     """What one attempt may write to: the path for its result, and its directory if it has one."""
 
     result: bytes
@@ -76,20 +76,20 @@ class Place(NamedTuple):
 
 
 class Scratch:
-    """A launcher's directory: gives each attempt a place of its own, never the same twice."""
+    """A launcher's directory: gives each attempt a space of its own, never the same twice."""
 
     def __init__(self, path: bytes) -> None:
         self._path = path
         self._count = 0
 
-    def place(self, *, has_directory: bool) -> Place:
-        """Return the place for one more attempt. Raises OSError if a directory was wanted and cannot be made."""
+    def space(self, *, has_directory: bool) -> Space:
+        """Return the space of one more attempt. Raises OSError if a directory was wanted and cannot be made."""
         self._count += 1
         if not os.access(self._path, os.F_OK):  # whoever made room here has removed it, and not only what was old
             with suppress(OSError):
                 self._path = _make_root(Path(os.fsdecode(self._path)).parent).path
         stem = b"%b/%d" % (self._path, self._count)
-        return Place(stem + b".json", _make(stem + b".d") if has_directory else None)
+        return Space(stem + b".json", _make(stem + b".d") if has_directory else None)
 
 
 def _make(path: bytes) -> Made:
