@@ -36,35 +36,35 @@ class Lounge:
     def gather(self, count_max: int = 0) -> bool:
         """Let those go on that something has come for, `count_max` at most (0 = all). Return whether there were any."""
         events = self._epoll.poll(0, count_max or max(len(self._waiting), 1))
-        for place, _ in events:
-            task = self._waiting.pop(place, None)
+        for fd, _ in events:
+            task = self._waiting.pop(fd, None)
             if task is not None:
                 trio.lowlevel.reschedule(task)
         return bool(events)
 
-    async def wait(self, place: int) -> None:
+    async def wait(self, fd: int) -> None:
         """Wait until something has come for a socket, or somebody wakes it. Raises BusyResourceError if one waits."""
-        if place in self._waiting:
+        if fd in self._waiting:
             raise trio.BusyResourceError("another task waits for this socket")
         try:
-            self._epoll.modify(place, _WANTED)
+            self._epoll.modify(fd, _WANTED)
         except FileNotFoundError:
-            self._epoll.register(place, _WANTED)
-        self._waiting[place] = trio.lowlevel.current_task()
+            self._epoll.register(fd, _WANTED)
+        self._waiting[fd] = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:
-            self._leave(place)
+            self._leave(fd)
             return trio.lowlevel.Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
-    def wake(self, place: int) -> None:
+    def wake(self, fd: int) -> None:
         """Let a socket go on at once, if it waits here; nothing of it is left here in any case."""
-        task = self._leave(place)
+        task = self._leave(fd)
         if task is not None:
             trio.lowlevel.reschedule(task)
 
-    def _leave(self, place: int) -> trio.lowlevel.Task | None:
+    def _leave(self, fd: int) -> trio.lowlevel.Task | None:
         with suppress(FileNotFoundError):
-            self._epoll.unregister(place)
-        return self._waiting.pop(place, None)
+            self._epoll.unregister(fd)
+        return self._waiting.pop(fd, None)

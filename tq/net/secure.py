@@ -55,7 +55,7 @@ class SecureStream(trio.abc.HalfCloseableStream):
                 self._tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush()
-                await trio.lowlevel.wait_readable(self._place())
+                await trio.lowlevel.wait_readable(self._fd())
                 if not self._feed():
                     raise trio.BrokenResourceError from ssl.SSLEOFError("the peer closed during the handshake")
             except (ssl.SSLError, ssl.CertificateError) as error:
@@ -79,9 +79,9 @@ class SecureStream(trio.abc.HalfCloseableStream):
                 self.send_now(b"")  # an answer of the TLS layer, such as a new key
             while not self._has_ciphertext:
                 if self._lounge is None:
-                    await trio.lowlevel.wait_readable(self._place())
+                    await trio.lowlevel.wait_readable(self._fd())
                 else:
-                    await self._lounge.wait(self._place())
+                    await self._lounge.wait(self._fd())
                 if not self._feed():
                     return b""
 
@@ -113,11 +113,11 @@ class SecureStream(trio.abc.HalfCloseableStream):
     async def flush(self) -> None:
         """Send what `send_now` left over. If cancelled, what is left goes out before whatever is sent next."""
         while not self._push():
-            await trio.lowlevel.wait_writable(self._place())
+            await trio.lowlevel.wait_writable(self._fd())
 
     async def wait_send_all_might_not_block(self) -> None:
         """Wait until sending might not block."""
-        await trio.lowlevel.wait_writable(self._place())
+        await trio.lowlevel.wait_writable(self._fd())
 
     async def send_eof(self) -> None:
         """Say that no more comes: close_notify, and the end of the TCP stream."""
@@ -213,9 +213,9 @@ class SecureStream(trio.abc.HalfCloseableStream):
         except trio.BrokenResourceError:
             return
 
-    def _place(self) -> int:
+    def _fd(self) -> int:
         """Return the number of the socket, to wait for. Raises ClosedResourceError."""
-        place = self._socket.fileno()
-        if place < 0:
+        fd = self._socket.fileno()
+        if fd < 0:
             raise trio.ClosedResourceError
-        return place
+        return fd

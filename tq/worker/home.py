@@ -55,8 +55,8 @@ class Last(msgspec.Struct, frozen=True):
 class Home:
     """The directory that this worker holds, and who lived there before (`last`).
 
-    `path` is what people call it, `directory` itself is that one, whatever its name leads to by now: all that is kept here
-    is written there, so that nothing of it ever comes between the files of another worker.
+    `path` is what people call it, `directory` is that one, whatever its name leads to by now: all that is kept here is
+    written there, so that nothing of it ever comes between the files of another worker.
     """
 
     def __init__(self, path: Path, directory: int, lock: int) -> None:

@@ -57,7 +57,7 @@ _BOOT: Final = (
 def command(fd: int, directory: bytes, cgroup: bytes = b"") -> list[str]:
     """Return the arguments that start a launcher on the socket `fd`, which it inherits (`pass_fds`).
 
-    `directory` is its own, and exists; whoever made it removes it afterwards (scratch.py). So is `cgroup`, if it may have
+    `directory` is its own, and exists; who made it removes it afterwards (scratch.py). So is `cgroup`, if it may have
     one (cgroups.py).
     The interpreter runs isolated, without `site` and in UTF-8: what a user's environment or locale does to Python does
     not reach it.
