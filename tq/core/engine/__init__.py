@@ -244,30 +244,30 @@ class Turn:
             return _CHANGES[kind](self._step(submitter), command)
         answer, step = self._carry_out(command, submitter)
         self._merge(step)
-        if step.passed_over:
-            self._engine.live.note_failed(step.passed_over)
+        if step.failed_at:
+            self._engine.live.note_failed(step.failed_at)
         return answer
 
     def _carry_out(self, command: Command, submitter: str) -> tuple[Answer | None, Step]:
         """Carry out a command in a layer of its own. If one about many fails at a job, it goes on without it (ADR 23):
         what a worker says without those attempts, what a client wants by a filter as a sweep.
         """
-        work, passed = _CHANGES[type(command)], set[Key]()
+        work, failed = _CHANGES[type(command)], set[Key]()
         while True:
             step = self._step(submitter)
-            step.passed_over = passed
+            step.failed_at = failed
             try:
                 answer = work(step, command)
                 step.settle()
             except (Refused, StoreError):
                 raise
             except Exception as error:
-                known = len(passed)
+                known = len(failed)
                 if step.at and isinstance(command, _OF_MANY_ATTEMPTS) and known < passed_over_max:
-                    passed.add(fence.to_blame(step.at, passed))
+                    failed.add(fence.to_blame(step.at, failed))
                 if step.at and act.is_by_filter(command) and work is not act.put_off:
                     work = act.put_off
-                elif len(passed) == known:
+                elif len(failed) == known:
                     raise
                 self.bugs.append((command, error))
             else:

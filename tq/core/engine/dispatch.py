@@ -415,7 +415,7 @@ def _next_untouched(step: Step, key: JobKey, progress: Progress) -> int | None:
     None where that would be more of them than one dispatch may step over: the next one goes on from there.
     """
     while progress.ahead:
-        if step.passed >= step.bounds.slice:
+        if step.stepped_over >= step.bounds.slice:
             return None
         high = (*key, progress.cursor + step.bounds.lanes)
         rows = step.overlay.scan(tables.TASK, (*key, progress.cursor), high, step.bounds.lanes)
@@ -426,7 +426,7 @@ def _next_untouched(step: Step, key: JobKey, progress: Progress) -> int | None:
                 break
             progress.cursor += 1
             progress.ahead -= 1
-            step.passed += 1
+            step.stepped_over += 1
     return progress.cursor
 
 

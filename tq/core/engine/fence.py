@@ -64,7 +64,7 @@ def claim(step: Step, ref: AttemptRef, task: Task, worker: int, phase: Phase) ->
 def passes_over(step: Step, key: TaskKey) -> bool:
     """Note that a command about many attempts is at this one; return whether it failed here, and goes on without it."""
     step.at = key
-    return bool(step.passed_over) and (key in step.passed_over or key[:2] in step.passed_over)
+    return bool(step.failed_at) and (key in step.failed_at or key[:2] in step.failed_at)
 
 
 def to_blame(at: Key, passed: Collection[Key]) -> Key:

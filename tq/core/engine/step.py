@@ -64,8 +64,8 @@ class Step:
         self.walking: tuple[tuple[int, Sweep, Any], ...] | None = None  # sweeps, once somebody has looked (act.py)
         self.entries: EntryReader | None = None  # once somebody has read one of them
         self.at: Key = ()  # where it stands: at a row of READY, a lane (the prefix of its rows), a job, or a task
-        self.passed_over: Collection[Key] = ()  # tasks and jobs at which this command has failed before
-        self.passed = 0  # members with a record that it has stepped over
+        self.failed_at: Collection[Key] = ()  # tasks and jobs at which this command has failed before
+        self.stepped_over = 0  # members with a record that it has stepped over
         self.is_cut = False  # it has stopped at a bound, and goes on in a turn of its own
         self._meta: Meta | None = None
         self._stored_meta = meta
