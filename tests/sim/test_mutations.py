@@ -421,7 +421,7 @@ STOPS_AND_TIMES: tuple[Break, ...] = (
 )
 
 CUTS = ("server crash, a worker cut off", "worker partition", "client cut")
-PAUSES = ("worker freeze at a pause", "server crash, a worker cut off")
+PAUSES = ("worker freeze at a pause",)
 POISONS = ("jobs are poison", "server stop", "worker cut")
 SWEEPS = ("server crash in a sweep", "worker cut")
 FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these faults come often
