@@ -37,6 +37,11 @@ class EntryReader:
 
     def _read(self, blob: int, member: int) -> None:
         self.runs_read += 1
+        if blob == self._blob and member == self._first + len(self._items):  # in order: the next run begins there
+            following = self._view.get(tables.ENTRIES, (blob, member))
+            if following is not None and following.items:
+                self._first, self._items = member, following.items
+                return
         low = (blob, max(member - entries_items_max + 1, 0))
         starts = self._view.scan(tables.ENTRY_AT, low, (blob, member + 1), entries_items_max)
         run = self._view.get(tables.ENTRIES, starts[-1][0]) if starts else None
