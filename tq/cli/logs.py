@@ -9,8 +9,8 @@ import typer
 from tq import limits
 from tq.cli import options
 from tq.cli.context import Context
+from tq.cli.pages import answers
 from tq.cli.verb import Verb
-from tq.client.expected import expect
 from tq.errors import BadRequest, TaskNotFound
 
 if TYPE_CHECKING:
@@ -203,11 +203,8 @@ def _begun(client: "Client", arrays: "Sequence[str]", attempt: int) -> "Iterator
     from tq.core import vocabulary as v
 
     for array in arrays:
-        page: str | None = None
-        while page != "":
-            members = expect(v.Page, client.ask(v.List(array, limit=limits.page_items_max, page=page or "")))
+        for members in answers(client, v.Page, partial(v.List, array, (), "", "", "", limits.page_items_max)):
             yield from (str(item["id"]) for item in members.items if item.get("attempt", 0) >= max(attempt, 1))
-            page = members.next
 
 
 VERBS = {"logs": Verb(logs, ("tq logs 42", "tq logs -f last", "tq logs 43.7 --tail 20 --stderr", "tq logs -f nightly"))}

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tq.client.expected import expect
 from tq.errors import BadRequest, StoreDamaged
@@ -17,6 +17,16 @@ _IDS_MAX = 3  # that are named of many
 _TOGETHER_S = 0.3  # for so long what comes bit by bit waits for more: it is one table then
 
 Items = list[dict[str, Any]]
+_Answer = TypeVar("_Answer", "v.Page", "v.Results")
+
+
+def answers(client: "Client", kind: type[_Answer], ask: "Callable[[str], v.ClientCommand]") -> Iterator[_Answer]:
+    """Yield all pages, each asked for when the one before it was taken. `ask` gets where they go on."""
+    page: str | None = ""
+    while page is not None:
+        answer = expect(kind, client.ask(ask(page)))
+        yield answer
+        page = answer.next or None
 
 
 class Pages:

@@ -1,12 +1,14 @@
 """`tq result`: how tasks ended, and what they returned, for programs."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
 from tq.cli import options
 from tq.cli.context import Context
+from tq.cli.pages import answers
 from tq.cli.verb import Verb
 from tq.client.expected import expect
 from tq.errors import ProtocolError
@@ -85,16 +87,10 @@ def _error(message: str) -> dict[str, Any]:
 
 
 def _pages(client: "Client", name: str) -> "Iterator[tuple[v.Result, ...]]":
-    """Yield the results of a job or task as they come."""
+    """Return the results of a job or task as they come."""
     from tq.core import vocabulary as v
 
-    page = ""
-    while True:
-        answer = expect(v.Results, client.ask(v.GetResults(name, page)))
-        yield answer.items
-        page = answer.next
-        if not page:
-            return
+    return (answer.items for answer in answers(client, v.Results, partial(v.GetResults, name)))
 
 
 def _print_all(context: Context, client: "Client", name: str) -> None:

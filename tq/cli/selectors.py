@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from tq import limits
+from tq.cli.pages import answers
 from tq.cli.present import ALIVE
-from tq.client.expected import expect
 from tq.core import vocabulary as v
 from tq.core.ids import not_found
 from tq.core.names import is_name, means_ids
@@ -183,14 +183,8 @@ def letters(client: "Client", where: v.Where) -> Iterator[str]:
 
 
 def _listed(client: "Client", asking: Callable[[str], v.ClientCommand]) -> Iterator[str]:
-    page = ""
-    while True:
-        answer = expect(v.Page, client.ask(asking(page)))
-        for item in answer.items:
-            yield str(item.get("id", ""))
-        page = answer.next
-        if not page:
-            return
+    for answer in answers(client, v.Page, asking):
+        yield from (str(item.get("id", "")) for item in answer.items)
 
 
 def _ids(client: "Client", word: str) -> Iterator[str]:

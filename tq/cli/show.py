@@ -1,12 +1,14 @@
 """`tq show`: everything about jobs or tasks, one after the other."""
 
 import time
+from itertools import islice
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from tq.cli import options
 from tq.cli.context import Context
+from tq.cli.pages import answers
 from tq.cli.verb import Verb
 from tq.client.expected import expect
 
@@ -111,13 +113,11 @@ def _first(client: "Client", job: str, state: str, pages: int) -> list[dict[str,
     """Return the first members in a state, as far as so many pages have them."""
     from tq.core import vocabulary as v
 
-    page = ""
     found: list[dict[str, Any]] = []
-    for _ in range(pages):
-        answer = expect(v.Page, client.ask(v.List(job, (state,), limit=_FIRST_MEMBERS - len(found), page=page)))
+    asked = answers(client, v.Page, lambda page: v.List(job, (state,), limit=_FIRST_MEMBERS - len(found), page=page))
+    for answer in islice(asked, pages):
         found.extend(answer.items)
-        page = answer.next
-        if not page or len(found) >= _FIRST_MEMBERS:
+        if len(found) >= _FIRST_MEMBERS:
             break
     return found
 
