@@ -2,7 +2,7 @@
 
 from tq.core.job import Demand
 from tq.core.words import AttemptRef, Word
-from tq.limits import backoff_ms, page_items_max
+from tq.limits import backoff_ms, crash_limit, page_items_max
 
 
 class Submit(Word, frozen=True, tag=True):
@@ -30,7 +30,7 @@ class Submit(Word, frozen=True, tag=True):
     array_step: int = 1
     throttle: int = 0
     retries: int = 0
-    crash_limit: int = 3
+    crash_limit: int = crash_limit
     hold: bool = False
     trace: str = ""
     stdin_key: str = ""
