@@ -160,7 +160,6 @@ def miss_a_change(patch: pytest.MonkeyPatch) -> None:
 
 
 BREAKS: tuple[Break, ...] = (
-    take_any_piece_of_an_input,
     skip_the_attempt_check,
     skip_the_session_check,
     release_before_the_flush,
@@ -433,6 +432,7 @@ FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these fau
     (keep_the_half_of_what_failed, POISONS),
     (drop_the_parts_of_a_sweep_that_failed, POISONS),
     (ask_nothing_back_of_who_comes_back, PAUSES),
+    (take_any_piece_of_an_input, PAUSES),
     (hear_no_recall, CUTS),
     (hand_back_what_is_recalled_unasked, CUTS),
     (let_an_older_word_undo_a_later_one, SWEEPS),
