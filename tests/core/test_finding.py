@@ -7,10 +7,12 @@ import pytest
 from msgspec.structs import replace
 
 from tests.support.house import House
+from tests.support.lives import Life
 from tq.core import finding, invariants, tables
 from tq.core.engine import Bounds
 from tq.core.finding import rows_of
 from tq.core.query import list_page
+from tq.core.selection import matches, states_of
 from tq.core.vocabulary import Acted, Cancel, Forget, Hold, List, Submit, Tick, Where
 
 
@@ -55,17 +57,10 @@ def test_a_forgotten_job_is_found_no_more_and_leaves_nothing(house: House) -> No
 def test_a_name_that_nobody_has_is_known_at_once_among_many(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     house.turn(*[Submit("", b"body") for _ in range(500)])
     house.submit(name="rare")
-    looks = []
-    scan = house.store.scan
-    monkeypatch.setattr(house.store, "scan", lambda *words: looks.append(words) or scan(*words))
-    assert house.do(List(name="nosuch")).items == ()
-    assert [item["id"] for item in house.do(List(name="rare", limit=1)).items] == ["501"]
-    assert not any(words[0] is tables.JOB for words in looks[: looks_of_lists(looks)])
-
-
-def looks_of_lists(looks: list[Any]) -> int:
-    """Return how many of the looks come before the invariants are checked, which walk over everything."""
-    return next((place for place, words in enumerate(looks) if words[0] is tables.LANE), len(looks))
+    looks = counted_looks(house, monkeypatch)
+    assert listed(house, name="nosuch") == []
+    assert listed(house, name="rare", limit=1) == [501]
+    assert len(looks) < 20
 
 
 def test_jobs_of_a_release_that_had_no_such_rows_are_found_beside_new_ones(house: House) -> None:
@@ -104,15 +99,81 @@ def test_what_runs_is_listed_without_a_look_at_what_has_ended(
     house.do(Cancel((), Where(states=("queued",))))
     assert found(house, limit, states=("running",)) == running[::-1]
     assert found(house, limit, states=("running",), name="a") == [running[2], running[0]]
-    looks = []
-    for name in ("get", "scan"):
-        was = getattr(house.store, name)
-        monkeypatch.setattr(house.store, name, lambda *words, was=was: looks.append(words) or was(*words))
-    answer = list_page(house.store, house.engine.live, List(limit=limit, states=("running",)))
-    assert len(answer.items) == min(limit, 3)
+    looks = counted_looks(house, monkeypatch)
+    assert listed(house, limit=limit, states=("running",)) == running[::-1][:limit]
     assert len(looks) < 20
     house.restart()
     assert found(house, limit, states=("running",)) == running[::-1]
+
+
+def counted_looks(house: House, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Return what will have every look at the store, from now on."""
+    looks: list[Any] = []
+    for name in ("get", "scan"):
+        was = getattr(house.store, name)
+        monkeypatch.setattr(house.store, name, lambda *words, was=was: looks.append(words) or was(*words))
+    return looks
+
+
+def listed(house: House, page: str = "", **where: Any) -> list[int]:
+    """Return the numbers of the jobs on one page, without a turn."""
+    answer = list_page(house.store, house.engine.live, List(page=page, **where))
+    return [int(item["id"]) for item in answer.items]
+
+
+def test_the_few_that_wait_or_have_failed_are_found_among_many_that_have_ended(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.join(slots=1)
+    dead = house.submit(name="a")
+    house.report(*house.starts(), code=1)
+    retrying = house.submit(retries=1)
+    house.report(*house.starts(), code=1)
+    bounded, queued = house.array(3, throttle=1), house.submit(queue="q")
+    house.turn(*[Submit("", b"body", name="a") for _ in range(500)])
+    house.do(Cancel((), Where(name="a", states=("queued",))))
+    looks = counted_looks(house, monkeypatch)
+    for states, jobs in {
+        ("failed",): [dead], ("retrying",): [retrying], ("running",): [bounded], ("queued",): [queued, bounded],
+        ("queued", "retrying", "dead"): [queued, bounded, retrying, dead], ("expired",): [],
+    }.items():  # fmt: skip
+        assert listed(house, states=states) == jobs, states
+        assert listed(house, states=states, name="a") == [job for job in jobs if job == dead]
+    assert listed(house, states=("queued",), queue="q") == [queued]
+    assert listed(house, states=("failed",), queue="q") == listed(house, queue="nosuch") == []
+    assert len(looks) < 200
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_has_happened_a_list_by_state_and_queue_has_all_that_there_is(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    life = Life(seed, Bounds(slice=3, leases=5, lanes=2) if seed % 2 else None)
+    for few_max in (1_000, 1_000, 12, 1_000, 1):
+        life.live(25)
+        monkeypatch.setattr(finding, "page_keys_max", few_max)
+        for states in (("queued",), ("failed",), ("retrying",), ("running", "queued"), ("held",), ("cancelled",), ()):
+            for queue in ("", "default", "other", "nosuch"):
+                assert walked(life, states, queue) == [*with_tasks(life, states, queue)], (states, queue, few_max)
+
+
+def walked(house: House, states: tuple[str, ...], queue: str) -> list[int]:
+    """Return what is listed on pages of three jobs."""
+    numbers, page = [], "1000"
+    while page:
+        answer = list_page(house.store, house.engine.live, List(states=states, queue=queue, limit=3, page=page))
+        numbers += [int(item["id"]) for item in answer.items]
+        page = answer.next
+    return numbers
+
+
+def with_tasks(house: House, states: tuple[str, ...], queue: str) -> Iterator[int]:
+    """Yield the jobs that a list must have, newest first, by a look at all of them."""
+    for (number, _), progress in reversed(house.store.scan(tables.PROGRESS, (0,), (1 << 62,), 1_000)):
+        job = house.store.get(tables.JOB, (number, 0))
+        assert job is not None
+        if not progress.forgetting and matches(Where(queue=queue), states_of(states), job, progress):
+            yield number
 
 
 def test_numbers_without_a_job_are_walked_over_in_bounded_steps(house: House) -> None:

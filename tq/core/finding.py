@@ -1,18 +1,24 @@
-"""How jobs are found by name or tag: rows of NAMED, newest job first, written at submit and removed with the job.
+"""How jobs are found, newest first, without a walk over all others where that can be.
 
-A row has a digest of the word, not the word: keys have a fixed width. Who reads rows compares with the job's record, so
-that digests that are alike, and rows without a job, only cost a look. Jobs below `Meta.named_from` have no rows: an
-older release made them, and they are found by walking over all of them.
+By state, where few jobs have what is asked for: by the indexes of what runs, starts, is due or is a dead letter. By
+name or tag: rows of NAMED, newest job first, written at submit and removed with the job. A row has a digest of the
+word, not the word: keys have a fixed width. Who reads rows compares with the job's record, so that digests that are
+alike, and rows without a job, only cost a look. Jobs below `Meta.named_from` have no rows: an older release made them,
+and they are found by walking over all of them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from hashlib import blake2b
 from heapq import nlargest
 from typing import Final
 
 from tq.core import tables
-from tq.core.job import Job
+from tq.core.job import Job, Lane, Progress
 from tq.core.live import Live
+from tq.core.selection import ALL
+from tq.core.task import State
+from tq.core.timers import STEADY, TimerKind
 from tq.core.view import View
 from tq.core.vocabulary import Where
 from tq.limits import page_keys_max
@@ -20,9 +26,12 @@ from tq.limits import page_keys_max
 _FIRST: Final = (1 << 63) - 1  # numbers are stored as what they lack to this: the newest stands first
 _WALK: Final = 100  # jobs, or numbers without one, in one look
 
+_LAST: Final = 1 << 62  # above all times and numbers
+
 NamedKey = tuple[int, int]
-# Numbers of jobs, newest first, with their records where these are read already; and below which number to look on.
-Below = tuple[Sequence[tuple[int, Job | None]], int]
+# Numbers of jobs, newest first, with their progress where that is read already.
+Found = Sequence[tuple[int, Progress | None]]
+Numbers = Collection[int]
 
 
 def rows_of(number: int, job: Job) -> Iterator[NamedKey]:
@@ -38,29 +47,99 @@ def number_of(key: NamedKey) -> int:
     return _FIRST - key[1]
 
 
-def jobs_below(view: View, where: Where, top: int) -> Below:
-    """Return the next jobs below `top` that may match."""
+def look_for(view: View, live: Live, where: Where, states: frozenset[State]) -> Callable[[int], tuple[Found, int]]:
+    """Return what gives, of a number, the next jobs below it that may match, newest first, and below which number to
+    look on.
+    """
+    few = _few(view, live, where.queue, states)
+    if few is not None:
+        return partial(_of_few, few)
     meta = view.get(tables.META, ())
-    from_ = meta.named_from if meta is not None else 1
-    if (where.name or where.tag) and top > from_:
-        return _named(view, where, max(from_, 1), top)
+    named_from = max(meta.named_from, 1) if meta is not None else 1
+    return partial(_of_many, view, where, named_from if where.name or where.tag else _LAST)
+
+
+def _of_few(few: Numbers, top: int) -> tuple[Found, int]:
+    numbers = nlargest(_WALK, (number for number in few if number < top))
+    return [(number, None) for number in numbers], numbers[-1] if len(numbers) == _WALK else 1
+
+
+def _of_many(view: View, where: Where, named_from: int, top: int) -> tuple[Found, int]:
+    if top > named_from:
+        word = _word(where)
+        found = view.scan(tables.NAMED, (word, _FIRST - top + 1), (word, _FIRST - named_from + 1), _WALK)
+        numbers = [number_of(key) for key, _ in found]
+        return [(number, None) for number in numbers], numbers[-1] if len(numbers) == _WALK else named_from
     low = max(top - _WALK, 1)
-    found = view.scan(tables.JOB, (low, 0), (top, 0), 2 * _WALK)
-    return [(number, job) for (number, part), job in reversed(found) if part == 0], low
+    rows = view.scan(tables.PROGRESS, (low, 0), (top, 0), 2 * _WALK)
+    return [(number, progress) for (number, part), progress in reversed(rows) if part == 0], low
 
 
-def each_below(top: int) -> Below:
+def each_below(top: int) -> tuple[Found, int]:
     """Return the next numbers below `top`, whether jobs have them or not."""
     low = max(top - _WALK, 1)
     return [(number, None) for number in range(top - 1, low - 1, -1)], low
 
 
-def running_below(live: Live, top: int) -> Below:
-    """Return the next jobs below `top` of which something runs: by what the workers hold, however many others there
-    are.
+def _few(view: View, live: Live, queue: str, states: frozenset[State]) -> Numbers | None:
+    """Return the numbers of all jobs, and perhaps some more, of a queue that have tasks in these states; None where no
+    index has them, or they are many.
     """
-    numbers = nlargest(_WALK, (number for number, part in live.jobs if part == 0 and number < top))
-    return [(number, None) for number in numbers], numbers[-1] if len(numbers) == _WALK else 1
+    if states is ALL and not queue:
+        return None
+    lanes = {number: lane for number, lane in live.lanes.items() if queue in ("", lane.queue)}
+    there = {state for state in State if any(lane.counts[state] for lane in lanes.values())}
+    if State.QUEUED in there:
+        there.add(State.HELD)  # it may be, under the hold of its job
+    wanted = states & there
+    if not wanted <= _INDEXES.keys():
+        return None
+    numbers = set[int]()
+    for state in wanted:
+        found = _INDEXES[state](view, live, lanes)
+        if found is None:
+            return None
+        numbers.update(found)
+    return numbers
+
+
+def _running(_view: View, live: Live, _lanes: dict[int, Lane]) -> Numbers:
+    return [number for number, part in live.jobs if part == 0]
+
+
+def _queued(view: View, live: Live, lanes: dict[int, Lane]) -> Numbers | None:
+    """What is queued, in no job that is held, is ready; or its array is at its bound, so that something of it runs; or
+    it is about to be cancelled, where a sweep stands.
+    """
+    sweeps = view.scan(tables.SWEEP, (0,), (_LAST,), page_keys_max)
+    if sum(lane.ready for lane in lanes.values()) + len(sweeps) >= page_keys_max:
+        return None
+    numbers = [*_running(view, live, lanes), *(sweep.job for _, sweep in sweeps)]
+    for number, lane in lanes.items():
+        low = (number, lane.floor_rank, lane.floor_job, lane.floor_part)
+        rows = view.scan(tables.READY, low, (number + 1,), lane.ready) if lane.ready else ()
+        numbers += (key[2] for key, _ in rows)
+    return numbers
+
+
+def _retrying(view: View, live: Live, _lanes: dict[int, Lane]) -> Numbers | None:
+    timers = view.scan(tables.TIMER, (STEADY, live.timer_floors[STEADY]), (STEADY + 1,), page_keys_max)
+    return [key[3] for key, _ in timers if key[2] == TimerKind.RETRY] if len(timers) < page_keys_max else None
+
+
+def _dead(view: View, live: Live, _lanes: dict[int, Lane]) -> Numbers | None:
+    """The dead letters, if these are all that is dead: none was purged."""
+    dead = sum(lane.counts[State.DEAD] for lane in live.lanes.values())
+    rows = view.scan(tables.DEAD, (0,), (_LAST,), dead) if dead < page_keys_max else ()
+    return [key[1] for key, _ in rows] if len(rows) == dead else None
+
+
+_INDEXES: Final[dict[State, Callable[[View, Live, dict[int, Lane]], Numbers | None]]] = {
+    State.RUNNING: _running,
+    State.QUEUED: _queued,
+    State.RETRYING: _retrying,
+    State.DEAD: _dead,
+}
 
 
 def numbers_between(view: View, where: Where, first: int, last: int) -> list[int] | None:
@@ -72,13 +151,6 @@ def numbers_between(view: View, where: Where, first: int, last: int) -> list[int
         return None
     found = view.scan(tables.NAMED, (_word(where), _FIRST - last), (_word(where), _FIRST - first + 1), page_keys_max)
     return [number_of(key) for key, _ in reversed(found)] if len(found) < page_keys_max else None
-
-
-def _named(view: View, where: Where, from_: int, top: int) -> Below:
-    word = _word(where)
-    found = view.scan(tables.NAMED, (word, _FIRST - top + 1), (word, _FIRST - from_ + 1), _WALK)
-    numbers = [number_of(key) for key, _ in found]
-    return [(number, None) for number in numbers], numbers[-1] if len(numbers) == _WALK else from_
 
 
 def _word(where: Where) -> int:

@@ -5,17 +5,16 @@ people read. `body`, `entry` and `usage` in them are opaque bytes; server/presen
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
 from tq.core import ids, tables
 from tq.core.entries import EntryReader
-from tq.core.finding import each_below, jobs_below, running_below
+from tq.core.finding import Found, each_below, look_for
 from tq.core.job import Job, Progress, Token
 from tq.core.listed import job_bytes, task_bytes
 from tq.core.live import Live, LiveWorker
 from tq.core.retry import backoff_ms
-from tq.core.selection import check, find_job, matches, shown_counts, shown_state, states_of
+from tq.core.selection import check, find_job, matches, shown_counts, shown_state, shows, states_of
 from tq.core.standstill import Reasons
 from tq.core.task import Cause, Ending, Phase, State, Task, TaskKey, cause_of
 from tq.core.view import BEHIND_NAMES, View
@@ -132,17 +131,17 @@ def list_page(view: View, live: Live, command: List) -> Page:
     unread: list[str] = []
     reasons = Reasons(view, live)
     seen, room = 0, page_bytes_max
-    # What runs is known without a walk over all that has ended.
-    below = partial(running_below, live) if wanted == _RUNNING else partial(jobs_below, view, where)
+    look: Callable[[int], tuple[Found, int]] | None = None
     while top > 1 and len(items) < limit and room > 0 and seen < page_keys_max:
         try:
-            jobs, low = below(top)
+            look = look or look_for(view, live, where, wanted)
+            jobs, low = look(top)
         except damage:
             jobs, low = each_below(top)
         seen += max(len(jobs), _LOOK_KEYS)
-        for number, job in jobs:
+        for number, progress in jobs:
             try:
-                found = _job_item(view, reasons, number, job, partial(matches, where, wanted))
+                found = _job_item(view, live, reasons, number, progress, where, wanted)
             except damage:
                 unread.append(str(number))
                 continue
@@ -157,12 +156,23 @@ def list_page(view: View, live: Live, command: List) -> Page:
 
 
 def _job_item(
-    view: View, reasons: Reasons, number: int, job: Job | None, matches: Callable[[Job, Progress], bool]
+    view: View,
+    live: Live,
+    reasons: Reasons,
+    number: int,
+    progress: Progress | None,
+    where: Where,
+    wanted: frozenset[State],
 ) -> tuple[dict[str, Any], int] | None:
-    """Return what is shown of a job that is meant, and how much of the page that takes. `job` may be read already."""
-    job = job or view.get(tables.JOB, (number, 0))
-    progress = view.get(tables.PROGRESS, (number, 0))
-    if job is None or progress is None or progress.forgetting or not matches(job, progress):
+    """Return what is shown of a job that is meant, and how much of the page that takes. What is not is told by its
+    progress, mostly, which may be read already.
+    """
+    progress = progress or view.get(tables.PROGRESS, (number, 0))
+    if progress is None or progress.forgetting or not shows(wanted, progress):
+        return None
+    lane = live.lanes.get(progress.lane)
+    job = view.get(tables.JOB, (number, 0)) if lane is None or where.queue in ("", lane.queue) else None
+    if job is None or not matches(where, wanted, job, progress):
         return None
     why = _reason(reasons.of_job(number, job, progress))
     item = {"id": str(number), "state": job_state(progress).word, **_job_part(job, progress), **why, "body": job.body}

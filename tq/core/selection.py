@@ -124,11 +124,14 @@ def is_of(where: Where, job: Job) -> bool:
     return where.queue in ("", job.queue) and where.name in ("", job.name) and (not where.tag or where.tag in job.tags)
 
 
+def shows(states: frozenset[State], progress: Progress) -> bool:
+    """Whether a job has at least one task that is shown in one of the states."""
+    if states is ALL:
+        return True
+    counts = shown_counts(progress)
+    return any(counts[state] for state in states)
+
+
 def matches(where: Where, states: frozenset[State], job: Job, progress: Progress) -> bool:
     """Whether a job has what a filter asks for, and at least one task that is shown in one of the states."""
-    counts = shown_counts(progress)
-    return (
-        is_of(where, job)
-        and (states is ALL or any(counts[state] for state in states))
-        and (not where.is_letter or progress.dead_letters > 0)
-    )
+    return is_of(where, job) and shows(states, progress) and (not where.is_letter or progress.dead_letters > 0)
