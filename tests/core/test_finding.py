@@ -10,10 +10,11 @@ from tests.support.house import House
 from tests.support.lives import Life
 from tq.core import finding, invariants, tables
 from tq.core.engine import Bounds
+from tq.core.engine.stop import ref_of
 from tq.core.finding import rows_of
 from tq.core.query import list_page
 from tq.core.selection import matches, states_of
-from tq.core.vocabulary import Acted, Cancel, Forget, Hold, List, Submit, Tick, Where
+from tq.core.vocabulary import Acted, Cancel, Forget, Hold, List, Purge, Retry, Submit, Tick, Where
 
 
 def found(house: House, limit: int = 100, **where: Any) -> list[int]:
@@ -247,3 +248,15 @@ def test_who_acts_by_a_name_that_many_have_or_had_in_an_older_release_reaches_th
     ended = [key[0] for key, progress in house.store.scan(tables.PROGRESS, (0,), (99,), 99) if progress.is_ended]
     assert ended == named
     assert house.store.scan(tables.SWEEP, (0,), (99,), 9) == []
+
+
+@pytest.mark.parametrize("command", [Retry, Purge, Forget])
+@pytest.mark.parametrize("where", [Where(states=("failed",), is_letter=True), Where(is_letter=True), Where(queue="q")])
+def test_who_acts_on_the_few_that_have_failed_reaches_them_at_once_among_many(command: Any, where: Where) -> None:
+    house = House(Bounds(slice=6))
+    house.join(slots=2)
+    dead = [house.submit(queue="q"), house.submit(queue="q")]
+    house.report(*[ref_of((number, 0, 0), house.task(number)) for number in dead], code=1)
+    house.turn(*[Submit("", b"body", hold=True) for _ in range(20)])
+    assert house.do(command((), where)) == Acted(2)
+    assert not house.do(command((), where)).done

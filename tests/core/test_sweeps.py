@@ -245,7 +245,7 @@ class TestTheLaterWordCounts:
         house.do(retry)
         assert house.store.get(tables.PROGRESS, (number, 0)).counts[State.QUEUED] > 0
 
-    @pytest.mark.parametrize("where", [Where(queue="other"), Where(states=("dead",)), Where(cause="exit")])
+    @pytest.mark.parametrize("where", [Where(queue="other"), Where(states=("dead", "cancelled")), Where(cause="exit")])
     def test_a_cancel_of_something_else_holds_up_no_retry(self, house, where):
         for _ in range(SLICE * 2):
             house.submit(queue="other")
@@ -361,7 +361,7 @@ def test_a_retry_that_is_due_does_not_wait_for_a_crowd_of_sweeps():
     for _ in range(3):
         house.submit()
     for _ in range(150):
-        house.do(Retry((), Where(queue="none")))
+        house.do(Retry((), Where()))
     house.now_ms = max(house.now_ms, house.task(failing).due_ms)
     house.do(Tick())
     assert house.task(failing).state is not State.RETRYING

@@ -32,6 +32,7 @@ NamedKey = tuple[int, int]
 # Numbers of jobs, newest first, with their progress where that is read already.
 Found = Sequence[tuple[int, Progress | None]]
 Numbers = Collection[int]
+Lanes = dict[int, Lane]
 
 
 def rows_of(number: int, job: Job) -> Iterator[NamedKey]:
@@ -51,7 +52,7 @@ def look_for(view: View, live: Live, where: Where, states: frozenset[State]) -> 
     """Return what gives, of a number, the next jobs below it that may match, newest first, and below which number to
     look on.
     """
-    few = _few(view, live, where.queue, states)
+    few = _few(view, live, where, states)
     if few is not None:
         return partial(_of_few, few)
     meta = view.get(tables.META, ())
@@ -81,40 +82,40 @@ def each_below(top: int) -> tuple[Found, int]:
     return [(number, None) for number in range(top - 1, low - 1, -1)], low
 
 
-def _few(view: View, live: Live, queue: str, states: frozenset[State]) -> Numbers | None:
+def _few(view: View, live: Live, where: Where, states: frozenset[State]) -> Numbers | None:
     """Return the numbers of all jobs, and perhaps some more, of a queue that have tasks in these states; None where no
     index has them, or they are many.
     """
-    if states is ALL and not queue:
+    if states is ALL and not (where.queue or where.is_letter):
         return None
-    lanes = {number: lane for number, lane in live.lanes.items() if queue in ("", lane.queue)}
+    lanes = {number: lane for number, lane in live.lanes.items() if where.queue in ("", lane.queue)}
     there = {state for state in State if any(lane.counts[state] for lane in lanes.values())}
     if State.QUEUED in there:
         there.add(State.HELD)  # it may be, under the hold of its job
-    wanted = states & there
+    wanted = there & ({State.DEAD} if where.is_letter else states)
     if not wanted <= _INDEXES.keys():
         return None
     numbers = set[int]()
     for state in wanted:
-        found = _INDEXES[state](view, live, lanes)
+        found = _INDEXES[state](view, live, lanes, where)
         if found is None:
             return None
         numbers.update(found)
     return numbers
 
 
-def _running(_view: View, live: Live, _lanes: dict[int, Lane]) -> Numbers:
+def _running(_view: View, live: Live, _lanes: Lanes, _where: Where) -> Numbers:
     return [number for number, part in live.jobs if part == 0]
 
 
-def _queued(view: View, live: Live, lanes: dict[int, Lane]) -> Numbers | None:
+def _queued(view: View, live: Live, lanes: Lanes, where: Where) -> Numbers | None:
     """What is queued, in no job that is held, is ready; or its array is at its bound, so that something of it runs; or
     it is about to be cancelled, where a sweep stands.
     """
     sweeps = view.scan(tables.SWEEP, (0,), (_LAST,), page_keys_max)
     if sum(lane.ready for lane in lanes.values()) + len(sweeps) >= page_keys_max:
         return None
-    numbers = [*_running(view, live, lanes), *(sweep.job for _, sweep in sweeps)]
+    numbers = [*_running(view, live, lanes, where), *(sweep.job for _, sweep in sweeps)]
     for number, lane in lanes.items():
         low = (number, lane.floor_rank, lane.floor_job, lane.floor_part)
         rows = view.scan(tables.READY, low, (number + 1,), lane.ready) if lane.ready else ()
@@ -122,19 +123,22 @@ def _queued(view: View, live: Live, lanes: dict[int, Lane]) -> Numbers | None:
     return numbers
 
 
-def _retrying(view: View, live: Live, _lanes: dict[int, Lane]) -> Numbers | None:
+def _retrying(view: View, live: Live, _lanes: Lanes, _where: Where) -> Numbers | None:
     timers = view.scan(tables.TIMER, (STEADY, live.timer_floors[STEADY]), (STEADY + 1,), page_keys_max)
     return [key[3] for key, _ in timers if key[2] == TimerKind.RETRY] if len(timers) < page_keys_max else None
 
 
-def _dead(view: View, live: Live, _lanes: dict[int, Lane]) -> Numbers | None:
-    """The dead letters, if these are all that is dead: none was purged."""
+def _dead(view: View, live: Live, _lanes: Lanes, where: Where) -> Numbers | None:
+    """The dead letters, if these are meant, or all that is dead: none was purged."""
     dead = sum(lane.counts[State.DEAD] for lane in live.lanes.values())
-    rows = view.scan(tables.DEAD, (0,), (_LAST,), dead) if dead < page_keys_max else ()
-    return [key[1] for key, _ in rows] if len(rows) == dead else None
+    if dead >= page_keys_max and not where.is_letter:
+        return None
+    rows = view.scan(tables.DEAD, (0,), (_LAST,), page_keys_max)
+    is_all = len(rows) < page_keys_max if where.is_letter else len(rows) == dead
+    return [key[1] for key, _ in rows] if is_all else None
 
 
-_INDEXES: Final[dict[State, Callable[[View, Live, dict[int, Lane]], Numbers | None]]] = {
+_INDEXES: Final[dict[State, Callable[[View, Live, Lanes, Where], Numbers | None]]] = {
     State.RUNNING: _running,
     State.QUEUED: _queued,
     State.RETRYING: _retrying,
@@ -142,10 +146,15 @@ _INDEXES: Final[dict[State, Callable[[View, Live, dict[int, Lane]], Numbers | No
 }
 
 
-def numbers_between(view: View, where: Where, first: int, last: int) -> list[int] | None:
-    """Return the numbers of the jobs from `first` to `last` that may match, in order; None if the rows do not tell, or
-    are too many to be turned round.
+def numbers_between(
+    view: View, live: Live, where: Where, states: frozenset[State], first: int, last: int
+) -> list[int] | None:
+    """Return the numbers of the jobs from `first` to `last` that may match, in order; None if no index tells, or too
+    many are to be turned round.
     """
+    few = _few(view, live, where, states)
+    if few is not None:
+        return sorted(number for number in few if first <= number <= last)
     meta = view.get(tables.META, ())
     if not (where.name or where.tag) or meta is None or not 0 < meta.named_from <= first:
         return None

@@ -272,12 +272,13 @@ def _walk(acting: Acting, verb: Verb, sweep: Sweep) -> Sweep | None:
 
 
 def _jobs(acting: Acting, sweep: Sweep) -> tuple[Sequence[tuple[Key, Job | None]], int]:
-    """Return the next jobs that a sweep has to look at, and up to which number these are all. By name or tag they are
-    found, however many others there are.
+    """Return the next jobs that a sweep has to look at, and up to which number these are all. By name or tag, and
+    by state where few are in it, they are found, however many others there are.
     """
     view, most = acting.step.overlay, acting.left
-    is_one = sweep.job == sweep.last
-    numbers = None if is_one else numbers_between(view, acting.where, sweep.job, sweep.last)
+    numbers: list[int] | None = None
+    if sweep.job != sweep.last:
+        numbers = numbers_between(view, acting.step.live, acting.where, acting.states, sweep.job, sweep.last)
     rows: list[tuple[Key, Job | None]]
     if numbers is None:
         rows = [*view.scan(tables.JOB, (sweep.job, 0), (sweep.last + 1, 0), most)]
