@@ -116,10 +116,11 @@ def _crash_in_a_sweep(cast: Cast, until_us: int) -> None:
     for promise in list(server.promises.open.values())[-1:]:
         if isinstance(promise.command, Purge | Forget):  # what comes to life meanwhile, and ends, is not what it meant
             dead = sorted({subject[0] for subject, seen in promise.before.items() if seen.is_letter})
-            for job in dead[-9:]:
-                world.dice.choice(cast.clients).tell(Retry((str(job),)))
-            if world.chance(0.8):
-                return
+            if dead:
+                client = next((one for one in cast.clients if one.is_idle), cast.clients[0])
+                client.tell(Retry(tuple(map(str, dead[-9:]))))
+            server.committer.slow_until_us = world.now_us + 50 * MS
+            return
         client, last = world.dice.choice(cast.clients), max((subject[0] for subject in promise.before), default=0)
         if last:
             is_retry = isinstance(promise.command, Retry)  # a cancel ends what that has still to do
