@@ -16,8 +16,7 @@ from typing import Final
 from tq.core import tables
 from tq.core.job import Job, Lane, Progress
 from tq.core.live import Live
-from tq.core.selection import ALL
-from tq.core.task import State
+from tq.core.task import STATES, State
 from tq.core.timers import STEADY, TimerKind
 from tq.core.view import View
 from tq.core.vocabulary import Where
@@ -86,7 +85,7 @@ def _few(view: View, live: Live, where: Where, states: frozenset[State]) -> Numb
     """Return the numbers of all jobs, and perhaps some more, of a queue that have tasks in these states; None where no
     index has them, or they are many.
     """
-    if states is ALL and not (where.queue or where.is_letter):
+    if len(states) == STATES and not (where.queue or where.is_letter):
         return None
     lanes = {number: lane for number, lane in live.lanes.items() if where.queue in ("", lane.queue)}
     there = {state for state in State if any(lane.counts[state] for lane in lanes.values())}

@@ -1,4 +1,5 @@
-"""Reads of the whole: how many tasks are in which state, the queues, what stands still, what goes on in the background.
+"""Reads of the whole: how many tasks are in which state, the queues, the tokens; what stands still, and what goes on in
+the background.
 
 Like the reads of jobs and tasks (query.py) they change nothing.
 """
@@ -10,16 +11,18 @@ from typing import Any, Final
 import msgspec
 
 from tq.core import tables
-from tq.core.job import Queue
+from tq.core.job import Queue, Token
 from tq.core.live import Live
 from tq.core.names import is_name
 from tq.core.query import filled, items_max
 from tq.core.standstill import stuck
 from tq.core.task import State
-from tq.core.view import View
-from tq.core.vocabulary import Document, Page, Queues, SetPriority, SetThrottle, Status
+from tq.core.view import BEHIND_NAMES, View
+from tq.core.vocabulary import Document, Page, Queues, SetPriority, SetThrottle, Status, Tokens
 from tq.errors import BadRequest
+from tq.limits import name_chars_max
 
+_TOKEN_BYTES: Final = 96  # what a token takes beside its id and its name
 _QUEUE_BYTES: Final = 320  # what a queue takes beside its name, with a count of each state
 _SETTING: Final = (SetPriority.__name__, SetThrottle.__name__)
 _SWEEPS_MAX: Final = 100  # that one status names
@@ -84,3 +87,29 @@ def _sweeps(view: View) -> Iterator[dict[str, Any]]:
             name = str(msgspec.msgpack.decode(sweep.command)[0])
             verb = "set" if name in _SETTING else name.lower()
             yield {"verb": verb, "job": str(sweep.job), "last": str(sweep.last)}
+
+
+def tokens(view: View, _live: Live, command: Tokens) -> Page:
+    """Answer one page of the tokens that exist, by id, without their digests."""
+    if len(command.page) > name_chars_max:
+        raise BadRequest("that is not a page of this list")
+    most = items_max(command.limit)
+    # One more tells whether there are any, and the one that the page before ended with is passed over.
+    rows = view.scan(tables.TOKEN, (command.page,), (BEHIND_NAMES,), most + 2)
+    found = ((key[0], token) for key, token in rows if key[0] != command.page)
+    return filled(((name, _token_bytes(name, token), _token(name, token)) for name, token in found), most)
+
+
+def _token_bytes(name: str, token: Token) -> int:
+    """Return how much of a page a token takes at most; one that an older server stored may have any name."""
+    return _TOKEN_BYTES + len(name.encode()) + len(token.name.encode())
+
+
+def _token(name: str, token: Token) -> dict[str, Any]:
+    return {
+        "id": name,
+        "role": token.role,
+        "name": token.name,
+        "created_ms": token.created_ms,
+        "expires_ms": token.expires_ms,
+    }

@@ -10,14 +10,14 @@ from typing import Any
 from tq.core import ids, tables
 from tq.core.entries import EntryReader
 from tq.core.finding import Found, each_below, look_for
-from tq.core.job import Job, Progress, Token
+from tq.core.job import Job, Progress
 from tq.core.listed import job_bytes, task_bytes
 from tq.core.live import Live, LiveWorker
 from tq.core.retry import backoff_ms
 from tq.core.selection import check, find_job, matches, shown_counts, shown_state, shows, states_of
 from tq.core.standstill import Reasons
 from tq.core.task import Cause, Ending, Phase, State, Task, TaskKey, cause_of
-from tq.core.view import BEHIND_NAMES, View
+from tq.core.view import View
 from tq.core.vocabulary import (
     Capacity,
     Document,
@@ -28,7 +28,6 @@ from tq.core.vocabulary import (
     Page,
     Result,
     Results,
-    Tokens,
     Wait,
     Waited,
     Where,
@@ -36,7 +35,6 @@ from tq.core.vocabulary import (
 )
 from tq.errors import BadRequest, StoreDamaged, TaskNotFound, TooLarge
 from tq.limits import (
-    name_chars_max,
     page_bytes_max,
     page_items_max,
     page_keys_max,
@@ -50,7 +48,6 @@ _LOOK_KEYS = 10  # what a look costs at least, also where no job is left
 _RESULT_BYTES = 128  # what a result takes beside its opaque parts
 _WORKER_BYTES = 256  # what a worker takes beside the texts of its offer
 _WORKER_DIGITS = 20  # of a worker's number, which has 64 bits
-_TOKEN_BYTES = 96  # what a token takes beside its id and its name
 _ALIVE_FIRST = (
     State.RUNNING,
     State.QUEUED,
@@ -415,32 +412,6 @@ def _worker_state(worker: LiveWorker) -> str:
     if worker.draining:
         return "draining"
     return "quarantined" if worker.trouble is not None and worker.trouble.is_quarantine else "up"
-
-
-def tokens(view: View, _live: Live, command: Tokens) -> Page:
-    """Answer one page of the tokens that exist, by id, without their digests."""
-    if len(command.page) > name_chars_max:
-        raise BadRequest("that is not a page of this list")
-    most = items_max(command.limit)
-    # One more tells whether there are any, and the one that the page before ended with is passed over.
-    rows = view.scan(tables.TOKEN, (command.page,), (BEHIND_NAMES,), most + 2)
-    found = ((key[0], token) for key, token in rows if key[0] != command.page)
-    return filled(((name, _token_bytes(name, token), _token(name, token)) for name, token in found), most)
-
-
-def _token_bytes(name: str, token: Token) -> int:
-    """Return how much of a page a token takes at most; one that an older server stored may have any name."""
-    return _TOKEN_BYTES + len(name.encode()) + len(token.name.encode())
-
-
-def _token(name: str, token: Token) -> dict[str, Any]:
-    return {
-        "id": name,
-        "role": token.role,
-        "name": token.name,
-        "created_ms": token.created_ms,
-        "expires_ms": token.expires_ms,
-    }
 
 
 def _job_part(job: Job, progress: Progress) -> dict[str, Any]:

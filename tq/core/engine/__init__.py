@@ -117,7 +117,7 @@ _READS: Final[dict[type, Callable[[View, Live, Any], Answer]]] = {
     DeadLetters: dead_letters,
     Wait: query.wait,
     Workers: query.workers,
-    Tokens: query.tokens,
+    Tokens: overview.tokens,
     Status: overview.status,
     Queues: overview.queues,
 }
