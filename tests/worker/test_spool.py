@@ -302,7 +302,7 @@ def test_what_a_worker_that_ends_could_not_write_is_said_to_be_lost(
 ) -> None:
     hands: Any = SimpleNamespace(to_disk=[(7, report(1, 1)), (7, report(2, 2))])
     with settle(tmp_path) as home:
-        spool = Spool(home.place / "spool")
+        spool = Spool(home.directory / "spool")
         with monkeypatch.context() as trouble:
             trouble.setattr(files, "replace", full)
             disk.finish(hands, spool, home)
