@@ -118,10 +118,8 @@ def _give_back_missing(step: Step, before: LiveWorker, kept: set[TaskKey]) -> No
         if key not in kept and not passes_over(step, key):
             task = step.task(key)
             if _is_with(task, before.worker) and task is not None:
-                has_run = task.phase in (
-                    Phase.STARTED,
-                    Phase.STOPPING,
-                )  # it has met another store, and ended this one's
+                # Then it has met another store, and ended what it ran of this one.
+                has_run = task.phase is Phase.STARTED or task.phase is Phase.STOPPING
                 give_back(step, key, task, Cause.LOST if has_run else Cause.NONE)
 
 
