@@ -9,7 +9,7 @@ from tests.server.rig import Loop
 from tests.support.damage import Damaged, without, without_lane
 from tests.support.house import House
 from tq.core import engine, invariants, put_off, tables
-from tq.core.engine import Bounds, clock, dispatch
+from tq.core.engine import Bounds, clock, dispatch, leases
 from tq.core.engine.stop import ref_of
 from tq.core.fold import FoldFailed
 from tq.core.live import Live
@@ -336,7 +336,7 @@ def test_what_waits_to_run_alone_says_so_when_its_lane_is_put_off(monkeypatch: p
     number = house.submit(crash_limit=2)
     house.do(WorkerLost(5, 1))
     monkeypatch.setattr(dispatch, "put_off_of_lane_max", 0)
-    monkeypatch.setattr(dispatch, "note_try", lambda *_: 1 / 0)
+    monkeypatch.setattr(leases, "note_try", lambda *_: 1 / 0)
     life = Damaged(house.store)
     life.do(Join(6, 1, Capacity(slots=1)))
     assert [*life.engine.live.failed_ready] == [(2,)]

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.support.house import House
-from tq.core.engine import dispatch
+from tq.core.engine import ready
 from tq.core.task import Cause, State
 from tq.core.vocabulary import (
     AttemptRef,
@@ -247,9 +247,9 @@ def test_workers_in_trouble_look_only_at_what_they_could_run(monkeypatch: pytest
     for queue in range(9):
         house.submit(queue=f"q{queue}", demand=Demand(mem_bytes=1 << 60))
     looks: list[int] = []
-    head = dispatch._head
+    head = ready._head
     monkeypatch.setattr(
-        dispatch, "_head", lambda step, number, resting: looks.append(number) or head(step, number, resting)
+        ready, "_head", lambda step, number, resting: looks.append(number) or head(step, number, resting)
     )
     assert after(house, 1_000) == []
     assert looks == []

@@ -15,7 +15,7 @@ from unittest.mock import patch
 
 from tests.sim.world import World
 from tq.core import tables
-from tq.core.engine import act, clock, dispatch, fence, forget, join, report
+from tq.core.engine import act, clock, dispatch, fence, forget, join, ready, report
 from tq.core.live import Live
 from tq.core.timers import TimerKind
 from tq.core.view import Key, View
@@ -76,7 +76,7 @@ class Poison:
     @contextmanager
     def spread(self) -> Iterator[None]:
         """Let the server's own work taste every job that it comes to, while this lasts."""
-        startable, retry, walk_job, retain = dispatch._startable, clock._retry, act._walk_job, forget.retain
+        startable, retry, walk_job, retain = ready.members_in_order, clock._retry, act._walk_job, forget.retain
 
         def tasted(work: Callable[..., Any], job_of: Callable[..., int]) -> Callable[..., Any]:
             def first_taste(*what: Any) -> Any:
@@ -106,7 +106,7 @@ class Poison:
             return is_over
 
         with (
-            patch.object(dispatch, "_startable", tasted(startable, lambda _step, key, *_: key[0])),
+            patch.object(ready, "members_in_order", tasted(startable, lambda _step, key, *_: key[0])),
             patch.object(clock, "_retry", tasted(retry, lambda _step, key: key[0])),
             patch.object(act, "_walk_job", tasted(walk_job, walked)),
             patch.object(forget, "retain", retain_all),

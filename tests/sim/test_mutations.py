@@ -24,7 +24,9 @@ from tq.core.engine import (
     fence,
     indexes,
     join,
+    leases,
     queues,
+    ready,
     report,
     step,
     submit,
@@ -104,7 +106,7 @@ def forget_the_array_cursor(patch: pytest.MonkeyPatch) -> None:
 
 
 def believe_that_nothing_has_run(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(dispatch, "Assignment", lambda ref, value, entry, has_run: Assignment(ref, value, entry, False))
+    patch.setattr(leases, "Assignment", lambda ref, value, entry, has_run: Assignment(ref, value, entry, False))
 
 
 def keep_what_lost_workers_had(patch: pytest.MonkeyPatch) -> None:
@@ -294,12 +296,12 @@ def never_try_again_what_failed(patch: pytest.MonkeyPatch) -> None:
 
 
 def stop_at_a_job_that_rests(patch: pytest.MonkeyPatch) -> None:
-    ready_jobs = dispatch._ready_jobs
+    jobs_in_order = ready.jobs_in_order
 
     def shy(step, number, resting):
-        return iter(()) if any(key[0] == number for key in resting) else ready_jobs(step, number, resting)
+        return iter(()) if any(key[0] == number for key in resting) else jobs_in_order(step, number, resting)
 
-    patch.setattr(dispatch, "_ready_jobs", shy)
+    patch.setattr(ready, "jobs_in_order", shy)
 
 
 def blame_the_lane_for_its_job(patch: pytest.MonkeyPatch) -> None:

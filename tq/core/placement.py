@@ -5,10 +5,13 @@ the lane's demand once. So short tasks stream, and a long task never has another
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Final
 
 from tq.core.job import Demand, Lane
 from tq.core.live import Live, LiveWorker
 from tq.limits import held_max, prefetch_ms, trouble_pause_ms
+
+_NOBODY: Final = LiveWorker(0)
 
 
 def could_fit(worker: LiveWorker, queue: str, demand: Demand) -> bool:
@@ -123,6 +126,24 @@ def places(live: Live, number: int, workers: Iterable[LiveWorker], steady_ms: in
             for worker, width in ((worker, widths[worker.worker]) for worker, _ in fitting if worker.trouble is None)
         ]
         yield from _evenly([room for room in rooms if room[2] > 0])
+
+
+class Room:
+    """The places of a lane that are still free, at most `bound`: the next `count` are on `worker`, at this `width`."""
+
+    def __init__(self, runs: Iterator[Places], bound: int) -> None:
+        self._runs = runs
+        self.bound = bound
+        self.count = 0  # 0 = there is none
+        self.use(0)
+
+    def use(self, count: int) -> None:
+        """Take so many of the next ones."""
+        self.bound -= count
+        self.count -= count
+        if not self.count:
+            self.worker, self.width, self.count = next(self._runs, (_NOBODY, 0, 0))
+        self.count = min(self.count, self.bound)
 
 
 def _evenly(rooms: list[Places]) -> Iterator[Places]:
