@@ -7,7 +7,7 @@ import pytest
 from tests.support.damage import Damaged, without, without_lane
 from tests.support.house import House
 from tq.core import tables
-from tq.core.engine import Bounds, act
+from tq.core.engine import Bounds, sweeps
 from tq.core.engine.stop import ref_of
 from tq.core.job import Lane, Sweep
 from tq.core.rebuild import Rebuild
@@ -126,14 +126,14 @@ def test_only_what_a_cancel_failed_at_waits_for_it_before_it_can_be_retried() ->
 
 
 def test_a_sweep_that_fails_more_often_than_by_accident_rests_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(act, "put_off_of_sweep_max", 3)
+    monkeypatch.setattr(sweeps, "put_off_of_sweep_max", 3)
     bad = Bad(["a", "a"] + ["a", "bad"] * 8)
     life = Damaged(bad.store, Bounds(slice=SLICE))
     life.do(SetPriority((), Where(), priority=5))
     bugs = tick_on(life)
-    sweeps = bad.sweeps()
-    assert bugs == len(sweeps) == 4
-    assert sum(sweep.job == sweep.last for sweep in sweeps) == 3
+    parts = bad.sweeps()
+    assert bugs == len(parts) == 4
+    assert sum(part.job == part.last for part in parts) == 3
     assert life.due_ms() == 1_000
     life = bad.mend()
     assert tick_on(life) == 0
@@ -144,7 +144,7 @@ def test_a_sweep_that_fails_more_often_than_by_accident_rests_as_a_whole(monkeyp
 @pytest.mark.parametrize("command", [Cancel((), Where()), Retry((), Where())])
 def test_a_salvage_keeps_how_old_a_part_is(command: Command) -> None:
     bad = Bad(["bad"])
-    encoded = act.msgspec.msgpack.encode(command)
+    encoded = sweeps.packed(command)
     rows = {(7,): Sweep(encoded, 1, 1, 0, 2), (5,): Sweep(encoded, 2, 2), (1,): Sweep(encoded, 3, 3)}
     for key, sweep in rows.items():
         without(bad.store, tables.SWEEP, key, sweep)

@@ -18,7 +18,7 @@ from tq.core import engine, put_off, retry, tables
 from tq.core.engine import (
     Engine,
     Turn,
-    act,
+    acting,
     control,
     dispatch,
     fence,
@@ -30,6 +30,7 @@ from tq.core.engine import (
     report,
     step,
     submit,
+    sweeps,
     verbs,
 )
 from tq.core.engine.fence import Verdict
@@ -198,7 +199,7 @@ def pass_over_a_job_between_two_slices(patch: pytest.MonkeyPatch) -> None:
     def hasty(sweep, job):
         return replace(sweep, job=job + 2, member=0) if job < sweep.last else None
 
-    patch.setattr(act, "_next", hasty)
+    patch.setattr(sweeps, "following", hasty)
 
 
 def do_what_was_only_asked(patch: pytest.MonkeyPatch) -> None:
@@ -336,14 +337,14 @@ def hand_back_what_is_recalled_unasked(patch: pytest.MonkeyPatch) -> None:
 
 
 def let_an_older_word_undo_a_later_one(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(act, "_is_overtaken", lambda acting, progress: False)
+    patch.setattr(sweeps, "is_overtaken", lambda acting, progress: False)
 
 
 def bring_back_what_was_cancelled_after_the_retry(patch: pytest.MonkeyPatch) -> None:
-    is_overtaken = act._is_overtaken
+    is_overtaken = sweeps.is_overtaken
     patch.setattr(
-        act,
-        "_is_overtaken",
+        sweeps,
+        "is_overtaken",
         lambda acting, *what: not isinstance(acting.command, Retry) and is_overtaken(acting, *what),
     )
 
@@ -402,12 +403,12 @@ def keep_the_charge_of_what_is_claimed(patch: pytest.MonkeyPatch) -> None:
 
 
 def remove_what_has_ended_since(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(act.Acting, "is_late", lambda self, ended_ms: False)
+    patch.setattr(acting.Acting, "is_late", lambda self, ended_ms: False)
 
 
 def drop_the_parts_of_a_sweep_that_failed(patch: pytest.MonkeyPatch) -> None:
-    store = act._store_sweep
-    patch.setattr(act, "_store_sweep", lambda step, sweep: None if sweep.part_of else store(step, sweep))
+    store = sweeps.store
+    patch.setattr(sweeps, "store", lambda step, sweep: None if sweep.part_of else store(step, sweep))
 
 
 STOPS_AND_TIMES: tuple[Break, ...] = (

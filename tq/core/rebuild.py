@@ -16,8 +16,8 @@ import msgspec
 from msgspec.structs import replace
 
 from tq.core import tables
-from tq.core.engine.act import is_sweep
 from tq.core.engine.lanes import lane_name
+from tq.core.engine.sweeps import is_sweep
 from tq.core.finding import rows_of
 from tq.core.job import Job, JobKey, Lane, Meta, Sweep
 from tq.core.rebuild_job import JobRebuild

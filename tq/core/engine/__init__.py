@@ -30,6 +30,7 @@ from tq.core.engine import (
     submit,
     upload,
 )
+from tq.core.engine.acting import Verb
 from tq.core.engine.step import Bounds, Step
 from tq.core.engine.verbs import VERBS
 from tq.core.fold import FoldFailed, fold, live_of
@@ -85,7 +86,7 @@ __all__ = ["Bounds", "Engine", "Finished", "Turn"]
 Own = Tick | Dispatch | Retain  # what the server does by itself: a bug there is put off
 
 
-def _act(verb: act.Verb, step: Step, command: Selected) -> Answer:
+def _act(verb: Verb, step: Step, command: Selected) -> Answer:
     return act.act(step, verb, command)
 
 

@@ -6,7 +6,7 @@ A tick does a bounded number of timers, and one slice of one sweep; what is left
 from collections.abc import Collection, Iterable
 
 from tq.core import tables
-from tq.core.engine import act
+from tq.core.engine import act, sweeps
 from tq.core.engine.forget import expire_keys
 from tq.core.engine.step import Step, wait_until
 from tq.core.engine.upload import expire_uploads
@@ -57,7 +57,7 @@ def narrow(step: Step, keys: Iterable[Key], at: Key) -> None:
     """These timers failed where the step stood: what of a sweep is about other jobs goes on without them."""
     for key in keys:
         if key[2] == TimerKind.SWEEP:
-            act.narrow(step, key[3], at)
+            sweeps.narrow(step, key[3], at)
 
 
 def delay(step: Step, keys: Iterable[Key]) -> None:

@@ -6,11 +6,12 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from tq.core import retry, tables
-from tq.core.engine.act import act, awaits_retry
+from tq.core.engine.act import act
 from tq.core.engine.fence import current_task, is_current_session, passes_over
 from tq.core.engine.lanes import stand_alone
 from tq.core.engine.step import Step, ending, history_with
 from tq.core.engine.stop import is_cancelled, is_requeued
+from tq.core.engine.sweeps import awaits_retry
 from tq.core.engine.trouble import note_success, note_trouble
 from tq.core.engine.verbs import VERBS
 from tq.core.live import LIVE_SESSION

@@ -61,7 +61,7 @@ class Step:
         self.submitter = submitter
         self.bounds = bounds
         self.effects: list[Effect] = []
-        self.walking: tuple[tuple[int, Sweep, Any], ...] | None = None  # sweeps, once somebody has looked (act.py)
+        self.walking: tuple[tuple[int, Sweep, Any], ...] | None = None  # sweeps, once somebody has looked (sweeps.py)
         self.entries: EntryReader | None = None  # once somebody has read one of them
         self.at: Key = ()  # where it stands: at a row of READY, a lane (the prefix of its rows), a job, or a task
         self.failed_at: Collection[Key] = ()  # tasks and jobs at which this command has failed before

@@ -2,10 +2,12 @@
 
 from typing import Final
 
-from tq.core.engine.act import Acting, Verb, awaits, began, find_alive, find_records, find_running
+from tq.core.engine.acting import Acting, Verb
 from tq.core.engine.forget import begin_forgetting, forget_dead_letter, forget_job
+from tq.core.engine.members import find_alive, find_records, find_running
 from tq.core.engine.step import history_with_last
 from tq.core.engine.stop import cancel_task, held_of, recall_assigned, stop_task
+from tq.core.engine.sweeps import awaits, began
 from tq.core.entries import EntryReader
 from tq.core.job import JobKey, Progress
 from tq.core.task import Cause, Phase, State, Task, TaskKey, Trigger, is_legal
