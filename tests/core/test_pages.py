@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.house import House
 from tq import limits
-from tq.core import overview, query, tables
+from tq.core import overview, tables
 from tq.core.engine import control
 from tq.core.fold import live_of
 from tq.core.job import Demand, Lane, Queue, Token
@@ -144,7 +144,7 @@ def test_what_runs_is_found_by_what_the_workers_hold() -> None:
 
 def all_pages(house: House, command: type[Workers | Queues | Tokens], limit: int) -> list[list[dict[str, Any]]]:
     """Return all pages of a list. Nothing changes between them, so the house is not checked anew for each."""
-    answers: dict[Any, Any] = {Workers: query.workers, Queues: overview.queues, Tokens: overview.tokens}
+    answers: dict[Any, Any] = {Workers: overview.workers, Queues: overview.queues, Tokens: overview.tokens}
     pages, page = [], ""
     while page or not pages:
         answer = answers[command](house.store, house.engine.live, command(limit, page))

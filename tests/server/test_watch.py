@@ -2,8 +2,8 @@
 
 import pytest
 
-from tq.core.query import is_there
 from tq.core.vocabulary import Outcome, Wait, Waited
+from tq.core.waits import is_there
 from tq.limits import frame_bytes_max, result_inline_bytes_max
 from tq.server.intake import Intake, Request
 from tq.server.watch import Waiting, Watch, replies

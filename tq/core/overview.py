@@ -1,5 +1,5 @@
-"""Reads of the whole: how many tasks are in which state, the queues, the tokens; what stands still, and what goes on in
-the background.
+"""Reads of the whole: how many tasks are in which state, the queues, the workers, the tokens; what stands still, and
+what goes on in the background.
 
 Like the reads of jobs and tasks (query.py) they change nothing.
 """
@@ -10,20 +10,22 @@ from typing import Any, Final
 
 import msgspec
 
-from tq.core import tables
+from tq.core import ids, tables
 from tq.core.job import Queue, Token
-from tq.core.live import Live
+from tq.core.live import Live, LiveWorker
 from tq.core.names import is_name
-from tq.core.query import filled, items_max
+from tq.core.query import filled, items_max, page_start
 from tq.core.standstill import stuck
 from tq.core.task import State
 from tq.core.view import BEHIND_NAMES, View
-from tq.core.vocabulary import Document, Page, Queues, SetPriority, SetThrottle, Status, Tokens
+from tq.core.vocabulary import Capacity, Document, Page, Queues, SetPriority, SetThrottle, Status, Tokens, Workers
 from tq.errors import BadRequest
 from tq.limits import name_chars_max
 
 _TOKEN_BYTES: Final = 96  # what a token takes beside its id and its name
 _QUEUE_BYTES: Final = 320  # what a queue takes beside its name, with a count of each state
+_WORKER_BYTES: Final = 256  # what a worker takes beside the texts of its offer
+_WORKER_DIGITS: Final = 20  # of a worker's number, which has 64 bits
 _SETTING: Final = (SetPriority.__name__, SetThrottle.__name__)
 _SWEEPS_MAX: Final = 100  # that one status names
 _BEHIND_SWEEPS: Final = 1 << 62
@@ -113,3 +115,50 @@ def _token(name: str, token: Token) -> dict[str, Any]:
         "created_ms": token.created_ms,
         "expires_ms": token.expires_ms,
     }
+
+
+def workers(_view: View, live: Live, command: Workers) -> Page:
+    """Answer one page of the workers that are connected, or are owed their re-attach window, by id."""
+    after = page_start(command.page, _WORKER_DIGITS) if command.page else -1
+    found = (live.workers[number] for number in sorted(number for number in live.workers if number > after))
+    return filled(
+        ((str(worker.worker), _offer_bytes(worker.capacity), _worker(worker)) for worker in found),
+        items_max(command.limit),
+    )
+
+
+def _offer_bytes(offer: Capacity) -> int:
+    """Return how much of a page a worker takes at most."""
+    texts = (offer.host, offer.level, offer.software, *offer.queues, *offer.labels, *offer.modules)
+    return _WORKER_BYTES + sum(len(text.encode()) + 2 for text in texts)
+
+
+def _worker(worker: LiveWorker) -> dict[str, Any]:
+    offer = worker.capacity
+    return {
+        "id": ids.worker_id(worker.worker),
+        "state": _worker_state(worker),
+        "host": offer.host,
+        "pid": offer.pid,
+        "slots": offer.slots,
+        "slots_used": worker.slots_used,
+        "cpus_milli": offer.cpus_milli,
+        "held": len(worker.held),
+        "started": len(worker.started),
+        "queues": list(offer.queues),
+        "labels": list(offer.labels),
+        "modules": list(offer.modules),
+        "level": offer.level,
+        "software": offer.software,
+        "draining": worker.draining,
+        "troubles": worker.trouble.count if worker.trouble else 0,
+    }
+
+
+def _worker_state(worker: LiveWorker) -> str:
+    """Return a worker's state as far as it is known here; whoever listens to it knows more (server/present.py)."""
+    if not worker.is_heard:
+        return "suspect"
+    if worker.draining:
+        return "draining"
+    return "quarantined" if worker.trouble is not None and worker.trouble.is_quarantine else "up"

@@ -12,61 +12,33 @@ from tq.core.entries import EntryReader
 from tq.core.finding import Found, each_below, look_for
 from tq.core.job import Job, Progress
 from tq.core.listed import job_bytes, task_bytes
-from tq.core.live import Live, LiveWorker
-from tq.core.retry import backoff_ms
-from tq.core.selection import check, find_job, matches, shown_counts, shown_state, shows, states_of
+from tq.core.live import Live
+from tq.core.selection import check, find_job, job_state, matches, shown_counts, shown_state, shows, states_of
 from tq.core.standstill import Reasons
-from tq.core.task import Cause, Ending, Phase, State, Task, TaskKey, cause_of
+from tq.core.task import Cause, Ending, State, Task, TaskKey
 from tq.core.view import View
 from tq.core.vocabulary import (
-    Capacity,
     Document,
     Get,
     GetResults,
     List,
-    Outcome,
     Page,
     Result,
     Results,
-    Wait,
-    Waited,
     Where,
-    Workers,
 )
-from tq.errors import BadRequest, StoreDamaged, TaskNotFound, TooLarge
+from tq.errors import BadRequest, StoreDamaged
 from tq.limits import (
     page_bytes_max,
     page_items_max,
     page_keys_max,
     page_runs_max,
     priority_max,
-    wait_ids_max,
 )
 
 _RUNNING = frozenset((State.RUNNING,))
 _LOOK_KEYS = 10  # what a look costs at least, also where no job is left
 _RESULT_BYTES = 128  # what a result takes beside its opaque parts
-_WORKER_BYTES = 256  # what a worker takes beside the texts of its offer
-_WORKER_DIGITS = 20  # of a worker's number, which has 64 bits
-_ALIVE_FIRST = (
-    State.RUNNING,
-    State.QUEUED,
-    State.RETRYING,
-    State.SCHEDULED,
-    State.HELD,
-    State.BLOCKED,
-    State.DEAD,
-    State.EXPIRED,
-    State.CANCELLED,
-    State.SKIPPED,
-    State.SUCCEEDED,
-)
-
-
-def job_state(progress: Progress) -> State:
-    """Return the state of a whole job: the most alive of its tasks' states; of an ended one the worst."""
-    counts = shown_counts(progress)
-    return next(state for state in _ALIVE_FIRST if counts[state])
 
 
 def get(view: View, live: Live, command: Get) -> Document:
@@ -123,7 +95,7 @@ def list_page(view: View, live: Live, command: List) -> Page:
         return _members_page(view, live, command, wanted, limit)
     damage = (StoreDamaged,) if command.around else ()
     meta = view.get(tables.META, ())
-    top = _page(command.page) if command.page else (meta.next_job if meta else 1)
+    top = page_start(command.page) if command.page else (meta.next_job if meta else 1)
     items: list[dict[str, Any]] = []
     unread: list[str] = []
     reasons = Reasons(view, live)
@@ -227,7 +199,7 @@ def _span(view: View, text: str, page: str) -> tuple[int, Job, Progress, int, in
     if value is not None:
         first = ids.position(number, job, value)
         stop = first + 1
-    return number, job, progress, max(first, _page(page) if page else 0), stop
+    return number, job, progress, max(first, page_start(page) if page else 0), stop
 
 
 def _members(view: View, number: int, first: int, high: int) -> dict[int, Task]:
@@ -283,81 +255,6 @@ def _result(view: View, name: str, state: State, key: TaskKey, task: Task | None
     return Result(name, state.word, task.attempt, task.code, task.cause.word, value, task.result, task.phase.word)
 
 
-def wait(view: View, live: Live, command: Wait) -> Waited:
-    """Answer how these stand, and whether all of them are where the asker waits for."""
-    if command.until not in ("done", "running"):
-        raise BadRequest(f"{command.until!r} is nothing to wait for", hint="done or running")
-    if not 1 <= len(command.ids) <= wait_ids_max:
-        raise TooLarge(f"wait takes 1 to {wait_ids_max} ids (wait_ids_max)")
-    reasons = Reasons(view, live)
-    jobs: dict[int, tuple[Job, Progress]] = {}  # thousands may be tasks of one
-    outcomes: list[Outcome] = []
-    unknown: dict[str, TaskNotFound] = {}
-    for text in command.ids:
-        try:
-            outcomes.append(_outcome(view, reasons, jobs, text))
-        except TaskNotFound as error:
-            unknown[text] = error
-    if unknown:
-        raise ids.not_found(unknown)
-    return Waited(all(is_there(outcome, command.until) for outcome in outcomes), tuple(outcomes))
-
-
-def _outcome(view: View, reasons: Reasons, jobs: dict[int, tuple[Job, Progress]], text: str) -> Outcome:
-    number, value = ids.parse(text)
-    if number not in jobs:
-        jobs[number] = find_job(view, number)
-    job, progress = jobs[number]
-    if value is None and job.is_array:
-        state = job_state(progress)
-        succeeded = progress.counts[State.SUCCEEDED]
-        ended = sum(progress.counts[State.SUCCEEDED :])
-        reason, retrying = reasons.stuck(number, progress, state), progress.counts[State.RETRYING]
-        return Outcome(
-            text, state.word, size=job.size, succeeded=succeeded, ended=ended, reason=reason, retrying=retrying
-        )
-    member = 0 if value is None else ids.position(number, job, value)
-    key = (number, 0, member)
-    task = view.get(tables.TASK, key)
-    state = shown_state(progress, task)
-    has_earlier = task and task.history and (task.failures or task.losses) and not state.is_terminal
-    earlier = task.history[-1] if task and has_earlier else None
-    return Outcome(
-        text,
-        state.word,
-        phase=task.phase.word if task else "",
-        code=task.code if task else 0,
-        cause=task.cause.word if task else "",
-        succeeded=int(state is State.SUCCEEDED),
-        ended=int(state.is_terminal),
-        attempt=task.attempt if task else 0,
-        usage=task.result if task else b"",
-        reason=reasons.stuck(number, progress, state),
-        pause_ms=backoff_ms(job, key, task.attempt, task.failures) if task and state is State.RETRYING else 0,
-        earlier_attempt=earlier.attempt if earlier else 0,
-        earlier_cause=cause_of(earlier.cause).word if earlier else "",
-        earlier_code=earlier.code if earlier else 0,
-    )
-
-
-def is_there(outcome: Outcome, until: str) -> bool:
-    """Whether one task or job is where the asker waits for: done, or running."""
-    if until == "running":
-        # An attempt that is only assigned stands behind another one, or has not reached its process yet.
-        return outcome.ended > 0 or (outcome.state == "running" and outcome.phase != Phase.ASSIGNED.word)
-    return outcome.ended == outcome.size
-
-
-def workers(_view: View, live: Live, command: Workers) -> Page:
-    """Answer one page of the workers that are connected, or are owed their re-attach window, by id."""
-    after = _page(command.page, _WORKER_DIGITS) if command.page else -1
-    found = (live.workers[number] for number in sorted(number for number in live.workers if number > after))
-    return filled(
-        ((str(worker.worker), _offer_bytes(worker.capacity), _worker(worker)) for worker in found),
-        items_max(command.limit),
-    )
-
-
 def items_max(limit: int) -> int:
     """Return how many a page has at most, of the number that was asked for."""
     return min(max(limit, 1), page_items_max)
@@ -375,43 +272,6 @@ def filled(rows: Iterable[tuple[str, int, dict[str, Any]]], most: int) -> Page:
         items.append(item)
         after = place
     return Page(tuple(items))
-
-
-def _offer_bytes(offer: Capacity) -> int:
-    """Return how much of a page a worker takes at most."""
-    texts = (offer.host, offer.level, offer.software, *offer.queues, *offer.labels, *offer.modules)
-    return _WORKER_BYTES + sum(len(text.encode()) + 2 for text in texts)
-
-
-def _worker(worker: LiveWorker) -> dict[str, Any]:
-    offer = worker.capacity
-    return {
-        "id": ids.worker_id(worker.worker),
-        "state": _worker_state(worker),
-        "host": offer.host,
-        "pid": offer.pid,
-        "slots": offer.slots,
-        "slots_used": worker.slots_used,
-        "cpus_milli": offer.cpus_milli,
-        "held": len(worker.held),
-        "started": len(worker.started),
-        "queues": list(offer.queues),
-        "labels": list(offer.labels),
-        "modules": list(offer.modules),
-        "level": offer.level,
-        "software": offer.software,
-        "draining": worker.draining,
-        "troubles": worker.trouble.count if worker.trouble else 0,
-    }
-
-
-def _worker_state(worker: LiveWorker) -> str:
-    """Return a worker's state as far as it is known here; whoever listens to it knows more (server/present.py)."""
-    if not worker.is_heard:
-        return "suspect"
-    if worker.draining:
-        return "draining"
-    return "quarantined" if worker.trouble is not None and worker.trouble.is_quarantine else "up"
 
 
 def _job_part(job: Job, progress: Progress) -> dict[str, Any]:
@@ -472,7 +332,8 @@ def _ending(entry: Ending) -> dict[str, Any]:
     }
 
 
-def _page(text: str, digits_max: int = 18) -> int:
+def page_start(text: str, digits_max: int = 18) -> int:
+    """Return the number that a page goes on at. Raises BadRequest for what this list never said."""
     if not text.isdecimal() or len(text) > digits_max:
         raise BadRequest("that is not a page of this list")
     return int(text)

@@ -19,6 +19,20 @@ _WORDS: Final = {state.word: frozenset((state,)) for state in State} | {
 _CAUSES: Final = frozenset(cause.word for cause in Cause if cause is not Cause.NONE)
 ALL: Final = frozenset(State)
 
+_ALIVE_FIRST: Final = (
+    State.RUNNING,
+    State.QUEUED,
+    State.RETRYING,
+    State.SCHEDULED,
+    State.HELD,
+    State.BLOCKED,
+    State.DEAD,
+    State.EXPIRED,
+    State.CANCELLED,
+    State.SKIPPED,
+    State.SUCCEEDED,
+)
+
 
 class Target(NamedTuple):
     """A job, or some of its members by position (`members` None = the whole job)."""
@@ -92,6 +106,12 @@ def shown_counts(progress: Progress) -> list[int]:
         counts[State.HELD] += counts[State.QUEUED]
         counts[State.QUEUED] = 0
     return counts
+
+
+def job_state(progress: Progress) -> State:
+    """Return the state of a whole job: the most alive of its tasks' states; of an ended one the worst."""
+    counts = shown_counts(progress)
+    return next(state for state in _ALIVE_FIRST if counts[state])
 
 
 def shown_state(progress: Progress, task: Task | None) -> State:

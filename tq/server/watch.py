@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from tq.core import ids
-from tq.core.query import is_there
 from tq.core.vocabulary import Outcome, Wait, Waited
+from tq.core.waits import is_there
 from tq.limits import page_bytes_max
 from tq.server.intake import Inlet, Request
 

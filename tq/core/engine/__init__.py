@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-from tq.core import overview, query, tables
+from tq.core import overview, query, tables, waits
 from tq.core.engine import (
     act,
     again,
@@ -116,8 +116,8 @@ _READS: Final[dict[type, Callable[[View, Live, Any], Answer]]] = {
     GetResults: query.results,
     List: query.list_page,
     DeadLetters: dead_letters,
-    Wait: query.wait,
-    Workers: query.workers,
+    Wait: waits.wait,
+    Workers: overview.workers,
     Tokens: overview.tokens,
     Status: overview.status,
     Queues: overview.queues,
