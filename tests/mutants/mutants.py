@@ -23,7 +23,9 @@ from tq.core.vocabulary import WorkerSilent
 from tq.server.commit_loop import Pipeline, Point
 from tq.server.peers import WorkerPeer
 from tq.store.recent import Recent
+from tq.wire.messages import GetBlob
 from tq.worker import spool
+from tq.worker.hands import Hands
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 _READS: Final = tuple(engine._READS)
@@ -231,6 +233,26 @@ def keep_results_without_their_names(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(spool, "files", SimpleNamespace(**{**vars(spool.files), "sync_directory": lambda path: None}))
 
 
+def ask_nothing_back_of_who_comes_back(patch: pytest.MonkeyPatch) -> None:
+    """What may not start any more starts, if its worker was away when that was said."""
+    patch.setattr(join, "_is_stopped", lambda step, key, running: False)
+
+
+def take_any_piece_of_an_input(patch: pytest.MonkeyPatch) -> None:
+    """An input is made of whatever pieces come, also of those that were asked for before."""
+
+    def take_blob(self, message):
+        pieces = self.inputs.get(message.blob)
+        if pieces is not None and message.data:
+            pieces.append(message.data)
+            self._say(GetBlob(message.blob, message.piece + 1))
+        elif pieces is not None:
+            del self.inputs[message.blob]
+            self.carry_out(self.slots.fetched(message.blob, b"".join(pieces)))
+
+    patch.setattr(Hands, "take_blob", take_blob)
+
+
 MUTANTS: Final[tuple[Mutant, ...]] = (
     skip_the_attempt_check,
     release_before_the_flush,
@@ -253,4 +275,6 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     forget_the_widths_of_chains,
     believe_an_older_list_of_a_drain,
     keep_results_without_their_names,
+    ask_nothing_back_of_who_comes_back,
+    take_any_piece_of_an_input,
 )

@@ -62,6 +62,12 @@ FOUND_BY: Final[dict[Mutant, str]] = {
     mutants.keep_results_without_their_names: (
         "tests/worker/test_spool.py::test_the_names_of_what_is_kept_and_of_what_goes_aside_are_durable"
     ),
+    mutants.ask_nothing_back_of_who_comes_back: (
+        "tests/core/test_claims.py::test_what_has_not_started_there_comes_back_where_others_have_its_place"
+    ),
+    mutants.take_any_piece_of_an_input: (
+        "tests/worker/test_hands.py::test_an_input_that_is_asked_for_anew_is_made_of_the_pieces_that_come_next"
+    ),
 }
 SEEDS_MAX: Final = 20
 # What the simulator has no way to show, and why.
@@ -77,6 +83,8 @@ NOT_SIMULATED: Final[dict[Mutant, str]] = {
     mutants.forget_the_widths_of_chains: "a start fills what seems to be free too seldom",
     mutants.believe_an_older_list_of_a_drain: "it takes a drain that is cut off before it is heard",
     mutants.keep_results_without_their_names: "its disk of a worker loses nothing",
+    mutants.ask_nothing_back_of_who_comes_back: "a pause rarely comes just while a worker with untouched work is away",
+    mutants.take_any_piece_of_an_input: "an input is rarely asked for anew while a piece of it is on its way",
 }
 
 

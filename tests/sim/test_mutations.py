@@ -47,7 +47,6 @@ from tq.server.commit_loop import Pipeline, Point
 from tq.server.lease_clock import LeaseClock
 from tq.server.peers import WorkerPeer
 from tq.server.watch import Watch
-from tq.wire import messages as m
 from tq.worker.hands import Hands
 from tq.worker.outbox import Outbox
 from tq.worker.slots import Slots
@@ -143,19 +142,6 @@ def drop_output_of_what_ended_before_the_cut(patch: pytest.MonkeyPatch) -> None:
         return ref in self._held or any(ref in delivery.attempts for delivery in self._deliveries.values())
 
     patch.setattr(WorkerPeer, "knows", knows)
-
-
-def take_any_piece_of_an_input(patch: pytest.MonkeyPatch) -> None:
-    def take_blob(self: Hands, message) -> None:
-        pieces = self.inputs.get(message.blob)
-        if pieces is not None and message.data:
-            pieces.append(message.data)
-            self._say(m.GetBlob(message.blob, message.piece + 1))
-        elif pieces is not None:
-            del self.inputs[message.blob]
-            self.carry_out(self.slots.fetched(message.blob, b"".join(pieces)))
-
-    patch.setattr(Hands, "take_blob", take_blob)
 
 
 def miss_a_change(patch: pytest.MonkeyPatch) -> None:
@@ -324,10 +310,6 @@ def keep_the_half_of_what_failed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Turn, "_attempt", attempt)
 
 
-def ask_nothing_back_of_who_comes_back(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(join, "_is_stopped", lambda step, key, running: False)
-
-
 def hear_no_recall(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Slots, "_recall", lambda self, attempts: [])
 
@@ -423,7 +405,6 @@ STOPS_AND_TIMES: tuple[Break, ...] = (
 )
 
 CUTS = ("server crash, a worker cut off", "worker partition", "client cut")
-PAUSES = ("worker freeze at a pause",)
 POISONS = ("jobs are poison", "server stop", "worker cut")
 SWEEPS = ("server crash in a sweep", "worker cut")
 FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these faults come often
@@ -434,8 +415,6 @@ FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these fau
     (blame_the_lane_for_its_job, POISONS),
     (keep_the_half_of_what_failed, POISONS),
     (drop_the_parts_of_a_sweep_that_failed, POISONS),
-    (ask_nothing_back_of_who_comes_back, PAUSES[:1]),
-    (take_any_piece_of_an_input, PAUSES),
     (hear_no_recall, CUTS),
     (hand_back_what_is_recalled_unasked, CUTS),
     (let_an_older_word_undo_a_later_one, SWEEPS),

@@ -22,3 +22,19 @@ async def test_who_is_followed_while_its_input_comes_is_followed_from_its_start(
 
     assert [type(one) for one in told] == [frames.Input, frames.Spawn, frames.Forget, frames.Follow]
     assert told[3] == frames.Follow(ref(2), FOLLOW_BYTES)
+
+
+async def test_an_input_that_is_asked_for_anew_is_made_of_the_pieces_that_come_next() -> None:
+    """What was asked for before the attempt was given back is still on its way, and comes between the others."""
+    told: list[frames.Down] = []
+    hands = Hands(joined(), "0" * 16)
+    hands.launcher = SimpleNamespace(send=told.append)
+    hands.carry_out(hands.slots.receive(assign(ref(1), stdin=4)))
+    hands.take_blob(m.Blob(4, 0, b"in"))
+    hands.carry_out(hands.slots.receive(m.RecallAttempts((ref(1),))))
+    hands.carry_out(hands.slots.receive(assign(ref(2), stdin=4)))
+
+    for piece, data in ((1, b"put"), (0, b"in"), (0, b"in"), (1, b"put"), (2, b""), (2, b"")):
+        hands.take_blob(m.Blob(4, piece, data))
+
+    assert [one.data for one in told if isinstance(one, frames.Input)] == [b"input"]
