@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
+from tests.sim.ahead import Ahead
 from tests.sim.kinds import KINDS
-from tests.sim.played_run import LEFT_TO_LEVEL_1, play_seed
+from tests.sim.played_run import LEFT_TO_LEVEL_1, Played, play_seed
 from tests.tidy.tree import ROOT
 from tq.net.link import Link
 from tq.worker.session import Session
@@ -23,10 +25,19 @@ def test_real_sessions_keep_every_promise_under_faults(seed: int) -> None:
     assert played.faults >= 14
 
 
+SEEDS = range(100, 120)
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Ahead[Played]]:
+    with Ahead(play_seed, SEEDS) as runs:
+        yield runs
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 120))
-def test_many_seeds_of_real_sessions(seed: int) -> None:
-    played = play_seed(seed)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_many_seeds_of_real_sessions(seed: int, runs: Ahead[Played]) -> None:
+    played = runs.result(seed)
 
     assert played.violation == "", "\n".join(played.history[-40:])
 

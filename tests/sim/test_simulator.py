@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
-from functools import cache
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.sim.ahead import Ahead
 from tests.sim.coverage import NEVER_IN, OUT_OF_REACH, Coverage, reachable
 from tests.sim.kinds import KINDS
 from tests.sim.run import Result, run_seed
@@ -20,18 +22,19 @@ FAULTS = 14
 
 CHUNK = 10
 CHUNKS = range(10)
+SEEDS = range(1, 1 + CHUNK * len(CHUNKS))
 SEEN_MIN = 3  # each command, each kind of fault and each thing worth seeing, over all chunks
 
 
-@cache
-def _results(chunk: int) -> tuple[Result, ...]:
-    seeds = range(1 + chunk * CHUNK, 1 + (chunk + 1) * CHUNK)
-    return tuple(run_seed(seed, commands=COMMANDS, faults=FAULTS) for seed in seeds)
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Ahead[Result]]:
+    with Ahead(partial(run_seed, commands=COMMANDS, faults=FAULTS), SEEDS) as runs:
+        yield runs
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
-def test_every_promise_is_kept_under_faults(chunk: int) -> None:
-    for result in _results(chunk):
+def test_every_promise_is_kept_under_faults(chunk: int, runs: Ahead[Result]) -> None:
+    for result in map(runs.result, SEEDS[chunk * CHUNK : (chunk + 1) * CHUNK]):
         replay = f"python -m tests.sim --seed {result.seed} --commands {COMMANDS} --faults {FAULTS}"
         print("\n".join(result.story or result.history[-40:]), f"\nreplay: {replay}")
         assert result.violation == ""
@@ -39,11 +42,11 @@ def test_every_promise_is_kept_under_faults(chunk: int) -> None:
         assert result.faults >= FAULTS
 
 
-def test_all_that_may_happen_has_happened_in_these_seeds() -> None:
+def test_all_that_may_happen_has_happened_in_these_seeds(runs: Ahead[Result]) -> None:
     coverage = Coverage()
-    for chunk in CHUNKS:
-        for result in _results(chunk):
-            coverage.add(result)
+    for seed in SEEDS:
+        result = runs.result(seed)
+        coverage.add(result)
 
     print(coverage)
     assert coverage.rare(SEEN_MIN) == []
