@@ -9,6 +9,7 @@ from measures import TQ, Row, quantiles, shown
 from rig import Rig
 
 LINES: Final = 1_000_000
+LINES_BESIDE: Final = 4_000_000  # about a hundred single tasks go by: of ten, p99 is the worst one
 EACH_LINE: Final = (str(TQ), "submit", "--queue", "aside", "--hold", "--each-line", "-", "--", "echo", "{}")
 
 
@@ -35,7 +36,7 @@ def while_it_streams(rig: Rig, count: int) -> Iterator[Row]:
     idle = one_by_one(rig, count * 50, lambda: True)
     busy: list[tuple[float, float]] = []
     for _ in range(count):
-        with subprocess.Popen(["seq", str(LINES)], stdout=subprocess.PIPE) as feed:
+        with subprocess.Popen(["seq", str(LINES_BESIDE)], stdout=subprocess.PIPE) as feed:
             stream = subprocess.Popen(EACH_LINE, stdin=feed.stdout, env=rig.environment, stdout=subprocess.PIPE)
             time.sleep(0.5)  # beyond the start of the program
             busy += one_by_one(rig, 1_000, lambda stream=stream: stream.poll() is None)
