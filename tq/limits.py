@@ -53,6 +53,7 @@ leases_per_dispatch_max: Final = 2_000
 turn_ms_max: Final = 5.0
 turn_changes_max: Final = 4_000
 turn_bulk_bytes_max: Final = 128 * KIB  # of uploads: others wait for this turn's flush
+bulk_rest_ms: Final = 3  # after a turn with bulk, while others ask: two of their rounds, which it would slow down
 page_items_max: Final = 1_000
 page_keys_max: Final = 1_000
 page_runs_max: Final = 16  # of entries that a page of tasks or dead letters reads: each is up to entries_bytes_max

@@ -12,7 +12,6 @@ from tq.core.fold import FoldFailed
 from tq.core.view import pages
 from tq.core.vocabulary import (
     Acknowledge,
-    AddEntries,
     AttemptRef,
     Cancel,
     Capacity,
@@ -453,27 +452,6 @@ def test_whoever_cannot_be_answered_is_told_so_and_does_not_wait_for_ever() -> N
     loop.settle()
 
     assert [type(answer) for answer in got] == [Document, errors.InternalError]
-
-
-def test_a_turn_ends_its_bulk_at_a_cap_of_bytes_and_takes_on_what_somebody_waits_for() -> None:
-    loop = Loop().start()
-    size = limits.turn_bulk_bytes_max // 2
-    for number in range(5):
-        parts = [Request(AddEntries("u", number, (b"x",)), "me", None, size)]
-        loop.inlet.put(parts)
-    loop.run()
-    assert loop.pipeline.counters.commands == 2 + 2  # a turn that is being flushed, and the open one
-    loop.ask("single", submit("s"), loop.intake.inlet())
-    loop.run()
-    assert loop.pipeline.counters.commands == 2 + 2 + 1
-    loop.flush()
-    loop.run()
-    assert loop.pipeline.counters.commands == 2 + 2 + 1 + 1
-    loop.flush()
-    loop.run()
-
-    assert "single" in loop.answers()
-    loop.settle()
 
 
 def test_a_turn_is_lone_if_one_peer_waits_for_it_and_nobody_for_the_next() -> None:

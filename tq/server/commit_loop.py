@@ -30,6 +30,7 @@ from tq.core.engine import Engine, Turn
 from tq.core.fold import FoldFailed
 from tq.core.vocabulary import Answer, ClientCommand, Effect, Recover, Recovered, Tick, Times
 from tq.server.intake import Inlet, Intake, Look, Reply, Request
+from tq.server.ration import Ration
 from tq.store.seam import Store
 
 UNKNOWN: Final = errors.Unknown(
@@ -72,10 +73,11 @@ class Counters:
 class _Answers:
     """Answers of a turn that wait for their flush, and the effects that follow them."""
 
-    __slots__ = ("effects", "replies", "sequence")
+    __slots__ = ("effects", "has_bulk", "replies", "sequence")
 
     def __init__(self) -> None:
         self.sequence = 0
+        self.has_bulk = False
         self.replies: list[tuple[Reply, Answer | errors.TqError]] = []
         self.effects: Sequence[Effect] = ()
 
@@ -121,7 +123,7 @@ class Pipeline:
         self._turn_times = Times(0, 0)
         self._answers = _Answers()  # of the open turn
         self._spent_ms = 0.0  # applying, in the open turn
-        self._bulk_bytes = 0  # of uploads, in the open turn
+        self._ration = Ration()
         self._flight: _Answers | None = None  # the turn that is being flushed
         self._durable = 0
         self._is_cut = False  # Dispatch stopped at its bound: it goes on in a turn of its own
@@ -158,13 +160,14 @@ class Pipeline:
     def stop(self) -> None:
         """Refuse what comes from now on, finish what was taken, flush, and end the generator."""
         self._stopping = True
+        self._ration.lift()
         self.intake.close(STOPPING)
         self.on_wake()
 
     @property
     def has_work(self) -> bool:
         """Whether the generator could go on from IDLE."""
-        return not self.intake.is_empty or self._error is not None or self._stopping or self.idle_ms() == 0
+        return self._error is not None or self._stopping or self.idle_ms() == 0
 
     @property
     def is_flushed(self) -> bool:
@@ -177,8 +180,13 @@ class Pipeline:
         return self._flight is not None and len(self._flight.replies) <= 1 and self.intake.is_empty
 
     def idle_ms(self) -> int | None:
-        """Return after how many ms Tick has something to do, None for never."""
-        return self._due_ms(self._times())
+        """Return after how many ms there is something to do for Tick, or for what waits; None for never."""
+        times = self._times()
+        due_ms = self._due_ms(times)
+        wait_ms = self.intake.wait_ms(self._ration.rest_ms(times.steady_ms))
+        if due_ms is None or wait_ms is None:
+            return due_ms if wait_ms is None else wait_ms
+        return min(due_ms, wait_ms)
 
     # ------------------------------------------------------------ the loop
 
@@ -231,7 +239,7 @@ class Pipeline:
         self._turn = self.engine.begin(times)
         self._answers = _Answers()
         self._spent_ms = 0.0
-        self._bulk_bytes = 0
+        self._ration.begin()
         self.intake.rotate()
         return self._turn
 
@@ -241,18 +249,19 @@ class Pipeline:
         if turn is None:
             times = self._times()
             is_due = not self._stopping and self._due_ms(times) == 0  # what is due goes on at the next start
-            if self.intake.is_empty and not is_due:
+            if not is_due and self.intake.wait_ms(self._ration.rest_ms(times.steady_ms)) != 0:
                 return
             turn = self._open(times)
             if is_due:
                 turn.apply(Tick())
+        is_resting = self._ration.rest_ms(self._turn_times.steady_ms) > 0
         began_ms = self._lap_ms()
         spent_ms = self._spent_ms
         while spent_ms < limits.turn_ms_max and turn.changes_count < limits.turn_changes_max:
-            request = self.intake.take(may_be_bulk=self._bulk_bytes < limits.turn_bulk_bytes_max)
+            request = self.intake.take(may_be_bulk=not (is_resting or self._ration.is_full))
             if request is None:
                 break
-            self._bulk_bytes += request.bulk_bytes
+            self._ration.took(request)
             self._apply(turn, request)
             spent_ms = self._spent_ms + self._lap_ms() - began_ms
         self._spent_ms = spent_ms
@@ -297,6 +306,7 @@ class Pipeline:
                 inlet.put([request])
         answers, self._turn = self._answers, None
         answers.effects = finished.effects
+        answers.has_bulk = self._ration.close()
         self.counters.turns += 1
         if not finished.changes:
             yield from self._let_go(answers)
@@ -309,6 +319,8 @@ class Pipeline:
         self._flush(finished.sequence)
 
     def _let_go(self, answers: _Answers) -> Iterator[Point]:
+        if answers.has_bulk:
+            self._ration.over(self._times().steady_ms)
         for reply, answer in answers.replies:
             try:
                 reply(answer)

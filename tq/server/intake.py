@@ -131,6 +131,12 @@ class Intake:
         self.on_work()
         return sum(request.bulk_bytes for request in requests)
 
+    def wait_ms(self, bulk_rest_ms: int) -> int | None:
+        """Return after how many ms something may be taken if bulk rests for so many; None when nothing waits."""
+        if not self._round:
+            return None
+        return bulk_rest_ms if bulk_rest_ms and all(inlet.is_bulk_next for inlet in self._round) else 0
+
     def take(self, *, may_be_bulk: bool = True) -> Request | None:
         """Return the next request in fair order, None when nothing waits, or nothing but bulk that is not wanted."""
         if not may_be_bulk:
