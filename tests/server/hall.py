@@ -211,10 +211,11 @@ class Hall:
         assert isinstance(peer.welcome, m.Welcome), peer.welcome
         return peer
 
-    def _flush(self, sequence: int) -> None:
+    def _flush(self, sequence: int) -> bool:
         self._held_back.append(sequence)
         if not self.holds_flushes:
             self.let_flush()
+        return False
 
     async def _attend(self, stream: trio.abc.Stream) -> None:
         arrival: Any = SimpleNamespace(

@@ -41,7 +41,7 @@ class Loop:
             self.intake,
             times=lambda: Times(self.now_ms, 1_800_000_000_000 + self.now_ms),
             lap_ms=self._lap_ms,
-            flush=self.flushes.append,
+            flush=self._ask_flush,
             release=self._release,
             rereads=lambda effects: self.rereads(effects),  # noqa: PLW0108 - a test sets it
             on_bug=lambda command, _times, _error: self.bugs.append(command),  # type: ignore[arg-type]
@@ -92,6 +92,10 @@ class Loop:
     def answers(self) -> dict[str, Answer | TqError]:
         """Return the answers that have left, by name."""
         return {entry[0]: entry[1] for entry in self.left if isinstance(entry, tuple)}
+
+    def _ask_flush(self, sequence: int) -> bool:
+        self.flushes.append(sequence)
+        return False
 
     def _release(self, effects: Sequence[Effect]) -> None:
         self.left.extend(effects)

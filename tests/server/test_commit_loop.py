@@ -454,6 +454,23 @@ def test_whoever_cannot_be_answered_is_told_so_and_does_not_wait_for_ever() -> N
     assert [type(answer) for answer in got] == [Document, errors.InternalError]
 
 
+def test_a_turn_that_is_on_disk_at_once_is_answered_without_waking_anybody() -> None:
+    loop = Loop().start()
+    woken: list[None] = []
+
+    def flush(sequence: int) -> bool:
+        loop.store.flush(sequence)
+        loop.pipeline.on_wake = lambda: woken.append(None)
+        return True
+
+    loop.pipeline._flush = flush
+    loop.ask("submit", submit())
+
+    assert loop.run() is Point.IDLE
+    assert list(loop.answers()) == ["submit"]
+    assert woken == []
+
+
 def test_a_turn_is_lone_if_one_peer_waits_for_it_and_nobody_for_the_next() -> None:
     lone: list[bool] = []
     loop = Loop().start()

@@ -42,7 +42,8 @@ class Rig:
 
     async def flush(self, *, is_lone: bool = True) -> None:
         self.news = trio.Event()
-        self.committer.flush(self.done + 1, is_lone=is_lone)
+        if self.committer.flush(self.done + 1, is_lone=is_lone):
+            self._flushed(self.done + 1)
         with trio.fail_after(20):
             await self.news.wait()
 

@@ -25,14 +25,15 @@ class Committer:
         self.slow_until_us = 0
         self.fails_next = False
 
-    def flush(self, sequence: int) -> None:
-        """Begin to flush everything up to this sequence."""
+    def flush(self, sequence: int) -> bool:
+        """Begin to flush everything up to this sequence: none is on disk at once."""
         server, world = self._server, self._server.world
         took_us = _SLOW_US if world.chance(0.01) else world.dice.choice(_FLUSHES_US)
         if world.now_us < self.slow_until_us:
             took_us = world.dice.randint(_SLOW_US, _SLOWEST_US)
             server.last_slow_us = world.now_us + took_us
         server.after(took_us, self._ends, sequence)
+        return False
 
     def _ends(self, sequence: int) -> None:
         server = self._server

@@ -89,9 +89,9 @@ class _Answers:
 
 class Pipeline:
     """The turns of one server. `times` gives both clocks, `lap_ms` a fine one for the turn's cap; `flush` asks the
-    committer to flush a sequence, which calls `flushed` or `fail` later; `release` carries out effects; `rereads` names
-    what is read again because of them, and for whom; `on_bug` gets the command (or the answer that nobody could take)
-    with the exception that it raised.
+    committer to flush a sequence, and returns True if it is on disk at once: else `flushed` or `fail` is called later;
+    `release` carries out effects; `rereads` names what is read again because of them, and for whom; `on_bug` gets the
+    command (or the answer that nobody could take) with the exception that it raised.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Pipeline:
         *,
         times: Callable[[], Times],
         lap_ms: Callable[[], float],
-        flush: Callable[[int], None],
+        flush: Callable[[int], bool],
         release: Callable[[Sequence[Effect]], None],
         rereads: Callable[[Sequence[Effect]], Iterable[tuple[Inlet, Request]]],
         on_bug: Callable[[object, Times, Exception], None],
@@ -316,7 +316,8 @@ class Pipeline:
         self._flight = answers  # from here on a failure leaves the outcome of these unknown
         self.store.write(finished.changes, sequence=finished.sequence, epoch=finished.epoch, wall_ms=finished.wall_ms)
         yield Point.WRITTEN
-        self._flush(finished.sequence)
+        if self._flush(finished.sequence):
+            self._durable = finished.sequence
 
     def _let_go(self, answers: _Answers) -> Iterator[Point]:
         if answers.has_bulk:

@@ -43,16 +43,18 @@ class Committer:
         self._token = trio.lowlevel.current_trio_token()
         self._thread.start()
 
-    def flush(self, sequence: int, *, is_lone: bool = False) -> None:
-        """Ask for everything up to this sequence to be made durable. `is_lone`: nobody else waits for the loop."""
+    def flush(self, sequence: int, *, is_lone: bool = False) -> bool:
+        """Ask for everything up to this sequence to be made durable; return whether it is at once, and nobody is told.
+
+        `is_lone`: nobody else waits for the loop.
+        """
         if not (is_lone and self._quick_runs >= quick_runs_min):
             self._queue.put(sequence)
-            return
+            return False
         failure = self._flush(sequence)
-        if failure is None:
-            self._flushed(sequence)
-        else:
+        if failure is not None:
             self._fail(failure)
+        return failure is None
 
     def close(self) -> bool:
         """End the thread after the flush under way; return whether it has ended."""
@@ -117,9 +119,11 @@ async def run_pipeline(pipeline: Pipeline, recover: Recover, on_recovered: Calla
                 elif point is Point.RELEASED:
                     has_waited = False
                 elif point is Point.FLUSHING or point is Point.IDLE:
-                    if not woken.is_set():  # else look again at once: a flush in place wakes nobody else
+                    if not woken.is_set():  # else look again at once: woken by a reply, or a failure in place
                         if point is Point.IDLE:
-                            alarm.deadline = min(alarm.deadline, _due(pipeline))
+                            due = _due(pipeline)
+                            if due < alarm.deadline:  # noqa: PLR1730 - setting it costs a context manager of trio's
+                                alarm.deadline = due
                         await woken.wait()
                         has_waited = True
                     woken = trio.Event()

@@ -8,6 +8,8 @@ that turn was over. The rest counts from there and not from the questions: no nu
 Pure: whoever uses it brings the time.
 """
 
+from math import inf
+
 from tq import limits
 from tq.server.intake import Request
 
@@ -18,25 +20,27 @@ class Ration:
     A turn is begun while the one before it may not be over.
     """
 
-    __slots__ = ("_bytes", "_has_others", "_is_asked", "_is_lifted", "_is_over", "_rests_until_ms")
+    __slots__ = ("_bytes", "_has_others", "_is_asked", "_rest_ms", "_rests_until_ms", "is_full")
 
     def __init__(self) -> None:
         self._bytes = 0  # of bulk, in the open turn
+        self.is_full = False  # whether the open turn has its fill of them
         self._has_others = False  # in the open turn
         self._is_asked = False  # by others, in the last closed turn that had bulk, or since
-        self._is_over = True  # the last turn that had bulk
-        self._is_lifted = False
-        self._rests_until_ms = 0
+        self._rest_ms = limits.bulk_rest_ms
+        self._rests_until_ms = 0.0  # infinity while that turn is not over
 
     def begin(self) -> None:
         """Begin a turn."""
         self._bytes = 0
-        self._has_others = False
+        self.is_full = self._has_others = False
 
     def took(self, request: Request) -> None:
         """Count a request that the open turn has taken."""
-        self._bytes += request.bulk_bytes
-        if not request.bulk_bytes:
+        if request.bulk_bytes:
+            self._bytes += request.bulk_bytes
+            self.is_full = self._bytes >= limits.turn_bulk_bytes_max
+        else:
             self._has_others = self._is_asked = True
 
     def close(self) -> bool:
@@ -44,25 +48,18 @@ class Ration:
         if not self._bytes:
             return False
         self._is_asked = self._has_others
-        self._is_over = False
+        self._rests_until_ms = inf
         return True
 
     def over(self, steady_ms: int) -> None:
         """Begin the rest after a turn that had bulk."""
-        self._is_over = True
-        self._rests_until_ms = steady_ms + limits.bulk_rest_ms
+        self._rests_until_ms = steady_ms + self._rest_ms
 
     def lift(self) -> None:
         """Let bulk have no rest from now on: what waits is to be done with."""
-        self._is_lifted = True
+        self._rest_ms = 0
 
     def rest_ms(self, steady_ms: int) -> int:
         """Return for how long, at the least, a turn may have no bulk."""
-        if self._is_lifted or not self._is_asked:
-            return 0
-        return max(self._rests_until_ms - steady_ms, 0) if self._is_over else limits.bulk_rest_ms
-
-    @property
-    def is_full(self) -> bool:
-        """Whether the open turn has its fill of bulk."""
-        return self._bytes >= limits.turn_bulk_bytes_max
+        left_ms = self._rests_until_ms - steady_ms
+        return int(min(left_ms, self._rest_ms)) if left_ms > 0 and self._is_asked else 0
