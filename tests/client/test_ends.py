@@ -222,6 +222,8 @@ async def test_what_is_no_list_of_jobs_is_refused_before_anything_is_sent(server
                 for wrong in (["42"], "42", one.job("42"), None, [blocking.job("1"), client.job("1")]):
                     with pytest.raises(BadRequest, match="jobs, in a list"):
                         one.as_completed(wrong)
+                with pytest.raises(TooLarge, match="10001 jobs cannot be waited for at once"):
+                    one.as_completed(one.job(str(number)) for number in range(1, 10_002))
                 with pytest.raises(BadRequest, match="timeout_s cannot be"):
                     one.job("42").as_completed("5")
     assert server.asked == []

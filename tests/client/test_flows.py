@@ -11,6 +11,7 @@ from tq import limits
 from tq.client import flows, requests
 from tq.client.results import TaskCancelled, TaskFailed, TaskResult
 from tq.core import vocabulary as v
+from tq.core.engine import Bounds
 from tq.core.task import Cause
 from tq.errors import BadRequest, KeyConflict, Refused, TaskNotFound, TooLarge
 from tq.wire import plain
@@ -172,7 +173,7 @@ def all_of(house: House, pages: flows.Pages[Any]) -> list[Any]:
     return found
 
 
-def act(house: House, kind: type[v.Selected], *ids: str, **more: Any) -> int:
+def act(house: House, kind: type[v.Selected], *ids: str, **more: Any) -> flows.Acted:
     return follow(house, flows.acting(kind, ids, None, **more))
 
 
@@ -223,6 +224,19 @@ def test_every_verb_says_on_how_many_it_was_done():
     assert act(house, v.Forget, "1") == 1
 
 
+def test_a_verb_says_that_it_goes_on_beyond_its_count():
+    house = House(Bounds(slice=2))
+    for job in range(3):
+        house.do(v.Submit(str(job), b"b"))
+
+    cancelled = follow(house, flows.acting(v.Cancel, (), flows.where({})))
+    assert (cancelled, cancelled.goes_on, repr(cancelled)) == (2, True, "2, and it goes on")
+    house.do(v.Tick())
+    assert shown(house, "3")["state"] == "cancelled"
+    again = act(house, v.Hold, "1")
+    assert (again, again.goes_on, repr(again)) == (0, False, "0")
+
+
 def test_dead_letters_are_found_by_their_cause_tried_again_and_purged():
     house = House()
     house.join(slots=3, modules=("m",))
@@ -255,7 +269,7 @@ def test_jobs_are_listed_and_acted_on_by_what_they_are():
 
 
 @pytest.mark.parametrize(
-    "filters", [{"tag": ""}, {"name": 5}, {"state": 5}, {"queue": b"q"}, {"state": ["queued", None]}]
+    "filters", [{"tag": ""}, {"name": 5}, {"state": 5}, {"queue": b"q"}, {"state": ["queued", None]}, {"state": []}]
 )
 def test_a_filter_that_was_lost_or_is_none_acts_on_nothing(filters):
     with pytest.raises(BadRequest):

@@ -1,5 +1,6 @@
 """One blocking client for a whole program: its threads, and what it forks, each ask over connections of their own."""
 
+import pickle
 import subprocess
 import sys
 import threading
@@ -34,6 +35,13 @@ def test_who_waits_in_a_thread_when_others_close_gets_its_answer(server, environ
         client.close()
         gate.set()
         assert state.result() == "running"
+
+
+def test_who_hands_a_client_or_a_job_to_another_process_is_told_what_to_do(server, environ):
+    with tq.client.connect_blocking(environ=environ) as client:
+        for one in (client, client.job("42"), client.jobs()):
+            with pytest.raises(TypeError, match="connect there, and give it the ids of jobs"):
+                pickle.dumps(one)
 
 
 FORK = """

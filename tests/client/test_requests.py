@@ -192,7 +192,7 @@ def test_an_option_of_the_wrong_type_is_refused_before_it_is_sent(option, value)
     with pytest.raises(BadRequest, match=f"{option} cannot be") as refused:
         requests.function("m:f", (), {}, {option: value})  # type: ignore[misc]
 
-    assert refused.value.hint.startswith("it is ")
+    assert refused.value.hint.startswith("it is a signal, as signal.SIGINT" if option == "stop_signal" else "it is ")
 
 
 @pytest.mark.parametrize("option, value", [("max_fails", "1"), ("at_once", None)])

@@ -25,6 +25,11 @@ def test_a_success_has_its_value():
     assert result("succeeded", "exit").get() is None
 
 
+def test_a_task_of_an_array_has_its_number():
+    assert result("succeeded", "exit").number == 7
+    assert TaskResult(v.Result("43", "queued")).number == 0
+
+
 def test_in_a_notebook_it_shows_what_it_has_in_brief():
     assert repr(result("succeeded", "exit", value={"loss": 0.5})) == "<TaskResult 43.7 succeeded: {'loss': 0.5}>"
     assert repr(result("dead", "exit", 3)) == "<TaskResult 43.7 dead: task 43.7 exited with 3>"

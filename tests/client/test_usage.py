@@ -1,6 +1,7 @@
 """Both clients have the same calls, each is documented, and each stands in the program that mypy reads."""
 
 import inspect
+import pydoc
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,12 @@ def test_every_call_is_documented_and_used(kind):
     for name in calls(kind):
         assert getattr(kind, name).__doc__, name
         assert f".{name}(" in USAGE, name
+
+
+@pytest.mark.parametrize("connect", [tq.client.connect, tq.client.connect_blocking])
+def test_help_shows_nothing_of_the_environment(connect):
+    """It has tokens in it, and what `help` shows goes into logs, notebooks and pages."""
+    assert "PATH" not in pydoc.plain(pydoc.render_doc(connect))
 
 
 @pytest.mark.parametrize("options", [tq.client.Options, tq.client.CommandOptions])

@@ -13,6 +13,7 @@ from typing import Any, assert_type
 
 import tq.client
 from tq.client import (
+    Acted,
     BlockingClient,
     BlockingJob,
     BlockingJobs,
@@ -64,6 +65,7 @@ async def looks(client: Client, job: Job) -> None:
         assert_type(result, TaskResult)
         assert_type(result.error, TaskFailed | TaskCancelled | None)
         assert_type((result.id, result.state, result.attempt), tuple[str, str, int])
+        assert_type(result.number, int)
         assert_type(result.get(), Any)
     assert_type(await job.state(), str)
     assert_type(await job.show(), dict[str, Any])
@@ -83,8 +85,9 @@ async def acts(client: Client, job: Job) -> None:
     jobs = client.dead_letters(cause="lost", queue="q", tag="t", name="n")
     assert_type(jobs, Jobs)
     for one in (job, jobs, client.jobs(state="failed")):
-        assert_type(await one.cancel(), int)
-        await one.hold()
+        assert_type(await one.cancel(), Acted)
+        held: int = await one.hold()
+        assert_type((held, (await one.hold()).goes_on), tuple[int, bool])
         await one.release()
         await one.requeue()
         await one.retry(force=True)
@@ -152,8 +155,9 @@ def blocking_acts(client: BlockingClient, job: BlockingJob) -> None:
     jobs = client.dead_letters(cause="lost", queue="q", tag="t", name="n")
     assert_type(jobs, BlockingJobs)
     for one in (job, jobs, client.jobs(state="failed")):
-        assert_type(one.cancel(), int)
-        one.hold()
+        assert_type(one.cancel(), Acted)
+        held: int = one.hold()
+        assert_type((held, one.hold().goes_on), tuple[int, bool])
         one.release()
         one.requeue()
         one.retry(force=True)

@@ -31,6 +31,16 @@ def test_the_same_key_returns_the_same_job(house):
     assert house.store.get(tables.JOB, (2, 0)) is None
 
 
+def test_a_key_that_lives_longer_than_its_job_says_that_it_was_forgotten(house):
+    first = house.do(Submit("k", b"body"))
+    house.do(Cancel((first.id,)))
+    assert house.do(Submit("k", b"body")) == Submitted(first.id, existed=True)
+    house.do(Forget((first.id,)))
+    assert house.do(Submit("k", b"body")) == Submitted(
+        first.id, existed=True, warning="job 1 was forgotten; another key makes a new one"
+    )
+
+
 def test_the_same_key_with_another_request_is_a_conflict(house):
     house.do(Submit("k", b"body"))
     with pytest.raises(KeyConflict):

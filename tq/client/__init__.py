@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tq.client.api import Client, Job, Jobs, connect
     from tq.client.direct import BlockingClient, BlockingJob, BlockingJobs, connect_blocking
+    from tq.client.flows import Acted
     from tq.client.reading import Output
     from tq.client.requests import CommandOptions, Options
     from tq.client.results import TaskCancelled, TaskFailed, TaskResult
 
 __all__ = [
+    "Acted",
     "BlockingClient",
     "BlockingJob",
     "BlockingJobs",
@@ -38,6 +40,7 @@ __all__ = [
 ]
 
 _PLACES = {
+    "Acted": "flows",
     "BlockingClient": "direct",
     "BlockingJob": "direct",
     "BlockingJobs": "direct",

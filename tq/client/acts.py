@@ -4,18 +4,22 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 from tq.client import flows
+from tq.client.flows import Acted, Flow
 from tq.core import vocabulary as v
 
-Count = TypeVar("Count")  # `int`, or what is awaited for it
+Count = TypeVar("Count")  # `Acted`, or what is awaited for it
 
 
 class Acts(Generic[Count]):
     """What can be done to jobs and tasks. Each returns to how many it was done, 0 where there was nothing to do: so
-    whatever is asked twice does no harm. What is more than a thousand goes on in the server, beyond that count.
+    whatever is asked twice does no harm. Where there are many, that is how many at once (see `Acted`).
     """
 
     def __init__(
-        self, follow: Callable[[flows.Flow[int]], Count], ids: tuple[str, ...] = (), where: v.Where | None = None
+        self,
+        follow: Callable[[Flow[Acted]], Count],
+        ids: tuple[str, ...] = (),
+        where: v.Where | None = None,
     ) -> None:
         self._follow = follow
         self._ids = ids

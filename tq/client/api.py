@@ -5,7 +5,6 @@ Unreachable or Unknown when a lost connection could not be re-made within the pa
 is not is a TypeError, as everywhere.
 """
 
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any, Unpack
@@ -16,7 +15,7 @@ from tq.client import flows, requests, shapes, target
 from tq.client.acts import Acts
 from tq.client.asker import Asker
 from tq.client.ends import JobEnds, TaskEnds, no_jobs, together
-from tq.client.flows import Document
+from tq.client.flows import Acted, Document
 from tq.client.line import Line
 from tq.client.reading import Output, Reading
 from tq.client.requests import CommandOptions, Options, Word
@@ -27,12 +26,13 @@ from tq.errors import ConfigurationError
 
 @asynccontextmanager
 async def connect(
-    url: str = "", *, environ: Mapping[str, str] = os.environ, patience_s: float = 60.0
+    url: str = "", *, environ: Mapping[str, str] | None = None, patience_s: float = 60.0
 ) -> AsyncIterator["Client"]:
     """Connect to a server for the length of the block: that of `url`, of TQ_URL, or the one that runs here.
 
     It is found, and its token, as the command line does (`tq config`). Raises Unreachable at once when nobody answers;
-    a connection that is lost later is re-made for `patience_s` seconds, and what was asked is asked again.
+    a connection that is lost later is re-made for `patience_s` seconds, and what was asked is asked again. `environ` is
+    read instead of this process's environment.
     """
     _check_runs_trio()
     failure: BaseException | None = None  # of the block: a nursery would wrap it, and a group is no exit code
@@ -124,7 +124,8 @@ class Client:
     def as_completed(self, jobs: "Iterable[Job]", timeout_s: float | None = None) -> AsyncGenerator["Job", None]:
         """Yield these jobs as they end, each once, until all have; what has ended already comes first.
 
-        At most 10,000 of them, of one server (TooLarge). Raises TimedOut if not all have ended `timeout_s` later.
+        At most 10,000 of them (TooLarge), of one server: `map` makes one job of millions of tasks. Raises TimedOut if
+        not all have ended `timeout_s` later.
         """
         waited, lineage = together(jobs, Job)
         return self._asker.of(lineage).watch(JobEnds(waited), shapes.seconds(timeout_s))
@@ -203,7 +204,7 @@ class Client:
         return await self._asker.follow(flows.showing(v.Status()))
 
 
-class Jobs(Acts[Coroutine[Any, Any, int]]):
+class Jobs(Acts[Coroutine[Any, Any, Acted]]):
     """The jobs, or dead letters, that a filter means; made by `Client.jobs` and `Client.dead_letters`.
 
     `async for` yields their documents. Each verb acts on all that match when it comes to them, however many.
@@ -218,11 +219,12 @@ class Jobs(Acts[Coroutine[Any, Any, int]]):
         return self._asker.each(self._pages)
 
 
-class Job(Acts[Coroutine[Any, Any, int]]):
+class Job(Acts[Coroutine[Any, Any, Acted]]):
     """A job, or one task of it. `id` is its id, for other programs, too (`client.job(id)`).
 
-    `existed`: the key had made it before. `warning` says why nothing can run it now, "" when something can. Where the
-    server has come back with another store than the one that it is of, whatever is asked of it raises TaskNotFound.
+    `existed`: the key had made it before. `warning` says why nothing can run it now, or that it was forgotten since; ""
+    where there is nothing to say. Where the server has come back with another store than the one that it is of,
+    whatever is asked of it raises TaskNotFound.
     """
 
     def __init__(self, asker: Asker, id: str, *, existed: bool = False, warning: str = "") -> None:  # noqa: A002
@@ -238,7 +240,7 @@ class Job(Acts[Coroutine[Any, Any, int]]):
         return self._asker.lineage
 
     def __repr__(self) -> str:
-        return f"<Job {self.id}>"
+        return f"<Job {self.id}{self.warning and f': {self.warning}'}>"
 
     async def state(self) -> str:
         """Return its state as `tq show` says it; of an array the most alive of its tasks' states."""

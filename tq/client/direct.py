@@ -4,7 +4,6 @@ Written out, since only a signature tells an editor and mypy what a call takes a
 stands once, in acts.py, flows.py, ends.py and requests.py.
 """
 
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, Unpack
 
@@ -12,7 +11,7 @@ from tq.client import blocking, flows, requests, shapes, target
 from tq.client.acts import Acts
 from tq.client.direct_asker import DirectAsker
 from tq.client.ends import JobEnds, TaskEnds, no_jobs, together
-from tq.client.flows import Document
+from tq.client.flows import Acted, Document
 from tq.client.pool import Pool
 from tq.client.reading import Output, Reading
 from tq.client.requests import CommandOptions, Options, Word
@@ -21,7 +20,7 @@ from tq.core import vocabulary as v
 
 
 def connect_blocking(
-    url: str = "", *, environ: Mapping[str, str] = os.environ, patience_s: float = 60.0
+    url: str = "", *, environ: Mapping[str, str] | None = None, patience_s: float = 60.0
 ) -> "BlockingClient":
     """Connect to a server for the length of a block, or until `close`; see `connect`."""
     client = blocking.Client(lambda: target.find({"url": url}, environ), patience_s=patience_s)
@@ -149,7 +148,7 @@ class BlockingClient:
         return self._asker.follow(flows.showing(v.Status()))
 
 
-class BlockingJobs(Acts[int]):
+class BlockingJobs(Acts[Acted]):
     """The jobs, or dead letters, that a filter means; see `Jobs`."""
 
     def __init__(self, asker: DirectAsker, where: v.Where) -> None:
@@ -161,7 +160,7 @@ class BlockingJobs(Acts[int]):
         return self._asker.each(self._pages)
 
 
-class BlockingJob(Acts[int]):
+class BlockingJob(Acts[Acted]):
     """A job, or one task of it; see `Job`."""
 
     def __init__(self, asker: DirectAsker, id: str, *, existed: bool = False, warning: str = "") -> None:  # noqa: A002
@@ -177,7 +176,7 @@ class BlockingJob(Acts[int]):
         return self._asker.lineage
 
     def __repr__(self) -> str:
-        return f"<BlockingJob {self.id}>"
+        return f"<BlockingJob {self.id}{self.warning and f': {self.warning}'}>"
 
     def state(self) -> str:
         """Return its state; see `Job.state`."""

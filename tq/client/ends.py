@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
+from tq import limits
 from tq.client import flows, shapes
 from tq.client.expected import expect
 from tq.client.flows import Flow, Glance, Page, Pages
 from tq.client.results import ENDED, TaskResult
 from tq.core import vocabulary as v
-from tq.errors import BadRequest, TaskNotFound, TimedOut
+from tq.errors import BadRequest, TaskNotFound, TimedOut, TooLarge
 
 
 class _Kept(Protocol):
@@ -36,7 +37,7 @@ _NAMED_MAX: Final = 5
 def together(jobs: Iterable[_J], kind: type[_J]) -> tuple[dict[str, _J], int]:
     """Return the jobs that a program waits for by their ids, and their store (0 where there are none).
 
-    Raises BadRequest for what is no list of jobs, TaskNotFound for jobs of several stores.
+    Raises BadRequest for what is no list of jobs, TooLarge for too many, TaskNotFound for jobs of several stores.
     """
     given: Any = jobs
     found: dict[str, _J] = {}
@@ -49,6 +50,11 @@ def together(jobs: Iterable[_J], kind: type[_J]) -> tuple[dict[str, _J], int]:
             )
         found[job.id] = job
         lineages.add(job.lineage)
+    if len(found) > limits.wait_ids_max:
+        raise TooLarge(
+            f"{len(found)} jobs cannot be waited for at once; wait_ids_max is {limits.wait_ids_max}",
+            hint="`map` makes one job of many tasks, and its as_completed tells of each; or wait for some at a time",
+        )
     if len(lineages) > 1:
         raise TaskNotFound("these jobs are of several stores", hint="wait for those of each alone")
     return found, next(iter(lineages), 0)

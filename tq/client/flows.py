@@ -7,7 +7,7 @@ is done, a `Glance` at once. What a question raises is thrown into the flow.
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
 from time import monotonic
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -145,30 +145,49 @@ def check_attempt(attempt: int) -> int:
 # ---------------------------------------------------------------- many
 
 
-def acting(kind: type[v.Selected], ids: tuple[str, ...], where: v.Where | None, **more: Any) -> Flow[int]:
+class Acted(int):
+    """On how many tasks or jobs a verb acted at once.
+
+    `goes_on`: those are not all. The server goes on with the rest by itself, beyond this count; as long as it does,
+    `status()["sweeps"]` tells of it.
+    """
+
+    goes_on: bool
+
+    def __new__(cls, count: int, *, goes_on: bool = False) -> Self:
+        """Make it of a count."""
+        acted = super().__new__(cls, count)
+        acted.goes_on = goes_on
+        return acted
+
+    def __repr__(self) -> str:
+        return f"{int(self)}{', and it goes on' if self.goes_on else ''}"
+
+
+def acting(kind: type[v.Selected], ids: tuple[str, ...], where: v.Where | None, **more: Any) -> Flow[Acted]:
     """Act on jobs and tasks, and return on how many at once; 0 where there was nothing to do (any more)."""
     shapes.check(more, _PARTS)
     command = kind(ids, where, **more)
     try:
         answer = expect(v.Acted, (yield command))
     except AlreadyEnded:
-        return 0
-    return answer.done + answer.stopping
+        return Acted(0)
+    return Acted(answer.done + answer.stopping, goes_on=answer.sweeping)
 
 
 def where(filters: Mapping[str, Any], *, is_letter: bool = False) -> v.Where:
     """Return which jobs, or dead letters, filters mean: what is None means all. Raises BadRequest.
 
-    An empty text is refused: it would mean all, too, and whoever passes one on has probably lost it.
+    An empty text or list is refused: it would mean all, too, and whoever passes one on has probably lost it.
     """
     said = {name: value for name, value in filters.items() if value is not None}
-    state = said.pop("state", ())
-    if isinstance(state, str):
-        state = (state,)
-    shapes.check({**said, "state": state}, {**dict.fromkeys(said, str), "state": shapes.Texts})
+    if isinstance(said.get("state"), str):
+        said["state"] = (said["state"],)
+    shapes.check(said, {**dict.fromkeys(said, str), "state": shapes.Texts})
     if empty := [name for name, value in said.items() if not value]:
         raise BadRequest(f"the {empty[0]} to look for is empty", hint="leave it out for all")
-    return v.Where(states=("dead",) if is_letter else tuple(state), is_letter=is_letter, **said)
+    states = ("dead",) if is_letter else tuple(said.pop("state", ()))
+    return v.Where(states=states, is_letter=is_letter, **said)
 
 
 def jobs(where: v.Where) -> Pages[Document]:

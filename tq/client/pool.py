@@ -6,7 +6,7 @@ made again then. A list is appended to and popped from in one step, so there is 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, NoReturn
 
 from tq.client.blocking import Client
 from tq.client.losses import closed
@@ -21,6 +21,10 @@ class Pool:
         self.is_closed = False
         self._latest = first
         self._idle = [first]
+
+    def __reduce__(self) -> NoReturn:
+        """Say what to do: a pool of processes pickles what it is given, and clients and jobs have this one."""
+        raise TypeError("a client is not for another process: connect there, and give it the ids of jobs")
 
     @property
     def lineage(self) -> int:

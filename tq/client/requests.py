@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypedDict, TypeVar
 from tq import limits
 from tq.client import shapes, submission
 from tq.client.call import pack, pack_entry
-from tq.client.shapes import Codes, Cut, PathLike, Texts
+from tq.client.shapes import Codes, Cut, PathLike, Signal, Texts
 from tq.core import vocabulary as v
 from tq.core.job import Demand
 from tq.errors import BadRequest, TooLarge
@@ -44,7 +44,7 @@ class Options(TypedDict, total=False):
     retry_on: Codes
     no_retry_on: Codes
     time_limit_s: float
-    stop_signal: int
+    stop_signal: Signal
     kill_after_s: float
     if_cut: Cut
     cpus: float

@@ -74,14 +74,16 @@ class TaskCancelled(TqError):
 class TaskResult:
     """How one task stands. `state` as `tq show` says it, `attempt` the number of its latest attempt (0 = none yet).
 
+    `number` is the task's in its array: that of the first item of a `map` is 1; 0 for what is no array's.
     `value` is what it returned, None as well for one that returned nothing; `error` the exception that stands for its
     failure, None if it succeeded or has not ended.
     """
 
-    __slots__ = ("attempt", "error", "id", "state", "value")
+    __slots__ = ("attempt", "error", "id", "number", "state", "value")
 
     def __init__(self, result: v.Result) -> None:
         self.id = result.id
+        self.number = int(result.id.partition(".")[2] or 0)
         self.state = result.state
         self.attempt = result.attempt
         self.value: Any = None

@@ -16,6 +16,7 @@ Cut = Literal["run", "stop"]
 Texts = Collection[str]
 PathLike = str | os.PathLike[str]
 Codes = Collection[int]
+Signal = int | Signals
 
 _NUMBER_MAX: Final = 1e15  # in thousandths it is still an int of 64 bits
 _INT_MAX: Final = 2**63 - 1
@@ -50,6 +51,7 @@ _SHAPES: Final[Mapping[Any, tuple[Callable[[Any], bool], str]]] = {
     str: (is_text, "text"),
     int: (_is_int, "an int of 64 bits"),
     float: (_is_number, "a number"),
+    Signal: (_is_int, "a signal, as signal.SIGINT"),
     bool: (lambda value: isinstance(value, bool), "True or False"),
     bytes: (lambda value: isinstance(value, bytes), 'bytes, as in "text".encode()'),
     Texts: (lambda value: _are(value, is_text), "a list of texts"),

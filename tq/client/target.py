@@ -162,11 +162,13 @@ def settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, 
     return found
 
 
-def find(flags: Mapping[str, str], environ: Mapping[str, str]) -> Target:
+def find(flags: Mapping[str, str], environ: Mapping[str, str] | None) -> Target:
     """Return the server to talk to, or raise Unreachable (none is known), Unauthorised or ConfigurationError.
 
+    `environ` None is that of this process: as a default argument `help` would show it, tokens too.
     No address is the default: a join string of another machine would look for its server here.
     """
+    environ = os.environ if environ is None else environ
     found = settings(flags, environ)
     if "token" not in found and "url" not in found:
         raise Unreachable("no server is running here", hint="start one with `tq up`, or set TQ_URL and TQ_JOIN")

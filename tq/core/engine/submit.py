@@ -32,7 +32,10 @@ def submit(step: Step, command: Submit) -> Submitted:
                     f"key {command.key!r} was used for another request (job {known.job})",
                     hint="use another --key, or repeat the request as it was",
                 )
-            return Submitted(str(known.job), existed=True)
+            progress = step.overlay.get(tables.PROGRESS, (known.job, 0))
+            is_gone = progress is None or progress.forgetting  # a key may live longer than its job
+            warning = f"job {known.job} was forgotten; another key makes a new one" if is_gone else ""
+            return Submitted(str(known.job), existed=True, warning=warning)
     stdin = take(step, command.stdin_key, is_entries=False)
     entries = take(step, command.entries_key, is_entries=True)
     if entries is not None:
