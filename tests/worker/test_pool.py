@@ -59,16 +59,14 @@ def test_it_has_grown_too_much_beside_what_its_modules_needed(service, monkeypat
 
 
 def test_it_is_ended_when_it_was_idle_for_long():
-    lives = SimpleNamespace(spare=set())
     poll = select.epoll()
-    pool = Pool(poll, None, None, lives, None, None, {})
+    pool = Pool(poll, None, None, SimpleNamespace(), None, None, {})
     waiting = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
     for number, process in enumerate(waiting):
         end, other = os.pipe()
         os.close(other)
         one = Caller(poll, pool._callers, end, process.pid)
         one.idle_at = 100.0 * number
-        lives.spare.add(process.pid)
         pool._idle.append(one)
 
     pool.tick(limits.function_idle_s_max - 1)
@@ -106,8 +104,8 @@ class Taking:
         first = self.lanes.take()
         if is_dead:
             self.process.close()
-        self.pool._lend(self.caller, first)
-        self.pool._give(self.caller, [first, *self.lanes.take_behind(first, count - 1)])
+        self.caller.lend(first)
+        self.caller.give([first, *self.lanes.take_behind(first, count - 1)])
         self.lives.add(first)
         if not is_dead:
             self.heard()
@@ -182,6 +180,6 @@ def test_calls_given_to_a_process_that_is_gone_have_not_begun(count):
 def test_one_given_behind_a_call_that_runs_says_nothing_of_that():
     with select.epoll() as poll, closing(Taking(poll, 1)) as taking:
         taking.process.close()
-        taking.pool._give(taking.caller, taking.attempts)
+        taking.caller.give(taking.attempts)
 
         assert not taking.caller.is_untaken

@@ -61,7 +61,7 @@ class Lives:
         self._capture: Final = capture
         self._on_end: Final = on_end
         self.on_caller_end: Callable[[Caller, float], None]  # set by the pool
-        self.spare: Final[set[int]] = set()  # unreaped processes that call functions, without an attempt (pool.py)
+        self._spare: Final[dict[int, Caller]] = {}  # unreaped processes that call functions, without an attempt, by pid
         self._mains: Final[dict[int, Attempt]] = {}  # by pid, until reaped
         self._by_pid: Final[dict[int, Attempt]] = {}  # of these, by the main's pid: session and group bear it
         self._sweeping: Final[set[Attempt]] = set()
@@ -83,6 +83,8 @@ class Lives:
         self._by_pid[attempt.pid] = attempt
         attempt.stage = _RUNNING
         self._capture.add(attempt)
+        if attempt.caller is not None:
+            self._spare.pop(attempt.pid, None)
         if attempt.caller is None or attempt.caller.is_ready:
             self.limit(attempt, attempt.begin)
 
@@ -138,12 +140,13 @@ class Lives:
                 break
             stirred = True
             attempt = self._mains.get(pid)
-            if attempt is not None and attempt.caller is not None:
-                self.on_caller_end(attempt.caller, now)  # its last answers come before its end, and it may have got on
+            caller = self._spare.get(pid) if attempt is None else attempt.caller
+            if caller is not None:
+                self.on_caller_end(caller, now)  # its last answers come before its end, and it may have got on
             attempt = self._mains.pop(pid, None)
             if attempt is None:
                 self._orphans.pop(pid, None)
-                self.spare.discard(pid)
+                self._spare.pop(pid, None)
             else:
                 self._exited(attempt, status, usage, now)
         else:
@@ -159,7 +162,7 @@ class Lives:
         attempt.system_us = int(usage.ru_stime * 1e6)
         attempt.peak_kib = self._peak_kib(usage.ru_maxrss, now)
         if attempt.caller is not None:
-            _cut_short(attempt, attempt.caller)
+            attempt.caller.cut_short(attempt)
         attempt.stage = _DRAINING
         if attempt.is_killed:  # and all that is left of it shall be, now
             self._cut(attempt)
@@ -168,11 +171,11 @@ class Lives:
         else:
             self._set_timer(now + _drain_s, _Timer.CUT, attempt)
 
-    def returned(self, attempt: Attempt, now: float) -> None:
+    def returned(self, attempt: Attempt, caller: Caller, now: float) -> None:
         """The call of a function came to its end, and nothing is left of it; its process is spare."""
         attempt.caller = None
         del self._mains[attempt.pid]
-        self.spare.add(attempt.pid)
+        self._spare[attempt.pid] = caller
         self._finish(attempt, now)
 
     def go_on(self, attempt: Attempt, following: Attempt, now: float) -> None:
@@ -224,9 +227,9 @@ class Lives:
         self._is_dirty = False
         waiting: set[Attempt] = set()
         children = self._children.read()
-        if children.count(b" ") > len(self._mains) + len(self.spare):  # a child that is neither is an orphan
+        if children.count(b" ") > len(self._mains) + len(self._spare):  # a child that is neither is an orphan
             for pid in map(int, children.split()):
-                if pid not in self._mains and pid not in self.spare:
+                if pid not in self._mains and pid not in self._spare:
                     waiting |= self._sweep_orphan(pid)
         waiting |= {one for one in self._sweeping if one.cgroup is not None and one.cgroup.kill()}
         for attempt in self._sweeping - waiting if waiting else list(self._sweeping):
@@ -309,19 +312,3 @@ class Lives:
         if len(self._timers) > 4 * len(self.attempts) + _timers_spare:  # an hour's limit on tasks of a millisecond
             self._timers = [timer for timer in self._timers if timer[3].stage is not _ENDED]
             heapq.heapify(self._timers)
-
-
-def _cut_short(attempt: Attempt, caller: Caller) -> None:
-    """The process of a call has ended, which is the call's end, too, unless it has left an answer."""
-    attempt.caller = None
-    attempt.user_us = attempt.system_us = 0  # of all its calls
-    if caller.answer is not None:
-        attempt.take_answer(caller.answer)
-    elif attempt.cause:
-        pass
-    elif not caller.is_ready or caller.is_untaken:
-        attempt.cause = Cause.WORKER_TROUBLE
-        attempt.error = f"the process that calls functions ended before it took the call ({attempt.code})"
-    elif attempt.code == 0:
-        attempt.cause = Cause.BAD_RESULT
-        attempt.error = "its process ended before the function returned"

@@ -15,10 +15,8 @@ import os
 import select
 import signal
 from _socket import socketpair  # the module over it takes longer to import than all of ours
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from itertools import groupby
-from operator import attrgetter
 from typing import Final
 
 from tq import limits
@@ -41,7 +39,6 @@ _ahead_max: Final = 16
 _ahead_bytes_max: Final = 2 * limits.KIB  # of such a call: it lies in the channel, which takes much more
 _RUNS: Final = 8  # over how many calls the mean is taken
 _NEVER: Final = float("inf")
-_order: Final = attrgetter("order")
 
 
 class FunctionNotAllowed(Exception):
@@ -82,7 +79,6 @@ class Pool:
         self._offer = Functions((), (), b"/")
         self._callers: Final[dict[int, Caller]] = {}
         self._idle: Final[list[Caller]] = []  # the one that worked last stands last
-        self._chained: Final[set[Caller]] = set()  # with calls behind the first
         lives.on_caller_end = self.ended
 
     def offer(self, offer: Functions) -> None:
@@ -99,35 +95,9 @@ class Pool:
         module = attempt.order.program.function.partition(":")[0]
         if not allows(self._offer.modules, module):
             raise FunctionNotAllowed(f"this worker does not allow the module {module}")
-        caller = self._idle_caller() or self._spawn(attempt.order.worker)
-        self._lives.spare.discard(caller.pid)
-        self._lend(caller, attempt)
-        self._give(caller, [attempt, *self._lanes.take_behind(attempt, _depth(attempt) - 1)])
-
-    def _idle_caller(self) -> Caller | None:
-        while self._idle:
-            caller = self._idle.pop()
-            if caller.pid in self._lives.spare:
-                return caller
-            self._end(caller)
-        return None
-
-    def _lend(self, caller: Caller, attempt: Attempt) -> None:
-        attempt.caller = caller
-        attempt.pid, attempt.fds = caller.pid, caller.pipes
-
-    def _give(self, caller: Caller, attempts: Sequence[Attempt]) -> None:
-        """Send calls; if it is gone already, its end will tell."""
-        was_idle = not caller.queue
-        frames = _frames(caller.count + 1, attempts)
-        for attempt in attempts:
-            caller.count += 1
-            caller.queue.append((caller.count, attempt))
-        caller.is_alone = len(caller.queue) == 1
-        if not caller.is_alone:
-            self._chained.add(caller)
-        if not caller.send(frames) and was_idle:
-            caller.is_untaken = True
+        caller = self._idle.pop() if self._idle else self._spawn(attempt.order.worker)
+        caller.lend(attempt)
+        caller.give([attempt, *self._lanes.take_behind(attempt, _depth(attempt) - 1)])
 
     def _spawn(self, worker: bytes) -> Caller:
         if another := installed.another():
@@ -177,7 +147,7 @@ class Pool:
     def _give_more(self, caller: Caller, attempt: Attempt) -> None:
         room = _depth(attempt) - len(caller.queue)
         if room >= len(caller.queue) and (more := self._lanes.take_behind(attempt, room)):
-            self._give(caller, more)
+            caller.give(more)
 
     def _hear(self, caller: Caller, now: float) -> None:
         answers = caller.receive()
@@ -227,40 +197,37 @@ class Pool:
         if queue:
             following = queue[0][1]
             following.begin = now
-            self._lend(caller, following)
+            caller.lend(following)
             self._lives.go_on(attempt, following, now)
         else:
-            self._lives.returned(attempt, now)
+            self._lives.returned(attempt, caller, now)
             if is_usable:
                 caller.idle_at = now
                 self._idle.append(caller)
             else:
                 self._end(caller)
         if answer.has_output and is_usable and not caller.is_held:
-            caller.send(calls.encode(calls.Keep(caller.count)))
+            caller.go_on()
 
     # ------------------------------------------------------------ what was given too early
 
     def take_back(self, now: float) -> None:
         """Leave every process the one call that runs."""
-        for caller in list(self._chained):
+        for caller in list(self._callers.values()):
             self._take_back(caller, now)
 
     def _take_back(self, caller: Caller, now: float) -> None:
-        """See calls.py: after a Hold, what has come says which call runs."""
-        self._chained.discard(caller)
         if len(caller.queue) > 1:
-            caller.is_held = True
-            caller.send(calls.encode(calls.Hold()))  # who is gone, or has closed its end, begins nothing more either
+            caller.hold()
             self._hear(caller, now)
-            caller.is_held = False
             self._put_back(caller, 1)
-            caller.send(calls.encode(calls.Keep(caller.queue[0][0] if caller.queue else caller.count)))
+            caller.go_on()
 
     def _put_back(self, caller: Caller, kept: int) -> None:
-        back = [caller.queue.pop()[1] for _ in range(len(caller.queue) - kept)]
-        if back:
-            self._lanes.put_back(back[0].order.lane, back[::-1])
+        if back := caller.take_back(kept):
+            self._lanes.put_back(back[0].order.lane, back)
+
+    # ------------------------------------------------------------ ends
 
     def ended(self, caller: Caller, now: float) -> None:
         """Its process was reaped: take the answers that it has left. What it had not begun goes back."""
@@ -269,8 +236,6 @@ class Pool:
             self._hear(caller, now)
             if len(caller.queue) == answers:
                 break
-        self._lives.spare.discard(caller.pid)
-        self._chained.discard(caller)
         if caller.attempt is None:
             self._end(caller)
         else:
@@ -278,19 +243,15 @@ class Pool:
             caller.close()
             caller.pipes = [-1, -1]  # they are the attempt's now
 
-    # ------------------------------------------------------------ ends
-
     def due(self) -> float:
         """Return when `tick` has something to do."""
         return self._idle[0].idle_at + limits.function_idle_s_max if self._idle else _NEVER
 
     def tick(self, now: float) -> None:
         """Take back what stands behind a call that is not short. End what has been idle for too long."""
-        for caller in list(self._chained):
-            attempt = caller.attempt
-            if attempt is None or len(caller.queue) < 2:
-                self._chained.discard(caller)
-            elif attempt.begin + moment_s <= now:
+        for caller in list(self._callers.values()):
+            queue = caller.queue
+            if len(queue) > 1 and queue[0][1].begin + moment_s <= now:
                 self._take_back(caller, now)
         while self.due() <= now:
             self._end(self._idle[0])
@@ -300,11 +261,8 @@ class Pool:
         with suppress(ValueError):
             self._idle.remove(caller)
         caller.close()
-        for pipe in caller.pipes:
-            if pipe >= 0:
-                os.close(pipe)
-        caller.pipes = [-1, -1]
-        if caller.pid in self._lives.spare and not caller.is_gone:  # else the number may be somebody else's
+        caller.close_pipes()
+        if not caller.is_gone:  # else the number may be somebody else's
             with suppress(ProcessLookupError):
                 os.kill(caller.pid, signal.SIGKILL)
 
@@ -316,15 +274,3 @@ def _depth(attempt: Attempt) -> int:
     if is_alone or len(program.packed_arguments) + len(attempt.entry or b"") > _ahead_bytes_max:
         return 1
     return min(_ahead_max, int(_ahead_us / program.mean_us) + 1)
-
-
-def _frames(first: int, attempts: Iterable[Attempt]) -> bytes:
-    """Return the frames that give a process these calls, numbered from `first` on: one for those of one order."""
-    frames = []
-    for order, group in groupby(attempts, key=_order):
-        each = tuple([(one.ref.job, one.value, one.ref.attempt, one.ref.lease, one.entry) for one in group])
-        program, names = order.program, order.names
-        fixed = program.function, program.packed_arguments, names.common, names.is_array, program.has_plain_entries
-        frames.append(calls.encode(calls.Calls(first, *fixed, each)))
-        first += len(each)
-    return b"".join(frames)
