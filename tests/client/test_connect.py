@@ -79,13 +79,13 @@ async def test_a_wait_goes_on_after_a_cut_in_its_middle(connect, server):
 async def test_who_does_not_wait_any_longer_may_ask_again(connect, server):
     def wait(_: object) -> v.Answer:
         server.is_mute = True  # it is the first of several answers, and no other comes
-        return outcome("running", done=False)
+        return v.Waited(False, (v.Outcome("42", "queued", reason="no connected worker allows the module m"),))
 
     server.says[v.Wait] = wait
     server.says[v.GetResults] = result(7)
     async with connect() as client:
         job = client.job("42")
-        with pytest.raises(TimedOut, match=r"42 has not ended within 0\.05 s") as caught:
+        with pytest.raises(TimedOut, match=r"42 has not ended within 0\.05 s: no connected worker allows") as caught:
             await job.result(timeout_s=0.05)
         assert isinstance(caught.value, TimeoutError)
         server.is_mute = False

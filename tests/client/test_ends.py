@@ -209,9 +209,9 @@ async def test_what_has_ended_comes_before_it_is_said_that_the_rest_has_not(conn
         assert (await anext(ended)).id == "42"
         with pytest.raises(TimedOut, match=r"none of 41, 43 has ended within 0.* s"):
             await anext(ended)
-        server.says[v.Wait] = lambda _: [v.Waited(False, ()), None]
+        server.says[v.Wait] = lambda _: [v.Waited(False, (v.Outcome("42", "queued", reason="held"),)), None]
         server.says[v.GetResults] = lambda asked: v.Results((result(asked.id, "running"),))
-        with pytest.raises(TimedOut, match=r"42 has not ended within 0.* s"):
+        with pytest.raises(TimedOut, match=r"42 has not ended within 0.* s: held"):
             await ids(client.job("42").as_completed(timeout_s))
 
 

@@ -39,7 +39,7 @@ class Asker:
         return await self.follow(flows.submitting(asked)), self.here()
 
     async def follow(self, flow: flows.Flow[_T], timeout_s: float = inf) -> _T:
-        """Ask what a flow asks, until it returns. It is told of an answer that takes longer (TimedOut)."""
+        """Ask what a flow asks, until it returns. After `timeout_s` it gets the last answer, or TimedOut."""
         try:
             asking = next(flow)
             while True:

@@ -42,7 +42,7 @@ class DirectAsker:
             return submitted, DirectAsker(self._pool, client.lineage)
 
     def follow(self, flow: flows.Flow[_T], timeout_s: float = inf) -> _T:
-        """Ask what a flow asks, until it returns. It is told of an answer that takes longer (TimedOut)."""
+        """Ask what a flow asks, until it returns. After `timeout_s` it gets the last answer, or TimedOut."""
         with self._pool.lent() as client:
             return self._follow(client, flow, timeout_s)
 
@@ -64,10 +64,14 @@ class DirectAsker:
         is_glance = isinstance(asking, flows.Glance)
         command = asking.wait if isinstance(asking, flows.Glance) else asking
         last: v.Answer | None = None
-        for answer in self._answers(client, lambda: command, timeout_s):
-            last = answer
-            if is_glance:
-                break
+        try:
+            for answer in self._answers(client, lambda: command, timeout_s):
+                last = answer
+                if is_glance:
+                    break
+        except TimedOut:
+            if last is None:
+                raise
         if last is None:
             raise ProtocolError("the server gave no answer")
         return last

@@ -110,6 +110,7 @@ class TaskEnds:
         self._read: deque[_Page] = deque()  # from the first one on
         self._unseen: deque[str] = deque()  # of what was left
         self._found: deque[str] = deque()  # of that, what has ended
+        self._outcomes: tuple[v.Outcome, ...] = ()  # how it stood when that was said last
 
     def is_over(self) -> bool:
         """Whether each task has been told."""
@@ -119,8 +120,9 @@ class TaskEnds:
         """Return the question for the whole job, however many of its tasks are left: it costs the server least."""
         return v.Wait((self._job,))
 
-    def look(self, _waited: v.Waited) -> Pages[TaskResult]:
+    def look(self, waited: v.Waited) -> Pages[TaskResult]:
         """Return the pages of what has ended since the last look."""
+        self._outcomes = waited.outcomes
         self._page, self._unseen = self._first, deque(self._left)
         self._is_in_the_way = False
         self._read.clear()
@@ -129,7 +131,7 @@ class TaskEnds:
 
     def late(self, timeout_s: float) -> TimedOut:
         """Return what is said when not all tasks have ended in time."""
-        return flows.late(self._job, timeout_s)
+        return flows.late(self._job, timeout_s, self._outcomes)
 
     def _step(self, _from: str) -> Page[TaskResult]:
         told: list[TaskResult] = []

@@ -1,7 +1,7 @@
 """What a program wants, as questions and answers: generators that yield a command and are sent its answer.
 
 The clients drive them, each in its own way (asker.py with trio, direct_asker.py without): `Wait` is answered when all
-is done, a `Glance` at once. What a question raises is thrown into the flow.
+is done or the time is over, a `Glance` at once. What a question raises is thrown into the flow.
 """
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -98,14 +98,17 @@ def _batches(entries: Iterable[bytes]) -> Iterator[list[bytes]]:
 def waiting(job: str, timeout_s: float | None) -> Flow[None]:
     """Wait for the end of a job or task. Raises TimedOut."""
     try:
-        expect(v.Waited, (yield v.Wait((job,))))
+        waited = expect(v.Waited, (yield v.Wait((job,))))
     except TimedOut:
         raise late(job, timeout_s) from None
+    if not waited.done:
+        raise late(job, timeout_s, waited.outcomes)
 
 
-def late(job: str, timeout_s: float | None) -> TimedOut:
-    """Return what is said of what has not ended in time."""
-    return TimedOut(f"{job} has not ended within {timeout_s:g} s", hint="it goes on: wait again, or cancel it")
+def late(job: str, timeout_s: float | None, outcomes: Iterable[v.Outcome] = ()) -> TimedOut:
+    """Return what is said of what has not ended in time, and what keeps it from starting, if that is known."""
+    reason = "".join(f": {one.reason}" for one in outcomes if one.id == job and one.reason)
+    return TimedOut(f"{job} has not ended within {timeout_s:g} s{reason}", hint="it goes on: wait again, or cancel it")
 
 
 def results(job: str) -> Pages[TaskResult]:

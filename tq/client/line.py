@@ -153,8 +153,8 @@ class Line:
         """Ask, and return the last answer. A refusal raises its error; Unreachable or Unknown after the patience.
 
         `lineage` is that of the store that is meant, 0 the one that was met last: what names ids is asked of no other.
-        More waits than a connection may have wait for their turn. `timeout_s` later it raises TimedOut; but how things
-        stand is always looked at.
+        More waits than a connection may have wait for their turn. `timeout_s` later it returns the last answer that has
+        come, or raises TimedOut; but how things stand is always looked at.
         *Cancellation*: the server is told that nobody listens any more; what it was asked may have been done.
         """
         until_s = trio.current_time() + timeout_s
@@ -165,7 +165,9 @@ class Line:
                 return await self._ask(question)
             async with turn:
                 return await self._ask(question)
-        raise TimedOut("the answer did not come in time")
+        if question.answer is None:
+            raise TimedOut("the answer did not come in time")
+        return question.answer
 
     async def listen(
         self, make: Callable[[], v.ClientCommand], until_s: float = inf, *, lineage: int = 0
