@@ -13,6 +13,7 @@ from tests.sim.ledger import Ledger
 from tests.sim.line import Line, carry_through
 from tests.sim.server import Server
 from tests.sim.world import MS, SECOND, Process, World
+from tq.core import ids
 from tq.core import vocabulary as v
 from tq.core.task import Cause
 from tq.wire import messages as m
@@ -54,7 +55,7 @@ class Worker(Process):
         if not names_predecessor:
             self.directory = Directory()
         kept = self.directory.spool.values()
-        self.hands = Hands(Slots(self.capacity), f"{self.id:016x}")
+        self.hands = Hands(Slots(self.capacity), ids.worker_id(self.id))
         self.hands.slots.restore([one.message for one in kept])
         for output in (output for one in kept for output in one.outputs):
             self.hands.output.put(output)

@@ -208,7 +208,7 @@ class Town:
 
     def _cookies(self) -> set[str]:
         texts = [log.read_text(errors="replace") for log in {worker.log for worker in self.workers}]
-        return {f"TQ_WORKER={found}" for text in texts for found in re.findall(r" worker=w([0-9a-f]{16})", text)}
+        return {f"TQ_WORKER={found}" for text in texts for found in re.findall(r" worker=(w[0-9a-f]{16})", text)}
 
     def check_store(self) -> None:
         """Stop the server if it runs, and check its store with the real program."""

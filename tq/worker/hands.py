@@ -26,7 +26,7 @@ ToDisk = i.Keep | i.Forget | i.Aside
 
 
 class Hands:
-    """One worker's hands. `name` is its id in 16 hex digits; `link` and `launcher` come and go."""
+    """One worker's hands. `name` is its id as people see it; `link` and `launcher` come and go."""
 
     def __init__(self, slots: Slots, name: str) -> None:
         self.slots = slots

@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from tq import __version__, limits
+from tq.core import ids
 from tq.core.vocabulary import Capacity
 from tq.errors import TqError
 from tq.net.log import log
@@ -43,7 +44,7 @@ class Life:
         self.spool = Spool(home.directory / SPOOL, self.id)
         self._left = _load(self.spool)
         slots = Slots(self.capacity, settings.tasks_max, self.spool.number_last)
-        self.hands = Hands(slots, f"{self.id:016x}")
+        self.hands = Hands(slots, ids.worker_id(self.id))
         self.epoch = home.last.epoch
         self._kept_by: dict[int, None] = {}  # whose results were restored
         self._restore(home.last.lineage or next(reversed(self._left), 0))
@@ -90,7 +91,7 @@ class Life:
     @property
     def name(self) -> str:
         """The worker's id, as people and logs say it."""
-        return f"w{self.hands.name}"
+        return self.hands.name
 
     def end(self, failure: TqError | None = None) -> None:
         """End all loops."""

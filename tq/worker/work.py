@@ -15,6 +15,7 @@ from typing import Final
 
 import trio
 
+from tq.core import ids
 from tq.core.task import Cause
 from tq.errors import ConfigurationError, Upgraded
 from tq.net.log import log
@@ -50,7 +51,7 @@ async def work(settings: Settings, home: Home, whereabouts: Whereabouts) -> int:
     """Run a worker that lives in `home`. See `main`."""
     containment.become_subreaper()
     for worker in home.last.workers:  # it and its launcher may have died at once, and left what they ran
-        await in_thread(containment.kill_bearers, f"{worker:016x}")
+        await in_thread(containment.kill_bearers, ids.worker_id(worker))
     scope = trio.CancelScope()
     life = Life(settings, home, scope)
     life.say_started()
