@@ -286,15 +286,15 @@ def test_an_array_whose_rest_must_run_alone_or_waits_for_retries_says_so(house: 
 
 
 def test_the_status_counts_what_is_stuck_and_not_what_only_waits_its_turn(house: House) -> None:
-    house.join()
-    house.array(3)
+    bounded(house)  # another one of its queue runs: nobody has to do anything
+    house.array(30)
     house.array(4, demand=Demand(module="m"))
-    house.do(SetQueue("q", paused=True))
-    house.array(2, queue="q", hold=True)
-    house.do(Release(("3",)))
+    house.do(SetQueue("p", paused=True))
+    house.array(2, queue="p", hold=True)
+    house.do(Release(("5",)))
     house.array(2, demand=Demand(module="m", cpus_milli=1))
     status: Any = house.do(Status())
     assert status.value["stuck"] == [
         {"queue": "default", "tasks": 6, "reason": "no connected worker allows the module m"},
-        {"queue": "q", "tasks": 2, "reason": "queue q is paused"},
+        {"queue": "p", "tasks": 2, "reason": "queue p is paused"},
     ]

@@ -275,6 +275,8 @@ def test_a_submit_says_when_no_worker_can_run_it(house):
     assert warning(demand=Demand(cpus_milli=64_000)) == "no connected worker offers 64 CPUs"
     house.do(SetQueue("default", paused=True))
     assert warning() == "queue default is paused"
+    house.do(SetQueue("default", paused=False, max=2))
+    assert warning() == "", "it gets on when others have ended"
 
 
 class TestUpload:

@@ -252,11 +252,11 @@ class Live:
                 left[lane.queue] -= lane.counts[_RUNNING]
         return {name: max(more, 0) for name, more in left.items()}
 
-    def why_waits(self, queue: str) -> str:
-        """Return why nothing of a queue may start just now, or '' if it may."""
+    def why_full(self, queue: str) -> str:
+        """Return why nothing of a queue may start before something of it has ended, or '' if it may."""
         settings = self.queues.get(queue)
-        if settings is None or settings.paused:
-            return f"queue {queue} is paused" if settings is not None else ""
+        if settings is None:
+            return ""
         running = sum(lane.counts[_RUNNING] for lane in self.lanes.values() if lane.queue == queue)
         return f"queue {queue} runs at most {settings.max}" if 0 < settings.max <= running else ""
 

@@ -35,10 +35,16 @@ def allows(modules: Collection[str], module: str) -> bool:
 
 
 def why_stuck(live: Live, queue: str, demand: Demand) -> str:
-    """Return why no such task can start before somebody or something else does something, or '' if one can."""
+    """Return why no such task can start just now, wherever there is room, or '' if one can."""
+    return why_shut(live, queue, demand) or live.why_full(queue)
+
+
+def why_shut(live: Live, queue: str, demand: Demand) -> str:
+    """Return why no such task can start before somebody does something, or '' if one can: that others end helps not."""
     if not live.may_lease:
         return "the server's disk is nearly full: nothing is started"
-    return _why_nowhere(live.workers.values(), queue, demand) or live.why_waits(queue)
+    paused = f"queue {queue} is paused" if live.is_paused(queue) else ""
+    return _why_nowhere(live.workers.values(), queue, demand) or paused
 
 
 def _why_nowhere(workers: Collection[LiveWorker], queue: str, demand: Demand) -> str:

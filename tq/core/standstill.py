@@ -5,14 +5,14 @@ starting is named here. A task that has ended, and one that runs, have no reason
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any, Final
 
 from tq.core import tables
-from tq.core.job import Job, Progress
+from tq.core.job import Demand, Job, Progress
 from tq.core.live import Live
-from tq.core.placement import could_fit, free_chains, why_stuck
+from tq.core.placement import could_fit, free_chains, why_shut, why_stuck
 from tq.core.retry import lane_of
 from tq.core.selection import shown_counts, shown_state
 from tq.core.task import Phase, State, Task, TaskKey
@@ -91,7 +91,7 @@ class Reasons:
         if failed and any((lane, progress.rank, number, 0) in failed for lane in progress.lanes):
             return _BUG
         if progress.lane not in self._stuck:
-            self._stuck[progress.lane] = _why_stuck(self._live, progress.lane)
+            self._stuck[progress.lane] = _why_of_lane(self._live, progress.lane, why_stuck)
         is_full = 0 < progress.throttle <= progress.counts[State.RUNNING]
         return self._stuck[progress.lane] or (f"its job runs at most {progress.throttle} at once" if is_full else "")
 
@@ -109,12 +109,12 @@ class Reasons:
         return "its worker has it, and has not said yet that it runs" if task.phase is Phase.ASSIGNED else ""
 
 
-def _why_stuck(live: Live, number: int) -> str:
-    """Return why nothing of a lane can start before somebody or something else does something, or '' if it can."""
+def _why_of_lane(live: Live, number: int, why: Callable[[Live, str, Demand], str]) -> str:
+    """Return why nothing of a lane can start: what `why` says of it, unless it is worse; or '' if it can."""
     lane = live.lanes.get(number)
     if lane is None:
         return _LOST
-    return _BUG if (number,) in live.failed_ready else why_stuck(live, lane.queue, lane.demand)
+    return _BUG if (number,) in live.failed_ready else why(live, lane.queue, lane.demand)
 
 
 def _why_no_room(live: Live, number: int) -> str:
@@ -153,7 +153,7 @@ def stuck(view: View, live: Live) -> Iterator[dict[str, Any]]:
     )
     found: Counter[tuple[str, str]] = Counter()
     for number, lane, tasks in islice(waiting, _STUCK_LANES_MAX):
-        if why := _why_stuck(live, number):
+        if why := _why_of_lane(live, number, why_shut):
             found[lane.queue, why] += tasks
     for (queue, why), tasks in found.items():
         yield {"queue": queue, "tasks": tasks, "reason": why}

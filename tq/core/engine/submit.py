@@ -11,7 +11,7 @@ from tq.core.engine.step import Step
 from tq.core.engine.upload import take
 from tq.core.job import Job, Key, Progress, Upload
 from tq.core.names import ID_LIKE_HINT, NAME_HINT, is_name, is_trace, means_ids
-from tq.core.placement import why_stuck
+from tq.core.placement import why_shut
 from tq.core.retry import runs_alone
 from tq.core.task import State
 from tq.core.vocabulary import Submit, Submitted
@@ -52,7 +52,7 @@ def submit(step: Step, command: Submit) -> Submitted:
         step.overlay.put(tables.KEY, (command.key,), Key(digest, number, expires_ms))
     for taken in filter(None, (command.stdin_key, command.entries_key)):
         step.overlay.delete(tables.UPLOAD, (taken,))
-    return Submitted(str(number), warning=why_stuck(step.live, command.queue, command.demand))
+    return Submitted(str(number), warning=why_shut(step.live, command.queue, command.demand))
 
 
 def _check(command: Submit) -> None:
