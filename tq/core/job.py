@@ -208,6 +208,14 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
             return False
         return self.again > 0 or (self.first is _QUEUED and self.untouched > 0)
 
+    @property
+    def startable(self) -> int:
+        """How many of this job may start in its own lane now, as far as the job alone decides."""
+        if not self.is_startable(self.lane):
+            return 0
+        many = self.again + (self.untouched if self.first is _QUEUED else 0)
+        return min(many, self._places) if self.throttle else many
+
 
 class Meta(msgspec.Struct, array_like=True, tag=1):
     """The counters of the store. `sequence` numbers commits; `epoch` grows at each start of the server."""

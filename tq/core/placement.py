@@ -5,6 +5,7 @@ the lane's demand once. So short tasks stream, and a long task never has another
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from heapq import nsmallest
 from typing import Final
 
 from tq.core.job import Demand, Lane
@@ -167,14 +168,14 @@ def _evenly(rooms: list[Places]) -> Iterator[Places]:
                 yield worker, width, min(room - level * width, width)
 
 
-def to_empty(workers: Iterable[LiveWorker], steady_ms: int) -> LiveWorker:
-    """Return the worker that will be empty soonest, if nothing more is leased to it: for what must run alone."""
+def to_empty(workers: Iterable[LiveWorker], count: int, steady_ms: int) -> list[LiveWorker]:
+    """Return so many workers that will be empty soonest, if nothing more is leased to them."""
 
     def busy(worker: LiveWorker) -> tuple[int, int, int]:
         long = sum(1 for since_ms in worker.started.values() if steady_ms - since_ms >= prefetch_ms)
         return long, len(worker.held), worker.worker
 
-    return min(workers, key=busy)
+    return nsmallest(count, workers, key=busy)
 
 
 def chain_room(live: Live, worker: LiveWorker, number: int, width: int, steady_ms: int) -> int:

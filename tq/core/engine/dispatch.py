@@ -1,11 +1,12 @@
 """Dispatch, the last command of every turn that did more than read: lease what may start, recall what should not wait.
 
 Lanes that have something ready are taken in the order of their heads (priority, then age), and of the queues the one
-that was served longest ago goes first. A lane that finds no room where it could run keeps later lanes from refilling
-those workers: so chains drain, and it gets its slot.
+that was served longest ago goes first. A lane that finds no room keeps later lanes from refilling workers on which it
+could run: so chains drain, and it gets its slot.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Final
 
 from tq.core import tables
 from tq.core.engine import ready
@@ -19,6 +20,8 @@ from tq.core.task import State
 from tq.core.view import Key
 from tq.core.vocabulary import AttemptRef, Recall, Start
 from tq.limits import put_off_of_lane_max
+
+_KEEP_MORE_MS: Final = 60_000
 
 
 def dispatch(step: Step, *, may_lease: bool = True, resting: Collection[Key] = ()) -> None:
@@ -104,13 +107,36 @@ def _lease_to(
         if leases.taken >= step.bounds.leases:
             step.is_cut = True
             return
-        if is_unmet:
-            # Nobody behind it in the order may refill where it could run; one worker to empty is enough to run alone.
-            kept = [to_empty(fitting, step.times.steady_ms)] if lane.alone else fitting
+        if is_unmet and (kept := _kept(step, number, fitting, resting, bound)):
             workers = [worker for worker in workers if worker not in kept]
             leases.unmet.append((number, resting))
             if not workers:
                 break
+
+
+def _kept(
+    step: Step, number: int, fitting: list[LiveWorker], resting: Collection[Key], bound: int | None
+) -> list[LiveWorker]:
+    """Return the workers that nobody behind a lane in the order may refill: for what found no room there.
+
+    Where it asks for a slot alone, nobody has one, and all are kept, so that chains drain. What must run alone needs
+    one worker that is empty. What demands more than a slot waits beside slots that are free: so as many are kept for it
+    as may start, and one more for each minute that the first has waited, since what it waits for may run for days.
+    """
+    lane = step.live.lanes[number]
+    if lane.alone:
+        return to_empty(fitting, 1, step.times.steady_ms)
+    if not lane.demand.cpus_milli and not lane.demand.mem_bytes:
+        return fitting
+    most = len(fitting) if bound is None else min(len(fitting), bound)
+    wanted = waited_ms = 0
+    for key, progress in ready.jobs_in_order(step, number, resting):
+        waited_ms = waited_ms or max(step.times.wall_ms - step.job(key).submitted_ms, 1)
+        wanted += progress.startable
+        if wanted >= most:
+            break
+    count = min(wanted, most) + waited_ms // _KEEP_MORE_MS if wanted else 0
+    return to_empty(fitting, count, step.times.steady_ms)
 
 
 def _may_start(step: Step, number: int, leases: Leases, resting: Collection[Key]) -> bool:
