@@ -31,9 +31,10 @@ _tq() {
         *" --if-cut") COMPREPLY=($(compgen -W "run stop" -- "$cur")); return ;;
         *" --like") COMPREPLY=($(compgen -W "last $(tq ls -n 50 -q --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-')" -- "$cur")); return ;;
         *" --exit-code") COMPREPLY=($(compgen -W "any max count" -- "$cur")); return ;;
-        *" --state") COMPREPLY=($(compgen -W "running queued retrying scheduled held blocked succeeded dead cancelled skipped expired failed" -- "$cur")); return ;;
+        "ls --state"|"cancel --state"|"hold --state"|"release --state"|"requeue --state"|"retry --state"|"set --state"|"forget --state") COMPREPLY=($(compgen -W "running queued retrying scheduled held blocked succeeded dead cancelled skipped expired failed" -- "$cur")); return ;;
         *" --for") COMPREPLY=($(compgen -W "done ok running" -- "$cur")); return ;;
         *" --cause") COMPREPLY=($(compgen -W "exit signal time_limit oom lost spawn_failed cwd_missing exception bad_result unknown_function" -- "$cur")); return ;;
+        "workers --state") COMPREPLY=($(compgen -W "up suspect draining degraded quarantined" -- "$cur")); return ;;
         *" --role") COMPREPLY=($(compgen -W "read submit worker admin" -- "$cur")); return ;;
     esac
     local words="demo up server worker submit rerun run ls show logs wait result cancel hold release requeue retry set forget dlq queue workers drain undrain token join backup restore store doctor config completion --url -o --output -q --quiet --color --connect-timeout --version"
@@ -71,7 +72,7 @@ _tq() {
             resume) words="--url -o --output -q --quiet --color --connect-timeout" ;;
             *) words="ls set pause resume" ;;
         esac ;;
-        workers) words="--url -o --output -q --quiet --color --connect-timeout" ;;
+        workers) words="--state --queue --label --url -o --output -q --quiet --color --connect-timeout" ;;
         drain) words="--deadline --wait --url -o --output -q --quiet --color --connect-timeout" ;;
         undrain) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         token) case $noun in

@@ -74,6 +74,61 @@ def test_a_state_is_shown_with_its_number(run: Run, server: FakeServer, fields: 
     assert {key: shown[key] for key in fields} == fields
 
 
+def test_labels_are_shown_where_there_are_any_and_versions_where_they_differ(run: Run, server: FakeServer) -> None:
+    workers = [WORKER | {"software": "2.0"}, WORKER | {"id": "w01", "software": "2.0", "labels": ["room=b", "ssd"]}]
+    shows(server, workers)
+    rows = run("workers").out.splitlines()
+    assert [row.split()[8:] for row in rows] == [["QUEUES", "LABELS"], ["all"], ["all", "room=b,ssd"]]
+    workers[0]["software"] = "1.9"
+    assert [row.split()[-1] for row in run("workers").out.splitlines()] == ["VERSION", "1.9", "2.0"]
+
+
+@pytest.mark.parametrize(
+    "words, shown",
+    [
+        (["--state", "suspect"], ["w02"]),
+        (["--label", "room=a"], ["w01", "w03"]),
+        (["--label", "room=a", "--label", "ssd"], ["w03"]),
+        (["--queue", "gpu"], ["w01", "w03"]),
+        (["--queue", "gpu", "--state", "suspect"], []),
+    ],
+)
+def test_workers_are_found_by_what_they_are(run: Run, server: FakeServer, words: list[str], shown: list[str]) -> None:
+    paged(
+        server,
+        [
+            WORKER | {"id": "w01", "labels": ["room=a"]},
+            WORKER | {"id": "w02", "state": "suspect", "queues": ["q"]},
+            WORKER | {"id": "w03", "labels": ["ssd", "room=a"], "queues": ["q", "gpu"]},
+        ],
+        size=1,
+    )
+    assert run("workers", *words, "-q") == (0, "".join(f"{one}\n" for one in shown), "")
+    rows = run("workers", *words).out.splitlines()
+    assert [row.split()[0] for row in rows] == ["ID", *shown]
+
+
+def test_a_state_that_no_worker_has_is_refused(run: Run, server: FakeServer) -> None:
+    ran = run("workers", "--state", "running")
+    assert (ran.status, ran.out, server.asked) == (2, "", [])
+    assert "up, suspect, draining, degraded, quarantined" in ran.err
+
+
+def test_of_several_those_that_are_found_are_drained_and_the_others_named(run: Run, server: FakeServer) -> None:
+    def drain(command: v.Drain) -> v.Done:
+        if command.worker == "rack-9":
+            raise TaskNotFound("no worker 'rack-9' is known", hint="tq workers")
+        return v.Done(command.worker)
+
+    server.says[v.Drain] = drain
+    shows(server, [])
+    ran = run("drain", "w01", "rack-9", "w02", "--wait", "-q")
+    assert (ran.status, ran.out) == (1, "w01\nw02\n")
+    assert ran.err == "tq: no worker 'rack-9' is known\nhint: tq workers\n"
+    ran = run("undrain", "rack-9", "w02")
+    assert (ran.status, "w02 goes on" in ran.err, "no worker 'rack-9'" in ran.err) == (1, True, True)
+
+
 def test_drain_and_undrain(run: Run, server: FakeServer) -> None:
     server.says[v.Drain] = lambda _: v.Done("w00ff")
     assert run("drain", "w00").status == 0

@@ -293,7 +293,7 @@ class TestDoctor:
         server.says[v.Workers] = lambda asked: v.Page((last,)) if asked.page else v.Page((*story["workers"],), "next")
         found = self.found(run)[1]
         assert found["workers"]["text"] == "2 connected with 4 slots"
-        assert "0.0.1" in found["versions"]["text"]
+        assert found["versions"]["text"] == f"the server is tq {__version__}; others are not: rack (0.0.1)"
         assert "rack" in found["degraded workers"]["text"]
 
     def test_workers_that_all_drain_are_a_warning(self, run: Run, story: dict[str, Any]) -> None:

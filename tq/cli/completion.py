@@ -10,7 +10,7 @@ from typing import Annotated, Final, NamedTuple
 
 import typer
 
-from tq.cli import present
+from tq.cli import present, workers
 from tq.cli.grammar import Entry, Option
 from tq.cli.verb import Verb
 from tq.errors import BadRequest
@@ -48,6 +48,7 @@ _BY_VALUE: Final = {  # what an option or an argument is called in the help
     "HOW": Choice("any max count"),
     "CAUSE": Choice("exit signal time_limit oom lost spawn_failed cwd_missing exception bad_result unknown_function"),
     "SIGNAL": _SIGNALS,
+    "CONDITION": Choice(" ".join(workers.STATES)),
     "QUEUE": _QUEUES,
     "WORKER": _WORKERS,
     "ID": _IDS,

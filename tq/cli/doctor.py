@@ -104,11 +104,13 @@ def _reached(client: "Client", seen: Seen) -> Finding:
 
 def _versions(seen: Seen) -> Iterator[Finding]:
     server = str(seen.story.get("version", "?"))
-    others = {str(worker.get("software", "")).removeprefix("tq ") for worker in seen.workers}
-    others = {other for other in (*others, __version__) if other and other != server}
+    who: dict[str, list[str]] = {__version__: ["this program"]}
+    for worker in seen.workers:
+        who.setdefault(str(worker.get("software", "")), []).append(_called(worker))
+    others = [f"{_first(who[other])} ({other})" for other in sorted(who) if other and other != server]
     if others:
         yield Finding(
-            "versions", "warn", f"the server is tq {server}; others are {', '.join(sorted(others))}",
+            "versions", "warn", f"the server is tq {server}; others are not: {', '.join(others)}",
             "bring all to one version, the server first",
         )  # fmt: skip
     else:
@@ -202,10 +204,19 @@ _TROUBLES = {
 def _troubles(workers: list[dict[str, Any]]) -> Iterator[Finding]:
     """Name the connected workers that are no good."""
     for state, (what, hint) in _TROUBLES.items():
-        names = [str(worker.get("host") or worker.get("id")) for worker in workers if worker.get("state") == state]
+        names = [_called(worker) for worker in workers if worker.get("state") == state]
         if names:
-            more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
-            yield Finding(f"{state} workers", "warn", f"{', '.join(names[:_NAMED_MAX])}{more}: {what}", hint)
+            yield Finding(f"{state} workers", "warn", f"{_first(names)}: {what}", hint)
+
+
+def _called(worker: dict[str, Any]) -> str:
+    return str(worker.get("host") or worker.get("id"))
+
+
+def _first(names: list[str]) -> str:
+    """Return the first few names, and how many others there are."""
+    more = f" and {len(names) - _NAMED_MAX} more" if len(names) > _NAMED_MAX else ""
+    return ", ".join(names[:_NAMED_MAX]) + more
 
 
 def _stuck(seen: Seen) -> Iterator[Finding]:

@@ -1,7 +1,7 @@
-"""`tq drain` and `tq undrain`: a worker gets nothing more to do, or goes on."""
+"""`tq drain` and `tq undrain`: workers get nothing more to do, or go on."""
 
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,20 +12,21 @@ from tq.client.expected import expect
 from tq.errors import Refused
 
 if TYPE_CHECKING:
+    from tq.cli.selectors import Unknown
     from tq.client.blocking import Client
-    from tq.core import vocabulary as v
 
 _LOOK_S = 0.2
 _DETACHED = 130
 
-Worker = Annotated[
-    str, typer.Argument(metavar="WORKER", help="Its id, the beginning of it, or its host", show_default=False)
+Workers = Annotated[
+    list[str],
+    typer.Argument(metavar="WORKER...", help="An id, the beginning of one, or a host", show_default=False),
 ]
 
 
 def drain(
     ctx: typer.Context,
-    worker: Worker,
+    workers: Workers,
     deadline: Annotated[
         str,
         typer.Option(
@@ -37,45 +38,54 @@ def drain(
     ] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Return once nothing is left there")] = False,
 ) -> None:
-    """Give a worker nothing more to do.
+    """Give a worker nothing more to do, or several.
 
-    What has not started goes elsewhere at once; what runs there may end, until the deadline. The worker stays connected
+    What has not started goes elsewhere at once; what runs there may end, until the deadline. A worker stays connected
     and drained until `tq undrain`, also when it was cut off or lost, or the server has restarted; one that is started
     anew takes work. Stopped tasks get TERM, and KILL when their time is over; they go back to the queue, and neither a
     retry nor a loss is counted.
     """
     from tq.cli import values
-    from tq.core import vocabulary as v
 
     context: Context = ctx.obj
     deadline_ms = values.duration_ms(deadline) if deadline else -1
     with context.client() as client:
-        name = _ask(client, v.Drain(worker, deadline_ms=deadline_ms))
+        names, unknown = _ask_all(client, workers, on=True, deadline_ms=deadline_ms)
         if wait:
-            _talk(context, name, "drains")
-            try:
-                _until_empty(client, name)
-            except KeyboardInterrupt:
-                context.talk(f"\ntq: detached; {name} drains on. To let it go on: tq undrain {name}")
-                raise typer.Exit(_DETACHED) from None
-    _print(context, name, on=True, is_empty=wait)
+            for name in names:
+                _talk(context, name, "drains")
+        for name in names:
+            if wait:
+                try:
+                    _until_empty(client, name)
+                except KeyboardInterrupt:
+                    context.talk(f"\ntq: detached; it drains on. To let it go on: tq undrain {' '.join(names)}")
+                    raise typer.Exit(_DETACHED) from None
+            _print(context, name, on=True, is_empty=wait)
+    unknown.refuse()
 
 
-def undrain(ctx: typer.Context, worker: Worker) -> None:
-    """Let a drained worker go on, and one that is quarantined try again at once."""
-    from tq.core import vocabulary as v
-
+def undrain(ctx: typer.Context, workers: Workers) -> None:
+    """Let drained workers go on, and those that are quarantined try again at once."""
     context: Context = ctx.obj
     with context.client() as client:
-        name = _ask(client, v.Drain(worker, on=False))
-    _print(context, name, on=False)
+        names, unknown = _ask_all(client, workers, on=False)
+    for name in names:
+        _print(context, name, on=False)
+    unknown.refuse()
 
 
-def _ask(client: "Client", command: "v.Drain") -> str:
-    """Ask, and return the worker's name, as the server says it."""
+def _ask_all(client: "Client", workers: list[str], **fields: Any) -> "tuple[list[str], Unknown]":
+    """Ask of each, and return their names, as the server says them, and the words that name nothing."""
+    from tq.cli.selectors import Unknown
     from tq.core import vocabulary as v
 
-    return expect(v.Done, client.ask(command)).text or command.worker
+    names: list[str] = []
+    unknown = Unknown()
+    for worker in workers:
+        with unknown.noting(worker):
+            names.append(expect(v.Done, client.ask(v.Drain(worker, **fields))).text or worker)
+    return names, unknown
 
 
 def _until_empty(client: "Client", name: str) -> None:
@@ -111,6 +121,13 @@ def _print(context: Context, name: str, *, on: bool, is_empty: bool = False) -> 
 
 
 VERBS = {
-    "drain": Verb(drain, ("tq drain w3fa9", "tq drain build-7.example --deadline 10m --wait")),
+    "drain": Verb(
+        drain,
+        (
+            "tq drain w3fa9",
+            "tq drain build-7.example --deadline 10m --wait",
+            "tq workers --label room=b -q | xargs tq drain",
+        ),
+    ),
     "undrain": Verb(undrain, ("tq undrain w3fa9",)),
 }

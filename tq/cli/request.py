@@ -17,7 +17,7 @@ from tq.core import vocabulary as v
 from tq.core.job import Demand
 from tq.errors import BadRequest, TooLarge
 from tq.wire import codec, output_path, placeholders
-from tq.wire.body import Body, check_function
+from tq.wire.body import Body, check_function, dump
 
 # --env-all passes on everything but what would hand the task the submitter's own rights.
 _SECRETS: Final = frozenset({"TQ_TOKEN", "TQ_TOKEN_FILE", "TQ_JOIN"})
@@ -152,7 +152,7 @@ def _body(wish: Wish, environ: Mapping[str, str], stdin: bytes) -> bytes:
     )
     if wish.columns and not wish.function:
         placeholders.check(body.argv, wish.columns)
-    packed = codec.dumps(body)
+    packed = dump(body)
     if len(packed) > limits.body_bytes_max:
         raise _too_large(body, len(packed))
     return packed

@@ -99,7 +99,7 @@ def lend(wish: "Wish", old: "v.Submit") -> None:
 def merged(old: "v.Submit", new: "v.Submit", wish: "Wish", given: set[str]) -> "v.Submit":
     """Return the old request with what the options in `given` say anew. `new` is what `wish` alone makes."""
     from tq.wire import codec
-    from tq.wire.body import Body
+    from tq.wire.body import Body, dump
 
     was, now = codec.loads(old.body, Body), codec.loads(new.body, Body)
     if not (now.function or was.function):
@@ -138,7 +138,7 @@ def merged(old: "v.Submit", new: "v.Submit", wish: "Wish", given: set[str]) -> "
         kept["demand"] = msgspec.structs.replace(old.demand, module=new.demand.module)
     if "stdin" not in given and not now.function:
         kept["stdin_of"] = old.stdin_of
-    return msgspec.structs.replace(new, body=codec.dumps(body), **kept)
+    return msgspec.structs.replace(new, body=dump(body), **kept)
 
 
 VERBS = {"rerun": Verb(rerun, ("tq rerun 42", "tq rerun last"))}

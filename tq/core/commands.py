@@ -219,7 +219,7 @@ class Wait(Word, frozen=True, tag=True):
 
 
 class Workers(Word, frozen=True, tag=True):
-    """The connected workers, by id, as many as a page holds. `page` continues an earlier answer."""
+    """The connected workers, by host and id, as many as a page holds. `page` continues an earlier answer."""
 
     limit: int = page_items_max
     page: str = ""

@@ -118,11 +118,13 @@ def _token(name: str, token: Token) -> dict[str, Any]:
 
 
 def workers(_view: View, live: Live, command: Workers) -> Page:
-    """Answer one page of the workers that are connected, or are owed their re-attach window, by id."""
-    after = page_start(command.page, _WORKER_DIGITS) if command.page else -1
-    found = (live.workers[number] for number in sorted(number for number in live.workers if number > after))
+    """Answer one page of the workers that are connected, or are owed their re-attach window, by host and id."""
+    host, _, number = command.page.rpartition(" ")
+    after = (host, page_start(number, _WORKER_DIGITS) if command.page else -1)
+    places = ((worker.capacity.host, worker.worker) for worker in live.workers.values())
+    found = ((place, live.workers[place[1]]) for place in sorted(place for place in places if place > after))
     return filled(
-        ((str(worker.worker), _offer_bytes(worker.capacity), _worker(worker)) for worker in found),
+        ((f"{place[0]} {place[1]}", _offer_bytes(worker.capacity), _worker(worker)) for place, worker in found),
         items_max(command.limit),
     )
 
