@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 from tq.core.task import Cause
 from tq.core.vocabulary import Assignment, AttemptRef, End
 from tq.wire import codec, plain
-from tq.wire.body import Body, Usage
+from tq.wire.body import Body, Usage, dump
 from tq.worker import frames, launcher, scratch
 
 PATIENCE_S: Final = 30.0
@@ -22,13 +22,13 @@ PATIENCE_S: Final = 30.0
 
 def body(*argv: str | bytes, cwd: str = "/", **fields: Any) -> bytes:
     """Return the bytes of a body."""
-    return codec.dumps(Body(tuple(os.fsencode(word) for word in argv), os.fsencode(cwd), **fields))
+    return dump(Body(tuple(os.fsencode(word) for word in argv), os.fsencode(cwd), **fields))
 
 
 def call(function: str, *positional: Any, **named: Any) -> bytes:
     """Return the bytes of a body that calls a function; what is a field of a body is no argument."""
     fields = {name: named.pop(name) for name in list(named) if name in Body.__struct_fields__}
-    return codec.dumps(Body((), b"", function=function, arguments=packed([list(positional), named]), **fields))
+    return dump(Body((), b"", function=function, arguments=packed([list(positional), named]), **fields))
 
 
 def packed(value: Any) -> bytes:

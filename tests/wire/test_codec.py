@@ -10,7 +10,7 @@ from tq import limits
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError
 from tq.wire import codec, flat
-from tq.wire.body import Body, Usage, packed
+from tq.wire.body import Body, Usage, dump, is_beyond, packed
 from tq.wire.messages import (
     Acknowledged,
     Ask,
@@ -339,3 +339,14 @@ def test_a_reply_carries_bytes_as_bytes() -> None:
     chunk = Reply(1, v.Chunk(1, 0, b"\xff\x00"))
 
     assert b"\x42\xff\x00" in codec.encode([chunk])
+
+
+@pytest.mark.parametrize(
+    "body", [Body((), b""), Body((b"a",), b"/"), Body((b"a",), b"/", {"A": b"1"}, has_tmpdir=True)]
+)
+def test_a_body_is_as_long_as_what_it_says(body: Body) -> None:
+    data = dump(body)
+    assert codec.loads(data, Body) == body
+    assert not is_beyond(data)
+    assert len(codec.unpack(data)) == (15 if body.has_tmpdir else 2)
+    assert is_beyond(codec.pack([*codec.unpack(codec.dumps(body)), 1]))

@@ -1,4 +1,4 @@
-"""A worker and its launcher where there is no thread or no descriptor to be had: nothing is lost, nothing lives on."""
+"""A worker and its launcher that lack a thread, a descriptor, or a newer tq: nothing is lost, nothing lives on."""
 
 import os
 import resource
@@ -11,10 +11,13 @@ import trio
 from tests.support.fake_server import FakeServer, assign, eventually, ref, running_worker
 from tests.support.launcher import Link, body, marker, wait_count, wait_gone
 from tests.support.launcher import ref as of_launcher
+from tq.core.task import Cause
 from tq.errors import Unreachable
 from tq.net import dial, tls
 from tq.net.address import Address
+from tq.wire import codec
 from tq.wire import messages as m
+from tq.wire.body import Body
 from tq.worker import containment, launcher_link, scratch
 
 LACK = "can't start new thread"
@@ -94,3 +97,18 @@ def test_children_are_killed_once_there_is_a_descriptor_to_see_them_with(monkeyp
     assert not looks
     looks.append(OSError(24, "Too many open files"))
     assert not containment.kill_all_children(0.0)
+
+
+def test_what_a_later_version_asks_for_is_handed_back() -> None:
+    """It would run otherwise than it was meant: without what this version does not know."""
+    refs = [of_launcher(number) for number in range(1, 5)]
+    known = codec.unpack(codec.dumps(Body((b"true",), b"/")))
+    bodies = codec.pack([*known, True]), codec.pack([*known, *range(300)]), codec.pack({"argv": []}), codec.pack(known)
+    with Link() as link:
+        for ref_of_it, one in zip(refs, bodies, strict=True):
+            link.spawn(one, [ref_of_it])
+        link.until(lambda: len(link.recalled) == len(link.ends) == 2)
+
+    assert [link.recalled[one].cause for one in refs[:2]] == [Cause.WORKER_TROUBLE] * 2
+    assert "install a newer one" in link.recalled[refs[0]].error
+    assert [link.ends[one].cause for one in refs[2:]] == [Cause.SPAWN_FAILED, Cause.EXIT]

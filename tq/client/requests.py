@@ -17,7 +17,7 @@ from tq.core import vocabulary as v
 from tq.core.job import Demand
 from tq.errors import BadRequest, TooLarge
 from tq.wire import codec, output_path, placeholders
-from tq.wire.body import Body, check_function
+from tq.wire.body import Body, check_function, dump
 
 
 class Options(TypedDict, total=False):
@@ -218,7 +218,7 @@ def _submit(fields: Mapping[str, Any], module: str, options: Mapping[str, Any], 
     time_limit_ms = shapes.ms(options.get("time_limit_s", 0.0), "time_limit_s")
     if "time_limit_s" in options and not time_limit_ms:  # which would be none at all
         raise BadRequest("time_limit_s must be longer than nothing", hint="leave it out for no limit")
-    body = codec.dumps(
+    body = dump(
         Body(
             **fields,
             time_limit_ms=time_limit_ms,

@@ -38,6 +38,28 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     stderr: bytes = b""
 
 
+_PLAIN: Final[list[object]] = msgspec.to_builtins(Body((), b""), builtin_types=(bytes,))
+_HEAD: Final = codec.array_head(len(_PLAIN))
+_LONGEST_HEAD: Final = codec.array_head(2**32)[:1]
+
+
+def dump(body: Body) -> bytes:
+    """Return the CBOR of a body, to its last field that says anything.
+
+    So the same task is the same bytes to a version that knows more fields; and to one that knows fewer, only what it
+    would run otherwise than its submitter meant is longer than it knows (`is_beyond`).
+    """
+    fields = msgspec.to_builtins(body, builtin_types=(bytes,))
+    while len(fields) > 2 and fields[-1] == _PLAIN[len(fields) - 1]:
+        fields.pop()
+    return codec.pack(fields)
+
+
+def is_beyond(data: bytes) -> bool:
+    """Whether the body of a task says something that only a later version knows of."""
+    return data[:1] > _HEAD and data[:1] <= _LONGEST_HEAD
+
+
 def check_function(name: str) -> str:
     """Return the module of `module:qualname`, or raise BadRequest."""
     module, colon, path = name.partition(":")

@@ -36,7 +36,7 @@ from tq.worker.guard import Guard
 from tq.worker.lanes import Lanes
 from tq.worker.lives import Lives
 from tq.worker.pool import FunctionNotAllowed, Pool
-from tq.worker.program import Programs, SpawnError
+from tq.worker.program import BeyondThis, Programs, SpawnError
 from tq.worker.reports import Reports
 from tq.worker.scratch import Scratch, Space
 from tq.worker.spawn import CwdMissing, Spawner
@@ -216,7 +216,7 @@ class Launcher:
         refs = tuple(assignment.attempt for assignment in new)
         try:
             order = Order(spawn, self._programs.get(spawn.body), self._inputs.get(spawn.stdin))
-        except OSError as error:  # no descriptor, no memory, or an input that never came: not the task's fault
+        except (OSError, BeyondThis) as error:  # no descriptor, no memory, no input, an old tq: not the task's fault
             self._reports.send(frames.Recalled(refs, _WORKER_TROUBLE, as_text(str(error))))
             return
         attempts = [Attempt(one.attempt, one.value, order, one.entry, has_run=one.has_run) for one in new]

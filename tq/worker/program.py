@@ -12,9 +12,10 @@ import time
 from collections.abc import Mapping
 from typing import Final
 
+from tq import __version__
 from tq.errors import ProtocolError
 from tq.wire import codec, placeholders
-from tq.wire.body import Body
+from tq.wire.body import Body, is_beyond
 from tq.worker.stored import StoredInput
 
 # Of the worker's own environment a task gets these and nothing else: no loader or interpreter variables, no secrets.
@@ -39,6 +40,10 @@ class SpawnError(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class BeyondThis(Exception):
+    """The task asks for what only a later version of tq knows: another worker may have that."""
 
 
 class Program:
@@ -164,9 +169,11 @@ class Programs:
         self._kept: Final[dict[bytes, Program]] = {}
 
     def get(self, body: bytes) -> Program:
-        """Return the program of a body. If the body is none, running it raises SpawnError."""
+        """Return the program of a body. If the body is none, running it raises SpawnError. Raises BeyondThis."""
         program = self._kept.pop(body, None)
         if program is None:
+            if is_beyond(body):
+                raise BeyondThis(f"it asks for what tq {__version__} does not know yet: install a newer one here")
             try:
                 program = Program(codec.loads(body, Body), self._base)
             except ProtocolError as error:
