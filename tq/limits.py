@@ -96,6 +96,7 @@ spool_output_bytes_max: Final = 64 * MIB  # as much as a worker keeps in memory
 predecessors_max: Final = 64
 trouble_pause_ms: Final = (1_000, 60_000)  # of a worker that could not start what it was given: first, longest
 quarantine_troubles: Final = 5  # in a row
+trouble_chars_max: Final = 255  # of what such a worker says about it
 troubles_failed_max: Final = 16  # jobs that such a worker could not start, the latest ones
 prefetch_max: Final = 512
 prefetch_ms: Final = 150

@@ -83,6 +83,12 @@ def test_labels_are_shown_where_there_are_any_and_versions_where_they_differ(run
     assert [row.split()[-1] for row in run("workers").out.splitlines()] == ["VERSION", "1.9", "2.0"]
 
 
+def test_what_keeps_a_worker_from_starting_anything_is_shown(run: Run, server: FakeServer) -> None:
+    shows(server, [WORKER, WORKER | {"id": "w01", "state": "quarantined", "troubles": 5, "trouble": "no space left"}])
+    rows = run("workers").out.splitlines()
+    assert [row.split("  ")[-1].strip() for row in rows] == ["TROUBLE", "all", "no space left"]
+
+
 @pytest.mark.parametrize(
     "words, shown",
     [

@@ -315,7 +315,9 @@ class TestDoctor:
         "state, hint", [("quarantined", "tq undrain"), ("degraded", "state D"), ("suspect", "network")]
     )
     def test_workers_that_are_no_good_are_named(self, run: Run, story: dict[str, Any], state: str, hint: str) -> None:
-        story["workers"].append(story["workers"][0] | {"id": "w2", "host": "rack-7", "state": state})
+        story["workers"].append(
+            story["workers"][0] | {"id": "w2", "host": "rack-7", "state": state, "trouble": "broken"}
+        )
         story["workers"] += [story["workers"][0] | {"id": f"w3{n}", "state": "draining"} for n in range(6)]
         code, found = self.found(run)
         idle = ", 6 of them draining"
@@ -323,7 +325,7 @@ class TestDoctor:
             f", 1 of them {state}{idle}" if state == "suspect" else idle
         )
         assert (found["workers"]["status"], found[f"{state} workers"]["status"], code) == ("ok", "warn", 0)
-        assert found[f"{state} workers"]["text"].startswith("rack-7: ")
+        assert found[f"{state} workers"]["text"].startswith("rack-7 (broken): ")
         assert hint in found[f"{state} workers"]["hint"]
 
     def test_of_many_workers_that_are_no_good_it_is_said_how_many_more(self, run: Run, story: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from tq.core.vocabulary import (
     WorkerLost,
     Workers,
 )
-from tq.limits import troubles_failed_max
+from tq.limits import trouble_chars_max, troubles_failed_max
 
 TROUBLE = Cause.WORKER_TROUBLE
 
@@ -33,7 +33,7 @@ def house() -> House:
 
 
 def trouble(house: House, *refs: AttemptRef, worker: int = 5) -> None:
-    house.do(Handback(worker, 1, 1, refs, int(TROUBLE)))
+    house.do(Handback(worker, 1, 1, refs, int(TROUBLE), "no space left" + "!" * 1_000))
 
 
 def due_ms(house: House) -> int | None:
@@ -59,6 +59,7 @@ def quarantine(house: House, job: int) -> None:
         if count < 4:
             assert len(after(house, 60_000)) == 1
     assert worker(house)["state"] == "quarantined"
+    assert worker(house)["trouble"] == "no space left".ljust(trouble_chars_max, "!")
 
 
 def ref_of(house: House, job: int) -> AttemptRef:
@@ -307,7 +308,7 @@ def test_undrain_lets_it_go_on_at_once(house: House) -> None:
     quarantine(house, job)
     house.do(Drain("host5", on=False))
     assert [ref.job for ref in house.starts()] == [job]
-    assert (worker(house)["state"], worker(house)["troubles"]) == ("up", 0)
+    assert (worker(house)["state"], worker(house)["troubles"], worker(house)["trouble"]) == ("up", 0, "")
 
 
 def test_a_worker_that_was_lost_begins_anew(house: House) -> None:

@@ -37,6 +37,7 @@ def test_others_run_it_at_once_and_neither_a_retry_nor_a_loss_is_counted(tmp_pat
         before = starve(here, sick)
         job = here.submit("true", options=("--retries", "0", "--crash-limit", "1"))
         processes.until(lambda: shown(here, sick)["troubles"] >= 1, "it cannot start it")
+        assert "open files" in shown(here, sick)["trouble"]
         assert here.show(job)["state"] == "queued"
         well = here.worker("well", slots=1)
         assert here.wait(job) == 0

@@ -197,14 +197,15 @@ _TAKE_NOTHING: Final = ("draining", "suspect")
 _TROUBLES = {
     "suspect": ("cut off, or not heard for a heartbeat or more", "is their network in order, and do they run?"),
     "degraded": ("hold processes that they cannot kill", "look for processes in state D there; a restart helps"),
-    "quarantined": ("could not start what they were given", "see their logs; then: tq undrain WORKER"),
+    "quarantined": ("could not start what they were given", "see their logs too; then: tq undrain WORKER"),
 }
 
 
 def _troubles(workers: list[dict[str, Any]]) -> Iterator[Finding]:
     """Name the connected workers that are no good."""
     for state, (what, hint) in _TROUBLES.items():
-        names = [_called(worker) for worker in workers if worker.get("state") == state]
+        named = [(_called(worker), worker.get("trouble")) for worker in workers if worker.get("state") == state]
+        names = [f"{name} ({trouble})" if trouble else name for name, trouble in named]
         if names:
             yield Finding(f"{state} workers", "warn", f"{_first(names)}: {what}", hint)
 

@@ -71,7 +71,9 @@ def workers(
 def _rows(items: Items) -> list[list[str]]:
     from tq.cli import present
 
-    rows = [["ID", "STATE", "HOST", "PID", "SLOTS", "HELD", "CPUS", "CONTAINMENT", "QUEUES", "LABELS", "VERSION"]]
+    rows = [
+        ["ID", "STATE", "HOST", "PID", "SLOTS", "HELD", "CPUS", "CONTAINMENT", "QUEUES", "LABELS", "VERSION", "TROUBLE"]
+    ]
     are_alike = len({item.get("software") for item in items}) <= 1  # then tq doctor compares it with the server's
     for item in items:
         cpus = int(item.get("cpus_milli") or 0) / 1_000
@@ -88,6 +90,7 @@ def _rows(items: Items) -> list[list[str]]:
                 ",".join(item.get("queues") or []) or "all",
                 ",".join(item.get("labels") or []),
                 "" if are_alike else present.blank(item.get("software")),
+                str(item.get("trouble") or ""),
             ]
         )
     return rows

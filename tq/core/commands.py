@@ -365,7 +365,7 @@ class Report(Word, frozen=True, tag=True):
 
 class Handback(Word, frozen=True, tag=True):
     """Attempts returned uncharged: without having run, stopped by a drain or a cut, or LOST with their launcher (these
-    may have run).
+    may have run). `error` says what trouble of its own keeps the worker from starting them.
     """
 
     worker: int
@@ -373,6 +373,7 @@ class Handback(Word, frozen=True, tag=True):
     delivery: int
     attempts: tuple[AttemptRef, ...]
     cause: int = 0
+    error: str = ""
 
 
 class WorkerDrains(Word, frozen=True, tag=True):

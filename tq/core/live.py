@@ -50,6 +50,7 @@ class Trouble(msgspec.Struct, frozen=True):
     until_ms: int  # steady
     sequence: int
     failed: tuple[Key, ...] = ()  # lane, job, part
+    error: str = ""  # what the worker said, for a person
 
     @property
     def pause_ms(self) -> int:

@@ -18,13 +18,13 @@ from tq.core.query import filled, items_max, page_start
 from tq.core.standstill import stuck
 from tq.core.task import State
 from tq.core.view import BEHIND_NAMES, View
-from tq.core.vocabulary import Capacity, Document, Page, Queues, SetPriority, SetThrottle, Status, Tokens, Workers
+from tq.core.vocabulary import Document, Page, Queues, SetPriority, SetThrottle, Status, Tokens, Workers
 from tq.errors import BadRequest
 from tq.limits import name_chars_max
 
 _TOKEN_BYTES: Final = 96  # what a token takes beside its id and its name
 _QUEUE_BYTES: Final = 320  # what a queue takes beside its name, with a count of each state
-_WORKER_BYTES: Final = 256  # what a worker takes beside the texts of its offer
+_WORKER_BYTES: Final = 256  # what a worker takes beside texts
 _WORKER_DIGITS: Final = 20  # of a worker's number, which has 64 bits
 _SETTING: Final = (SetPriority.__name__, SetThrottle.__name__)
 _SWEEPS_MAX: Final = 100  # that one status names
@@ -124,14 +124,15 @@ def workers(_view: View, live: Live, command: Workers) -> Page:
     places = ((worker.capacity.host, worker.worker) for worker in live.workers.values())
     found = ((place, live.workers[place[1]]) for place in sorted(place for place in places if place > after))
     return filled(
-        ((f"{place[0]} {place[1]}", _offer_bytes(worker.capacity), _worker(worker)) for place, worker in found),
+        ((f"{place[0]} {place[1]}", _worker_bytes(worker), _worker(worker)) for place, worker in found),
         items_max(command.limit),
     )
 
 
-def _offer_bytes(offer: Capacity) -> int:
+def _worker_bytes(worker: LiveWorker) -> int:
     """Return how much of a page a worker takes at most."""
-    texts = (offer.host, offer.level, offer.software, *offer.queues, *offer.labels, *offer.modules)
+    offer, trouble = worker.capacity, worker.trouble.error if worker.trouble else ""
+    texts = (trouble, offer.host, offer.level, offer.software, *offer.queues, *offer.labels, *offer.modules)
     return _WORKER_BYTES + sum(len(text.encode()) + 2 for text in texts)
 
 
@@ -154,6 +155,7 @@ def _worker(worker: LiveWorker) -> dict[str, Any]:
         "software": offer.software,
         "draining": worker.draining,
         "troubles": worker.trouble.count if worker.trouble else 0,
+        "trouble": worker.trouble.error if worker.trouble else "",
     }
 
 

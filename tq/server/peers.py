@@ -72,7 +72,9 @@ class WorkerPeer:
             case m.HandedBack():
                 check_attempts(message.attempts)
                 self._held.difference_update(message.attempts)
-                return v.Handback(self.worker, self.session, message.delivery, message.attempts, message.cause)
+                return v.Handback(
+                    self.worker, self.session, message.delivery, message.attempts, message.cause, message.error
+                )
             case m.Draining():
                 return v.WorkerDrains(self.worker, self.session)
             case m.Assigned():

@@ -201,12 +201,13 @@ class Ended(_Message, frozen=True, tag=True):
 
 class HandedBack(_Message, frozen=True, tag=True):
     """Attempts returned, uncharged: they have not run, or what `cause` says has stopped them (DRAIN, CUT_OFF, LOST).
-    Acknowledged by Acknowledged.
+    Acknowledged by Acknowledged. `error` is for a person: what trouble of its own keeps the worker from starting them.
     """
 
     delivery: int
     attempts: tuple[v.AttemptRef, ...]
     cause: int = 0
+    error: str = ""
 
 
 class Acknowledged(_Message, frozen=True, tag=True):

@@ -146,7 +146,7 @@ class Hands:
                 case frames.Recalled():
                     if message.cause:
                         log("cannot_start", level="warning", attempts=len(message.attempts), error=message.error)
-                    self.carry_out(self.slots.recalled(message.attempts, message.cause))
+                    self.carry_out(self.slots.recalled(message.attempts, message.cause, message.error))
                 case _:
                     pass
 

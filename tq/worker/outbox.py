@@ -65,12 +65,13 @@ class Outbox:
             done += self._deliver(Ended(self._last, part))
         return done
 
-    def hand_back(self, attempts: tuple[AttemptRef, ...], cause: int) -> list[Instruction]:
+    def hand_back(self, attempts: tuple[AttemptRef, ...], cause: int, error: str = "") -> list[Instruction]:
         """Number a handback, and treat it like a report."""
         done: list[Instruction] = []
         for first in range(0, len(attempts), members_per_command_max):
             self._last += 1
-            done += self._deliver(HandedBack(self._last, attempts[first : first + members_per_command_max], cause))
+            part = attempts[first : first + members_per_command_max]
+            done += self._deliver(HandedBack(self._last, part, cause, error))
         return done
 
     def acknowledged(self, number: int) -> tuple[tuple[AttemptRef, ...], list[Instruction]]:

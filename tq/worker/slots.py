@@ -213,7 +213,7 @@ class Slots:
             done += [Aside(tuple(strange)), Settled(tuple([end.attempt for end in strange]))]  # with their output
         return done
 
-    def recalled(self, attempts: tuple[AttemptRef, ...], cause: int = Cause.NONE) -> list[Instruction]:
+    def recalled(self, attempts: tuple[AttemptRef, ...], cause: int = Cause.NONE, error: str = "") -> list[Instruction]:
         """Take back what the launcher has not started: recalled, or (with a cause) for trouble of this machine's."""
         if self.is_abandoned:
             done = _forget(self, attempts)
@@ -221,13 +221,15 @@ class Slots:
             return done
         if self.tasks_left:
             self.tasks_left += len(attempts)  # they have not run
-        return self._hand_back(attempts, cause)
+        return self._hand_back(attempts, cause, error)
 
-    def _hand_back(self, attempts: tuple[AttemptRef, ...], cause: int = Cause.NONE) -> list[Instruction]:
+    def _hand_back(
+        self, attempts: tuple[AttemptRef, ...], cause: int = Cause.NONE, error: str = ""
+    ) -> list[Instruction]:
         live = tuple([ref for ref in attempts if self.held.get(ref, _ENDED) is not _ENDED])
         for ref in live:
             self.held[ref] = _ENDED
-        return self.outbox.hand_back(live, cause) if live else []
+        return self.outbox.hand_back(live, cause, error) if live else []
 
     def launcher_died(self, cause: int = Cause.LOST) -> list[Instruction]:
         """Report what may have been running with `cause` (DRAIN: hand it back); the rest goes back uncharged.

@@ -119,7 +119,7 @@ def handback(step: Step, command: Handback) -> None:
     if not is_current_session(step, command.worker, command.session):
         return
     if command.cause == Cause.WORKER_TROUBLE:
-        note_trouble(step, command.worker, command.attempts)
+        note_trouble(step, command)
     for ref in command.attempts:
         key = ref.task
         task = current_task(step, key, ref, command.worker, Phase.ASSIGNED)

@@ -7,7 +7,7 @@ it at once (docs/adr/0014). Soft state only (`LIVE_TROUBLE`): a restart of the s
 of the worker, tries again from the beginning.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
@@ -15,12 +15,13 @@ from tq.core import tables
 from tq.core.engine.step import Step
 from tq.core.live import LIVE_TROUBLE, LiveWorker, Trouble
 from tq.core.view import Key
-from tq.core.vocabulary import AttemptRef
-from tq.limits import troubles_failed_max
+from tq.core.vocabulary import Handback
+from tq.limits import trouble_chars_max, troubles_failed_max
 
 
-def note_trouble(step: Step, worker: int, attempts: Collection[AttemptRef]) -> None:
+def note_trouble(step: Step, command: Handback) -> None:
     """Let a worker rest that could not start these. Those leased before its last trouble belong to that one."""
+    worker, attempts = command.worker, command.attempts
     live = step.live.workers[worker]
     before = live.trouble
     failed = {(live.held[ref.task], ref.job, ref.part): None for ref in attempts if ref.task in live.held}
@@ -29,7 +30,8 @@ def note_trouble(step: Step, worker: int, attempts: Collection[AttemptRef]) -> N
         if all(ref.lease <= before.sequence for ref in attempts):
             step.overlay.put(LIVE_TROUBLE, (worker,), replace(before, failed=_latest(failed)))
             return
-    _put(step, worker, Trouble(before.count + 1 if before else 1, 0, step.sequence, _latest(failed)))
+    error = command.error[:trouble_chars_max]
+    _put(step, worker, Trouble(before.count + 1 if before else 1, 0, step.sequence, _latest(failed), error))
     step.count("worker_troubles")
 
 
