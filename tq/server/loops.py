@@ -68,7 +68,9 @@ async def lease_clock_loop(desk: Desk) -> None:
             if suspect is not None:  # who has no connection has said so
                 suspect.say_silent(on=True)
         for lost in losses:
-            log("worker_lost", level="warning", worker=ids.worker_id(lost.worker), session=lost.session)
+            known = desk.engine.live.workers.get(lost.worker)
+            host = known.capacity.host if known is not None else ""  # after a restart nobody has said it yet
+            log("worker_lost", level="warning", worker=ids.worker_id(lost.worker), host=host, session=lost.session)
             inlet.put([Request(lost)])
             loser = desk.registry.worker(lost.worker)
             if loser is not None:
