@@ -103,6 +103,13 @@ def test_wait_gives_up_with_124(run: Run, server: FakeServer) -> None:
     assert ran.err == "tq: 42 did not end within 0.1s\n"
 
 
+def test_only_what_has_not_ended_is_said_not_to_have(run: Run, server: FakeServer) -> None:
+    late = [v.Outcome(str(number), "running", "started") for number in range(50, 60)]
+    server.says[v.Wait] = lambda _: hang(server, FAILED, *late)
+    ran = run("wait", "--timeout", "300ms", "42", *(outcome.id for outcome in late))
+    assert (ran.status, ran.err) == (124, "tq: 50, 51, 52 and 7 more did not end within 0.3s\n")
+
+
 def test_a_timeout_of_nothing_is_one_look(run: Run, server: FakeServer) -> None:
     server.says[v.Wait] = lambda _: v.Waited(True, (FAILED,))
     assert run("wait", "--timeout", "0", "42") == (7, "", "")
@@ -110,9 +117,9 @@ def test_a_timeout_of_nothing_is_one_look(run: Run, server: FakeServer) -> None:
     assert run("wait", "--timeout", "0", "42").status == 124
 
 
-def hang(server: FakeServer) -> list[v.Answer]:
+def hang(server: FakeServer, *outcomes: v.Outcome) -> list[v.Answer]:
     server.is_mute = True
-    return [v.Waited(False, (RUNNING,))] * 2
+    return [v.Waited(False, outcomes or (RUNNING,))] * 2
 
 
 def test_a_timeout_counts_while_the_server_is_away(run: Run, server: FakeServer) -> None:

@@ -34,7 +34,8 @@ def wait(
     One task: its own code, 128+N for a signal, 124 for its time limit, 130 when it was cancelled, 125 when it ended
     without a code of its own. Several: 0 if all succeeded, else 1. Ctrl-C stops waiting, not the tasks.
     """
-    from tq.cli import exits, present, selectors, values, waiting
+    from tq.cli import exits, pages, present, selectors, values, waiting
+    from tq.core.waits import is_there
 
     if until not in _UNTIL:
         raise BadRequest(f"{until!r} is nothing to wait for", hint=f"one of {', '.join(_UNTIL)}")
@@ -65,7 +66,9 @@ def wait(
         except waiting.WaitTimedOut as late:
             _print(context, late.outcomes, is_done=False)
             what = "start" if until == "running" else "end"
-            context.talk(f"tq: {', '.join(names[:5])} did not {what} within {present.seconds(timeout_s or 0)}")
+            there = {outcome.id for outcome in late.outcomes if is_there(outcome, until)}
+            left = pages.first_of([name for name in names if name not in there])
+            context.talk(f"tq: {left} did not {what} within {present.seconds(timeout_s or 0)}")
             raise typer.Exit(waiting.TIMED_OUT) from None
         except KeyboardInterrupt:
             context.talk(f"\ntq: no longer waiting; to cancel: tq cancel {' '.join(ids[:20])}")
