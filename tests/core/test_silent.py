@@ -77,3 +77,10 @@ def test_a_silent_worker_is_not_counted_among_those_that_are_there(house: House)
     status = house.do(Status())
     assert isinstance(status, Document)
     assert (status.value["workers"], status.value["slots"], status.value["draining"]) == (1, 1, 1)
+
+
+def test_who_is_not_back_yet_after_a_restart_is_named_by_what_it_holds(house: House) -> None:
+    house.array(4)
+    assert [ref.member for ref in house.starts()] == [0, 1]
+    house.restart()
+    assert workers(house) == {"host5": "suspect", "host6": "suspect"}

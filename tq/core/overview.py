@@ -117,16 +117,22 @@ def _token(name: str, token: Token) -> dict[str, Any]:
     }
 
 
-def workers(_view: View, live: Live, command: Workers) -> Page:
+def workers(view: View, live: Live, command: Workers) -> Page:
     """Answer one page of the workers that are connected, or are owed their re-attach window, by host and id."""
     host, _, number = command.page.rpartition(" ")
     after = (host, page_start(number, _WORKER_DIGITS) if command.page else -1)
-    places = ((worker.capacity.host, worker.worker) for worker in live.workers.values())
+    places = ((_host(view, worker), worker.worker) for worker in live.workers.values())
     found = ((place, live.workers[place[1]]) for place in sorted(place for place in places if place > after))
-    return filled(
-        ((f"{place[0]} {place[1]}", _worker_bytes(worker), _worker(worker)) for place, worker in found),
-        items_max(command.limit),
-    )
+    rows = ((" ".join(map(str, place)), _worker_bytes(worker), _worker(worker, place[0])) for place, worker in found)
+    return filled(rows, items_max(command.limit))
+
+
+def _host(view: View, worker: LiveWorker) -> str:
+    """Return where a worker runs: as it said, or, before it is back after a restart, as an attempt says that it has."""
+    if worker.session is not None or not worker.held:
+        return worker.capacity.host
+    task = view.get(tables.TASK, next(iter(worker.held)))
+    return task.host if task is not None else ""
 
 
 def _worker_bytes(worker: LiveWorker) -> int:
@@ -136,12 +142,12 @@ def _worker_bytes(worker: LiveWorker) -> int:
     return _WORKER_BYTES + sum(len(text.encode()) + 2 for text in texts)
 
 
-def _worker(worker: LiveWorker) -> dict[str, Any]:
+def _worker(worker: LiveWorker, host: str) -> dict[str, Any]:
     offer = worker.capacity
     return {
         "id": ids.worker_id(worker.worker),
         "state": _worker_state(worker),
-        "host": offer.host,
+        "host": host,
         "pid": offer.pid,
         "slots": offer.slots,
         "slots_used": worker.slots_used,
