@@ -239,6 +239,7 @@ def test_a_predecessors_attempts_are_lost_at_once(house):
     house.join(worker=6, session=1, predecessors=(5,))
     (again,) = house.starts()
     assert (again.attempt, house.task(number).losses) == (2, 1)
+    assert Supersede(5, 1) in house.finished.effects
 
 
 def test_a_launcher_that_died_is_a_charged_loss(house):

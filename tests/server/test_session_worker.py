@@ -459,6 +459,11 @@ async def test_a_predecessors_attempts_are_lost_at_once() -> None:
         (again,) = assigned(await heir.receive(m.Assign))
         assert (again.task, again.attempt) == (ref.task, 2)
 
+        await worker.ended()  # it lived on, as somebody has copied its directory: it is told, and comes back
+        back = await hall.worker(77, Held(ref, Phase.STARTED))
+        assert hall.engine.live.workers.keys() == {77, 79}
+        await leased(hall, back)
+
 
 async def test_nobody_is_the_heir_of_another_token_s_worker() -> None:
     async with open_hall() as hall:

@@ -237,8 +237,12 @@ async def test_the_next_worker_names_its_predecessor(server: FakeServer, tmp_pat
     with running_worker(server, tmp_path):
         first = (await server.reconciled()).hello
         await eventually((tmp_path / "state" / "worker" / "last.json").exists)
-    with running_worker(server, tmp_path):
-        second = (await server.reconciled()).hello
+    with running_worker(server, tmp_path) as worker:
+        peer = await server.reconciled()
+        second = peer.hello
+        await worker.logged("connected")
+        peer.cut()
+        assert (await server.reconciled()).hello.predecessors == (), "the server knows by now"
     assert first.predecessors == ()
     assert second.predecessors == (first.worker,)
     assert first.worker != second.worker

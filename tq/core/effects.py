@@ -58,7 +58,7 @@ class Acknowledge(Word, frozen=True, tag=True):
 
 
 class Supersede(Word, frozen=True, tag=True):
-    """A newer session of this worker has begun: close this one."""
+    """A newer session of this worker has begun, or one of its heir's: close this one."""
 
     worker: int
     session: int

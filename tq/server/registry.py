@@ -164,11 +164,14 @@ class Registry:
                 self.follow.changed(effect.job)
             elif isinstance(effect, v.TokenRevoked):
                 self._close_all_of(effect.id, "its token was revoked")
-            elif not isinstance(effect, v.Supersede):  # whoever superseded it has closed it: worker_enters
-                session = self._workers.get(effect.worker)
-                if session is not None:
-                    session.carry_out(effect)
-                    if isinstance(effect, v.Start):
-                        starting[session] = None
+            elif (session := self._workers.get(effect.worker)) is not None:
+                if isinstance(effect, v.Supersede):  # by a newer one of its own, it is closed already: worker_enters
+                    session.close_session(
+                        effect.session, "a worker was started on its state directory, or on a copy of it"
+                    )
+                    continue
+                session.carry_out(effect)
+                if isinstance(effect, v.Start):
+                    starting[session] = None
         for session in starting:
             session.push()

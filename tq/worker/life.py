@@ -47,6 +47,7 @@ class Life:
         self.hands = Hands(slots, ids.worker_id(self.id))
         self.epoch = home.last.epoch
         self._kept_by: dict[int, None] = {}  # whose results were restored
+        self._is_settled = False
         self._restore(home.last.lineage or next(reversed(self._left), 0))
         self.home_is_lost = trio.Event()
         self.is_hurrying = False
@@ -61,12 +62,18 @@ class Life:
 
     @property
     def predecessors(self) -> tuple[int, ...]:
-        """For whom this worker speaks: who lived here, and whose results lie here, should the note of that be gone."""
+        """For whom this worker speaks: who lived here, and whose results lie here, should the note of that be gone.
+
+        Once the server knows, they are nobody's: of a directory that was copied, the other one may still be at work.
+        """
+        if self._is_settled:
+            return ()
         return tuple(dict.fromkeys((*self.home.last.workers, *self._kept_by)))[: limits.predecessors_max]
 
     def change_lineage(self, lineage: int, epoch: int) -> None:
         """Serve another store from now on, whose own results may lie here, too; nothing of the one before is held."""
         self.epoch = epoch
+        self._is_settled = False
         self._restore(lineage)
 
     def _restore(self, lineage: int) -> None:
@@ -80,7 +87,7 @@ class Life:
 
     def settle_down(self, lineage: int, epoch: int) -> None:
         """Both sides agree: from here on this worker is the one that lives here, and for this store alone."""
-        self.hands.lineage, self.epoch = lineage, epoch
+        self.hands.lineage, self.epoch, self._is_settled = lineage, epoch, True
         self.home.speak(Last(self.id, lineage, epoch))
         for other, kept in self._left.items():
             for number, one in kept.items():

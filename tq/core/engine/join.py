@@ -48,12 +48,15 @@ def join(step: Step, command: Join) -> Joined:
 def _lose_predecessors(step: Step, command: Join) -> None:
     """Take everything back from the workers whose directory this one has: they are gone.
 
-    What ended there and was not reported is about to be: it must not be given up for its loss before that.
+    What ended there and was not reported is about to be: it must not be given up for its loss before that. One that
+    lives on (somebody has copied the directory) has to come back: in a session that nobody knows it is given nothing.
     """
     ended = {held.attempt.task for held in command.held if held.phase == Phase.ENDED}
     for predecessor in command.predecessors:
-        if predecessor != command.worker and predecessor in step.live.workers:
+        if predecessor != command.worker and (live := step.live.workers.get(predecessor)) is not None:
             lose_worker(step, predecessor, spared=ended)
+            if live.session is not None:
+                step.effects.append(Supersede(predecessor, live.session.number))
 
 
 def _drains(step: Step, command: Join, before: LiveWorker | None) -> tuple[bool, int]:
