@@ -152,8 +152,9 @@ def test_the_failure_is_raised_and_not_what_was_cancelled_for_it():
     ends = [("cancelled", "cancelled"), ("dead", "exit"), ("dead", "signal"), ("skipped", "none")]
     found = [TaskResult(v.Result(f"1.{n}", state, 1, 3, cause)) for n, (state, cause) in enumerate(ends, 1)]
 
-    with pytest.raises(TaskFailed, match=r"task 1\.2 exited with 3"):
+    with pytest.raises(TaskFailed, match=r"task 1\.2 exited with 3") as caught:
         flows.values("1", found)
+    assert caught.value.__notes__[-1] == "3 more of its 4 tasks failed or were cancelled: see results()"
     with pytest.raises(TaskCancelled, match=r"task 1\.1 was cancelled"):
         flows.values("1", [found[0], found[3]])
 

@@ -127,7 +127,11 @@ def values(job: str, results: list[TaskResult]) -> Any:
     Raises for the first task that failed; else for the first that was cancelled, which a failure may have led to.
     """
     if errors := [result.error for result in results if result.error is not None]:
-        raise min(errors, key=lambda error: isinstance(error, TaskCancelled))
+        first = min(errors, key=lambda error: isinstance(error, TaskCancelled))
+        if len(errors) > 1:
+            more = len(errors) - 1
+            first.add_note(f"{more} more of its {len(results)} tasks failed or were cancelled: see results()")
+        raise first
     found = [result.value for result in results]
     return found[0] if len(results) == 1 and results[0].id == job else found
 
