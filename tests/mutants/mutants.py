@@ -12,14 +12,14 @@ import pytest
 from msgspec.structs import replace
 
 from tq.core import engine, placement, tables
-from tq.core.engine import again, fence, join, lanes, report, verbs
+from tq.core.engine import again, fence, join, lanes, report, sweeps, verbs
 from tq.core.engine.fence import Verdict
 from tq.core.engine.step import Step
 from tq.core.job import Progress
 from tq.core.live import LIVE_SESSION
 from tq.core.task import Phase, State
 from tq.core.view import Overlay
-from tq.core.vocabulary import WorkerSilent
+from tq.core.vocabulary import Retry, WorkerSilent
 from tq.server.commit_loop import Pipeline, Point
 from tq.server.peers import WorkerPeer
 from tq.store.recent import Recent
@@ -253,6 +253,16 @@ def take_any_piece_of_an_input(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Hands, "take_blob", take_blob)
 
 
+def bring_back_what_was_cancelled_after_the_retry(patch: pytest.MonkeyPatch) -> None:
+    """A retry that is still on its way to a task queues it again, though it was cancelled meanwhile."""
+    is_overtaken = sweeps.is_overtaken
+
+    def forget(acting, progress):
+        return not isinstance(acting.command, Retry) and is_overtaken(acting, progress)
+
+    patch.setattr(sweeps, "is_overtaken", forget)
+
+
 MUTANTS: Final[tuple[Mutant, ...]] = (
     skip_the_attempt_check,
     release_before_the_flush,
@@ -277,4 +287,5 @@ MUTANTS: Final[tuple[Mutant, ...]] = (
     keep_results_without_their_names,
     ask_nothing_back_of_who_comes_back,
     take_any_piece_of_an_input,
+    bring_back_what_was_cancelled_after_the_retry,
 )

@@ -16,6 +16,7 @@ ATTEMPTS: Final = "tests/core/test_attempts.py"
 JOBS: Final = "tests/core/test_jobs.py"
 PEERS: Final = "tests/server/test_peers.py"
 LOOP: Final = "tests/server/test_commit_loop.py"
+SWEEPS: Final = "tests/core/test_sweeps.py::TestTheLaterWordCounts"
 FOUND_BY: Final[dict[Mutant, str]] = {
     mutants.skip_the_attempt_check: f"{ATTEMPTS}::test_a_report_of_another_worker_is_stale",
     mutants.release_before_the_flush: f"{LOOP}::test_an_answer_leaves_only_after_the_flush_of_its_turn",
@@ -44,7 +45,7 @@ FOUND_BY: Final[dict[Mutant, str]] = {
     mutants.fill_one_worker_after_the_other: (
         f"{JOBS}::TestChains::test_few_short_tasks_stand_behind_others_as_evenly_as_they_can"
     ),
-    mutants.forget_which_hold_came_last: "tests/core/test_sweeps.py::TestTheLaterWordCounts",
+    mutants.forget_which_hold_came_last: SWEEPS,
     mutants.derive_a_lane_without_what_waits: "tests/core/test_lost_lanes.py::test_every_rule_holds_and_all_goes_on[0]",
     mutants.give_away_what_is_on_its_way: f"{PEERS}::test_a_list_sent_again_begins_a_session_of_its_own",
     mutants.free_an_input_that_others_use: (
@@ -68,6 +69,9 @@ FOUND_BY: Final[dict[Mutant, str]] = {
     mutants.take_any_piece_of_an_input: (
         "tests/worker/test_hands.py::test_an_input_that_is_asked_for_anew_is_made_of_the_pieces_that_come_next"
     ),
+    mutants.bring_back_what_was_cancelled_after_the_retry: (
+        f"{SWEEPS}::test_what_is_cancelled_is_not_brought_back_by_an_older_retry"
+    ),
 }
 SEEDS_MAX: Final = 20
 # What the simulator has no way to show, and why.
@@ -85,6 +89,7 @@ NOT_SIMULATED: Final[dict[Mutant, str]] = {
     mutants.keep_results_without_their_names: "its disk of a worker loses nothing",
     mutants.ask_nothing_back_of_who_comes_back: "a pause rarely comes just while a worker with untouched work is away",
     mutants.take_any_piece_of_an_input: "an input is rarely asked for anew while a piece of it is on its way",
+    mutants.bring_back_what_was_cancelled_after_the_retry: "a cancel rarely comes while a retry of its job is a sweep",
 }
 
 
