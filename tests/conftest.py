@@ -39,4 +39,5 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in [name for name in os.environ if name.startswith(("TQ_", "XDG_"))]:
             patch.delenv(name)
         patch.setenv("HOME", str(home))
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # or each of a thousand starts would compile all of tq
         yield home

@@ -31,7 +31,7 @@ from tq.store.salvage import Order, Salvaged
 
 LINEAGE = 4_711
 WALL_MS = 1_800_000_000_000
-STEPS = 120
+STEPS = 60
 FILES = int(os.environ.get("TQ_SALVAGE_FILES", "3"))
 
 

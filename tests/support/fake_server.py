@@ -162,11 +162,14 @@ class FakeServer:
         await trio.serve_listeners(self._attend, listeners, task_status=task_status)
 
     async def _attend(self, raw: trio.SocketStream) -> None:
-        stream = SecureStream(raw, self.identity.context, server_side=True)
-        try:
-            await stream.do_handshake()
-        except trio.BrokenResourceError:
-            return
+        async with SecureStream(raw, self.identity.context, server_side=True) as stream:
+            try:
+                await stream.do_handshake()
+            except trio.BrokenResourceError:
+                return
+            await self._converse(stream)
+
+    async def _converse(self, stream: SecureStream) -> None:
         async with open_link(stream, Connection(limits.frame_bytes_max)) as link:
             hello, *rest = await anext(link, (None,))
             if self.tells_ca and isinstance(hello, m.GetCA):

@@ -63,7 +63,7 @@ def state_of(pid: int) -> str:
 def wait_count(marker: str, count: int) -> None:
     """Wait until so many such processes live."""
     while len(processes(marker)) < count:
-        os.sched_yield()
+        time.sleep(0.005)
 
 
 def wait_gone(marker: str) -> None:
@@ -71,7 +71,7 @@ def wait_gone(marker: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while processes(marker):
         assert time.monotonic() < deadline, f"{marker} lives on"
-        os.sched_yield()
+        time.sleep(0.005)
 
 
 def marker() -> str:

@@ -29,11 +29,12 @@ from tq.worker.launcher_link import open_launcher
 from tq.worker.program import Program
 
 GRANDCHILDREN = 50
-# Each in a session of its own, with an empty environment; half of them ignore TERM.
+# Each in a session of its own, with an empty environment; half of them ignore TERM. None holds the output: that would
+# keep every end for two seconds (test_containment.py).
 FAMILY = f"""
 for i in $(seq {GRANDCHILDREN // 2}); do
-    env -i setsid sleep MARK &
-    env -i setsid sh -c "trap '' TERM; sleep MARK; :" &
+    env -i setsid sleep MARK >&- 2>&- &
+    env -i setsid sh -c "trap '' TERM; sleep MARK; :" >&- 2>&- &
 done
 echo ready; wait
 """
@@ -119,7 +120,7 @@ def test_nothing_is_left_of_a_task_that_just_ends_either(link, mark):
 def test_another_task_is_not_touched(link, mark):
     link.spawn(body("sleep", mark), [ref(1)])
     wait_count(mark, 1)
-    link.stop(link.begin(body("sh", "-c", "setsid sleep 1000 & echo ready; wait"), 2))
+    link.stop(link.begin(body("sh", "-c", "setsid sleep 1000 >&- 2>&- & echo ready; wait"), 2))
 
     assert len(processes(mark)) == 1
     link.stop(ref(1))
@@ -163,8 +164,9 @@ def test_what_forks_without_end_is_ended(root, mark):
 
 def test_cgroups_that_a_task_made_inside_of_its_own_go_with_the_launcher_at_the_latest(root):
     inside = os.fsdecode(root) + "/1/inner"
+    text = f"mkdir {inside}; sleep 1000 >&- 2>&- & echo $! > {inside}/cgroup.procs"
     with Link(cgroup=root) as link:
-        end = link.run(body("sh", "-c", f"mkdir {inside} && sleep 1000 & sleep 0.2; echo $! > {inside}/cgroup.procs"))
+        end = link.run(body("sh", "-c", text))
         assert end.code == 0
 
     assert not Path(os.fsdecode(root)).exists()

@@ -80,6 +80,7 @@ def test_what_waits_behind_others_goes_back_when_the_lease_is_over() -> None:
     with Link(slots=1) as link:
         first = begin(link, "echo ready; exec sleep 60", 1)
         link.spawn(guarded("true"), [ref(2), ref(3)])
+        lease(link, OVER_S)
         link.until(lambda: {ref(2), ref(3)} <= link.recalled.keys() and first in link.ends)
         assert link.ends[first].cause == Cause.CUT_OFF
         assert link.ends.keys() == {first}
@@ -100,6 +101,7 @@ def test_a_function_ends_when_the_lease_is_over_and_the_others_go_on(link: Link)
 def test_the_cause_that_came_first_stands(link: Link) -> None:
     one = begin(link, "trap '' TERM; echo ready; while :; do sleep 1; done")
     link.say(frames.Stop((one,), Cause.CANCELLED))
+    lease(link, OVER_S)
     link.until(lambda: one in link.ends)
     assert (link.ends[one].cause, link.ends[one].code) == (Cause.CANCELLED, -signal.SIGKILL)
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from pathlib import Path
+from typing import Final
 
 import pytest
 import trio
@@ -11,6 +12,8 @@ from tests.support.fake_server import SLEEPER, FakeServer, assign, ref, running_
 from tests.support.processes import is_alive
 from tq.core.task import Cause
 from tq.wire import messages as m
+
+IMPATIENT: Final = "import tq.worker.leave; tq.worker.leave._ACKNOWLEDGED_S = {}\n"
 
 
 async def test_a_worker_that_finds_no_server_can_be_told_to_leave(server: FakeServer, tmp_path: Path) -> None:
@@ -23,7 +26,7 @@ async def test_a_worker_that_finds_no_server_can_be_told_to_leave(server: FakeSe
 async def test_results_that_nobody_acknowledges_are_on_disk_when_the_worker_has_left(
     server: FakeServer, tmp_path: Path
 ) -> None:
-    with running_worker(server, tmp_path) as worker:
+    with running_worker(server, tmp_path, before=IMPATIENT.format(0.2)) as worker:
         peer = await server.reconciled()
         peer.acknowledges = False
         peer.send(assign(1, "true"))
@@ -85,8 +88,7 @@ async def test_a_second_signal_ends_at_once(server: FakeServer, tmp_path: Path) 
 
 async def test_a_third_signal_costs_no_result(server: FakeServer, tmp_path: Path) -> None:
     """Who insists gets no more than a worker that leaves now: what is owed is written down before its end."""
-    before = "import tq.worker.leave; tq.worker.leave._ACKNOWLEDGED_S = 2.0\n"
-    with running_worker(server, tmp_path, before=before) as worker:
+    with running_worker(server, tmp_path, before=IMPATIENT.format(2.0)) as worker:
         peer = await server.reconciled()
         peer.acknowledges = False
         peer.send(assign(1, "true"))
