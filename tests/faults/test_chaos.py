@@ -5,7 +5,7 @@ Each task that was acknowledged succeeds, once; each execution beyond one belong
 that was killed itself. The record of what was acknowledged is that of the clients, the record of what ran is a file to
 which each task adds its lines; tq keeps neither.
 
-TQ_CHAOS_SECONDS sets how long that goes on (default 45), TQ_CHAOS_SEED the dice, TQ_CHAOS_PAUSE_S the pace of the
+TQ_CHAOS_SECONDS sets how long that goes on (default 30), TQ_CHAOS_SEED the dice, TQ_CHAOS_PAUSE_S the pace of the
 clients, TQ_CHAOS_SIZE how many tasks a job has at most. `make chaos` is ten minutes of it.
 """
 
@@ -27,11 +27,11 @@ from tests.support.proxy import proxied
 from tests.support.town import Town, town
 from tq.core.vocabulary import Status
 
-SECONDS: Final = float(os.environ.get("TQ_CHAOS_SECONDS", "45"))
+SECONDS: Final = float(os.environ.get("TQ_CHAOS_SECONDS", "30"))
 SEED: Final = int(os.environ.get("TQ_CHAOS_SEED", "1"))
 PAUSE_S: Final = float(os.environ.get("TQ_CHAOS_PAUSE_S", "0.1"))
 SIZE_MAX: Final = int(os.environ.get("TQ_CHAOS_SIZE", "100"))
-BETWEEN_S: Final = (0.5, 3.0)
+BETWEEN_S: Final = (0.3, 2.0)
 BEAT: Final = "500ms"
 TASK: Final = """\
 echo "$TQ_TASK $TQ_ATTEMPT begin" >>{ran}

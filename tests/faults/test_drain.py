@@ -117,9 +117,9 @@ def test_a_worker_leaves_after_its_last_task_and_the_next_one_gets_the_rest(tmp_
 def test_a_worker_leaves_when_it_was_idle_for_long_and_not_before(tmp_path: Path) -> None:
     with town(tmp_path) as here:
         job = here.submit("sh", "-c", waiter(tmp_path))
-        worker = here.worker("idle", "--idle-timeout", "3s")
+        worker = here.worker("idle", "--idle-timeout", "2s")
         started(here, 1)
-        long = here.submit("sleep", "3.5")
+        long = here.submit("sleep", "2.5")
         assert here.wait(long) == 0
         assert worker.process.poll() is None, "it runs a task"
         (tmp_path / "flag").touch()

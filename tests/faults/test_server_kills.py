@@ -1,6 +1,6 @@
 """The server is killed again and again while clients submit and a long task runs: nothing is lost, nothing runs twice.
 
-TQ_CHAOS_SECONDS sets how long that goes on (default 15), TQ_CHAOS_SEED the dice. The record of what was acknowledged is
+TQ_CHAOS_SECONDS sets how long that goes on (default 10), TQ_CHAOS_SEED the dice. The record of what was acknowledged is
 the clients' own; that of what ran is a file to which each task adds its line.
 """
 
@@ -21,7 +21,7 @@ from tests.support import processes
 from tests.support.town import Town, town
 from tq.errors import TqError
 
-SECONDS: Final = float(os.environ.get("TQ_CHAOS_SECONDS", "15"))
+SECONDS: Final = float(os.environ.get("TQ_CHAOS_SECONDS", "10"))
 SEED: Final = int(os.environ.get("TQ_CHAOS_SEED", "1"))
 AGAIN: Final = (69, 74, 75)
 PAUSE_S: Final = 0.02  # of the quick client, so that the workers keep up
@@ -112,7 +112,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_runs_twice_while_the_server_is
         identity, begun_s, kills = processes.started(pid), time.monotonic(), 0
         with submitting(here, f"echo $TQ_JOB >>{ran}") as ledger:
             while time.monotonic() < begun_s + SECONDS and not ledger.wrong:
-                time.sleep(dice.uniform(1, 3))
+                time.sleep(dice.uniform(0.5, 2))
                 here.server.kill()
                 kills += 1
                 if processes.is_alive(pid):

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tq.core.tables import META, TABLES, TASK
@@ -31,6 +31,7 @@ def prefixes(fields: tuple[str, ...]) -> st.SearchStrategy[Key]:
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@settings(max_examples=30)  # of each table: what packs is the same for all
 @given(data=st.data())
 def test_bytes_sort_as_tuples_and_come_back(table: Table[Any], data: st.DataObject) -> None:
     codec = KEYS[table]
@@ -41,6 +42,7 @@ def test_bytes_sort_as_tuples_and_come_back(table: Table[Any], data: st.DataObje
 
 
 @pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
+@settings(max_examples=30)  # of each table: what packs is the same for all
 @given(data=st.data())
 def test_a_bound_splits_the_keys_where_the_tuple_does(table: Table[Any], data: st.DataObject) -> None:
     codec = KEYS[table]

@@ -1,6 +1,7 @@
 """Every test that docs/reliability.md names exists, and every row of it names one or says why not."""
 
 import re
+from functools import cache
 from typing import Final
 
 from tests.tidy import tree
@@ -8,6 +9,7 @@ from tests.tidy import tree
 PAGE: Final = tree.ROOT / "docs/reliability.md"
 
 
+@cache
 def existing() -> set[str]:
     return {one.name for path in tree.python("tests") for one in tree.functions(path) if one.name.startswith("test_")}
 
