@@ -13,8 +13,8 @@ from tq import __version__
 from tq.core.job import Forgotten
 from tq.core.tables import BODY, FORGOTTEN, LANE_NAME, TASK
 from tq.core.task import State, Task
-from tq.errors import StoreDamaged, StoreError
-from tq.store import recent, trim
+from tq.errors import ConfigurationError, StoreDamaged, StoreError
+from tq.store import directory, recent, trim
 from tq.store.check import check_bytes
 from tq.store.directory import hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
@@ -89,6 +89,16 @@ def test_a_database_that_is_gone_is_noticed_and_not_made_anew(data: Path) -> Non
     (data / "db" / "CURRENT").unlink()
     with pytest.raises(StoreDamaged, match="is gone"), disk_store(data):
         pass
+
+
+def test_what_a_first_start_that_was_killed_has_left_is_no_damage(data: Path) -> None:
+    with hold_directory(data) as lock:
+        directory.prepare(data)
+        (data / "db").mkdir()
+        with pytest.raises(ConfigurationError, match="there is no store"):
+            open_for_reading(lock)
+    with disk_store(data) as store:
+        assert store.sequence == 0
 
 
 def test_a_refused_store_is_let_go_of(data: Path) -> None:

@@ -323,7 +323,7 @@ def open_for_reading(lock: DataLock) -> DiskStore:
     directory.check_format(lock.data)
     directory.check_watermark(lock.data)
     if not (lock.data / "db").exists() or not (lock.data / "watermark").exists():
-        raise ConfigurationError(f"there is no store in {lock.data}", hint="name the data directory with --data")
+        raise _no_store(lock.data)
     return _open(lock, read_only=True)
 
 
@@ -334,7 +334,7 @@ def _open(lock: DataLock, *, read_only: bool) -> DiskStore:
     watermark = Watermark(lock.data / "watermark")
     try:
         mark = watermark.read()
-        _check_present(path, mark)
+        _check_present(path, mark, read_only=read_only)
         try:
             db, note = rocks.open_database(path, read_only=read_only), ""
         except StoreDamaged as damage:
@@ -367,8 +367,16 @@ def _open_garbled(path: Path, mark: int, damage: StoreDamaged, *, read_only: boo
     return rocks.open_database(path, read_only=read_only, until_damage=True), note
 
 
-def _check_present(path: Path, mark: int) -> None:
-    """Refuse to make an empty database in the place of one that is gone."""
-    if mark and not (path / "CURRENT").exists():
+def _check_present(path: Path, mark: int, *, read_only: bool) -> None:
+    """Refuse to make an empty database in the place of one that is gone, and to read one that is not yet there."""
+    if (path / "CURRENT").exists():
+        return
+    if mark:
         raise StoreDamaged(f"the database in {path} is gone, but turn {mark} was acknowledged", hint=BRING_BACK)
+    if read_only and not any(path.glob("*.sst")):  # the very first start was killed: the next one makes it
+        raise _no_store(path.parent)
     make_directory(path)
+
+
+def _no_store(data: Path) -> ConfigurationError:
+    return ConfigurationError(f"there is no store in {data}", hint="name the data directory with --data")
