@@ -16,9 +16,9 @@ from tests.support.town import Town, town
 GRANDCHILDREN = 50
 
 
-@pytest.fixture
-def here(tmp_path: Path) -> Iterator[Town]:
-    with town(tmp_path) as here:
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    with town(tmp_path_factory.mktemp("town")) as here:
         here.worker()
         yield here
 

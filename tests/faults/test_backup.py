@@ -76,7 +76,7 @@ def test_a_backup_of_a_quiet_server_has_every_row(tmp_path: Path) -> None:
     with town(tmp_path) as here:
         here.worker()
         job = here.submit("sh", "-c", "head -c 300000 /dev/zero | tr '\\0' x; echo; cat", options=["--stdin"])
-        failed = here.submit("sh", "-c", "exit 7")
+        failed = here.submit("sh", "-c", "exit 7", options=["--retries", "0"])
         held = here.submit("true", options=["--array", "1-1000", "--hold", "--name", "held"])
         assert (here.wait(job), here.wait(failed)) == (0, 7)
         printed = here.tq("logs", job).out

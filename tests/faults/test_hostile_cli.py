@@ -284,7 +284,7 @@ def test_a_task_that_ignores_term_is_killed_after_its_grace(here: Town) -> None:
     assert here.running(job) == []
     limited = here.submit(
         "sh", "-c", "trap '' TERM; while :; do sleep 0.1; done",
-        options=["--kill-after", "100ms", "--time-limit", "300ms"],
+        options=["--kill-after", "100ms", "--time-limit", "300ms", "--retries", "0"],
     )  # fmt: skip
     assert here.wait(limited) == 124
     assert here.running(limited) == []
@@ -302,7 +302,7 @@ def test_a_task_that_ignores_term_is_killed_after_its_grace(here: Town) -> None:
     ids=["daemon", "orphaned daemon", "closed stdout", "grandchild holds the pipe", "daemon holds the pipe"],
 )
 def test_nothing_outlives_a_task_and_nothing_keeps_it_from_ending(here: Town, script: str, held: bool) -> None:
-    job = here.submit("sh", "-c", f"echo said; {script}")
+    job = here.submit("sh", "-c", f"echo said; {script}", options=["--retries", "0"])
     assert here.wait(job, timeout="20") == 3
     assert here.running(job) == []
     shown = here.show(job)
@@ -325,14 +325,15 @@ def test_a_task_that_kills_its_launcher_hurts_itself_and_those_beside_it_only(tm
 
 def test_a_task_that_signals_its_launcher_and_worker_is_just_a_task(here: Town) -> None:
     launcher = here.workers[0].launcher
-    job = here.submit("sh", "-c", "for s in TERM INT HUP USR1 PIPE ALRM TSTP; do kill -$s $PPID; done; exit 5")
+    job = here.submit("sh", "-c", "for s in TERM INT HUP USR1 PIPE ALRM TSTP; do kill -$s $PPID; done; exit 5",
+                      options=["--retries", "0"])  # fmt: skip
     assert here.wait(job) == 5
     assert here.workers[0].launcher == launcher
     assert not processes.is_frozen(launcher)
 
 
 def test_a_wait_for_more_tasks_than_fit_one_answer_hears_of_every_end(here: Town) -> None:
-    job = here.submit("sh", "-c", "exit $((TQ_MEMBER % 400 == 0))", options=["--array", "1-1200"])
+    job = here.submit("sh", "-c", "exit $((TQ_MEMBER % 400 == 0))", options=["--array", "1-1200", "--retries", "0"])
     done = here.tq("wait", "--exit-code", "count", "-o", "json", f"{job}.1-1200")
     assert done.status == 3
     items = json.loads(done.out)["items"]

@@ -1,6 +1,6 @@
 """Cut after cut of every kind, at any moment: a live worker is fed again each time, and nothing is lost or ends twice.
 
-TQ_CUTS sets how many (default 12), TQ_CUT_SEED the dice; `TQ_CUTS=1000` is an evening.
+TQ_CUTS sets how many (default 8), TQ_CUT_SEED the dice; `TQ_CUTS=1000` is an evening.
 """
 
 import os
@@ -17,7 +17,7 @@ from tests.support import processes
 from tests.support.proxy import Proxy, Way, proxied
 from tests.support.town import town
 
-CUTS: Final = int(os.environ.get("TQ_CUTS", "12"))
+CUTS: Final = int(os.environ.get("TQ_CUTS", "8"))
 SEED: Final = int(os.environ.get("TQ_CUT_SEED", "1"))
 BEAT_S: Final = 0.3
 TASKS: Final = 4  # before each cut
@@ -44,7 +44,7 @@ def cut(line: Proxy, dice: random.Random) -> str:
 @pytest.mark.timeout(180 + 10 * CUTS)
 @pytest.mark.parametrize("is_alone", [True, False], ids=["alone", "beside another one"])
 def test_after_any_cut_a_live_worker_is_fed_again(tmp_path: Path, is_alone: bool) -> None:
-    dice, ran, kinds, jobs = random.Random(SEED), tmp_path / "ran", Counter[str](), list[str]()
+    dice, ran, kinds, jobs = random.Random(SEED + is_alone), tmp_path / "ran", Counter[str](), list[str]()
     with town(tmp_path, "--heartbeat", f"{round(BEAT_S * 1_000)}ms") as here, proxied(here.server.port) as line:
         worker = here.worker("far", slots=2, environ=here.elsewhere(line.url))
         if not is_alone:
