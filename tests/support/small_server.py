@@ -9,7 +9,7 @@ from tq import limits
 from tq.limits import KIB, MIB
 
 limits.wal_bytes_max = 512 * KIB  # type: ignore[misc]
-limits.key_ttl_ms = 3_000  # type: ignore[misc]
+limits.key_ttl_ms = 1_500  # type: ignore[misc]
 
 from tq.cli.app import main  # noqa: E402 - the bounds come first
 from tq.server import loops  # noqa: E402
@@ -18,7 +18,7 @@ from tq.store import rocks, trim  # noqa: E402
 rocks.memtable_bytes.update(dict.fromkeys(rocks.memtable_bytes, 64 * KIB))
 rocks.block_cache_bytes = MIB  # type: ignore[misc]
 trim._TURNS = 500  # type: ignore[misc]
-loops._JANITOR_S = 2.0  # type: ignore[misc]
+loops._JANITOR_S = 1.0  # type: ignore[misc]
 
 if __name__ == "__main__":
     main()
