@@ -93,11 +93,18 @@ def test_a_compaction_that_meets_damage_is_told_from_a_disk_that_fails(text: str
     assert ("start tq again" in error.hint) is (kind is StoreError)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "While pread offset 607929 len 53: db/000011.sst: Input/output error",
+        "While reading file sequentially: db/000004.log: Input/output error",
+    ],
+)
 def test_a_bad_sector_that_a_start_meets_is_damage_and_a_way_out_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
     def fail(*_: object) -> None:
-        raise rocks.RocksError("IO error: While pread offset 607929 len 53: db/000011.sst: Input/output error")
+        raise rocks.RocksError(f"IO error: {text}")
 
     monkeypatch.setattr(rocks, "Rdict", fail)
     with pytest.raises(StoreDamaged) as raised:

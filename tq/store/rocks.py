@@ -293,7 +293,8 @@ def write_error(what: str, error: Exception) -> StoreError:
 
 def _is_damage(text: str) -> bool:
     """Whether an error is about bytes that are there: wrong ones, or a bad sector under them."""
-    return "Corruption" in text or ("While pread" in text and "Input/output error" in text)
+    is_read = "While pread" in text or "While reading file sequentially" in text  # a table file; a log, or their list
+    return "Corruption" in text or (is_read and "Input/output error" in text)
 
 
 def _open_error(path: Path, error: Exception) -> StoreError | ConfigurationError:
