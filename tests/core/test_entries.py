@@ -280,7 +280,7 @@ def test_a_page_reads_so_many_runs_of_entries_and_no_more(house):
     assert [int(item["entry"]) for item in (*first.items, *second.items)] == list(range(size))
 
 
-def test_a_task_whose_entry_is_lost_or_damaged_is_listed_without_it(house, monkeypatch):
+def test_a_task_whose_entry_is_lost_or_damaged_is_listed_without_it_and_damage_is_named(house, monkeypatch):
     job = house.store.get(tables.JOB, (house.submit(), 0))
     assert EntryReader(house.store).shown(replace(job, entries=99), 0) == {}
 
@@ -298,4 +298,4 @@ def test_a_task_whose_entry_is_lost_or_damaged_is_listed_without_it(house, monke
         house.do(List(str(number)))
     page = house.do(List(str(number), around=True))
     assert [(item["id"], item.get("entry")) for item in page.items] == [(f"{number}.1", None), (f"{number}.2", b"b")]
-    assert page.unread == ()
+    assert page.unread == (f"{number}.1",)

@@ -6,7 +6,21 @@ from tests.support.house import House
 from tq.core import tables
 from tq.core.engine import Bounds
 from tq.core.task import Cause, State
-from tq.core.vocabulary import Acted, Cancel, DeadLetters, Forget, Get, List, Purge, Retain, Retry, Tick, Times, Where
+from tq.core.vocabulary import (
+    Acted,
+    AddEntries,
+    Cancel,
+    DeadLetters,
+    Forget,
+    Get,
+    List,
+    Purge,
+    Retain,
+    Retry,
+    Tick,
+    Times,
+    Where,
+)
 from tq.errors import AlreadyEnded, BadRequest, StoreDamaged
 
 LETTERS = Where(states=("dead",), is_letter=True)
@@ -196,3 +210,21 @@ def test_who_asks_around_damage_gets_the_other_letters_and_the_jobs_of_those_tha
     page = house.do(DeadLetters(around=True))
     assert [item["id"] for item in page.items] == [str(numbers[0]), str(numbers[2])]
     assert (page.next, page.unread) == ("", (str(numbers[1]),))
+
+
+def test_a_letter_whose_entry_cannot_be_read_is_shown_without_it_and_its_job_is_named(house, monkeypatch):
+    house.join(slots=2)
+    house.do(AddEntries("u", 0, (b"a",)))
+    number = house.submit(size=1, is_array=True, entries_key="u")
+    die(house, number)
+    scan = house.store.scan
+
+    def damaged(table, *more):
+        if table is tables.ENTRY_AT:
+            raise StoreDamaged("block checksum mismatch")
+        return scan(table, *more)
+
+    monkeypatch.setattr(house.store, "scan", damaged)
+    page = house.do(DeadLetters(around=True))
+    assert [(item["id"], "entry" in item) for item in page.items] == [(f"{number}.1", False)]
+    assert page.unread == (str(number),)

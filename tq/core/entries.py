@@ -7,14 +7,10 @@ from tq.limits import entries_items_max
 
 
 class EntryReader:
-    """Reads the entries of members, mostly in order: remembers the last run.
+    """Reads the entries of members, mostly in order: remembers the last run."""
 
-    `damage` is what a list goes around: a task is shown, if without its entry.
-    """
-
-    def __init__(self, view: View, damage: tuple[type[Exception], ...] = ()) -> None:
+    def __init__(self, view: View) -> None:
         self._view = view
-        self._unread: tuple[type[Exception], ...] = (KeyError, *damage)
         self._blob = 0
         self._first = 0
         self._items: tuple[bytes, ...] = ()
@@ -32,7 +28,7 @@ class EntryReader:
         """Return the entry of a member for a document: none where its job has none, or the store has lost it."""
         try:
             return {"entry": self.entry(job.entries, member)} if job.entries else {}
-        except self._unread:
+        except KeyError:
             return {}
 
     def _read(self, blob: int, member: int) -> None:

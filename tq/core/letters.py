@@ -2,6 +2,7 @@
 
 from tq.core import ids, tables
 from tq.core.entries import EntryReader
+from tq.core.job import Job
 from tq.core.listed import letter_bytes
 from tq.core.live import Live
 from tq.core.selection import check, is_meant, is_of
@@ -22,35 +23,39 @@ def dead_letters(view: View, _live: Live, command: DeadLetters) -> Page:
     damage = (StoreDamaged,) if command.around else ()
     items: list[dict[str, object]] = []
     unread: dict[str, None] = {}
-    entries, room = EntryReader(view, damage), page_bytes_max
+    entries, room = EntryReader(view), page_bytes_max
     last: Key = ()
     for key, _ in rows:
         last = key
+        member = key[3]
         try:
-            found = _item(view, entries, command.where, (key[1], key[2], key[3]))
-        except damage:
+            found = _found(view, command.where, (key[1], key[2], member))
+            if found is not None:
+                job, task = found
+                items.append(_item(key[1], member, job, task))
+                room -= letter_bytes(job, task)
+                items[-1] |= entries.shown(job, member)
+        except damage:  # of an entry alone: it is shown without, and named
             unread[str(key[1])] = None
-            continue
-        if found is not None:
-            items.append(found[0])
-            room -= found[1]
         if len(items) >= limit or room <= 0 or entries.runs_read >= page_runs_max:
             break
     is_all = not rows or (last == rows[-1][0] and len(rows) < page_keys_max)
     return Page(tuple(items), "" if is_all else ".".join(map(str, (*last[:3], last[3] + 1))), tuple(unread))
 
 
-def _item(view: View, entries: EntryReader, where: Where, key: TaskKey) -> tuple[dict[str, object], int] | None:
-    """Return what is shown of a dead letter that is meant, and how much of the page that takes."""
+def _found(view: View, where: Where, key: TaskKey) -> tuple[Job, Task] | None:
+    """Return job and record of a dead letter that is meant."""
     job = view.get(tables.JOB, key[:2])
     progress = view.get(tables.PROGRESS, key[:2])
     task: Task | None = view.get(tables.TASK, key)
     if job is None or progress is None or task is None or progress.forgetting:
         return None
-    if not (is_of(where, job) and is_meant(where, _DEAD, progress, task)):
-        return None
-    item: dict[str, object] = {
-        "id": ids.task_id(key[0], job, key[2]),
+    return (job, task) if is_of(where, job) and is_meant(where, _DEAD, progress, task) else None
+
+
+def _item(number: int, member: int, job: Job, task: Task) -> dict[str, object]:
+    return {
+        "id": ids.task_id(number, job, member),
         "name": job.name,
         "queue": job.queue,
         "cause": task.cause.word,
@@ -62,9 +67,7 @@ def _item(view: View, entries: EntryReader, where: Where, key: TaskKey) -> tuple
         "host": task.host,
         "ended_ms": task.ended_ms,
         "body": job.body,
-        **entries.shown(job, key[2]),
     }
-    return item, letter_bytes(job, task)
 
 
 def _parse(text: str) -> Key:

@@ -169,7 +169,7 @@ def _members_page(view: View, live: Live, command: List, wanted: frozenset[State
     if is_sparse and len(rows) + len(unread) >= page_keys_max:
         high = max((*rows, *unread)) + 1
     items: list[dict[str, Any]] = []
-    reasons, entries = Reasons(view, live), EntryReader(view, damage)
+    reasons, entries = Reasons(view, live), EntryReader(view)
     room = page_bytes_max
     for member in rows if is_sparse else range(first, high):
         task = rows.get(member)
@@ -181,8 +181,14 @@ def _members_page(view: View, live: Live, command: List, wanted: frozenset[State
                 unread.add(member)
                 continue
             items.append({"id": ids.task_id(number, job, member), "state": state.word, **_task_part(task), **why})
-            if not command.begun and (entry := entries.shown(job, member)):  # who follows it needs ids alone
-                items[-1] |= entry | {"body": job.body}  # which says how to read it
+            if not command.begun:  # who follows it needs ids alone
+                try:
+                    entry = entries.shown(job, member)
+                except damage:  # it is shown without, and named
+                    unread.add(member)
+                    entry = {}
+                if entry:
+                    items[-1] |= entry | {"body": job.body}  # which says how to read it
             room -= task_bytes(job, task)
         if len(items) >= limit or room <= 0 or entries.runs_read >= page_runs_max:
             high = member + 1
