@@ -63,6 +63,11 @@ def test_version(run: Run) -> None:
         (["submit", "--after", "42", "--", "true"], "no such option: --after", NO_FLOWS),
         (["logs", "--after", "42"], "no such option: --after", "as in `tq logs 42`; see `tq logs --help`"),
         (["submit", "--wait", "--exit-code", "x", "--", "true"], "'x' is no choice", "one of any, max, count"),
+        (
+            ["submit", "--exit-code", "any", "--", "true"],
+            "--exit-code is of a submit that waits",
+            "add --wait or --follow, or leave it out",
+        ),
         (["token", "mint"], "no such verb 'mint'", "one of create, ls, revoke; see `tq token --help`"),
         (["token"], "missing verb", "one of create, ls, revoke; see `tq token --help`"),
         (["show"], "missing argument 'ID...'", "as in `tq show 42`; see `tq show --help`"),

@@ -99,10 +99,12 @@ def _wished(ctx: typer.Context, command: list[str]) -> "tuple[Wish, Supply | Non
     from tq.client import submission
 
     said = ctx.params
-    if said["exit_code"] != "any":
+    if "exit_code" in _given(ctx):
         from tq.cli import exits
 
         exits.check_way(said["exit_code"])
+        if not (said["wait"] or said["follow"]):
+            raise BadRequest("--exit-code is of a submit that waits", hint="add --wait or --follow, or leave it out")
     is_dashed = _is_dashed(ctx, command)
     words, behind = lists.split(command, is_dashed=is_dashed)
     source = supply.chosen(said["each_line"], said["from_json"], behind)
