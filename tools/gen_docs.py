@@ -50,8 +50,8 @@ of bash, zsh and fish are installed below `share` of the prefix that `tq` is in.
   verb that looks at one takes the newest job of that name or tag. What means ids here, or nearly (`2026`, `1.4`,
   `last.7`, `all`), is refused as a name or a tag; a date (`2026-11-26`) and `v1.4` are not.
 - **Of several ids** (or names, queues, tokens) those that are found are shown or acted on; the others are named behind
-  that, with 1. `wait` and `rerun` begin with all of them, or with none. A word that cannot be an id is refused (2)
-  before anything is acted on.
+  that, with 1, and so is what is refused of one of them alone, with its own status. `wait` and `rerun` begin with all
+  of them, or with none. A word that cannot be an id is refused (2) before anything is acted on.
 - **Acting on many**: `cancel`, `hold`, `release`, `requeue`, `retry`, `set` and `forget` take ids, a filter
   (`--state`, `--queue`, `--tag`, `--name`), or both: those of the ids that match. Filters, `all`, `@failed`, names and
   tags that match more than one job are confirmed: on a terminal by typing how many, elsewhere by `--yes`. `--dry-run`

@@ -10,7 +10,7 @@ from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
 from tq.cli import act, selectors
 from tq.core import vocabulary as v
-from tq.errors import AlreadyEnded, TaskNotFound
+from tq.errors import AlreadyEnded, NotDone, TaskNotFound
 
 # verb with its options, the command that is asked, what is said of (3 done, 1 stopping, 2 unchanged)
 VERBS: list[tuple[list[str], Any, str]] = [
@@ -226,6 +226,19 @@ def test_what_is_refused_is_refused_only_if_nothing_was_done(run: Run, server: F
     server.says[v.Cancel] = answer
     assert run("cancel", "43.1-900") == (1, "", "tq: nothing to do: 43.1-900 had ended already\n")
     assert run("cancel", "43.1-900", "44.1-900") == (0, "", "tq: 2 cancelled\n")
+
+
+def test_what_was_done_before_something_was_refused_is_said(run: Run, server: FakeServer) -> None:
+    def answer(command: v.Cancel) -> v.Acted:
+        if not command.ids:
+            raise NotDone("enough goes on in the background", hint="try again later")
+        return v.Acted(1)
+
+    has_jobs(server, "1", name="nightly")
+    server.says[v.Cancel] = answer
+    said = "tq: enough goes on in the background\nhint: try again later\n"
+    assert run("cancel", "42", "nightly") == (75, "", f"tq: 1 cancelled\n{said}")
+    assert run("cancel", "nightly") == (75, "", said)
 
 
 def test_what_is_not_there_is_refused_with_1(run: Run, server: FakeServer) -> None:

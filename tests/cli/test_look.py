@@ -9,7 +9,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
 from tq.core import vocabulary as v
-from tq.errors import BadRequest, TaskNotFound
+from tq.errors import BadRequest, StoreDamaged, TaskNotFound
 
 JOB: dict[str, Any] = {
     "id": "42",
@@ -294,6 +294,19 @@ def test_of_several_the_known_are_shown_and_the_others_named(
     server.says[v.Get] = answer
     assert run("show", *words) == (1, "id  1\n\nid  2\n", "tq: not found: 98, 99\nhint: tq ls\n")
     assert run("show", *words, "-q").out == "1\n2\n"
+
+
+def test_of_several_what_cannot_be_read_is_named_behind_the_others(run: Run, server: FakeServer) -> None:
+    def answer(asked: v.Get) -> v.Document:
+        if asked.id == "2":
+            raise StoreDamaged("it stands where the store is damaged", hint="tq store check")
+        if asked.id == "9":
+            raise TaskNotFound("there is no job 9")
+        return v.Document({"id": asked.id})
+
+    server.says[v.Get] = answer
+    said = "tq: 2: it stands where the store is damaged; not found: 9\nhint: tq store check\n"
+    assert run("show", "1", "2", "9", "3", "-q") == (78, "1\n3\n", said)
 
 
 def test_show_of_an_array_says_what_failed_first_and_what_runs(run: Run, server: FakeServer) -> None:

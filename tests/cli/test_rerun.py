@@ -11,6 +11,7 @@ from tests.cli.stored import body, entries
 from tests.support.house import House
 from tq.core import tables
 from tq.core import vocabulary as v
+from tq.errors import NotAllowed, StoreDamaged, TooManyLanes
 from tq.wire.body import Body
 from tq.wire.codec import loads
 
@@ -74,6 +75,37 @@ def test_nothing_is_submitted_again_if_one_of_several_is_not_found(run: Run, mad
     assert ran.err.startswith("tq: 'nobody' is no id, and no job has that name or tag\n")
     assert run("rerun", "77", "1", "78").err.startswith("tq: not found: 77, 78\n")
     assert not any(isinstance(asked, v.Submit) for asked in server.asked[-4:])
+
+
+@pytest.mark.parametrize("words", [("1", "2", "3", "4", "5"), ("all", "--yes")])
+def test_what_is_refused_of_several_is_named_behind_the_others(
+    run: Run, made: House, server: FakeServer, words: tuple[str, ...]
+) -> None:
+    for queue in ("a", "full", "damaged", "full"):
+        run("submit", "--queue", queue, "--", "true")
+
+    def submit(asked: v.Submit) -> v.Answer:
+        if asked.queue == "full":
+            raise TooManyLanes("there is no room for its queue")
+        if asked.queue == "damaged":
+            raise StoreDamaged("it stands where the store is damaged")
+        return made.do(asked)
+
+    server.says[v.Submit] = submit
+    ran = run("rerun", *words)
+    assert (ran.status, ran.out) == (75, "6\n7\n")
+    said = "tq: 3, 5: there is no room for its queue; 4: it stands where the store is damaged\n"
+    assert ran.err == ("tq: 2 submitted again\n" if words[0] == "all" else "") + said
+
+
+def test_a_refusal_that_is_of_all_ends_it(run: Run, made: House, server: FakeServer) -> None:
+    run("submit", "--", "true")
+
+    def refuse(_: v.Submit) -> v.Answer:
+        raise NotAllowed("a read token may not do this")
+
+    server.says[v.Submit] = refuse
+    assert run("rerun", "1", "2") == (4, "", "tq: a read token may not do this\n")
 
 
 def test_like_keeps_everything_that_is_not_said(run: Run, made: House, server: FakeServer) -> None:

@@ -198,9 +198,13 @@ def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
             except TaskNotFound as error:
                 if not (client.has_repeated and deed.command == "Forget"):
                     refused = error
-                    targets.unknown.note(command.ids)
+                    targets.left_out.note(command.ids)
                 continue
-            targets.unknown.note(answer.unknown)
+            except TqError:
+                if total != v.Acted(0):  # by the commands before this one
+                    say(context, deed, total, targets.left_out.unknown, dry_run=wish.dry_run)
+                raise
+            targets.left_out.note(answer.unknown)
             total = v.Acted(
                 total.done + answer.done,
                 total.stopping + answer.stopping,
@@ -212,8 +216,8 @@ def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
             refused = refused or AlreadyEnded(f"nothing to do: {what}")
     if refused is not None and not (total.done or total.stopping or total.sweeping):
         raise refused
-    say(context, deed, total, targets.unknown.words, dry_run=wish.dry_run)
-    targets.unknown.refuse()
+    say(context, deed, total, targets.left_out.unknown, dry_run=wish.dry_run)
+    targets.left_out.refuse()
 
 
 def _targets(client: "Client", deed: Deed, wish: Wish) -> "Targets":

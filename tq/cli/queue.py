@@ -100,11 +100,11 @@ def resume(ctx: typer.Context, names: Names) -> None:
 def _set_all(context: Context, names: list[str], says: str, **more: Any) -> None:
     from tq.cli import selectors, values
 
-    unknown = selectors.Unknown()
+    left_out = selectors.LeftOut()
     for name in [values.name(name, "queue") for name in names]:
-        with unknown.noting(name):
+        with left_out.noting(name):
             _set(context, name, says, **more)
-    unknown.refuse()
+    left_out.refuse()
 
 
 def _set(

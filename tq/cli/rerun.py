@@ -39,7 +39,7 @@ def rerun(ctx: typer.Context, ids: options.Ids, dry_run: DryRun = False, yes: Ye
     context: Context = ctx.obj
     with context.client() as client:
         targets = selectors.targets(client, ids)
-        targets.unknown.refuse()
+        targets.left_out.refuse()
         names = selectors.named(client, targets)
         if targets.filters and not (yes or dry_run):
             act.confirm(_DEED.word, len(names), "jobs")
@@ -47,10 +47,14 @@ def rerun(ctx: typer.Context, ids: options.Ids, dry_run: DryRun = False, yes: Ye
         if dry_run:
             act.say(context, _DEED, v.Acted(len(olds)), dry_run=True)
             return
-        for old in olds:
-            print_submitted(context, deliver(context, client, again(context, old)))
+        done = 0
+        for name, old in olds.items():
+            with targets.left_out.noting(name):
+                print_submitted(context, deliver(context, client, again(context, old)))
+                done += 1
     if targets.filters:
-        context.talk(f"tq: {len(olds)} {_DEED.done}" if olds else "tq: nothing to rerun")
+        context.talk(f"tq: {done} {_DEED.done}" if olds else "tq: nothing to rerun")
+    targets.left_out.refuse()
 
 
 def again(context: Context, old: "v.Submit") -> "v.Submit":
@@ -60,15 +64,15 @@ def again(context: Context, old: "v.Submit") -> "v.Submit":
     return msgspec.structs.replace(old, key=submission.new_key(), trace=submission.trace(context.environ))
 
 
-def _fetch_all(client: "Client", names: "Iterable[str]") -> "list[v.Submit]":
-    """Return the requests that made jobs; nothing is submitted if one of them is not there."""
+def _fetch_all(client: "Client", names: "Iterable[str]") -> "dict[str, v.Submit]":
+    """Return the requests that made jobs, by name; nothing is submitted if one of them is not there."""
     from tq.cli import selectors
 
-    unknown, olds = selectors.Unknown(), []
+    left_out, olds = selectors.LeftOut(), {}
     for name in names:
-        with unknown.noting(name):
-            olds.append(fetch(client, name))
-    unknown.refuse()
+        with left_out.noting(name):
+            olds[name] = fetch(client, name)
+    left_out.refuse()
     return olds
 
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
-from tq import limits
-from tq.cli.pages import answers
+from tq import errors, limits
+from tq.cli.pages import answers, first_of
 from tq.cli.present import ALIVE
 from tq.core import vocabulary as v
 from tq.core.ids import not_found
 from tq.core.names import is_name, means_ids
-from tq.errors import BadRequest, TaskNotFound
+from tq.errors import BadRequest, NotAllowed, Refused, Stopping, StoreDamaged, TaskNotFound, TqError, Unauthorised
 
 if TYPE_CHECKING:
     from tq.client.blocking import Client
@@ -27,20 +27,23 @@ _ID: Final = re.compile(r"\d{1,18}(?:\.\d{1,19})?", re.ASCII)
 _SPAN: Final = re.compile(r"(\d{1,18})\.(\d{1,19})-(\d{1,19})", re.ASCII)
 _LAST: Final = re.compile(r"last(?:\.\d{1,19}(?:-\d{1,19})?)?", re.ASCII)
 _HINT: Final = "write 42, 43.7, 43.1-5, last, last.7, all, @failed, or a name or tag; `tq ls` lists jobs"
+_OF_ALL: Final = (BadRequest, NotAllowed, Unauthorised, errors.Unknown, Stopping)  # what would come of each word
 
 
-class Unknown:
-    """The words of a command line that name nothing: those that name something come first, then these are an error."""
+class LeftOut:
+    """The words of a command line by which nothing was done: all the others come first, then these are an error."""
 
     def __init__(self) -> None:
-        self._errors: dict[str, TaskNotFound] = {}
+        self._errors: dict[str, TqError] = {}
 
     @contextmanager
     def noting(self, word: str) -> Iterator[None]:
-        """Note that a word is not found, and go on."""
+        """Note that a word is not found, or what is refused of it alone, and go on."""
         try:
             yield
-        except TaskNotFound as error:
+        except (Refused, StoreDamaged) as error:
+            if isinstance(error, _OF_ALL):
+                raise
             self._errors[word] = error
 
     def note(self, words: Iterable[str]) -> None:
@@ -49,25 +52,35 @@ class Unknown:
             self._errors[word] = TaskNotFound(f"not found: {word}", hint="`tq ls` lists jobs")
 
     def refuse(self) -> None:
-        """Raise TaskNotFound that names them, if there are any."""
-        if self._errors:
-            raise not_found(self._errors)
+        """Raise the error that names them, if there are any: with the status of what was refused, else TaskNotFound."""
+        unknown = {word: error for word, error in self._errors.items() if isinstance(error, TaskNotFound)}
+        whys: dict[str, list[str]] = {}
+        for word, error in self._errors.items():
+            if word not in unknown:
+                whys.setdefault(error.message, []).append(word)
+        if whys:
+            parts = [f"{first_of(words)}: {why}" for why, words in whys.items()]
+            parts += [f"not found: {first_of(list(unknown))}"] if unknown else []
+            first = next(error for word, error in self._errors.items() if word not in unknown)
+            raise type(first)("; ".join(parts), hint=first.hint)
+        if unknown:
+            raise not_found(unknown)
 
     @property
-    def words(self) -> list[str]:
-        """The words, in order."""
-        return list(self._errors)
+    def unknown(self) -> list[str]:
+        """The words that name nothing, in order."""
+        return [word for word, error in self._errors.items() if isinstance(error, TaskNotFound)]
 
 
 class Targets:
     """What a client acts on: ids and ranges, and filters; `names` are the words for those of a name or a tag.
 
-    Of the ids those that are `among` others; the filters say so themselves. `unknown` are the words for nothing.
+    Of the ids those that are `among` others; the filters say so themselves. `left_out` are the words for nothing.
     """
 
     def __init__(self, among: v.Where = v.Where()) -> None:
         self.among = among
-        self.unknown = Unknown()
+        self.left_out = LeftOut()
         self.ids: dict[str, None] = {}
         self.filters: list[v.Where] = []
         self.names: list[str] = []
@@ -80,7 +93,7 @@ def targets(client: "Client", words: Sequence[str], among: v.Where = v.Where()) 
     """
     found = Targets(among)
     for given in words:
-        with found.unknown.noting(given):
+        with found.left_out.noting(given):
             word = _without_last(client, given)
             span = _SPAN.fullmatch(word)
             if span is not None:
@@ -94,7 +107,7 @@ def targets(client: "Client", words: Sequence[str], among: v.Where = v.Where()) 
                 found.filters.append(both)
                 found.names += [word] if where.name or where.tag else []
     if not (found.ids or found.filters):
-        found.unknown.refuse()
+        found.left_out.refuse()
     return found
 
 
@@ -120,14 +133,14 @@ def expand(client: "Client", words: Sequence[str]) -> list[str]:
     Raises BadRequest or TaskNotFound.
     """
     found: dict[str, None] = {}
-    unknown = Unknown()
+    left_out = LeftOut()
     for word in words:
-        with unknown.noting(word):
+        with left_out.noting(word):
             for name in _ids(client, word):
                 found[name] = None
                 if len(found) > limits.wait_ids_max:
                     raise BadRequest(f"more than wait_ids_max, {limits.wait_ids_max}, ids", hint="name whole jobs")
-    unknown.refuse()
+    left_out.refuse()
     return list(found)
 
 

@@ -39,10 +39,10 @@ def show(ctx: typer.Context, ids: Shown) -> None:
     from tq.cli import output, selectors
 
     context: Context = ctx.obj
-    unknown, is_first = selectors.Unknown(), True
+    left_out, is_first = selectors.LeftOut(), True
     with context.client() as client:
         for word in ids:
-            with unknown.noting(word):
+            with left_out.noting(word):
                 document = ask(client, word)
                 is_whole = bool(document.get("is_array")) and "." not in str(document["id"])
                 members = _members(client, document) if is_whole and context.format == "table" else []
@@ -50,7 +50,7 @@ def show(ctx: typer.Context, ids: Shown) -> None:
                     output.print_line("")
                 is_first = False
                 print_document(context, document, members)
-    unknown.refuse()
+    left_out.refuse()
 
 
 def ask(client: "Client", word: str) -> dict[str, Any]:

@@ -106,14 +106,14 @@ def revoke(
     from tq.client import target
 
     context: Context = ctx.obj
-    unknown = selectors.Unknown()
+    left_out = selectors.LeftOut()
     own = target.find({"url": context.url}, context.environ).token
     with context.client() as client:
         # Its own one last: after that it is answered no more.
         for token_id in sorted(ids, key=lambda one: f"_{one}_" in own):
-            with unknown.noting(token_id):
+            with left_out.noting(token_id):
                 _revoke(context, client, token_id, is_own=f"_{token_id}_" in own)
-    unknown.refuse()
+    left_out.refuse()
 
 
 def _revoke(context: Context, client: "Client", token_id: str, *, is_own: bool) -> None:
