@@ -160,3 +160,11 @@ class FakeServer:
             if answer is not None:
                 send(m.Reply(ask.request, answer, more=position < len(answers) - 1 or self.is_mute))
         return True
+
+
+def chunks(*parts: tuple[int, int, bytes], state: str = "succeeded", attempt: int = 1) -> list[v.Answer]:
+    """Return the answers to a `Logs`: pieces of output, each a stream, an offset and bytes; and their end."""
+    return [
+        *(v.Chunk(stream, offset, data, attempt) for stream, offset, data in parts),
+        v.LogsEnd(attempt, (0, 0), state),
+    ]

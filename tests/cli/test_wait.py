@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli.conftest import Run
-from tests.cli.fake import FakeServer
+from tests.cli.fake import FakeServer, chunks
 from tq.core import vocabulary as v
 from tq.errors import BadRequest, InternalError, NotAllowed, ProtocolError, TaskNotFound, TqError, Unknown
 from tq.wire.body import Body, Usage
@@ -171,130 +171,6 @@ def test_what_makes_no_sense_is_refused(run: Run, server: FakeServer, words: lis
     assert server.asked == []
 
 
-# ---------------------------------------------------------------- logs
-
-
-def chunks(*parts: tuple[int, int, bytes], state: str = "succeeded", attempt: int = 1) -> list[v.Answer]:
-    return [
-        *(v.Chunk(stream, offset, data, attempt) for stream, offset, data in parts),
-        v.LogsEnd(attempt, (0, 0), state),
-    ]
-
-
-def test_each_stream_comes_out_of_its_own(run: Run, server: FakeServer) -> None:
-    server.says[v.Logs] = lambda _: chunks((1, 0, b"out\n"), (2, 0, b"err\n"), (1, 4, b"more"))
-    assert run("logs", "42") == (0, "out\nmore", "err\n")
-
-
-def test_one_stream_alone(run: Run, server: FakeServer) -> None:
-    server.says[v.Logs] = lambda _: chunks((1, 0, b"out\n"), (2, 0, b"err\n"))
-    assert run("logs", "42", "--stderr") == (0, "", "err\n")
-    assert run("logs", "42", "--stdout") == (0, "out\n", "")
-
-
-def test_into_a_pipe_go_the_bytes_as_they_are(run: Run, server: FakeServer) -> None:
-    server.says[v.Logs] = lambda _: chunks((1, 0, b"\x1b[31m\r\x00red"))
-    assert run("logs", "42").out == "\x1b[31m\r\x00red"
-
-
-def test_prefixes_stand_before_whole_lines(run: Run, server: FakeServer) -> None:
-    server.says[v.Logs] = lambda _: chunks((1, 0, b"a\nb"), (2, 0, b"x"), (1, 3, b"c\n"))
-    server.says[v.Get] = lambda _: v.Document({"id": "42", "is_array": False})
-    assert run("logs", "42", "--prefix") == (0, "42 out| a\n42 out| bc\n", "42 err| x\n")
-
-
-def test_prefixes_tell_the_tasks_of_an_array_apart_page_by_page(run: Run, server: FakeServer) -> None:
-    """Tasks that never began have written nothing, and are not asked for."""
-    pages = {
-        "": v.Page(({"id": "43.1", "attempt": 1}, {"id": "43.2", "attempt": 0}), "2"),
-        "2": v.Page((), "3"),
-        "3": v.Page(({"id": "43.3", "attempt": 2},)),
-    }
-    server.says[v.Get] = lambda _: v.Document({"id": "43", "is_array": True, "size": 3})
-    server.says[v.List] = lambda command: pages[command.page]
-    server.says[v.Logs] = lambda command: chunks((1, 0, command.id.encode()))
-    assert run("logs", "43", "--prefix") == (0, "43.1 out| 43.1\n43.3 out| 43.3\n", "")
-    assert run("logs", "43").out == "43.1 out| 43.1\n43.3 out| 43.3\n"
-    assert run("logs", "43", "--no-prefix") == (0, "43.143.3", "")  # bytes, as `cat` would write them
-
-
-def test_a_line_without_an_end_takes_bounded_memory(run: Run, server: FakeServer) -> None:
-    piece = b"x" * 50_000
-    server.says[v.Get] = lambda _: v.Document({"id": "42", "is_array": False})
-    server.says[v.Logs] = lambda _: chunks(*((1, 50_000 * number, piece) for number in range(4)))
-    out = run("logs", "42", "--prefix").out
-    assert [len(line) for line in out.splitlines()] == [100_008, 100_008]
-
-
-@pytest.mark.parametrize("count, shown", [("0", ""), ("1", "c"), ("2", "b\nc"), ("9", "a\nb\nc")])
-def test_the_tail_is_the_last_lines(run: Run, server: FakeServer, count: str, shown: str) -> None:
-    server.says[v.Logs] = lambda _: chunks((1, 0, b"a\nb\n"), (1, 4, b"c"))
-    assert run("logs", "42", "--tail", count).out == shown
-
-
-def test_a_dropped_middle_is_said(run: Run, server: FakeServer) -> None:
-    server.says[v.Logs] = lambda _: chunks((1, 0, b"head"), (1, 100, b"tail"))
-    assert run("logs", "42") == (0, "headtail", "tq: 96 bytes in the middle of stdout of 42 were not kept\n")
-
-
-def test_following_goes_on_where_it_was_after_a_cut(run: Run, server: FakeServer) -> None:
-    calls: Iterator[list[object]] = iter(
-        [
-            [v.Chunk(1, 0, b"one\n", 1), v.Chunk(2, 0, b"e", 1), v.Chunk(1, 4, b"tw", 1), ...],
-            [v.Chunk(1, 0, b"one\ntwo\n", 1), v.LogsEnd(1, (8, 1), "succeeded")],
-            [v.Chunk(1, 0, b"one\ntwo\n", 1), v.LogsEnd(1, (8, 1), "succeeded")],
-        ]
-    )
-    server.says[v.Logs] = lambda _: next(calls)
-    assert run("logs", "-f", "42") == (0, "one\ntwo\n", "e")
-    assert server.asked[2] == v.Logs("42", 1, follow=True, position=(6, 1))
-
-
-def test_after_a_cut_an_attempt_that_began_meanwhile_is_not_left_out(run: Run, server: FakeServer) -> None:
-    """Asked for the rest of attempt 1, the server says no word of attempt 2, though the task has ended with it."""
-    calls: Iterator[list[object]] = iter(
-        [
-            [v.Chunk(1, 0, b"on", 1), ...],
-            [v.Chunk(1, 0, b"one\n", 1), v.LogsEnd(1, (4, 0), "succeeded")],
-            chunks((1, 0, b"two\n"), attempt=2),
-        ]
-    )
-    server.says[v.Logs] = lambda _: next(calls)
-    assert run("logs", "-f", "42") == (0, "one\ntwo\n", "tq: 42: attempt 2 begins\n")
-
-
-def test_following_shows_the_next_attempt_and_nothing_twice(run: Run, server: FakeServer) -> None:
-    calls = iter(
-        [
-            chunks((1, 0, b"first\n"), state="retrying"),
-            chunks((1, 0, b"first\n"), state="queued"),
-            chunks((1, 0, b"second\n"), attempt=2),
-        ]
-    )
-    server.says[v.Logs] = lambda _: next(calls)
-    assert run("logs", "-f", "42") == (0, "first\nsecond\n", "tq: 42: attempt 2 begins\n")
-
-
-def test_tail_and_follow_begin_near_the_end(run: Run, server: FakeServer) -> None:
-    def say(command: v.Logs) -> list[v.Answer]:
-        if not command.follow:
-            return [v.Chunk(1, 0, b"a\nb\n", 1), v.LogsEnd(1, (4, 0), "running")]
-        return [v.Chunk(1, command.position[0], b"c\n", 1), v.LogsEnd(1, (6, 0), "succeeded")]
-
-    server.says[v.Logs] = say
-    assert run("logs", "-f", "--tail", "1", "42") == (0, "b\nc\n", "")
-
-
-@pytest.mark.parametrize("how", [[], ["--tail", "9"], ["--stdout"]])
-def test_of_a_task_that_runs_it_is_said_that_there_may_be_more(run: Run, server: FakeServer, how: list[str]) -> None:
-    server.says[v.Logs] = lambda _: chunks((1, 0, b"so far\n"), state="running")
-    ran = run("logs", "42", *how)
-    assert (ran.status, ran.out) == (0, "so far\n")
-    assert ran.err == "tq: 42 runs, and its worker may have more of its output: tq logs -f 42\n"
-    assert run("logs", "42", *how, "--quiet").err == ""
-    assert run("logs", "42", *how, "--attempt", "1").err == ""
-
-
 # ---------------------------------------------------------------- run
 
 
@@ -326,6 +202,20 @@ def test_run_shows_every_attempt_and_goes_on_with_them_after_a_cut(run: Run, tas
     assert ran.err.splitlines()[:2] == ["tq: 42: attempt 2 begins", "tq: 42: attempt 3 begins"]
     logs = [asked for asked in task.asked if isinstance(asked, v.Logs)]
     assert logs == [v.Logs("42", 0, True, every=True), v.Logs("42", 2, True, (1, 0), every=True)]
+
+
+def test_run_as_json_is_an_object_a_line(run: Run, task: FakeServer) -> None:
+    ran = run("run", "-o", "jsonl", "--", "sh", "-c", "exit 7")
+    assert (ran.status, ran.err) == (7, "")
+    lines = [json.loads(line) for line in ran.out.splitlines()]
+    assert [(line["stream"], line["text"]) for line in lines] == [("stdout", "out"), ("stderr", "err")]
+    lines = [json.loads(line) for line in run("submit", "--follow", "-o", "json", "--", "x").out.splitlines()]
+    assert [line["id"] for line in lines] == ["42", "42", "42"]
+
+
+def test_run_says_nothing_of_its_own_when_it_is_quiet(run: Run, task: FakeServer) -> None:
+    task.says[v.Logs] = lambda _: [v.Chunk(1, 0, b"one\n", 1), *chunks((1, 9, b"two\n"), attempt=2)]
+    assert run("run", "-q", "--", "x") == (7, "one\ntwo\n", "")
 
 
 def test_run_passes_its_input_on(run: Run, task: FakeServer, give_input) -> None:

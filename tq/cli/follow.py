@@ -28,29 +28,33 @@ class Reading(reading.Reading):
     def __init__(
         self,
         task: str,
-        open_sinks: Callable[[str], Sinks],
+        open_sinks: Callable[["Reading"], Sinks],
         *,
         attempt: int = 0,
         is_following: bool = False,
         tail: int | None = None,
         every: bool = False,
+        talk: Callable[[str], None] = say,
     ) -> None:
         super().__init__(task, attempt=attempt, is_following=is_following and tail is None, every=every)
         self._open_sinks = open_sinks
         self._is_to_follow = is_following
-        self._sinks = open_sinks(task)
+        self._sinks = open_sinks(self)
+        self._talk = talk
         if tail is not None:
             self._sinks = {stream: TailSink(sink, tail) for stream, sink in self._sinks.items()}
 
     def take(self, chunk: v.Chunk) -> reading.Output | None:
         """Write what is new in a chunk."""
+        if 0 < self.attempt < chunk.attempt:  # no line goes on in another attempt
+            self._finish()
         new = super().take(chunk)
         if new is None:
             return None
         if new.is_next:
-            say(f"tq: {self.task}: attempt {new.attempt} begins")
+            self._talk(f"tq: {self.task}: attempt {new.attempt} begins")
         if new.dropped_bytes:
-            say(f"tq: {new.dropped_bytes} bytes in the middle of {new.stream} of {self.task} were not kept")
+            self._talk(f"tq: {new.dropped_bytes} bytes in the middle of {new.stream} of {self.task} were not kept")
         sink = self._sinks.get(chunk.stream)
         if new.data and sink is not None:
             sink.write(new.data)
@@ -58,15 +62,12 @@ class Reading(reading.Reading):
 
     def end(self, end: v.LogsEnd) -> float | None:
         """Take the end of an answer; return after how many seconds to ask again, None when all was read."""
+        self._finish()
         if self._is_to_follow and not self.is_following and end.state and end.state not in ENDED:
-            self._finish()
-            self._sinks = self._open_sinks(self.task)
+            self._sinks = self._open_sinks(self)
             self.follow_from(end)
             return 0.0
-        pause_s = super().end(end)
-        if pause_s is None:
-            self._finish()
-        return pause_s
+        return super().end(end)
 
     def _finish(self) -> None:
         for sink in self._sinks.values():

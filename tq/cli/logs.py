@@ -8,13 +8,13 @@ import typer
 
 from tq import limits
 from tq.cli import options
-from tq.cli.context import Context
+from tq.cli.context import Context, say
 from tq.cli.pages import answers
 from tq.cli.verb import Verb
 from tq.errors import BadRequest, TaskNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from tq.cli import follow, sinks
     from tq.client.blocking import Client
@@ -48,6 +48,8 @@ def logs(
     Its stdout comes out of stdout, its stderr out of stderr. On a terminal control characters are shown, not obeyed;
     into a file or a pipe go the bytes as they are.
 
+    With `-o json` or `jsonl` each line is an object, with task, attempt and stream beside its text.
+
     Of an array all tasks are shown, each line with its task and stream before it: one after the other, with --follow
     as it comes, until the array has ended; with --no-prefix as they are, for a file. --follow of a name or a tag
     follows all its jobs that have not ended. At most 16 tasks are followed at the same time; the others are shown as
@@ -56,8 +58,13 @@ def logs(
     if attempt < 0 or (tail is not None and tail < 0):
         raise BadRequest("--attempt and --tail must not be negative")
     context: Context = ctx.obj
+    check_format(context)
+    if context.is_json and (prefix is not None or raw):
+        raise BadRequest(
+            "an object of JSON is neither raw nor behind a prefix", hint="it says its task and stream itself"
+        )
     wanted = [2] if stderr and not stdout else [1] if stdout and not stderr else [1, 2]
-    manner = Manner(wanted, tail, attempt, is_following, prefix, raw)
+    manner = Manner(wanted, tail, attempt, is_following, prefix, raw, is_json=context.is_json, talk=context.talk)
     with context.client() as client:
         try:
             names = _names(context, client, id, manner)
@@ -81,17 +88,22 @@ class Manner(NamedTuple):
     prefix: bool | None = None  # before each line; False: whole lines with nothing before them; None: bytes
     raw: bool = False
     every: bool = False  # of what is followed all attempts, also those that are over
+    is_json: bool = False  # each line an object, on stdout, whatever `prefix` and `raw` say
+    talk: "Callable[[str], None]" = say
 
-    def sinks(self, task: str) -> "dict[int, sinks.Sink]":
+    def sinks(self, reading: "follow.Reading") -> "dict[int, sinks.Sink]":
         """Return where each stream of a task goes."""
         from tq.cli import sinks
 
         made: dict[int, sinks.Sink] = {}
         for stream in self.streams:
+            if self.is_json:
+                made[stream] = sinks.LineSink(sinks.StreamSink(1, is_raw=True), partial(_object, reading, stream))
+                continue
             made[stream] = sinks.StreamSink(stream, is_raw=self.raw)
             if self.prefix is not None:
-                prefix = f"{task} {'out' if stream == 1 else 'err'}| " if self.prefix else ""
-                made[stream] = sinks.PrefixSink(made[stream], prefix)
+                prefix = f"{reading.task} {'out' if stream == 1 else 'err'}| " if self.prefix else ""
+                made[stream] = sinks.LineSink(made[stream], partial(sinks.prefixed, prefix.encode()))
         return made
 
     def reading(self, task: str, *, is_again: bool = False) -> "follow.Reading":
@@ -100,8 +112,22 @@ class Manner(NamedTuple):
 
         every = self.every and not is_again
         return follow.Reading(
-            task, self.sinks, attempt=self.attempt, is_following=self.is_following, tail=self.tail, every=every
-        )
+            task, self.sinks, attempt=self.attempt, is_following=self.is_following, tail=self.tail, every=every,
+            talk=self.talk,
+        )  # fmt: skip
+
+
+def check_format(context: Context) -> None:
+    """Refuse the one format that output of tasks does not have. Raises BadRequest."""
+    if context.output == "id":
+        raise BadRequest("what tasks write is no list of ids", hint="-o jsonl has it line by line; `tq ls -q` has ids")
+
+
+def _object(reading: "follow.Reading", stream: int, line: bytes) -> bytes:
+    from tq.cli import sinks
+    from tq.client.reading import STREAMS
+
+    return sinks.json_line(reading.task, reading.attempt, STREAMS[stream], line)
 
 
 class Named(NamedTuple):
@@ -179,7 +205,7 @@ def _names(context: Context, client: "Client", word: str, manner: Manner) -> Nam
 
     if manner.is_following:
         ids = selectors.alive(client, word)
-    elif manner.prefix:
+    elif manner.prefix or manner.is_json:
         ids = selectors.expand(client, [word])
     else:
         ids = [selectors.single(client, word)]

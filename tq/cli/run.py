@@ -49,16 +49,17 @@ def run(
 
     Its stdout and stderr come out of this program's, and this program exits with its code: 128+N for a signal, 124 for
     its time limit, 130 when it was cancelled, 125 when it ended without a code of its own. Ctrl-C detaches: the task
-    goes on. With --retries the output of every attempt comes out. Input that is no terminal is read to its end first,
-    then passed on: within `while read` say --no-stdin.
+    goes on. With --retries the output of every attempt comes out, with `-o jsonl` as of `tq logs`. Input that is no
+    terminal is read to its end first, then passed on: within `while read` say --no-stdin.
 
     Of output that comes faster than it is carried here the middle is lost, and said on stderr: what must be whole goes
     into a file of the worker's host (`--stdout`, `--stderr`); that stream does not come out here, then.
     """
-    from tq.cli import inputs, request
+    from tq.cli import inputs, logs, request
     from tq.cli.submit import finish, send
 
     context: Context = ctx.obj
+    logs.check_format(context)
     takes_input = inputs.has_input() if stdin is None else stdin
     wish = request.wished(ctx.params, command or [], verb="run")
     with context.client() as client:

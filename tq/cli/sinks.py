@@ -1,9 +1,10 @@
-"""Where the output of tasks goes: this program's own stdout and stderr, perhaps with prefixes, or the last lines alone.
+"""Where the output of tasks goes: this program's own stdout and stderr, perhaps by lines, or the last ones alone.
 
 What goes to a terminal is escaped, what goes elsewhere are the task's own bytes. Memory is bounded.
 """
 
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Final, Protocol
 
@@ -50,12 +51,12 @@ class StreamSink:
             self._file.flush()
 
 
-class PrefixSink:
-    """Writes whole lines, each after a prefix that names task and stream."""
+class LineSink:
+    """Writes whole lines, each in the form that it is to have."""
 
-    def __init__(self, sink: Sink, prefix: str) -> None:
+    def __init__(self, sink: Sink, form: Callable[[bytes], bytes]) -> None:
         self._sink = sink
-        self._prefix = prefix.encode()
+        self._form = form
         self._rest = b""
 
     def write(self, data: bytes) -> None:
@@ -64,14 +65,28 @@ class PrefixSink:
         if len(self._rest) > _LINE_BYTES_MAX:  # what has no end is broken: memory is bounded
             lines, self._rest = [*lines, self._rest], b""
         if lines:
-            self._sink.write(b"".join(self._prefix + line + b"\n" for line in lines))
+            self._sink.write(b"".join(map(self._form, lines)))
 
     def finish(self) -> None:
         """Write the last line, though it has no end."""
         if self._rest:
-            self._sink.write(self._prefix + self._rest + b"\n")
+            self._sink.write(self._form(self._rest))
             self._rest = b""
         self._sink.finish()
+
+
+def prefixed(prefix: bytes, line: bytes) -> bytes:
+    """Return a line of output behind a prefix."""
+    return prefix + line + b"\n"
+
+
+def json_line(task: str, attempt: int, stream: str, line: bytes) -> bytes:
+    """Return a line of output as an object of JSON; bytes that are no UTF-8 as those in the names of files."""
+    from tq.cli import escape, output
+
+    text = line.decode("utf-8", "surrogateescape")
+    said = output.json_text({"v": output.VERSION, "id": task, "attempt": attempt, "stream": stream, "text": text})
+    return (escape.json(said) if is_terminal(sys.stdout) else said).encode() + b"\n"
 
 
 class TailSink:

@@ -243,7 +243,8 @@ def finish(
     try:
         if is_followed:
             names = logs.Named([], [job]) if is_array else logs.Named([job], [])
-            logs.follow_all(client, names, logs.Manner(is_following=True, every=True))
+            manner = logs.Manner(is_following=True, every=True, is_json=context.is_json, talk=context.talk)
+            logs.follow_all(client, names, manner)
         waited = waiting.until(
             client,
             [job],

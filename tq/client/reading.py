@@ -10,7 +10,7 @@ from tq.client.results import ENDED
 from tq.core import vocabulary as v
 
 _PAUSE_S: Final = 0.2  # before an ended attempt's task is asked for its next one
-_STREAMS: Final = {1: "stdout", 2: "stderr"}
+STREAMS: Final = {1: "stdout", 2: "stderr"}
 
 
 class Output(NamedTuple):
@@ -74,7 +74,7 @@ class Reading:
         dropped_bytes = max(0, chunk.offset - seen)
         if not (data or dropped_bytes or is_next):
             return None
-        return Output(self.task, self.attempt, _STREAMS.get(chunk.stream, "output"), data, dropped_bytes, is_next)
+        return Output(self.task, self.attempt, STREAMS.get(chunk.stream, "output"), data, dropped_bytes, is_next)
 
     def end(self, end: v.LogsEnd) -> float | None:
         """Take the end of an answer; return after how many seconds to ask again, None when all was read."""
