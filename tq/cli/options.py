@@ -1,8 +1,12 @@
-"""The options that several verbs share, each written once with its help."""
+"""The options that several verbs share, each written once with its help; and those of a task, of `run` and `submit`."""
 
-from typing import Annotated, Final
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import typer
+
+from tq import limits
 
 Command = Annotated[
     list[str] | None, typer.Argument(metavar="-- COMMAND [ARGUMENT]...", help="What to run", show_default=False)
@@ -169,3 +173,40 @@ Like = Annotated[
         "--like", metavar="ID", help="Make it as that job was, but for what is given here", show_default=False
     ),
 ]
+
+_OF_TASK: Final[dict[str, tuple[Any, Any]]] = {  # in the order of the help, each with its default
+    "command": (Command, None),
+    "name": (Name, ""),
+    "tag": (Tags, None),
+    "queue": (Queue, "default"),
+    "priority": (Priority, 0),
+    "cwd": (Cwd, ""),
+    "env": (Env, None),
+    "env_all": (EnvAll, False),
+    "shell": (Shell, False),
+    "time_limit": (TimeLimit, ""),
+    "kill_after": (KillAfter, ""),
+    "stdout": (Stdout, ""),
+    "stderr": (Stderr, ""),
+    "stop_signal": (StopSignal, ""),
+    "tmpdir": (TmpDir, False),
+    "if_cut": (IfCut, "run"),
+    "retries": (Retries, None),
+    "crash_limit": (CrashLimit, limits.crash_limit),
+    "backoff": (Backoff, "1s..5m"),
+    "retry_on": (RetryOn, None),
+    "no_retry_on": (NoRetryOn, None),
+    "cpus": (Cpus, ""),
+}
+
+
+def of_task(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb a command and the options of a task, where it takes `**task`. What it has itself stays its own."""
+    own = dict(inspect.signature(verb).parameters)
+    ctx, task = own.pop("ctx"), own.pop("task")
+    shared = (
+        own.pop(name, task.replace(name=name, kind=ctx.kind, annotation=annotation, default=default))
+        for name, (annotation, default) in _OF_TASK.items()
+    )
+    verb.__signature__ = inspect.Signature([ctx, *shared, *own.values()])  # type: ignore[attr-defined]
+    return verb

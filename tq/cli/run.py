@@ -1,41 +1,20 @@
 """`tq run`: submit, show both streams each on its own, and exit as the task did."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from tq import limits
 from tq.cli import options
 from tq.cli.context import Context
 from tq.cli.verb import Verb
 
 
+@options.of_task
 def run(
     ctx: typer.Context,
-    command: options.Command = None,
-    name: options.Name = "",
-    tag: options.Tags = None,
-    queue: options.Queue = "default",
-    priority: options.Priority = 0,
-    cwd: options.Cwd = "",
-    env: options.Env = None,
-    env_all: options.EnvAll = False,
-    shell: options.Shell = False,
-    time_limit: options.TimeLimit = "",
-    kill_after: options.KillAfter = "",
-    stdout: options.Stdout = "",
-    stderr: options.Stderr = "",
-    stop_signal: options.StopSignal = "",
-    tmpdir: options.TmpDir = False,
-    if_cut: options.IfCut = "run",
     retries: Annotated[
         int, typer.Option("--retries", metavar="N", help="Try again after a failure, at most N times")
     ] = 0,
-    crash_limit: options.CrashLimit = limits.crash_limit,
-    backoff: options.Backoff = "1s..5m",
-    retry_on: options.RetryOn = None,
-    no_retry_on: options.NoRetryOn = None,
-    cpus: options.Cpus = "",
     stdin: Annotated[
         bool | None,
         typer.Option(
@@ -44,6 +23,7 @@ def run(
             show_default=False,
         ),
     ] = None,
+    **task: Any,
 ) -> None:
     """Run a command on a worker as if it ran here.
 
@@ -61,7 +41,7 @@ def run(
     context: Context = ctx.obj
     logs.check_format(context)
     takes_input = inputs.has_input() if stdin is None else stdin
-    wish = request.wished(ctx.params, command or [], verb="run")
+    wish = request.wished(ctx.params, task["command"] or [], verb="run")
     with context.client() as client:
         request.build(wish, context.environ)  # a wrong request is refused before its input is read
         client.connect()  # nobody types an input for a server that is not there

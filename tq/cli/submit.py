@@ -1,11 +1,10 @@
 """`tq submit`: make a job; its id alone on stdout means that it is on disk."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec.structs import replace
 
-from tq import limits
 from tq.cli import options
 from tq.cli.context import Context, StdoutFailed
 from tq.cli.verb import ARGUMENTS, Verb
@@ -21,30 +20,9 @@ if TYPE_CHECKING:
     from tq.core import vocabulary as v
 
 
+@options.of_task
 def submit(
     ctx: typer.Context,
-    command: options.Command = None,
-    name: options.Name = "",
-    tag: options.Tags = None,
-    queue: options.Queue = "default",
-    priority: options.Priority = 0,
-    cwd: options.Cwd = "",
-    env: options.Env = None,
-    env_all: options.EnvAll = False,
-    shell: options.Shell = False,
-    time_limit: options.TimeLimit = "",
-    kill_after: options.KillAfter = "",
-    stdout: options.Stdout = "",
-    stderr: options.Stderr = "",
-    stop_signal: options.StopSignal = "",
-    tmpdir: options.TmpDir = False,
-    if_cut: options.IfCut = "run",
-    retries: options.Retries = None,
-    crash_limit: options.CrashLimit = limits.crash_limit,
-    backoff: options.Backoff = "1s..5m",
-    retry_on: options.RetryOn = None,
-    no_retry_on: options.NoRetryOn = None,
-    cpus: options.Cpus = "",
     stdin: options.Stdin = False,
     function: options.Function = "",
     args: options.Args = "",
@@ -59,6 +37,7 @@ def submit(
     follow: Annotated[bool, typer.Option("--follow", help="Show its output as it comes, and wait")] = False,
     exit_code: options.ExitCode = "any",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all and show it; submit nothing")] = False,
+    **task: Any,
 ) -> None:
     """Submit a command, or the call of a function, and print its job's id.
 
@@ -78,7 +57,7 @@ def submit(
     same command with the same `--key` goes on where it was; left alone, an upload without its end is forgotten after
     ten minutes.
     """
-    wish, source = _wished(ctx, command or [])
+    wish, source = _wished(ctx, task["command"] or [])
     context: Context = ctx.obj
     with context.client() as client:
         asked, pieces = _asked(ctx, client, wish, like, takes_input=stdin)
