@@ -260,6 +260,8 @@ def test_fish_completes_live_ids_and_queues(task: FakeServer, tmp_path: Path) ->
 
     assert complete("tq show 4") == ["4", *map(str, range(40, 50))]
     assert complete("tq queue pause b") == ["builds"]
+    assert "cat" in complete("tq run --name n -- ca")
+    assert set(complete("tq submit -- tq queue pause b")) == {"builds"}
 
 
 def test_bash_completes_verbs_options_and_live_ids(task: FakeServer, tmp_path: Path) -> None:
