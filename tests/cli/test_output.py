@@ -45,6 +45,21 @@ def test_a_later_page_keeps_the_columns_unless_they_say_something_there(table: A
     assert table(30, other, before=widths)[0] == ["ID  QUEUE  NAME  COMMAND", "2   gpu    -     x"]
 
 
+def test_a_long_name_is_cut_before_it_hides_the_last_column(table: Any) -> None:
+    long, short = ["1", "gpu", "日" * 40, "make all"], ["2", "gpu", "n", "./train --seed 7 --epochs 100"]
+    lines, widths = table(60, long, short)
+    name = "日" * 11 + "…"
+    assert lines == [
+        f"ID  QUEUE  NAME{' ' * 21}COMMAND",
+        f"1   gpu    {name}  make all",
+        f"2   gpu    n{' ' * 24}./train --seed 7 --epoc…",
+    ]
+    assert table(60, short, before=widths)[0] == [lines[2]]
+    assert table(120, long, short)[0][1].endswith("日  make all")
+    lines = table(48, ["1", "gpu", "a" * 40, "make all"], ["2", "gpu", "b", "./train --seed 7"])[0]
+    assert lines[1:] == [f"1   gpu    {'a' * 18}…  make all", f"2   gpu    b{' ' * 20}./train --seed 7"]
+
+
 def test_a_table_without_rows_has_its_whole_head(table: Any) -> None:
     assert table(26)[0] == ["ID  QUEUE  NAME  COMMAND"]
 

@@ -28,6 +28,9 @@ _COLORS: Final = {
     "draining": "33",
 }
 _WIDTH_MIN: Final = 10
+_LAST_MAX: Final = 24  # columns that others are cut for, so that the last one says something;
+_LAST_MIN: Final = 8  # with less than these nothing is cut
+_CUT_MIN: Final = 14  # that are left of what is cut
 _SAYS_NOTHING: Final = frozenset({"-", "default", ""})
 
 
@@ -124,8 +127,24 @@ def print_table(context: Context, rows: Sequence[Sequence[str]], before: Sequenc
     elif width and sum(widths) + 2 * (len(widths) - 1) > width:
         widths = [0 if says_nothing else size for size, says_nothing in zip(widths, dull, strict=True)]
     shown = [[cell for cell, size in zip(row, widths, strict=True) if size] for row in cells]
-    _print_rows(context, shown, [size for size in widths if size], width, has_begun=bool(before))
+    sizes = [size for size in widths if size]
+    _print_rows(context, shown, _cut(sizes, width) if width else sizes, width, has_begun=bool(before))
     return widths
+
+
+def _cut(widths: list[int], width: int) -> list[int]:
+    """Return the widths on a terminal: one long name must not push the command of every row over the edge.
+
+    The widest columns give way, but neither the first, of the ids, nor the last; on a terminal that is too narrow none.
+    """
+    cut, last = list(widths), widths[-1]
+    room = width - 2 * (len(widths) - 1) - min(last, _LAST_MAX)  # for all but the last
+    while sum(cut[:-1]) > room:
+        widest = max(range(1, len(cut) - 1), key=cut.__getitem__, default=0)
+        if not widest or cut[widest] <= _CUT_MIN:
+            break
+        cut[widest] -= 1
+    return cut if sum(cut[:-1]) <= room + min(last, _LAST_MAX) - min(last, _LAST_MIN) else widths
 
 
 def _size(column: Sequence[str]) -> int:
@@ -148,10 +167,9 @@ def _print_rows(
     for number, row in enumerate(cells):
         if has_begun and number == 0:
             continue
-        padded = [cell + " " * (size - _columns(cell)) for cell, size in zip(row, widths, strict=True)]
-        line = "  ".join(padded).rstrip()
-        if width and _columns(line) > width:
-            line = _broken(line, width - 1)[0] + "…"
+        fitted = [*map(_fitted, row[:-1], widths), row[-1]]
+        padded = [cell + " " * (size - _columns(cell)) for cell, size in zip(fitted, widths, strict=True)]
+        line = _fitted("  ".join(padded).rstrip(), width)
         _write(_painted(context, line, row, is_head=number == 0) if is_colored else line)
 
 
@@ -179,6 +197,11 @@ def _columns(text: str) -> int:
     from unicodedata import combining, east_asian_width
 
     return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _fitted(text: str, room: int) -> str:
+    """Return a text that takes at most so many columns, with a mark where it was cut; 0 = however many it has."""
+    return _broken(text, room - 1)[0] + "…" if room and _columns(text) > room else text
 
 
 def _broken(text: str, room: int) -> list[str]:
