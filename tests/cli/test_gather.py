@@ -178,7 +178,8 @@ def test_of_a_name_all_jobs_that_have_not_ended_are_followed(run: Run, server: F
 
     server.says[v.List] = page
     assert lines(run("logs", "-f", "nightly").out) == ["42 out| 42", "43.1 out| 43.1"]
-    assert run("logs", "nightly").out == ""
+    server.says[v.Wait] = lambda asked: v.Waited(False, (v.Outcome("43", "queued", size=2),))
+    assert run("logs", "nightly") == (0, "", "")
 
 
 def test_of_a_name_whose_jobs_have_ended_the_newest_is_shown(run: Run, server: FakeServer) -> None:
@@ -212,7 +213,9 @@ def test_who_detaches_from_an_array_is_told_how_to_cancel_it(
 
     Story(server, [item("43.1")])
     monkeypatch.setattr("tq.cli.gather.Gathering.run", interrupted)
-    assert run("logs", "-f", "43") == (130, "", "\ntq: detached; the job is not touched. To cancel: tq cancel 43\n")
+    server.says[v.List] = lambda _: v.Page(({"id": "43", "state": "running"},))
+    said = "\ntq: detached; no task is touched. To cancel: tq cancel 43\n"
+    assert run("logs", "-f", "43") == run("logs", "-f", "last") == (130, "", said)
 
 
 def test_submit_follow_of_an_array_shows_all_and_exits_as_it_did(run: Run, server: FakeServer) -> None:

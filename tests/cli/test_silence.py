@@ -57,6 +57,33 @@ def test_logs_of_what_goes_to_a_file_says_where_it_is(run: Run, server: FakeServ
     assert run("logs", "42") == (0, "", said)
 
 
+def test_logs_of_an_array_that_has_written_nothing_says_how_it_stands(run: Run, server: FakeServer) -> None:
+    silent(server, v.Outcome("43", "dead", size=2, ended=2))
+    server.says[v.Get] = lambda asked: v.Document({"id": asked.id, "is_array": True})
+    server.says[v.List] = lambda _: v.Page(({"id": "43.1", "attempt": 1}, {"id": "43.2", "attempt": 1}))
+    assert run("logs", "43") == (0, "", "tq: 2 of 2 tasks of 43 did not succeed; tq show 43\n")
+    server.says[v.List] = lambda _: v.Page(())
+    waiting = v.Outcome("43", "queued", size=2, reason="no worker is connected")
+    server.says[v.Wait] = lambda _: v.Waited(False, (waiting,))
+    assert run("logs", "43") == (0, "", "tq: no worker is connected\n")
+    server.says[v.List] = lambda _: v.Page(({"id": "43.1", "attempt": 1}, {"id": "43.2", "attempt": 1}))
+    server.says[v.Logs] = lambda asked: [
+        *([v.Chunk(1, 0, b"x\n", 1)] if asked.id == "43.2" else []),
+        v.LogsEnd(1, (0, 0), "dead"),
+    ]
+    assert run("logs", "43") == (0, "43.2 out| x\n", "")
+
+
+def test_show_of_an_array_has_the_reasons_of_what_could_not_be_started(run: Run, server: FakeServer) -> None:
+    array = {"id": "43", "is_array": True, "size": 2, "counts": {"dead": 1}}
+    failed = {"id": "43.1", "state": "dead", "attempt": 1, "cause": "spawn_failed", "code": 127}
+    more = {"usage": {"error": "nosuch: not found\nand more"}}
+    server.says[v.Get] = lambda asked: v.Document(failed | more if asked.id == "43.1" else array)
+    server.says[v.List] = lambda _: v.Page((failed,))
+    server.says[v.Logs] = lambda asked: v.LogsEnd(asked.attempt, (0, 0))
+    assert run("show", "43").out.endswith("failed  43.1  spawn_failed: nosuch: not found\n")
+
+
 def test_wait_says_why_a_task_could_not_be_started(run: Run, server: FakeServer) -> None:
     silent(server, DEAD)
     assert run("wait", "42") == (127, "", WHY)

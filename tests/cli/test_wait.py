@@ -297,7 +297,7 @@ def test_who_detaches_is_told_a_command_that_works(
 def test_submit_wait_of_an_array_is_1_for_any_failure(run: Run, task: FakeServer) -> None:
     task.says[v.Wait] = lambda _: v.Waited(True, (v.Outcome("42", "dead", size=10, succeeded=8, ended=10),))
     ran = run("submit", "--wait", "--array", "1-10", "--", "true")
-    assert ran == (1, "42\n", "tq: 2 of 10 tasks of 42 did not succeed\n")
+    assert ran == (1, "42\n", "tq: 2 of 10 tasks of 42 did not succeed; tq show 42\n")
     assert run("submit", "--wait", "--exit-code", "count", "--array", "1-10", "--", "true").status == 2
 
 

@@ -71,8 +71,8 @@ def of_one(outcome: Outcome) -> tuple[int, str]:
 
 def _of_one(outcome: Outcome) -> tuple[int, str]:
     if outcome.size > 1 or outcome.state == "ended":
-        failed = outcome.size - outcome.succeeded
-        return (0, "") if not failed else (1, f"{failed} of {outcome.size} tasks of {outcome.id} did not succeed")
+        failed, job = outcome.size - outcome.succeeded, outcome.id
+        return (1, f"{failed} of {outcome.size} tasks of {job} did not succeed; tq show {job}") if failed else (0, "")
     if outcome.state == "succeeded":
         return 0, ""
     if outcome.state == "dead" and not outcome.phase:

@@ -2,7 +2,7 @@
 
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from tq.cli import follow, sinks
     from tq.client.blocking import Client
+
+
+_NAMED_MAX: Final = 20  # that the word at Ctrl-C names
 
 
 def logs(
@@ -65,14 +68,15 @@ def logs(
         )
     wanted = [2] if stderr and not stdout else [1] if stdout and not stderr else [1, 2]
     manner = Manner(wanted, tail, attempt, is_following, prefix, raw, is_json=context.is_json, talk=context.talk)
+    shown = [id]
     with context.client() as client:
         try:
             names = _names(context, client, id, manner)
+            shown = [*names.tasks, *names.arrays][:_NAMED_MAX]  # `last` may mean another one by the time of a Ctrl-C
             show = follow_all if is_following else partial(_show_all, context)
             running = show(client, names, manner)
         except KeyboardInterrupt:
-            what = "the task is" if "." in id else "its tasks are" if prefix else "the job is"
-            context.talk(f"\ntq: detached; {what} not touched. To cancel: tq cancel {id}")
+            context.talk(f"\ntq: detached; no task is touched. To cancel: tq cancel {' '.join(shown)}")
             raise typer.Exit(130) from None
     if running:
         context.talk(f"tq: {running} runs, and its worker may have more of its output: tq logs -f {running}")
@@ -165,15 +169,19 @@ def _show_all(context: Context, client: "Client", names: Named, manner: Manner) 
     are_marked = manner.prefix or (manner.prefix is None and names.are_several)
     manner = manner._replace(prefix=are_marked or None)  # one after the other: bytes stay what they are
     running = task = ""
+    is_silent = not manner.attempt
     for task in chain(names.tasks, _begun(client, names.arrays, manner.attempt)):
         reading = manner.reading(task)
         follow.follow(client, reading, is_following=False)
+        is_silent = is_silent and reading.is_empty
         if reading.state == "running" and not manner.attempt:
             running = running or task
         elif reading.is_empty and not (names.are_several or manner.attempt):
             _say_why_nothing(context, client, task)
     if manner.attempt and not task:
         raise TaskNotFound(f"no task of {', '.join(names.arrays)} has had an attempt {manner.attempt}")
+    for array in names.arrays if is_silent and not running else ():
+        _say_why_nothing(context, client, array)
     return running
 
 

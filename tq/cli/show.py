@@ -89,7 +89,7 @@ def _members(client: "Client", document: dict[str, Any]) -> list[tuple[str, str]
                 str(item.get("cause")), item.get("cause") or item["state"]
             )
             last = tail.last_lines(client, item["id"], item["attempt"], 1) if item.get("attempt") else []
-            lines.append(": ".join([f"{_named(shown)}  {how}", *last]))
+            lines.append(": ".join([f"{_named(shown)}  {how}", *(last or _error(client, item))]))
         pairs.append(("failed", _with_rest(lines, count, f"tq ls {job} --state failed")))
     count = counts.get("running", 0)
     if count:
@@ -99,6 +99,17 @@ def _members(client: "Client", document: dict[str, Any]) -> list[tuple[str, str]
             lines.append(f"{_named(item)}  on {item.get('host') or item.get('worker')}{since}")
         pairs.append(("running", _with_rest(lines, count, f"tq ls {job} --state running")))
     return pairs
+
+
+def _error(client: "Client", item: dict[str, Any]) -> list[str]:
+    """Return what the worker said of a task that failed otherwise than by its exit code: its first line, if any."""
+    from tq.client import documents
+    from tq.core import vocabulary as v
+
+    if item.get("cause") in {"exit", "signal"}:
+        return []
+    found = documents.document(expect(v.Document, client.ask(v.Get(item["id"]))).value)
+    return str((found.get("usage") or {}).get("error") or "").splitlines()[:1]
 
 
 def _named(item: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tq.core import vocabulary as v
 
 _UNTIL = ("done", "ok", "running")
+_NAMED_MAX = 20  # that the word at Ctrl-C names
 
 
 def wait(
@@ -71,7 +72,9 @@ def wait(
             context.talk(f"tq: {left} did not {what} within {present.seconds(timeout_s or 0)}")
             raise typer.Exit(waiting.TIMED_OUT) from None
         except KeyboardInterrupt:
-            context.talk(f"\ntq: no longer waiting; to cancel: tq cancel {' '.join(ids[:20])}")
+            # By id: what `last` or a name means may be another one meanwhile.
+            known = names if len(names) <= _NAMED_MAX else ids[:_NAMED_MAX]
+            context.talk(f"\ntq: no longer waiting; to cancel: tq cancel {' '.join(known)}")
             raise typer.Exit(exits.CANCELLED) from None
     outcomes = [outcome for outcome in waited.outcomes if not any_ or exits.is_ended(outcome)]
     _print(context, outcomes, is_done=True)
