@@ -229,9 +229,8 @@ def _targets(client: "Client", deed: Deed, wish: Wish) -> "Targets":
     if wish.words:
         return selectors.targets(client, wish.words, chosen)
     if chosen == v.Where():
-        raise BadRequest(
-            f"{deed.word} what?", hint=f"tq {deed.word} 42, or tq {deed.word} --tag nightly; `tq ls` lists jobs"
-        )
+        listed = "`tq dlq ls` lists them" if wish.is_letter else "`tq ls` lists jobs"
+        raise BadRequest(f"{deed.word} what?", hint=f"tq {deed.word} 42, or tq {deed.word} --tag nightly; {listed}")
     found = selectors.Targets()
     found.filters.append(chosen)
     return found

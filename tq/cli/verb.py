@@ -106,7 +106,12 @@ class VerbCommand(_Helped, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse, and keep the words: the parser takes the `--` away, and with `:::` it matters."""
         ctx.meta[ARGUMENTS] = list(args)
-        rest: list[str] = super().parse_args(ctx, args)
+        try:
+            rest: list[str] = super().parse_args(ctx, args)
+        except Exception as error:
+            if getattr(error, "ctx", ctx) is None:  # an option without its value: the hint names the verb all the same
+                error.ctx = ctx  # type: ignore[attr-defined]
+            raise
         check_options(ctx, self.params)
         return rest
 
