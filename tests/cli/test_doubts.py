@@ -1,5 +1,6 @@
 """What a shell would have read and nobody reads here gets a hint, and is submitted all the same."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,21 @@ def test_a_word_for_a_shell_gets_a_hint_and_is_submitted(
     assert ran.err.startswith(f"hint: {hint}")
     assert len(ran.err.splitlines()) == 1
     assert run("submit", "-q", "--", *words).err == ""
+
+
+@pytest.mark.parametrize("verb", ["submit", "run"])
+def test_an_option_behind_the_command_gets_a_hint_unless_dashes_say_what_is_meant(
+    run: Run, server: FakeServer, script: Path, give_input: Callable[[bytes], None], verb: str
+) -> None:
+    give_input(b"")
+    server.says[v.Logs] = lambda _: v.LogsEnd(1, (0, 0), "succeeded")
+    server.says[v.Wait] = lambda _: v.Waited(True, (v.Outcome("42", "succeeded", succeeded=1, ended=1),))
+    said = " is a word of this command; one for tq stands before it, and -- says that none is\n"
+    for word in ("--wait", "--retries=3"):
+        assert run(verb, "tool", "x", word).err == f"hint: {word.partition('=')[0]}{said}"
+        assert run(verb, "--", "tool", "x", word).err == ""
+    assert run(verb, "tool", "--name", "-v").err == ""
+    assert run(verb, "--", "--name", "x").err == "hint: --name is no program; options of tq stand before the --\n"
 
 
 LINES = "a file has an entry on each line: `tq submit --each-line FILE -- COMMAND {}`"

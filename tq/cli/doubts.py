@@ -24,6 +24,21 @@ _WORDS: Final = frozenset(
      "case", "{", "(", "[["}
 )  # fmt: skip
 _FOREIGN_PLACE: Final = re.compile(r"\{(?:\.|//?|/\.|%|[1-9](?:\.|//?|/\.))\}")  # GNU parallel's
+_OURS: Final = frozenset(
+    {
+        "--wait",
+        "--follow",
+        "--retries",
+        "--array",
+        "--time-limit",
+        "--max-fails",
+        "--each-line",
+        "--priority",
+        "--hold",
+        "--queue",
+        "--tag",
+    }
+)  # fmt: skip - options that hardly any program has besides
 _READS: Final = re.compile(r"(?:.*/)?(?:(?:a|ba|c|da|fi|k|mk|s|tc|z)?sh|env|xargs|busybox|parallel)")  # words again
 
 
@@ -32,8 +47,15 @@ def hint_for(wish: "Wish", environ: Mapping[str, str]) -> str:
     if wish.function:
         return ""
     doubt = "" if wish.shell or wish.is_lent or not wish.command else _of_shell(wish.command, wish.cwd, environ)
-    doubt = doubt or (_of_inputs(wish) if wish.columns else _of_none(wish))
+    doubt = doubt or _of_options(wish) or (_of_inputs(wish) if wish.columns else _of_none(wish))
     return f"hint: {doubt}" if doubt else ""
+
+
+def _of_options(wish: "Wish") -> str:
+    """Return a hint about an option that stands behind the command, and was perhaps meant for tq."""
+    behind = () if wish.is_dashed or wish.is_lent else (word.partition("=")[0] for word in wish.command[1:])
+    found = next((word for word in behind if word in _OURS), "")
+    return f"{found} is a word of this command; one for tq stands before it, and -- says that none is" if found else ""
 
 
 def _of_inputs(wish: "Wish") -> str:
@@ -50,7 +72,7 @@ def _of_none(wish: "Wish") -> str:
     foreign = next((word for word in wish.command if word in lists.FOREIGN_SEPARATORS), "")
     if foreign:
         return f"{foreign} is a word of this command; {lists.BY_LINES}"
-    if lists.SEPARATOR in wish.command and not wish.is_dashed:
+    if lists.SEPARATOR in wish.command and (wish.verb == "run" or not wish.is_dashed):
         if wish.verb == "run":
             return f"{lists.SEPARATOR} is a word of this command; `tq submit --follow` has lists"
         return f"{lists.SEPARATOR} is a word of this command; to give it lists, write -- before the command"
@@ -63,6 +85,8 @@ def _of_shell(words: Sequence[str], cwd: str, environ: Mapping[str, str]) -> str
     first, *others = words
     if not others and " " in first.strip():
         return "the command is one word with spaces; leave out the quotes, or add --shell to let a shell read it"
+    if first.startswith("-"):
+        return f"{first} is no program; options of tq stand before the --"
     if _ASSIGNMENT.fullmatch(first):
         return f"no shell reads {first}; set it with --env {first}, or add --shell"
     unread = list(takewhile(lambda word: _READS.fullmatch(word) is None, words))[1:]

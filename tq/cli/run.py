@@ -36,12 +36,13 @@ def run(
     into a file of the worker's host (`--stdout`, `--stderr`); that stream does not come out here, then.
     """
     from tq.cli import inputs, logs, request
-    from tq.cli.submit import finish, send
+    from tq.cli.submit import finish, is_dashed, send
 
     context: Context = ctx.obj
     logs.check_format(context)
     takes_input = inputs.has_input() if stdin is None else stdin
-    wish = request.wished(ctx.params, task["command"] or [], verb="run")
+    command = task["command"] or []
+    wish = request.wished(ctx.params, command, verb="run", is_dashed=is_dashed(ctx, command))
     with context.client() as client:
         request.build(wish, context.environ)  # a wrong request is refused before its input is read
         client.connect()  # nobody types an input for a server that is not there

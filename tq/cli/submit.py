@@ -84,12 +84,12 @@ def _wished(ctx: typer.Context, command: list[str]) -> "tuple[Wish, Supply | Non
         exits.check_way(said["exit_code"])
         if not (said["wait"] or said["follow"]):
             raise BadRequest("--exit-code is of a submit that waits", hint="add --wait or --follow, or leave it out")
-    is_dashed = _is_dashed(ctx, command)
-    words, behind = lists.split(command, is_dashed=is_dashed)
+    has_dashes = is_dashed(ctx, command)
+    words, behind = lists.split(command, is_dashed=has_dashes)
     source = supply.chosen(said["each_line"], said["from_json"], behind)
     if said["stdin"] and source is not None and source.reads_stdin:
         raise BadRequest("standard input is either the entries or the tasks' input", hint="read one from a file")
-    wish = request.wished(said, words, is_dashed=is_dashed)
+    wish = request.wished(said, words, is_dashed=has_dashes)
     if source is not None:
         wish.columns, wish.has_items = source.columns, source.has_items
     wish.key = wish.key or submission.new_key()
@@ -131,7 +131,7 @@ def _asked(
     return asked, pieces
 
 
-def _is_dashed(ctx: typer.Context, command: list[str]) -> bool:
+def is_dashed(ctx: typer.Context, command: list[str]) -> bool:
     """Whether the command stood behind `--`."""
     words: list[str] = ctx.meta.get(ARGUMENTS, [])
     return len(words) > len(command) and words[len(words) - len(command) - 1] == "--"
