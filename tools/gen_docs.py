@@ -43,8 +43,8 @@ of bash, zsh and fish are installed below `share` of the prefix that `tq` is in.
 - **A lost connection** is made again silently for 60 s (`--connect-timeout`); `wait`, `run` and `logs -f` go on without
   end. No server at first is said at once (69).
 - **Ctrl-C** in `wait`, `run`, `logs -f` leaves the task alone, says how to cancel it, and exits with 130.
-- **An option with an empty value** is refused (2): a variable that is not set, as in `--tag "$TAG"`, never means all.
-  So is a filter by what is no name, as in `--name 'night*'`: there are no patterns.
+- **An option, or an argument, with an empty value** is refused (2): a variable that is not set, as in `--tag "$TAG"`,
+  never means all. So is a filter by what is no name, as in `--name 'night*'`: there are no patterns.
 - **Durations** are seconds, or `10ms`, `5m`, `1h`, `7d`. **Ids** are `42`, `43.7` (a task of an array), `43.1-5`,
   `last` (the newest job), `last.7`; also `all`, `@failed` (dead or expired tasks), and the name or the tag of jobs. A
   verb that looks at one takes the newest job of that name or tag. What means ids here, or nearly (`2026`, `1.4`,

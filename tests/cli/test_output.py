@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tq.cli import output
+from tq.cli import doctor, output
 from tq.cli.context import Context
 
 HEAD = ["ID", "QUEUE", "NAME", "COMMAND"]
@@ -83,3 +83,8 @@ def test_wide_characters_take_two_columns(table: Any) -> None:
 )
 def test_a_text_is_broken_where_its_columns_end(text: str, room: int, pieces: list[str]) -> None:
     assert (output._broken(text, room) or [""]) == pieces
+
+
+def test_where_there_is_next_to_no_room_a_finding_is_left_to_the_terminal() -> None:
+    assert doctor._broken("a server here takes 100 connections", 3) == ["a server here takes 100 connections"]
+    assert doctor._broken("a server here takes 100 connections", 20) == ["a server here takes", "100 connections"]

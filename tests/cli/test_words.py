@@ -43,7 +43,8 @@ def test_the_examples_of_a_verb_parse(entry: grammar.Entry) -> None:
 
 NO_SCHEDULES = "there are no schedules yet: let cron, at or a systemd timer run `tq submit`"
 NO_FLOWS = "there are no flows yet: `tq wait 42 && tq submit -- make` submits after the end of another"
-NOTHING = "give one, or leave the option out"
+APART = "ids stand apart, as in 5 6 7; 43.1-5 are tasks of an array"
+NOTHING = "give one, or leave it out"
 
 
 def test_version(run: Run) -> None:
@@ -93,6 +94,10 @@ def test_version(run: Run) -> None:
         (["wait", "--timeout", "", "42"], "the value of --timeout is empty", NOTHING),
         (["--url", "", "ls"], "the value of --url is empty", NOTHING),
         (["ls", "-o", ""], "the value of --output is empty", NOTHING),
+        (["ls", "-q", ""], "the value of JOB is empty", NOTHING),
+        (["backup", ""], "the value of FILE is empty", NOTHING),
+        (["cancel", "5,6"], "'5,6' is no id", APART),
+        (["show", "5-7"], "'5-7' is no id", APART),
         (["worker", "--name", ""], "the value of --name is empty", NOTHING),
         (["completion", "tcsh"], "'tcsh' is no shell that tq knows", "one of bash, zsh, fish"),
     ],

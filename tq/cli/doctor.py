@@ -193,6 +193,7 @@ def _workers(seen: Seen) -> Iterator[Finding]:
 
 
 _NAMED_MAX: Final = 5
+_ROOM_MIN: Final = 20
 _TAKE_NOTHING: Final = ("draining", "suspect")
 _TROUBLES = {
     "suspect": ("cut off, or not heard for a heartbeat or more", "is their network in order, and do they run?"),
@@ -346,10 +347,10 @@ def _print(context: Context, found: list[Finding]) -> None:
 
 
 def _broken(text: str, room: int) -> list[str]:
-    """Return a text in lines that a terminal has room for, one line where there is none."""
+    """Return a text in lines that a terminal has room for, one line where there is none, or next to none."""
     from textwrap import wrap
 
-    return wrap(text, room, break_long_words=False, break_on_hyphens=False) if room > 0 else [text]
+    return wrap(text, room, break_long_words=False, break_on_hyphens=False) if room >= _ROOM_MIN else [text]
 
 
 VERBS = {"doctor": Verb(doctor, ("tq doctor", "tq doctor -o json"))}

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _ID: Final = re.compile(r"\d{1,18}(?:\.\d{1,19})?", re.ASCII)
 _SPAN: Final = re.compile(r"(\d{1,18})\.(\d{1,19})-(\d{1,19})", re.ASCII)
+_RUN: Final = re.compile(r"\d+(?:[,-]\d+)+", re.ASCII)
+_APART: Final = "ids stand apart, as in 5 6 7; 43.1-5 are tasks of an array"
 _LAST: Final = re.compile(r"last(?:\.\d{1,19}(?:-\d{1,19})?)?", re.ASCII)
 _HINT: Final = "write 42, 43.7, 43.1-5, last, last.7, all, @failed, or a name or tag; `tq ls` lists jobs"
 _OF_ALL: Final = (BadRequest, NotAllowed, Unauthorised, errors.Unknown, Stopping)  # what would come of each word
@@ -230,7 +232,7 @@ def _filter(client: "Client", word: str) -> v.Where:
         raise BadRequest(f"{word!r} selects nothing", hint="@failed is what there is; for others: --state STATE")
     if not is_name(word) or means_ids(word):
         shown = word if len(word) <= 40 else word[:40] + "…"
-        raise BadRequest(f"{shown!r} is no id", hint=_HINT)
+        raise BadRequest(f"{shown!r} is no id", hint=_APART if _RUN.fullmatch(word) else _HINT)
     if (found := _named(client, word)) is not None:
         return found[0]
     stem, _, member = word.rpartition(".")

@@ -50,24 +50,29 @@ def _ends_as_task(ctx: Any) -> bool:
     return ctx.info_name in {"run", "wait"}
 
 
-def refuse_nothing(option: str, value: Any) -> None:
-    """Raise BadRequest if an option was given an empty value.
+def refuse_nothing(what: str, value: Any) -> None:
+    """Raise BadRequest if an option, or an argument, was given an empty value.
 
     It is mostly a variable of a script that is not set: `--tag "$TAG"` must not mean all jobs, nor `--key "$KEY"` none.
     """
     if value == "" or (isinstance(value, list | tuple) and "" in value):
-        raise BadRequest(f"the value of {option} is empty", hint="give one, or leave the option out")
+        raise BadRequest(f"the value of {what} is empty", hint="give one, or leave it out")
 
 
 def check_options(ctx: Any, params: list[Any]) -> None:
-    """Refuse options that were typed with an empty value, a default may be one, or a number that no message carries."""
+    """Refuse what was typed with an empty value, a default may be one, or a number that no message carries.
+
+    Of an argument of several words, a command may have empty ones; ids are looked at where they are read.
+    """
     for param in params:
-        source = ctx.get_parameter_source(param.name) if isinstance(param, TyperOption) else None
-        if source is not None and source.name == "COMMANDLINE":
-            value = ctx.params.get(param.name)
-            refuse_nothing(param.opts[-1], value)
-            if isinstance(value, int) and abs(value) > _NUMBER_MAX:
-                raise BadRequest(f"the number of {param.opts[-1]} is out of range")
+        source = ctx.get_parameter_source(param.name)
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        value, is_option = ctx.params.get(param.name), isinstance(param, TyperOption)
+        if is_option or isinstance(value, str):
+            refuse_nothing(param.opts[-1] if is_option else param.metavar.strip("[]"), value)
+        if isinstance(value, int) and abs(value) > _NUMBER_MAX:
+            raise BadRequest(f"the number of {param.opts[-1]} is out of range")
 
 
 class _Helped:
