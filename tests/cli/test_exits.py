@@ -74,6 +74,25 @@ def test_several_are_0_only_if_all_succeeded() -> None:
     assert exits.of_all([array(1_000_000, 0)], "count")[0] == 100
 
 
+def test_what_still_runs_beside_a_failure_has_not_failed() -> None:
+    """As `wait --for ok` sees it."""
+    runs, bad = Outcome("43", "running", "started"), one("dead", "exit", 7)
+    assert exits.of_all([runs, bad, runs]) == (1, ["42 did not succeed"])
+    assert exits.of_all([runs, bad], "max")[0] == 7
+    assert exits.of_all([runs, bad], "count")[0] == 1
+    half = Outcome("44", "running", size=10, ended=4, succeeded=3)
+    assert exits.of_all([half]) == (1, ["1 of 10 tasks of 44 did not succeed; tq show 44"])
+    assert exits.of_all([half, runs], "count")[0] == 1
+
+
+def test_which_of_several_did_not_succeed_is_said() -> None:
+    bad = [Outcome(str(number), "dead", "ended", 7, "exit", ended=1) for number in range(5)]
+    assert exits.of_all([*bad, one("cancelled"), one("succeeded", "exit")])[1] == [
+        "42 was cancelled",
+        "0, 1, 2 and 2 more did not succeed",
+    ]
+
+
 def test_what_has_no_code_of_its_own_is_explained() -> None:
     assert exits.of_all([one("dead", "exit", 7)])[1] == []
     assert exits.of_all([one("dead", "lost")])[1] == ["42 was lost with its worker too often"]

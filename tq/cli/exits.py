@@ -7,7 +7,8 @@ without a code of its own. On several: 0 if all succeeded, else 1, or as `--exit
 from collections.abc import Sequence
 from typing import Final
 
-from tq.cli.present import TERMINAL
+from tq.cli.pages import first_of
+from tq.cli.present import ALIVE, TERMINAL
 from tq.core.vocabulary import Outcome
 from tq.errors import BadRequest
 
@@ -71,7 +72,7 @@ def of_one(outcome: Outcome) -> tuple[int, str]:
 
 def _of_one(outcome: Outcome) -> tuple[int, str]:
     if outcome.size > 1 or outcome.state == "ended":
-        failed, job = outcome.size - outcome.succeeded, outcome.id
+        failed, job = _failed(outcome), outcome.id
         return (1, f"{failed} of {outcome.size} tasks of {job} did not succeed; tq show {job}") if failed else (0, "")
     if outcome.state == "succeeded":
         return 0, ""
@@ -82,6 +83,11 @@ def _of_one(outcome: Outcome) -> tuple[int, str]:
     if outcome.state != "dead":
         return NO_CODE, f"{outcome.id} ended as {outcome.state} without a code of its own"
     return _of_dead(outcome)
+
+
+def _failed(outcome: Outcome) -> int:
+    """Return how many tasks of an array did not succeed, as far as it has come."""
+    return (outcome.ended if outcome.state in ALIVE else outcome.size) - outcome.succeeded
 
 
 def _of_dead(outcome: Outcome) -> tuple[int, str]:
@@ -107,9 +113,13 @@ def of_all(outcomes: Sequence[Outcome], way: str = "any") -> tuple[int, list[str
     if len(outcomes) == 1 and outcomes[0].size == 1 and outcomes[0].state != "ended":
         status, why = of_one(outcomes[0])
         return status, [why] if why else []
-    ends = [of_one(outcome) for outcome in outcomes]
+    # Who gives up at the first failure judges what still runs by what it has come to.
+    ends = [(0, "") if one.state in ALIVE and not is_failed(one) else of_one(one) for one in outcomes]
     says = [why for status, why in ends if status and why]
-    failed = sum(outcome.size - outcome.succeeded if outcome.size > 1 else status != 0
+    silent = [outcome.id for outcome, (status, why) in zip(outcomes, ends, strict=True) if status and not why]
+    if silent and len(outcomes) > 1:
+        says.append(f"{first_of(silent)} did not succeed")
+    failed = sum(_failed(outcome) if outcome.size > 1 else status != 0
                  for outcome, (status, _) in zip(outcomes, ends, strict=True))  # fmt: skip
     if way == "max":
         return max((status for status, _ in ends), default=0), says

@@ -213,7 +213,7 @@ def _names(context: Context, client: "Client", word: str, manner: Manner) -> Nam
 
     if manner.is_following:
         ids = selectors.alive(client, word)
-    elif manner.prefix or manner.is_json:
+    elif manner.prefix:
         ids = selectors.expand(client, [word])
     else:
         ids = [selectors.single(client, word)]
