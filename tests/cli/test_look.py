@@ -282,6 +282,14 @@ def test_a_task_of_a_named_job_is_no_id_and_the_hint_says_which_is(run: Run, ser
         assert ("hint: the newest job nightly is 43: write 43.7\n" in ran.err) is (word == "nightly.7")
 
 
+def test_a_state_is_no_id_and_the_hint_says_where_it_goes(run: Run, server: FakeServer) -> None:
+    server.says[v.List] = lambda _: v.Page(())
+    for verb in ("ls", "cancel", "show"):
+        ran = run(verb, "failed")
+        assert ran.status == 1
+        assert ran.err.endswith("\nhint: a state is chosen by an option, as in `tq ls --state failed`\n")
+
+
 @pytest.mark.parametrize("words", [("98", "1", "99", "2"), ("1", "98", "2", "99"), ("1", "2", "98", "99")])
 def test_of_several_the_known_are_shown_and_the_others_named(
     run: Run, server: FakeServer, words: tuple[str, ...]

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from tq import errors, limits
 from tq.cli.pages import answers, first_of
-from tq.cli.present import ALIVE
+from tq.cli.present import ALIVE, TERMINAL
 from tq.core import vocabulary as v
 from tq.core.ids import not_found
 from tq.core.names import is_name, means_ids
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _ID: Final = re.compile(r"\d{1,18}(?:\.\d{1,19})?", re.ASCII)
 _SPAN: Final = re.compile(r"(\d{1,18})\.(\d{1,19})-(\d{1,19})", re.ASCII)
+_STATES: Final = (*ALIVE, *TERMINAL, "failed")
 _RUN: Final = re.compile(r"\d+(?:[,-]\d+)+", re.ASCII)
 _APART: Final = "ids stand apart, as in 5 6 7; 43.1-5 are tasks of an array"
 _LAST: Final = re.compile(r"last(?:\.\d{1,19}(?:-\d{1,19})?)?", re.ASCII)
@@ -236,7 +237,7 @@ def _filter(client: "Client", word: str) -> v.Where:
     if (found := _named(client, word)) is not None:
         return found[0]
     stem, _, member = word.rpartition(".")
-    hint = _HINT
+    hint = _HINT if word not in _STATES else f"a state is chosen by an option, as in `tq ls --state {word}`"
     if is_name(stem) and member.isdecimal() and (found := _named(client, stem)) is not None:
         hint = f"the newest job {stem} is {found[1]}: write {found[1]}.{member}"
     raise TaskNotFound(f"{word!r} is no id, and no job has that name or tag", hint=hint)
