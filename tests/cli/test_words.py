@@ -33,10 +33,9 @@ def test_help_is_in_the_imperative_without_a_full_stop_in_options(entry: grammar
 )
 def test_the_examples_of_a_verb_parse(entry: grammar.Entry) -> None:
     known = {name for option in entry.options for name in option.names} | {"--", "-h"}
-    for example in entry.examples:
-        words = example.split(" -- ")[0].split()
-        words = words[: words.index("|")] if "|" in words else words
-        if "tq" not in words:
+    for part in " | ".join(entry.examples).split(" | "):
+        words = part.split(" -- ")[0].split()
+        if f"{entry.name} " not in f"{part} ":
             continue
         assert {word.split("=")[0] for word in words if re.fullmatch(r"-{1,2}[a-z][a-z-]*", word)} <= known
 

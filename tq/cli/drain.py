@@ -12,7 +12,7 @@ from tq.client.expected import expect
 from tq.errors import Refused
 
 if TYPE_CHECKING:
-    from tq.cli.selectors import Unknown
+    from tq.cli.selectors import LeftOut
     from tq.client.blocking import Client
 
 _LOOK_S = 0.2
@@ -50,7 +50,7 @@ def drain(
     context: Context = ctx.obj
     deadline_ms = values.duration_ms(deadline) if deadline else -1
     with context.client() as client:
-        names, unknown = _ask_all(client, workers, on=True, deadline_ms=deadline_ms)
+        names, left_out = _ask_all(client, workers, on=True, deadline_ms=deadline_ms)
         if wait:
             for name in names:
                 _talk(context, name, "drains")
@@ -62,30 +62,30 @@ def drain(
                     context.talk(f"\ntq: detached; it drains on. To let it go on: tq undrain {' '.join(names)}")
                     raise typer.Exit(_DETACHED) from None
             _print(context, name, on=True, is_empty=wait)
-    unknown.refuse()
+    left_out.refuse()
 
 
 def undrain(ctx: typer.Context, workers: Workers) -> None:
     """Let drained workers go on, and those that are quarantined try again at once."""
     context: Context = ctx.obj
     with context.client() as client:
-        names, unknown = _ask_all(client, workers, on=False)
+        names, left_out = _ask_all(client, workers, on=False)
     for name in names:
         _print(context, name, on=False)
-    unknown.refuse()
+    left_out.refuse()
 
 
-def _ask_all(client: "Client", workers: list[str], **fields: Any) -> "tuple[list[str], Unknown]":
+def _ask_all(client: "Client", workers: list[str], **fields: Any) -> "tuple[list[str], LeftOut]":
     """Ask of each, and return their names, as the server says them, and the words that name nothing."""
-    from tq.cli.selectors import Unknown
+    from tq.cli.selectors import LeftOut
     from tq.core import vocabulary as v
 
     names: list[str] = []
-    unknown = Unknown()
+    left_out = LeftOut()
     for worker in workers:
-        with unknown.noting(worker):
+        with left_out.noting(worker):
             names.append(expect(v.Done, client.ask(v.Drain(worker, **fields))).text or worker)
-    return names, unknown
+    return names, left_out
 
 
 def _until_empty(client: "Client", name: str) -> None:
