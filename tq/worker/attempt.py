@@ -46,7 +46,11 @@ _NONE, _EXIT, _SIGNAL = Cause.NONE, Cause.EXIT, Cause.SIGNAL
 
 
 class Order:
-    """What one `Spawn` says about all of its attempts. `stdin` is its large input, if it has one."""
+    """What one `Spawn` says about all of its attempts.
+
+    `stdin` is its large input, if it has one; `names` is the environment of its processes. A call has that of the
+    process that calls it, and of its own the names alone.
+    """
 
     __slots__ = ("is_array", "lane", "names", "program", "stdin", "worker")
 
@@ -56,14 +60,11 @@ class Order:
         self.stdin = stdin or program.stdin
         self.is_array = spawn.is_array
         self.worker = spawn.worker.encode()
-        common = {b"TQ_QUEUE": spawn.queue.encode(), b"TQ_WORKER": self.worker}
+        common = {} if program.function else program.environment.copy()
+        common |= {b"TQ_QUEUE": spawn.queue.encode(), b"TQ_WORKER": self.worker}
         if spawn.trace:
             common[b"TRACEPARENT"] = spawn.trace.encode()
         self.names = Names(common, is_array=spawn.is_array, has_text=not program.has_plain_entries)
-
-    def environment(self, ref: AttemptRef, value: int, entry: bytes | None) -> dict[bytes, bytes]:
-        """Return the whole environment of one attempt."""
-        return {**self.program.environment, **self.names.of(ref.job, value, ref.attempt, ref.lease, entry)}
 
 
 class Attempt:

@@ -189,9 +189,9 @@ class Capture:
     def _read_rest(self, attempt: Attempt) -> None:
         for index in (0, 1):
             if attempt.fds[index] >= 0:
-                for _ in range(_reads_at_end_max):
-                    if not self._read(attempt, index):
-                        break
+                reads = 1  # which is all that most need
+                while self._read(attempt, index) and reads < _reads_at_end_max:
+                    reads += 1
 
     def cut(self, attempt: Attempt) -> None:
         """Close the pipes that are still open, whoever holds their other ends."""

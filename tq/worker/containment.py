@@ -30,7 +30,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 _waitpid: Final = ctypes.PyDLL(None).waitpid  # os.waitpid raises where there is no child, which costs as much as a call
 
 # What must not end the launcher: the terminal's Ctrl-C and hang-up, and what a task may send to its parent by mistake.
-IGNORED: Final = (
+_HELD_OFF: Final = (
     signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
     signal.SIGPIPE, signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGXFSZ,
 )  # fmt: skip
@@ -74,13 +74,15 @@ def close_inherited(keep: int) -> None:
         os.close(null)
 
 
-def ignore_signals() -> None:
-    """Ignore what a terminal or a task may send to the launcher; only end of file and KILL end it.
+def hold_off_signals() -> None:
+    """Block what a terminal or a task may send to the launcher; only end of file and KILL end it.
 
-    All else is set to its default, whatever was inherited: so IGNORED is all that a task's spawn has to set back.
+    Blocked and not ignored, and all set to their default, whatever was inherited: so an empty mask, which a task's
+    spawn sets anyhow, is all that has to be set back.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_OFF)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        signal.signal(number, signal.SIG_IGN if number in IGNORED else signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)
 
 
 def open_child_signals() -> int:

@@ -29,7 +29,7 @@ class Guard:
 
     def __init__(self) -> None:
         self._until_s = -_NEVER
-        self._attempts: Final[dict[Attempt, None]] = {}  # in order
+        self.attempts: Final[dict[Attempt, None]] = {}  # in order
 
     def renew(self, until_s: float) -> None:
         """Let the lease last until then, though it may have been said to last longer: the worker knows best."""
@@ -37,20 +37,20 @@ class Guard:
 
     def add(self, attempts: Iterable[Attempt]) -> None:
         """Watch attempts whose submitter asked for that."""
-        self._attempts.update(dict.fromkeys(attempts))
+        self.attempts.update(dict.fromkeys(attempts))
 
     def discard(self, attempt: Attempt) -> None:
         """Watch it no more."""
-        self._attempts.pop(attempt, None)
+        self.attempts.pop(attempt, None)
 
     def wait_s(self) -> float:
         """Return for how long nobody need look."""
-        return min(max(self._until_s - boot_s(), 0.0), look_s) if self._attempts else _NEVER
+        return min(max(self._until_s - boot_s(), 0.0), look_s) if self.attempts else _NEVER
 
     def take_over(self) -> list[Attempt]:
         """Return what must end now because the lease is over, each once."""
-        if not self._attempts or boot_s() < self._until_s:
+        if not self.attempts or boot_s() < self._until_s:
             return []
-        taken = list(self._attempts)
-        self._attempts.clear()
+        taken = list(self.attempts)
+        self.attempts.clear()
         return taken

@@ -84,7 +84,8 @@ class Lanes:
             lane.waiting.popleft()
             lane.running += 1
             self.queued -= 1
-            self._offer(number, lane)
+            if lane.running < lane.width:
+                self._offer(number, lane)
             return attempt
         return None
 

@@ -43,6 +43,7 @@ from tq.worker.spawn import CwdMissing, Spawner
 from tq.worker.stored import StoredInputs
 
 _read_bytes: Final = 256 * 1024
+_signal_bytes: Final = 128
 _starts_by_turn_max: Final = 64
 _events_max: Final = 256
 _kill_all_s: Final = 10.0
@@ -116,14 +117,15 @@ class Launcher:
                 self._cgroups.close()
 
     def _turn(self) -> None:
-        events = self._poll.poll(self._timeout_s(), _events_max)
+        # Where much goes on something has happened already, and nobody need know when the next thing is due.
+        events = self._poll.poll(0.0, _events_max) or self._poll.poll(self._timeout_s(), _events_max)
         now = time.monotonic()
         lives, capture, reports = self._lives, self._capture, self._reports
         if lives.more:
             lives.reap(now)
         for fd, what in events:
             if fd == self._signals:
-                os.read(fd, 4096)
+                os.read(fd, _signal_bytes)
                 lives.reap(now)
             elif fd == self._fd:
                 self._receive(now)
@@ -133,7 +135,8 @@ class Launcher:
                 lives.closed(attempt)
         if not self._is_open:
             return  # what started now would be killed at once
-        self._cut_off(now)
+        if self._guard.attempts:
+            self._cut_off(now)
         lives.tick(now)
         lives.settle(now)
         self._pool.tick(now)
@@ -267,8 +270,10 @@ class Launcher:
         """Start what may start: slots, widths and a worker that keeps up with what it is sent."""
         lives, lanes = self._lives, self._lanes
         self._more = False
+        if self._reports.is_full:
+            return
         for _ in range(_starts_by_turn_max):
-            if len(lives.attempts) >= self._slots or self._reports.is_full:
+            if len(lives.attempts) >= self._slots:
                 return
             attempt = lanes.take()
             if attempt is None:
@@ -298,7 +303,8 @@ class Launcher:
         """Start the process of an attempt, with a space to write to. Raises what `Spawner.start` does."""
         program = attempt.order.program
         attempt.space = self._scratch.space(has_directory=program.has_tmpdir)
-        environment = attempt.order.environment(attempt.ref, attempt.value, attempt.entry)
+        ref = attempt.ref
+        environment = attempt.order.names.of(ref.job, attempt.value, ref.attempt, ref.lease, attempt.entry)
         attempt.space.tell(environment)
         if program.time_limit_s:
             environment[b"TQ_DEADLINE"] = b"%d" % (time.time() + program.time_limit_s)
@@ -324,7 +330,8 @@ class Launcher:
     def _ended(self, attempt: Attempt, now: float) -> None:
         self._drop_started(attempt)
         self._lanes.note(attempt.order.lane, attempt.run_us)
-        self._capture.forget(attempt)
+        if attempt.streams is not None:
+            self._capture.forget(attempt)
         if attempt.cause == _WORKER_TROUBLE:
             self._reports.send(frames.Recalled((attempt.ref,), attempt.cause, attempt.error))
         else:
@@ -333,14 +340,16 @@ class Launcher:
     def _leave(self, attempt: Attempt, space: Space) -> None:
         """Take what a success returned, and clear its space. A tree is the worker's to remove: that takes long."""
         attempt.space = None
-        has_result = space.has_result
+        has_result = space.has_result()
         if has_result and attempt.has_succeeded:
             try:
                 attempt.returned = self._results.read(space.result)
             except returned.BadResult as error:  # whoever waits for the value must hear of it
                 attempt.fail(Cause.BAD_RESULT, attempt.code, str(error))
-        if (left := space.clear(has_result=has_result)) is not None:
-            self._reports.send(frames.Left(left))
+        if has_result or space.directory is not None:
+            left = space.clear()
+            if left is not None:
+                self._reports.send(frames.Left(left))
 
     def _drop_started(self, attempt: Attempt) -> None:
         attempt.stage = Stage.ENDED
@@ -364,7 +373,7 @@ def main(fd: int, directory: str, cgroup: str) -> None:
     with suppress(PermissionError):  # it leads its own session already
         os.setsid()
     containment.name_process(containment.LAUNCHER)
-    containment.ignore_signals()
+    containment.hold_off_signals()
     containment.become_subreaper()
     cgroups = None
     with suppress(OSError):  # the worker has looked, so this works, or the machine has changed: then without

@@ -85,7 +85,7 @@ class Lives:
         self._capture.add(attempt)
         if attempt.caller is not None:
             self._spare.pop(attempt.pid, None)
-        if attempt.caller is None or attempt.caller.is_ready:
+        if attempt.order.program.time_limit_s and (attempt.caller is None or attempt.caller.is_ready):
             self.limit(attempt, attempt.begin)
 
     def limit(self, attempt: Attempt, now: float) -> None:
@@ -156,8 +156,9 @@ class Lives:
 
     def _exited(self, attempt: Attempt, status: int, usage: resource.struct_rusage, now: float) -> None:
         attempt.run_us = int((now - attempt.begin) * 1e6)
-        attempt.code = os.waitstatus_to_exitcode(status)
-        attempt.core_dumped = os.WCOREDUMP(status)
+        if status:
+            attempt.code = os.waitstatus_to_exitcode(status)
+            attempt.core_dumped = os.WCOREDUMP(status)
         attempt.user_us = int(usage.ru_utime * 1e6)
         attempt.system_us = int(usage.ru_stime * 1e6)
         attempt.peak_kib = self._peak_kib(usage.ru_maxrss, now)
@@ -231,11 +232,10 @@ class Lives:
             for pid in map(int, children.split()):
                 if pid not in self._mains and pid not in self._spare:
                     waiting |= self._sweep_orphan(pid)
-        waiting |= {one for one in self._sweeping if one.cgroup is not None and one.cgroup.kill()}
-        for attempt in self._sweeping - waiting if waiting else list(self._sweeping):
-            self._finish(attempt, now)
-        for attempt in waiting:
-            if not attempt.is_swept:
+        for attempt in list(self._sweeping):
+            if (attempt.cgroup is None or not attempt.cgroup.kill()) and attempt not in waiting:
+                self._finish(attempt, now)
+            elif not attempt.is_swept:
                 attempt.is_swept = True
                 self._set_timer(now + limits.unkillable_s, _Timer.STUCK, attempt)
 

@@ -7,7 +7,7 @@ Own = tuple[int, int, int, int, bytes | None]
 
 
 class Names:
-    """Those of all attempts of one order; `common` are the ones that do not differ."""
+    """Those of all attempts of one order. `common` are the ones that do not differ, and all else that stands beside."""
 
     __slots__ = ("common", "has_text", "is_array")
 

@@ -21,6 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+
 from tq.errors import ConfigurationError
 from tq.store.files import FULL
 from tq.store.mounts import TABLE, mounts
@@ -39,7 +41,7 @@ class Made(NamedTuple):
     inode: int
 
 
-class Space(NamedTuple):
+class Space(msgspec.Struct, frozen=True):
     """What one attempt may write to: the path for its result, and its directory if it has one."""
 
     result: bytes
@@ -51,20 +53,18 @@ class Space(NamedTuple):
         if self.directory is not None:
             environment[b"TQ_TMPDIR"] = self.directory.path
 
-    @property
     def has_result(self) -> bool:
         """Whether something is where the result may be. Most have none, and an exception costs four times as much."""
         return os.access(self.result, os.F_OK, follow_symlinks=False)
 
-    def clear(self, *, has_result: bool) -> Made | None:
+    def clear(self) -> Made | None:
         """Take away the result, if there is one, and the directory if that is empty. Return one that `remove` must see
         to.
 
         Cheap enough for a launcher's loop: neither looks into anything.
         """
-        if has_result:
-            with suppress(OSError):  # what is no file goes with the launcher's directory
-                os.unlink(self.result)
+        with suppress(OSError):  # what is no file goes with the launcher's directory
+            os.unlink(self.result)
         if self.directory is not None:
             try:
                 os.rmdir(self.directory.path)
@@ -88,8 +88,8 @@ class Scratch:
         if not os.access(self._path, os.F_OK):  # whoever made room here has removed it, and not only what was old
             with suppress(OSError):
                 self._path = _make_root(Path(os.fsdecode(self._path)).parent).path
-        stem = b"%b/%d" % (self._path, self._count)
-        return Space(stem + b".json", _make(stem + b".d") if has_directory else None)
+        directory = _make(b"%b/%d.d" % (self._path, self._count)) if has_directory else None
+        return Space(b"%b/%d.json" % (self._path, self._count), directory)
 
 
 def _make(path: bytes) -> Made:

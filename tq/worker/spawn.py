@@ -13,7 +13,6 @@ import time
 from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
-from tq.worker.containment import IGNORED
 from tq.worker.program import TROUBLE, Program, SpawnError
 
 _DUP2: Final = os.POSIX_SPAWN_DUP2
@@ -53,13 +52,8 @@ class Files(NamedTuple):
 
 PIPES: Final = Files()
 
-
-class Spawned(NamedTuple):
-    """A new process, and the reading ends of its stdout and stderr (non-blocking); -1 where a file takes it."""
-
-    pid: int
-    out: int
-    err: int
+# The pid of a new process, and the reading ends of its stdout and stderr (non-blocking); -1 where a file takes it.
+Spawned = tuple[int, int, int]
 
 
 class Spawner:
@@ -124,8 +118,9 @@ class Spawner:
             _close(out, err)
             raise
         finally:
-            _close(out_end, err_end)
-        return Spawned(pid, out, err)
+            os.close(out_end)
+            os.close(err_end)
+        return pid, out, err
 
     def _spawn(self, program: Program, command: Command, streams: Streams) -> int:
         path, argv, environment = command
@@ -138,7 +133,7 @@ class Spawner:
                     return os.posix_spawn(
                         path, argv, environment,
                         file_actions=((_DUP2, source, 0), (_DUP2, out, 1), (_DUP2, err, 2)),
-                        setsid=True, setsigmask=(), setsigdef=IGNORED,
+                        setsid=True, setsigmask=(),
                     )  # fmt: skip
                 except OSError as error:
                     if error.errno != errno.ETXTBSY or not self._wait_for_writer():
@@ -195,9 +190,9 @@ def _stream(path: bytes, what: str, files: Files) -> tuple[int, int]:
     """Return the reading end of a stream, -1 for none, and what the process is to write to."""
     if path:
         return -1, _open_file(path, what, os.O_TRUNC if files.is_first else 0)
-    reading, writing = os.pipe2(os.O_CLOEXEC)
-    os.set_blocking(reading, False)
-    return reading, writing
+    ends = os.pipe2(os.O_CLOEXEC)
+    os.set_blocking(ends[0], False)
+    return ends
 
 
 def _open_file(path: bytes, what: str, flags: int) -> int:
