@@ -25,7 +25,9 @@ class Clockwork:
         self.signals: list[int] = []
         self.ended: list[Attempt] = []
         monkeypatch.setattr(containment, "signal_group", lambda _, number: self.signals.append(number))
-        self.lives = Lives(Capture(select.epoll(), Reports(-1)), lambda attempt, _: self.ended.append(attempt))
+        self.lives = Lives(
+            Capture(select.epoll(), Reports(-1, lambda _: None)), lambda attempt, _: self.ended.append(attempt)
+        )
 
     def start(self, pid: int, **fields: object) -> Attempt:
         spawn = frames.Spawn(1, 1, False, "q", "", body("x", **fields), 0, "0" * 16, ())

@@ -88,7 +88,7 @@ class Taking:
     def __init__(self, poll: select.epoll, count: int, *, is_dead: bool = False, **fields: Any) -> None:
         self.lanes = Lanes()
         self.ended: list[Attempt] = []
-        capture = Capture(poll, Reports(-1))
+        capture = Capture(poll, Reports(-1, lambda _: None))
         self.lives = Lives(capture, self._end)
         self.pool = Pool(poll, None, self.lanes, self.lives, capture, None, {})
         ours, self.process = socket.socketpair()

@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -27,13 +27,18 @@ class Way:
         self._theirs.setblocking(False)
         self._unread = bytearray()
         self._order = Order(SPAWN, Program(BODY, {}), None)
-        self.reports = reports.Reports(self._fd)
+        self.reports = reports.Reports(self._fd, self._complete)
+        self.returned = b""  # what each has left, if anything, as is found out when it is reported
         self.now = 100.0
         self._count = 0
 
     def close(self) -> None:
         os.close(self._fd)
         self._theirs.close()
+
+    def _complete(self, ended: Sequence[Attempt]) -> None:
+        for attempt in ended:
+            attempt.returned = attempt.returned or self.returned
 
     def end(self, returned: bytes = b"") -> None:
         self._count += 1
@@ -109,3 +114,10 @@ def test_large_values_do_not_wait(way: Way) -> None:
     assert way.tick() == []
     way.end(b"x")
     assert way.tick() == [2]
+
+
+def test_values_that_are_found_at_the_end_go_in_as_many_frames_as_they_need(way: Way) -> None:
+    way.returned = b"x" * (reports.bytes_max // 2)
+    for _ in range(5):
+        way.end()
+    assert way.tick(is_idle=True) == [2, 1, 2]

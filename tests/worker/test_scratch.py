@@ -94,6 +94,20 @@ def test_a_result_that_is_moved_into_place_counts(link):
 
 
 @pytest.mark.parametrize(
+    "text", ["", "test $TQ_MEMBER -gt 1 || mkdir ${TQ_RESULT%/*}/somebody; "], ids=["", "not alone"]
+)
+def test_of_many_that_end_together_each_has_its_own_result_or_none(link, text):
+    members = [ref(1, member) for member in range(40)]
+    link.spawn(sh(f"{text}test $((TQ_MEMBER % 10)) != 0 || printf $TQ_MEMBER > $TQ_RESULT"), members, is_array=True)
+    link.until(lambda: len(link.ends) == len(members))
+    ends = [link.ends[member] for member in members]
+
+    assert {end.code for end in ends} == {0}
+    found = {number: plain.loads(end.value) for number, end in enumerate(ends) if end.value}
+    assert found == {9: 10, 19: 20, 29: 30, 39: 40}
+
+
+@pytest.mark.parametrize(
     "text, why",
     [
         (": > $TQ_RESULT", "empty"),

@@ -38,7 +38,7 @@ from tq.worker.lives import Lives
 from tq.worker.pool import FunctionNotAllowed, Pool
 from tq.worker.program import BeyondThis, Programs, SpawnError
 from tq.worker.reports import Reports
-from tq.worker.scratch import Scratch, Space
+from tq.worker.scratch import Scratch
 from tq.worker.spawn import CwdMissing, Spawner
 from tq.worker.stored import StoredInputs
 
@@ -82,7 +82,7 @@ class Launcher:
         self._poll.register(self._signals, select.EPOLLIN)
         self._is_write_watched = False
         self._unread: Final = bytearray()
-        self._reports: Final = Reports(fd)
+        self._reports: Final = Reports(fd, self._collect)
         self._capture: Final = Capture(self._poll, self._reports)
         self._lives: Final = Lives(self._capture, self._ended)
         self._lanes: Final = Lanes()
@@ -322,6 +322,7 @@ class Launcher:
     def _not_started(self, attempt: Attempt, cause: Cause, code: int, error: str) -> None:
         self._drop_started(attempt)
         if cause is _WORKER_TROUBLE:
+            self._collect([attempt])
             self._reports.send(frames.Recalled((attempt.ref,), cause, as_text(error)))
         else:
             attempt.fail(cause, code, error)
@@ -333,28 +334,33 @@ class Launcher:
         if attempt.streams is not None:
             self._capture.forget(attempt)
         if attempt.cause == _WORKER_TROUBLE:
+            self._collect([attempt])
             self._reports.send(frames.Recalled((attempt.ref,), attempt.cause, attempt.error))
         else:
             self._reports.add(attempt, now)
 
-    def _leave(self, attempt: Attempt, space: Space) -> None:
-        """Take what a success returned, and clear its space. A tree is the worker's to remove: that takes long."""
-        attempt.space = None
-        has_result = space.has_result()
-        if has_result and attempt.has_succeeded:
-            try:
-                attempt.returned = self._results.read(space.result)
-            except returned.BadResult as error:  # whoever waits for the value must hear of it
-                attempt.fail(Cause.BAD_RESULT, attempt.code, str(error))
-        if has_result or space.directory is not None:
-            left = space.clear()
-            if left is not None:
+    def _collect(self, attempts: Sequence[Attempt]) -> None:
+        """Take what successes have returned, and clear the spaces of attempts that have ended. Most have nothing there.
+
+        A tree is the worker's to remove: that takes long.
+        """
+        if len(attempts) > 1 and self._scratch.is_empty():
+            return
+        for attempt in attempts:
+            if (space := attempt.space) is None:
+                continue
+            attempt.space = None
+            has_result = space.has_result()
+            if has_result and attempt.has_succeeded:
+                try:
+                    attempt.returned = self._results.read(space.result)
+                except returned.BadResult as error:  # whoever waits for the value must hear of it
+                    attempt.fail(Cause.BAD_RESULT, attempt.code, str(error))
+            if (has_result or space.directory is not None) and (left := space.clear()) is not None:
                 self._reports.send(frames.Left(left))
 
     def _drop_started(self, attempt: Attempt) -> None:
         attempt.stage = Stage.ENDED
-        if attempt.space is not None:
-            self._leave(attempt, attempt.space)
         if self._cgroups is not None and attempt.cgroup is not None:
             self._cgroups.forget(attempt.cgroup)
         del self._held[attempt.ref]

@@ -3,12 +3,13 @@
 Reports of ends are collected, because a worker that hears of each by itself does nothing else, and a server neither:
 sent at once when nothing runs, else after an interval that is as long as they come quickly, from 5 to 50 ms (at 1,400
 `true` a second, 5 ms cost server and worker 400 us a task, 50 ms 120), or when they are 128 (with more of them, at
-11,000 functions a second, server and launcher wait for each other) or 256 KiB. They are also encoded only then: between
-two starts the processor's caches are cold, and each thing done there costs three times as much.
+11,000 functions a second, server and launcher wait for each other) or 256 KiB. They are also completed and encoded only
+then: between two starts the processor's caches are cold, and each thing done there costs three times as much.
 """
 
 import os
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from tq.worker.attempt import Attempt
@@ -26,11 +27,12 @@ _NEVER: Final = float("inf")
 
 
 class Reports:
-    """The way up. `fd` is the control socket, non-blocking."""
+    """The way up. `fd` is the control socket, non-blocking; `complete` takes what ended attempts have returned."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, complete: Callable[[Sequence[Attempt]], None]) -> None:
         self.unsent_bytes = 0
         self._fd: Final = fd
+        self._complete: Final = complete
         self._frames: Final[deque[memoryview]] = deque()
         self._ended: list[Attempt] = []
         self._outputs: list[Output] = []
@@ -86,9 +88,19 @@ class Reports:
     def flush(self) -> None:
         """Send the reports now."""
         if self._ended:
-            self.send(Ended(tuple([attempt.end() for attempt in self._ended]), tuple(self._outputs)))
+            self._complete(self._ended)
+            self._send_ends(self._ended, self._outputs)
             self._ended, self._outputs, self._bytes = [], [], 0
             self._due = _NEVER
+
+    def _send_ends(self, ended: Sequence[Attempt], outputs: Sequence[Output]) -> None:
+        """Send reports as one frame, or as several when much was returned."""
+        if len(ended) > 1 and sum([len(attempt.returned) for attempt in ended]) > bytes_max:
+            half = len(ended) // 2
+            self._send_ends(ended[:half], outputs)
+            self._send_ends(ended[half:], ())
+        else:
+            self.send(Ended(tuple([attempt.end() for attempt in ended]), tuple(outputs)))
 
     def write(self) -> bool:
         """Write as much as the socket takes. Return whether all is out; OSError when the worker is gone."""

@@ -81,15 +81,25 @@ class Scratch:
     def __init__(self, path: bytes) -> None:
         self._path = path
         self._count = 0
+        self._is_only_one = True  # no space is in another directory
 
     def space(self, *, has_directory: bool) -> Space:
         """Return the space of one more attempt. Raises OSError if a directory was wanted and cannot be made."""
         self._count += 1
         if not os.access(self._path, os.F_OK):  # whoever made room here has removed it, and not only what was old
+            self._is_only_one = False
             with suppress(OSError):
                 self._path = _make_root(Path(os.fsdecode(self._path)).parent).path
         directory = _make(b"%b/%d.d" % (self._path, self._count)) if has_directory else None
         return Space(b"%b/%d.json" % (self._path, self._count), directory)
+
+    def is_empty(self) -> bool:
+        """Whether it is certain that nothing is in any space. A name that never was costs more than this one look."""
+        try:
+            with os.scandir(self._path) as entries:
+                return self._is_only_one and next(entries, None) is None
+        except OSError:  # no descriptor is free, or it was removed just now
+            return False
 
 
 def _make(path: bytes) -> Made:
