@@ -1,6 +1,7 @@
 """What clients, workers and the server itself ask of the engine, or tell it. Part of the vocabulary (vocabulary.py)."""
 
 from tq.core.job import Demand
+from tq.core.names import DEFAULT_QUEUE
 from tq.core.words import AttemptRef, Word
 from tq.limits import backoff_ms, crash_limit, page_items_max
 
@@ -21,7 +22,7 @@ class Submit(Word, frozen=True, tag=True):
     body: bytes
     name: str = ""
     tags: tuple[str, ...] = ()
-    queue: str = "default"
+    queue: str = DEFAULT_QUEUE
     priority: int = 0
     demand: Demand = Demand()
     size: int = 1

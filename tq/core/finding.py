@@ -1,75 +1,69 @@
 """How jobs are found, newest first, without a walk over all others where that can be.
 
-By state, where few jobs have what is asked for: by the indexes of what runs, starts, is due or is a dead letter. By
-name or tag: rows of NAMED, newest job first, written at submit and removed with the job. A row has a digest of the
-word, not the word: keys have a fixed width. Who reads rows compares with the job's record, so that digests that are
-alike, and rows without a job, only cost a look. Jobs below `Meta.named_from` have no rows: an older release made them,
-and they are found by walking over all of them.
+By state, where few are in it, by the indexes of what runs, starts, is due or is a dead letter; else, and by name, tag
+and queue, by the rows of NAMED (named.py). Where several of these tell, that one is gone by which has the fewest just
+there. Jobs below `Meta.named_from`, and what nothing tells of, are found by walking over all of them.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from hashlib import blake2b
 from heapq import nlargest
-from typing import Final
+from typing import Final, NamedTuple
 
 from tq.core import tables
-from tq.core.job import Job, Lane, Progress
+from tq.core.job import Lane, Progress
 from tq.core.live import Live
+from tq.core.named import WORDS_OF_STATES, between, number_of, words_of
 from tq.core.task import STATES, State
 from tq.core.timers import STEADY, TimerKind
 from tq.core.view import View
 from tq.core.vocabulary import Where
 from tq.limits import page_keys_max
 
-_FIRST: Final = (1 << 63) - 1  # numbers are stored as what they lack to this: the newest stands first
 _WALK: Final = 100  # jobs, or numbers without one, in one look
+_STRETCH: Final = 2_000  # numbers in one look by state: deleted rows are slow to pass, and there may be one of each
 
 _LAST: Final = 1 << 62  # above all times and numbers
 
-NamedKey = tuple[int, int]
 # Numbers of jobs, newest first, with their progress where that is read already.
 Found = Sequence[tuple[int, Progress | None]]
 Numbers = Collection[int]
 Lanes = dict[int, Lane]
 
 
-def rows_of(number: int, job: Job) -> Iterator[NamedKey]:
-    """Yield the keys of the rows of one job."""
-    if job.name:
-        yield _digest("name", job.name), _FIRST - number
-    for tag in dict.fromkeys(job.tags):
-        yield _digest("tag", tag), _FIRST - number
+class _Source(NamedTuple):
+    """What tells of all jobs that may match, and perhaps of some more: those with a row of these words, and these."""
+
+    words: Sequence[int] = ()
+    numbers: Numbers = ()
+
+    def newest(self, view: View, low: int, high: int, most: int) -> tuple[list[int], int]:
+        """Return the newest of it from `low` to below `high`, and from which number on these are all."""
+        numbers = {number for number in self.numbers if low <= number < high}
+        for word in self.words:
+            numbers.update(number_of(key) for key, _ in view.scan(tables.NAMED, *between(word, low, high), most))
+        found = nlargest(most, numbers)
+        return found, found[-1] if len(found) == most else low
 
 
-def number_of(key: NamedKey) -> int:
-    """Return the number of the job of a row."""
-    return _FIRST - key[1]
+def first_number(live: Live) -> int:
+    """Return a number below which there is no job: what was there is forgotten, and slow to pass."""
+    return max(live.floors[tables.JOB.name], 1)
 
 
 def look_for(view: View, live: Live, where: Where, states: frozenset[State]) -> Callable[[int], tuple[Found, int]]:
     """Return what gives, of a number, the next jobs below it that may match, newest first, and below which number to
     look on.
     """
-    few = _few(view, live, where, states)
-    if few is not None:
-        return partial(_of_few, few)
-    meta = view.get(tables.META, ())
-    named_from = max(meta.named_from, 1) if meta is not None else 1
-    return partial(_of_many, view, where, named_from if where.name or where.tag else _LAST)
+    by_state = _by_state(view, live, where, states)
+    sources, source_from = _sources(view, live, where, by_state)
+    return partial(_look, view, sources, source_from, _STRETCH if by_state is not None and by_state.words else _LAST)
 
 
-def _of_few(few: Numbers, top: int) -> tuple[Found, int]:
-    numbers = nlargest(_WALK, (number for number in few if number < top))
-    return [(number, None) for number in numbers], numbers[-1] if len(numbers) == _WALK else 1
-
-
-def _of_many(view: View, where: Where, named_from: int, top: int) -> tuple[Found, int]:
-    if top > named_from:
-        word = _word(where)
-        found = view.scan(tables.NAMED, (word, _FIRST - top + 1), (word, _FIRST - named_from + 1), _WALK)
-        numbers = [number_of(key) for key, _ in found]
-        return [(number, None) for number in numbers], numbers[-1] if len(numbers) == _WALK else named_from
+def _look(view: View, sources: Sequence[_Source], source_from: int, stretch: int, top: int) -> tuple[Found, int]:
+    if top > source_from:
+        numbers, low = _fewest(view, sources, max(source_from, top - stretch), top, _WALK)
+        return [(number, None) for number in numbers], low
     low = max(top - _WALK, 1)
     rows = view.scan(tables.PROGRESS, (low, 0), (top, 0), 2 * _WALK)
     return [(number, progress) for (number, part), progress in reversed(rows) if part == 0], low
@@ -81,9 +75,41 @@ def each_below(top: int) -> tuple[Found, int]:
     return [(number, None) for number in range(top - 1, low - 1, -1)], low
 
 
-def _few(view: View, live: Live, where: Where, states: frozenset[State]) -> Numbers | None:
-    """Return the numbers of all jobs, and perhaps some more, of a queue that have tasks in these states; None where no
-    index has them, or they are many.
+def numbers_between(
+    view: View, live: Live, where: Where, states: frozenset[State], first: int, last: int
+) -> list[int] | None:
+    """Return the numbers of the jobs from `first` to `last` that may match, in order; None if nothing tells of them, or
+    too many are to be turned round.
+    """
+    sources, source_from = _sources(view, live, where, _by_state(view, live, where, states))
+    first = max(first, first_number(live))
+    if source_from > first:
+        return None
+    most = page_keys_max + sum(len(source.numbers) for source in sources)  # those are known, however many
+    numbers, low = _fewest(view, sources, first, last + 1, most)
+    return numbers[::-1] if low == first else None
+
+
+def _fewest(view: View, sources: Sequence[_Source], low: int, high: int, most: int) -> tuple[list[int], int]:
+    """Return the newest of the source that has the fewest there."""
+    found = [source.newest(view, low, high, most) for source in sources]
+    return min(found, key=lambda one: (one[1], len(one[0])))
+
+
+def _sources(view: View, live: Live, where: Where, by_state: _Source | None) -> tuple[list[_Source], int]:
+    """Return what tells of the jobs of a filter, and from which number on it does."""
+    if by_state is not None and not by_state.words:
+        return [by_state], 1
+    sources = [_Source((word,)) for word in words_of(where)] + ([by_state] if by_state is not None else [])
+    meta = view.get(tables.META, ())
+    if not sources or meta is None or not meta.named_from:
+        return [], _LAST
+    return sources, max(meta.named_from, first_number(live))
+
+
+def _by_state(view: View, live: Live, where: Where, states: frozenset[State]) -> _Source | None:
+    """Return what tells of all jobs of a queue that have tasks in these states, and perhaps some more; None where
+    nothing does.
     """
     if len(states) == STATES and not (where.queue or where.is_letter):
         return None
@@ -92,15 +118,18 @@ def _few(view: View, live: Live, where: Where, states: frozenset[State]) -> Numb
     if State.QUEUED in there:
         there.add(State.HELD)  # it may be, under the hold of its job
     wanted = there & ({State.DEAD} if where.is_letter else states)
-    if not wanted <= _INDEXES.keys():
+    if not wanted <= _INDEXES.keys() | WORDS_OF_STATES.keys():
         return None
-    numbers = set[int]()
+    words, numbers = list[int](), set[int]()
     for state in wanted:
-        found = _INDEXES[state](view, live, lanes, where)
-        if found is None:
+        found = _INDEXES[state](view, live, lanes, where) if state in _INDEXES else None
+        if found is not None:
+            numbers.update(found)
+        elif state in WORDS_OF_STATES:
+            words.append(WORDS_OF_STATES[state])
+        else:
             return None
-        numbers.update(found)
-    return numbers
+    return _Source(words, numbers)
 
 
 def _running(_view: View, live: Live, _lanes: Lanes, _where: Where) -> Numbers:
@@ -127,43 +156,15 @@ def _retrying(view: View, live: Live, _lanes: Lanes, _where: Where) -> Numbers |
     return [key[3] for key, _ in timers if key[2] == TimerKind.RETRY] if len(timers) < page_keys_max else None
 
 
-def _dead(view: View, live: Live, _lanes: Lanes, where: Where) -> Numbers | None:
-    """The dead letters, if these are meant, or all that is dead: none was purged."""
-    dead = sum(lane.counts[State.DEAD] for lane in live.lanes.values())
-    if dead >= page_keys_max and not where.is_letter:
-        return None
-    rows = view.scan(tables.DEAD, (0,), (_LAST,), page_keys_max)
-    is_all = len(rows) < page_keys_max if where.is_letter else len(rows) == dead
-    return [key[1] for key, _ in rows] if is_all else None
+def _letters(view: View, _live: Live, _lanes: Lanes, where: Where) -> Numbers | None:
+    """The dead letters, if these are meant; what is dead beside them has rows."""
+    rows = view.scan(tables.DEAD, (0,), (_LAST,), page_keys_max) if where.is_letter else ()
+    return [key[1] for key, _ in rows] if where.is_letter and len(rows) < page_keys_max else None
 
 
 _INDEXES: Final[dict[State, Callable[[View, Live, Lanes, Where], Numbers | None]]] = {
     State.RUNNING: _running,
     State.QUEUED: _queued,
     State.RETRYING: _retrying,
-    State.DEAD: _dead,
+    State.DEAD: _letters,
 }
-
-
-def numbers_between(
-    view: View, live: Live, where: Where, states: frozenset[State], first: int, last: int
-) -> list[int] | None:
-    """Return the numbers of the jobs from `first` to `last` that may match, in order; None if no index tells, or too
-    many are to be turned round.
-    """
-    few = _few(view, live, where, states)
-    if few is not None:
-        return sorted(number for number in few if first <= number <= last)
-    meta = view.get(tables.META, ())
-    if not (where.name or where.tag) or meta is None or not 0 < meta.named_from <= first:
-        return None
-    found = view.scan(tables.NAMED, (_word(where), _FIRST - last), (_word(where), _FIRST - first + 1), page_keys_max)
-    return [number_of(key) for key, _ in reversed(found)] if len(found) < page_keys_max else None
-
-
-def _word(where: Where) -> int:
-    return _digest("name", where.name) if where.name else _digest("tag", where.tag)
-
-
-def _digest(kind: str, word: str) -> int:
-    return int.from_bytes(blake2b(f"{kind} {word}".encode(), digest_size=8).digest()) >> 1

@@ -10,9 +10,9 @@ from operator import add
 from typing import Any, Final
 
 from tq.core import tables
-from tq.core.finding import number_of, rows_of
 from tq.core.job import Job, JobKey, Lane, Progress
 from tq.core.live import FLOORED, Live
+from tq.core.named import listed_of, number_of, rows_of
 from tq.core.placement import could_fit, places
 from tq.core.retry import lane_of
 from tq.core.task import STATES, Phase, State, Task, TaskKey
@@ -44,7 +44,7 @@ def _findings(view: View, live: Live | None) -> Iterator[str]:
         for _, job in jobs(key):
             yield from _check_job(view, key, job, progress, tasks(key), lanes, index_rows)
             if key[0] >= named_from:
-                yield from _check_names(view, key[0], job, index_rows)
+                yield from _check_rows(view, key[0], job, progress, index_rows)
             break
         else:
             yield f"{_named(key)} has progress and no record"
@@ -186,12 +186,14 @@ def _check_lanes(
         yield f"lane {number} has jobs and no record"
 
 
-def _check_names(view: View, number: int, job: Job, index_rows: Counter[str]) -> Iterator[str]:
-    """Check that a job is found by its name and tags (that nothing else is, sizes show)."""
-    for row in rows_of(number, job):
+def _check_rows(view: View, number: int, job: Job, progress: Progress, index_rows: Counter[str]) -> Iterator[str]:
+    """Check that a job is found by its words and states (that nothing else is, sizes show)."""
+    if progress.listed != listed_of(progress):
+        yield f"job {number} is listed by states {progress.listed:b}, its counts want {listed_of(progress):b}"
+    for row in rows_of(number, job, progress.listed):
         index_rows["named"] += 1
         if view.get(tables.NAMED, row) is None:
-            yield f"job {number} is not found by its name or a tag"
+            yield f"job {number} is not found by its name, a tag, its queue or a state"
 
 
 def _check_index_sizes(view: View, expected: Counter[str], named_from: int) -> Iterator[str]:

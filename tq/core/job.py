@@ -136,6 +136,7 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     held_sweep: int = 0  # sweeps below this number began before it was held or released last
     ranked_sweep: int = 0  # sweeps below this number began before it got its priority
     throttled_sweep: int = 0  # the same of its throttle
+    listed: int = 0  # by which of its states NAMED has it, a bit each (named.py)
 
     def copy(self) -> "Progress":
         """Return a working copy, for one command."""
@@ -229,9 +230,10 @@ class Meta(msgspec.Struct, array_like=True, tag=1):
     next_lane: int = 1
     next_blob: int = 1
     next_sweep: int = 1
-    named_from: int = 0  # from this job on NAMED has rows; 0 = a release wrote last that knew no such table
+    named_from: int = 0  # from this job on NAMED has all rows that jobs have today
     beat_ms: int = round(heartbeat_s * 1_000)  # of the server that started last
     held_until_ms: int = 0  # steady: until when a worker may run what a server before that one has let it
+    named_by: int = 0  # which kinds of rows those are (named.py)
 
 
 class Upload(msgspec.Struct, frozen=True, array_like=True, tag=1):

@@ -9,6 +9,7 @@ from typing import Final
 
 from tq.limits import name_chars_max
 
+DEFAULT_QUEUE: Final = "default"
 NAME_HINT: Final = f"use 1 to {name_chars_max} letters, digits, '.', '_' or '-'"
 LABEL_HINT: Final = f"use KEY=VALUE, or KEY: at most {name_chars_max} letters, digits, '.', '_' or '-'"
 ID_LIKE_HINT: Final = "put a letter in it, as in v1.4; a date may be one"

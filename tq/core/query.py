@@ -9,7 +9,7 @@ from typing import Any
 
 from tq.core import ids, tables
 from tq.core.entries import EntryReader
-from tq.core.finding import Found, each_below, look_for
+from tq.core.finding import Found, each_below, first_number, look_for
 from tq.core.job import Job, Progress
 from tq.core.listed import job_bytes, task_bytes
 from tq.core.live import Live
@@ -38,6 +38,7 @@ from tq.limits import (
 
 _RUNNING = frozenset((State.RUNNING,))
 _LOOK_KEYS = 10  # what a look costs at least, also where no job is left
+_NUMBERS_A_KEY = 20  # what is not there, and may have been, costs that much less than what is
 _RESULT_BYTES = 128  # what a result takes beside its opaque parts
 
 
@@ -101,13 +102,14 @@ def list_page(view: View, live: Live, command: List) -> Page:
     reasons = Reasons(view, live)
     seen, room = 0, page_bytes_max
     look: Callable[[int], tuple[Found, int]] | None = None
-    while top > 1 and len(items) < limit and room > 0 and seen < page_keys_max:
+    first = first_number(live)
+    while top > first and len(items) < limit and room > 0 and seen < page_keys_max:
         try:
             look = look or look_for(view, live, where, wanted)
             jobs, low = look(top)
         except damage:
             jobs, low = each_below(top)
-        seen += max(len(jobs), _LOOK_KEYS)
+        seen += max(len(jobs), _LOOK_KEYS, (top - low) // _NUMBERS_A_KEY)
         for number, progress in jobs:
             try:
                 found = _job_item(view, live, reasons, number, progress, where, wanted)
@@ -121,7 +123,7 @@ def list_page(view: View, live: Live, command: List) -> Page:
                 low = number
                 break
         top = low
-    return Page(tuple(items), str(top) if top > 1 else "", tuple(unread))
+    return Page(tuple(items), str(top) if top > first else "", tuple(unread))
 
 
 def _job_item(

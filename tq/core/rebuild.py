@@ -18,8 +18,8 @@ from msgspec.structs import replace
 from tq.core import tables
 from tq.core.engine.lanes import lane_name
 from tq.core.engine.sweeps import is_sweep
-from tq.core.finding import rows_of
 from tq.core.job import Job, JobKey, Lane, Meta, Sweep
+from tq.core.named import NAMED_BY, rows_of
 from tq.core.rebuild_job import JobRebuild
 from tq.core.task import STATES
 from tq.core.timers import TimerKind, timer
@@ -133,7 +133,7 @@ class Rebuild:
         for blob in filter(None, (job.stdin, job.entries)):
             if not self._blobs.add(blob):
                 self._shared.add(blob)
-        for row in rows_of(key[0], job):
+        for row in rows_of(key[0], job, progress.listed):
             self._out.put(tables.NAMED, row, True)
         self.jobs.add(key[0])
         self._steady_ms = max(self._steady_ms, rebuild.steady_ms)
@@ -236,5 +236,6 @@ class Rebuild:
             named_from=1,
             beat_ms=stored.beat_ms,
             held_until_ms=stored.held_until_ms,
+            named_by=NAMED_BY,
         )
         self._out.put(tables.META, (), known)

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from tq.core import tables
 from tq.core.engine.indexes import index
 from tq.core.job import Job, JobKey, Progress
+from tq.core.named import listed_of
 from tq.core.retry import runs_alone
 from tq.core.task import STATES, Cause, Phase, State, Task
 from tq.core.view import Overlay, View
@@ -79,6 +80,7 @@ class JobRebuild:
         progress.kept = self._was_kept and progress.is_ended and progress.dead_letters > 0
         if progress.ended_ms and not progress.kept:
             self._out.put(tables.ENDED, (progress.ended_place, self.key[0]), True)
+        progress.listed = listed_of(progress)
         self._out.put(tables.JOB, self.key, job)
         self._out.put(tables.PROGRESS, self.key, progress)
 

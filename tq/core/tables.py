@@ -30,7 +30,7 @@ ENTRY_AT: Final = Table("entry_at", bool, "blob", "first")  # where runs of entr
 RESULT: Final = Table("result", bytes, "job", "part", "member")  # values over result_inline_bytes_max
 BLOB_USER: Final = Table("blob_user", bool, "blob", "job")  # the jobs of a blob that more than one has
 QUEUE: Final = Table("queue", Queue, "name")
-NAMED: Final = Table("named", bool, "word", "back")  # which jobs have a name or a tag (finding.py)
+NAMED: Final = Table("named", bool, "word", "back")  # which jobs have a word (named.py)
 SWEEP: Final = Table("sweep", Sweep, "sweep")
 TOKEN: Final = Table("token", Token, "name")
 

@@ -403,6 +403,7 @@ class Turn:
             meta.named_from,
             meta.beat_ms,
             meta.held_until_ms,
+            meta.named_by,
         )
 
     def _step(self, submitter: str) -> Step:

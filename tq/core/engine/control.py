@@ -9,6 +9,7 @@ from tq.core.engine.stop import held_of, recall_assigned
 from tq.core.engine.verbs import VERBS
 from tq.core.job import ROLES, Meta, Token
 from tq.core.live import LIVE_DAMAGED, LIVE_SESSION, LIVE_TROUBLE, LiveWorker
+from tq.core.named import NAMED_BY
 from tq.core.names import NAME_HINT, is_name
 from tq.core.view import BEHIND_NAMES
 from tq.core.vocabulary import (
@@ -40,7 +41,8 @@ def recover(step: Step, command: Recover) -> Recovered:
     mine = step.meta()
     mine.beat_ms = command.beat_ms
     mine.held_until_ms = step.times.steady_ms + held_ms
-    mine.named_from = mine.named_from or mine.next_job
+    if mine.named_by != NAMED_BY:  # who wrote it last had rows for less: what there is by now is found without
+        mine.named_from, mine.named_by = mine.next_job, NAMED_BY
     mine.epoch += 1
     for number in step.live.lanes:
         if step.overlay.get(tables.LANE, (number,)) is None:

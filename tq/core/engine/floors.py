@@ -7,6 +7,7 @@ for the oldest rows begins where they began the last time. In memory only: after
 from collections.abc import Sequence
 from typing import TypeVar
 
+from tq.core import tables
 from tq.core.engine.step import Step
 from tq.core.live import LIVE_FLOOR
 from tq.core.view import Key, Table
@@ -21,3 +22,10 @@ def oldest(step: Step, table: Table[R], high: Key, limit: int) -> Sequence[tuple
     rows = step.overlay.scan(table, (step.live.floors[table.name],), high, limit)
     step.overlay.put(LIVE_FLOOR, (table.name,), rows[0][0][0] if rows else high[0])
     return rows
+
+
+def first_job(step: Step) -> int:
+    """Return the number of the first job that there is, or is to come."""
+    meta = step.overlay.get(tables.META, ())
+    behind = meta.next_job if meta else 1
+    return next((key[0] for key, _ in oldest(step, tables.JOB, (behind,), 1)), behind)

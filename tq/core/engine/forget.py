@@ -6,17 +6,19 @@ it.
 """
 
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 
 from msgspec.structs import replace
 
 from tq.core import tables
 from tq.core.engine.again import last_use
-from tq.core.engine.floors import oldest
+from tq.core.engine.floors import first_job, oldest
 from tq.core.engine.step import Step
 from tq.core.job import Forgotten, JobKey
 from tq.core.task import State, Task, TaskKey
 from tq.core.timers import TimerKind
 from tq.core.view import Key
+from tq.errors import StoreDamaged
 
 
 def forget_dead_letter(step: Step, key: TaskKey, task: Task) -> None:
@@ -65,6 +67,8 @@ def retain(step: Step, keys: Iterable[Key]) -> None:
     """Forget these jobs. Those with dead letters are kept, and leave the order of what ended: they would stand at its
     head and hide the rest.
     """
+    with suppress(StoreDamaged):
+        first_job(step)  # raises the floor at which lists end
     for ended_ms, number in keys:
         progress = step.progress((number, 0))
         if progress.dead_letters:

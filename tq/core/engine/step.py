@@ -16,9 +16,9 @@ from tq import limits
 from tq.core import tables
 from tq.core.engine.indexes import index, unindex
 from tq.core.entries import EntryReader
-from tq.core.finding import rows_of
 from tq.core.job import Job, JobKey, Lane, Meta, Progress, Sweep
 from tq.core.live import LIVE_COUNT, Live
+from tq.core.named import relist, rows_of
 from tq.core.task import Cause, Ending, Phase, State, Task, TaskKey, Trigger, transition
 from tq.core.timers import TimerKind, retry_timer, timer
 from tq.core.view import Key, Overlay, Row, View
@@ -36,6 +36,7 @@ class Bounds(NamedTuple):
 
 
 _QUEUED, _RETRYING, _DEAD = State.QUEUED, State.RETRYING, State.DEAD
+_SUCCEEDED: Final = int(State.SUCCEEDED)
 _LEASE: Final = Trigger.LEASE
 _ENDED: Final = Phase.ENDED
 _CANCELLED: Final = Cause.CANCELLED
@@ -122,7 +123,7 @@ class Step:
         self.overlay.put(tables.JOB, key, job)
         self._jobs[key] = job
         self._progress[key] = progress
-        for row in rows_of(key[0], job):
+        for row in rows_of(key[0], job, progress.listed):
             self.overlay.put(tables.NAMED, row, True)
         progress.counts[progress.first] = progress.untouched = progress.size
         self.lane(progress.lane).counts[progress.first] += progress.size
@@ -214,7 +215,7 @@ class Step:
         counts = self.lane(progress.lane).counts
         for state, count in enumerate(progress.counts):
             counts[state] -= count
-        for row in rows_of(key[0], self.job(key)):
+        for row in rows_of(key[0], self.job(key), progress.listed):
             self.overlay.delete(tables.NAMED, row)
         self.overlay.delete(tables.ENDED, (progress.ended_place, key[0]))
         self.overlay.delete(tables.PROGRESS, key)
@@ -225,12 +226,15 @@ class Step:
     # ------------------------------------------------------------ what follows from it
 
     def settle(self) -> None:
-        """Bring READY and ENDED in line with every job touched, and put all working copies."""
+        """Bring READY, ENDED and NAMED in line with every job touched, and put all working copies."""
         for key, progress in self._progress.items():
             for lane in progress.lanes:
                 self.at = (lane, progress.rank, *key)
                 self._settle_ready(progress, lane, self.at)
-            self._settle_ended(key, progress)
+            ended = sum(progress.counts[_SUCCEEDED:])
+            self._settle_ended(key, progress, is_ended=ended == progress.size)
+            if progress.listed or progress.hold or ended != progress.counts[_SUCCEEDED]:
+                relist(self.overlay, key[0], progress)
             self.overlay.put(tables.PROGRESS, key, progress)
             self.effects.append(TaskChanged(*key))
         for number, working in self._lanes.items():
@@ -254,12 +258,11 @@ class Step:
             lane.ready -= 1
             self.overlay.delete(tables.READY, entry)
 
-    def _settle_ended(self, key: JobKey, progress: Progress) -> None:
-        ended = progress.is_ended
-        if ended is (progress.ended_ms > 0):
+    def _settle_ended(self, key: JobKey, progress: Progress, *, is_ended: bool) -> None:
+        if is_ended is (progress.ended_ms > 0):
             return
         progress.kept = False
-        if ended:
+        if is_ended:
             progress.ended_ms = max(self.times.wall_ms, 1)
             progress.ended_steady_ms = max(self.times.steady_ms, 1)
             self.overlay.put(tables.ENDED, (progress.ended_place, key[0]), True)

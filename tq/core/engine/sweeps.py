@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from tq.core import selection, tables
 from tq.core.engine.acting import Acting
-from tq.core.engine.floors import oldest
+from tq.core.engine.floors import first_job
 from tq.core.engine.step import Step
 from tq.core.job import JobKey, Progress, Sweep
 from tq.core.timers import TimerKind
@@ -63,8 +63,7 @@ def of_all(step: Step, command: Selected) -> Sweep:
     """Return what a command by filter has to do: with all jobs that there are."""
     meta = step.overlay.get(tables.META, ())
     behind = meta.next_job if meta else 1
-    first = next((key[0] for key, _ in oldest(step, tables.JOB, (behind,), 1)), behind)
-    return Sweep(packed(command), first, behind - 1, given_ms=step.times.steady_ms)
+    return Sweep(packed(command), first_job(step), behind - 1, given_ms=step.times.steady_ms)
 
 
 def store(step: Step, sweep: Sweep) -> None:
