@@ -84,6 +84,7 @@ def test_those_of_a_release_that_had_fewer_rows_are_found_beside_new_ones(named_
         tables.NAMED: dict.fromkeys(all_rows(house)), tables.PROGRESS: progress,
         tables.META: {(): replace(meta, named_from=named_from, named_by=0)},
     })  # fmt: skip
+    assert invariants.check(house.store) == []
     for _ in range(2):
         house.restart()
         new = house.submit(queue="gpu")

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from tq.core import tables
 from tq.core.job import Lane, Progress
 from tq.core.live import Live
-from tq.core.named import WORDS_OF_STATES, between, number_of, words_of
+from tq.core.named import WORDS_OF_STATES, between, number_of, rows_from, words_of
 from tq.core.task import STATES, State
 from tq.core.timers import STEADY, TimerKind
 from tq.core.view import View
@@ -101,10 +101,7 @@ def _sources(view: View, live: Live, where: Where, by_state: _Source | None) -> 
     if by_state is not None and not by_state.words:
         return [by_state], 1
     sources = [_Source((word,)) for word in words_of(where)] + ([by_state] if by_state is not None else [])
-    meta = view.get(tables.META, ())
-    if not sources or meta is None or not meta.named_from:
-        return [], _LAST
-    return sources, max(meta.named_from, first_number(live))
+    return sources, max(rows_from(view.get(tables.META, ())), first_number(live)) if sources else _LAST
 
 
 def _by_state(view: View, live: Live, where: Where, states: frozenset[State]) -> _Source | None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 from tq.core import tables
 from tq.core.job import Job, JobKey, Lane, Progress
 from tq.core.live import FLOORED, Live
-from tq.core.named import listed_of, number_of, rows_of
+from tq.core.named import listed_of, number_of, rows_from, rows_of
 from tq.core.placement import could_fit, places
 from tq.core.retry import lane_of
 from tq.core.task import STATES, Phase, State, Task, TaskKey
@@ -37,8 +37,7 @@ def _findings(view: View, live: Live | None) -> Iterator[str]:
     counts: dict[int, list[int]] = {}  # by lane
     ready: Counter[int] = Counter()
     index_rows: Counter[str] = Counter()
-    meta = view.get(tables.META, ())
-    named_from = meta.named_from if meta is not None and meta.named_from else 1 << 63
+    named_from = rows_from(view.get(tables.META, ()))
     jobs, tasks = _beside(view, tables.JOB), _beside(view, tables.TASK)
     for key, progress in _rows(view, tables.PROGRESS):
         for _, job in jobs(key):

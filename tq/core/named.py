@@ -13,7 +13,7 @@ from hashlib import blake2b
 from typing import Final
 
 from tq.core import tables
-from tq.core.job import Job, Progress
+from tq.core.job import Job, Meta, Progress
 from tq.core.names import DEFAULT_QUEUE
 from tq.core.selection import shown_counts
 from tq.core.task import State
@@ -64,6 +64,11 @@ def relist(overlay: Overlay, number: int, progress: Progress) -> None:
     for row in _rows_of_states(number, before & ~listed):
         overlay.delete(tables.NAMED, row)
     progress.listed = listed
+
+
+def rows_from(meta: Meta | None) -> int:
+    """Return from which job on all have the rows that are listed above."""
+    return meta.named_from if meta is not None and meta.named_by == NAMED_BY else 1 << 63
 
 
 def words_of(where: Where) -> list[int]:
