@@ -8,8 +8,8 @@ import pytest
 from tests.server.rig import Loop
 from tests.support.damage import Damaged, without, without_lane
 from tests.support.house import House
-from tq.core import engine, invariants, put_off, tables
-from tq.core.engine import Bounds, clock, dispatch, leases
+from tq.core import invariants, put_off, tables
+from tq.core.engine import Bounds, clock, dispatch, leases, turn
 from tq.core.engine.stop import ref_of
 from tq.core.fold import FoldFailed
 from tq.core.live import Live
@@ -432,7 +432,7 @@ def test_so_do_a_disk_that_fails_a_fold_that_does_and_more_bugs_than_an_accident
             Damaged(house.store).do(Tick())
     with monkeypatch.context() as patch:
         life = Damaged(house.store)
-        patch.setattr(engine, "fold", lambda *_: 1 / 0)
+        patch.setattr(turn, "fold", lambda *_: 1 / 0)
         with pytest.raises(FoldFailed):
             life.do(Tick())
     without(house.store, tables.PROGRESS, (poison, 0))

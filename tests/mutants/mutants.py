@@ -11,8 +11,9 @@ from typing import Final
 import pytest
 from msgspec.structs import replace
 
-from tq.core import engine, placement, tables
+from tq.core import placement, tables
 from tq.core.engine import again, fence, join, lanes, report, sweeps, verbs
+from tq.core.engine.by_kind import CHANGES, READS
 from tq.core.engine.fence import Verdict
 from tq.core.engine.step import Step
 from tq.core.job import Progress
@@ -28,7 +29,7 @@ from tq.worker import spool
 from tq.worker.hands import Hands
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
-_READS: Final = tuple(engine._READS)
+_READS: Final = tuple(READS)
 
 
 def skip_the_attempt_check(patch: pytest.MonkeyPatch) -> None:
@@ -174,7 +175,7 @@ def believe_an_old_word_of_silence(patch: pytest.MonkeyPatch) -> None:
         if live is not None and live.session is not None:
             step.overlay.put(LIVE_SESSION, (command.worker,), replace(live.session, silent=command.on))
 
-    patch.setitem(engine._CHANGES, WorkerSilent, worker_silent)
+    patch.setitem(CHANGES, WorkerSilent, worker_silent)
 
 
 def fill_one_worker_after_the_other(patch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from tests.server.rig import Loop, submit
 from tq import errors, limits
-from tq.core import engine, tables
-from tq.core.engine import Engine, dispatch
+from tq.core import tables
+from tq.core.engine import Engine, dispatch, turn
 from tq.core.fold import FoldFailed
 from tq.core.view import pages
 from tq.core.vocabulary import (
@@ -372,7 +372,7 @@ def test_a_turn_that_only_reads_does_not_forget_that_more_may_be_leased() -> Non
 def test_a_command_whose_fold_fails_ends_the_server_and_is_not_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
     loop = Loop().start()
     loop.ask("submit", submit())
-    monkeypatch.setattr(engine, "fold", lambda *_: 1 / 0)
+    monkeypatch.setattr(turn, "fold", lambda *_: 1 / 0)
     with pytest.raises(FoldFailed):
         loop.settle()
     assert isinstance(loop.answers()["submit"], errors.Unknown)

@@ -11,7 +11,7 @@ from tests.support.damage import Damaged
 from tests.support.house import House
 from tq import errors, limits
 from tq.core import tables
-from tq.core.engine import _CHANGES as CHANGES
+from tq.core.engine.by_kind import CHANGES
 from tq.core.vocabulary import (
     Acknowledge,
     Cancel,

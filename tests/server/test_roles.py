@@ -4,8 +4,8 @@ from typing import get_args
 
 import pytest
 
-from tq.core import engine
 from tq.core import vocabulary as v
+from tq.core.engine.by_kind import READS
 from tq.core.job import ROLES
 from tq.errors import NotAllowed
 from tq.server import roles
@@ -29,7 +29,7 @@ def test_every_command_is_in_the_table() -> None:
 
 
 def test_what_changes_nothing_is_what_the_engine_reads_and_what_is_answered_at_the_edge() -> None:
-    assert set(get_args(v.Read)) == {*engine._READS, v.StoreStatistics, v.Backup, v.Logs}
+    assert set(get_args(v.Read)) == {*READS, v.StoreStatistics, v.Backup, v.Logs}
 
 
 def test_a_command_that_is_not_in_the_table_is_nobodys() -> None:

@@ -14,7 +14,7 @@ from tests.sim.faults import NAMES
 from tests.sim.run import run_seed
 from tests.sim.shrink import shrink
 from tests.sim.story import subject_of
-from tq.core import engine, put_off, retry, tables
+from tq.core import put_off, retry, tables
 from tq.core.engine import (
     Engine,
     Turn,
@@ -33,6 +33,7 @@ from tq.core.engine import (
     sweeps,
     verbs,
 )
+from tq.core.engine.by_kind import CHANGES
 from tq.core.engine.fence import Verdict
 from tq.core.engine.step import Step
 from tq.core.engine.verbs import VERBS
@@ -77,7 +78,7 @@ def skip_the_session_check(patch: pytest.MonkeyPatch) -> None:
         if command.worker in step.live.workers:
             lose_worker(step, command.worker)
 
-    patch.setitem(engine._CHANGES, WorkerLost, worker_lost)
+    patch.setitem(CHANGES, WorkerLost, worker_lost)
 
 
 def release_effects_before_the_flush(patch: pytest.MonkeyPatch) -> None:
@@ -271,7 +272,7 @@ def forget_the_beats_of_the_life_before(patch: pytest.MonkeyPatch) -> None:
         step.meta().held_until_ms = 0
         return replace(answer, held_ms=0)
 
-    patch.setitem(engine._CHANGES, Recover, recover)
+    patch.setitem(CHANGES, Recover, recover)
 
 
 def go_by_longer_beats_than_the_server(patch: pytest.MonkeyPatch) -> None:
@@ -338,7 +339,7 @@ def pass_over_a_job_of_each_sweep_at_a_start(patch: pytest.MonkeyPatch) -> None:
                 step.overlay.put(tables.SWEEP, (number,), replace(sweep, job=sweep.job + 1, member=0))
         return control.recover(step, command)
 
-    patch.setitem(engine._CHANGES, Recover, recover)
+    patch.setitem(CHANGES, Recover, recover)
 
 
 def queue_again_what_was_being_cancelled(patch: pytest.MonkeyPatch) -> None:

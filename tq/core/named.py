@@ -9,6 +9,7 @@ The queue of who says none has no rows, nor has what succeeded: of those a walk 
 """
 
 from collections.abc import Iterator
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import Final
 
@@ -31,6 +32,8 @@ def _word(kind: str, word: str) -> int:
     return int.from_bytes(blake2b(f"{kind} {word}".encode(), digest_size=8).digest()) >> 1
 
 
+_queue_word: Final = lru_cache(256)(partial(_word, "queue"))  # jobs have few of these
+
 WORDS_OF_STATES: Final = {
     state: _word("state", state.word)
     for state in (State.HELD, State.DEAD, State.CANCELLED, State.SKIPPED, State.EXPIRED)
@@ -45,7 +48,7 @@ def rows_of(number: int, job: Job, listed: int) -> Iterator[NamedKey]:
     for tag in dict.fromkeys(job.tags):
         yield _word("tag", tag), back
     if job.queue != DEFAULT_QUEUE:
-        yield _word("queue", job.queue), back
+        yield _queue_word(job.queue), back
     if listed:
         yield from _rows_of_states(number, listed)
 
@@ -75,7 +78,7 @@ def words_of(where: Where) -> list[int]:
     """Return the words of which a job that is meant has rows, beside those of its states."""
     words = [_word("name", where.name)] if where.name else []
     words += [_word("tag", where.tag)] if where.tag else []
-    words += [_word("queue", where.queue)] if where.queue not in ("", DEFAULT_QUEUE) else []
+    words += [_queue_word(where.queue)] if where.queue not in ("", DEFAULT_QUEUE) else []
     return words
 
 
