@@ -41,7 +41,7 @@ from tq.core.job import Progress
 from tq.core.live import Live, LiveWorker
 from tq.core.task import Phase, State, Trigger
 from tq.core.timers import TimerKind
-from tq.core.vocabulary import Assignment, Forget, Recover, Release, Retry, Times, WorkerLost
+from tq.core.vocabulary import Assignment, Forget, Recover, Release, Times, WorkerLost
 from tq.server import clock
 from tq.server.clock import Clock
 from tq.server.commit_loop import Pipeline, Point
@@ -323,15 +323,6 @@ def let_an_older_word_undo_a_later_one(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sweeps, "is_overtaken", lambda acting, progress: False)
 
 
-def bring_back_what_was_cancelled_after_the_retry(patch: pytest.MonkeyPatch) -> None:
-    is_overtaken = sweeps.is_overtaken
-    patch.setattr(
-        sweeps,
-        "is_overtaken",
-        lambda acting, *what: not isinstance(acting.command, Retry) and is_overtaken(acting, *what),
-    )
-
-
 def pass_over_a_job_of_each_sweep_at_a_start(patch: pytest.MonkeyPatch) -> None:
     def recover(step, command):
         for (number,), sweep in step.overlay.scan(tables.SWEEP, (0,), (1 << 62,), 1_000):
@@ -419,7 +410,6 @@ FOCUSED: tuple[tuple[Break, tuple[str, ...]], ...] = (  # caught where these fau
     (hear_no_recall, CUTS),
     (hand_back_what_is_recalled_unasked, CUTS),
     (let_an_older_word_undo_a_later_one, SWEEPS),
-    (bring_back_what_was_cancelled_after_the_retry, ("client freeze", *SWEEPS)),
     (pass_over_a_job_of_each_sweep_at_a_start, SWEEPS),
     (remove_what_has_ended_since, SWEEPS),
 )
