@@ -365,7 +365,10 @@ def _is_dead(task: Task | None) -> bool:
 
 def _check_fails(ledger: Ledger, key: tuple[int, int]) -> None:
     """A member has died: where more are dead than may be, the rest is cancelled, but for what is being retried."""
-    job, progress = ledger.jobs[key], ledger.progress[key]
+    progress = ledger.progress.get(key)
+    if progress is None:  # its job was forgotten in the same turn
+        return
+    job = ledger.jobs[key]
     is_retried = ledger.retries(key[0]) or any(one[:2] == key for one in ledger.retried)
     if not 0 <= job.max_fails < progress.counts[State.DEAD] or progress.cancelling or is_retried:
         return
