@@ -239,7 +239,7 @@ class Pipeline:
         self._turn = self.engine.begin(times)
         self._answers = _Answers()
         self._spent_ms = 0.0
-        self._ration.begin()
+        self._ration.begin(times.steady_ms)
         self.intake.rotate()
         return self._turn
 
