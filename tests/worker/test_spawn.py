@@ -37,8 +37,8 @@ class Scene:
 
     def run(self) -> int:
         program = Program(Body((bytes(self.path),), b"/"), {})
-        spawned = self.spawner.start(program, program.argv, {}, None, TO_NOWHERE)
-        return os.waitstatus_to_exitcode(os.waitpid(spawned.pid, 0)[1])
+        pid, _, _ = self.spawner.start(program, program.argv, {}, None, TO_NOWHERE)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @pytest.fixture
