@@ -6,9 +6,9 @@ import typer
 from msgspec.structs import replace
 
 from tq.cli import options
-from tq.cli.context import Context, StdoutFailed
+from tq.cli.context import Context
+from tq.cli.delivery import deliver, print_submitted
 from tq.cli.verb import ARGUMENTS, Verb
-from tq.client.expected import expect
 from tq.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -115,10 +115,10 @@ def _asked(
     context: Context = ctx.obj
     old = None
     if like:
-        from tq.cli import rerun
+        from tq.cli import old_request
 
-        old = rerun.fetch(client, like)
-        rerun.lend(wish, old)
+        old = old_request.fetch(client, like)
+        old_request.lend(wish, old)
     if takes_input and wish.function:
         raise BadRequest("a function has no standard input", hint="give it --args")
     asked, _ = request.build(wish, context.environ)
@@ -127,7 +127,7 @@ def _asked(
     wish.stdin = inputs.read() if takes_input else b""
     asked, pieces = request.build(wish, context.environ)
     if old is not None:
-        asked = rerun.merged(old, asked, wish, _given(ctx))
+        asked = old_request.merged(old, asked, wish, _given(ctx))
     return asked, pieces
 
 
@@ -158,52 +158,6 @@ def _hint(context: Context, wish: "Wish") -> None:
     hint = doubts.hint_for(wish, context.environ)
     if hint:
         context.talk(hint)
-
-
-def deliver(
-    context: Context,
-    client: "Client",
-    command: "v.Submit",
-    pieces: "Sequence[v.Upload]" = (),
-    source: "Supply | None" = None,
-) -> "v.Submitted":
-    """Send a request and return the answer. A large input goes first, in pieces, and so do entries."""
-    from tq.core import vocabulary as v
-
-    for piece in pieces:
-        client.ask(piece)
-    if source is not None:
-        from tq.cli import request, supply
-
-        sent = supply.upload(context, client, source, command, request.entries_of(command))
-        command = replace(command, size=sent.size, entries_key=command.key, entries_digest=sent.digest)
-    submitted = expect(v.Submitted, client.ask(command))
-    if submitted.warning:
-        from tq.cli import waiting
-
-        waiting.Reasons(context.talk).say(submitted.id, submitted.warning)
-    return submitted
-
-
-def print_submitted(context: Context, submitted: "v.Submitted", *, is_told: bool = False) -> None:
-    """Print the id alone, or the object of -o json. Where that fails, the id is in what is raised: the job exists.
-
-    A person who chose the key is told where it made no new job.
-    """
-    from tq.cli import output
-
-    if submitted.existed and is_told:
-        context.talk(f"tq: {submitted.id} was submitted before, with this --key")
-    job = submitted.id
-    try:
-        if context.is_json:
-            output.print_json({"id": job, "existed": submitted.existed, "warning": submitted.warning or None})
-        else:
-            output.print_line(job)
-        output.flush()
-    except StdoutFailed as error:
-        hint = f"see it: tq show {job}; to find it again submit with a --key of your own"
-        raise StdoutFailed(f"job {job} is submitted, but its id is not printed: {error.message}", hint=hint) from error
 
 
 def finish(
