@@ -17,6 +17,7 @@ from tq.store import rocks, trim  # noqa: E402
 
 rocks.memtable_bytes.update(dict.fromkeys(rocks.memtable_bytes, 64 * KIB))
 rocks.block_cache_bytes = MIB  # type: ignore[misc]
+rocks.manifest_bytes_max = 16 * KIB  # type: ignore[misc]
 trim._TURNS = 500  # type: ignore[misc]
 loops._JANITOR_S = 1.0  # type: ignore[misc]
 

@@ -39,6 +39,7 @@ Raw = tuple[bytes, bytes]
 RocksError: Final = Exception
 
 # Explicit sizes, so that the memory does not grow with the backlog.
+manifest_bytes_max: Final = 16 * MIB  # on disk, of a life of weeks; the default is 1 GiB
 block_cache_bytes: Final = 32 * MIB
 memtable_bytes: Final = {
     "state": 16 * MIB,
@@ -266,7 +267,7 @@ def _database_options(cache: Cache, mode: DBRecoveryMode) -> Options:
     options.set_bytes_per_sync(1 * MIB)
     options.set_keep_log_file_num(_LOG_FILES)
     options.set_max_log_file_size(4 * MIB)
-    options.set_max_manifest_file_size(16 * MIB)  # of a life of weeks; the default is 1 GiB
+    options.set_max_manifest_file_size(manifest_bytes_max)
     options.set_stats_dump_period_sec(0)
     options.set_stats_persist_period_sec(0)
     return options
