@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tq.core import tables
-from tq.core.job import Key
+from tq.core.job import KeyUse
 from tq.core.view import Overlay, pages
 from tq.limits import key_chars_max
 from tq.store.memory import MemoryStore
@@ -60,7 +60,7 @@ def test_a_scan_after_a_later_put_sees_it():
 def test_pages_reach_the_last_name_that_there_can_be():
     store = MemoryStore()
     last = ("\U0010ffff" * key_chars_max,)
-    store.write({tables.KEY: {last: Key(b"", 1, 1)}}, sequence=1, epoch=1, wall_ms=1)
+    store.write({tables.KEY: {last: KeyUse(b"", 1, 1)}}, sequence=1, epoch=1, wall_ms=1)
     assert [key for page in pages(store, tables.KEY) for key, _ in page] == [last]
 
 

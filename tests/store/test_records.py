@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tq.core.job import Demand, Entries, Job, Key, Lane, Meta, Progress, Queue, Sweep, Token, Upload
+from tq.core.job import Demand, Entries, Job, KeyUse, Lane, Meta, Progress, Queue, Sweep, Token, Upload
 from tq.core.tables import TABLES, TOKEN
 from tq.core.task import Cause, Ending, Phase, State, Task
 from tq.core.view import Table
@@ -16,7 +16,7 @@ EXAMPLES: dict[type[Any], Any] = {
     int: 2**63,
     bytes: bytes(range(256)),
     Demand: Demand(1_500, 2**40),
-    Key: Key(b"\0" * 32, 42, 5_000),
+    KeyUse: KeyUse(b"\0" * 32, 42, 5_000),
     Lane: Lane("default", Demand(1_000, 0), ready=3, floor_rank=100, floor_job=7),
     Meta: Meta(lineage=2**63 - 1, epoch=4, sequence=2**40),
     Entries: Entries((b"a", b"", b"\xff")),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tq.errors import BadRequest, Unauthorised
-from tq.net.token import RANDOM_BYTES, digest_of, is_token, make_token, parse_token
+from tq.net.token import RANDOM_BYTES, is_token, make_token, parse_token, sha256_of
 
 ROLES = {"admin": "tqa_", "submit": "tqs_", "worker": "tqw_", "read": "tqr_"}
 RANDOM = bytes(range(RANDOM_BYTES))
@@ -28,7 +28,7 @@ def test_this_token_is_this_text() -> None:
 def test_what_is_stored_is_the_digest_of_the_whole_text() -> None:
     token = make_token("read", RANDOM)
 
-    assert token.digest == digest_of(token.text) == hashlib.sha256(token.text.encode()).digest()
+    assert token.digest == sha256_of(token.text) == hashlib.sha256(token.text.encode()).digest()
 
 
 def test_only_the_token_itself_matches_its_digest() -> None:

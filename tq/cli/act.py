@@ -43,7 +43,7 @@ class Deed(NamedTuple):
     unchanged: str
 
 
-class Wish(NamedTuple):
+class Choice(NamedTuple):
     """The arguments that all these verbs share."""
 
     words: list[str] | None
@@ -80,7 +80,7 @@ def _plain(deed: Deed, help_text: str) -> Callable[..., None]:
         dry_run: DryRun = False,
         yes: Yes = False,
     ) -> None:
-        act(ctx.obj, deed, Wish(ids, state, queue, tag, name, dry_run, yes))
+        act(ctx.obj, deed, Choice(ids, state, queue, tag, name, dry_run, yes))
 
     verb.__doc__ = help_text
     return verb
@@ -109,7 +109,7 @@ def cancel(
 
     deed = Deed("cancel", "Cancel", ALIVE, "cancelled", "being stopped", "had ended already")
     number = values.stop_signal(signal, "--signal") if signal else 0
-    act(ctx.obj, deed, Wish(ids, state, queue, tag, name, dry_run, yes), signal=number)
+    act(ctx.obj, deed, Choice(ids, state, queue, tag, name, dry_run, yes), signal=number)
 
 
 def retry(
@@ -129,7 +129,7 @@ def retry(
     """
     deed = Deed("retry", "Retry", TERMINAL if force else TERMINAL[1:], "queued again", "",
                 "not ended" if force else "not failed")  # fmt: skip
-    act(ctx.obj, deed, Wish(ids, state, queue, tag, name, dry_run, yes), force=force)
+    act(ctx.obj, deed, Choice(ids, state, queue, tag, name, dry_run, yes), force=force)
 
 
 def set_(
@@ -161,20 +161,20 @@ def set_(
     """
     from tq.cli import values
 
-    wish = Wish(ids, state, queue, tag, name, dry_run, yes)
+    choice = Choice(ids, state, queue, tag, name, dry_run, yes)
     if (priority is None) is (at_once is None):
         raise BadRequest("set what: --priority or --at-once?", hint="one of them, as in tq set 42 --priority 50")
     if at_once is not None:
         if at_once < 0:
             raise BadRequest(f"--at-once {at_once} must not be negative", hint="0 means no bound")
         deed = Deed("set", "SetThrottle", ALIVE, "changed", "", "had ended already, or one task")
-        act(ctx.obj, deed, wish, throttle=at_once)
+        act(ctx.obj, deed, choice, throttle=at_once)
     elif priority is not None:
         deed = Deed("set", "SetPriority", ALIVE, "changed", "", "had ended already")
-        act(ctx.obj, deed, wish, priority=values.priority(priority))
+        act(ctx.obj, deed, choice, priority=values.priority(priority))
 
 
-def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
+def act(context: Context, deed: Deed, choice: Choice, **more: Any) -> None:
     """Do it, and say how many; exit with 1 when nothing of what was named, by id or by name, could be done.
 
     What of several is not found is named behind that: the others are done.
@@ -184,11 +184,11 @@ def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
     total = v.Acted(0)
     refused: TqError | None = None
     with context.client() as client:
-        targets = _targets(client, deed, wish)
-        if targets.filters and not (wish.yes or wish.dry_run):
-            count = _count(client, deed, targets, is_letter=wish.is_letter)
-            confirm(deed.word, count, "dead letters" if wish.is_letter else "jobs")
-        for command in _commands(deed, targets, wish, more):
+        targets = _targets(client, deed, choice)
+        if targets.filters and not (choice.yes or choice.dry_run):
+            count = _count(client, deed, targets, is_letter=choice.is_letter)
+            confirm(deed.word, count, "dead letters" if choice.is_letter else "jobs")
+        for command in _commands(deed, targets, choice, more):
             try:
                 answer = expect(v.Acted, client.ask(command))
             except AlreadyEnded as error:
@@ -202,7 +202,7 @@ def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
                 continue
             except TqError:
                 if total != v.Acted(0):  # by the commands before this one
-                    say(context, deed, total, targets.left_out.unknown, dry_run=wish.dry_run)
+                    say(context, deed, total, targets.left_out.unknown, dry_run=choice.dry_run)
                 raise
             targets.left_out.note(answer.unknown)
             total = v.Acted(
@@ -216,27 +216,27 @@ def act(context: Context, deed: Deed, wish: Wish, **more: Any) -> None:
             refused = refused or AlreadyEnded(f"nothing to do: {what}")
     if refused is not None and not (total.done or total.stopping or total.sweeping):
         raise refused
-    say(context, deed, total, targets.left_out.unknown, dry_run=wish.dry_run)
+    say(context, deed, total, targets.left_out.unknown, dry_run=choice.dry_run)
     targets.left_out.refuse()
 
 
-def _targets(client: "Client", deed: Deed, wish: Wish) -> "Targets":
+def _targets(client: "Client", deed: Deed, choice: Choice) -> "Targets":
     """Return what is acted on. A filter's states are those the verb can touch, unless the person chose some."""
     from tq.cli import selectors, values
     from tq.core import vocabulary as v
 
-    chosen = v.Where(values.states(wish.states), wish.queue, wish.tag, wish.name, wish.cause)
-    if wish.words:
-        return selectors.targets(client, wish.words, chosen)
+    chosen = v.Where(values.states(choice.states), choice.queue, choice.tag, choice.name, choice.cause)
+    if choice.words:
+        return selectors.targets(client, choice.words, chosen)
     if chosen == v.Where():
-        listed = "`tq dlq ls` lists them" if wish.is_letter else "`tq ls` lists jobs"
+        listed = "`tq dlq ls` lists them" if choice.is_letter else "`tq ls` lists jobs"
         raise BadRequest(f"{deed.word} what?", hint=f"tq {deed.word} 42, or tq {deed.word} --tag nightly; {listed}")
     found = selectors.Targets()
     found.filters.append(chosen)
     return found
 
 
-def _commands(deed: Deed, targets: "Targets", wish: Wish, more: dict[str, Any]) -> Iterator[Any]:
+def _commands(deed: Deed, targets: "Targets", choice: Choice, more: dict[str, Any]) -> Iterator[Any]:
     from msgspec.structs import replace
 
     from tq.cli import selectors
@@ -244,12 +244,12 @@ def _commands(deed: Deed, targets: "Targets", wish: Wish, more: dict[str, Any]) 
 
     kind = getattr(v, deed.command)
     among = None if targets.among == v.Where() else targets.among
-    if wish.is_letter:
+    if choice.is_letter:
         among = replace(targets.among, states=deed.states, is_letter=True)
     for group in selectors.groups(list(targets.ids)):
-        yield kind(group, among, wish.dry_run, **more)
+        yield kind(group, among, choice.dry_run, **more)
     for where in targets.filters:
-        yield kind((), replace(where, is_letter=wish.is_letter), wish.dry_run, **more)
+        yield kind((), replace(where, is_letter=choice.is_letter), choice.dry_run, **more)
 
 
 def confirm(word: str, count: int, what: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tq.cli import options
-from tq.cli.act import Deed, DryRun, Wish, Words, Yes, act
+from tq.cli.act import Choice, Deed, DryRun, Words, Yes, act
 from tq.cli.context import Context
 from tq.cli.pages import Pages, around
 from tq.cli.verb import Noun, Verb
@@ -96,7 +96,7 @@ def _acting(deed: Deed, help_text: str) -> Any:
         has_filter = bool(queue or cause or name or tag)
         if is_all and (ids or has_filter):
             raise BadRequest("--all is all there are", hint="leave out the ids and the filter")
-        wish = Wish(
+        choice = Choice(
             ids,
             list(_STATES) if is_all or (has_filter and not ids) else None,
             queue,
@@ -107,7 +107,7 @@ def _acting(deed: Deed, help_text: str) -> Any:
             cause,
             True,
         )
-        act(ctx.obj, deed, wish)
+        act(ctx.obj, deed, choice)
 
     function.__doc__ = help_text
     return function

@@ -258,7 +258,7 @@ class Entries(msgspec.Struct, frozen=True, array_like=True, tag=1):
     items: tuple[bytes, ...]
 
 
-class Key(msgspec.Struct, frozen=True, array_like=True, tag=1):
+class KeyUse(msgspec.Struct, frozen=True, array_like=True, tag=1):
     """What a client's key was used for: the digest of the request, and the job it made."""
 
     digest: bytes

@@ -15,7 +15,7 @@ from tq.core.job import Queue, Token
 from tq.core.live import Live, LiveWorker
 from tq.core.names import is_name
 from tq.core.query import filled, items_max, page_start
-from tq.core.standstill import stuck
+from tq.core.standstill import standstills
 from tq.core.task import State
 from tq.core.view import BEHIND_NAMES, View
 from tq.core.vocabulary import Document, Page, Queues, SetPriority, SetThrottle, Status, Tokens, Workers
@@ -76,7 +76,7 @@ def status(view: View, live: Live, _command: Status) -> Document:
             "sequence": meta.sequence if meta else 0,
             "epoch": meta.epoch if meta else 0,
             "counters": dict(live.counts),
-            "stuck": list(stuck(view, live)),
+            "stuck": list(standstills(view, live)),
             "sweeps": list(_sweeps(view)),
         }
     )

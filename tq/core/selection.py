@@ -34,19 +34,19 @@ _ALIVE_FIRST: Final = (
 )
 
 
-class Target(NamedTuple):
+class Selected(NamedTuple):
     """A job, or some of its members by position (`members` None = the whole job)."""
 
     job: int
     members: tuple[int, ...] | None = None
 
 
-def resolve(view: View, texts: Iterable[str], members_max: int) -> tuple[list[Target], tuple[str, ...]]:
+def resolve(view: View, texts: Iterable[str], members_max: int) -> tuple[list[Selected], tuple[str, ...]]:
     """Return what ids and ranges name, each once, and which of them name nothing.
 
     Raises BadRequest, TooLarge; TaskNotFound if all of them name nothing.
     """
-    targets: dict[Target, None] = {}
+    targets: dict[Selected, None] = {}
     unknown: dict[str, TaskNotFound] = {}
     count = 0
     for text in texts:
@@ -64,12 +64,12 @@ def resolve(view: View, texts: Iterable[str], members_max: int) -> tuple[list[Ta
     return list(targets), tuple(unknown)
 
 
-def _target(view: View, text: str, members_max: int) -> Target:
+def _target(view: View, text: str, members_max: int) -> Selected:
     match = _RANGE.fullmatch(text)
     if match is None:
         number, value = ids.parse(text)
         job, _ = find_job(view, number)
-        return Target(number) if value is None else Target(number, (ids.position(number, job, value),))
+        return Selected(number) if value is None else Selected(number, (ids.position(number, job, value),))
     number, first, last = map(int, match.groups())
     job, _ = find_job(view, number)
     if last < first:
@@ -77,7 +77,7 @@ def _target(view: View, text: str, members_max: int) -> Target:
     low, high = ids.position(number, job, first), ids.position(number, job, last)
     if high - low >= members_max:
         raise TooLarge(f"{text} names more than {members_max} tasks", hint=f"name the whole job: {number}")
-    return Target(number, tuple(range(low, high + 1)))
+    return Selected(number, tuple(range(low, high + 1)))
 
 
 def find_job(view: View, number: int) -> tuple[Job, Progress]:

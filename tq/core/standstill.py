@@ -130,7 +130,7 @@ def _why_no_room(live: Live, number: int) -> str:
     return _NO_EMPTY if lane.alone else "every worker that could run it is busy"
 
 
-def stuck(view: View, live: Live) -> Iterator[dict[str, Any]]:
+def standstills(view: View, live: Live) -> Iterator[dict[str, Any]]:
     """Yield what waits and gets on only when somebody does something: so many, and why. By queue and reason, and
     first the jobs that the server fails at.
     """

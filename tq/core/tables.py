@@ -5,7 +5,7 @@ Widths and families of the keys are the store's business (store/keys.py); the co
 
 from typing import Any, Final
 
-from tq.core.job import Entries, Forgotten, Job, Key, Lane, Meta, Progress, Queue, Sweep, Token, Upload
+from tq.core.job import Entries, Forgotten, Job, KeyUse, Lane, Meta, Progress, Queue, Sweep, Token, Upload
 from tq.core.task import Task
 from tq.core.view import Table
 
@@ -19,7 +19,7 @@ READY: Final = Table("ready", bool, "lane", "rank", "job", "part")
 LANE: Final = Table("lane", Lane, "lane")
 LANE_NAME: Final = Table("lane_name", int, "name")
 TIMER: Final = Table("timer", bool, "clock", "due", "kind", "job", "part", "member")
-KEY: Final = Table("key", Key, "name")
+KEY: Final = Table("key", KeyUse, "name")
 KEY_END: Final = Table("key_end", bool, "due", "name")  # when the keys of forgotten jobs go
 DEAD: Final = Table("dead", bool, "time", "job", "part", "member")
 ENDED: Final = Table("ended", bool, "time", "job")

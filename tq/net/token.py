@@ -36,7 +36,7 @@ class Token(NamedTuple):
     @property
     def digest(self) -> bytes:
         """SHA-256 of the text: what is stored."""
-        return digest_of(self.text)
+        return sha256_of(self.text)
 
     def __repr__(self) -> str:
         return f"<Token {self.role} {self.id}>"
@@ -64,14 +64,14 @@ def parse_token(text: str) -> Token:
     return Token(text, _ROLES[match[1]], match[2])
 
 
-def digest_of(text: str) -> bytes:
+def sha256_of(text: str) -> bytes:
     """Return the SHA-256 of a token's text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 def is_token(text: str, digest: bytes) -> bool:
     """Whether `text` is the token with this stored digest; takes the same time for every wrong one."""
-    return hmac.compare_digest(digest_of(text), digest)
+    return hmac.compare_digest(sha256_of(text), digest)
 
 
 def _checksum(text: str) -> str:

@@ -89,7 +89,7 @@ def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
     step.set_timer(TimerKind.SWEEP, step.times.steady_ms, number)
 
 
-def _act_on(acting: Acting, verb: Verb, targets: Iterable[selection.Target]) -> list[Sweep | None]:
+def _act_on(acting: Acting, verb: Verb, targets: Iterable[selection.Selected]) -> list[Sweep | None]:
     step = acting.step
     rests: list[Sweep | None] = []
     command = sweeps.packed(acting.command)

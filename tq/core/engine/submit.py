@@ -9,7 +9,7 @@ from tq.core.engine.again import share, shared_blobs
 from tq.core.engine.lanes import lane_for
 from tq.core.engine.step import Step
 from tq.core.engine.upload import take
-from tq.core.job import Job, Key, Progress, Upload
+from tq.core.job import Job, KeyUse, Progress, Upload
 from tq.core.names import ID_LIKE_HINT, NAME_HINT, is_name, is_trace, means_ids
 from tq.core.placement import why_shut
 from tq.core.retry import runs_alone
@@ -49,7 +49,7 @@ def submit(step: Step, command: Submit) -> Submitted:
     share(step, command, shared, number)
     if command.key:
         expires_ms = step.times.steady_ms + limits.key_ttl_ms
-        step.overlay.put(tables.KEY, (command.key,), Key(digest, number, expires_ms))
+        step.overlay.put(tables.KEY, (command.key,), KeyUse(digest, number, expires_ms))
     for taken in filter(None, (command.stdin_key, command.entries_key)):
         step.overlay.delete(tables.UPLOAD, (taken,))
     return Submitted(str(number), warning=why_shut(step.live, command.queue, command.demand))
