@@ -1,5 +1,6 @@
 # make setup once, then check and test. Every target takes PYTHON=… for another interpreter.
 PYTHON  ?= .venv/bin/python
+TESTS   = $(PYTHON) -m pytest -q -n 2
 SEED    ?= 1
 SECONDS ?= 600
 
@@ -24,10 +25,10 @@ fmt:  ## Format and mend what ruff can mend
 	$(PYTHON) -m ruff format .
 
 test:  ## The quick tests
-	$(PYTHON) -m pytest -q -m 'not slow'
+	$(TESTS) -m 'not slow'
 
 test-all:  ## All tests, as CI runs them
-	$(PYTHON) -m pytest -q
+	$(TESTS)
 
 sim:  ## Replay one seed of the simulator: make sim SEED=7
 	$(PYTHON) -m tests.sim --seed $(SEED)
