@@ -4,7 +4,7 @@ import re
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tq import limits
@@ -101,6 +101,7 @@ def test_what_is_no_array_is_refused(text: str) -> None:
 
 
 @given(st.text(max_size=200))
+@example("2\x1f")  # white space for str.strip, not for float()
 def test_whatever_is_typed_is_a_value_or_a_refusal(text: str) -> None:
     for parse in (
         values.duration_ms, values.array_range, values.name, values.cpus_milli, values.size_bytes, values.listen_address

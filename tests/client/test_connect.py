@@ -357,10 +357,11 @@ async def test_a_silent_server_is_left(server, environ):
     server.is_mute = True
     async with tq.client.connect(environ=environ) as client, trio.open_nursery() as nursery:
         nursery.start_soon(client.job("42").state)
-        while len(server.hellos) < 2:  # noqa: ASYNC110 - another thread's
+        while len(server.asked) < 2:  # noqa: ASYNC110 - another thread's
             await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
     assert server.asked[:2] == [v.Get("42")] * 2
+    assert len(server.hellos) >= 2
 
 
 async def test_a_refusal_spares_what_the_server_has_heard(server, environ):

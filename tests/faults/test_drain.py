@@ -132,7 +132,7 @@ def test_killing_up_ends_server_and_worker_and_the_next_up_goes_on(tmp_path: Pat
     here = Town(tmp_path)
     log = tmp_path / "up.log"
     with log.open("wb") as err:
-        up = here.popen("up", "--drain-time", "1s", "--slots", "1", stdout=err, stderr=err)
+        up = here.popen("up", "--listen", "127.0.0.1:0", "--drain-time", "1s", "--slots", "1", stdout=err, stderr=err)
         try:
             processes.until(lambda: b" connected " in log.read_bytes(), "it is up")
             job = here.submit("sh", "-c", waiter(tmp_path))
@@ -143,7 +143,7 @@ def test_killing_up_ends_server_and_worker_and_the_next_up_goes_on(tmp_path: Pat
             up.send_signal(signal.SIGKILL)
             up.wait()
         processes.until(lambda: not any(map(processes.is_alive, pids)), "nothing of it is left")
-        again = here.popen("up", "--slots", "1", stdout=err, stderr=err)
+        again = here.popen("up", "--listen", "127.0.0.1:0", "--slots", "1", stdout=err, stderr=err)
         try:
             started(here, 2)
             (tmp_path / "flag").touch()

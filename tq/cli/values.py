@@ -166,7 +166,7 @@ def cpus_milli(text: str) -> int:
     match = re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,3})?", text.strip())
     if match is None:
         raise BadRequest(f"{text!r} is no number of CPUs", hint="write 1, 2 or 0.5")
-    return round(float(text) * 1_000)
+    return round(float(match[0]) * 1_000)
 
 
 def size_bytes(text: str) -> int:
