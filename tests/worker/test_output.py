@@ -6,16 +6,19 @@ import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.launcher import Link, body, ref, usage
+from tq.limits import MIB
 from tq.worker import frames
 from tq.worker.attempt import Attempt, Stage
 from tq.worker.capture import Capture
 from tq.worker.output import HEAD, RING, SLOT, Stream, dropped_bytes
+from tq.worker.reports import Reports
 
 KEPT = (HEAD + RING) * SLOT
 
@@ -146,7 +149,7 @@ def test_two_hundred_megabytes_cost_bounded_memory_and_are_counted_exactly(link)
 
 
 def test_pipes_are_watched_after_a_moment_but_those_of_a_loud_program_at_once():
-    capture = Capture(select.epoll(), SimpleNamespace(is_full=False, send=lambda _: None))
+    capture = Capture(select.epoll(), SimpleNamespace(is_behind=False, send=lambda _: None))
     program = SimpleNamespace(is_loud=False)
     read_end, write_end = os.pipe()
     attempts = []
@@ -172,7 +175,7 @@ def test_pipes_are_watched_after_a_moment_but_those_of_a_loud_program_at_once():
 
 def test_a_closed_pipe_leaves_epoll_although_a_new_child_still_has_a_copy():
     poll = select.epoll()
-    capture = Capture(poll, SimpleNamespace(is_full=False, send=lambda _: None))
+    capture = Capture(poll, SimpleNamespace(is_behind=False, send=lambda _: None))
     attempt = Attempt(ref(1), 1, SimpleNamespace(lane=1, program=SimpleNamespace(is_loud=True)))
     attempt.stage = Stage.RUNNING
     read_end, write_end = os.pipe()
@@ -189,7 +192,7 @@ def test_a_closed_pipe_leaves_epoll_although_a_new_child_still_has_a_copy():
 
 def test_unfollowed_output_is_sent_ever_more_rarely():
     sent: list[frames.Output] = []
-    reports = SimpleNamespace(is_full=False, send=sent.append)
+    reports = SimpleNamespace(is_behind=False, send=sent.append)
     capture = Capture(select.epoll(), reports)
     order = SimpleNamespace(lane=1, program=SimpleNamespace(is_loud=False))
     attempt = Attempt(ref(1), 1, order)
@@ -213,12 +216,11 @@ def test_unfollowed_output_is_sent_ever_more_rarely():
 class Writer:
     """An attempt that nobody follows, and what is pushed of its output."""
 
-    def __init__(self) -> None:
+    def __init__(self, reports: Any = None) -> None:
         self.sent: list[frames.Output | frames.Started] = []
-        self.reports = SimpleNamespace(is_full=False, send=self.sent.append)
+        self.reports = reports or SimpleNamespace(is_behind=False, send=self.sent.append)
         self.capture = Capture(select.epoll(), self.reports)
-        self.attempt = Attempt(ref(1), 1, SimpleNamespace(lane=1, program=SimpleNamespace(is_loud=False)))
-        self.attempt.stage = Stage.RUNNING
+        self.attempt = self.another(1)
         self.attempt.begin = 100.0
         read_end, self.write_end = os.pipe()
         os.set_blocking(read_end, False)
@@ -226,6 +228,11 @@ class Writer:
         self.capture.add(self.attempt)
         self.capture.tick(100.5)
         self.sent.clear()
+
+    def another(self, number: int) -> Attempt:
+        attempt = Attempt(ref(number), number, SimpleNamespace(lane=1, program=SimpleNamespace(is_loud=False)))
+        attempt.stage = Stage.RUNNING
+        return attempt
 
     def write(self, now: float, data: bytes = b"x") -> None:
         os.write(self.write_end, data)
@@ -279,12 +286,47 @@ def test_what_was_beyond_the_credit_of_who_followed_comes_when_nobody_does_any_m
 
 def test_little_news_wait_for_a_worker_that_does_not_read_without_a_busy_loop():
     writer = Writer()
-    writer.reports.is_full = True
+    writer.reports.is_behind = True
     writer.write(100.6)
     assert writer.pushed(102.0) == []
     assert writer.capture.due() == float("inf")
-    writer.reports.is_full = False
+    writer.reports.is_behind = False
     assert writer.pushed(102.1) == [b"x"]
+
+
+def test_while_the_worker_takes_nothing_little_is_queued_before_the_ends_of_others():
+    """On a slow line each push waited behind all earlier ones, and every report behind 8 MiB of old output."""
+    worker, fd = os.pipe2(os.O_NONBLOCK)
+    reports = Reports(fd, lambda _: None)
+    writer = Writer(reports)
+    for second in range(200, 400, 10):
+        writer.attempt.stream(0).add(bytes(MIB))
+        writer.write(second)
+        reports.write()
+    assert 0 < reports.unsent_bytes < 2 * MIB
+    os.close(fd)
+    os.close(worker)
+
+
+def test_who_is_watched_is_pushed_first_then_who_has_waited_longest():
+    writer = Writer()
+    attempts = [writer.another(number) for number in range(2, 10)]
+    attempts[-1].credit = MIB
+    for attempt in attempts:
+        attempt.pushed_at = 200.0 - attempt.value
+        attempt.stream(0).add(bytes(100_000))
+        writer.capture._has_news(attempt, attempt.stream(0))
+    writer.capture.tick(300.0)
+    assert [attempt.job for attempt in dict.fromkeys(output.attempt for output in writer.sent)] == [
+        9,
+        8,
+        7,
+        6,
+        5,
+        4,
+        3,
+        2,
+    ]
 
 
 def test_little_news_of_what_has_ended_went_with_its_end():

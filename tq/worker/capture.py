@@ -6,7 +6,8 @@ would fill the pipe and stand still. What a push sends are whole slots (output.p
 at most every `push_s`, what is followed, as long as there is credit; and of everything else what is more than
 `unfollowed_bytes` new, at intervals that double, since a task that writes for hours must not fill the wire. What is
 less waits longer, since most of it can go with the end: a second at first, then twice as long each time, up to
-`little_s_max`, so that what a worker that is killed has not sent is little and young.
+`little_s_max`, so that what a worker that is killed has not sent is little and young. While the worker has not taken
+what was pushed, since its line to the server is slow, nothing is: reports of ends would come behind it.
 
 Closing a pipe does not take it out of epoll while a child that has just been started still has a copy: posix_spawn
 returns a little before the exec has closed it. On a busy machine the loop then spun on the hang-up of a pipe that it
@@ -66,7 +67,7 @@ class Capture:
         planned = self._planned
         while planned and planned[0][2].stage is _ENDED:
             heapq.heappop(planned)
-        if planned and not self._reports.is_full:
+        if planned and not self._reports.is_behind:
             due = min(due, planned[0][0])
         return min(due, self._pushed_at + push_s) if self._noisy else due
 
@@ -79,8 +80,8 @@ class Capture:
             self._tick_little(now)
         if self._noisy and self._pushed_at + push_s <= now:
             self._pushed_at = now
-            for attempt in list(self._noisy):
-                if self._reports.is_full:
+            for attempt in sorted(self._noisy, key=_turn):
+                if self._reports.is_behind:
                     break
                 self._push(attempt, now)
 
@@ -91,7 +92,7 @@ class Capture:
             due = max(attempt.begin, attempt.pushed_at) + (attempt.little_pause or little_s_min)
             heapq.heappush(self._planned, (due, self._plans, attempt))
         self._stirred.clear()
-        while self._planned and self._planned[0][0] <= now and not self._reports.is_full:
+        while self._planned and self._planned[0][0] <= now and not self._reports.is_behind:
             attempt = heapq.heappop(self._planned)[2]
             attempt.is_planned = False
             if attempt.stage is not _ENDED and attempt.credit is None:
@@ -231,3 +232,8 @@ class Capture:
                 self._reports.send(slot)
                 attempt.credit -= len(slot.data)
         self._noisy.discard(attempt)  # new bytes, or new credit, put it back
+
+
+def _turn(attempt: Attempt) -> tuple[bool, float]:
+    """Who is watched comes first, then who has waited longest."""
+    return attempt.credit is None, attempt.pushed_at

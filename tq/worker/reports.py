@@ -21,6 +21,7 @@ quick_by_s: Final = 1_000  # ends a second for which the interval is the longest
 ends_max: Final = 128
 bytes_max: Final = 256 * 1024
 unsent_bytes_max: Final = 8 * 1024 * 1024
+behind_bytes: Final = 256 * 1024
 _output_inline_bytes_max: Final = 32 * 1024
 _write_bytes: Final = 256 * 1024
 _NEVER: Final = float("inf")
@@ -42,8 +43,16 @@ class Reports:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is unsent that nothing new may be started or pushed."""
+        """Whether so much is unsent that nothing new may be started."""
         return self.unsent_bytes > unsent_bytes_max
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether no output is to be pushed now: it would only stand before the ends of others.
+
+        On a slow line to the server the worker takes little. What is pushed later is younger, and less.
+        """
+        return self.unsent_bytes > behind_bytes
 
     def send(self, message: Up) -> None:
         """Queue one frame; `write` sends it. What must stay behind the reports so far calls `flush` before."""
