@@ -88,6 +88,7 @@ modules_max: Final = 256
 # Workers.
 heartbeat_s: Final = 5.0
 missed_beats_max: Final = 3
+silent_beats_max: Final = 2  # of a server, for its workers: who leaves then is back before what it holds is given away
 reattach_beats: Final = 12
 reattach_s_min: Final = 5.0
 slots_max: Final = 4_096

@@ -178,7 +178,7 @@ class Line:
         self.worker.hands.link.send_nowait(self.worker.slots.beat(self._beats))
         self._silent = 0 if self._is_heard or is_late else self._silent + 1
         self._is_heard = False
-        if self._silent >= limits.missed_beats_max or self._is_unacknowledged(is_late=is_late):
+        if self._silent >= limits.silent_beats_max or self._is_unacknowledged(is_late=is_late):
             self.drop("the server is silent")
             return
         self._beat_due_us = self.worker.world.now_us + self._beat_us

@@ -60,10 +60,11 @@ def test_what_is_left_to_level_1_is_a_fault_there() -> None:
 
 
 def never_give_up_on_a_silent_server(patch: pytest.MonkeyPatch) -> None:
-    async def beat(self: Session) -> None:
+    async def nothing(self: Session) -> None:
         return
 
-    patch.setattr(Session, "_beat", beat)
+    patch.setattr(Session, "_beat", nothing)
+    patch.setattr(Session, "_listen", nothing)
 
 
 def push_what_was_pushed_before(patch: pytest.MonkeyPatch) -> None:

@@ -162,12 +162,15 @@ async def test_who_waits_for_a_launcher_waits_for_the_next_when_that_one_is_gone
 # ---------------------------------------------------------------- the end
 
 
-async def test_a_server_that_is_silent_for_three_beats_is_left(autojump_clock: Clock) -> None:
+async def test_a_server_that_is_silent_is_left_in_time_to_be_back_before_it_gives_away_what_is_held(
+    autojump_clock: Clock,
+) -> None:
+    """A connection may have died unnoticed while the way to the server is good: an address has changed."""
     async with running() as made:
         begun_s = trio.current_time()
         await made.has_ended.wait()
         assert "silent" in made.why
-        assert 3 * BEAT_S <= trio.current_time() - begun_s <= 5 * BEAT_S
+        assert 2 * BEAT_S <= trio.current_time() - begun_s < limits.missed_beats_max * BEAT_S
 
 
 async def test_any_word_of_the_server_is_a_sign_of_life(autojump_clock: Clock) -> None:

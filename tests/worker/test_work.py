@@ -316,7 +316,7 @@ async def test_a_result_outlives_its_worker(server: FakeServer, tmp_path: Path) 
         assert (await peer.receive(m.Ended)).ends == report.ends
 
 
-async def test_a_server_that_is_silent_for_three_beats_is_left(server: FakeServer, tmp_path: Path) -> None:
+async def test_a_silent_server_is_left_and_found_again(server: FakeServer, tmp_path: Path) -> None:
     server.beat_ms = 50
     with running_worker(server, tmp_path):
         peer = await server.reconciled()

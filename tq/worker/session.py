@@ -2,7 +2,7 @@
 
     Hello, Welcome (or Refused)
     Reconcile, Reconciled           nothing else before: both sides agree on what is held (semantics.md, Delivery 5)
-    messages both ways, beats       until the server is silent for three beats, or the connection ends
+    messages both ways, beats       until the server is silent for two beats, or the connection ends
 
 A session that ends has sent and read nothing that the next one relies on: what was read and not handled is dropped
 before `Slots.disconnected` is told.
@@ -84,6 +84,7 @@ class Session:
             hands.carry_out(hands.slots.connected())
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._beat)
+                nursery.start_soon(self._listen)
                 try:
                     await self._take(rest)
                     async for messages in link:
@@ -141,12 +142,9 @@ class Session:
         self._is_heard = True
 
     async def _beat(self) -> None:
-        """Say at each beat that we live, and end the connection when the server does not.
-
-        Counts beats, subtracts no times: a laptop that slept has not missed anything (semantics.md, Delivery 3).
-        """
+        """Say at each beat that we live, and end the connection when what was reported is not acknowledged."""
         beat_s = self._beat_s
-        silent = number = 0
+        number = 0
         while True:
             before_s = trio.current_time()
             await trio.sleep(beat_s)
@@ -154,19 +152,31 @@ class Session:
             self._sent_s[number] = boot_s()
             self._sent_s.pop(number - _BEATS_UNANSWERED_MAX, None)
             self._link.send_nowait(self._hands.slots.beat(number, self._hands.stuck))
-            is_late = trio.current_time() - before_s > 2 * beat_s
+            if self._is_unacknowledged(beat_s, is_late=trio.current_time() - before_s > 2 * beat_s):
+                break
+        self._leave("it did not acknowledge a report in time")
+
+    async def _listen(self) -> None:
+        """End the connection when the server is silent, a beat before it would give away what is held.
+
+        So what has died unnoticed (an address has changed, a router has forgotten it) is made again in time. Counts
+        halves of beats, subtracts no times: a laptop that slept has not missed anything (semantics.md, Delivery 3).
+        """
+        half_s = self._beat_s / 2
+        silent = 0
+        while silent < 2 * limits.silent_beats_max:
+            before_s = trio.current_time()
+            await trio.sleep(half_s)
+            is_late = trio.current_time() - before_s > 4 * half_s
             # Who waits for a launcher reads nothing: that is no silence of the server's.
             is_deaf = not self._hands.launcher_is_ready.is_set()
             silent = 0 if self._is_heard or is_late or is_deaf else silent + 1
             self._is_heard = False
-            if silent >= limits.missed_beats_max:
-                self._farewell = f"it was silent for {silent} beats"
-            elif self._is_unacknowledged(beat_s, is_late=is_late):
-                self._farewell = "it did not acknowledge a report in time"
-            else:
-                continue
-            self._link.close()
-            return
+        self._leave(f"it was silent for {limits.silent_beats_max} beats")
+
+    def _leave(self, why: str) -> None:
+        self._farewell = why
+        self._link.close()
 
     def _is_unacknowledged(self, beat_s: float, *, is_late: bool) -> bool:
         """Whether the oldest delivery has waited for its acknowledgement longer than anybody should."""
