@@ -38,6 +38,18 @@ def test_no_server_elsewhere_is_not_to_be_started_here(run: Run, monkeypatch: py
     assert "tq up" not in ran.err
 
 
+def test_a_server_that_accepts_and_says_nothing_is_no_other_program(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is overloaded, or the way to it loses large packets: the first of them are those of the handshake."""
+    monkeypatch.setenv("TQ_TOKEN", TOKEN)
+    monkeypatch.setenv("TQ_CA", "0" * 64)
+    monkeypatch.setattr(limits, "handshake_s", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"tq://127.0.0.1:{silent.getsockname()[1]}"
+        ran = run("ls", "--url", url)
+    assert (ran.status, ran.out) == (69, "")
+    assert ran.err.startswith(f"tq: {url} accepts connections, but does not answer\nhint: is it overloaded, or")
+
+
 def test_no_server_known_is_69_with_a_way_out(run: Run, server: FakeServer, place: Path) -> None:
     (place / ".local/state/tq/connection.json").unlink()
     assert run("ls") == (

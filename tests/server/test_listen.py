@@ -428,7 +428,7 @@ async def test_nobody_at_the_address_is_said_in_words() -> None:
         with pytest.raises(Unreachable, match="refused") as caught:
             await dial.dial(Address("127.0.0.1", reserved.getsockname()[1]), tls.pinning_context())
 
-    assert "running" in caught.value.hint
+    assert "tq up" in caught.value.hint
 
 
 async def test_a_host_without_an_address_is_said_in_words() -> None:

@@ -14,14 +14,13 @@ from tq import __version__, limits
 from tq.client.target import Target
 from tq.errors import ProtocolError, TimedOut, Unreachable, from_code
 from tq.net import tls
-from tq.net.address import LOOPBACK
+from tq.net.address import hint_of
 from tq.wire import messages as m
 from tq.wire.connection import Connection
 
 _RECEIVE_BYTES = 256 * limits.KIB
 _TICK_S = 0.001
 _OURS = frozenset({__name__, "socket", "ssl"})
-_FAR_HINT = "is the address right, does it run, and does it listen for others (--listen)?"
 
 
 class ConnectionLost(Exception):
@@ -187,8 +186,7 @@ def _handshake(target: Target, context: ssl.SSLContext) -> ssl.SSLSocket:
     except OSError as error:
         _pass_on(error)
         raise Unreachable(
-            f"no server answers at {target.url}: {error.strerror or error}",
-            hint="start one with `tq up`" if target.host in LOOPBACK else _FAR_HINT,
+            f"no server answers at {target.url}: {error.strerror or error}", hint=hint_of(target.host)
         ) from None
     # Without this each exchange waits 43 ms for a delayed acknowledgement (measured).
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -30,6 +30,13 @@ def joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+def hint_of(host: str) -> str:
+    """Return what to look at where no server answers at this host."""
+    if host in LOOPBACK:
+        return "start one with `tq up`"
+    return "is the address right, does it run, does it listen for others (--listen), and is no firewall between?"
+
+
 def parse_address(url: str) -> Address:
     """Split `tq://host[:port]`, or raise ConfigurationError."""
     match = _URL.fullmatch(url.strip())

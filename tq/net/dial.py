@@ -10,7 +10,7 @@ import trio
 from tq import limits
 from tq.errors import ProtocolError, Unreachable, from_code
 from tq.net import pinning, tls
-from tq.net.address import Address
+from tq.net.address import Address, hint_of
 from tq.net.join import Pinning
 from tq.net.link import Link
 from tq.net.secure import SecureStream
@@ -37,7 +37,7 @@ async def dial(address: Address, context: ssl.SSLContext) -> SecureStream:
         tls.check_alpn(stream.selected_alpn_protocol())
     except trio.TooSlowError:
         stream.close()
-        raise Unreachable(f"{address} accepts connections, but does not answer", hint="is it overloaded?") from None
+        raise tls.explained(TimeoutError(), str(address)) from None
     except (trio.BrokenResourceError, ssl.CertificateError) as error:
         stream.close()
         raise tls.explained(error.__cause__ or error, str(address)) from error
@@ -104,11 +104,10 @@ async def _connect(address: Address) -> trio.SocketStream:
         with trio.fail_after(_CONNECT_S):
             return await trio.open_tcp_stream(address.host, address.port)
     except trio.TooSlowError:
-        raise Unreachable(f"{address} does not answer", hint="is the address right, and no firewall between?") from None
+        raise Unreachable(f"no server answers at {address}: timed out", hint=hint_of(address.host)) from None
     except OSError as error:
         why = error.strerror or _first_reason(error) or str(error)
-        hint = "is it running? `tq server` starts one"
-        raise Unreachable(f"no server answers at {address}: {why}", hint=hint) from error
+        raise Unreachable(f"no server answers at {address}: {why}", hint=hint_of(address.host)) from error
     except RuntimeError as error:  # names are looked up in a thread
         if not is_lack(error):
             raise

@@ -12,6 +12,7 @@ from tq.errors import ConfigurationError, Unauthorised, Unreachable
 ALPN: Final = "tq/1"
 SERVER_NAME: Final = "tq"
 _NOT_TLS: Final = "something else than TLS"
+_LOST: Final = "large packets get lost on the way (MTU)"  # the handshake's are the first of that size
 
 
 def server_context(certificate: str, key: str) -> ssl.SSLContext:
@@ -65,8 +66,11 @@ def explained(error: BaseException, where: str) -> Unauthorised | Unreachable:
         if "not yet valid" in why or "expired" in why:
             hint = "compare the clocks of both machines; a restart of the server renews its certificate"
         return Unauthorised(f"the server at {where} is not the one that is expected: {why}", hint=hint)
+    if isinstance(error, TimeoutError):
+        hint = f"is it overloaded, or do {_LOST}?"
+        return Unreachable(f"{where} accepts connections, but does not answer", hint=hint)
     if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError):
-        hint = "another program may listen there, or the server has too many connections just now"
+        hint = f"another program may listen there, the server have too many connections just now, or {_LOST}"
         return Unreachable(f"what listens at {where} closed the connection during the TLS handshake", hint=hint)
     why = _reason(error)
     return Unreachable(f"what answers at {where} does not speak TLS as tq does: {why}", hint="check the port")

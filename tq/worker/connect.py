@@ -121,7 +121,10 @@ class Connecting:
 
     def _say(self, error: TqError) -> None:
         if str(error) != self._said or self._tries % _SAY_AGAIN == 0:
-            log("cannot_connect", level="warning", url=self._where.server.address, error=error, tries=self._tries)
+            log(
+                "cannot_connect", level="warning", url=self._where.server.address, error=error, hint=error.hint,
+                tries=self._tries,
+            )  # fmt: skip
         self._said = str(error)
 
 
