@@ -1,5 +1,6 @@
 """What a shell would have read and nobody reads here gets a hint, and is submitted all the same."""
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,22 @@ def test_a_word_for_a_shell_gets_a_hint_and_is_submitted(
     assert run("submit", "-q", "--", *words).err == ""
 
 
+def test_a_program_of_an_active_environment_gets_a_hint_unless_path_goes_with_it(
+    run: Run, script: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hint = f"hint: a worker looks in its own PATH, not in {place}: add --env PATH, or write {place}/bin/tool\n"
+    for variable in ("VIRTUAL_ENV", "CONDA_PREFIX"):
+        monkeypatch.delenv("VIRTUAL_ENV", raising=False)
+        monkeypatch.setenv(variable, str(place))
+        assert run("submit", "--", "tool", "x").err == hint
+        for told in (["--env", "PATH"], ["--env=PATH=/bin"], ["--env-all"], ["--shell"], ["-q"]):
+            assert run("submit", *told, "--", "tool", "x").err == "", told
+        assert run("submit", "--", str(place / "bin/tool")).err == ""
+    for elsewhere in (str(place / "b"), sys.prefix, ""):  # tq's own has been active where a worker was started, too
+        monkeypatch.setenv("CONDA_PREFIX", elsewhere)
+        assert run("submit", "--", "tool", "x").err == ""
+
+
 @pytest.mark.parametrize("verb", ["submit", "run"])
 def test_an_option_behind_the_command_gets_a_hint_unless_dashes_say_what_is_meant(
     run: Run, server: FakeServer, script: Path, give_input: Callable[[bytes], None], verb: str
@@ -83,6 +100,10 @@ LINES = "a file has an entry on each line: `tq submit --each-line FILE -- COMMAN
         (
             ["submit", "--array", "1-2", "--", "echo", "{#}"],
             "nothing stands for {#} without inputs: the task's number is TQ_MEMBER, which a shell reads (--shell)",
+        ),
+        (
+            ["submit", "--array", "001-100", "--", "echo"],
+            "TQ_MEMBER has no zeros in front; a shell adds them, as in $(printf %03d $TQ_MEMBER)",
         ),
     ],
 )

@@ -65,6 +65,18 @@ def test_no_failure_is_ever_0() -> None:
                     assert exits.of_all([one(state, cause, code)], way)[0] != 0, (state, cause, code, way)
 
 
+@pytest.mark.parametrize(
+    "code, says",
+    [
+        (-9, ["42 was killed by signal 9, not by tq: for want of memory, perhaps"]),
+        (-11, ["42 was killed by signal 11"]),
+        (137, []),
+    ],
+)
+def test_a_signal_is_told_from_the_code_that_stands_for_it(code: int, says: list[str]) -> None:
+    assert exits.of_all([one("dead", "signal" if code < 0 else "exit", code)]) == (abs(code) % 128 + 128, says)
+
+
 def test_several_are_0_only_if_all_succeeded() -> None:
     good, bad = one("succeeded", "exit"), one("dead", "exit", 7)
     assert exits.of_all([good, good])[0] == 0

@@ -52,6 +52,12 @@ def test_an_array_may_have_a_throttle_but_no_more_than_members() -> None:
     assert values.array_range("0-0").size == 1
 
 
+def test_numbers_that_are_no_range_may_be_a_list() -> None:
+    with pytest.raises(BadRequest) as refused:
+        values.array_range("1,3,7-9")
+    assert "::: 1 3 7" in (refused.value.hint or "")
+
+
 def test_the_largest_array_is_as_large_as_the_bound() -> None:
     assert values.array_range(f"1-{limits.array_size_max}").size == limits.array_size_max
     with pytest.raises(BadRequest, match="array_size_max"):

@@ -233,7 +233,7 @@ def test_run_without_input_reads_none(run: Run, task: FakeServer, give_input) ->
 @pytest.mark.parametrize(
     "outcome, status, said",
     [
-        (v.Outcome("42", "dead", "ended", -9, "signal", ended=1), 137, ""),
+        (v.Outcome("42", "dead", "ended", -11, "signal", ended=1), 139, "tq: 42 was killed by signal 11\n"),
         (v.Outcome("42", "dead", "ended", -15, "time_limit", ended=1), 124, "tq: 42 reached its time limit\n"),
         (v.Outcome("42", "cancelled", "ended", -15, "cancelled", ended=1), 130, "tq: 42 was cancelled\n"),
         (v.Outcome("42", "dead", "lost", 0, "lost", ended=1), 125, "tq: 42 was lost with its worker too often\n"),

@@ -6,7 +6,8 @@ is quick: it runs at every submit.
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ _WORDS: Final = frozenset(
     {"cd", "source", ".", "export", "alias", "ulimit", "umask", "set", "eval", "exec", "if", "for", "while", "until",
      "case", "{", "(", "[["}
 )  # fmt: skip
+_PADDED: Final = re.compile(r"(?:^|-)0[0-9]")  # in --array 001-100
 _FOREIGN_PLACE: Final = re.compile(r"\{(?:\.|//?|/\.|%|[1-9](?:\.|//?|/\.))\}")  # GNU parallel's
 _OURS: Final = frozenset(
     {
@@ -46,7 +48,7 @@ def hint_for(wish: "Wish", environ: Mapping[str, str]) -> str:
     """Return a hint about a command that is probably not meant as it stands, "" else."""
     if wish.function:
         return ""
-    doubt = "" if wish.shell or wish.is_lent or not wish.command else _of_shell(wish.command, wish.cwd, environ)
+    doubt = "" if wish.shell or wish.is_lent or not wish.command else _of_shell(wish, environ)
     doubt = doubt or _of_options(wish) or (_of_inputs(wish) if wish.columns else _of_none(wish))
     return f"hint: {doubt}" if doubt else ""
 
@@ -78,10 +80,13 @@ def _of_none(wish: "Wish") -> str:
         return f"{lists.SEPARATOR} is a word of this command; to give it lists, write -- before the command"
     if wish.array and "{#}" in " ".join(wish.command):
         return "nothing stands for {#} without inputs: the task's number is TQ_MEMBER, which a shell reads (--shell)"
+    if _PADDED.search(wish.array):
+        return "TQ_MEMBER has no zeros in front; a shell adds them, as in $(printf %03d $TQ_MEMBER)"
     return ""
 
 
-def _of_shell(words: Sequence[str], cwd: str, environ: Mapping[str, str]) -> str:
+def _of_shell(wish: "Wish", environ: Mapping[str, str]) -> str:
+    words = wish.command
     first, *others = words
     if not others and " " in first.strip():
         return "the command is one word with spaces; leave out the quotes, or add --shell to let a shell read it"
@@ -94,16 +99,30 @@ def _of_shell(words: Sequence[str], cwd: str, environ: Mapping[str, str]) -> str
     read = read or next((word for word in unread if word in _OPERATORS), "")
     if read:
         return f"no shell reads {read}; add --shell, or write sh -c '…'"
-    if "/" in first or not first or _is_program(first, environ):
+    if "/" in first or not first:
         return ""
+    program = _program(first, environ)
+    if program:
+        return _of_environment(wish, program, environ)
     if first in _WORDS:
         return f"{first} is a word of the shell; add --shell, or write sh -c '…'"
-    if os.path.isfile(os.path.join(os.path.expanduser(cwd or "."), first)):  # noqa: PTH111, PTH113, PTH118 - no imports
+    if os.path.isfile(os.path.join(os.path.expanduser(wish.cwd or "."), first)):  # noqa: PTH111, PTH113, PTH118 - no imports
         return f"programs are looked for in PATH; for the file that is here write ./{first}"
     return ""
 
 
-def _is_program(name: str, environ: Mapping[str, str]) -> bool:
-    """Whether PATH has it here. `shutil.which` would be slower to import than all the rest."""
+def _of_environment(wish: "Wish", program: str, environ: Mapping[str, str]) -> str:
+    """Return a hint about a program of a Python environment that is active here, and perhaps not where it will run."""
+    active = environ.get("VIRTUAL_ENV") or environ.get("CONDA_PREFIX")
+    if not active or active == sys.prefix or not program.startswith(os.path.join(active, "")):  # noqa: PTH118
+        return ""  # a worker here that was started from tq's own has that, too
+    if wish.env_all or any(text.partition("=")[0] == "PATH" for text in wish.env):
+        return ""
+    return f"a worker looks in its own PATH, not in {active}: add --env PATH, or write {program}"
+
+
+def _program(name: str, environ: Mapping[str, str]) -> str:
+    """Return where PATH has it here, "" for nowhere. `shutil.which` would be slower to import than all the rest."""
     directories = environ.get("PATH", "").split(os.pathsep)
-    return any(os.access(os.path.join(path, name), os.X_OK) for path in directories if path)  # noqa: PTH118
+    paths = (os.path.join(path, name) for path in directories if path)  # noqa: PTH118
+    return next((path for path in paths if os.access(path, os.X_OK)), "")

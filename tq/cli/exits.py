@@ -16,6 +16,7 @@ WAYS: Final = ("any", "max", "count")
 TIME_LIMIT: Final = 124
 NO_CODE: Final = 125
 CANCELLED: Final = 130
+_KILL: Final = 9
 _COUNT_MAX: Final = 100
 _STATUS_MAX: Final = 255
 _WORKERS_WORD: Final = frozenset({"exception", "bad_result", "unknown_function", "spawn_failed", "cwd_missing"})
@@ -57,7 +58,7 @@ def befell(outcome: Outcome) -> str:
     if cause == "exit":
         return f"attempt {attempt} exited with {code}"
     if cause == "signal":
-        return f"attempt {attempt} was killed by signal {-code}"
+        return f"attempt {attempt} {_killed(-code)}"
     return f"attempt {attempt} {_BEFELL.get(cause, f'failed ({cause})')}"
 
 
@@ -104,8 +105,13 @@ def _of_dead(outcome: Outcome) -> tuple[int, str]:
     if cause == "oom":
         return 128 - code if code < 0 else code or NO_CODE, why
     if code < 0:
-        return 128 - code, ""
+        return 128 - code, f"{outcome.id} {_killed(-code)}"
     return (code, "") if code > 0 else (NO_CODE, f"{outcome.id} failed: {cause or 'no cause is known'}")
+
+
+def _killed(signal: int) -> str:
+    """Say by which signal, since 137 may be a code, too; what tq sends itself has other causes."""
+    return f"was killed by signal {signal}{', not by tq: for want of memory, perhaps' if signal == _KILL else ''}"
 
 
 def of_all(outcomes: Sequence[Outcome], way: str = "any") -> tuple[int, list[str]]:

@@ -51,6 +51,9 @@ def logs(
     Its stdout comes out of stdout, its stderr out of stderr. On a terminal control characters are shown, not obeyed;
     into a file or a pipe go the bytes as they are.
 
+    What a program keeps in a buffer is not there yet, and most do when they write to no terminal: `python -u` and
+    `stdbuf -oL` do not.
+
     With `-o json` or `jsonl` each line is an object, with task, attempt and stream beside its text.
 
     Of an array all tasks are shown, each line with its task and stream before it: one after the other, with --follow

@@ -30,7 +30,8 @@ def run(
     Its stdout and stderr come out of this program's, and this program exits with its code: 128+N for a signal, 124 for
     its time limit, 130 when it was cancelled, 125 when it ended without a code of its own. Ctrl-C detaches: the task
     goes on. With --retries the output of every attempt comes out, with `-o jsonl` as of `tq logs`. Input that is no
-    terminal is read to its end first, then passed on: within `while read` say --no-stdin.
+    terminal is read to its end first, then passed on: within `while read` say --no-stdin. Variables are passed on by
+    --env and --env-all only. A task that runs this keeps its slot meanwhile: where all slots wait so, none goes on.
 
     Of output that comes faster than it is carried here the middle is lost, and said on stderr: what must be whole goes
     into a file of the worker's host (`--stdout`, `--stderr`); that stream does not come out here, then.

@@ -42,7 +42,8 @@ def submit(
     """Submit a command, or the call of a function, and print its job's id.
 
     The id is printed when the job is on disk: from then on it survives whatever happens to this program, the server
-    or a worker. `--` ends the options; the rest is the command, word by word, and no shell reads it.
+    or a worker. `--` ends the options; the rest is the command, word by word, and no shell reads it. It has PATH, HOME
+    and locale of its worker; of the variables here it gets what --env and --env-all name.
 
     With inputs a job has a task for each entry: the lines of a file (`--each-line`; empty ones, and a CR at the end,
     stay), the items of a JSON array (`--from-json`; a string as its text, anything else as compact JSON), or all
