@@ -100,9 +100,11 @@ def test_the_tail_is_the_last_lines(run: Run, server: FakeServer, count: str, sh
     assert run("logs", "42", "--tail", count).out == shown
 
 
-def test_a_dropped_middle_is_said(run: Run, server: FakeServer) -> None:
+@pytest.mark.parametrize("options", [[], ["--quiet"]])
+def test_a_dropped_middle_is_said_however_quiet_it_is_to_be(run: Run, server: FakeServer, options: list[str]) -> None:
     server.says[v.Logs] = lambda _: chunks((1, 0, b"head"), (1, 100, b"tail"))
-    assert run("logs", "42") == (0, "headtail", "tq: 96 bytes in the middle of stdout of 42 were not kept\n")
+    ran = run("logs", "42", *options)
+    assert ran == (0, "headtail", "tq: 96 bytes in the middle of stdout of 42 were not kept\n")
 
 
 def test_following_goes_on_where_it_was_after_a_cut(run: Run, server: FakeServer) -> None:

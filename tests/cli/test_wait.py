@@ -214,7 +214,7 @@ def test_run_as_json_is_an_object_a_line(run: Run, task: FakeServer) -> None:
 
 
 def test_run_says_nothing_of_its_own_when_it_is_quiet(run: Run, task: FakeServer) -> None:
-    task.says[v.Logs] = lambda _: [v.Chunk(1, 0, b"one\n", 1), *chunks((1, 9, b"two\n"), attempt=2)]
+    task.says[v.Logs] = lambda _: [v.Chunk(1, 0, b"one\n", 1), *chunks((1, 0, b"two\n"), attempt=2)]
     assert run("run", "-q", "--", "x") == (7, "one\ntwo\n", "")
 
 

@@ -53,8 +53,8 @@ class Reading(reading.Reading):
             return None
         if new.is_next:
             self._talk(f"tq: {self.task}: attempt {new.attempt} begins")
-        if new.dropped_bytes:
-            self._talk(f"tq: {new.dropped_bytes} bytes in the middle of {new.stream} of {self.task} were not kept")
+        if new.dropped_bytes:  # with --quiet, too: what is missing from data is no talk
+            say(f"tq: {new.dropped_bytes} bytes in the middle of {new.stream} of {self.task} were not kept")
         sink = self._sinks.get(chunk.stream)
         if new.data and sink is not None:
             sink.write(new.data)

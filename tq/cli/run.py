@@ -33,8 +33,9 @@ def run(
     terminal is read to its end first, then passed on: within `while read` say --no-stdin. Variables are passed on by
     --env and --env-all only. A task that runs this keeps its slot meanwhile: where all slots wait so, none goes on.
 
-    Of output that comes faster than it is carried here the middle is lost, and said on stderr: what must be whole goes
-    into a file of the worker's host (`--stdout`, `--stderr`); that stream does not come out here, then.
+    Of output that comes faster than it is carried here, and is more than 1 MiB, the middle is lost, and said on stderr,
+    with -q, too: what must be whole goes into a file of the worker's host (`--stdout`, `--stderr`); that stream does
+    not come out here, then.
     """
     from tq.cli import inputs, logs, request
     from tq.cli.submit import finish, is_dashed, send
@@ -55,7 +56,7 @@ def run(
 VERBS = {
     "run": Verb(
         run,
-        ("tq run -- make test", "tq run --time-limit 10m -- ./simulate --seed 7", "tq run -- sort < words > sorted"),
+        ("tq run -- make test", "tq run --time-limit 10m -- ./simulate --seed 7", "tq run -- wc -l < words"),
         is_wrapper=True,
     )
 }

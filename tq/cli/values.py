@@ -53,9 +53,7 @@ def array_range(text: str) -> ArrayRange:
     if match is None:
         hint = "write FIRST-LAST, as in 1-100, 0-99:3 or 1-100%4"
         if "," in text:
-            hint = (
-                "a range has a first and a last number; any others are a list: `tq submit -- ./simulate {} ::: 1 3 7`"
-            )
+            hint = "a range has a first and a last number; others are a list, as in `tq submit -- echo {} ::: 1 3 7`"
         raise BadRequest(f"{text!r} is no array range", hint=hint)
     first, last = int(match[1]), int(match[2])
     step, throttle = int(match[3] or 1), int(match[4] or 0)
