@@ -1,18 +1,20 @@
 """A worker whose network is cut: its tasks run elsewhere after three beats, or end where they are; reported once.
 
-TQ_CUT_S sets how long the cut lasts at least, TQ_CUT_BEAT the heartbeat: `20` and `5s` are the real ones.
+TQ_CUT_S sets how long the cut lasts at least, TQ_CUT_BEAT the heartbeat: `20` and `5s` are the real ones. The main
+promises are shown on a real link, too, where network namespaces are to be had.
 """
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from tests.support import processes
+from tests.support.link import Link, linked
 from tests.support.proxy import Proxy, Way, proxied
 from tests.support.town import Town, WorkerProcess, town
 
@@ -32,14 +34,15 @@ def script(place: Path) -> str:
 class Cut:
     """A town with one worker behind a network that can be cut."""
 
-    def __init__(self, here: Town, line: Proxy) -> None:
+    def __init__(self, here: Town, line: Proxy | Link) -> None:
         self.here = here
         self.line = line
         self.place = here.place
 
     def far_worker(self, slots: int = 1) -> WorkerProcess:
         """Start the worker behind the bad network."""
-        return self.here.worker("far", slots=slots, environ=self.here.elsewhere(self.line.url))
+        before = self.line.far if isinstance(self.line, Link) else ()
+        return self.here.worker("far", slots=slots, environ=self.here.elsewhere(self.line.url), before=before)
 
     def run(self, *options: str) -> tuple[str, int]:
         """Submit the task, and wait until its first attempt runs; return its id and its pid."""
@@ -76,13 +79,29 @@ def cut_town(place: Path, beat: str = BEAT) -> Iterator[Cut]:
         yield Cut(here, line)
 
 
-@pytest.mark.parametrize("way", [Way.BOTH, Way.UP, Way.DOWN], ids=["black hole", "nothing up", "nothing down"])
-def test_a_cut_task_runs_elsewhere_and_the_first_copy_is_stopped_and_reports_nothing(tmp_path: Path, way: Way) -> None:
-    with cut_town(tmp_path) as cut:
+@contextmanager
+def linked_town(place: Path) -> Iterator[Cut]:
+    with linked() as link, town(place, "--heartbeat", BEAT, *link.listen) as here:
+        yield Cut(here, link)
+
+
+Towns = Callable[[Path], AbstractContextManager[Cut]]
+ON_EITHER: Final = pytest.mark.parametrize("towns", [cut_town, linked_town], ids=["black hole", "link down"])
+
+
+@pytest.mark.parametrize(
+    "towns, ways",
+    [(cut_town, (Way.BOTH,)), (cut_town, (Way.UP,)), (cut_town, (Way.DOWN,)), (linked_town, ())],
+    ids=["black hole", "nothing up", "nothing down", "link down"],
+)
+def test_a_cut_task_runs_elsewhere_and_the_first_copy_is_stopped_and_reports_nothing(
+    tmp_path: Path, towns: Towns, ways: tuple[Way, ...]
+) -> None:
+    with towns(tmp_path) as cut:
         cut.far_worker()
         job, first = cut.run()
         begun_s = time.monotonic()
-        cut.line.black_hole(way)
+        cut.line.black_hole(*ways)
         other = cut.here.worker("other", slots=1)
         cut.pid(2)
         assert processes.is_alive(first), "it runs on: nobody asked for anything else"
@@ -100,10 +119,11 @@ def test_a_cut_task_runs_elsewhere_and_the_first_copy_is_stopped_and_reports_not
         assert cut.notes() == ["end-2"]
 
 
+@ON_EITHER
 def test_where_nobody_else_is_the_same_process_ends_the_task_during_the_cut_and_it_is_reported_once(
-    tmp_path: Path,
+    tmp_path: Path, towns: Towns
 ) -> None:
-    with cut_town(tmp_path) as cut:
+    with towns(tmp_path) as cut:
         worker = cut.far_worker()
         job, first = cut.run()
         begun_s = time.monotonic()
@@ -139,8 +159,9 @@ def test_where_nobody_else_is_the_same_process_goes_on_after_the_cut(tmp_path: P
         assert (shown["attempt"], shown["losses"], shown["worker"]) == (1, 0, worker.id)
 
 
-def test_if_cut_stop_leaves_no_second_copy(tmp_path: Path) -> None:
-    with cut_town(tmp_path) as cut:
+@ON_EITHER
+def test_if_cut_stop_leaves_no_second_copy(tmp_path: Path, towns: Towns) -> None:
+    with towns(tmp_path) as cut:
         cut.far_worker()
         job, first = cut.run("--if-cut", "stop")
         begun_s = time.monotonic()

@@ -39,14 +39,16 @@ class Done(NamedTuple):
 class WorkerProcess:
     """A `tq worker` with a state directory that outlives it: the next one of the same name is its successor."""
 
-    def __init__(self, here: "Town", name: str, options: Sequence[str], environ: Mapping[str, str]) -> None:
+    def __init__(
+        self, here: "Town", name: str, options: Sequence[str], environ: Mapping[str, str], before: Sequence[str]
+    ) -> None:
         state = here.place / name
         state.mkdir(exist_ok=True)
         self.log = here.place / f"{name}.log"
         self._from = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*TQ, "worker", *options],
+                [*before, *TQ, "worker", *options],
                 env={**here.environ, "XDG_STATE_HOME": str(state), **environ},
                 cwd=here.place,
                 stdin=subprocess.DEVNULL,
@@ -101,18 +103,28 @@ class Town:
         self.workers: list[WorkerProcess] = []
 
     def worker(
-        self, name: str = "worker", *options: str, slots: int = 2, environ: Mapping[str, str] | None = None
+        self,
+        name: str = "worker",
+        *options: str,
+        slots: int = 2,
+        environ: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
     ) -> WorkerProcess:
-        """Start a worker, and wait until it is connected."""
-        worker = self.launch_worker(name, *options, slots=slots, environ=environ)
+        """Start a worker behind the words `before`, and wait until it is connected."""
+        worker = self.launch_worker(name, *options, slots=slots, environ=environ, before=before)
         worker.says(" connected ")
         return worker
 
     def launch_worker(
-        self, name: str = "worker", *options: str, slots: int = 2, environ: Mapping[str, str] | None = None
+        self,
+        name: str = "worker",
+        *options: str,
+        slots: int = 2,
+        environ: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
     ) -> WorkerProcess:
         """Start a worker; there may be no server yet."""
-        worker = WorkerProcess(self, name, ["--slots", str(slots), *options], environ or {})
+        worker = WorkerProcess(self, name, ["--slots", str(slots), *options], environ or {}, before)
         self.workers.append(worker)
         return worker
 
