@@ -1,12 +1,13 @@
 """Where a server is looked for again: by who stays with the one that was found first."""
 
 import json
+import pwd
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tq.client.target import Target, find, find_again
+from tq.client.target import Target, directories, find, find_again
 from tq.errors import TqError, Unreachable
 
 CA = "-----BEGIN CERTIFICATE-----"
@@ -73,3 +74,12 @@ def test_an_explicit_address_whose_file_now_speaks_of_another_is_no_find(tmp_pat
     serve(tmp_path / "one", environ, 1002)
     with pytest.raises(TqError):
         again(first, environ, "tq://127.0.0.1:1001")
+
+
+def test_who_has_no_entry_in_passwd_is_at_home_at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    def getpwuid(_uid: int) -> None:
+        raise KeyError
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", getpwuid)
+    assert directories({}).state == Path("/.local/state/tq")

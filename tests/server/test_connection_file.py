@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tq.errors import ConfigurationError
 from tq.net.token import make_token
 from tq.server.connection_file import (
     Connection,
@@ -80,10 +79,17 @@ def test_a_file_that_makes_no_sense_is_written_anew(tmp_path: Path, said: str) -
     assert json.loads((tmp_path / "connection.json").read_text())["url"] == CONNECTION.url
 
 
-def test_a_state_directory_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_server_whose_user_has_no_home_is_found_by_its_directory(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigurationError, match="cannot write"):
-        write_files(CONNECTION, tmp_path, tmp_path / "file")
+    assert write_files(CONNECTION, tmp_path, tmp_path / "file/state") is None
+    said = capsys.readouterr().err
+    assert "not_announced" in said
+    assert f"TQ_DATA={tmp_path}" in said
+    assert json.loads((tmp_path / "connection.json").read_text())["url"] == CONNECTION.url
+    remove_files(tmp_path, tmp_path / "file/state")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,8 @@ class Directories(NamedTuple):
 
 def directories(environ: Mapping[str, str]) -> Directories:
     """Return the data, state and configuration directories, by the XDG rules."""
-    home = Path(environ.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111 - where HOME is unset, as in cron
+    # HOME is unset in cron; and who has no entry in passwd either, as in a container, is at home at the root.
+    home = Path("/", environ.get("HOME") or os.path.expanduser("~").removeprefix("~"))  # noqa: PTH111
 
     def base(variable: str, default: str) -> Path:
         value = environ.get(variable, "")

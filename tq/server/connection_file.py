@@ -4,9 +4,9 @@
     STATE/connection.json    the same, and where DATA is
 
 Mode 0600, written when the server accepts connections, removed at a clean stop. The one in STATE belongs to the first
-server of the user that runs: another one leaves it alone, and is found by who names its DATA. The token in it is the
-data directory's own: kept in DATA/identity/admin.token, so that it survives restarts and a worker can go on with what
-it has.
+server of the user that runs: another one leaves it alone, and is found by who names its DATA, as one is that cannot
+write there. The token in it is the data directory's own: kept in DATA/identity/admin.token, so that it survives
+restarts and a worker can go on with what it has.
 """
 
 import json
@@ -15,8 +15,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tq.errors import ConfigurationError, Unauthorised
+from tq.errors import Unauthorised
 from tq.net.address import EVERYWHERE, joined
+from tq.net.log import log
 from tq.net.token import Token, parse_token
 from tq.store import files, lock
 
@@ -50,7 +51,8 @@ def local_url(host: str, port: int) -> str:
 def write_files(connection: Connection, data: Path, state: Path) -> Path | None:
     """Write both files, each at once or not at all; the one in DATA last: it says that the server can be used.
 
-    Return the data directory of another server that runs and has the one in STATE, None if this one has it now.
+    Return the data directory of another server that runs and has the one in STATE, None if this one has it now, or
+    would have: the user of a service may have no home, or one that is full, and who names DATA needs none.
     """
     other = _other(state, data)
     try:
@@ -58,9 +60,8 @@ def write_files(connection: Connection, data: Path, state: Path) -> Path | None:
         if other is None:
             files.replace(state / NAME, connection.written(str(data)), is_shared=True)
     except OSError as error:
-        raise ConfigurationError(
-            f"cannot write {state / NAME}: {error.strerror}", hint="set XDG_STATE_HOME to a directory of yours"
-        ) from error
+        why = f"cannot write {state / NAME}: {error.strerror}"
+        log("not_announced", level="warning", error=why, hint=f"`tq` finds this server with TQ_DATA={data}")
     files.replace(data / NAME, connection.written())
     return other
 
