@@ -1,6 +1,8 @@
 """`queue`, `result`, `doctor`, and `ls` where it meets a terminal: snapshots of what people and scripts see."""
 
+import errno
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -227,6 +229,25 @@ class TestDoctor:
         ran = run("doctor")
         assert ran.out.splitlines()[1] == f"ok    versions     everybody is tq {__version__}"
         assert ran.err == ""
+
+    def test_the_directory_of_a_server_of_another_user_is_that_users(
+        self, run: Run, story: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        user = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: user)
+        status, found = self.found(run)
+        assert (status, "data" in found) == (0, False)
+
+        is_dir = Path.is_dir
+
+        def closed(path: Path) -> bool:
+            if str(path) == story["data"]:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return is_dir(path)
+
+        monkeypatch.setattr(Path, "is_dir", closed)
+        status, found = self.found(run)
+        assert (status, "data" in found) == (0, False)
 
     @pytest.mark.parametrize(
         "check, status, change",

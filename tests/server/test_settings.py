@@ -33,6 +33,7 @@ def test_what_is_in_order_passes() -> None:
         ({"heartbeat_s": 1e9}, "heartbeat"),
         ({"heartbeat_s": float("nan")}, "heartbeat"),
         ({"data": Path("data")}, "absolute"),
+        ({"data": Path("/caf\udce9")}, "UTF-8"),
         ({"state": Path("state")}, "absolute"),
         ({"cert": Path("/cert.pem")}, "belong together"),
         ({"log_level": "loud"}, "loud"),

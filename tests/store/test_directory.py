@@ -33,6 +33,18 @@ def test_a_directory_open_to_others_is_refused(tmp_path: Path, mode: int) -> Non
     assert not (tmp_path / "data" / "server.lock").exists()
 
 
+def test_a_path_that_rocksdb_cannot_be_told_is_refused_and_a_link_to_it_is_none(tmp_path: Path) -> None:
+    data = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(ConfigurationError, match=r"is no UTF-8: b'.*caf\\xe9'") as caught:
+        hold_directory(data)
+    assert "symbolic link" in caught.value.hint
+    assert not data.exists()
+    data.mkdir()
+    (tmp_path / "link").symlink_to(data)
+    with disk_store(tmp_path / "link") as store:
+        commit(store, some_changes(1))
+
+
 def test_an_empty_directory_of_ours_is_closed(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir(mode=0o755)
     hold_directory(tmp_path / "data").release()

@@ -4,6 +4,7 @@ Every check is a line: ok, warn or fail. What cannot be seen from here (the disk
 worker elsewhere) is asked of the server or left out. It changes nothing.
 """
 
+import os
 import socket
 import time
 from collections import Counter
@@ -73,7 +74,7 @@ def doctor(ctx: typer.Context) -> None:
     if seen is not None:
         for check in (_versions, _clock, _disk, _certificate, _errors, _workers, _stuck):
             found.extend(check(seen))
-    found.extend(_directory(_data(context, seen)))
+    found.extend(_directory(_data(context, seen), seen))
     if seen is not None:
         found.extend(_token_readers(_data(context, seen), seen))
     found.extend(_open_secrets(context))
@@ -236,16 +237,23 @@ def _data(context: Context, seen: Seen | None) -> Path | None:
         data = Path(str(seen.story.get("data") or ""))
         host, _, _ = str(seen.story.get("url", "")).removeprefix("tq://").rpartition(":")
         is_here = host.strip("[]") in {*LOOPBACK, socket.gethostname()}
-        return data if is_here and data.is_absolute() and data.is_dir() else None
+        return data if is_here and data.is_absolute() and _is_directory(data) else None
     data = target.directories(context.environ).data
-    return data if data.is_dir() else None
+    return data if _is_directory(data) else None
 
 
-def _directory(data: Path | None) -> Iterator[Finding]:
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except PermissionError:  # another user's, somewhere in what is closed to us
+        return False
+
+
+def _directory(data: Path | None, seen: Seen | None) -> Iterator[Finding]:
     from tq.store import directory
 
-    if data is None:
-        return
+    if data is None or (seen is not None and data.stat().st_uid != os.geteuid()):
+        return  # of who serves it, and has looked at it
     try:
         directory.check_owner(data, may_close=False)
     except ConfigurationError as error:

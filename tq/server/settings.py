@@ -10,6 +10,7 @@ from tq import limits
 from tq.errors import BadRequest, ConfigurationError
 from tq.net.address import DEFAULT_PORT
 from tq.net.log import LEVELS
+from tq.store.directory import check_path
 
 HEARTBEAT_S_MIN: float = 0.05
 HEARTBEAT_S_MAX: float = 3_600.0
@@ -53,6 +54,7 @@ def check_settings(settings: Settings) -> None:
         raise BadRequest("ended jobs cannot be kept for less than no time")
     if not settings.data.is_absolute() or not settings.state.is_absolute():
         raise ConfigurationError("data and state directory must be absolute paths")
+    check_path(settings.data)
     if settings.log_level not in LEVELS:
         raise BadRequest(f"{settings.log_level!r} is no level", hint="one of " + ", ".join(LEVELS))
     if (settings.cert is None) != (settings.key is None):

@@ -74,6 +74,7 @@ def hold_directory(data: Path, *, allow_network: bool = False, create: bool = Tr
 
     Raises ConfigurationError when it is somebody else's, open to others, on a network file system, or held.
     """
+    check_path(data)
     if create:
         try:
             make_directory(data)
@@ -93,6 +94,17 @@ def hold_directory(data: Path, *, allow_network: bool = False, create: bool = Tr
         lock.release()
         raise
     return lock
+
+
+def check_path(data: Path) -> None:
+    """Raise ConfigurationError where RocksDB cannot be told the path: what it takes is UTF-8."""
+    try:
+        str(data).encode()
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"the path of the data directory is no UTF-8: {os.fsencode(data)!r}",
+            hint="choose another one with --data; a symbolic link to this one will do",
+        ) from None
 
 
 def check_readable(data: Path) -> None:
