@@ -13,7 +13,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 # Machines are slow at times; a deadline would make that a failure. `print_blob` gives the line that replays one.
-settings.register_profile("tq", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+# Who develops tries other examples each time; CI the same ones, so that it speaks of the change that it is asked about.
+settings.register_profile(
+    "tq",
+    deadline=None,
+    print_blob=True,
+    derandomize="CI" in os.environ,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("tq")
 
 # A shell makes what it puts in the background deaf to Ctrl-C, and children inherit that: the tests' must hear it.
