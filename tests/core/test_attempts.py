@@ -269,6 +269,15 @@ def test_a_loss_charges_what_may_have_run_and_no_bystander(house):
     assert losses[:2] == [1, 1]
 
 
+def test_what_was_lost_before_anybody_heard_of_its_start_counts_from_when_it_was_leased(house):
+    number, ref = _running(house)
+    leased_ms = house.task(number).leased_ms
+    house.do(WorkerLost(5, 1))
+    house.join(6)
+    (lost,) = house.task(number).history
+    assert (lost.attempt, lost.started_ms) == (ref.attempt, leased_ms)
+
+
 class TestCancel:
     """Cancel while an attempt runs: the slot is held until its processes are gone."""
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.house import House, held
 from tq.core.task import Cause, Phase, State
-from tq.core.vocabulary import Drain, DrainAsked, Handback, WorkerLost
+from tq.core.vocabulary import Drain, DrainAsked, Handback, WorkerDrains, WorkerLost
 from tq.errors import BadRequest, TaskNotFound
 from tq.limits import put_off_max
 
@@ -51,6 +51,16 @@ def test_who_agrees_is_told_nothing() -> None:
 
     assert house.engine.live.workers[5].draining
     assert asked(house) == []
+
+
+def test_a_worker_that_wants_nothing_more_gets_nothing_more_but_by_its_latest_session() -> None:
+    house = House()
+    house.join(session=2)
+    house.do(WorkerDrains(5, 1))
+    assert not house.engine.live.workers[5].draining
+    house.do(WorkerDrains(5, 2))
+    house.submit()
+    assert house.starts() == []
 
 
 # ---------------------------------------------------------------- a deadline

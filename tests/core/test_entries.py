@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from tests.support.house import House
 from tq import limits
 from tq.core import tables
-from tq.core.engine import Bounds
+from tq.core.engine import Bounds, leases
 from tq.core.entries import EntryReader
 from tq.core.vocabulary import (
     AddEntries,
@@ -132,6 +132,17 @@ def test_large_entries_are_sent_in_several_parts(house):
     house.submit(size=size, is_array=True, entries_key="u")
     starts = [effect for effect in house.finished.effects if isinstance(effect, Start)]
     assert [len(start.attempts) for start in starts] == [2, 1]
+
+
+@pytest.mark.parametrize("has_entries", [True, False])
+def test_however_many_start_at_once_a_part_has_no_more_than_its_bound(house, monkeypatch, has_entries):
+    monkeypatch.setattr(leases, "prefetch_max", 2)
+    if has_entries:
+        _upload(house, [(b"x",) * 5])
+    house.join(slots=5)
+    house.submit(size=5, is_array=True, entries_key="u" if has_entries else "")
+    starts = [effect for effect in house.finished.effects if isinstance(effect, Start)]
+    assert [len(start.attempts) for start in starts] == [2, 2, 1]
 
 
 def test_an_abandoned_upload_of_many_runs_ends_in_slices():

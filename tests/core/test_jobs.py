@@ -308,6 +308,11 @@ class TestChains:
     def _held(self, house):
         return {number: len(live.held) for number, live in house.engine.live.workers.items()}
 
+    def test_what_stands_in_a_chain_counts_against_the_throttle_of_its_array(self, house):
+        self._stream(house, slots=1, size=4)
+        house.array(100, throttle=3)
+        assert len(house.starts()) == 3
+
     def test_long_tasks_are_never_prefetched(self, house):
         self._stream(house, run_us=200_000)
         assert len(house.engine.live.workers[5].held) == 2

@@ -100,13 +100,14 @@ def test_a_purged_letter_stays_dead_and_is_retried_only_by_its_id(house):
     assert letters(house) == [f"{number}.{member}" for member in (1, 2, 3)]
 
 
-def test_a_retry_of_letters_leaves_what_was_cancelled(house):
+@pytest.mark.parametrize("where", [LETTERS, Where(is_letter=True)])
+def test_a_retry_of_letters_leaves_what_was_cancelled(house, where):
     number = house.array(3)
     house.do(Purge(where=LETTERS))
     house.do(Cancel((f"{number}.1",)))
     house.join(slots=3)
     die(house, number)
-    house.do(Retry((str(number),), LETTERS))
+    house.do(Retry((str(number),), where))
     assert house.task(number, 0).state is State.CANCELLED
     assert house.task(number, 1).state is State.RUNNING
 

@@ -118,6 +118,17 @@ def test_after_a_restart_a_loss_is_charged_to_what_ran_and_not_to_whoever_is_fir
     assert [house.task(number, ref.member).losses for ref in (first, second)] == [0, 1]
 
 
+def test_after_a_restart_a_loss_is_charged_to_what_may_have_started_in_each_lane(house):
+    """How many slots the worker has nobody knows any more: one for each lane of which it has something, at least."""
+    house.join(slots=3)
+    jobs = [house.submit(queue=queue) for queue in "abc"]
+    house.restart()
+
+    house.do(WorkerLost(5, 0))
+
+    assert [house.task(job).losses for job in jobs] == [1, 1, 1]
+
+
 def test_the_loss_of_a_session_that_the_core_never_saw_is_the_workers_loss(house):
     house.join()
     number = house.submit()

@@ -74,6 +74,11 @@ def test_of_a_queue_that_is_not_there_nothing_is_set_unless_it_is_meant_to_be_ne
     assert not house.do(SetQueue("zzz", max=0)).made
     assert house.do(SetQueue("zzz", max=1)).made
     assert not house.do(SetQueue("zzz", paused=paused, known=True)).made
+    house.do(SetQueue("builds", paused=False, known=True))
+    house.do(Cancel(("1",)))
+    house.do(Forget(("1",)))
+    with pytest.raises(TaskNotFound, match="there is no queue builds"):
+        house.do(SetQueue("builds", paused=False, known=True))
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,10 @@ def test_a_backoff_doubles_its_bound_up_to_the_longest_and_is_spread():
     assert retry.backoff_ms(job(backoff_ms=(70, 70)), (1, 0, 0), 1, 5) == 70
 
 
+def test_exit_codes_up_to_255_and_signals_up_to_64_may_be_named(house):
+    house.submit(retry_on=(-64, 255), no_retry_on=(0,))
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -231,6 +231,9 @@ def test_so_does_one_for_what_ran_alone(house, monkeypatch, crash_limit):
             house.join(session=number + 2)
         [ref] = house.starts()
         assert ref.job == job
+        if crash_limit == 2:
+            with pytest.raises(TooManyLanes):
+                house.submit(queue="other")
         house.report(ref, session=house.engine.live.workers[5].session_number)
         house.do(Forget(where=Where()))
     assert len(house.engine.live.lanes) == 2

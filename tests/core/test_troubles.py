@@ -105,6 +105,17 @@ def test_the_try_is_one_attempt_however_many_slots_and_lanes_there_are() -> None
     assert after(house, 500) == []
 
 
+def test_who_has_rested_gets_its_try_before_the_chains_of_others_take_all(house: House) -> None:
+    for _ in range(4):
+        short = house.submit()
+        house.report(ref_of(house, short), run_us=100)
+    trouble(house, ref_of(house, house.submit()))
+    house.join(worker=6)
+    house.now_ms += 1_000
+    house.array(10)
+    assert [task.worker for task in map(house.task, [6] * 10, range(10))].count(5) == 1
+
+
 def test_what_a_worker_cannot_start_keeps_nothing_else_from_it() -> None:
     house = House()
     house.join(modules=("m",))

@@ -92,6 +92,8 @@ class TestSelection:
         house.array(9)
         with pytest.raises(TooLarge):
             house.do(Cancel(("1.1-4",)))
+        with pytest.raises(TooLarge):
+            house.do(Cancel(("1.1-3", "1.4")))
 
     def test_neither_ids_nor_a_filter_is_refused(self, house):
         with pytest.raises(BadRequest):
@@ -207,6 +209,10 @@ class TestHold:
         assert house.recalls() == [refs[1]]
         house.do(Handback(5, 1, 1, (refs[1],)))
         assert house.starts() == []
+        house.do(Release((str(number),)))
+        refs = house.starts()
+        house.do(Hold((str(number),)))
+        assert house.recalls() == refs, "once for each time that it was assigned"
 
     def test_a_second_hold_and_a_needless_release_are_refused(self, house):
         number = str(house.submit(hold=True))
