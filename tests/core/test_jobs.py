@@ -330,6 +330,17 @@ class TestChains:
         assert list(house.engine.live.workers[5].held) == [refs[0].task]
         assert house.starts() == []
 
+    def test_what_has_been_asked_back_is_not_asked_again_where_more_has_to_come_back(self, house):
+        self._stream(house)
+        refs = held_refs(house)
+        asked = []
+        for running in refs[:2]:
+            house.started(running)
+            house.now_ms += limits.prefetch_ms
+            house.do(Tick())
+            asked += house.recalls()
+        assert (len(asked), set(asked)) == (len(refs) - 2, set(refs[2:]))
+
     def test_a_few_slow_tasks_after_many_quick_ones_end_the_prefetch(self, house):
         self._stream(house, slots=1)
         house.report(*held_refs(house)[:100], run_us=1_000)

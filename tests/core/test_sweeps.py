@@ -338,13 +338,14 @@ class TestWhatIsWrong:
             house.do(command)
         assert _sweeps(house) == 0
 
-    def test_a_stored_one_is_dropped(self, house):
+    @pytest.mark.parametrize("is_there", [True, False])
+    def test_a_stored_one_is_dropped(self, house, is_there):
         house.submit(name="z")
         meta = house.store.get(tables.META, ())
         bad = SetPriority((), Where(name="z"), priority=500)
         changes = {
             tables.META: {(): replace(meta, sequence=meta.sequence + 1)},
-            tables.SWEEP: {(1,): Sweep(msgspec.msgpack.encode(bad), 1, 1)},
+            tables.SWEEP: {(1,): Sweep(msgspec.msgpack.encode(bad), 1, 1)} if is_there else {},
             tables.TIMER: {timer(TimerKind.SWEEP, 0, 1): True},
         }
         house.store.write(changes, sequence=meta.sequence + 1, epoch=1, wall_ms=1)

@@ -71,9 +71,7 @@ def _tally(command: Selected) -> Tally:
 def continue_sweep(step: Step, number: int, verbs: dict[type, Verb]) -> None:
     """Do one slice of a sweep, and set the timer for the next, or end it."""
     sweep = step.overlay.get(tables.SWEEP, (number,))
-    if sweep is None:
-        return
-    if not sweeps.is_sweep(sweep):
+    if sweep is None or not sweeps.is_sweep(sweep):
         step.overlay.delete(tables.SWEEP, (number,))
         return
     command = sweeps.command_of(sweep)
