@@ -93,6 +93,9 @@ def test_a_word_of_a_superseded_session_is_dropped(house):
     assert house.task(number).state is State.RUNNING
     assert house.counted("superseded") == 1
     assert not any(isinstance(effect, Acknowledge) for effect in house.finished.effects)
+    house.join(session=1)
+    assert house.counted("superseded") == 2
+    assert house.engine.live.workers[5].session_number == 2
 
 
 def test_a_lost_task_goes_to_another_worker_with_a_new_lease(house):

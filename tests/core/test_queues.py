@@ -91,7 +91,7 @@ def test_one_slip_of_the_fingers_is_recognised(house, typed):
     assert refused.value.hint == "did you mean builds? tq queue ls"
 
 
-@pytest.mark.parametrize("typed", ["lbuids", "buil", "buildsss", "bxxlds", "b", "sdliub"])
+@pytest.mark.parametrize("typed", ["lbuids", "buil", "buildsss", "bxxlds", "b", "sdliub", "ubilxx"])
 def test_and_not_what_is_another_word(house, typed):
     house.submit(queue="builds")
     with pytest.raises(TaskNotFound) as refused:

@@ -301,6 +301,18 @@ def test_a_turn_ends_at_its_cap_of_time() -> None:
     assert len(loop.answers()) == 40
 
 
+def test_a_turn_that_is_filled_bit_by_bit_during_a_flush_ends_at_its_cap_of_time_too() -> None:
+    loop = Loop().start()
+    loop.lap_step = limits.turn_ms_max / 4
+    for number in range(20):
+        loop.ask(str(number), submit(str(number)))
+        assert loop.run() is Point.FLUSHING
+
+    assert 1 < loop.pipeline.counters.commands < 10
+    loop.settle()
+    assert len(loop.answers()) == 20
+
+
 def test_a_turn_ends_at_its_cap_of_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "turn_changes_max", 20)
     loop = Loop().start()
