@@ -16,7 +16,7 @@ from tq.core.engine.step import Step, running_in
 from tq.core.job import JobKey, Queue
 from tq.core.live import LIVE_RECALLED, LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
 from tq.core.retry import lane_of
-from tq.core.task import Cause, Phase, State, Task, TaskKey
+from tq.core.task import Cause, Phase, State, TaskKey
 from tq.core.vocabulary import AttemptRef, DrainAsked, Held, Join, Joined, Recall, Supersede, WorkerDrains, WorkerSilent
 
 
@@ -120,14 +120,10 @@ def _give_back_missing(step: Step, before: LiveWorker, kept: set[TaskKey]) -> No
     for key in list(before.held):
         if key not in kept and not passes_over(step, key):
             task = step.task(key)
-            if _is_with(task, before.worker) and task is not None:
+            if task is not None:
                 # Then it has met another store, and ended what it ran of this one.
                 has_run = task.phase is Phase.STARTED or task.phase is Phase.STOPPING
                 give_back(step, key, task, Cause.LOST if has_run else Cause.NONE)
-
-
-def _is_with(task: Task | None, worker: int) -> bool:
-    return task is not None and task.state is State.RUNNING and task.worker == worker
 
 
 def _is_stopped(step: Step, key: JobKey, running: Callable[[str], int]) -> bool:
