@@ -234,11 +234,14 @@ def test_the_same_request_again_shares_its_entries_until_the_last_job_is_forgott
     assert house.store.scan(tables.BLOB_USER, (0,), (1 << 40,), 10) == []
 
 
-def test_entries_of_another_job_need_as_many_members(house):
+def test_entries_of_another_job_need_as_many_members_and_no_others_beside_them(house):
     house.do(AddEntries("u", 0, (b"a", b"b")))
     first = house.submit(size=2, is_array=True, entries_key="u")
     with pytest.raises(BadRequest):
         house.submit(size=3, is_array=True, entries_of=str(first))
+    _upload(house, [(b"c", b"d")], key="v")
+    with pytest.raises(BadRequest, match="either uploaded or another job's"):
+        house.submit(size=2, is_array=True, entries_key="v", entries_of=str(first))
     with pytest.raises(TaskNotFound):
         house.submit(stdin_of="77")
     with pytest.raises(BadRequest):

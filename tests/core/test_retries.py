@@ -4,6 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.support.house import House
+from tq import limits
 from tq.core import invariants, retry, tables
 from tq.core.engine import Bounds
 from tq.core.job import Demand, Job
@@ -243,8 +244,8 @@ def test_a_backoff_doubles_its_bound_up_to_the_longest_and_is_spread():
     assert retry.backoff_ms(job(backoff_ms=(70, 70)), (1, 0, 0), 1, 5) == 70
 
 
-def test_exit_codes_up_to_255_and_signals_up_to_64_may_be_named(house):
-    house.submit(retry_on=(-64, 255), no_retry_on=(0,))
+def test_exit_codes_up_to_255_signals_up_to_64_and_waits_up_to_their_bound_may_be_named(house):
+    house.submit(retry_on=(-64, 255), no_retry_on=(0,), backoff_ms=(0, limits.backoff_ms_max))
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,8 @@ class TestSelection:
         assert signals(house) == []
         house.do(Cancel((str(number),), signal=9))
         assert signals(house) == [9]
+        house.do(Cancel((str(number),), signal=64))
+        assert signals(house) == [64]
         for signal in (-1, 65, 1 << 40):
             with pytest.raises(BadRequest, match="no signal"):
                 house.do(Cancel((str(number),), signal=signal))
