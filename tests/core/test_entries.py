@@ -181,6 +181,12 @@ def test_uploads_that_are_kept_alive_hide_none_that_was_abandoned(house, monkeyp
     assert [key[0] for key, _ in left] == alive
     assert house.engine.next_due_ms(Times(left[0][1].expires_ms, 0)) == 0
 
+    house.now_ms += limits.upload_ttl_ms * 2  # the next walk begins at the first again
+    for _ in range(30):
+        house.do(Tick())
+    assert house.store.scan(tables.UPLOAD, ("",), ("~",), 99) == []
+    assert house.engine.next_due_ms(Times(house.now_ms, 0)) is None
+
 
 def test_a_run_joins_only_the_entries_that_its_sender_has_seen(house):
     assert house.do(AddEntries("u", 0, (b"a",), b"", b"A")) == Uploaded(1, b"A")

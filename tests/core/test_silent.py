@@ -52,6 +52,11 @@ def test_a_worker_that_is_back_gets_what_waits_and_an_older_word_changes_nothing
     house.do(WorkerSilent(99, 1))
     assert workers(house) == {"host5": "up", "host6": "suspect"}
 
+    house.restart()
+    house.do(WorkerSilent(5, 1))
+    house.join(5)
+    assert workers(house) == {"host5": "up"}
+
 
 def test_what_a_silent_worker_holds_says_so_and_goes_elsewhere_when_it_is_lost(house: House) -> None:
     job = house.submit()

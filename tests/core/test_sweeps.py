@@ -143,13 +143,14 @@ def test_one_command_looks_at_no_more_rows_than_it_may_however_many_jobs_have_so
         _came_back(house, 4)
         house.do(WorkerLost(5, 1))
 
-    answer = house.do(Cancel((), Where()))
+    for command, state in ((Cancel((), Where()), State.CANCELLED), (Retry((), Where()), State.QUEUED)):
+        answer = house.do(command)
 
-    assert isinstance(answer, Acted)
-    assert answer.sweeping
-    assert 0 < answer.done <= 10
-    assert _sweep_on(house) == 0
-    assert {state for number in range(1, 11) for state in _states(house, number)} == {State.CANCELLED}
+        assert isinstance(answer, Acted)
+        assert answer.sweeping
+        assert 0 < answer.done <= 10
+        assert _sweep_on(house) == 0
+        assert {state for number in range(1, 11) for state in _states(house, number)} == {state}
 
 
 def test_many_jobs_by_id_are_all_begun_at_once(house):
