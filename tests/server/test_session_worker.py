@@ -196,6 +196,7 @@ async def test_an_assignment_that_is_not_acknowledged_in_time_ends_the_connectio
         await trio.sleep(limits.delivery_s_max - 1)
         for session in hall.registry.workers:
             session.check_deliveries(trio.current_time())
+        await trio.testing.wait_all_tasks_blocked()
         assert not worker.has_ended.is_set()
         await trio.sleep(2)
         for session in hall.registry.workers:
