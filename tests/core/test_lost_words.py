@@ -63,9 +63,13 @@ def test_what_was_recalled_is_recalled_again_after_a_reconnect(house):
     assert set(house.recalls()) == set(refs[1:])
 
 
-def test_what_a_hold_asked_back_is_asked_back_after_a_restart_too(house):
+STOPS = [lambda job: Hold((str(job),)), lambda _job: SetQueue("default", paused=True)]
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_what_a_hold_or_a_pause_asked_back_is_asked_back_after_a_restart_too(house, stop):
     number, refs = _stream(house)
-    house.do(Hold((str(number),)))
+    house.do(stop(number))
     asked = house.recalls()
     house.restart()
 
@@ -74,7 +78,7 @@ def test_what_a_hold_asked_back_is_asked_back_after_a_restart_too(house):
     assert set(house.recalls()) == set(asked) == set(refs)
 
 
-@pytest.mark.parametrize("stop", [lambda job: Hold((str(job),)), lambda _job: SetQueue("default", paused=True)])
+@pytest.mark.parametrize("stop", STOPS)
 @pytest.mark.parametrize("between", [None, WorkerLost(5, 1), Release((), Where())])
 def test_however_many_have_not_started_a_turn_asks_few_of_them_back(house, stop, between):
     number, refs = _stream(house)
