@@ -290,3 +290,14 @@ def test_a_token_whose_name_is_none_is_refused_with_the_bound(name: str) -> None
 def test_a_token_without_an_id_a_digest_and_a_known_role_is_refused(command: CreateToken) -> None:
     with pytest.raises(BadRequest, match="a role"):
         House().do(command)
+
+
+def test_no_token_takes_the_place_of_another_or_begins_when_its_time_is_over() -> None:
+    house = House()
+    house.do(CreateToken("t", bytes(32), "read"))
+    with pytest.raises(BadRequest, match="token t exists"):
+        house.do(CreateToken("t", b"x" * 32, "admin"))
+    with pytest.raises(BadRequest, match="expired already"):
+        house.do(CreateToken("u", bytes(32), "read", expires_ms=1_700_000_000_000 + house.now_ms))
+    ((key, token),) = house.store.scan(tables.TOKEN, ("",), ("z",), 9)
+    assert (key, token.role) == (("t",), "read")
