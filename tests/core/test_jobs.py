@@ -330,6 +330,18 @@ class TestChains:
         assert list(house.engine.live.workers[5].held) == [refs[0].task]
         assert house.starts() == []
 
+    def test_what_stands_behind_a_quick_one_of_another_lane_is_not_asked_back(self, house):
+        house.join(slots=2)
+        for queue in "ab" * 4:
+            house.submit(queue=queue)
+            house.report(*house.starts(), run_us=1_000)
+        long, _ = (house.submit(queue=queue) for queue in "ab")
+        behind, _ = (house.array(9, queue=queue) for queue in "ab")
+        house.started(next(ref for ref in held_refs(house) if ref.job == long))
+        house.now_ms += limits.prefetch_ms
+        house.do(Tick())
+        assert [ref.job for ref in house.recalls()] == [behind] * 9
+
     def test_what_has_been_asked_back_is_not_asked_again_where_more_has_to_come_back(self, house):
         self._stream(house)
         refs = held_refs(house)
