@@ -103,8 +103,8 @@ def test_the_tail_is_the_last_lines(run: Run, server: FakeServer, count: str, sh
 @pytest.mark.parametrize("options", [[], ["--quiet"]])
 def test_a_dropped_middle_is_said_however_quiet_it_is_to_be(run: Run, server: FakeServer, options: list[str]) -> None:
     server.says[v.Logs] = lambda _: chunks((1, 0, b"head"), (1, 100, b"tail"))
-    ran = run("logs", "42", *options)
-    assert ran == (0, "headtail", "tq: 96 bytes in the middle of stdout of 42 were not kept\n")
+    said = "tq: 96 bytes in the middle of stdout of 42 were not kept; submitted with --stdout FILE all are\n"
+    assert run("logs", "42", *options) == (0, "headtail", said)
 
 
 def test_following_goes_on_where_it_was_after_a_cut(run: Run, server: FakeServer) -> None:

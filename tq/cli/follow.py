@@ -54,7 +54,8 @@ class Reading(reading.Reading):
         if new.is_next:
             self._talk(f"tq: {self.task}: attempt {new.attempt} begins")
         if new.dropped_bytes:  # with --quiet, too: what is missing from data is no talk
-            say(f"tq: {new.dropped_bytes} bytes in the middle of {new.stream} of {self.task} were not kept")
+            what = f"{new.dropped_bytes} bytes in the middle of {new.stream} of {self.task}"
+            say(f"tq: {what} were not kept; submitted with --{new.stream} FILE all are")
         sink = self._sinks.get(chunk.stream)
         if new.data and sink is not None:
             sink.write(new.data)
