@@ -23,7 +23,7 @@ def test_wait_says_what_keeps_a_task_from_starting_once(run: Run, server: FakeSe
     "code, cause, said",
     [
         (3, "exit", "exited with 3"),
-        (-9, "signal", "was killed by signal 9"),
+        (-9, "signal", "was killed by signal 9, not by tq: for want of memory, perhaps"),
         (-15, "time_limit", "reached its time limit"),
         (-9, "oom", "ran out of memory"),
         (-9, "something_new", "failed (something_new)"),
@@ -52,7 +52,7 @@ def test_wait_says_what_a_function_raised_and_that_a_worker_was_lost(run: Run, s
         "tq: attempt 1 raised an exception: OSError: \\x1b[2J; tried again",
         "tq: attempt 2 was lost with its worker; tried again",
         "tq: no worker is connected",
-        "tq: attempt 3 was killed by signal 9; tried again",
+        "tq: attempt 3 was killed by signal 9, not by tq: for want of memory, perhaps; tried again",
     ]
 
 
