@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,22 @@ def test_where_nothing_can_be_written_it_is_said(run: Run, server: FakeServer, p
     (place / "dir").mkdir()
     assert "is no plain file" in run("backup", "dir").err
     assert not server.asked
+
+
+def test_a_disk_that_cannot_take_it_is_not_filled(
+    run: Run, server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place / "b.tar").write_bytes(b"older")
+    server.says[v.Backup] = lambda _: [v.BackupPart(0, DATA, 1 << 60, 7), v.BackupPart(len(DATA), DATA, 1 << 60, 7)]
+    ran = run("backup", "b.tar")
+    assert (ran.status, names(place), (place / "b.tar").read_bytes()) == (78, ["b.tar"], b"older")
+    assert "cannot be written: No space left on device" in ran.err
+
+    disk = os.statvfs(place)
+    unknown = os.statvfs_result((disk.f_bsize, disk.f_frsize, *[0] * 8))
+    monkeypatch.setattr(os, "fstatvfs", lambda _: unknown)
+    server.says[v.Backup] = lambda _: parts(DATA)
+    assert run("backup", "b.tar").status == 0
 
 
 def test_a_link_stays_a_link_and_there_is_no_backup_to_stdout(run: Run, server: FakeServer, place: Path) -> None:

@@ -4,6 +4,7 @@ A backup comes over the connection, so it can be taken from anywhere. It is writ
 when it is whole and on the disk.
 """
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -131,6 +132,13 @@ def _make_private(sink: "BinaryIO") -> None:
     os.fchmod(sink.fileno(), 0o600)
 
 
+def _check_room(sink: "BinaryIO", size_bytes: int) -> None:
+    """Raise OSError where the disk cannot take it all: filled to its last byte, it may be the server's own."""
+    disk = os.fstatvfs(sink.fileno())
+    if disk.f_blocks and disk.f_bavail * disk.f_frsize < size_bytes:  # some file systems have no figures
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def _receive(context: Context, client: "Client", sink: "BinaryIO") -> "BackupPart":
     """Write all parts, durably, and return the last. After a lost connection the server makes another backup."""
     from tq.cli.present import size
@@ -149,6 +157,7 @@ def _receive(context: Context, client: "Client", sink: "BinaryIO") -> "BackupPar
                     raise Unreachable(f"the connection was lost {_TRIES_MAX} times in the middle of the backup")
                 received = sink.seek(0)
                 sink.truncate()
+                _check_room(sink, part.size_bytes)
             if part.offset != received:
                 raise ProtocolError("a part of the backup is missing")
             sink.write(part.data)
