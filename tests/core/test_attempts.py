@@ -132,7 +132,9 @@ def test_the_loss_of_an_old_session_does_nothing(house):
     number, ref = _running(house)
     house.join(session=2, held=held(ref))
     house.do(WorkerLost(5, 1))
+    house.do(WorkerLost(99, 1))
     assert house.task(number).state is State.RUNNING
+    assert house.counted("superseded") == 2
 
 
 def test_a_lost_attempt_is_claimed_until_its_successor_is_leased(house):

@@ -5,6 +5,7 @@ import pytest
 from tests.support.house import House
 from tq.core.job import Demand
 from tq.core.vocabulary import AttemptRef, Cancel, SetQueue, WorkerLost
+from tq.limits import prefetch_ms
 
 WORKERS = 8
 ONE, ALL = Demand(cpus_milli=1_000), Demand(cpus_milli=4_000)
@@ -40,6 +41,15 @@ def test_one_that_finds_no_room_keeps_one_worker_and_gets_it(house: House) -> No
     [one] = kept(house)
     end_first(house, one)
     assert house.starts()[0].job == big
+
+
+def test_it_is_one_whose_work_has_not_turned_out_long(house: House) -> None:
+    house.now_ms += prefetch_ms
+    end_first(house, WORKERS)
+    house.submit(demand=ONE)
+    house.started(*house.starts(), worker=WORKERS)
+    house.submit(demand=ALL)
+    assert kept(house) == [WORKERS]
 
 
 @pytest.mark.parametrize(

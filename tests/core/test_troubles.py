@@ -9,6 +9,7 @@ from tq.core.engine import ready
 from tq.core.task import Cause, State
 from tq.core.vocabulary import (
     AttemptRef,
+    Cancel,
     Demand,
     Drain,
     Get,
@@ -93,6 +94,14 @@ def test_it_is_tried_again_after_a_second_then_two_up_to_a_minute(house: House) 
         assert len(after(house, 1)) == 1
         pauses.append(wait_ms)
     assert pauses == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000]
+
+
+def test_who_has_rested_and_finds_nothing_to_try_is_looked_at_no_more(house: House) -> None:
+    job = house.submit()
+    trouble(house, *house.starts())
+    house.do(Cancel((str(job),)))
+    assert after(house, 1_000) == []
+    assert due_ms(house) is None
 
 
 def test_the_try_is_one_attempt_however_many_slots_and_lanes_there_are() -> None:

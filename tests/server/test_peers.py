@@ -203,6 +203,7 @@ def test_a_list_sent_again_begins_a_session_of_its_own() -> None:
     assert joined.session == 2
     # What is on its way counts as held; what the worker has lost (1) does not.
     assert joined.held == (v.Held(ref(2), Phase.ASSIGNED), v.Held(ref(3), Phase.ASSIGNED))
+    assert peer.held == (ref(2), ref(3))
     # What the core decided for the old number, and nobody has sent, is void: the join gives it back.
     assert peer.carry_out(start(4, session=1), 0) == []
     assert peer.carry_out(v.Acknowledge(WORKER, 1, 1), 0) == []
