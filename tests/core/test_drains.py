@@ -86,6 +86,10 @@ def test_a_reconnected_worker_is_told_what_is_left_of_its_deadline() -> None:
     house.join(session=3, draining=True)
     assert [effect.deadline_ms for effect in asked(house)] == [0]
 
+    house.do(Drain("host5", deadline_ms=0))
+    house.join(session=4, draining=True)
+    assert [effect.deadline_ms for effect in asked(house)] == [0]
+
 
 def test_the_last_word_counts_also_without_a_deadline() -> None:
     house = House()
@@ -115,7 +119,7 @@ def test_of_workers_that_never_come_back_no_more_than_a_bound_are_remembered() -
     assert list(house.engine.live.gone) == list(range(3, put_off_max + 3))
 
 
-@pytest.mark.parametrize("wrong", [{"deadline_ms": -2}, {"deadline_ms": 10**12}, {"on": False, "deadline_ms": 5}])
+@pytest.mark.parametrize("wrong", [{"deadline_ms": -2}, {"deadline_ms": 10**12}, {"on": False, "deadline_ms": 0}])
 def test_a_deadline_that_makes_no_sense_is_refused(wrong: dict[str, int]) -> None:
     house = House()
     house.join()

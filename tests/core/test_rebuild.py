@@ -174,6 +174,13 @@ def test_how_long_a_cut_off_worker_may_run_is_not_forgotten() -> None:
     assert (known.beat_ms, known.held_until_ms) == (60_000, 180_000)
 
 
+def test_where_the_counters_are_lost_time_goes_on_behind_the_latest_record() -> None:
+    life = Life(1).live(40)
+    latest_ms = max(task.since_ms for task in rows(life.store, tables.TASK).values())
+    store, _ = without(life, (tables.META, ()))
+    assert rows(store, tables.META)[()].steady_ms == latest_ms > 0
+
+
 def test_a_job_whose_request_is_lost_is_gone_and_named_and_its_key_is_free() -> None:
     life = whole_job()
     life.jobs.append(life.submit(key="k"))

@@ -88,3 +88,4 @@ def test_an_attempt_whose_output_was_dropped_still_counts_as_one_with_output() -
     kept.put(output(1, HEAD, b"xx"))
     assert taken(kept) == []
     assert kept.has_any_of([ref(1)])
+    assert kept.of([ref(1)]) == ()

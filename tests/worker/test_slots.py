@@ -231,8 +231,8 @@ def test_leaving_is_said_and_hands_back_what_has_not_started() -> None:
     slots = holding(ref(1), ref(2))
     slots.started((ref(1),))
     assert slots.leave() == [Say(m.Draining()), Recall((ref(2),))]
-    assert not slots.is_idle
     slots.recalled((ref(2),))
+    assert not slots.is_idle
     slots.ended((end(ref(1)),))
     assert slots.is_idle
 
