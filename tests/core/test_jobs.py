@@ -146,6 +146,13 @@ def test_a_job_that_comes_back_stands_at_its_own_age(house):
     assert house.starts()[0].job == first
 
 
+def test_what_comes_to_two_lanes_in_one_turn_fills_every_slot(house):
+    house.join(slots=3)
+    house.submit()
+    house.turn(Submit("", b"body"), Submit("", b"body", demand=Demand(cpus_milli=1)))
+    assert len(house.starts()) == 2
+
+
 def test_an_array_at_its_throttle_blocks_nobody(house):
     house.join(slots=4)
     throttled = house.array(10, throttle=2)
