@@ -132,7 +132,7 @@ def test_what_a_worker_handed_back_unheard_is_uncharged_also_where_its_successor
 def beside(here: Town) -> tuple[WorkerProcess, WorkerProcess]:
     """Start two workers on one state directory."""
     first = here.worker("state", slots=1)
-    second = WorkerProcess(here, "state", ["--slots", "1"], {})
+    second = WorkerProcess(here, "state", ["--slots", "1"])
     here.workers.append(second)
     second.says(r"(?s)worker_started.* directory=\S*worker-2")
     second.says(r"(?s)directory=\S*worker-2.* connected ")

@@ -3,6 +3,7 @@
 import gc
 import random
 import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tq.core.job import Forgotten
 from tq.core.tables import BODY, FORGOTTEN, LANE_NAME, TASK
 from tq.core.task import State, Task
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
-from tq.store import directory, recent, trim
+from tq.store import directory, recent, rocks, trim
 from tq.store.check import check_bytes
 from tq.store.directory import hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
@@ -169,6 +170,12 @@ def test_where_no_more_files_may_be_open_the_hint_is_not_the_disk(data: Path, mo
     assert "ulimit -n" in caught.value.hint
     with disk_store(data) as store:
         assert store.get(TASK, (1, 0, 0)) is not None
+
+
+@pytest.mark.parametrize("failed", [rocks.read_error, rocks.write_error])
+def test_nor_is_it_once_the_store_is_open(failed: Callable[[str, Exception], StoreError]) -> None:
+    assert "ulimit -n" in failed("jobs", OSError("IO error: While open a file: 7.sst: Too many open files")).hint
+    assert "ulimit -n" not in failed("jobs", OSError("IO error: While open a file: 7.sst: Permission denied")).hint
 
 
 def test_a_failed_write_changes_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:

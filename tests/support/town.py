@@ -40,7 +40,12 @@ class WorkerProcess:
     """A `tq worker` with a state directory that outlives it: the next one of the same name is its successor."""
 
     def __init__(
-        self, here: "Town", name: str, options: Sequence[str], environ: Mapping[str, str], before: Sequence[str]
+        self,
+        here: "Town",
+        name: str,
+        options: Sequence[str],
+        environ: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
     ) -> None:
         state = here.place / name
         state.mkdir(exist_ok=True)
@@ -49,7 +54,7 @@ class WorkerProcess:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [*before, *TQ, "worker", *options],
-                env={**here.environ, "XDG_STATE_HOME": str(state), **environ},
+                env={**here.environ, "XDG_STATE_HOME": str(state), **(environ or {})},
                 cwd=here.place,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -124,7 +129,7 @@ class Town:
         before: Sequence[str] = (),
     ) -> WorkerProcess:
         """Start a worker; there may be no server yet."""
-        worker = WorkerProcess(self, name, ["--slots", str(slots), *options], environ or {}, before)
+        worker = WorkerProcess(self, name, ["--slots", str(slots), *options], environ, before)
         self.workers.append(worker)
         return worker
 

@@ -278,7 +278,7 @@ def read_error(where: str, error: Exception) -> StoreError:
     text = str(error)
     if _is_damage(text):
         return StoreDamaged(f"the bytes of {where} on disk are damaged: {text}", hint=_BRING_BACK)
-    return StoreError(f"reading {where} failed: {text}", hint=RESTART)
+    return StoreError(f"reading {where} failed: {text}", hint=_hint(text))
 
 
 def write_error(what: str, error: Exception) -> StoreError:
@@ -289,7 +289,12 @@ def write_error(what: str, error: Exception) -> StoreError:
             f"the store failed to {what}, as a compaction has met bytes on disk that are damaged: {text}",
             hint=f"each start would end so; {_BRING_BACK}",
         )
-    return StoreError(f"the store failed to {what}: {text}", hint=RESTART)
+    return StoreError(f"the store failed to {what}: {text}", hint=_hint(text))
+
+
+def _hint(text: str, otherwise: str = RESTART) -> str:
+    """Return what to do about a failure that is no damage: RocksDB opens files at a start, at reads and at writes."""
+    return "raise `ulimit -n`, then start tq again" if "Too many open files" in text else otherwise
 
 
 def _is_damage(text: str) -> bool:
@@ -306,5 +311,5 @@ def _open_error(path: Path, error: Exception) -> StoreError | ConfigurationError
         return StoreDamaged(f"the database in {path} is damaged: {text}", hint=_BRING_BACK)
     if "While lock file" in text or "lock hold" in text:  # not what merely failed to open it
         return ConfigurationError(f"the database in {path} is open in another process: {text}")
-    hint = "raise `ulimit -n`" if "Too many open files" in text else "see to the disk, then start again"
+    hint = _hint(text, "see to the disk, then start again")
     return StoreError(f"the database in {path} cannot be opened: {text}", hint=hint)
