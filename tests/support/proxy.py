@@ -127,7 +127,7 @@ class Proxy:
                 nursery.start_soon(self._pump, far, near, Way.DOWN)
             near.close()  # both ways have ended well: what the kernel still has goes out
             far.close()
-        except OSError:  # nobody listens there, or a socket was reset before it began
+        except _GONE:  # nobody listens there, or a socket was reset before it began
             pass
         finally:
             _kill(*pair)
