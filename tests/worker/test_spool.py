@@ -74,13 +74,21 @@ def test_what_is_kept_says_who_kept_it(tmp_path: Path) -> None:
 
 def test_what_was_kept_before_anybody_said_so_is_read(spool: Spool) -> None:
     fields = msgspec.msgpack.decode(msgspec.msgpack.encode(Kept(7, (end(1),), worker=5)))
-    whole = msgspec.msgpack.encode(fields[:-1])
+    whole = msgspec.msgpack.encode(fields[:6])
     (spool.path / "000000000001").write_bytes(whole + crc32(whole).to_bytes(4, "big"))
     assert spool.load().kept == {1: Kept(7, (end(1),))}
 
 
-def test_a_handback_is_kept_with_its_cause_and_output_with_what_it_belongs_to(spool: Spool) -> None:
-    back = m.HandedBack(4, (ref(1), ref(2)), Cause.CUT_OFF)
+def test_what_was_kept_before_it_said_why_is_read(spool: Spool) -> None:
+    back = Kept(7, (), (ref(1),), Cause.DRAIN, worker=5)
+    whole = msgspec.msgpack.encode(msgspec.msgpack.decode(msgspec.msgpack.encode(back))[:7])
+    (spool.path / "000000000001").write_bytes(whole + crc32(whole).to_bytes(4, "big"))
+    assert spool.load().kept == {1: back}
+
+
+def test_a_handback_is_kept_with_all_that_it_says_and_output_with_what_it_belongs_to(spool: Spool) -> None:
+    back = m.HandedBack(4, (ref(1), ref(2)), Cause.WORKER_TROUBLE, "no descriptors")
+    assert all(getattr(back, field.name) != field.default for field in msgspec.structs.fields(back)), "a new one, too"
     outputs = (output(1, b"one"), output(2, b"two", stream=2))
     spool.keep(7, [i.Keep(back, outputs), i.Keep(m.Ended(5, (end(3),)), (output(3, b"three"),))])
     kept = Spool(spool.path).load().kept
@@ -160,8 +168,8 @@ def test_no_flipped_bit_makes_another_result(spool: Spool) -> None:
 def test_files_of_before_there_was_a_checksum_are_read(spool: Spool) -> None:
     old = Kept(7, (end(1),), outputs=(output(1, b"one"),))
     fields = msgspec.msgpack.decode(msgspec.msgpack.encode(old))
-    (spool.path / "000000000001").write_bytes(msgspec.msgpack.encode(fields[:-1]))
-    (spool.path / "000000000002").write_bytes(msgspec.msgpack.encode(fields[:-1])[:-1])
+    (spool.path / "000000000001").write_bytes(msgspec.msgpack.encode(fields[:6]))
+    (spool.path / "000000000002").write_bytes(msgspec.msgpack.encode(fields[:6])[:-1])
     (spool.path / "000000000003").write_bytes(msgspec.msgpack.encode(fields[:3]))  # the first ones had reports alone
     assert spool.load() == ({1: old, 3: Kept(7, (end(1),))}, ["000000000002"], [])
 

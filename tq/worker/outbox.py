@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import Final
 
+from msgspec.structs import replace
+
 from tq.core.vocabulary import AttemptRef, End
 from tq.limits import frame_bytes_max, members_per_command_max
 from tq.wire.messages import Ended, HandedBack
@@ -144,6 +146,5 @@ def attempts_of(message: Delivery) -> tuple[AttemptRef, ...]:
 
 def _without(message: Delivery, attempts: AbstractSet[AttemptRef]) -> Delivery:
     if isinstance(message, Ended):
-        return Ended(message.delivery, tuple(end for end in message.ends if end.attempt not in attempts))
-    rest = tuple(ref for ref in message.attempts if ref not in attempts)
-    return HandedBack(message.delivery, rest, message.cause)
+        return replace(message, ends=tuple(end for end in message.ends if end.attempt not in attempts))
+    return replace(message, attempts=tuple(ref for ref in message.attempts if ref not in attempts))

@@ -48,10 +48,13 @@ class Kept(msgspec.Struct, frozen=True, array_like=True, tag=1):
     cause: int = 0
     outputs: tuple[Output, ...] = ()
     worker: int = 0
+    error: str = ""  # of a handback
 
     def message(self, delivery: int) -> Delivery:
         """Return it as it is said to the server."""
-        return HandedBack(delivery, self.attempts, self.cause) if self.attempts else Ended(delivery, self.ends)
+        if not self.attempts:
+            return Ended(delivery, self.ends)
+        return HandedBack(delivery, self.attempts, self.cause, self.error)
 
 
 class Damaged(Exception):
@@ -261,7 +264,7 @@ def _kept(lineage: int, keep: Keep, worker: int) -> Kept:
     message, outputs = keep
     if isinstance(message, Ended):
         return Kept(lineage, message.ends, outputs=outputs, worker=worker)
-    return Kept(lineage, (), message.attempts, message.cause, outputs, worker)
+    return Kept(lineage, (), message.attempts, message.cause, outputs, worker, message.error)
 
 
 def _alone(kept: Kept) -> Kept:
