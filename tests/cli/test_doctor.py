@@ -80,6 +80,7 @@ class TestDoctor:
             ("clock", "warn", {"uptime_s": 15.0}),
             ("clock", "fail", {"uptime_s": 905.0}),
             ("clock", "fail", {"uptime_s": -905.0}),
+            ("clock", "fail", {"now_ms": 1_000}),
             ("certificate", "warn", {"certificate_expires": time.strftime("%Y-%m-%dT%H:%M:%S+00:00",
                                                                           time.gmtime(time.time() + 86_400))}),
             ("certificate", "fail", {"certificate_expires": "2020-01-01T00:00:00+00:00"}),
@@ -94,6 +95,13 @@ class TestDoctor:
         code, found = self.found(run)
         assert (found[check]["status"], code) == (status, int(status == "fail"))
         assert found[check]["hint"]
+
+    def test_a_clock_that_was_set_since_the_start_is_compared_as_it_is_now(
+        self, run: Run, server: FakeServer, story: dict[str, Any]
+    ) -> None:
+        story["uptime_s"] = 90_000.0
+        server.says[v.Status] = lambda _: v.Document({"server": {**story, "now_ms": round(time.time() * 1_000)}})
+        assert self.found(run)[1]["clock"]["status"] == "ok"
 
     def test_what_a_dead_worker_left_alive_is_named_with_how_to_end_it(
         self, run: Run, story: dict[str, Any], monkeypatch: pytest.MonkeyPatch

@@ -122,7 +122,8 @@ def _clock(seen: Seen) -> Iterator[Finding]:
     started_ms, uptime_s = seen.story.get("started_ms"), seen.story.get("uptime_s")
     if not started_ms or uptime_s is None:
         return
-    there_s = started_ms / 1_000 + uptime_s
+    # A server of before `now_ms` takes its uptime from its wall clock.
+    there_s = seen.story.get("now_ms", started_ms + uptime_s * 1_000) / 1_000
     skew_s = max(seen.asked_s - there_s, there_s - seen.answered_s, 0.0)
     if skew_s < _SKEW_WARN_S:
         yield Finding("clock", "ok", f"the server's clock and this machine's agree within {max(skew_s, 0.1):.1f} s")

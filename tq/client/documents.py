@@ -13,6 +13,7 @@ from tq.limits import exit_code_max
 _INSTANTS: Final = frozenset(
     (
         "submitted", "job_ended", "leased", "started", "ended", "due", "created", "expires", "used", "since", "seen",
+        "now",
     )
 )  # fmt: skip
 _WITHOUT_CODE: Final = frozenset(("none", "lost", "cwd_missing", "drain", "cut_off"))

@@ -27,7 +27,7 @@ import trio
 from tq import __version__, errors, limits
 from tq.core import tables
 from tq.core.engine import Bounds, Engine
-from tq.core.vocabulary import Answer, CreateToken, Recover, Recovered
+from tq.core.vocabulary import Answer, CreateToken, Recover, Recovered, Times
 from tq.net import listen
 from tq.net.address import joined
 from tq.net.log import log, set_level
@@ -135,7 +135,7 @@ class Server:
         self.store = store
         self.identity = identity
         self.url = self.listen = ""
-        self.started_ms = 0
+        self.started = Times(0, 0)
         self.ended = trio.Event()  # the commit loop has ended
         self.clock = Clock(store.get(tables.META, ()))
         self.engine = Engine(store, Bounds(retries=settings.retries))
@@ -179,14 +179,15 @@ class Server:
 
     def story(self) -> dict[str, Any]:
         """Return the server's own part of `status`: plain figures, no secrets."""
-        counters = self.pipeline.counters
+        counters, now = self.pipeline.counters, self.clock.times()
         return {
             "version": __version__,
             "pid": os.getpid(),
             "url": self.url,
             "data": str(self.settings.data),
-            "started_ms": self.started_ms,
-            "uptime_s": max(0, self.clock.times().wall_ms - self.started_ms) / 1_000,
+            "started_ms": self.started.wall_ms,
+            "now_ms": now.wall_ms,
+            "uptime_s": (now.steady_ms - self.started.steady_ms) / 1_000,  # whatever the wall clock was set to since
             "heartbeat_s": self.settings.heartbeat_s,
             "certificate_expires": self.identity.expires.isoformat(),
             "room": self.gate.room.value,
@@ -243,7 +244,7 @@ async def open_server(settings: Settings, store: DiskStore, identity: Identity) 
             nursery.start_soon(loops.disk_loop, desk, store)
             if settings.keep_ms:
                 nursery.start_soon(loops.janitor_loop, server.ask, settings.keep_ms)
-            server.started_ms = server.clock.times().wall_ms
+            server.started = server.clock.times()
             server.url, server.listen = connection_file.local_url(*bound[0]), joined(*bound[0])
             connection = connection_file.Connection(server.url, identity.ca_pem, token, server.listen)
             first = connection_file.write_files(connection, settings.data, settings.state)
