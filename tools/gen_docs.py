@@ -89,7 +89,7 @@ OF_ALL = (
     ("4", "not authorised"),
     ("69", "no server answers"),
     ("70", "an error in tq (125 where a task's own code is spoken)"),
-    ("74", "nobody knows whether it was done, or stdout cannot take the answer: repeat it with the same `--key`"),
+    ("74", "nobody knows if it was done: repeat it with the same `--key`; or stdout took no answer: stderr has the id"),
     ("75", "nothing happened: try again later"),
     ("76", "the other end said what the protocol does not allow (125 where a task's own code is spoken)"),
     ("78", "something on this machine is set up wrongly, or a store is damaged"),

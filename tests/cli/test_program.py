@@ -93,7 +93,8 @@ def test_a_reader_that_goes_away_ends_it_quietly(task: FakeServer, words: list[s
 
 
 @pytest.mark.parametrize(
-    "words", [["ls"], ["ls", "-n", "0", "-o", "json"], ["logs", "42"], ["run", "true"], ["--version"], ["show", "42"]]
+    "words",
+    [["ls"], ["ls", "-n", "0", "-o", "json"], ["logs", "42"], ["run", "-q", "true"], ["--version"], ["show", "42"]],
 )
 def test_a_full_disk_under_stdout_is_said_with_its_name(task: FakeServer, words: list[str]) -> None:
     task.says[v.List] = lambda _: v.Page(tuple({"id": str(number), "state": "queued"} for number in range(900)))
@@ -103,13 +104,59 @@ def test_a_full_disk_under_stdout_is_said_with_its_name(task: FakeServer, words:
     assert (done.returncode, done.stderr) == (74, b"tq: cannot write to stdout: No space left on device\n")
 
 
-@pytest.mark.parametrize("words", [[], ["-o", "json"], ["--wait"], ["-q"]])
-def test_a_job_whose_id_cannot_be_printed_is_named_on_stderr(task: FakeServer, words: list[str]) -> None:
-    with open("/dev/full", "wb") as full:  # noqa: PTH123
-        done = subprocess.run([*TQ, "submit", *words, "true"], stdout=full, stderr=subprocess.PIPE, check=False)
-    said = b"tq: job 42 is submitted, but its id is not printed: cannot write to stdout: No space left on device\n"
-    assert (done.returncode, done.stderr.startswith(said)) == (74, True)
-    assert b"tq show 42" in done.stderr
+SUBMITTED = ("job 42 is submitted, but its id is not printed", "tq show 42")
+MADE = ("is made, but it is not printed", "tq token revoke ")
+ONCE = [
+    *((words, *SUBMITTED) for words in ("submit true", "submit -o json true", "submit --wait true", "submit -q true")),
+    *((f"token create --role read {more}", *MADE) for more in ("", "-o json", "-q")),
+    *((f"join {more}", *MADE) for more in ("", "-o json", "-q")),
+]
+
+
+@pytest.mark.parametrize("words, said, hint", ONCE)
+@pytest.mark.parametrize(
+    "to, why",
+    [
+        (">/dev/full", "cannot write to stdout: No space left on device"),
+        (">&-", "cannot write to stdout: it is closed"),
+        ("<&- >&-", "cannot write to stdout: it is closed"),
+        ("", "nobody reads stdout any more"),
+    ],
+)
+def test_what_exists_once_and_cannot_be_printed_is_named_on_stderr(
+    task: FakeServer, to: str, why: str, words: str, said: str, hint: str
+) -> None:
+    task.says[v.CreateToken] = lambda _: v.Done("x")
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            f"{' '.join(TQ)} {words} {to}", shell=True, stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writer)
+    error, hinted = done.stderr.splitlines()
+    assert (done.returncode, error.startswith("tq: "), error.endswith(f"{said}: {why}")) == (74, True, True), error
+    assert hinted.startswith("hint: ")
+    assert hint in hinted
+    if said is MADE[0]:
+        made = next(command.id for command in task.asked if isinstance(command, v.CreateToken))
+        assert error.startswith(f"tq: token {made} is made")
+        assert hinted.endswith(f"tq token revoke {made}")
+
+
+@pytest.mark.parametrize("to", [">/dev/full", ""])
+def test_a_job_that_is_followed_no_more_is_named(task: FakeServer, to: str) -> None:
+    task.says[v.Logs] = lambda _: [v.Chunk(1, 0, b"out\n", 1), v.LogsEnd(1, (4, 0), "running")]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = f"{' '.join(TQ)} run true {to}"
+        done = subprocess.run(command, shell=True, stdout=writer, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(writer)
+    assert done.returncode == (74 if to else 141)
+    assert done.stderr.startswith(b"tq: detached; 42 is not cancelled. To cancel it: tq cancel 42.")
 
 
 @pytest.mark.parametrize("closed, out", [("<&-", b"out\n"), (">&-", b""), ("<&- >&- 2>&-", b"")])

@@ -49,7 +49,7 @@ def _open_standard_streams() -> None:
             if nowhere != number:
                 os.dup2(nowhere, number)
                 os.close(nowhere)
-            setattr(sys, name, os.fdopen(number, mode, closefd=False))
+            setattr(sys, name, context.Nowhere(os.fdopen(number, f"{mode}b", closefd=False)))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from typing import TYPE_CHECKING
 
 from tq.errors import BadRequest, TqError
@@ -98,6 +99,27 @@ class StdoutFailed(TqError):
 
     code = "stdout_failed"
     exit_status = 74
+
+
+class Nowhere(TextIOWrapper):
+    """What stands for a standard stream that was closed before the program began."""
+
+
+@contextmanager
+def printing_once(done: str, hint: str) -> Iterator[None]:
+    """Print in the block what nobody can ask for again: the id of a job, a secret. `done` is said, with the hint, where
+    stdout does not take it, for whatever reason: that something was made must not be lost with its name.
+    """
+    if isinstance(sys.stdout, Nowhere):
+        raise StdoutFailed(f"{done}: cannot write to stdout: it is closed", hint=hint)
+    try:
+        with writing_stdout():
+            yield
+            sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise StdoutFailed(f"{done}: nobody reads stdout any more", hint=hint) from error
+    except StdoutFailed as error:
+        raise StdoutFailed(f"{done}: {error.message}", hint=hint) from error
 
 
 @contextmanager

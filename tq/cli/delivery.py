@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from tq.cli.context import Context, StdoutFailed
+from tq.cli.context import Context, printing_once
 from tq.client.expected import expect
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def deliver(
 
 
 def print_submitted(context: Context, submitted: "v.Submitted", *, is_told: bool = False) -> None:
-    """Print the id alone, or the object of -o json. Where that fails, the id is in what is raised: the job exists.
+    """Print the id alone, or the object of -o json.
 
     A person who chose the key is told where it made no new job.
     """
@@ -50,12 +50,9 @@ def print_submitted(context: Context, submitted: "v.Submitted", *, is_told: bool
     if submitted.existed and is_told:
         context.talk(f"tq: {submitted.id} was submitted before, with this --key")
     job = submitted.id
-    try:
+    hint = f"see it: tq show {job}; to find it again submit with a --key of your own"
+    with printing_once(f"job {job} is submitted, but its id is not printed", hint):
         if context.is_json:
             output.print_json({"id": job, "existed": submitted.existed, "warning": submitted.warning or None})
         else:
             output.print_line(job)
-        output.flush()
-    except StdoutFailed as error:
-        hint = f"see it: tq show {job}; to find it again submit with a --key of your own"
-        raise StdoutFailed(f"job {job} is submitted, but its id is not printed: {error.message}", hint=hint) from error

@@ -25,7 +25,7 @@ def join(
     import socket
 
     from tq.cli import output
-    from tq.cli.token import make
+    from tq.cli.token import make, printing
     from tq.client import target
     from tq.net.join import Join, ca_sha256
 
@@ -37,13 +37,13 @@ def join(
     url = target.url_elsewhere(found, socket.gethostname())
     verb = {"worker": "tq worker", "read": "tq ls"}.get(role, "tq submit -- echo hello")
     line = f"TQ_URL={url or found.url} TQ_JOIN={string} {verb}"
-    if context.is_json:
-        output.print_json({"id": token_id, "role": role, "url": url or found.url, "join": string, "line": line})
+    with printing(token_id):
+        if context.is_json:
+            output.print_json({"id": token_id, "role": role, "url": url or found.url, "join": string, "line": line})
+        else:
+            output.print_line(string)
+    if context.format != "table":
         return
-    if context.format == "id":
-        output.print_line(string)
-        return
-    output.print_line(string)
     context.talk(f"tq: on the other machine, run\n\n    {line}\n")
     if not url:
         context.talk("hint: at that address only this machine finds it; start it with --listen 0.0.0.0:7878 for others")

@@ -6,7 +6,7 @@ import typer
 from msgspec.structs import replace
 
 from tq.cli import options
-from tq.cli.context import Context
+from tq.cli.context import Context, StdoutFailed
 from tq.cli.delivery import deliver, print_submitted
 from tq.cli.verb import ARGUMENTS, Verb
 from tq.errors import BadRequest
@@ -186,6 +186,9 @@ def finish(
             talk=context.talk,
             said={submitted.warning},
         )
+    except (StdoutFailed, BrokenPipeError):
+        context.talk(f"tq: detached; {job} is not cancelled. To cancel it: tq cancel {job}. To see it: tq show {job}")
+        raise
     except KeyboardInterrupt:
         look = "logs -f" if is_followed else "show"
         context.talk(f"\ntq: detached; {job} goes on. To cancel it: tq cancel {job}. To see it: tq {look} {job}")

@@ -2,12 +2,13 @@
 
 import os
 import time
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tq.cli import options
-from tq.cli.context import Context
+from tq.cli.context import Context, printing_once
 from tq.cli.pages import Items, every
 from tq.cli.verb import Noun, Verb
 from tq.errors import BadRequest, TaskNotFound
@@ -28,10 +29,11 @@ def create(
     context: Context = ctx.obj
     with context.client() as client:
         text, token_id = make(client, role, name, expires)
-    if context.is_json:
-        output.print_json({"id": token_id, "role": role, "token": text})
-    else:
-        output.print_line(text)
+    with printing(token_id):
+        if context.is_json:
+            output.print_json({"id": token_id, "role": role, "token": text})
+        else:
+            output.print_line(text)
     context.talk(f"tq: this is token {token_id}; it is not shown again. To revoke it: tq token revoke {token_id}")
 
 
@@ -56,6 +58,12 @@ def make(client: "Client", role: str, name: str, expires: str) -> tuple[str, str
         if not client.has_repeated or not _exists(client, token.id):
             raise
     return token.text, token.id
+
+
+def printing(token_id: str) -> AbstractContextManager[None]:
+    """Return the block in which a new token's secret is printed. It goes nowhere else: without it, it is of no use."""
+    hint = f"revoke it, and make another one: tq token revoke {token_id}"
+    return printing_once(f"token {token_id} is made, but it is not printed", hint)
 
 
 def _exists(client: "Client", token_id: str) -> bool:
