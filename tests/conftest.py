@@ -54,5 +54,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         for name in [name for name in os.environ if name.startswith(("TQ_", "XDG_"))]:
             patch.delenv(name)
         patch.setenv("HOME", str(home))
+        os.umask(0o022)  # one of 002 would let a group write to what tests make: tq refuses that, and rightly
         patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)  # or each of a thousand starts would compile all of tq
         yield home

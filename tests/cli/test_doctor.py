@@ -213,6 +213,22 @@ class TestDoctor:
         assert (code, found["data"]["status"]) == (1, "fail")
         assert found["data"]["hint"] == f"close it: chmod 700 {data}"
 
+    @pytest.mark.parametrize("check, name", [("state", ".local/state/tq"), ("config", ".config/tq")])
+    def test_where_others_may_write_is_found_before_it_is_needed(
+        self, run: Run, story: dict[str, Any], server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch,
+        check: str, name: str,
+    ) -> None:  # fmt: skip
+        (place / "ca").write_text(server.identity.ca_pem)
+        for variable, value in (("TQ_URL", server.url), ("TQ_TOKEN", server.token), ("TQ_CA", str(place / "ca"))):
+            monkeypatch.setenv(variable, value)
+        (place / name).mkdir(parents=True, exist_ok=True)
+        assert check not in self.found(run)[1]
+        (place / name).chmod(0o777)
+        code, found = self.found(run)
+        assert (code, found["server"]["status"], found[check]["status"]) == (1, "ok", "fail")
+        assert f"other users may write to {place / name} (mode 0777)" in found[check]["text"]
+        assert found[check]["hint"].endswith(f"chmod go-w {place / name}")
+
     def test_tasks_that_can_read_the_admin_token_are_told_of(self, run: Run, story: dict[str, Any]) -> None:
         import os
         import socket

@@ -34,7 +34,7 @@ class Place:
         self.environ = {**os.environ, "HOME": str(home)}
         self.log = home / "up.log"
 
-    def start(self, *words: str) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, umask: int = -1) -> subprocess.Popen[bytes]:
         with self.log.open("ab") as log:
             return subprocess.Popen(
                 [*TQ, "up", "--listen", "127.0.0.1:0", "--slots", "2", *words],
@@ -43,6 +43,7 @@ class Place:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                umask=umask,
             )
 
     def says(self, pattern: str, process: subprocess.Popen[bytes] | None = None) -> re.Match[str]:
@@ -298,6 +299,21 @@ def test_up_that_cannot_start_says_why_and_leaves(tmp_path: Path) -> None:
     )
     assert done.returncode == 78
     assert b"server | tq: " in done.stderr
+
+
+def test_up_leaves_nothing_open_to_others_whatever_the_umask_is(tmp_path: Path) -> None:
+    place = Place(tmp_path / "home")
+    place.home.mkdir()
+    process = place.start(umask=0)
+    try:
+        place.says(r"worker \| .* connected ", process)
+        assert place.tq("run", "--", "true").status == 0
+        made = [path for path in (place.home / ".local").rglob("*") if path.is_dir()]
+        assert {"share", "state", "tq", "worker", "db", "identity"} <= {path.name for path in made}
+        open_to_others = [path for path in (place.home / ".local", *made) if path.stat().st_mode & 0o077]
+        assert [path for path in open_to_others if "db" not in path.parts] == []  # RocksDB's own, in one that is closed
+    finally:
+        stop(process)
 
 
 def test_the_file_of_a_killed_server_is_no_server_whoever_has_its_number_now(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tq.errors import ConfigurationError
 from tq.net.token import make_token
 from tq.server.connection_file import (
     Connection,
@@ -92,6 +93,25 @@ def test_a_server_whose_user_has_no_home_is_found_by_its_directory(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_server_is_not_announced_where_others_could_announce_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, state = tmp_path / "data", tmp_path / "open" / "state"
+    data.mkdir()
+    state.mkdir(parents=True)
+    (state / "connection.json").write_text(json.dumps({"data": str(tmp_path / "other")}))
+    before = (state / "connection.json").read_text()
+    state.parent.chmod(0o777)
+    (tmp_path / "other").mkdir()
+    with lock_directory(tmp_path / "other"):
+        assert write_files(CONNECTION, data, state) is None
+    said = capsys.readouterr().err
+    assert "not_announced" in said
+    assert f"chmod go-w {state.parent}; `tq` finds this server with TQ_DATA={data}" in said
+    assert (state / "connection.json").read_text() == before
+    assert json.loads((data / "connection.json").read_text())["url"] == CONNECTION.url
+
+
 @pytest.mark.parametrize(
     "host,url",
     [
@@ -112,5 +132,9 @@ def test_the_directorys_own_token_is_kept_privately(tmp_path: Path) -> None:
 
     assert read_token(tmp_path) == TOKEN
     assert stat.S_IMODE((tmp_path / "identity/admin.token").stat().st_mode) == 0o600
+    (tmp_path / "identity/admin.token").chmod(0o602)
+    with pytest.raises(ConfigurationError, match="may write to"):
+        read_token(tmp_path)
+    (tmp_path / "identity/admin.token").chmod(0o600)
     (tmp_path / "identity/admin.token").write_text("damaged")
     assert read_token(tmp_path) is None

@@ -12,7 +12,7 @@ from tq.net import tls
 from tq.net.join import parse_join
 from tq.net.token import parse_token
 from tq.server import serve
-from tq.server.identity import new_token, open_identity, own_identity
+from tq.server.identity import check_identity, new_token, open_identity, own_identity
 from tq.server.settings import Settings
 from tq.store import files
 
@@ -177,6 +177,14 @@ def test_what_others_can_read_is_refused(place: Path, name: str, mode: int) -> N
     assert "chmod" in caught.value.hint
 
 
+def test_a_ca_that_others_can_change_is_refused(place: Path) -> None:
+    open_identity(place, NOW)
+    (place / "ca.pem").chmod(0o666)
+
+    with pytest.raises(ConfigurationError, match=f"other users may write to {place / 'ca.pem'} "):
+        check_identity(place)
+
+
 @pytest.mark.parametrize("name", ["ca.key", "cert.key.new"])
 def test_a_link_laid_in_the_way_is_not_followed(place: Path, tmp_path: Path, name: str) -> None:
     open_identity(place, NOW)
@@ -218,7 +226,7 @@ def test_the_directory_of_another_user_is_refused(place: Path, monkeypatch: pyte
     owner = place.stat().st_uid
     monkeypatch.setattr(os, "geteuid", lambda: owner + 1)
 
-    with pytest.raises(ConfigurationError, match="another user"):
+    with pytest.raises(ConfigurationError, match="belongs to user"):
         open_identity(place, NOW)
 
 
@@ -240,6 +248,9 @@ def test_a_certificate_that_the_administrator_brings_is_used(place: Path) -> Non
 
     assert own.ca_sha256 == made.ca_sha256
     assert shake_hands(own.context, tls.client_context(own.ca_pem))
+    (place / "cert.key").chmod(0o606)
+    with pytest.raises(ConfigurationError, match=f"other users may write to {place / 'cert.key'} "):
+        own_identity(place / "cert.pem", place / "cert.key", now)
 
 
 def test_a_certificate_for_another_name_is_refused(place: Path) -> None:

@@ -308,6 +308,16 @@ def test_a_worker_s_directory_is_its_user_s_alone(tmp_path: Path) -> None:
         assert home.path.stat().st_mode & 0o777 == 0o700
 
 
+@pytest.mark.parametrize("name", ["worker", "."])
+def test_a_worker_lives_nowhere_where_others_could_put_results(tmp_path: Path, name: str) -> None:
+    """What lies there it would report as its own, and what it keeps there they could take away."""
+    (tmp_path / "worker").mkdir()
+    (tmp_path / name).chmod(0o777)
+    with pytest.raises(ConfigurationError, match=f"other users may write to {tmp_path / name} "), settle(tmp_path):
+        pass
+    assert list((tmp_path / "worker").iterdir()) == []
+
+
 def test_a_state_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "worker").write_text("a file")
     with pytest.raises(ConfigurationError, match=os.fspath(tmp_path)), settle(tmp_path):

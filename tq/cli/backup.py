@@ -104,12 +104,19 @@ def restore(
 
 
 def _created(scratch: Path) -> "BinaryIO":
-    """Open the empty file that becomes the backup, for this process alone. One that a killed process left is taken."""
+    """Open the empty file that becomes the backup, for this process alone. One that a killed process left is taken.
+
+    Who may write to the directory could put another file in its place: that one would be restored, with its identity.
+    """
     import fcntl
 
+    from tq.store import trust
+
+    trust.check(scratch)
     sink = os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb")
     try:
         fcntl.flock(sink, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        trust.check_opened(sink.fileno(), scratch)
         _make_private(sink)
         sink.truncate()
     except BlockingIOError:
@@ -124,10 +131,7 @@ def _created(scratch: Path) -> "BinaryIO":
 
 
 def _make_private(sink: "BinaryIO") -> None:
-    found = os.fstat(sink.fileno())
-    if found.st_uid != os.geteuid():
-        raise ConfigurationError("the file belongs to somebody, who could read along", hint="choose another directory")
-    if found.st_nlink != 1:  # and may be any of our files, put there by who may write to the directory
+    if os.fstat(sink.fileno()).st_nlink != 1:  # it may be any of our files, put there by who may write to the directory
         raise ConfigurationError("the file has another name, too", hint="remove it, or choose another directory")
     os.fchmod(sink.fileno(), 0o600)
 

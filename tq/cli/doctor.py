@@ -75,6 +75,7 @@ def doctor(ctx: typer.Context) -> None:
         for check in (_versions, _clock, _disk, _certificate, _errors, _workers, _stuck):
             found.extend(check(seen))
     found.extend(_directory(_data(context, seen), seen))
+    found.extend(one for one in _state(context) if one.text not in {other.text for other in found})
     if seen is not None:
         found.extend(_token_readers(_data(context, seen), seen))
     found.extend(_open_secrets(context))
@@ -261,6 +262,21 @@ def _directory(data: Path | None, seen: Seen | None) -> Iterator[Finding]:
         yield Finding("data", "fail", error.message, error.hint)
     else:
         yield Finding("data", "ok", f"{data} is this user's alone, on {directory.file_system(data) or 'a local disk'}")
+
+
+def _state(context: Context) -> Iterator[Finding]:
+    """Say why tq refuses what is in this user's state directory or configuration, before a server or worker does."""
+    from tq.client import target
+    from tq.store import trust
+
+    where = target.directories(context.environ)
+    for name, path in (("state", where.state / "connection.json"), ("config", where.config / "config.toml")):
+        try:
+            trust.check(path)
+        except OSError:  # nothing that this user could use
+            continue
+        except ConfigurationError as error:
+            yield Finding(name, "fail", error.message, error.hint)
 
 
 def _token_readers(data: Path | None, seen: Seen) -> Iterator[Finding]:

@@ -30,7 +30,7 @@ from tq.cli.worker import Allow, DrainTime, Queues, Slots
 from tq.errors import TqError
 from tq.net import log
 from tq.net.address import joined
-from tq.store import lock
+from tq.store import lock, trust
 
 _PAUSE_S, _PAUSE_S_MAX, _STEADY_S = 0.2, 10.0, 1.0
 _USAGE, _CONFIGURATION = 2, 78
@@ -73,6 +73,10 @@ def up(
     )
     check_options(options)
     directory = directories(environ, data).data
+    try:
+        trust.check(directory, named=directory if data or environ.get("TQ_DATA") else None)
+    except OSError:  # the server says it better
+        pass
     port = checked.port or _free_port(checked.host)
     server = ["server", "--data", str(directory), "--listen", joined(checked.host, port), "--heartbeat", heartbeat]
     server += ["--keep", keep, "--retries", str(retries)]

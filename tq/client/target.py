@@ -1,7 +1,8 @@
 """Where the server is and how to prove who asks: flag > TQ_* > config.toml > connection file.
 
 A server on this machine and of this user is found by itself, by the connection file that it writes while it listens.
-This module only reads; it never talks to anybody, and never prints a token.
+This module only reads, and only what nobody else can have written (store/trust.py): whoever says where the server is
+gets environments, and has workers run what he likes. It never talks to anybody, and never prints a token.
 """
 
 import os
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 from tq.errors import ConfigurationError, Unauthorised, Unreachable
 from tq.net.address import DEFAULT_PORT, EVERYWHERE, LOOPBACK, joined, parse_address
+from tq.store import trust
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TOKEN = re.compile(r"[!-~]{1,256}")  # what may be one; the server knows better
@@ -80,7 +82,7 @@ def read_config(config_directory: Path) -> dict[str, str]:
     """Return the contents of config.toml, {} when there is none. Raises ConfigurationError for what is no setting."""
     path = config_directory / "config.toml"
     try:
-        text = path.read_text(encoding="utf-8")
+        text = trust.read(path).decode()
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError) as error:
@@ -105,7 +107,7 @@ def connection_file(where: Directories, environ: Mapping[str, str]) -> tuple[dic
     With TQ_DATA set the copy in the state directory counts only if it speaks of that directory: two servers of one
     user must not be taken for one another.
     """
-    found = _read_connection(where.data / "connection.json")
+    found = _read_connection(where.data / "connection.json", named_data(where, environ))
     if found:
         return found, str(where.data / "connection.json")
     found = _read_connection(where.state / "connection.json")
@@ -114,9 +116,14 @@ def connection_file(where: Directories, environ: Mapping[str, str]) -> tuple[dic
     return found, str(where.state / "connection.json") if found else ""
 
 
-def _read_connection(path: Path) -> dict[str, Any]:
+def named_data(where: Directories, environ: Mapping[str, str]) -> Path | None:
+    """Return the data directory if the user has named it: root may mean that of another user."""
+    return where.data if environ.get("TQ_DATA") else None
+
+
+def _read_connection(path: Path, named: Path | None = None) -> dict[str, Any]:
     try:
-        raw = path.read_bytes()
+        raw = trust.read(path, named=named)
     except OSError:
         return {}
     import msgspec
@@ -156,6 +163,8 @@ def settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, 
         join = parse_join(found["join"].value)
         found.setdefault("token", Setting(join.token, found["join"].source))
         found.setdefault("ca", Setting(join.ca_sha256, found["join"].source))
+    if {"url", "token", "ca"} <= found.keys():
+        return found
     connection, path = connection_file(where, environ)
     if connection and ("url" not in found or parse_address(found["url"].value) == parse_address(connection["url"])):
         for key in ("url", "token", "ca"):
@@ -209,8 +218,11 @@ def _token(setting: Setting) -> str:
 
 def _data(where: Directories, environ: Mapping[str, str], used: Iterable[Setting]) -> Path | None:
     """Return the data directory of the server whose connection file says any of these settings, None if none does."""
+    sources = {setting.source for setting in used}
+    if sources.isdisjoint(str(place / "connection.json") for place in (where.data, where.state)):
+        return None
     connection, path = connection_file(where, environ)
-    if path not in {setting.source for setting in used}:
+    if path not in sources:
         return None
     return Path(connection.get("data") or Path(path).parent)
 
@@ -233,7 +245,8 @@ def url_elsewhere(found: Target, name: str) -> str:
     """
     if found.host not in LOOPBACK:
         return found.url
-    listen = str(_read_connection(found.data / "connection.json").get("listen", "")) if found.data else ""
+    said = _read_connection(found.data / "connection.json", found.data) if found.data else {}
+    listen = str(said.get("listen", ""))
     host, _, port = listen.rpartition(":")
     return f"tq://{name}:{port}" if host.strip("[]") in EVERYWHERE and name not in LOOPBACK else ""
 
@@ -241,7 +254,7 @@ def url_elsewhere(found: Target, name: str) -> str:
 def of_directory(data: Path, environ: Mapping[str, str]) -> Target:
     """Return the server that runs on a data directory of this machine, whatever else is set. Raises Unreachable."""
     path = data / "connection.json"
-    found = _read_connection(path)
+    found = _read_connection(path, data)
     if not found:
         raise Unreachable(f"no server runs on {data}", hint=f"start one: tq server --data {data}")
     host, port = parse_address(found["url"])
@@ -259,8 +272,7 @@ def of_directory(data: Path, environ: Mapping[str, str]) -> Target:
 
 def _read_text(path: str, what: str) -> str:
     try:
-        with Path(path).expanduser().open("rb") as file:
-            data = file.read(_FILE_BYTES_MAX + 1)  # there is no end to a device
+        data = trust.read(Path(path).expanduser(), bytes_max=_FILE_BYTES_MAX + 1)  # there is no end to a device
         if len(data) > _FILE_BYTES_MAX:
             raise ConfigurationError(f"the {what} {path} has more than {_FILE_BYTES_MAX} bytes: it is none")
         return data.decode("ascii").strip()

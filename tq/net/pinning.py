@@ -7,7 +7,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from tq.errors import ConfigurationError
 from tq.net.join import ca_sha256
+from tq.store import files, trust
 
 
 def load(state_directory: Path, digest: str) -> str:
@@ -23,13 +25,18 @@ def load(state_directory: Path, digest: str) -> str:
 
 
 def keep(state_directory: Path, digest: str, ca_pem: str) -> None:
-    """Keep a CA whose hash was compared already. A directory that cannot be written only costs asking again."""
+    """Keep a CA whose hash was compared already. A directory that cannot be written, or that others may write to, only
+    costs asking again.
+    """
     path = _path(state_directory, digest)
     scratch = path.with_suffix(f".{os.getpid()}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        trust.check(path.parent)
+        files.make_directory(path.parent)
         scratch.write_text(ca_pem, encoding="ascii")
         scratch.replace(path)
+    except ConfigurationError:
+        pass
     except OSError:
         with suppress(OSError):
             scratch.unlink()

@@ -15,11 +15,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tq.errors import Unauthorised
+from tq.errors import ConfigurationError, Unauthorised
 from tq.net.address import EVERYWHERE, joined
 from tq.net.log import log
 from tq.net.token import Token, parse_token
-from tq.store import files, lock
+from tq.store import files, lock, trust
 
 NAME: Final = "connection.json"
 TOKEN_NAME: Final = "admin.token"  # noqa: S105 - a file's name
@@ -54,14 +54,17 @@ def write_files(connection: Connection, data: Path, state: Path) -> Path | None:
     Return the data directory of another server that runs and has the one in STATE, None if this one has it now, or
     would have: the user of a service may have no home, or one that is full, and who names DATA needs none.
     """
-    other = _other(state, data)
+    other, found_by = None, f"`tq` finds this server with TQ_DATA={data}"
     try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        trust.check(state / NAME)  # no program of this user would believe it
+        other = _other(state, data)
+        files.make_directory(state)
         if other is None:
             files.replace(state / NAME, connection.written(str(data)), is_shared=True)
     except OSError as error:
-        why = f"cannot write {state / NAME}: {error.strerror}"
-        log("not_announced", level="warning", error=why, hint=f"`tq` finds this server with TQ_DATA={data}")
+        log("not_announced", level="warning", error=f"cannot write {state / NAME}: {error.strerror}", hint=found_by)
+    except ConfigurationError as error:
+        log("not_announced", level="warning", error=error, hint=f"{error.hint}; {found_by}")
     files.replace(data / NAME, connection.written())
     return other
 
@@ -92,9 +95,12 @@ def _said(path: Path) -> dict[str, Any]:
 
 
 def read_token(data: Path) -> Token | None:
-    """Return the data directory's own admin token, None if it has none (yet, or not any more)."""
+    """Return the data directory's own admin token, None if it has none (yet, or not any more).
+
+    Raises ConfigurationError for one that others may have written.
+    """
     try:
-        return parse_token((data / "identity" / TOKEN_NAME).read_text().strip())
+        return parse_token(trust.read(data / "identity" / TOKEN_NAME).decode().strip())
     except (OSError, UnicodeDecodeError, Unauthorised):
         return None
 

@@ -16,6 +16,7 @@ import secrets
 import shutil
 import ssl
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -28,7 +29,7 @@ from tq.errors import ConfigurationError
 from tq.net import tls
 from tq.net.join import Join, ca_sha256
 from tq.net.token import RANDOM_BYTES, Token, make_token
-from tq.store import files
+from tq.store import files, trust
 
 _CA_LIFE: Final = dt.timedelta(days=30 * 365)
 _LEAF_LIFE: Final = dt.timedelta(days=825)
@@ -83,6 +84,9 @@ def own_identity(certificate: Path, key: Path, now: dt.datetime) -> Identity:
 
     Clients trust the last certificate of the chain. What none of them would accept is refused.
     """
+    with suppress(OSError):  # what cannot be read is said below
+        for path in (certificate, key):
+            trust.check(path)
     context = tls.server_context(str(certificate), str(key))
     try:
         chain = x509.load_pem_x509_certificates(certificate.read_bytes())
@@ -112,7 +116,7 @@ def own_identity(certificate: Path, key: Path, now: dt.datetime) -> Identity:
 
 def _create(directory: Path, now: dt.datetime) -> None:
     """Make the CA in a directory beside, then rename it: complete or not at all, also after a power cut."""
-    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    files.make_directory(directory.parent)
     fresh = directory.with_name(f"{directory.name}.new")
     if fresh.exists():  # a start that was cut off here
         shutil.rmtree(fresh)
@@ -189,13 +193,13 @@ def _names(certificate: x509.Certificate) -> list[str]:
 
 
 def _read_ca(directory: Path) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    _check_private(directory, 0o700, "directory")
+    _check_private(directory, "directory")
     key_path = directory / "ca.key"
-    _check_private(key_path, 0o600, "key")
+    _check_private(key_path, "key")
     hint = "restore it from a backup; without it, remove the directory: all clients then have to join again"
     try:
         key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
-        ca = x509.load_pem_x509_certificate((directory / "ca.pem").read_bytes())
+        ca = x509.load_pem_x509_certificate(trust.read(directory / "ca.pem"))
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"the server's CA in {directory} cannot be read: {error}", hint=hint) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != ca.public_key():
@@ -216,7 +220,7 @@ def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 # ---------------------------------------------------------------- files
 
 
-def _check_private(path: Path, mode: int, what: str) -> None:
+def _check_private(path: Path, what: str) -> None:
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -224,10 +228,5 @@ def _check_private(path: Path, mode: int, what: str) -> None:
     is_kind = stat.S_ISDIR(found.st_mode) if what == "directory" else stat.S_ISREG(found.st_mode)
     if not is_kind:
         raise ConfigurationError(f"{path} is no {what}")
-    if found.st_uid != os.geteuid():
-        raise ConfigurationError(f"the {what} {path} belongs to another user", hint="run the server as its owner")
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        raise ConfigurationError(
-            f"the {what} {path} is open to other users of this machine",
-            hint=f"chmod {mode:o} {path}; if others may have read the keys, remove the directory: all join again",
-        )
+    more = "; if others may have read the keys, remove the directory: all join again"
+    trust.check_private(path, what, more=more)

@@ -47,7 +47,7 @@ from tq.server.registry import Registry
 from tq.server.replay import FailedCommands
 from tq.server.session import attend
 from tq.server.settings import Settings, check_settings
-from tq.store import open_files
+from tq.store import open_files, trust
 from tq.store.directory import check_format, check_place, hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
 
@@ -104,6 +104,7 @@ def check(settings: Settings) -> int:
     open_files.check(open_files.hard(), open_files.server_files_min, "a server")
     if settings.cert is not None and settings.key is not None:
         own_identity(settings.cert, settings.key, dt.datetime.now(dt.UTC))
+    trust.check(settings.data)
     if not settings.data.exists():
         sys.stdout.write(f"{settings.data}: not there yet; a server would make it\n")
         return 0
@@ -326,6 +327,7 @@ def _identity(settings: Settings) -> Identity:
         identity = own_identity(settings.cert, settings.key, dt.datetime.now(dt.UTC))
         # After it: an empty directory, left by a start that failed, would look like a lost CA to the next one.
         (settings.data / "identity").mkdir(mode=0o700, exist_ok=True)
+        trust.check_private(settings.data / "identity", "directory")
         return identity
     directory = settings.data / "identity"
     if (settings.data / "format").exists() and not os.path.lexists(directory):

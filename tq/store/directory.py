@@ -21,6 +21,7 @@ from typing import Final
 from tq import __version__
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import free_bytes_min, wal_bytes_max
+from tq.store import trust
 from tq.store.files import MAY_PASS, make_directory, replace, sync_directory
 from tq.store.lock import DataLock, lock_directory
 from tq.store.mounts import TABLE, mounts
@@ -72,11 +73,13 @@ def sizes(place: Path, pattern: str) -> Iterator[int]:
 def hold_directory(data: Path, *, allow_network: bool = False, create: bool = True) -> DataLock:
     """Check the directory (made 0700 when missing) and take its lock: the first act of who uses a store.
 
-    Raises ConfigurationError when it is somebody else's, open to others, on a network file system, or held.
+    Raises ConfigurationError when it is somebody else's or open to others, or lies where they could put another in its
+    place; when it is on a network file system, or held.
     """
     check_path(data)
     if create:
         try:
+            trust.check(data)
             make_directory(data)
         except OSError as error:
             what = f"the data directory {data} cannot be made: {error.strerror}"
@@ -136,20 +139,13 @@ def check_place(data: Path, *, allow_network: bool, may_close: bool = True) -> N
 
 def check_owner(data: Path, *, may_close: bool) -> None:
     """Raise ConfigurationError unless the directory is ours and closed to others. An empty one is closed, if it may."""
+    trust.check(data)
     found = data.stat()
-    if found.st_uid != os.geteuid():
-        raise ConfigurationError(
-            f"the data directory {data} belongs to user {found.st_uid}, not to this user ({os.geteuid()})",
-            hint="choose another one with --data",
-        )
-    if found.st_mode & 0o077:
-        if any(data.iterdir()):
-            raise ConfigurationError(
-                f"the data directory {data} is open to other users (mode {found.st_mode & 0o777:04o})",
-                hint=f"close it: chmod 700 {data}",
-            )
-        if may_close:
-            data.chmod(0o700)
+    if found.st_uid == os.geteuid() and found.st_mode & 0o077 and not any(data.iterdir()):
+        if not may_close:
+            return
+        data.chmod(0o700)
+    trust.check_private(data, "data directory")
 
 
 def file_system(data: Path) -> str:

@@ -50,7 +50,9 @@ def sync_directory(directory: Path) -> None:
 def make_directory(path: Path) -> None:
     """Make a directory that only we may enter, and those above it, unless they are there; their names are durable."""
     missing = list(takewhile(lambda place: not place.exists(), (path, *path.parents)))
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for place in reversed(missing):  # each by itself: `parents` would leave those above to the umask
+        place.mkdir(mode=0o700, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)  # what is there may be no directory
     for made in missing:
         sync_directory(made.parent)
 

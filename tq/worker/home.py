@@ -25,7 +25,7 @@ from tq import limits
 from tq.core import ids
 from tq.errors import ConfigurationError, StoreError, TqError
 from tq.net.log import log
-from tq.store import files
+from tq.store import files, trust
 from tq.worker import cgroups
 from tq.worker.spool import Spool
 
@@ -34,7 +34,7 @@ _LAST: Final = "last.json"
 _LOCK: Final = "worker.lock"
 _HOMES_MAX: Final = 64
 _TRIES: Final = 5
-_MINE: Final = 0o077
+_OTHERS: Final = 0o077
 _GONE: Final = frozenset((errno.ENOENT, errno.ENOTDIR))
 
 
@@ -184,11 +184,13 @@ def _hold(path: Path) -> Home | None:
 
 
 def _open(path: Path) -> tuple[int, int]:
-    """Return descriptors of a directory and of its lock, both made if need be."""
+    """Return descriptors of a directory and of its lock, both made if need be. What lies there is sent as ours."""
+    trust.check(path)
     files.make_directory(path)
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if os.fstat(directory).st_mode & _MINE:
+        trust.check_opened(directory, path)
+        if os.fstat(directory).st_mode & _OTHERS:
             os.fchmod(directory, 0o700)
         return directory, os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600, dir_fd=directory)
     except BaseException:
