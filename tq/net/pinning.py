@@ -9,7 +9,6 @@ from pathlib import Path
 
 from tq.errors import ConfigurationError
 from tq.net.join import ca_sha256
-from tq.store import files, trust
 
 
 def load(state_directory: Path, digest: str) -> str:
@@ -28,6 +27,8 @@ def keep(state_directory: Path, digest: str, ca_pem: str) -> None:
     """Keep a CA whose hash was compared already. A directory that cannot be written, or that others may write to, only
     costs asking again.
     """
+    from tq.store import files, trust  # once for each server: who has its CA does not pay for it
+
     path = _path(state_directory, digest)
     scratch = path.with_suffix(f".{os.getpid()}")
     try:
