@@ -309,6 +309,11 @@ def test_fish_completes_live_ids_and_queues(task: FakeServer, tmp_path: Path) ->
     assert complete("tq queue pause b") == ["builds"]
     assert "cat" in complete("tq run --name n -- ca")
     assert set(complete("tq submit -- tq queue pause b")) == {"builds"}
+    assert complete("tq queue pause ") == ["builds", "default", "touchevil"]
+    assert complete("tq -o json token rev")[0] == "revoke"
+    # A word of the line that is, or is a part of, another verb is no verb: nobody is asked for workers.
+    assert complete("tq ls --name drain --state hel")[0] == "held"
+    assert {type(asked) for asked in task.asked} == {v.List, v.Queues}
 
 
 def test_bash_completes_verbs_options_and_live_ids(task: FakeServer, tmp_path: Path) -> None:
