@@ -1,5 +1,6 @@
 """The program as a process: what it imports, its signals, its streams, a terminal."""
 
+import errno
 import os
 import pty
 import shutil
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
+from tq.cli import memory, root
 from tq.core import vocabulary as v
 from tq.wire.body import Body
 from tq.wire.codec import loads
@@ -62,6 +65,44 @@ def test_a_library_that_is_missing_is_a_sentence(task: FakeServer, missing: str)
     assert ran.stderr.startswith("tq: tq is not installed as a whole: ")
     assert missing in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize("words", [["ls"], ["run", "true"]])
+def test_too_little_address_space_is_said_so(task: FakeServer, words: list[str]) -> None:
+    program = (  # all is loaded but what TLS needs, which is larger than the room that there is
+        "import os, resource, sys; from tq.cli.app import main; from tq.cli import root, ls, run, submit, request; "
+        "import tq.core.vocabulary, tq.client.target, tq.wire.connection; "
+        "taken = int(open('/proc/self/statm').read().split()[0]) * os.sysconf('SC_PAGE_SIZE'); "
+        "resource.setrlimit(resource.RLIMIT_AS, (taken + 3_000_000,) * 2); main()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (78, "")
+    assert "KiB of address space here (ulimit -v), and needs more\nhint: raise it: ulimit -v unlimited" in ran.stderr
+    assert ran.stderr.startswith("tq: tq may use only ")
+
+
+def test_a_library_that_no_limit_keeps_away_is_missing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def group() -> None:
+        raise ImportError("libssl.so.3: failed to map segment from shared object")  # as where programs are noexec
+
+    monkeypatch.setattr(root, "group", group)
+    for limit_kib, said in ((0, "tq is not installed as a whole"), (30_000, "only 30000 KiB of address space")):
+        monkeypatch.setattr(memory, "_limit_kib", lambda limit_kib=limit_kib: limit_kib)
+        ran = run("ls")
+        assert (ran.status, said in ran.err) == (78, True)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_memory_that_the_machine_has_not_is_said(run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def group() -> None:
+        raise error
+
+    monkeypatch.setattr(root, "group", group)
+    monkeypatch.setattr(memory, "_limit_kib", lambda: 0)
+    ran = run("ls")
+    assert (ran.status, ran.err.splitlines()[0]) == (78, "tq: there is not enough memory for tq")
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ from typing import Any, NoReturn
 
 from tq import __version__
 from tq.cli import context
-from tq.errors import TqError
+from tq.errors import ConfigurationError, TqError
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a program that died of it
 _INTERRUPTED = 130
 _INTERNAL = 70
+_NO_MEMORY = b"tq: there is not enough memory for tq\nhint: free some, or raise a limit: ulimit -v unlimited\n"
 _MESSAGE_MAX = 4_000  # characters
 _IN_OTHER_WORDS = {  # than the parser's
     "is not a valid int": "is no whole number",
@@ -35,7 +36,11 @@ def main() -> NoReturn:
     # Nothing that the start allocates is garbage: collecting it costs 3 ms of the 50 that a start has.
     gc.disable()
     _open_standard_streams()
-    status = run(sys.argv[1:])
+    try:
+        status = run(sys.argv[1:])
+    except (MemoryError, SystemError):  # not even to say so in other words; or, for Python, to raise the former
+        os.write(2, _NO_MEMORY)
+        os._exit(ConfigurationError.exit_status)
     if _has_running_parts():
         sys.exit(status)
     os._exit(status)  # everything is flushed; taking the interpreter apart costs 5 ms more
@@ -90,6 +95,11 @@ def _parse(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the edge of the program: a bug is a sentence and status 70
         if isinstance(error, context.ReaderGone):
             return _end_quietly()
+        from tq.cli import memory
+
+        if missing := memory.lack(error):
+            _debug()
+            return _say_error(missing.message, missing.hint, missing.exit_status)
         if isinstance(error, OSError):
             _debug()
             return _say_error(*_of_system(error), _INTERNAL)

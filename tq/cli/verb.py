@@ -133,7 +133,9 @@ class VerbCommand(_Helped, TyperCommand):
         except RuntimeError:  # Typer's Exit and Abort
             raise
         except Exception as error:
-            if not _ends_as_task(ctx):
+            from tq.cli import memory
+
+            if not _ends_as_task(ctx) or memory.lack(error):
                 raise
             raise FailedItself(f"internal error: {type(error).__name__}: {error}") from error
 

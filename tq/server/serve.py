@@ -47,7 +47,7 @@ from tq.server.registry import Registry
 from tq.server.replay import FailedCommands
 from tq.server.session import attend
 from tq.server.settings import Settings, check_settings
-from tq.store import open_files, trust
+from tq.store import address_space, open_files, trust
 from tq.store.directory import check_format, check_place, hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
 
@@ -62,6 +62,7 @@ def main(settings: Settings) -> int:
     """
     check_settings(settings)
     set_level(settings.log_level)
+    address_space.check()
     if settings.is_check:
         return check(settings)
     _raise_open_files(settings)
