@@ -51,6 +51,11 @@ def test_arguments_are_a_list_or_a_map_by_name(run, house, server, words, argume
         (["--function", "m:f", "--args", r'["\ud8'], "--args is no JSON: Input data was truncated"),
         (["--function", "m:f", ":::", "a", "b"], "hint: write -- before the first :::"),
         (["--function", "m:f", "--args", "3"], "neither a list nor a map"),
+        (["--function", "m:f", "--args", '{"a": 1, "b": 2, "a": 3}'], "--args has the key 'a' twice in one map"),
+        (
+            ["--function", "m:f", "--args", r'[{"b": [{"a": 1, "\u0061": 1}]}]'],
+            "--args has the key 'a' twice in one map",
+        ),
         (["--function", "m:f", "--args", "[" + "1" * 30 + "]"], "64 bits"),
         (["--function", "m:f", "--args", "[" * 40 + "]" * 40], "depth_max"),
         (["--function", "m:f", "--args", '["' + "x" * 200_000 + '"]'], "body_bytes_max"),
@@ -93,6 +98,17 @@ def test_items_that_are_no_plain_data_are_refused(run: Run, house: House, give_i
     ran = run("submit", "--function", "m:f", "--from-json", "-")
     assert (ran.status, ran.out) == (2, "")
     assert "64 bits" in ran.err
+
+
+def test_no_item_has_a_key_twice_where_one_of_them_would_be_lost(run: Run, house: House, give_input: Give) -> None:
+    text = b'[{"a": 1}, {"a": {"c": 1, "c": 2}}]'
+    give_input(text)
+    ran = run("submit", "--function", "m:f", "--from-json", "-")
+    assert (ran.status, ran.out) == (2, "")
+    assert "item 2 has the key 'c' twice in one map" in ran.err
+    give_input(text)  # a command gets it as text, with both
+    assert run("submit", "--from-json", "-", "--", "echo", "{}").status == 0
+    assert entries(house, 1)[1] == b'{"a":{"c":1,"c":2}}'
 
 
 def test_like_and_rerun_call_the_same_function_again(

@@ -42,11 +42,12 @@ def packed(text: str) -> bytes:
         raise BadRequest(f"--args is no JSON: {values.why_no_json(text, error)}", hint=_HINT) from None
     except RecursionError:
         raise TooLarge("--args is nested too deeply (depth_max)") from None
-    if isinstance(said, list):
-        return pack(said, {})
-    if isinstance(said, dict):
-        return pack((), said)
-    raise BadRequest("--args is neither a list nor a map", hint=_HINT)
+    if not isinstance(said, list | dict):
+        raise BadRequest("--args is neither a list nor a map", hint=_HINT)
+    arguments = pack(said, {}) if isinstance(said, list) else pack((), said)
+    if "{" in text:
+        values.check_keys(text, "--args")
+    return arguments
 
 
 def _way(wish: "Wish") -> str:

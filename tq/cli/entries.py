@@ -7,7 +7,7 @@ their bytes. A stream that is silent for a while gives an empty run: whoever upl
 import os
 import select
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, product
+from itertools import islice, product, starmap
 from math import prod
 from typing import Final
 
@@ -49,7 +49,8 @@ def from_json(name: str, bytes_max: int, is_plain: bool) -> Runs:
             f"{_shown(name)} is no JSON array: {values.why_no_json(data, error)}",
             hint='write [ITEM, …], as in ["a", {"b": 1}]',
         ) from None
-    yield from cut(_checked(map(_plain if is_plain else _text, items), "item", bytes_max, is_joined=is_plain))
+    made = starmap(_plain, enumerate(items, 1)) if is_plain else map(_text, items)
+    yield from cut(_checked(made, "item", bytes_max, is_joined=is_plain))
 
 
 def from_lists(lists: Sequence[Sequence[bytes]], bytes_max: int) -> Runs:
@@ -150,12 +151,16 @@ def _text(item: bytes) -> bytes:
     return msgspec.json.format(raw, indent=-1)
 
 
-def _plain(item: bytes) -> bytes:
+def _plain(number: int, item: bytes) -> bytes:
     import msgspec
 
     from tq.client.call import pack_entry
 
-    return pack_entry(msgspec.json.decode(item))
+    entry = pack_entry(msgspec.json.decode(item))
+    raw = bytes(item)
+    if b"{" in raw:
+        values.check_keys(raw, f"item {number}")
+    return entry
 
 
 def _checked(entries: Iterable[bytes], what: str, bytes_max: int, *, is_joined: bool = False) -> Iterator[list[bytes]]:

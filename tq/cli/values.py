@@ -211,3 +211,17 @@ def why_no_json(text: str | bytes, error: Exception) -> str:
     except (ValueError, RecursionError):
         pass
     return str(error)
+
+
+def check_keys(text: str | bytes, what: str) -> None:
+    """Raise BadRequest where an object of this JSON has a key twice: readers keep one value, and say nothing."""
+    import json
+
+    def look(pairs: list[tuple[str, object]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise BadRequest(f"{what} has the key {key!r} twice in one map", hint="leave one of them out")
+            seen.add(key)
+
+    json.loads(text, object_pairs_hook=look)
