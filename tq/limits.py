@@ -113,6 +113,8 @@ drain_ms_max: Final = 7 * 24 * 3_600_000
 kill_after_ms: Final = 10_000
 signal_max: Final = 64
 exit_code_max: Final = 255
+measured_slack_ms: Final = 10_000  # by which a worker's measure of time may exceed what is possible by the server's
+cpus_max: Final = 8_192  # of one machine, for its CPU time: more than Linux can be built for today
 unkillable_s: Final = 60.0
 output_drain_ms: Final = 2_000
 

@@ -195,6 +195,20 @@ def written(command: v.Logs) -> list[Any]:
     return [v.Chunk(1, 0, b"out\n", command.attempt), v.Chunk(2, 0, errors), v.LogsEnd(1, (4, len(errors)))]
 
 
+def test_show_says_that_a_time_was_clipped(run: Run, server: FakeServer) -> None:
+    usage = {"user_s": 2.0, "system_s": 0.0, "cpu_clipped": True}
+    server.says[v.Get] = lambda _: v.Document({**TASK, "run_clipped": True, "usage": usage})
+    server.says[v.Logs] = written
+
+    clipped = "(clipped: the worker said a time that is not possible)"
+    lines = [line for line in run("show", "42").out.splitlines() if "clipped" in line]
+    assert [line.split()[0] for line in lines] == ["run", "usage"]
+    assert all(line.endswith(clipped) and line.count("clipped") == 1 for line in lines)
+    out = json.loads(run("show", "42", "-o", "json").out)
+    assert (out["run_clipped"], out["usage"]["cpu_clipped"]) == (True, True)
+    assert json.loads(run("result", "42").out)["run_clipped"] is True
+
+
 def test_show_is_versioned_json(run: Run, server: FakeServer) -> None:
     server.says[v.Get] = lambda _: v.Document(TASK)
     server.says[v.Logs] = written

@@ -3,6 +3,7 @@
 import pytest
 
 from tq import limits
+from tq.core.measured import cpu_us_max
 from tq.core.vocabulary import Document, Page
 from tq.server.present import list_command_bytes_max, present, present_page, present_tasks, usage, used_max, written
 from tq.wire import plain
@@ -103,6 +104,23 @@ def test_an_entry_is_shown_in_its_columns_and_a_plain_value_as_json() -> None:
         assert present(document, with_secrets=False).value["entry"] == [expected]
     assert present(Document({"body": body, "entry": b"\xff"}), with_secrets=False).value["entry"] == []
     assert "entry" not in present(Document({"body": body}), with_secrets=False).value
+
+
+def test_more_cpu_time_than_is_possible_is_clipped_and_said_to_be() -> None:
+    most_us = cpu_us_max(1_000)
+    for user_us, system_us, clipped in (
+        (most_us, 0, (most_us, 0)),
+        (most_us, 1, (most_us, 0)),
+        (most_us + 1, 5, (most_us, 0)),
+        (10, most_us, (10, most_us - 10)),
+    ):
+        is_clipped = user_us + system_us > most_us
+        used = dumps(Usage(user_us, system_us))
+        (task,) = present_tasks(Page(({"id": "1", "usage": used, "run_us": 1_000},), "")).items
+        shown = present(Document({"usage": used, "run_us": 1_000}), with_secrets=False).value["usage"]
+        assert shown == task["usage"]
+        assert (shown["user_s"], shown["system_s"]) == (clipped[0] / 1e6, clipped[1] / 1e6)
+        assert shown.get("cpu_clipped", False) is is_clipped
 
 
 def test_lists_show_the_beginning_of_each_entry_and_dead_letters_how_it_is_put_in() -> None:

@@ -24,7 +24,7 @@ EXAMPLES: dict[type[Any], Any] = {
     Sweep: Sweep(b"\x90", 42, 99, 17, 3, 5_000),
     Task: Task(
         State.RUNNING, Phase.STOPPING, attempt=2, lease=99, worker=2**63 - 1, host="grün", cause=Cause.TIME_LIMIT,
-        code=-9, result=b"\xa1", history=(Ending(1, 5, "host", 1, 1, 10, 20),),
+        code=-9, result=b"\xa1", history=(Ending(1, 5, "host", 1, 1, 10, 20),), run_clipped=True,
     ),
     Token: Token(b"d" * 32, "admin", "laptop", 5),
     Upload: Upload("laptop", 3, 131_072, 9),

@@ -58,6 +58,8 @@ def outcome(shown: dict[str, Any]) -> dict[str, Any]:
     item = {field: shown.get(field) for field in _FIELDS}
     if item["cause"] == "none":
         item["cause"] = None
+    if shown.get("run_clipped"):
+        item["run_clipped"] = True
     why = (shown.get("usage") or {}).get("error")
     return item | {"value": None, "error": _error(why) if why else None}
 

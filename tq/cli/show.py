@@ -27,8 +27,12 @@ _FIRST_MEMBERS: Final = 5
 _ENTRY_CHARS: Final = 40  # of a member's entry in a line of its job
 _FAILED_PAGES: Final = 4  # of records that are looked through for the first that failed
 _UNSAID: Final = frozenset(
-    {"is_array", "is_stuck", "history", "lease", "phase", "max_fails", "last_lines", "purged", "round", "is_shell"}
-)  # for programs
+    (
+        "is_array", "is_stuck", "history", "lease", "phase", "max_fails", "last_lines", "purged", "round", "is_shell",
+        "run_clipped",
+    )
+)  # for programs  # fmt: skip
+_CLIPPED: Final = "clipped: the worker said a time that is not possible"
 
 
 Shown = Annotated[list[str], typer.Argument(metavar="ID...", help=options.ONE, show_default=False)]
@@ -154,7 +158,12 @@ def lines(item: dict[str, Any], now_ms: int, raw: dict[str, Any]) -> list[tuple[
         if key == "usage" and isinstance(value, dict) and value.get("error"):
             pairs.append(("error", str(value["error"])))
             value = {name: part for name, part in value.items() if name != "error"}
+        is_clipped = key == "run_s" and item.get("run_clipped")
+        if key == "usage" and isinstance(value, dict) and value.get("cpu_clipped"):
+            is_clipped = True
+            value = {name: part for name, part in value.items() if name != "cpu_clipped"}
         shown = present.what(item) if key == "command" and value else present.value_text(key, value)
+        shown += f" ({_CLIPPED})" if is_clipped else ""
         if not shown or key in unsaid:
             continue
         ms = raw.get(key.removesuffix("_at") + "_ms") if key.endswith("_at") else 0

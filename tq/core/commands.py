@@ -319,8 +319,8 @@ class Held(Word, frozen=True, gc=False):
 class End(Word, frozen=True, gc=False):
     """A report: how one attempt ended. `code` = exit code, or -N for signal N; `cause` of core.task.Cause.
 
-    `result` is the CBOR of a `wire.body.Usage`, opaque here; `value` the CBOR of what it returned, or raised: b"" if
-    there is none.
+    A `run_us` longer than since the attempt was given is clipped, and the record says so. `result` is the CBOR of
+    a `wire.body.Usage`, opaque here; `value` the CBOR of what it returned, or raised: b"" if there is none.
     """
 
     attempt: AttemptRef

@@ -319,6 +319,7 @@ def _task_part(task: Task | None) -> dict[str, Any]:
         "usage": task.result,
         "history": [_ending(entry) for entry in task.history],
         **({"value_bytes": task.value_bytes} if task.value_bytes else {}),
+        **({"run_clipped": True} if task.run_clipped else {}),
     }
 
 

@@ -215,3 +215,4 @@ class Task(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     value_bytes: int = 0
     purged: bool = False  # dead, and no dead letter any more
     has_run: bool = True
+    run_clipped: bool = False  # the worker said a run time that is not possible: `run_us` is what is (measured.py)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
+from tq.core.measured import cpu_us_max
 from tq.core.vocabulary import Document, Page
 from tq.errors import ProtocolError
 from tq.wire.body import Body, Usage
@@ -85,7 +86,7 @@ def _with_usage(value: dict[str, Any]) -> dict[str, Any]:
     value = dict(value)
     raw = value.pop("usage", None)
     if isinstance(raw, bytes) and raw:
-        value["usage"] = usage(raw)
+        value["usage"] = usage(raw, value.get("run_us"))
     return value
 
 
@@ -102,14 +103,20 @@ def _usage(result: bytes) -> Usage | None:
     return used if min(numbers) >= 0 and max(numbers) <= used_max else None
 
 
-def usage(result: bytes) -> dict[str, Any] | None:
-    """Return what an attempt used as plain values: seconds, bytes. None for what cannot be read."""
+def usage(result: bytes, run_us: int | None = None) -> dict[str, Any] | None:
+    """Return what an attempt used as plain values: seconds, bytes. None for what cannot be read.
+
+    More CPU time than it can have used while it ran is clipped, and said to be.
+    """
     used = _usage(result)
     if used is None:
         return None
+    most_us = 2 * used_max if run_us is None else cpu_us_max(run_us)
+    user_us = min(used.user_us, most_us)
+    system_us = min(used.system_us, most_us - user_us)
     fields: dict[str, Any] = {
-        "user_s": used.user_us / 1e6,
-        "system_s": used.system_us / 1e6,
+        "user_s": user_us / 1e6,
+        "system_s": system_us / 1e6,
         "peak_bytes": used.peak_kib * 1024 or None,  # below the launcher's own peak it is not known
         "stdout_bytes": used.written[0],
         "stderr_bytes": used.written[1],
@@ -117,6 +124,8 @@ def usage(result: bytes) -> dict[str, Any] | None:
         "stderr_dropped_bytes": used.dropped[1],
         "core_dumped": used.core_dumped,
     }
+    if (user_us, system_us) != (used.user_us, used.system_us):
+        fields["cpu_clipped"] = True
     if used.output_held:
         fields["output_held"] = True
     if used.error:

@@ -134,6 +134,7 @@ def _into_history(task: Task) -> dict[str, Any]:
         "started_ms": 0,
         "ended_ms": 0,
         "run_us": 0,
+        "run_clipped": False,
         "cause": Cause.NONE,
         "code": 0,
         "result": b"",

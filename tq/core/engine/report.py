@@ -15,6 +15,7 @@ from tq.core.engine.sweeps import awaits_retry
 from tq.core.engine.trouble import note_success, note_trouble
 from tq.core.engine.verbs import VERBS
 from tq.core.live import LIVE_SESSION
+from tq.core.measured import clip_run_us, run_us_max
 from tq.core.task import Cause, Phase, State, Task, TaskKey, Trigger, cause_of
 from tq.core.vocabulary import Acknowledge, Cancel, End, Handback, Report, Started, TaskChanged, WorkerLost
 from tq.limits import result_inline_bytes_max
@@ -65,18 +66,27 @@ def _end(step: Step, key: TaskKey, task: Task, end: End) -> None:
     if cause is _LOST:
         lose(step, key, _after(task, end), charged=True)
     elif is_cancelled(task) or step.progress(key[:2]).cancelling:
-        step.move(key, task, Trigger.CANCEL, **ending(step, _CANCELLED, end.code, end.run_us, end.result))
+        step.move(key, task, Trigger.CANCEL, **_ended(step, task, _CANCELLED, end))
     elif is_requeued(task) or cause in _GIVEN_BACK:
         why = Cause.REQUEUE if is_requeued(task) else cause
         began = end.run_us or task.started_ms  # else it was stopped before its start, and leaves no line
         give_back(step, key, _after(task, end), why if began else Cause.NONE, end.code)
     elif retry.is_success(cause, end.code):
-        fields = ending(step, cause, end.code, end.run_us, end.result)
+        fields = _ended(step, task, cause, end)
         if end.value:
             fields |= _returned(step, key, end.value)
         step.move(key, task, _ACK, **fields)
     else:
         _fail(step, key, task, end, cause)
+
+
+def _ended(step: Step, task: Task, cause: Cause, end: End) -> dict[str, Any]:
+    """Return the fields of a record whose latest attempt ended as its worker says, with a run time that is possible."""
+    run_us = clip_run_us(end.run_us, run_us_max(task, step.times))
+    fields = ending(step, cause, end.code, run_us, end.result)
+    if run_us != end.run_us:
+        fields["run_clipped"] = True
+    return fields
 
 
 def _after(task: Task, end: End) -> Task:
@@ -87,7 +97,7 @@ def _after(task: Task, end: End) -> Task:
 def _fail(step: Step, key: TaskKey, task: Task, end: End, cause: Cause) -> None:
     job, failures = step.job(key[:2]), task.failures + 1
     trigger = retry.after_failure(job, failures, cause, end.code)
-    fields = ending(step, cause, end.code, end.run_us, end.result) | _returned(step, key, end.value)
+    fields = _ended(step, task, cause, end) | _returned(step, key, end.value)
     if trigger is Trigger.FAIL:
         fields["due_ms"] = step.times.steady_ms + retry.backoff_ms(job, key, task.attempt, failures)
     step.move(key, task, trigger, failures=failures, **fields)

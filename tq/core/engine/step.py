@@ -347,6 +347,7 @@ def ending(step: Step, cause: Cause, code: int, run_us: int, result: bytes = b""
         "cause": cause,
         "code": code,
         "run_us": run_us,
+        "run_clipped": False,
         "result": result,
         "ended_ms": ended_ms,
         "started_ms": max(ended_ms - run_us // 1_000, 0),
