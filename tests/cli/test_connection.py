@@ -141,7 +141,7 @@ def test_what_is_no_tq_is_69(run: Run, server: FakeServer, monkeypatch: pytest.M
         ran = run("ls")
         thread.join()
     assert ran.status == 69
-    assert "does not speak TLS as tq does" in ran.err
+    assert "is no tq server: it does not speak TLS" in ran.err
 
 
 def test_a_silent_server_is_given_up_after_three_beats(run: Run, server: FakeServer) -> None:

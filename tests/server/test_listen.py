@@ -176,9 +176,9 @@ async def test_tls_for_another_protocol_is_refused(
 
 async def test_a_client_says_so_when_the_other_end_speaks_tls_for_something_else(identity: Identity) -> None:
     with pytest.raises(Unreachable, match="not the protocol of tq"):
-        tls.check_alpn("h2")
+        tls.check_alpn("h2", "tq://queue:1")
     with pytest.raises(Unreachable):
-        tls.check_alpn(None)
+        tls.check_alpn(None, "tq://queue:1")
 
 
 async def test_a_handshake_that_does_not_go_on_is_closed(

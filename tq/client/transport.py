@@ -191,13 +191,20 @@ def _handshake(target: Target, context: ssl.SSLContext) -> ssl.SSLSocket:
     # Without this each exchange waits 43 ms for a delayed acknowledgement (measured).
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
-        stream = context.wrap_socket(plain, server_hostname=tls.SERVER_NAME.encode())
-    except OSError as error:
+        stream = context.wrap_socket(plain, server_hostname=tls.SERVER_NAME.encode(), do_handshake_on_connect=False)
+    except OSError as error:  # it has closed already
         plain.close()
         _pass_on(error)
         raise tls.explained(error, target.url) from None
     try:
-        tls.check_alpn(stream.selected_alpn_protocol())
+        stream.do_handshake()
+    except OSError as error:
+        chosen = stream.selected_alpn_protocol()
+        stream.close()
+        _pass_on(error)
+        raise tls.explained(error, target.url, chosen) from None
+    try:
+        tls.check_alpn(stream.selected_alpn_protocol(), target.url)
     except Unreachable:
         stream.close()
         raise

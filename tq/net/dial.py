@@ -34,13 +34,14 @@ async def dial(address: Address, context: ssl.SSLContext) -> SecureStream:
     try:
         with trio.fail_after(limits.handshake_s):
             await stream.do_handshake()
-        tls.check_alpn(stream.selected_alpn_protocol())
+        tls.check_alpn(stream.selected_alpn_protocol(), str(address))
     except trio.TooSlowError:
         stream.close()
         raise tls.explained(TimeoutError(), str(address)) from None
     except (trio.BrokenResourceError, ssl.CertificateError) as error:
+        chosen = stream.selected_alpn_protocol()
         stream.close()
-        raise tls.explained(error.__cause__ or error, str(address)) from error
+        raise tls.explained(error.__cause__ or error, str(address), chosen) from error
     except BaseException:
         stream.close()
         raise

@@ -217,7 +217,7 @@ async def _attend(
 async def _shake_hands(stream: SecureStream, seat: Seat, bounds: SeatBounds) -> None:
     try:
         await stream.do_handshake()
-        tls.check_alpn(stream.selected_alpn_protocol())
+        tls.check_alpn(stream.selected_alpn_protocol(), "the other end")
     except trio.BrokenResourceError as error:
         raise HandshakeRefused(tls.refusal(error.__cause__)) from error
     except Unreachable:

@@ -12,6 +12,13 @@ from tq.errors import ConfigurationError, Unauthorised, Unreachable
 ALPN: Final = "tq/1"
 SERVER_NAME: Final = "tq"
 _NOT_TLS: Final = "something else than TLS"
+_OTHER_PROTOCOL: Final = "it speaks TLS, but not the protocol of tq"
+# OpenSSL's names for what it met.
+_NO_TLS_REASONS: Final = frozenset(
+    ("WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "RECORD_TOO_SMALL")
+)
+_OLD_TLS_REASONS: Final = frozenset(("UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "TLSV1_ALERT_PROTOCOL_VERSION"))
+_OTHER_PROTOCOL_REASONS: Final = frozenset(("NO_APPLICATION_PROTOCOL", "TLSV1_ALERT_NO_APPLICATION_PROTOCOL"))
 _LOST: Final = "large packets get lost on the way (MTU)"  # the handshake's are the first of that size
 
 
@@ -52,14 +59,20 @@ def pinning_context() -> ssl.SSLContext:
     return context
 
 
-def check_alpn(chosen: str | None) -> None:
+def check_alpn(chosen: str | None, where: str) -> None:
     """Raise Unreachable unless the two ends agreed on `tq/1`: OpenSSL goes on silently when they did not."""
     if chosen != ALPN:
-        raise Unreachable("what answers there speaks TLS, but not the protocol of tq", hint="check the port")
+        raise _no_tq(where, _OTHER_PROTOCOL)
 
 
-def explained(error: BaseException, where: str) -> Unauthorised | Unreachable:
-    """Return the error to show when a client's handshake with `where` failed."""
+def explained(error: BaseException, where: str, chosen: str | None = ALPN) -> Unauthorised | Unreachable:
+    """Return the error to show when a client's handshake with `where` failed. Clients and workers say the same.
+
+    `chosen` is the protocol that the other end agreed on, which comes before its certificate: without ours, a
+    certificate of others is no attack on tq and no new CA, but another program.
+    """
+    if isinstance(error, ssl.SSLCertVerificationError) and chosen != ALPN:
+        return _no_tq(where, _OTHER_PROTOCOL)
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message or str(error)
         hint = "get a new join string from `tq join` on the server"
@@ -72,8 +85,14 @@ def explained(error: BaseException, where: str) -> Unauthorised | Unreachable:
     if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError):
         hint = f"another program may listen there, the server have too many connections just now, or {_LOST}"
         return Unreachable(f"what listens at {where} closed the connection during the TLS handshake", hint=hint)
-    why = _reason(error)
-    return Unreachable(f"what answers at {where} does not speak TLS as tq does: {why}", hint="check the port")
+    reason = getattr(error, "reason", None) or ""
+    if reason in _NO_TLS_REASONS:
+        return _no_tq(where, "it does not speak TLS")
+    if reason in _OLD_TLS_REASONS:
+        return _no_tq(where, "it speaks a TLS version before 1.3")
+    if reason in _OTHER_PROTOCOL_REASONS:
+        return _no_tq(where, _OTHER_PROTOCOL)
+    return _no_tq(where, f"it does not speak TLS as tq does ({_reason(error)})")
 
 
 def refusal(error: BaseException | None) -> str:
@@ -81,15 +100,19 @@ def refusal(error: BaseException | None) -> str:
     reason = getattr(error, "reason", None) or ""
     if reason == "HTTP_REQUEST":
         return "plain HTTP instead of TLS"
-    if reason in {"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "RECORD_TOO_SMALL"}:
+    if reason in _NO_TLS_REASONS:
         return _NOT_TLS
-    if reason in {"UNSUPPORTED_PROTOCOL", "VERSION_TOO_LOW", "TLSV1_ALERT_PROTOCOL_VERSION"}:
+    if reason in _OLD_TLS_REASONS:
         return "a TLS version before 1.3"
     if not isinstance(error, ssl.SSLError) or isinstance(error, ssl.SSLEOFError):
         return "it closed during the TLS handshake (it may not trust this server's certificate)"
     if not reason:
         return _NOT_TLS  # OpenSSL has no name for what random bytes did to it
     return f"TLS handshake: {_reason(error)}"
+
+
+def _no_tq(where: str, why: str) -> Unreachable:
+    return Unreachable(f"what listens at {where} is no tq server: {why}", hint="check host and port")
 
 
 def _reason(error: BaseException) -> str:

@@ -7,6 +7,7 @@ server owes a worker that it knew a minute (semantics.md, Delivery 5). Ends the 
 good: a token that is not valid, a role that may not work, no protocol version in common; unless it has moved meanwhile.
 """
 
+import math
 import random
 from typing import Final
 
@@ -26,7 +27,8 @@ from tq.worker.whereabouts import Whereabouts
 
 _PAUSE_S_MIN: Final = 0.2
 _DOUBLINGS_MAX: Final = 16
-_SAY_AGAIN: Final = 10  # every how many failed attempts to connect the same error is logged again
+_SAY_AGAIN_S: Final = 60  # after so long the same cause is logged again; another one at once
+_CAUSES_MAX: Final = 16  # that are remembered as said
 _FOR_GOOD: Final = (Unauthorised, NotAllowed, VersionMismatch, ConfigurationError)
 
 
@@ -38,7 +40,7 @@ class Connecting:
         self._where = whereabouts
         self._was_reconciled = False
         self._tries = 0  # since the last session that was any good
-        self._said = ""
+        self._said: dict[str, float] = {}  # what kept it from a session -> when that was last said
 
     async def run(self) -> None:
         """Hold one session after the other."""
@@ -96,7 +98,7 @@ class Connecting:
         life = self._life
         self._was_reconciled = True
         self._tries = 0
-        self._said = ""
+        self._said.clear()
         life.settle_down(welcome.lineage, welcome.epoch)
         log(
             "connected", url=self._where.server.address, worker=life.name, session=welcome.session,
@@ -120,12 +122,17 @@ class Connecting:
         life.change_lineage(welcome.lineage, welcome.epoch)
 
     def _say(self, error: TqError) -> None:
-        if str(error) != self._said or self._tries % _SAY_AGAIN == 0:
-            log(
-                "cannot_connect", level="warning", url=self._where.server.address, error=error, hint=error.hint,
-                tries=self._tries,
-            )  # fmt: skip
-        self._said = str(error)
+        """Log why there is no session, and that it goes on trying: the same cause at most once a minute."""
+        cause, now_s = f"{self._where.server.address} {error}", trio.current_time()
+        if now_s - self._said.get(cause, -math.inf) < _SAY_AGAIN_S:
+            return
+        if len(self._said) >= _CAUSES_MAX:  # the reasons of a peer may differ each time
+            self._said.clear()
+        self._said[cause] = now_s
+        log(
+            "cannot_connect", level="warning", url=self._where.server.address, error=error, hint=error.hint,
+            tries=self._tries, next="tries again until it succeeds",
+        )  # fmt: skip
 
 
 def pause_s(tries: int, *, is_holding: bool) -> float:
