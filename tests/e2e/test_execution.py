@@ -80,7 +80,7 @@ def test_of_a_cancelled_task_with_fifty_grandchildren_nothing_lives(here: Town) 
     assert marked(mark) == []
 
 
-def test_what_worker_and_launcher_left_when_both_were_killed_the_next_worker_kills(here: Town) -> None:
+def test_what_worker_launcher_and_sentry_left_when_all_were_killed_the_next_worker_kills(here: Town) -> None:
     level = json.loads(here.tq("workers", "-o", "json").out)["items"][0]["level"]
     if level != "cgroup":
         pytest.skip(f"the level here is {level}: without an environment nobody knows whose they are")
@@ -92,7 +92,7 @@ def test_what_worker_and_launcher_left_when_both_were_killed_the_next_worker_kil
     launcher = old.launcher
     mains = processes.children(launcher)
     os.kill(old.pid, signal.SIGSTOP)  # else it would kill what its launcher leaves
-    for pid in (launcher, *mains, old.pid):
+    for pid in (processes.parent(launcher), launcher, *mains, old.pid):
         os.kill(pid, signal.SIGKILL)
     old.process.wait()
     assert marked(mark) != []

@@ -2,8 +2,8 @@
 power, and one of three workers has a hostile network.
 
 Each task that was acknowledged succeeds, once; each execution beyond one belongs to an attempt that was lost, or to one
-that was killed itself. The record of what was acknowledged is that of the clients, the record of what ran is a file to
-which each task adds its lines; tq keeps neither.
+that was killed itself; of a task with `--if-cut stop` no two copies run at once. The record of what was acknowledged is
+that of the clients, the record of what ran is a file to which each task adds its lines; tq keeps neither.
 
 TQ_CHAOS_SECONDS sets how long that goes on (default 30), TQ_CHAOS_SEED the dice, TQ_CHAOS_PAUSE_S the pace of the
 clients, TQ_CHAOS_SIZE how many tasks a job has at most. `make chaos` is ten minutes of it.
@@ -33,7 +33,18 @@ PAUSE_S: Final = float(os.environ.get("TQ_CHAOS_PAUSE_S", "0.1"))
 SIZE_MAX: Final = int(os.environ.get("TQ_CHAOS_SIZE", "100"))
 BETWEEN_S: Final = (0.3, 2.0)
 BEAT: Final = "500ms"
+# A copy that finds the lock held says so, unless who holds it is frozen, or the launcher of it, as the docs say.
 TASK: Final = """\
+is_frozen() {{ grep -qs '^State:.T' "/proc/$1/status" "/proc/$2/status"; }}
+if [ -n "$ALONE" ]; then
+    exec 9>>"{place}/$TQ_TASK.lock"
+    if ! flock -n 9; then
+        read -r main launcher <"{place}/$TQ_TASK.holder"
+        if is_frozen "$main" "$launcher"; then flock 9; fi
+        flock -w 0.2 9 || {{ echo "$TQ_TASK $TQ_ATTEMPT beside" >>{ran}; flock 9; }}
+    fi
+    echo "$$ $PPID" >"{place}/$TQ_TASK.holder"
+fi
 echo "$TQ_TASK $TQ_ATTEMPT begin" >>{ran}
 [ -z "$FAIL_FIRST" ] || [ -e "{place}/$TQ_TASK" ] || {{ : >"{place}/$TQ_TASK"; exit 3; }}
 [ "$1" = 0 ] || sleep "$1"

@@ -39,13 +39,14 @@ def test_what_was_lost_or_killed_may_run_again_and_is_counted() -> None:
         (RAN, {"history": [{"attempt": 2, "cause": "signal"}]}, "belongs to no attempt"),
         (RAN, {"history": [{"attempt": 1, "cause": "exit"}, {"attempt": 2, "cause": "lost"}]}, "belongs to no attempt"),
         ([*RAN, "8 1 begin"], {}, "never acknowledged"),
+        ([*RAN, "7 2 beside"], {}, "two copies ran at once"),
     ],
 )
 def test_each_broken_promise_is_found(lines: list[str], shown: dict[str, Any], rule: str) -> None:
     assert any(rule in line for line in wrong(lines, **shown))
 
 
-@pytest.mark.parametrize("key, cause", [("failing-1", "exit"), ("requeued-1", "requeue")])
+@pytest.mark.parametrize("key, cause", [("failing-1", "exit"), ("requeued-1", "requeue"), ("alone-1", "cut_off")])
 def test_what_was_to_fail_or_to_be_requeued_may_run_again_for_that_reason_and_nothing_else(
     key: str, cause: str
 ) -> None:

@@ -71,13 +71,16 @@ def test_the_next_worker_on_the_directory_answers_for_a_killed_one_at_once(tmp_p
         assert (shown["attempt"], shown["losses"], shown["worker"]) == (2, 1, successor.id)
 
 
-def test_the_next_worker_kills_what_worker_and_launcher_left_when_both_were_killed(here: Town) -> None:
+def test_the_next_worker_kills_what_was_left_when_worker_launcher_and_sentry_were_killed(here: Town) -> None:
     worker = here.worker(slots=1)
     job, pids = begin(here, worker)
     launcher = worker.launcher
-    os.kill(launcher, signal.SIGSTOP)  # so that it cannot kill anything between the two
+    sentry = processes.parent(launcher)
+    for pid in (sentry, launcher):
+        os.kill(pid, signal.SIGSTOP)  # so that it cannot kill anything between the three
     worker.kill()
-    os.kill(launcher, signal.SIGKILL)
+    for pid in (sentry, launcher):
+        os.kill(pid, signal.SIGKILL)
     processes.until(lambda: not processes.is_alive(launcher), "the launcher is gone")
     assert not gone(pids), "nobody is left to kill them"
     here.worker(slots=1)

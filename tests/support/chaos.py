@@ -29,6 +29,7 @@ DOWN_S: Final = (0.0, 1.5)
 NO_SERVER: Final = 69
 DISK_FAILED: Final = (74, 78)  # under the store; under the file that tells clients where it listens
 _TURN_S: Final = 0.05
+_BOTH: Final = 2
 
 # What is done to whom, and how often.
 FAULTS: Final = {
@@ -38,7 +39,12 @@ FAULTS: Final = {
     "freeze server": 2,
     "kill worker": 4,
     "kill launcher": 3,
+    "kill sentry": 1,
     "kill worker and launcher": 2,
+    "kill worker and sentry": 1,
+    "kill server and worker": 1,
+    "kill server and launcher": 1,
+    "freeze worker, kill launcher": 2,
     "freeze worker": 2,
     "freeze launcher": 1,
     "freeze machine": 1,
@@ -87,6 +93,9 @@ class Chaos:
         """Do one thing to one of them; that it is away already is no obstacle."""
         kind = self._dice.choices(list(FAULTS), list(FAULTS.values()))[0]
         what, _, who = kind.partition(" ")
+        if kind == "freeze worker, kill launcher":
+            self._freeze_beside_a_killed_launcher(kind)
+            return
         if kind == "fail disk" and self._can_lose_power:
             # The next life of the server, which begins now, ends by itself: at a sync that fails.
             self._fail_sync = self._dice.randint(1, 80)
@@ -102,10 +111,20 @@ class Chaos:
             self.done[kind] += 1
             self._freeze(pids) if what == "freeze" else self._kill(who, pids)
 
+    def _freeze_beside_a_killed_launcher(self, kind: str) -> None:
+        """Freeze a worker, so that it ends nothing of what its launcher, which is killed then, has left."""
+        pids = self._pids("worker and launcher")
+        if len(pids) == _BOTH:
+            self.done[kind] += 1
+            self._freeze(pids[:1])
+            kill_quietly(pids[1])
+
     def _pids(self, who: str) -> list[int]:
         """Return the processes of one who is called so, none if there is none just now."""
         if who in ("server", "power"):
             return [] if "server" in self._down else [self._here.server.process.pid]
+        if who.startswith("server and "):
+            return [*self._pids("server"), *self._pids(who.removeprefix("server and "))]
         if who == "client":
             clients = self._clients()
             return [self._dice.choice(clients)] if clients else []
@@ -114,14 +133,14 @@ class Chaos:
             return []
         worker = self._workers[self._dice.choice(names)].pid
         launcher = processes.launcher_of(worker)
-        if who == "worker":
-            return [worker]
         if who == "machine":
             return processes.tree(worker)
         if who == "task":
             tasks = processes.children(launcher) if launcher else []
             return [self._dice.choice(tasks)] if tasks else []
-        return [pid for pid in ([launcher] if who == "launcher" else [worker, launcher]) if pid]
+        sentry = processes.parent(launcher) if launcher else 0
+        pids = {"worker": worker, "launcher": launcher, "sentry": sentry}
+        return [pids[one] for one in who.split(" and ") if pids[one]]
 
     def _kill(self, who: str, pids: Sequence[int]) -> None:
         for pid in pids:
@@ -133,7 +152,7 @@ class Chaos:
                     processes.until(lambda: not any(map(processes.is_alive, pids)), "all of the machine is dead")
                     cut_power(self._here.place / name, self._dice)
                 self._send_away(name)
-        if who in ("server", "power"):
+        if who in ("server", "power") or (who.startswith("server and ") and "server" not in self._down):
             self._here.server.kill()
             if who == "power":
                 cut_power(self._here.server.data, self._dice)

@@ -97,6 +97,7 @@ class Clients:
                 self._held,
                 self._failing,
                 self._requeued,
+                self._alone,
             )
         ]
 
@@ -204,27 +205,28 @@ class Clients:
 
     def _held(self, dice: random.Random) -> None:
         """Arrays that are held a moment later and released after another one: nothing of them starts between."""
+
+        def attempts(job: str) -> dict[str, int]:
+            """Return how many attempts each task of an array has had."""
+            while True:
+                status, out, err = self._tq("ls", job, "-n", "1000", "-o", "jsonl")
+                if status == 0:
+                    return {task["id"]: task["attempt"] for task in map(json.loads, out.splitlines())}
+                if status not in (KILLED, *AGAIN):
+                    self.told.blame(f"tq ls {job}: status {status}, {err}")
+                    return {}
+
         number = 0
         while not self._is_over.wait(10 * self._pause_s):
             number += 1
             job = self._begun(f"held-{number}", dice)
             if job and self._act("hold", job):
-                before = self._attempts(job)
+                before = attempts(job)
                 self._is_over.wait(dice.uniform(0, 2))
-                if (after := self._attempts(job)) != before:
+                if (after := attempts(job)) != before:
                     self.told.blame(f"{job} was held, and something of it started: {before}, then {after}")
             self._act("release", job)
             self._see_end(job)
-
-    def _attempts(self, job: str) -> dict[str, int]:
-        """Return how many attempts each task of an array has had."""
-        while True:
-            status, out, err = self._tq("ls", job, "-n", "1000", "-o", "jsonl")
-            if status == 0:
-                return {task["id"]: task["attempt"] for task in map(json.loads, out.splitlines())}
-            if status not in (KILLED, *AGAIN):
-                self.told.blame(f"tq ls {job}: status {status}, {err}")
-                return {}
 
     def _failing(self, dice: random.Random) -> None:
         """Arrays whose tasks all fail at first and are dead then; `tq retry` gives each a second round."""
@@ -247,6 +249,15 @@ class Clients:
             self._is_over.wait(dice.uniform(0, 2))
             self._act("requeue", job)
             self._see_end(job)
+
+    def _alone(self, dice: random.Random) -> None:
+        """Arrays of which no task may have two copies at once; each is longer than a lease, so that two would meet."""
+        number = 0
+        while not self._is_over.wait(10 * self._pause_s):
+            number += 1
+            size = dice.randint(1, 4)
+            words = ("--if-cut", "stop", "--array", f"1-{size}", "--env", "ALONE=1")
+            self._see_end(self._submit(f"alone-{number}", size, words, [*self._task, "3"]))
 
     def _act(self, verb: str, job: str) -> bool:
         """Give a verb until it is acknowledged; return False if there was nothing left to act on."""

@@ -1,6 +1,7 @@
 """What the chaos test asserts in the end: what clients were told, what ran, and what the server says, side by side.
 
-`ran` is the file to which each execution adds `TASK ATTEMPT begin` and `TASK ATTEMPT end`.
+`ran` is the file to which each execution adds `TASK ATTEMPT begin` and `TASK ATTEMPT end`; one that found another copy
+alive, though none may be, adds `TASK ATTEMPT beside`.
 """
 
 from collections import Counter, defaultdict
@@ -12,9 +13,10 @@ from tq.limits import history_max
 
 BEGIN: Final = "begin"
 END: Final = "end"
+BESIDE: Final = "beside"
 # Why an execution was not the last: its worker went away, or it was killed; or what its job is there for, by its key.
 AGAIN: Final = ("lost", "signal")
-AGAIN_OF: Final = {"failing": "exit", "requeued": "requeue"}
+AGAIN_OF: Final = {"failing": "exit", "requeued": "requeue", "alone": "cut_off"}
 
 Show = Callable[[str], dict[str, Any]]
 
@@ -78,6 +80,8 @@ def _broken(
         yield "its last attempt has not run once, to its end"
     if any(count > 1 for count in counts.values()):
         yield "an attempt ran twice"
+    if _count(counts, BESIDE):
+        yield "two copies ran at once, in spite of --if-cut stop"
     if any(attempt > last for attempt, _ in counts):
         yield "an attempt ran that the server does not know"
     causes = _causes(shown, counts)

@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import trio
 
+from tests.support import processes
 from tq import limits
 from tq.core.vocabulary import Assignment, AttemptRef
 from tq.net.link import Link, open_link
@@ -250,8 +251,8 @@ class WorkerProcess:
         await eventually(lambda: word in self.log())
 
     def launcher_pid(self) -> int:
-        """Return the pid of its launcher, its only child."""
-        return int(Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()[0])
+        """Return the pid of its launcher; waited for."""
+        return int(processes.until(lambda: processes.launcher_of(self.pid), "the worker has a launcher"))
 
     async def exit_status(self) -> int:
         await eventually(lambda: self.process.poll() is not None)

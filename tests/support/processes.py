@@ -59,11 +59,18 @@ def tree(pid: int) -> list[int]:
 
 
 def launcher_of(worker: int) -> int:
-    """Return the pid of a worker's launcher, 0 while it has none."""
-    for child in children(worker):
+    """Return the pid of a worker's launcher, 0 while it has none. Its parent is the sentry."""
+    for child in [grandchild for one in children(worker) for grandchild in children(one)]:
         with suppress(OSError):
             if Path(f"/proc/{child}/comm").read_text().strip() == "tq-launcher":
                 return child
+    return 0
+
+
+def parent(pid: int) -> int:
+    """Return the parent of a process, 0 if that is gone; a launcher's is its sentry."""
+    with suppress(OSError):
+        return int(_stat(pid)[1])
     return 0
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.support.launcher import body, ref
+from tests.support import processes
+from tests.support.launcher import body, marker, ref, wait_count
+from tests.support.launcher import processes as marked
 from tq.core.vocabulary import Assignment
 from tq.worker import frames, launcher_link
 from tq.worker.connect import pause_s
@@ -86,9 +88,37 @@ async def test_a_launcher_that_ends_before_it_has_spoken_was_never_ready(
 
 async def test_the_launcher_is_gone_when_the_block_ends(tmp_path: Path) -> None:
     async with open_launcher(tmp_path) as launcher:
-        pid = launcher.process.pid
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+        assert await launcher.until_ready()
+        (pid,) = processes.children(launcher.process.pid)
+    for one in (pid, launcher.process.pid):
+        with pytest.raises(ProcessLookupError):
+            os.kill(one, 0)
+
+
+async def test_a_launcher_whose_sentry_is_killed_ends_by_itself_and_all_that_it_ran(tmp_path: Path) -> None:
+    async with open_launcher(tmp_path) as launcher:
+        assert await launcher.until_ready()
+        (pid,) = processes.children(launcher.process.pid)
+        mark = marker()
+        launcher.send(frames.Slots(1))
+        launcher.send(spawn("sleep", mark))
+        await trio.to_thread.run_sync(wait_count, mark, 1)
+        launcher.process.kill()
+        with trio.fail_after(20):
+            assert [messages async for messages in launcher if type(messages[0]) is not frames.Started] == []
+    assert marked(mark) == []
+    processes.until(lambda: not processes.is_alive(pid), "it ends")
+
+
+async def test_a_sentry_that_hears_every_signal_but_kill_stays(tmp_path: Path) -> None:
+    async with open_launcher(tmp_path) as launcher:
+        assert await launcher.until_ready()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGTSTP):
+            os.kill(launcher.process.pid, number)
+        launcher.send(frames.Slots(1))
+        launcher.send(spawn("true"))
+        assert isinstance(await answer(launcher), frames.Ended)
+        assert processes.children(launcher.process.pid) != []
 
 
 async def test_what_the_block_raises_comes_out_as_it_is(tmp_path: Path) -> None:
@@ -102,11 +132,13 @@ async def test_a_launcher_that_answers_no_ping_is_killed(
 ) -> None:
     monkeypatch.setattr(launcher_link, "_TICK_S", 0.05)
     async with open_launcher(tmp_path) as launcher:
-        os.kill(launcher.process.pid, signal.SIGSTOP)
+        assert await launcher.until_ready()
+        (pid,) = processes.children(launcher.process.pid)
+        os.kill(pid, signal.SIGSTOP)
         with trio.fail_after(20):
             assert [messages async for messages in launcher] == []
     assert launcher.process.returncode == -signal.SIGKILL
-    assert f"launcher_silent silent_s=0.3 pid={launcher.process.pid}" in capsys.readouterr().err
+    assert f"launcher_silent silent_s=0.3 sentry={launcher.process.pid}" in capsys.readouterr().err
 
 
 async def test_a_launcher_is_not_deaf_because_nobody_listens_to_it(

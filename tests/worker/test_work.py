@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from tests.support import processes
 from tests.support.fake_server import SLEEPER, FakeServer, assign, eventually, ref, running_worker, text, written_pid
 from tests.support.processes import is_alive
 from tq.core.task import Cause, Phase
@@ -214,7 +215,7 @@ async def test_nothing_of_a_killed_worker_survives(server: FakeServer, tmp_path:
         await eventually(lambda: not is_alive(pid))
 
 
-async def test_the_next_worker_kills_what_a_worker_and_launcher_that_died_at_once_left(
+async def test_the_next_worker_kills_what_was_left_when_worker_launcher_and_sentry_died_at_once(
     server: FakeServer, tmp_path: Path
 ) -> None:
     with running_worker(server, tmp_path) as worker:
@@ -223,9 +224,12 @@ async def test_the_next_worker_kills_what_a_worker_and_launcher_that_died_at_onc
         pid = await written_pid(tmp_path / "pid")
         await eventually((tmp_path / "state" / "worker" / "last.json").exists)
         launcher = worker.launcher_pid()
-        os.kill(launcher, signal.SIGSTOP)  # so that it does not see its worker's end
+        both = (processes.parent(launcher), launcher)
+        for one in both:
+            os.kill(one, signal.SIGSTOP)  # so that it does not see its worker's end
         worker.signal(signal.SIGKILL)
-        os.kill(launcher, signal.SIGKILL)
+        for one in both:
+            os.kill(one, signal.SIGKILL)
         await worker.exit_status()
         assert is_alive(pid)
     with running_worker(server, tmp_path):

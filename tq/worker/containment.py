@@ -99,6 +99,18 @@ def open_child_signals() -> int:
     return fd
 
 
+def watch_parent(poll: select.epoll) -> int:
+    """Let the end of this process's parent be an event of `poll`; return its descriptor, -1 for none.
+
+    Of a parent in another namespace of pids nobody here can know. One that ended before has left us to its heir.
+    """
+    with suppress(OSError):
+        fd = os.pidfd_open(os.getppid())
+        poll.register(fd, select.EPOLLIN)
+        return fd
+    return -1
+
+
 class Children:
     """Lists the children of this (single-threaded) process, ended but unreaped ones included. Open as long as it."""
 

@@ -14,7 +14,8 @@ One loop; a turn is
 The parts: lanes.py what waits; guard.py what a cut ends; spawn.py and program.py how a process is started; lives.py how
 it ends; stored.py what it reads; capture.py and output.py what it writes; scratch.py and returned.py where else it may
 write, and what it returns; reports.py the way up; containment.py and cgroups.py the kernel's part. End of file on the
-socket means that the worker is gone: everything is killed, and the launcher exits. It takes no other orders.
+socket means that the worker is gone: everything is killed, and the launcher exits. So it does when its parent, the
+sentry (sentry.py), is gone: without one it could leave something behind. It takes no other orders.
 """
 
 import gc
@@ -80,6 +81,7 @@ class Launcher:
         self._poll: Final = select.epoll()
         self._poll.register(fd, select.EPOLLIN)
         self._poll.register(self._signals, select.EPOLLIN)
+        self._parent: Final = containment.watch_parent(self._poll)
         self._is_write_watched = False
         self._unread: Final = bytearray()
         self._reports: Final = Reports(fd, self._collect)
@@ -129,6 +131,8 @@ class Launcher:
                 lives.reap(now)
             elif fd == self._fd:
                 self._receive(now)
+            elif fd == self._parent:
+                self._is_open = False
             elif self._pool.ready(fd, what, now):
                 pass
             elif (attempt := capture.ready(fd)) is not None:

@@ -5,10 +5,12 @@
         async for messages in launcher:      # all that one read brought; ends when the launcher is gone
             ...
 
-The launcher is started in its own session (a terminal's Ctrl-C must not reach it) with nothing inherited but its
-socket. A launcher that is stuck inside a spawn hears no signal but KILL: one that answers no Ping for `_deaf_ticks`
-ticks is killed. Ticks are counted, times are not subtracted: a frozen machine's launcher is not deaf. What attempts
-leave in their directories is removed here, since that may take longer than a launcher may be silent (scratch.py).
+The launcher is started below a sentry (sentry.py), in its own session (a terminal's Ctrl-C must not reach it), with
+nothing inherited but its socket. The sentry holds the other end of our leash: when that is let go, because we die or
+want it so, the launcher is killed if it does not end, and all that it ran. A launcher that is stuck inside a spawn
+hears no signal but KILL: one that answers no Ping for `_deaf_ticks` ticks is killed. Ticks are counted, times are not
+subtracted: a frozen machine's launcher is not deaf. What attempts leave in their directories is removed here, since
+that may take longer than a launcher may be silent (scratch.py).
 """
 
 import os
@@ -28,7 +30,7 @@ from tq.net.log import log
 from tq.net.thread import in_thread, is_lack
 from tq.worker import cgroups, frames, installed, scratch
 from tq.worker.containment import kill_all_children
-from tq.worker.launcher import command
+from tq.worker.sentry import command
 
 _READ_BYTES: Final = 256 * 1024
 _TICK_S: Final = 5.0
@@ -39,10 +41,14 @@ _TIDY_S: Final = 5.0  # for what its attempts left; the next worker goes on with
 
 
 class LauncherLink:
-    """One launcher. Made by `open_launcher`. Frames that are sent after its end are dropped."""
+    """One launcher. Made by `open_launcher`. Frames that are sent after its end are dropped.
 
-    def __init__(self, process: subprocess.Popen[bytes], stream: trio.SocketStream) -> None:
+    `process` is its sentry, which ends after it, as it did.
+    """
+
+    def __init__(self, process: subprocess.Popen[bytes], stream: trio.SocketStream, leash: int) -> None:
         self.process = process
+        self._leash = leash
         self.pong = frames.Pong(0, 0, 0, 0)
         self._stream = stream
         self._unread = bytearray()
@@ -71,8 +77,10 @@ class LauncherLink:
             return 0
 
     def kill(self) -> None:
-        """KILL the launcher; what it leaves becomes ours (`sweep`)."""
-        self.process.kill()
+        """Let the launcher be killed, and all that it runs. What even that leaves becomes ours (`sweep`)."""
+        if self._leash >= 0:
+            os.close(self._leash)
+            self._leash = -1
 
     def remove(self, directory: scratch.Made) -> None:
         """Remove a directory, behind those that wait already."""
@@ -153,7 +161,7 @@ class LauncherLink:
                 continue
             silent += 1
             if silent >= _deaf_ticks:
-                log("launcher_silent", level="error", silent_s=_deaf_ticks * _TICK_S, pid=self.process.pid)
+                log("launcher_silent", level="error", silent_s=_deaf_ticks * _TICK_S, sentry=self.process.pid)
                 self.kill()
                 return
 
@@ -169,9 +177,9 @@ async def open_launcher(home: Path, cgroup: bytes = b"") -> AsyncIterator[Launch
     """
     if another := installed.another():
         raise Upgraded(another, hint="start the worker again; what it could not report is kept for its successor")
-    left, place, process, ours = _start(home, cgroup)
+    left, place, process, ours, leash = _start(home, cgroup)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
-    link = LauncherLink(process, stream)
+    link = LauncherLink(process, stream, leash)
     for directory in left:
         link.remove(directory)
     failure: Exception | None = None
@@ -189,6 +197,7 @@ async def open_launcher(home: Path, cgroup: bytes = b"") -> AsyncIterator[Launch
         with trio.CancelScope(shield=True):
             await trio.aclose_forcefully(stream)
             await _wait_for_end(process)
+            link.kill()
             if cgroup:
                 await in_thread(cgroups.clear, cgroup)
             with trio.move_on_after(_TIDY_S):
@@ -199,8 +208,8 @@ async def open_launcher(home: Path, cgroup: bytes = b"") -> AsyncIterator[Launch
 
 def _start(
     home: Path, cgroup: bytes
-) -> tuple[list[scratch.Made], scratch.Made, subprocess.Popen[bytes], socket.socket]:
-    """Return what earlier launchers left, the directory of a new one, its process and our end of its socket."""
+) -> tuple[list[scratch.Made], scratch.Made, subprocess.Popen[bytes], socket.socket, int]:
+    """Return what earlier launchers left, the directory of a new one, its sentry, our end of its socket, the leash."""
     try:
         left = list(scratch.leftovers(home))
         with ExitStack() as undo:
@@ -208,16 +217,19 @@ def _start(
             undo.callback(os.rmdir, place.path)
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
             undo.enter_context(ours)
-            with theirs:
+            with theirs, ExitStack() as passed:
+                held, leash = os.pipe2(os.O_CLOEXEC)
+                passed.callback(os.close, held)
+                undo.callback(os.close, leash)
                 process = subprocess.Popen(  # a vfork; trio's way waits for grandchildren that hold a pipe
-                    command(theirs.fileno(), place.path, cgroup),
-                    stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], start_new_session=True,
+                    command(theirs.fileno(), held, place.path, cgroup),
+                    stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno(), held], start_new_session=True,
                 )  # fmt: skip
             undo.pop_all()
     except OSError as error:
         hint = "is there memory, and room for one more process and its descriptors?"
         raise ConfigurationError(f"cannot start a launcher: {error.strerror}", hint=hint) from error
-    return left, place, process, ours
+    return left, place, process, ours, leash
 
 
 async def _wait_for_end(process: subprocess.Popen[bytes]) -> None:
