@@ -8,6 +8,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.fake import TOKEN, FakeServer
 from tests.cli.test_backup import DATA, parts
+from tests.support.backups import make_backup
 from tq.client import target
 from tq.core import vocabulary as v
 from tq.net import pinning
@@ -126,6 +127,20 @@ def test_a_backup_is_not_written_where_another_user_could_put_another_in_its_pla
     os.chown(kept / ".c.tar.part", OTHER, OTHER)
     ran = run("backup", "kept/c.tar")
     assert (ran.status, f".c.tar.part belongs to user {OTHER}" in ran.err) == (78, True)
+
+
+@as_root
+def test_a_backup_of_another_user_is_restored_with_a_warning_that_names_it(run: Run, place: Path) -> None:
+    make_backup(place / "old", place / "b.tar")
+    ran = run("restore", "b.tar", "--data", "new")
+    assert (ran.status, "warning" in ran.err) == (0, False)
+    os.chown(place / "b.tar", OTHER, OTHER)
+    ran = run("-q", "restore", "b.tar", "--data", "again")
+    assert ran.status == 0
+    assert ran.err.startswith("tq: warning: ")
+    assert f"b.tar belongs to user {OTHER}" in ran.err
+    assert "keys and tokens" in ran.err
+    assert run("restore", "missing.tar", "--data", "third").status == 78
 
 
 @as_root

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tq.cli.context import Context
+from tq.cli.context import Context, say
 from tq.cli.verb import Verb
 from tq.client.expected import expect
 from tq.errors import ConfigurationError, ProtocolError, Unreachable
@@ -87,11 +87,10 @@ def restore(
     from tq.store.restore import restore as restore_store
 
     context: Context = ctx.obj
-    directory = directories(context.environ, data).data
+    directory, path = directories(context.environ, data).data, Path(file).expanduser()
     try:
-        head = restore_store(
-            Path(file).expanduser(), directory, secrets.randbits(63) | 1, allow_network=data_on_network
-        )
+        doubt = _doubt(path)
+        head = restore_store(path, directory, secrets.randbits(63) | 1, allow_network=data_on_network)
     except OSError as error:
         raise ConfigurationError(
             f"the backup cannot be restored into {directory}: {error.strerror}", hint="see to that disk, and try again"
@@ -101,6 +100,24 @@ def restore(
     else:
         context.talk(f"tq: {directory} is the store up to commit {head.sequence}, as tq {head.version} backed it up")
         context.talk(f"tq: to serve it: tq server --data {directory}")
+    if doubt:
+        say(
+            f"tq: warning: {doubt}\n"
+            "hint: whoever had it may have its keys and tokens, or have put others in: serve it only if you trust them"
+        )
+
+
+def _doubt(path: Path) -> str:
+    """Return why others may have had or changed a backup, "" if none could. It may be meant, so nothing is refused."""
+    from tq.store import trust
+
+    try:
+        trust.check(path)
+    except ConfigurationError as error:
+        return error.message
+    except OSError:  # the restore says it better
+        return ""
+    return ""
 
 
 def _created(scratch: Path) -> "BinaryIO":
