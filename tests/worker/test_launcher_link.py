@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.support import processes
-from tests.support.launcher import body, marker, ref, wait_count
+from tests.support.launcher import body, marker, ref, wait_count, wait_gone
 from tests.support.launcher import processes as marked
 from tq.core.vocabulary import Assignment
 from tq.worker import frames, launcher_link
@@ -108,6 +108,20 @@ async def test_a_launcher_whose_sentry_is_killed_ends_by_itself_and_all_that_it_
             assert [messages async for messages in launcher if type(messages[0]) is not frames.Started] == []
     assert marked(mark) == []
     processes.until(lambda: not processes.is_alive(pid), "it ends")
+
+
+async def test_what_a_killed_launcher_has_left_its_sentry_kills_whoever_else_is_dead_or_frozen(tmp_path: Path) -> None:
+    """Nobody else does it here: the worker sweeps nothing in these tests."""
+    async with open_launcher(tmp_path) as launcher:
+        assert await launcher.until_ready()
+        (pid,) = processes.children(launcher.process.pid)
+        mark = marker()
+        launcher.send(frames.Slots(1))
+        launcher.send(spawn("sh", "-c", f"(env -i setsid sleep {mark} &); exec sleep {mark}"))
+        await trio.to_thread.run_sync(wait_count, mark, 2)
+        os.kill(pid, signal.SIGKILL)
+        await trio.to_thread.run_sync(wait_gone, mark)
+    assert launcher.process.returncode == -signal.SIGKILL
 
 
 async def test_a_sentry_that_hears_every_signal_but_kill_stays(tmp_path: Path) -> None:
