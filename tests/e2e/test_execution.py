@@ -91,7 +91,9 @@ def test_what_worker_launcher_and_sentry_left_when_all_were_killed_the_next_work
     old = here.workers[0]
     launcher = old.launcher
     mains = processes.children(launcher)
-    os.kill(old.pid, signal.SIGSTOP)  # else it would kill what its launcher leaves
+    for pid in (old.pid, launcher):  # else each of them would kill what the other, or the sentry, leaves
+        os.kill(pid, signal.SIGSTOP)
+        processes.until(lambda pid=pid: processes.is_frozen(pid), "it stops")
     for pid in (processes.parent(launcher), launcher, *mains, old.pid):
         os.kill(pid, signal.SIGKILL)
     old.process.wait()

@@ -16,11 +16,12 @@ BYSTANDERS: Final = 200
 WORKERS: Final = 3
 SLOTS: Final = 4
 LINE: Final = 'echo "$TQ_TASK $TQ_ATTEMPT $TQ_WORKER'
-# KILL up its parents, but nobody who is not ours: without a worker the launcher is somebody else's child.
+# KILL its parents, up to the worker, but nobody who is not ours: without a worker they are the children of others.
 POISON: Final = """\
 {line} begin" >>{ran}
 sleep 0.3
-while read -r key value; do test "$key" = PPid: && worker=$value; done </proc/$PPID/status
+parent() {{ while read -r key value; do test "$key" = PPid: && echo "$value"; done </proc/$1/status; }}
+sentry=$(parent $PPID); worker=$(parent $sentry)
 tr '\\0' ' ' </proc/$worker/cmdline | grep -q 'tq worker' || exit 9
 kill -9 $worker $PPID
 sleep 600
