@@ -46,7 +46,8 @@ of bash, zsh and fish are installed below `share` of the prefix that `tq` is in.
 - **An option, or an argument, with an empty value** is refused (2): a variable that is not set, as in `--tag "$TAG"`,
   never means all. So is a filter by what is no name, as in `--name 'night*'`: there are no patterns.
 - **Durations** are seconds, or `10ms`, `5m`, `1h`, `7d`. **Ids** are `42`, `43.7` (a task of an array), `43.1-5`,
-  `last` (the newest job), `last.7`; also `all`, `@failed` (dead or expired tasks), and the name or the tag of jobs. A
+  `last` (the newest job), `last.7`; also `all`, `@failed` (dead or expired tasks), and the name or the tag of jobs,
+  or of one job alone a task of it: `nightly.7`. A
   verb that looks at one takes the newest job of that name or tag. What means ids here, or nearly (`2026`, `1.4`,
   `last.7`, `all`), is refused as a name or a tag; a date (`2026-11-26`) and `v1.4` are not.
 - **Of several ids** (or names, queues, tokens) those that are found are shown or acted on; the others are named behind

@@ -155,10 +155,27 @@ def test_a_name_of_which_nothing_can_be_done_is_refused_like_an_id(
     server.says[kind] = lambda _: v.Acted(0, 0, 1)
     unchanged = said.rpartition(" 2 ")[2] or said
     for words in (["nightly"], ["nightly", "--dry-run"]):
-        assert run(*verb, *words) == (1, "", f"tq: nothing to do: nightly: {unchanged}\n")
+        ran = run(*verb, *words)
+        assert (ran.status, ran.out) == (1, "")
+        assert ran.err.splitlines()[0] == f"tq: nothing to do: nightly: {unchanged}"
+        assert ("hint: " in ran.err) is (verb[0] in {"requeue", "retry"})
     assert run(*verb, "--name", "nightly").status == 0
     server.says[kind] = lambda _: v.Acted(1)
     assert run(*verb, "nightly").status == 0
+
+
+@pytest.mark.parametrize("verb, kind, other", [("requeue", v.Requeue, "retry"), ("retry", v.Retry, "requeue")])
+def test_who_takes_the_wrong_verb_is_told_the_other(
+    run: Run, server: FakeServer, verb: str, kind: Any, other: str
+) -> None:
+    def refuse(_: Any) -> v.Acted:
+        raise AlreadyEnded("nothing to do: 42 does not run")
+
+    server.says[kind] = refuse
+    status, out, err = run(verb, "42")
+    assert (status, out, err.splitlines()[0]) == (1, "", "tq: nothing to do: 42 does not run")
+    assert f"hint: tq {verb} is for what " in err
+    assert f"; tq {other} " in err
 
 
 def test_all_of_nothing_is_no_failure(run: Run, server: FakeServer) -> None:

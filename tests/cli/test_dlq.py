@@ -93,7 +93,7 @@ def test_of_ids_with_a_filter_only_the_dead_letters_that_match(run: Run, server:
 
 
 def test_what_is_confirmed_is_how_many_dead_letters_match(run: Run, server: FakeServer) -> None:
-    found = {"lost": v.Page((LETTER, LETTER | {"id": "43.8"})), "oom": v.Page((LETTER,)), "exit": v.Page(())}
+    found = {"lost": v.Page((LETTER, LETTER | {"id": "44.8"})), "oom": v.Page((LETTER,)), "exit": v.Page(())}
     server.says[v.DeadLetters] = lambda command: found[command.where.cause]
     server.says[v.Retry] = lambda _: v.Acted(1)
     ran = run("dlq", "retry", "--cause", "lost")
@@ -102,6 +102,17 @@ def test_what_is_confirmed_is_how_many_dead_letters_match(run: Run, server: Fake
     )  # fmt: skip
     assert not [one for one in server.asked if isinstance(one, v.Retry)]
     assert run("dlq", "retry", "--cause", "oom").status == run("dlq", "retry", "--cause", "exit").status == 0
+
+
+@pytest.mark.parametrize("verb, kind", [("retry", v.Retry), ("purge", v.Purge)])
+def test_a_name_of_one_job_is_not_confirmed_however_many_letters_it_has(
+    run: Run, server: FakeServer, verb: str, kind: Any
+) -> None:
+    server.says[v.List] = lambda asked: v.Page(({"id": "43"},) if asked.name == "nightly" else ())
+    server.says[v.DeadLetters] = lambda _: v.Page((LETTER, LETTER | {"id": "43.8"}))
+    server.says[kind] = lambda _: v.Acted(2)
+    assert run("dlq", verb, "nightly").status == 0
+    assert server.asked[-1] == kind((), v.Where(name="nightly", is_letter=True))
 
 
 @pytest.mark.parametrize("words", [[], ["--all", "43"], ["--all", "--queue", "q"]])
@@ -121,7 +132,23 @@ def test_show_is_for_dead_letters(run: Run, server: FakeServer) -> None:
         server.says[v.Get] = lambda _, more=more: v.Document(LETTER | more)
         ran = run("dlq", "show", "43.7")
         assert (ran.status, ran.out) == (1, "")
-        assert "is no dead letter" in ran.err
+        assert "is not a dead letter" in ran.err
+
+
+def test_show_of_an_array_says_which_of_its_tasks_are_dead_and_what_they_wrote_last(
+    run: Run, server: FakeServer
+) -> None:
+    array = {"id": "43", "is_array": True, "size": 9, "state": "running", "counts": {"dead": 7, "running": 2}}
+    server.says[v.Get] = lambda _: v.Document(array)
+    server.says[v.List] = lambda asked: v.Page(() if asked.states != ("dead",) else (LETTER | {"entry": ["a b"]},))
+    server.says[v.Logs] = lambda _: [v.Chunk(2, 0, b"one\ntwo\nthree\n\x1bfour\n"), v.LogsEnd(4, (0, 13), "dead")]
+    out = run("dlq", "show", "43").out
+    assert out.endswith(
+        "failed  43.7 'a b'  exit 3\n          two\n          three\n          \\x1bfour\n"
+        "        and 6 more: tq ls 43 --state failed\n"
+    )
+    server.says[v.Get] = lambda _: v.Document(array | {"counts": {"succeeded": 9}})
+    assert run("dlq", "show", "43").status == 1
 
 
 @pytest.mark.parametrize("words", [("dlq", "ls"), ("ls",), ("ls", "43")])

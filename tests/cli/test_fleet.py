@@ -110,8 +110,15 @@ def test_workers_are_found_by_what_they_are(run: Run, server: FakeServer, words:
         size=1,
     )
     assert run("workers", *words, "-q") == (0, "".join(f"{one}\n" for one in shown), "")
-    rows = run("workers", *words).out.splitlines()
-    assert [row.split()[0] for row in rows] == ["ID", *shown]
+    _, out, err = run("workers", *words)
+    assert [row.split()[0] for row in out.splitlines()] == (["ID", *shown] if shown else [])
+    assert err == ("" if shown else "tq: no workers like that\n")
+
+
+def test_no_worker_is_said_and_how_to_start_one(run: Run, server: FakeServer) -> None:
+    shows(server, [])
+    hint = "hint: start one with `tq worker`, or server and worker at once with `tq up`\n"
+    assert run("workers") == (0, "", f"tq: no workers\n{hint}")
 
 
 def test_a_state_that_no_worker_has_is_refused(run: Run, server: FakeServer) -> None:

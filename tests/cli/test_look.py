@@ -67,9 +67,9 @@ def test_ls_is_a_table_for_people(run: Run, server: FakeServer) -> None:
     lines = out.splitlines()
     assert (status, err) == (0, "")
     assert lines[0].split() == ["ID", "STATE", "TASKS", "QUEUE", "NAME", "AGE", "COMMAND"]
-    assert lines[1].startswith("43  running    4/10 (1 failed)  builds   -        - ")
+    assert lines[1].startswith("43  running    4/10 ended, 1 failed  builds   -        - ")
     assert lines[1].endswith(" make")
-    assert lines[2].startswith("42  succeeded  1                default  nightly  ")
+    assert lines[2].startswith("42  succeeded  1                     default  nightly  ")
     assert lines[2].endswith("echo 'a b'")
 
 
@@ -288,12 +288,18 @@ def test_several_are_shown_one_after_the_other(run: Run, server: FakeServer) -> 
     assert run("show", "42", "43", "-q").out == "42\n43\n"
 
 
-def test_a_task_of_a_named_job_is_no_id_and_the_hint_says_which_is(run: Run, server: FakeServer) -> None:
-    server.says[v.List] = lambda asked: v.Page(({"id": "43"},) if asked.name == "nightly" else ())
-    for word in ("nightly.7", "weekly.7"):
-        ran = run("show", word)
-        assert (ran.status, ran.err.splitlines()[0]) == (1, f"tq: {word!r} is no id, and no job has that name or tag")
-        assert ("hint: the newest job nightly is 43: write 43.7\n" in ran.err) is (word == "nightly.7")
+def test_times_to_come_are_ahead(run: Run, server: FakeServer) -> None:
+    due_ms = round(time.time() * 1_000) + 90_500
+    waiting = {"state": "retrying", "reason": "failed 1 of 4 times, and waits for its next attempt", "due_ms": due_ms}
+    server.says[v.Get] = lambda _: v.Document(JOB | waiting)
+    server.says[v.Logs] = written
+    out = run("show", "42").out
+    assert "waits for its next attempt, in 1m 30s\n" in out
+    assert "Z (in 1m 30s)\n" in next(line + "\n" for line in out.splitlines() if line.startswith("due "))
+    server.says[v.Get] = lambda _: v.Document(JOB | waiting | {"due_ms": due_ms - 3_600_000})
+    out = run("show", "42").out
+    assert "waits for its next attempt\n" in out
+    assert " ago)" in next(line for line in out.splitlines() if line.startswith("due "))
 
 
 def test_a_state_is_no_id_and_the_hint_says_where_it_goes(run: Run, server: FakeServer) -> None:
@@ -338,8 +344,8 @@ def test_show_of_an_array_says_what_failed_first_and_what_runs(run: Run, server:
     ]
     lost = {"id": "43.6", "state": "dead", "attempt": 4, "cause": "lost", "code": 0, "ended_ms": 1}
     pages = {
-        (("failed",), ""): v.Page((failed[0] | {"entry": ["a\n", "b" * 50]},), "4"),
-        (("failed",), "4"): v.Page((failed[1], lost, lost | {"id": "43.8", "cause": "signal", "code": -11})),
+        (("dead", "expired"), ""): v.Page((failed[0] | {"entry": ["a\n", "b" * 50]},), "4"),
+        (("dead", "expired"), "4"): v.Page((failed[1], lost, lost | {"id": "43.8", "cause": "signal", "code": -11})),
         (("running",), ""): v.Page(
             ({"id": "43.7", "attempt": 1, "host": "rack-\x1b7", "state": "running", "entry": ["x"]},)
         ),
@@ -433,6 +439,8 @@ def test_bare_tq_is_a_short_status(run: Run, server: FakeServer) -> None:
     server.says[v.Status] = lambda _: v.Document({"tasks": {"queued": 3, "dead": 0}, "workers": 2, "slots": 8})
     assert run().out == f"server   {server.url} (admin)\nworkers  2 with 8 slots\ntasks    3 queued\n"
     assert json.loads(run("-o", "json").out)["tasks"] == {"queued": 3, "dead": 0}
+    server.says[v.Status] = lambda _: v.Document({"tasks": {"succeeded": 1, "dead": 5}})
+    assert "tasks    1 succeeded, 5 dead (tq dlq ls)\n" in run().out
     server.says[v.Status] = lambda _: v.Document({"tasks": {}, "workers": 2, "slots": 8, "draining": 1})
     assert "workers  2 with 8 slots, 1 draining\n" in run().out
 

@@ -211,9 +211,11 @@ class TestLs:
         assert run("ls", "-n", "0", "-q").out == "42\n1000\n42\n"
         assert len(run("ls", "-n", "0", "-o", "jsonl").out.splitlines()) == 3
 
-    def test_no_job_is_a_head_alone(self, run: Run, server: FakeServer) -> None:
+    def test_no_job_is_said_and_no_head_is_printed(self, run: Run, server: FakeServer) -> None:
         server.says[v.List] = lambda _: v.Page(())
-        assert run("ls") == (0, "ID  STATE  TASKS  QUEUE  NAME  AGE  COMMAND\n", "")
+        assert run("ls") == (0, "", "tq: no jobs\n")
+        assert run("ls", "--tag", "x") == run("ls", "--since", "1h") == (0, "", "tq: no jobs like that\n")
+        assert run("ls", "42") == (0, "", "tq: no tasks\n")
         assert run("ls", "-o", "jsonl") == (0, "", "")
         assert run("ls", "-o", "json").out == '{"v":1,"items":[],"next":null}\n'
 
@@ -267,7 +269,7 @@ class TestLs:
     def test_cancelled_is_not_failed(self, run: Run, server: FakeServer) -> None:
         counts = {"succeeded": 1, "cancelled": 6, "dead": 2, "expired": 1}
         server.says[v.List] = lambda _: v.Page(({**ARRAY, "counts": counts},))
-        assert "10/10 (3 failed)" in run("ls").out
+        assert "10/10 ended, 3 failed" in run("ls").out
 
 
 class TestBar:

@@ -74,10 +74,11 @@ def test_version(run: Run) -> None:
         (["token", "mint"], "no such verb 'mint'", "one of create, ls, revoke; see `tq token --help`"),
         (["token"], "missing verb", "one of create, ls, revoke; see `tq token --help`"),
         (["show"], "missing argument 'ID...'", "as in `tq show 42`; see `tq show --help`"),
-        (["result", "1", "2 3", "4"], "this is too much: 2 3 4", "as in `tq result 42`; see `tq result --help`"),
+        (["restore", "b.tqb", "d2"], "unexpected argument: d2", "the directory is an option: --data d2"),
+        (["result", "1", "2 3", "4"], "unexpected argument: 2 3 4", "as in `tq result 42`; see `tq result --help`"),
         (
             ["ls", "-n", "x"],
-            "invalid value for '-n' / '--limit': 'x' is no whole number",
+            "invalid value for '-n' / '--limit': 'x' is not a whole number",
             "as in `tq ls`; see `tq ls --help`",
         ),
         (["-o", "yaml", "ls"], "'yaml' is no output format", "one of table, json, jsonl, id"),

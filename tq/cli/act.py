@@ -41,6 +41,7 @@ class Deed(NamedTuple):
     done: str
     stopping: str
     unchanged: str
+    elsewhere: str = ""  # a hint where nothing could be done: the verb that was perhaps meant
 
 
 class Choice(NamedTuple):
@@ -60,7 +61,9 @@ class Choice(NamedTuple):
 Words = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[ID]...", help="42, 43.7, 43.1-5, last, last.7, all, @failed, a name or a tag", show_default=False
+        metavar="[ID]...",
+        help="42, 43.7, 43.1-5, last, last.7, all, @failed, a name or a tag, NAME.7",
+        show_default=False,
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; do nothing")]
@@ -128,7 +131,8 @@ def retry(
     A new round begins in the same job, with all its retries.
     """
     deed = Deed("retry", "Retry", TERMINAL if force else TERMINAL[1:], "queued again", "",
-                "not ended" if force else "not failed")  # fmt: skip
+                "not ended" if force else "not failed",
+                "tq retry is for what has ended; tq requeue stops what runs, and runs it again")  # fmt: skip
     act(ctx.obj, deed, Choice(ids, state, queue, tag, name, dry_run, yes), force=force)
 
 
@@ -215,6 +219,8 @@ def act(context: Context, deed: Deed, choice: Choice, **more: Any) -> None:
             what = f"{', '.join(targets.names[:5])}: {deed.unchanged}"
             refused = refused or AlreadyEnded(f"nothing to do: {what}")
     if refused is not None and not (total.done or total.stopping or total.sweeping):
+        if isinstance(refused, AlreadyEnded):
+            refused.hint = refused.hint or deed.elsewhere
         raise refused
     say(context, deed, total, targets.left_out.unknown, dry_run=choice.dry_run)
     targets.left_out.refuse()
@@ -268,17 +274,22 @@ def confirm(word: str, count: int, what: str) -> None:
 
 
 def _count(client: "Client", deed: Deed, targets: "Targets", *, is_letter: bool) -> int:
-    """Count the jobs, or the dead letters, that filters match and the verb can touch, up to a bound."""
+    """Count the jobs, or the dead letters, that filters match and the verb can touch, up to a bound.
+
+    Letters of one job count as that job: 1.
+    """
     from tq.cli import selectors
 
     found: set[str] = set()
+    among: set[str] = set()
     for where in targets.filters:
         matching = selectors.letters(client, where) if is_letter else selectors.jobs(client, _touched(deed, where))
         for one in matching:
             found.add(one)
+            among.add(one.partition(".")[0])
             if len(found) >= _COUNTED_MAX:
-                return len(found)
-    return len(found)
+                break
+    return min(len(found), _COUNTED_MAX) if len(among) > 1 else 1
 
 
 def _touched(deed: Deed, where: "v.Where") -> "v.Where":
@@ -339,7 +350,8 @@ VERBS = {
         "tq release 42", "tq release all --yes",
     ),
     "requeue": _verb(
-        Deed("requeue", "Requeue", ("running",), "queued again", "being stopped to run again", "not running"),
+        Deed("requeue", "Requeue", ("running",), "queued again", "being stopped to run again", "not running",
+             "tq requeue is for what runs; tq retry runs again what has ended"),
         """Stop what runs and put it back into the queue.
 
         It counts as no failure: the attempt is not charged.

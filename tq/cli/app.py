@@ -6,6 +6,7 @@ Exit statuses are a contract (docs/cli.md). No traceback reaches a person unless
 import errno
 import gc
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -20,15 +21,13 @@ _INTERNAL = 70
 _NO_MEMORY = b"tq: there is not enough memory for tq\nhint: free some, or raise a limit: ulimit -v unlimited\n"
 _MESSAGE_MAX = 4_000  # characters
 _IN_OTHER_WORDS = {  # than the parser's
-    "is not a valid int": "is no whole number",
-    "got unexpected extra argument(s)": "this is too much:",
-    "got unexpected extra argument": "this is too much:",
+    "is not a valid int": "is not a whole number",
+    "got unexpected extra argument(s)": "unexpected argument:",
+    "got unexpected extra argument": "unexpected argument:",
     "missing command": "missing verb",
     "no such command": "no such verb",
 }
-
-
-_TOO_MUCH = "this is too much: ("
+_UNEXPECTED = re.compile(r"(unexpected argument: )\((.*)\)", re.DOTALL)
 
 
 def main() -> NoReturn:
@@ -139,9 +138,14 @@ def _usage_error(error: Any) -> tuple[str, str] | None:
     message = message[:1].lower() + message[1:].rstrip(".")
     for theirs, ours in _IN_OTHER_WORDS.items():
         message = message.replace(theirs, ours)
-    if message.startswith(_TOO_MUCH):
-        message = message.replace("(", "", 1).removesuffix(")")
+    if extra := _UNEXPECTED.fullmatch(message):
+        message, hint = extra[1] + extra[2], hint or _place_of(path, extra[2])
     return message, hint or _way_out(where, path)
+
+
+def _place_of(path: str, word: str) -> str:
+    """Return the option that takes what was given as an argument too many, '' if none does."""
+    return f"the directory is an option: --data {word}" if path == "tq restore" else ""
 
 
 def _familiar(path: str, error: Any) -> str:

@@ -39,7 +39,7 @@ def config(ctx: typer.Context) -> None:
     items = [{"id": key, "value": value or None, "source": source} for key, value, source in rows]
     table = [["SETTING", "VALUE", "FROM"], *([key, value or "-", source] for key, value, source in rows)]
     wide = sum(max(map(len, column)) + 2 for column in zip(*table, strict=True)) - 2
-    if context.format == "table" and 0 < output.terminal_width() < wide:
+    if context.is_table and 0 < output.terminal_width() < wide:
         # What a value is and where it came from is all that this is for: nothing of it is cut.
         output.print_pairs(
             context, [(key, f"{value}\nfrom {source}" if value else source) for key, value, source in rows]

@@ -44,6 +44,11 @@ class Context:
         return self.output or ("id" if self.quiet else "table")
 
     @property
+    def is_table(self) -> bool:
+        """Whether it is for a person."""
+        return self.format == "table"
+
+    @property
     def is_json(self) -> bool:
         """Whether it is JSON that was asked for, in one piece or by lines."""
         return self.format in {"json", "jsonl"}

@@ -46,7 +46,7 @@ def demo(ctx: typer.Context) -> None:
             tour.look_back()
         finally:
             tour.stop()
-    _say("Done", "everything is removed again. Next: `tq up` in one terminal, `tq submit -- CMD` in another")
+    _say("Done", "everything is removed again. Next: `tq up` in one terminal, `tq run -- echo hello` in another")
 
 
 class Tour:

@@ -13,6 +13,7 @@ from tq.cli.verb import Noun, Verb
 from tq.errors import BadRequest, TaskNotFound
 
 _STATES = ("dead",)
+_LAST_LINES = 3  # of each letter of an array
 
 OfCause = Annotated[
     str, typer.Option("--cause", metavar="CAUSE", help="Only with this cause: exit, signal, lost…", show_default=False)
@@ -39,7 +40,7 @@ def ls(
     with context.client() as client:
         where = v.Where((), queue, tag, name, cause)
         pages = Pages(lambda items, next_page: around(client, v.DeadLetters(where, items, next_page)), limit, page)
-        output.print_pages(context, pages, lambda: pages.next, rows, pages.unread)
+        output.print_pages(context, pages, lambda: pages.next, rows, pages.unread, what="dead letters")
     pages.say_rest(context)
 
 
@@ -70,15 +71,22 @@ def rows(items: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def show(ctx: typer.Context, id: options.Id) -> None:  # noqa: A002 - the word in the help
-    """Show everything about one dead letter, with the last lines of each of its attempts."""
-    from tq.cli.show import ask, print_document
+    """Show everything about one dead letter, with the last lines of each of its attempts.
+
+    Of an array it shows the first of its dead letters: which they are, why, and what they wrote last.
+    """
+    from tq.cli import show as shown
 
     context: Context = ctx.obj
     with context.client() as client:
-        document = ask(client, id)
-    if document.get("state") != "dead" or document.get("purged"):
-        raise TaskNotFound(f"{document.get('id')} is no dead letter", hint=f"tq show {document.get('id')}; tq dlq ls")
-    print_document(context, document)
+        document = shown.ask(client, id)
+        is_whole = shown.is_whole_array(document)
+        is_dead = (document.get("counts") or {}).get("dead") if is_whole else document.get("state") == "dead"
+        if not is_dead or document.get("purged"):
+            name = document.get("id")
+            raise TaskNotFound(f"{name} is not a dead letter", hint=f"tq show {name}; tq dlq ls")
+        letters = shown.failed(client, document, ("dead",), _LAST_LINES) if is_whole and context.is_table else []
+    shown.print_document(context, document, letters)
 
 
 def _acting(deed: Deed, help_text: str) -> Any:

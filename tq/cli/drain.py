@@ -105,7 +105,7 @@ def _until_empty(client: "Client", name: str) -> None:
 
 
 def _talk(context: Context, name: str, what: str) -> None:
-    if context.format == "table":
+    if context.is_table:
         context.talk(f"tq: {name} {what}")
 
 

@@ -55,8 +55,11 @@ def ls(
         )
         whys: dict[str, list[str]] = {}
         rows = task_rows if parent else job_rows
-        output.print_pages(context, pages, lambda: pages.next, lambda items: rows(_noting(whys, items)), pages.unread)
-        if context.format == "table" and not pages.unread:
+        what = ("tasks" if parent else "jobs") + (" like that" if any((*where[1:], since)) else "")
+        output.print_pages(
+            context, pages, lambda: pages.next, lambda items: rows(_noting(whys, items)), pages.unread, what=what
+        )
+        if context.is_table and not pages.unread:
             _foot(context, client, parent, whys)
     pages.say_rest(context)
 
@@ -101,7 +104,7 @@ def _job_row(item: dict[str, Any], now_ms: int) -> list[str]:
     counts, size = item.get("counts") or {}, int(item.get("size") or 1)
     ended = sum(counts.get(state, 0) for state in present.TERMINAL)
     failed = counts.get("dead", 0) + counts.get("expired", 0)
-    tasks = "1" if size == 1 else f"{ended}/{size}" + (f" ({failed} failed)" if failed else "")
+    tasks = "1" if size == 1 else f"{ended}/{size} ended" + (f", {failed} failed" if failed else "")
     return [
         str(item.get("id", "")),
         str(item.get("state", "")),

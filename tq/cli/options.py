@@ -121,10 +121,12 @@ Expires = Annotated[
 Ids = Annotated[
     list[str],
     typer.Argument(
-        metavar="ID...", help="42, 43.7, 43.1-5, last, last.7, all, @failed, a name or a tag", show_default=False
+        metavar="ID...",
+        help="42, 43.7, 43.1-5, last, last.7, all, @failed, a name or a tag, NAME.7",
+        show_default=False,
     ),
 ]
-ONE: Final = "42, 43.7, last, last.7, a name or a tag"
+ONE: Final = "42, 43.7, last, last.7, a name or a tag, NAME.7"
 Id = Annotated[str, typer.Argument(metavar="ID", help=ONE, show_default=False)]
 States = Annotated[
     list[str] | None,

@@ -62,11 +62,13 @@ def print_pages(
     next_page: Callable[[], str],
     rows: Callable[[list[dict[str, Any]]], Sequence[Sequence[str]]],
     unread: Sequence[str] = (),
+    *,
+    what: str,
 ) -> None:
     """Print what comes in pages, each when it comes, with bounded memory: the one object of `json`, too.
 
     `rows` makes the table of a page; a later page's columns are at least as wide as those before it. `unread` grows
-    meanwhile: ids of what could not be read.
+    meanwhile: ids of what could not be read. `what` they are called is said where there are none.
     """
     from tq.client import documents
 
@@ -75,12 +77,12 @@ def print_pages(
         return
     widths: list[int] = []
     for page in pages:
-        if context.format != "table":
+        if not context.is_table:
             print_items(context, [documents.document(item) for item in page], "", ())
         else:
             widths = print_table(context, rows(page), widths)
-    if context.format == "table" and not widths:
-        print_table(context, rows([]))
+    if context.is_table and not widths and not unread:
+        context.talk(f"tq: no {what}")
 
 
 def _print_json_pages(

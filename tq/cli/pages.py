@@ -79,7 +79,7 @@ class Pages:
                 f"the server's store is damaged where these stand: {first_of(self.unread)}",
                 hint="its log says more; on its machine, with the server stopped: tq store check",
             )
-        if self.next and context.format == "table":
+        if self.next and context.is_table:
             context.talk(f"tq: there are more; see them with -n {self._limit * 2} or -n 0")
 
 

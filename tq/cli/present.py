@@ -14,6 +14,11 @@ def ago(ms: int, now_ms: int) -> str:
     return seconds(max(0, now_ms - ms) / 1_000) if ms else "-"
 
 
+def when(ms: int, now_ms: int) -> str:
+    """Return how far off an instant is: `12s ago`, `in 1.8s`."""
+    return f"in {seconds((ms - now_ms) / 1_000)}" if ms > now_ms else f"{ago(ms, now_ms)} ago"
+
+
 def seconds(value: float) -> str:
     """Return a duration for a table: `0.12s`, `12s`, `5m 10s`, `3h 5m`, `2d 4h`."""
     if 0 < value < 0.1:

@@ -25,9 +25,7 @@ def ls(ctx: typer.Context) -> None:
     context: Context = ctx.obj
     with context.client() as client:
         pages = every(client, v.Queues)
-        output.print_pages(context, pages, lambda: pages.next, _rows)
-    if not pages.count and context.format == "table":
-        context.talk("tq: no queue has tasks or settings")
+        output.print_pages(context, pages, lambda: pages.next, _rows, what="queues with tasks or settings")
 
 
 def _rows(items: Items) -> list[list[str]]:

@@ -105,7 +105,7 @@ def _print_all(context: Context, client: "Client", name: str) -> None:
             for item in page:
                 output.print_json(item)
         return
-    output.print_pages(context, pages, lambda: "", _rows)
+    output.print_pages(context, pages, lambda: "", _rows, what="results")
 
 
 def _line(result: "v.Result") -> dict[str, Any]:

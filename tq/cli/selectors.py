@@ -29,7 +29,8 @@ _STATES: Final = (*ALIVE, *TERMINAL, "failed")
 _RUN: Final = re.compile(r"\d+(?:[,-]\d+)+", re.ASCII)
 _APART: Final = "ids stand apart, as in 5 6 7; 43.1-5 are tasks of an array"
 _LAST: Final = re.compile(r"last(?:\.\d{1,19}(?:-\d{1,19})?)?", re.ASCII)
-_HINT: Final = "write 42, 43.7, 43.1-5, last, last.7, all, @failed, or a name or tag; `tq ls` lists jobs"
+_MEMBERS: Final = re.compile(r"(.+)\.(\d{1,19}(?:-\d{1,19})?)", re.ASCII)
+_HINT: Final = "write 42, 43.7, 43.1-5, last, last.7, all, @failed, a name or tag, or NAME.7; `tq ls` lists jobs"
 _OF_ALL: Final = (BadRequest, NotAllowed, Unauthorised, errors.Unknown, Stopping)  # what would come of each word
 
 
@@ -97,7 +98,7 @@ def targets(client: "Client", words: Sequence[str], among: v.Where = v.Where()) 
     found = Targets(among)
     for given in words:
         with found.left_out.noting(given):
-            word = _without_last(client, given)
+            word = _numbered(client, given)
             span = _SPAN.fullmatch(word)
             if span is not None:
                 _check_span(word, span)
@@ -163,7 +164,7 @@ def named(client: "Client", found: Targets) -> list[str]:
 
 def single(client: "Client", word: str) -> str:
     """Return the one id that `word` names; of several jobs of that name or tag the newest."""
-    word = _without_last(client, word)
+    word = _numbered(client, word)
     if _ID.fullmatch(word):
         return word
     if _SPAN.fullmatch(word) or word == "all" or word.startswith("@"):
@@ -174,7 +175,7 @@ def single(client: "Client", word: str) -> str:
 
 def alive(client: "Client", word: str) -> list[str]:
     """Return the ids that `word` names: of several jobs those that have not ended, or else the newest."""
-    word = _without_last(client, word)
+    word = _numbered(client, word)
     if _ID.fullmatch(word):
         return [word]
     if _SPAN.fullmatch(word) or word == "all" or word.startswith("@"):
@@ -204,7 +205,7 @@ def _listed(client: "Client", asking: Callable[[str], v.ClientCommand]) -> Itera
 
 
 def _ids(client: "Client", word: str) -> Iterator[str]:
-    word = _without_last(client, word)
+    word = _numbered(client, word)
     span = _SPAN.fullmatch(word)
     if _ID.fullmatch(word):
         yield word
@@ -236,10 +237,7 @@ def _filter(client: "Client", word: str) -> v.Where:
         raise BadRequest(f"{shown!r} is no id", hint=_APART if _RUN.fullmatch(word) else _HINT)
     if (found := _named(client, word)) is not None:
         return found[0]
-    stem, _, member = word.rpartition(".")
     hint = _HINT if word not in _STATES else f"a state is chosen by an option, as in `tq ls --state {word}`"
-    if is_name(stem) and member.isdecimal() and (found := _named(client, stem)) is not None:
-        hint = f"the newest job {stem} is {found[1]}: write {found[1]}.{member}"
     raise TaskNotFound(f"{word!r} is no id, and no job has that name or tag", hint=hint)
 
 
@@ -259,11 +257,29 @@ def _both(where: v.Where, among: v.Where, word: str) -> v.Where:
     return replace(where, **said)
 
 
-def _without_last(client: "Client", word: str) -> str:
-    """Return the word with the id of the newest job in the place of `last`: `last`, `last.7`, `last.1-5`."""
+def _numbered(client: "Client", word: str) -> str:
+    """Return the word with a job's id in the place of `last`, or of a name in front of members: `nightly.1-5`.
+
+    A name or a tag means a job there where it is that of one job alone. Raises TaskNotFound.
+    """
     if not _LAST.fullmatch(word):
-        return word
+        return _of_named(client, word)
     page = client.ask(v.List(limit=1))
     if not isinstance(page, v.Page) or not page.items:
         raise TaskNotFound("there is no job yet", hint="submit one: tq submit -- echo hello")
     return str(page.items[0].get("id", "")) + word.removeprefix("last")
+
+
+def _of_named(client: "Client", word: str) -> str:
+    """Return `43.7` for `nightly.7` where job 43 alone is called nightly, and none nightly.7; else the word."""
+    match = _MEMBERS.fullmatch(word)
+    if match is None or not is_name(match[1]) or means_ids(match[1]) or means_ids(word):
+        return word
+    if (is_name(word) and _named(client, word) is not None) or (found := _named(client, match[1])) is None:
+        return word
+    where, newest = found
+    if len(list(islice(jobs(client, where, 2), 2))) > 1:
+        raise TaskNotFound(
+            f"{word!r}: several jobs have the name or tag {match[1]}", hint=f"of the newest: {newest}.{match[2]}"
+        )
+    return f"{newest}.{match[2]}"

@@ -48,13 +48,17 @@ def show(ctx: typer.Context, ids: Shown) -> None:
         for word in ids:
             with left_out.noting(word):
                 document = ask(client, word)
-                is_whole = bool(document.get("is_array")) and "." not in str(document["id"])
-                members = _members(client, document) if is_whole and context.format == "table" else []
-                if not is_first and context.format == "table":
+                members = _members(client, document) if context.is_table and is_whole_array(document) else []
+                if not is_first and context.is_table:
                     output.print_line("")
                 is_first = False
                 print_document(context, document, members)
     left_out.refuse()
+
+
+def is_whole_array(document: dict[str, Any]) -> bool:
+    """Whether this is the document of an array, and not that of one task."""
+    return bool(document.get("is_array")) and "." not in str(document["id"])
 
 
 def ask(client: "Client", word: str) -> dict[str, Any]:
@@ -78,31 +82,39 @@ def print_document(context: Context, document: dict[str, Any], more: "Sequence[t
 
 def _members(client: "Client", document: dict[str, Any]) -> list[tuple[str, str]]:
     """Return what a person wants to know of the members of an array: the first that failed and why, and what runs."""
-    from tq.cli import present, tail
-    from tq.client import documents
+    from tq.cli import present
 
+    pairs = failed(client, document, ("dead", "expired"), 1)
     job, counts, now_ms = str(document["id"]), document.get("counts") or {}, round(time.time() * 1_000)
-    pairs = []
-    count = sum(counts.get(state, 0) for state in ("dead", "expired"))
-    if count:
-        lines = []
-        for item in _first(client, job, "failed", _FAILED_PAGES):
-            shown = documents.document(item)
-            code = present.code_text(shown)
-            how = {"exit": f"exit {code}", "signal": code}.get(
-                str(item.get("cause")), item.get("cause") or item["state"]
-            )
-            last = tail.last_lines(client, item["id"], item["attempt"], 1) if item.get("attempt") else []
-            lines.append(": ".join([f"{_named(shown)}  {how}", *(last or _error(client, item))]))
-        pairs.append(("failed", _with_rest(lines, count, f"tq ls {job} --state failed")))
     count = counts.get("running", 0)
     if count:
         lines = []
-        for item in _first(client, job, "running", 1):
+        for item in _first(client, job, ("running",), 1):
             since = f"  for {present.ago(item['started_ms'], now_ms)}" if item.get("started_ms") else ""
             lines.append(f"{_named(item)}  on {item.get('host') or item.get('worker')}{since}")
         pairs.append(("running", _with_rest(lines, count, f"tq ls {job} --state running")))
     return pairs
+
+
+def failed(client: "Client", job: dict[str, Any], states: tuple[str, ...], last: int) -> list[tuple[str, str]]:
+    """Return the first members of an array in these states: why each failed, and the last lines that it wrote."""
+    from tq.cli import present, tail
+    from tq.client import documents
+
+    counts = job.get("counts") or {}
+    count = sum(counts.get(state, 0) for state in states)
+    if not count:
+        return []
+    lines: list[str] = []
+    for item in _first(client, str(job["id"]), states, _FAILED_PAGES):
+        shown = documents.document(item)
+        code = present.code_text(shown)
+        how = {"exit": f"exit {code}", "signal": code}.get(str(item.get("cause")), item.get("cause") or item["state"])
+        text = tail.last_lines(client, item["id"], item["attempt"], last) if item.get("attempt") else []
+        text = text or _error(client, item)
+        head = f"{_named(shown)}  {how}"
+        lines.append(": ".join([head, *text]) if last == 1 else "\n  ".join([head, *text]))
+    return [("failed", _with_rest(lines, count, f"tq ls {job['id']} --state failed"))]
 
 
 def _error(client: "Client", item: dict[str, Any]) -> list[str]:
@@ -124,12 +136,12 @@ def _named(item: dict[str, Any]) -> str:
     return f"{item['id']} {entry[:_ENTRY_CHARS]}{'…' if len(entry) > _ENTRY_CHARS else ''}".rstrip()
 
 
-def _first(client: "Client", job: str, state: str, pages: int) -> list[dict[str, Any]]:
+def _first(client: "Client", job: str, states: tuple[str, ...], pages: int) -> list[dict[str, Any]]:
     """Return the first members in a state, as far as so many pages have them."""
     from tq.core import vocabulary as v
 
     found: list[dict[str, Any]] = []
-    asked = answers(client, v.Page, lambda page: v.List(job, (state,), limit=_FIRST_MEMBERS - len(found), page=page))
+    asked = answers(client, v.Page, lambda page: v.List(job, states, limit=_FIRST_MEMBERS - len(found), page=page))
     for answer in islice(asked, pages):
         found.extend(answer.items)
         if len(found) >= _FIRST_MEMBERS:
@@ -167,7 +179,10 @@ def lines(item: dict[str, Any], now_ms: int, raw: dict[str, Any]) -> list[tuple[
         if not shown or key in unsaid:
             continue
         ms = raw.get(key.removesuffix("_at") + "_ms") if key.endswith("_at") else 0
-        pairs.append((present.label(key), f"{shown} ({present.ago(ms, now_ms)} ago)" if ms else shown))
+        due_ms = raw.get("due_ms") or 0 if key == "reason" else 0
+        if due_ms > now_ms:
+            shown += f", {present.when(due_ms, now_ms)}"
+        pairs.append((present.label(key), f"{shown} ({present.when(ms, now_ms)})" if ms else shown))
     if item.get("last_lines"):
         pairs.append(("last lines", "\n".join(item["last_lines"])))
     for entry in item.get("history") or []:

@@ -10,6 +10,7 @@ from tq.client.expected import expect
 
 _STUCK_MAX = 3
 _SWEEPS_MAX = 3
+_WHERE = {"dead": " (tq dlq ls)"}  # to look at tasks in this state
 
 
 def status(context: Context) -> None:
@@ -38,12 +39,12 @@ def status(context: Context) -> None:
 def lines(item: dict[str, Any]) -> list[tuple[str, str]]:
     """Return the short status as pairs."""
     tasks = item.get("tasks") or {}
-    alive = {state: count for state, count in tasks.items() if count}
+    shown = (f"{count} {state}{_WHERE.get(state, '')}" for state, count in tasks.items() if count)
     drain = f", {item['draining']} draining" if item.get("draining") else ""
     pairs = [
         ("server", f"{item['url']} ({item.get('role') or '?'})"),
         ("workers", f"{item.get('workers', 0)} with {counted(item.get('slots', 0), 'slot')}{drain}"),
-        ("tasks", ", ".join(f"{count} {state}" for state, count in alive.items()) or "none"),
+        ("tasks", ", ".join(shown) or "none"),
     ]
     room = (item.get("server") or {}).get("room", "normal")
     if room != "normal":

@@ -80,7 +80,7 @@ def ls(ctx: typer.Context) -> None:
     context: Context = ctx.obj
     with context.client() as client:
         pages = every(client, v.Tokens)
-        output.print_pages(context, pages, lambda: pages.next, _rows)
+        output.print_pages(context, pages, lambda: pages.next, _rows, what="tokens")
 
 
 def _rows(items: Items) -> list[list[str]]:

@@ -63,8 +63,9 @@ def workers(
     with context.client() as client:
         pages = every(client, v.Workers)
         wanted = (kept for page in pages if (kept := [item for item in page if is_wanted(item)]))
-        output.print_pages(context, wanted, lambda: pages.next, _rows)
-    if not pages.count and context.format == "table":
+        what = "workers like that" if state or queue or labels else "workers"
+        output.print_pages(context, wanted, lambda: pages.next, _rows, what=what)
+    if not pages.count and context.is_table:
         context.talk("hint: start one with `tq worker`, or server and worker at once with `tq up`")
 
 
