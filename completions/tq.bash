@@ -21,43 +21,33 @@ _tq() {
         esac
     done
     case "$verb $prev" in
-        *" --url"|*" --connect-timeout"|*" --listen"|*" --heartbeat"|*" --keep"|*" --retries"|*" --slots"|*" --drain-time"|*" --allow"|*" --connections"|*" --cpus"|*" --mem"|*" --label"|*" --name"|*" --max-tasks"|*" --idle-timeout"|*" --tag"|*" --priority"|*" --env"|*" --time-limit"|*" --kill-after"|*" --crash-limit"|*" --backoff"|*" --retry-on"|*" --no-retry-on"|*" --function"|*" --args"|"submit --key"|*" --array"|*" --max-fails"|*" --since"|*" -n"|*" --limit"|*" --page"|*" --tail"|*" --attempt"|*" --timeout"|*" --at-once"|*" --max"|*" --deadline"|*" --expires") return ;;
+        *" --url"|*" --connect-timeout"|*" --name"|*" --tag"|*" --priority"|*" --env"|*" --time-limit"|*" --kill-after"|*" --retries"|*" --crash-limit"|*" --backoff"|*" --retry-on"|*" --no-retry-on"|*" --cpus"|*" --function"|*" --args"|"submit --key"|*" --array"|*" -j"|*" --at-once"|*" --colsep"|*" --max-fails"|*" -n"|*" --tail"|*" --attempt"|*" --timeout"|*" --since"|*" --limit"|*" --page"|*" --label"|*" --max"|*" --deadline"|*" --listen"|*" --heartbeat"|*" --keep"|*" --slots"|*" --drain-time"|*" --allow"|*" --connections"|*" --mem"|*" --max-tasks"|*" --idle-timeout"|*" --expires") return ;;
         *" -o"|*" --output") COMPREPLY=($(compgen -W "table json jsonl id" -- "$cur")); return ;;
         *" --color") COMPREPLY=($(compgen -W "auto always never" -- "$cur")); return ;;
-        *" --data"|*" --cert"|"server --key"|*" --cwd"|"submit --stdout"|"submit --stderr"|*" --each-line"|*" --from-json"|"run --stdout"|"run --stderr") compopt -o default 2>/dev/null; return ;;
         *" --queue") COMPREPLY=($(compgen -W "$(tq queue ls -q --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-')" -- "$cur")); return ;;
-        *" --log-level") COMPREPLY=($(compgen -W "debug info warning error" -- "$cur")); return ;;
+        *" --cwd"|"submit --stdout"|"submit --stderr"|*" --each-line"|*" --from-json"|"run --stdout"|"run --stderr"|*" --data"|*" --cert"|"server --key") compopt -o default 2>/dev/null; return ;;
         *" --stop-signal"|*" --signal") COMPREPLY=($(compgen -W "TERM INT HUP QUIT KILL USR1 USR2" -- "$cur")); return ;;
         *" --if-cut") COMPREPLY=($(compgen -W "run stop" -- "$cur")); return ;;
         *" --like") COMPREPLY=($(compgen -W "last $(tq ls -n 50 -q --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-')" -- "$cur")); return ;;
         *" --exit-code") COMPREPLY=($(compgen -W "any max count" -- "$cur")); return ;;
-        "ls --state"|"cancel --state"|"hold --state"|"release --state"|"requeue --state"|"retry --state"|"set --state"|"forget --state") COMPREPLY=($(compgen -W "running queued retrying scheduled held blocked succeeded dead cancelled skipped expired failed" -- "$cur")); return ;;
         *" --for") COMPREPLY=($(compgen -W "done ok running" -- "$cur")); return ;;
-        *" --cause") COMPREPLY=($(compgen -W "exit signal time_limit oom lost spawn_failed cwd_missing exception bad_result unknown_function" -- "$cur")); return ;;
+        "ls --state"|"cancel --state"|"hold --state"|"release --state"|"requeue --state"|"retry --state"|"set --state"|"forget --state") COMPREPLY=($(compgen -W "running queued retrying scheduled held blocked succeeded dead cancelled skipped expired failed" -- "$cur")); return ;;
         "workers --state") COMPREPLY=($(compgen -W "up suspect draining degraded quarantined" -- "$cur")); return ;;
+        *" --cause") COMPREPLY=($(compgen -W "exit signal time_limit oom lost spawn_failed cwd_missing exception bad_result unknown_function" -- "$cur")); return ;;
+        *" --log-level") COMPREPLY=($(compgen -W "debug info warning error" -- "$cur")); return ;;
         *" --role") COMPREPLY=($(compgen -W "read submit worker admin" -- "$cur")); return ;;
     esac
-    local words="demo up server worker submit rerun run ls show logs wait result cancel hold release requeue retry set forget dlq queue workers drain undrain token join backup restore store doctor config completion --url -o --output -q --quiet --color --connect-timeout --version"
+    local words="submit run rerun logs wait result ls show workers dlq doctor cancel hold release requeue retry set forget queue drain undrain demo up server worker token join backup restore store config completion --url -o --output -q --quiet --color --connect-timeout --version"
     case $verb in
-        demo) words="" ;;
-        up) words="--data --listen --heartbeat --keep --retries --slots --queue --drain-time --allow" ;;
-        server) words="--data --listen --heartbeat --keep --retries --check --data-on-network --cert --key --connections --log-level" ;;
-        worker) words="--url --data --slots --cpus --mem --label --queue --name --drain-time --max-tasks --idle-timeout --allow" ;;
-        submit) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --stdout --stderr --stop-signal --tmpdir --if-cut --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --function --args --key --array --each-line --from-json --max-fails --like --hold --wait --follow --exit-code --dry-run --url -o --output -q --quiet --color --connect-timeout" ;;
-        rerun) words="--dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        submit) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --stdout --stderr --stop-signal --tmpdir --if-cut --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --function --args --key --array -j --at-once --each-line --colsep --csv --from-json --max-fails --like --hold --wait --follow --exit-code --dry-run --url -o --output -q --quiet --color --connect-timeout" ;;
         run) words="--name --tag --queue --priority --cwd --env --env-all --shell --time-limit --kill-after --stdout --stderr --stop-signal --tmpdir --if-cut --retries --crash-limit --backoff --retry-on --no-retry-on --cpus --stdin --no-stdin --url -o --output -q --quiet --color --connect-timeout" ;;
-        ls) words="--state --queue --tag --name --since -n --limit --page --url -o --output -q --quiet --color --connect-timeout" ;;
-        show) words="--url -o --output -q --quiet --color --connect-timeout" ;;
+        rerun) words="--dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
         logs) words="-f --follow -n --tail --attempt --stderr --stdout --prefix --no-prefix --raw --url -o --output -q --quiet --color --connect-timeout" ;;
         wait) words="--any --timeout --for --exit-code --url -o --output -q --quiet --color --connect-timeout" ;;
         result) words="--url -o --output -q --quiet --color --connect-timeout" ;;
-        cancel) words="--state --queue --tag --name --signal --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
-        hold) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
-        release) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
-        requeue) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
-        retry) words="--state --queue --tag --name --force --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
-        set) words="--priority --at-once --state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
-        forget) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        ls) words="--state --queue --tag --name --since -n --limit --page --url -o --output -q --quiet --color --connect-timeout" ;;
+        show) words="--url -o --output -q --quiet --color --connect-timeout" ;;
+        workers) words="--state --queue --label --url -o --output -q --quiet --color --connect-timeout" ;;
         dlq) case $noun in
             ls) words="--queue --cause --name --tag -n --limit --page --url -o --output -q --quiet --color --connect-timeout" ;;
             show) words="--url -o --output -q --quiet --color --connect-timeout" ;;
@@ -65,6 +55,14 @@ _tq() {
             purge) words="--queue --cause --name --tag --all --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
             *) words="ls show retry purge" ;;
         esac ;;
+        doctor) words="--url -o --output -q --quiet --color --connect-timeout" ;;
+        cancel) words="--state --queue --tag --name --signal --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        hold) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        release) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        requeue) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        retry) words="--state --queue --tag --name --force --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        set) words="--priority --at-once --state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
+        forget) words="--state --queue --tag --name --dry-run --yes --url -o --output -q --quiet --color --connect-timeout" ;;
         queue) case $noun in
             ls) words="--url -o --output -q --quiet --color --connect-timeout" ;;
             set) words="--max --retries --new --url -o --output -q --quiet --color --connect-timeout" ;;
@@ -72,9 +70,12 @@ _tq() {
             resume) words="--url -o --output -q --quiet --color --connect-timeout" ;;
             *) words="ls set pause resume" ;;
         esac ;;
-        workers) words="--state --queue --label --url -o --output -q --quiet --color --connect-timeout" ;;
         drain) words="--deadline --wait --url -o --output -q --quiet --color --connect-timeout" ;;
         undrain) words="--url -o --output -q --quiet --color --connect-timeout" ;;
+        demo) words="" ;;
+        up) words="--data --listen --heartbeat --keep --retries --slots --queue --drain-time --allow" ;;
+        server) words="--data --listen --heartbeat --keep --retries --check --data-on-network --cert --key --connections --log-level" ;;
+        worker) words="--url --data --slots --cpus --mem --label --queue --name --drain-time --max-tasks --idle-timeout --allow" ;;
         token) case $noun in
             create) words="--role --name --expires --url -o --output -q --quiet --color --connect-timeout" ;;
             ls) words="--url -o --output -q --quiet --color --connect-timeout" ;;
@@ -91,13 +92,12 @@ _tq() {
             compact) words="--data --url -o --output -q --quiet --color --connect-timeout" ;;
             *) words="check stats salvage compact" ;;
         esac ;;
-        doctor) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         config) words="--url -o --output -q --quiet --color --connect-timeout" ;;
         completion) words="" ;;
     esac
     if [[ $cur != -* ]]; then
         case "$verb $noun" in
-            "rerun "*|"ls "*|"show "*|"logs "*|"wait "*|"result "*|"cancel "*|"hold "*|"release "*|"requeue "*|"retry "*|"set "*|"forget "*) COMPREPLY=($(compgen -W "last $(tq ls -n 50 -q --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-')" -- "$cur")); return ;;
+            "rerun "*|"logs "*|"wait "*|"result "*|"ls "*|"show "*|"cancel "*|"hold "*|"release "*|"requeue "*|"retry "*|"set "*|"forget "*) COMPREPLY=($(compgen -W "last $(tq ls -n 50 -q --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-')" -- "$cur")); return ;;
             "dlq show"|"dlq retry"|"dlq purge") COMPREPLY=($(compgen -W "$(tq dlq ls -n 50 -q --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-')" -- "$cur")); return ;;
             "queue set"|"queue pause"|"queue resume") COMPREPLY=($(compgen -W "$(tq queue ls -q --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-')" -- "$cur")); return ;;
             "drain "*|"undrain "*) COMPREPLY=($(compgen -W "$(tq workers -q --connect-timeout 0 2>/dev/null | tr -cd '0-9A-Za-z._\n-')" -- "$cur")); return ;;

@@ -159,7 +159,7 @@ def test_a_throttle_and_a_bound_of_failures_are_of_any_array(run: Run, house: Ho
         (b"", ["--", "echo", ":::"], "there is nothing in list 1 of :::"),
         (b"", ["--", "echo", ":::", "a", ":::", ":::", "b"], "there is nothing in list 2 of :::"),
         (b"", ["--", "echo", *[":::", *"abcdefghij"] * 9], "array_size_max"),
-        (b"", ["--", "echo", "{3}", ":::", "a", ":::", "b"], "nothing stands for {3}: there are 2 lists"),
+        (b"", ["--", "echo", "{3}", ":::", "a", ":::", "b"], "nothing stands for {3}: there are 2 columns"),
         (b"a", ["--each-line", "-", "--", "echo", "x{2}"], "nothing stands for {2}: an entry has one column"),
         (b"a", ["--each-line", "-", "--", "echo", "{10}"], "nothing stands for {10}"),
         (b"a", ["--each-line", "-", "--from-json", "x", "--", "echo"], "choose --each-line"),

@@ -7,7 +7,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
 from tq import __version__
-from tq.cli import grammar
+from tq.cli import grammar, options, root
 from tq.core import vocabulary as v
 
 ENTRIES = list(grammar.entries())
@@ -163,3 +163,24 @@ def test_completion_knows_every_verb_and_option(run: Run, shell: str) -> None:
         assert entry.path[-1] in out
         for option in entry.options:
             assert all(name.lstrip("-") in out for name in option.names)
+
+
+def test_help_groups_the_verbs(run: Run) -> None:
+    out = run("--help").out
+    titles = ["Submit and follow", "Look", "Act", "Operate"]
+    assert titles == list(root.GROUPS)
+    assert sorted(out.index(f"\n{title}:\n") for title in titles) == [out.index(f"\n{title}:\n") for title in titles]
+    assert all(f"\n  {word} " in out for word in root.WORDS)
+
+
+@pytest.mark.parametrize("verb", ["submit", "run"])
+def test_help_groups_the_options_of_a_task(run: Run, verb: str) -> None:
+    out = run(verb, "--help").out
+    rest = out.partition("\nOptions:\n")[2].partition("\n\n")[0]
+    said = {line.split()[0].rstrip(",") for line in rest.splitlines() if line.startswith("  -")}
+    assert said == {"--url", "-o", "-q", "--color", "--connect-timeout", "-h"}
+    assert [title for title in options.GROUPS if f"\n{title}:\n" not in out] == (
+        ["Inputs and arrays"] * (verb == "run")
+    )
+    command = root.load(verb)
+    assert all(f"  {param.opts[0]}" in out for param in command.params if param.opts[0].startswith("-"))

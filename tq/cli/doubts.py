@@ -25,6 +25,7 @@ _WORDS: Final = frozenset(
      "case", "{", "(", "[["}
 )  # fmt: skip
 _PADDED: Final = re.compile(r"(?:^|-)0[0-9]")  # in --array 001-100
+_PLACE: Final = re.compile(r"\{(?:[1-9]?|#)\}")
 _FOREIGN_PLACE: Final = re.compile(r"\{(?:\.|//?|/\.|%|[1-9](?:\.|//?|/\.))\}")  # GNU parallel's
 _OURS: Final = frozenset(
     {
@@ -78,8 +79,14 @@ def _of_none(wish: "Wish") -> str:
         if wish.verb == "run":
             return f"{lists.SEPARATOR} is a word of this command; `tq submit --follow` has lists"
         return f"{lists.SEPARATOR} is a word of this command; to give it lists, write -- before the command"
-    if wish.array and "{#}" in " ".join(wish.command):
+    place = next((found[0] for word in wish.command if wish.array and (found := _PLACE.search(word))), "")
+    if place == "{#}":
         return "nothing stands for {#} without inputs: the task's number is TQ_MEMBER, which a shell reads (--shell)"
+    if place:
+        return (
+            f"nothing stands for {place} without inputs: the task's number is TQ_MEMBER, which a shell reads "
+            f"(--shell); or list the numbers: -- {wish.command[0]} {{}} ::: 1 2 3"
+        )
     if _PADDED.search(wish.array):
         return "TQ_MEMBER has no zeros in front; a shell adds them, as in $(printf %03d $TQ_MEMBER)"
     return ""

@@ -12,7 +12,7 @@ from math import prod
 from typing import Final
 
 from tq import limits
-from tq.cli import values
+from tq.cli import columns, values
 from tq.client.runs import Runs, cut
 from tq.errors import BadRequest, TooLarge
 
@@ -21,14 +21,16 @@ _BLOCK_BYTES: Final = 256 * limits.KIB
 _SILENT_S: Final = 60.0
 
 
-def from_lines(name: str, bytes_max: int) -> Runs:
+def from_lines(name: str, bytes_max: int, split: columns.Split | None = None, columns_min: int = 0) -> Runs:
     """Yield the lines of a file, or of stdin (`-`), without their newlines. Empty lines are entries, too.
 
+    `split` takes them apart into columns, each at least `columns_min`; NUL is between them then.
     Raises BadRequest for a NUL byte, TooLarge for a line of more than `bytes_max`; both name the line.
     """
     fd = _open(name)
     try:
-        yield from cut(_lines(_blocks(fd, name), bytes_max))
+        lines = _lines(_blocks(fd, name), bytes_max)
+        yield from cut(lines if split is None else _in_columns(split(lines), bytes_max, columns_min))
     finally:
         if fd:
             os.close(fd)
@@ -87,6 +89,15 @@ def _lines(blocks: Iterable[bytes], bytes_max: int) -> Iterator[list[bytes]]:
     if rest:
         _check([rest], number, "line", bytes_max)
         yield [rest]
+
+
+def _in_columns(rows: columns.Rows, bytes_max: int, columns_min: int) -> Iterator[list[bytes]]:
+    number = 1
+    for batch in columns.joined(rows, columns_min):
+        if batch:
+            _check(batch, number, "line", bytes_max, is_joined=True)
+        yield batch
+        number += len(batch)
 
 
 def _blocks(fd: int, name: str) -> Iterator[bytes]:

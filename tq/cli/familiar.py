@@ -56,9 +56,6 @@ _NO_DEMANDS: Final = (
     "there are no demands for memory, GPUs or machines yet: give such workers a queue, `tq worker --queue gpu`"
 )
 _NO_USERS: Final = "tq has no users: select with --tag or --name"
-_AT_ONCE: Final = (
-    "how many run at once: `tq submit --array 1-100%4`, --array %4 with inputs, or `tq queue set NAME --max 4`"
-)
 _SORTED: Final = "-o json has times and all else: `tq ls 42 -n 0 -o json | jq '.items | sort_by(.run_s)'`"
 _ANEW: Final = (
     "of a job only these change: its priority, and how much of an array runs at once; "
@@ -88,7 +85,8 @@ _OF_SUBMIT: Final = {
     **_each("--after --depends --dependency --depends-on -d", _NO_FLOWS),
     **_each("--mem --mem-per-cpu --gres --gpu --gpus -G --nodelist --constraint -C --exclusive", _NO_DEMANDS),
     **_each("-n --ntasks -N --nodes", _TASKS),
-    **_each("-j --jobs -P --max-procs --parallel", _AT_ONCE),
+    **_each("--jobs -P --max-procs --parallel", "it is called -j, or --at-once"),
+    **_each("-C --delimiter --sep --ifs", "it is called --colsep"),
     **_each("-J --job-name --label -l", "it is called --name"),
     **_each("-p --partition -g --group", "it is called --queue"),
     **_each("-c --cpus-per-task --ncpus", "it is called --cpus"),
@@ -108,6 +106,8 @@ _OF_RUN: Final = {
     **_OF_SUBMIT,
     **_each("-a", "`tq submit` has it: --array"),
     **_each("--stashed", "`tq submit` has it: --hold"),
+    **_each("--jobs -P --max-procs --parallel", "`tq submit` has it: -j"),
+    **_each("-C --delimiter --sep --ifs", "`tq submit` has it: --colsep"),
 }
 _OPTIONS: Final = {
     **{f"tq {verb}": _all(verb) for verb in ("hold", "release", "requeue", "retry", "rerun", "forget")},

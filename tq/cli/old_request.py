@@ -84,7 +84,7 @@ def merged(old: "v.Submit", new: "v.Submit", wish: "Wish", given: set[str]) -> "
     }  # fmt: skip
     if wish.is_counted:
         kept |= {name: getattr(old, name) for name in ("size", "is_array", "array_first", "array_step", "entries_of")}
-    if wish.is_counted and "array" not in given:
+    if wish.is_counted and not {"array", "at_once"} & given:
         kept["throttle"] = old.throttle
     if "demand" in kept:
         kept["demand"] = msgspec.structs.replace(old.demand, module=new.demand.module)

@@ -158,6 +158,17 @@ EachLine = Annotated[
     str,
     typer.Option("--each-line", metavar="FILE", help="One task for each line; - is standard input", show_default=False),
 ]
+AtOnce = Annotated[
+    int | None,
+    typer.Option("-j", "--at-once", metavar="N", help="Run at most N of its tasks at once", show_default=False),
+]
+ColSep = Annotated[
+    str,
+    typer.Option(
+        "--colsep", metavar="REGEX", help="Take each line apart where this matches: {1}, {2}…", show_default=False
+    ),
+]
+Csv = Annotated[bool, typer.Option("--csv", help="Take each line apart as CSV: {1}, {2}…")]
 FromJson = Annotated[
     str,
     typer.Option(
@@ -175,6 +186,18 @@ Like = Annotated[
         "--like", metavar="ID", help="Make it as that job was, but for what is given here", show_default=False
     ),
 ]
+
+# The options of `submit` and `run` as their help groups them; the others stand under "Options".
+GROUPS: Final = {
+    "What to run": (
+        "--shell", "--cwd", "--env", "--env-all", "--stdin", "--function", "--args", "--like", "--name", "--tag",
+        "--key", "--time-limit", "--kill-after", "--stop-signal", "--tmpdir",
+    ),
+    "Inputs and arrays": ("--array", "--at-once", "--each-line", "--colsep", "--csv", "--from-json", "--max-fails"),
+    "Retries": ("--retries", "--backoff", "--retry-on", "--no-retry-on", "--crash-limit", "--if-cut"),
+    "Where and when": ("--queue", "--priority", "--cpus", "--hold"),
+    "Output": ("--stdout", "--stderr", "--wait", "--follow", "--exit-code", "--dry-run"),
+}  # fmt: skip
 
 _OF_TASK: Final[dict[str, tuple[Any, Any]]] = {  # in the order of the help, each with its default
     "command": (Command, None),

@@ -1,14 +1,23 @@
-"""What `submit --dry-run` prints: the request as it would be sent."""
+"""What `submit --dry-run` prints: the request as it would be sent, and the first commands that it makes."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from tq.cli.context import Context
     from tq.core import vocabulary as v
+    from tq.wire.body import Body
+
+FIRST: Final = 3  # tasks that are shown as they would run
 
 
-def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -> None:
-    """Print what would be submitted, and say that nothing was. `stdin_bytes` are those that would go first."""
+def show(
+    context: "Context", command: "v.Submit", stdin_bytes: int, hint: str, entries: "Sequence[bytes] | None"
+) -> None:
+    """Print what would be submitted, and say that nothing was.
+
+    `stdin_bytes` are those that would go first; `entries` are the first of its tasks, None without inputs.
+    """
     from signal import SIGTERM, Signals
 
     from tq.cli import called, output, present
@@ -17,6 +26,7 @@ def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -
     from tq.wire.body import Body
 
     body = codec.loads(command.body, Body)
+    tasks = _first_tasks(command, body, entries)
     plan = {
         "id": None,
         "command": [documents.text(word) for word in body.argv],
@@ -41,15 +51,63 @@ def show(context: "Context", command: "v.Submit", stdin_bytes: int, hint: str) -
         "tmpdir": body.has_tmpdir or None,
         "if_cut": "stop" if body.stops_when_cut else "run",
         "stdin_bytes": len(body.stdin) + stdin_bytes,
+        "first_tasks": tasks or None,
     }
     if hint:
         context.talk(hint)
-    pairs = ((present.label(key), _text(key, value)) for key, value in plan.items() if value is not None)
-    output.print_one(context, plan, ((name, shown) for name, shown in pairs if shown))
+    pairs = [(present.label(key), shown) for key, value in plan.items() if (shown := _text(key, value))]
+    pairs += [(f"task {task['number']}", _line(task, body)) for task in tasks]
+    if command.size > len(tasks) > 0:
+        pairs.append(("", f"and {command.size - len(tasks)} more"))
+    output.print_one(context, plan, pairs)
     context.talk("tq: nothing was submitted (--dry-run)")
+
+
+def _first_tasks(command: "v.Submit", body: "Body", entries: "Sequence[bytes] | None") -> list[dict[str, Any]]:
+    """Return the first tasks of an array: the number of each, its entry, its command with that in its places."""
+    from tq.cli import present
+    from tq.client import documents
+
+    if not command.is_array or command.entries_of:  # those of another job are on the server
+        return []
+    argv = [documents.text(word) for word in body.argv]
+    tasks: list[dict[str, Any]] = []
+    for position in range(min(FIRST, command.size)):
+        number = command.array_first + position * command.array_step
+        entry = _columns(entries[position], body) if entries else None
+        words = present.filled(argv, number, entry, is_shell=body.is_shell) if entry is not None else argv
+        tasks.append({"number": number, "entry": entry, "command": words})
+    return tasks
+
+
+def _line(task: dict[str, Any], body: "Body") -> str:
+    """Return a task as a shell would run it."""
+    from tq.cli import present
+    from tq.client import documents
+
+    template = {"command": [documents.text(word) for word in body.argv], "is_shell": body.is_shell}
+    shown = template | {"id": f".{task['number']}", "function": body.function, "entry": task["entry"]}
+    if task["entry"] is not None:
+        return present.what(shown)
+    if body.function:
+        return present.what(shown | {"entry": [str(task["number"])]})
+    return f"TQ_MEMBER={task['number']} {present.what(shown)}"
+
+
+def _columns(entry: bytes, body: "Body") -> list[str]:
+    from tq.cli import output
+    from tq.client import documents
+    from tq.wire import plain
+
+    if body.has_plain_entries:
+        value = plain.loads(entry)
+        return [value if isinstance(value, str) else output.json_text(value)]
+    return [documents.text(column) for column in entry.split(b"\0")]
 
 
 def _text(key: str, value: object) -> str:
     from tq.cli import output, present
 
+    if value is None or key == "first_tasks":
+        return ""
     return output.json_text(value) if key == "arguments" else present.value_text(key, value)

@@ -69,13 +69,19 @@ def _filled(shown: dict[str, Any], command: list[str], entry: list[str]) -> str:
     """Return a task's command as its worker makes it. One that has no places reads its entry from TQ_ENTRY."""
     from tq.wire import placeholders
 
-    argv = [word.encode() for word in command]
-    if not any(map(placeholders.has_any, argv)):
+    if not any(placeholders.has_any(word.encode()) for word in command):
         return f"TQ_ENTRY={command_line([' '.join(entry)])} {command_line(command)}"
     number = int(str(shown.get("id")).partition(".")[2] or 0)
-    columns = [column.encode() for column in entry]
-    words = placeholders.fill(argv, number, columns, is_shell=bool(shown.get("is_shell")))
-    return command_line([word.decode(errors="replace") for word in words])
+    return command_line(filled(command, number, entry, is_shell=bool(shown.get("is_shell"))))
+
+
+def filled(command: list[str], number: int, entry: list[str], *, is_shell: bool) -> list[str]:
+    """Return a command with the entry of a task in its places."""
+    from tq.wire import placeholders
+
+    argv, columns = [word.encode() for word in command], [column.encode() for column in entry]
+    words = placeholders.fill(argv, number, columns, is_shell=is_shell)
+    return [word.decode(errors="replace") for word in words]
 
 
 def blank(value: Any) -> str:

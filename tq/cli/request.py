@@ -12,6 +12,7 @@ import msgspec
 
 from tq import limits
 from tq.cli import called, lists, values
+from tq.cli.supply import Wanted
 from tq.client import submission
 from tq.core import vocabulary as v
 from tq.core.job import Demand
@@ -41,6 +42,7 @@ class Wish(msgspec.Struct):
     kill_after: str = ""
     key: str = ""
     array: str = ""
+    at_once: int | None = None
     cpus: str = ""
     retries: int | None = None
     crash_limit: int = limits.crash_limit
@@ -114,13 +116,27 @@ def _demand(wish: Wish) -> Demand:
     return Demand(cpus_milli=values.cpus_milli(wish.cpus) if wish.cpus else 0, module=module)
 
 
-def entries_of(command: v.Submit) -> tuple[int, bool]:
-    """Return how long an entry may be beside the body of this command, and whether entries are plain data there."""
+def entries_of(command: v.Submit) -> Wanted:
+    """Return how the body of this command wants its entries."""
     body = codec.loads(command.body, Body)
-    return placeholders.entry_bytes_max(body.argv, len(command.body)), body.has_plain_entries
+    room = placeholders.entry_bytes_max(body.argv, len(command.body))
+    return Wanted(room, body.has_plain_entries, placeholders.highest(body.argv))
 
 
 def _span(wish: Wish) -> values.ArrayRange:
+    span = _range(wish)
+    if wish.at_once is None:
+        return span
+    if not (wish.array or wish.columns or wish.is_counted):
+        raise BadRequest("-j is of a job with several tasks", hint="leave it out; `tq queue set` bounds a queue")
+    if span.throttle:
+        raise BadRequest(f"--array {wish.array} says how many run at once, and so does -j", hint="say it once")
+    if wish.at_once < 1:
+        raise BadRequest(f"-j {wish.at_once} must be at least 1", hint="leave it out for no bound")
+    return span._replace(throttle=wish.at_once)
+
+
+def _range(wish: Wish) -> values.ArrayRange:
     if wish.columns or (wish.is_counted and wish.array[:1] in ("", "%")):
         return values.ArrayRange(1, 1, 1, lists.throttle(wish.array) if wish.array else 0)
     return values.array_range(wish.array) if wish.array else values.ArrayRange(1, 1, 1, 0)

@@ -13,41 +13,50 @@ from tq import __version__
 from tq.cli.context import Context, ReaderGone, check_color, check_format
 from tq.cli.verb import HELP_NAMES, Noun, NounGroup, Verb, build, build_noun, check_options
 
-# In the order of `tq --help`; each is tq/cli/<module>.py and has VERBS[word], a Verb or a Noun.
-WORDS: dict[str, str] = {
-    "demo": "demo",
-    "up": "up",
-    "server": "server",
-    "worker": "worker",
-    "submit": "submit",
-    "rerun": "rerun",
-    "run": "run",
-    "ls": "ls",
-    "show": "show",
-    "logs": "logs",
-    "wait": "wait",
-    "result": "result",
-    "cancel": "act",
-    "hold": "act",
-    "release": "act",
-    "requeue": "act",
-    "retry": "act",
-    "set": "act",
-    "forget": "act",
-    "dlq": "dlq",
-    "queue": "queue",
-    "workers": "workers",
-    "drain": "drain",
-    "undrain": "drain",
-    "token": "token",
-    "join": "join",
-    "backup": "backup",
-    "restore": "backup",
-    "store": "store",
-    "doctor": "doctor",
-    "config": "config",
-    "completion": "completion",
+# As `tq --help` groups them; each is tq/cli/<module>.py and has VERBS[word], a Verb or a Noun.
+GROUPS: dict[str, dict[str, str]] = {
+    "Submit and follow": {
+        "submit": "submit",
+        "run": "run",
+        "rerun": "rerun",
+        "logs": "logs",
+        "wait": "wait",
+        "result": "result",
+    },
+    "Look": {
+        "ls": "ls",
+        "show": "show",
+        "workers": "workers",
+        "dlq": "dlq",
+        "doctor": "doctor",
+    },
+    "Act": {
+        "cancel": "act",
+        "hold": "act",
+        "release": "act",
+        "requeue": "act",
+        "retry": "act",
+        "set": "act",
+        "forget": "act",
+        "queue": "queue",
+        "drain": "drain",
+        "undrain": "drain",
+    },
+    "Operate": {
+        "demo": "demo",
+        "up": "up",
+        "server": "server",
+        "worker": "worker",
+        "token": "token",
+        "join": "join",
+        "backup": "backup",
+        "restore": "backup",
+        "store": "store",
+        "config": "config",
+        "completion": "completion",
+    },
 }
+WORDS = {word: module for group in GROUPS.values() for word, module in group.items()}
 EXAMPLES = ("tq up", "tq run -- make test", "tq submit --name nightly -- ./build.sh", "tq ls", "tq logs -f last")
 
 
@@ -59,6 +68,12 @@ class Root(NounGroup):
     def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002 - Typer's signature
         """Return the words in the order of the table."""
         return list(WORDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write what each verb does, group by group."""
+        for title, words in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(word, self.get_command(ctx, word).get_short_help_str()) for word in words], 12)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002 - Typer's signature
         """Import and return one verb; None when there is no such word."""

@@ -58,5 +58,6 @@ VERBS = {
         run,
         ("tq run -- make test", "tq run --time-limit 10m -- ./simulate --seed 7", "tq run -- wc -l < words"),
         is_wrapper=True,
+        groups=options.GROUPS,
     )
 }

@@ -28,7 +28,10 @@ def submit(
     args: options.Args = "",
     key: options.Key = "",
     array: options.Array = "",
+    at_once: options.AtOnce = None,
     each_line: options.EachLine = "",
+    colsep: options.ColSep = "",
+    csv: options.Csv = False,
     from_json: options.FromJson = "",
     max_fails: options.MaxFails = -1,
     like: options.Like = "",
@@ -49,6 +52,7 @@ def submit(
     stay), the items of a JSON array (`--from-json`; a string as its text, anything else as compact JSON), or all
     combinations of lists that follow the command (`::: a b ::: 1 2`). In the command `{}` stands for the entry, `{1}`
     to `{9}` for its columns, `{#}` for the number; with `--shell` write them without quotes. TQ_ENTRY has it, too.
+    A line is one column, unless `--colsep` or `--csv` take it apart. `--dry-run` shows the first commands so made.
 
     A function of a module that a worker allows (`tq worker --allow MODULE`) is called in a process that is warm, with
     the arguments that `--args` names as JSON; what it returns is shown by `tq result`. In an array its last argument is
@@ -87,7 +91,7 @@ def _wished(ctx: typer.Context, command: list[str]) -> "tuple[Wish, Supply | Non
             raise BadRequest("--exit-code is of a submit that waits", hint="add --wait or --follow, or leave it out")
     has_dashes = is_dashed(ctx, command)
     words, behind = lists.split(command, is_dashed=has_dashes)
-    source = supply.chosen(said["each_line"], said["from_json"], behind)
+    source = supply.chosen(said["each_line"], said["from_json"], behind, said["colsep"], said["csv"])
     if said["stdin"] and source is not None and source.reads_stdin:
         raise BadRequest("standard input is either the entries or the tasks' input", hint="read one from a file")
     wish = request.wished(said, words, is_dashed=has_dashes)
@@ -102,9 +106,12 @@ def _show_plan(
 ) -> None:
     from tq.cli import doubts, plan, request, supply
 
-    size = supply.count(context, source, request.entries_of(asked)) if source else asked.size
+    first = None
+    if source:
+        found = supply.survey(context, source, request.entries_of(asked), plan.FIRST)
+        asked, first = replace(asked, size=found.size), found.first
     stdin_bytes = sum(len(piece.data) for piece in pieces)
-    plan.show(context, replace(asked, size=size), stdin_bytes, doubts.hint_for(wish, context.environ))
+    plan.show(context, asked, stdin_bytes, doubts.hint_for(wish, context.environ), first)
 
 
 def _asked(
@@ -208,9 +215,11 @@ VERBS = {
             "tq submit --stdin --wait -- wc -l < access.log",
             "find . -name '*.wav' | tq submit --each-line - -- flac {}",
             "tq submit -- ./simulate --seed {1} --model {2} ::: 1 2 3 ::: small large",
+            "tq submit -j 4 --each-line table.csv --csv -- ./load --id {1} --name {2}",
             "tq submit --function images:thumbnail --args '[\"in.png\", 128]'",
             "tq submit --like last --priority 10",
         ),
         is_wrapper=True,
+        groups=options.GROUPS,
     )
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tq.cli import context
 from tq.errors import BadRequest, NotDone
+from tq.wire import placeholders
 
 if TYPE_CHECKING:
     from tq.cli.ticker import Ticker
@@ -18,22 +19,42 @@ if TYPE_CHECKING:
 _SHOWN_EVERY_S: Final = 0.2
 
 
-class Supply(NamedTuple):
-    """One kind of inputs: `open` gives the runs of entries, none longer than it is told; `name` is for people.
+class Wanted(NamedTuple):
+    """How a request wants its entries: the longest, whether as plain data instead of text, the least columns."""
 
-    It is told, too, whether items of JSON are wanted as plain data instead of as text (`has_items`: there are such).
+    bytes_max: int
+    is_plain: bool
+    columns_min: int
+
+
+class Survey(NamedTuple):
+    """What was found in entries that were read and not sent: how many they are, and the first of them."""
+
+    size: int
+    first: list[bytes]
+
+
+class Supply(NamedTuple):
+    """One kind of inputs: `open` gives the runs of entries as they are wanted; `name` is for people.
+
+    `columns` are the most that an entry has; `has_items`: there are items of JSON.
     """
 
     name: str
     columns: int
     reads_stdin: bool
-    open: "Callable[[int, bool], Runs]"
+    open: "Callable[[Wanted], Runs]"
     has_items: bool = False
     has_lines: bool = False
 
 
-def chosen(each_line: str, from_json: str, lists: list[list[str]]) -> Supply | None:
+def chosen(
+    each_line: str, from_json: str, lists: list[list[str]], colsep: str = "", csv: bool = False
+) -> Supply | None:
     """Return what the options ask for, None for a job without entries. Raises BadRequest if they ask for two."""
+    from tq.cli import columns
+
+    split = columns.chosen(each_line, colsep, csv) if colsep or csv else None
     if bool(each_line) + bool(from_json) + bool(lists) > 1:
         raise BadRequest("tasks get their entries in one way", hint="choose --each-line, --from-json or :::")
     if not (each_line or from_json or lists):
@@ -41,23 +62,33 @@ def chosen(each_line: str, from_json: str, lists: list[list[str]]) -> Supply | N
     from tq.cli import entries
 
     if each_line:
-        lines = entries.from_lines
-        return Supply(each_line, 1, each_line == "-", lambda most, _: lines(each_line, most), has_lines=True)
+        return Supply(
+            each_line,
+            placeholders.numbered_max if split else 1,
+            each_line == "-",
+            lambda how: entries.from_lines(each_line, how.bytes_max, split, how.columns_min),
+            has_lines=True,
+        )
     if from_json:
-        return Supply(from_json, 1, from_json == "-", lambda *how: entries.from_json(from_json, *how), has_items=True)
+        open_json = lambda how: entries.from_json(from_json, how.bytes_max, how.is_plain)  # noqa: E731
+        return Supply(from_json, 1, from_json == "-", open_json, has_items=True)
     words = [[os.fsencode(word) for word in one] for one in lists]
-    return Supply(":::", len(lists), False, lambda bytes_max, _: entries.from_lists(words, bytes_max))
+    return Supply(":::", len(lists), False, lambda how: entries.from_lists(words, how.bytes_max))
 
 
-def count(talk_to: context.Context, supply: Supply, how: tuple[int, bool]) -> int:
-    """Read all entries without sending them, and return how many there are. Raises what is wrong with them."""
-    return _some(supply, sum(len(run) for run in _runs(talk_to, supply, how)))
+def survey(talk_to: context.Context, supply: Supply, how: Wanted, first: int) -> Survey:
+    """Read all entries without sending them. Raises what is wrong with them."""
+    size, begin = 0, list[bytes]()
+    for run in _runs(talk_to, supply, how):
+        size += len(run)
+        begin += run[: first - len(begin)]
+    return Survey(_some(supply, size), begin)
 
 
-def _runs(talk_to: context.Context, supply: Supply, how: tuple[int, bool]) -> "Runs":
+def _runs(talk_to: context.Context, supply: Supply, how: Wanted) -> "Runs":
     """Yield the entries in runs. It is said where the first lines end with CR, as on Windows: nobody sees that."""
     is_first = supply.has_lines
-    for run in supply.open(*how):
+    for run in supply.open(how):
         if is_first and run:
             is_first = False
             if all(line.endswith(b"\r") for line in run[:-1] or run):  # the last one may just have no end
@@ -67,9 +98,7 @@ def _runs(talk_to: context.Context, supply: Supply, how: tuple[int, bool]) -> "R
         yield run
 
 
-def upload(
-    talk_to: context.Context, client: "Client", supply: Supply, request: "Submit", how: tuple[int, bool]
-) -> "Sent":
+def upload(talk_to: context.Context, client: "Client", supply: Supply, request: "Submit", how: Wanted) -> "Sent":
     """Send all entries, and return what the request says of them. Ctrl-C, or a cut for too long, leaves no job."""
     from tq.cli.ticker import Ticker
     from tq.client.upload import EntryUpload

@@ -4,7 +4,8 @@ One parser, Typer's. A verb's module has `VERBS`: by word a `Verb(function, exam
 verbs)`; root.py imports it only when it is called for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import typer
@@ -26,6 +27,7 @@ class Verb(NamedTuple):
     examples: tuple[str, ...]
     is_wrapper: bool = False
     asks_server: bool = True
+    groups: Mapping[str, Sequence[str]] = MappingProxyType({})  # of its options in its help, by title
 
 
 class Noun(NamedTuple):
@@ -108,6 +110,22 @@ class _Helped:
 class VerbCommand(_Helped, TyperCommand):
     """A verb, as Typer runs it."""
 
+    groups: Mapping[str, Sequence[str]]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options in their groups; what is in none, and the arguments, as Typer does."""
+        params, among = self.params, {name for names in self.groups.values() for name in names}
+        self.params = [param for param in params if not among & {*param.opts}]
+        try:
+            super().format_options(ctx, formatter)
+        finally:
+            self.params = params
+        by_name = {name: param for param in params for name in param.opts}
+        for title, names in self.groups.items():
+            if rows := [by_name[name].get_help_record(ctx) for name in names if name in by_name]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse, and keep the words: the parser takes the `--` away, and with `:::` it matters."""
         ctx.meta[ARGUMENTS] = list(args)
@@ -185,7 +203,7 @@ def build(name: str, verb: Verb) -> VerbCommand:
     app.command(name, cls=VerbCommand, context_settings=settings, options_metavar="[OPTIONS]")(verb.function)
     command = typer.main.get_command(app)
     assert isinstance(command, VerbCommand)
-    command.examples = verb.examples
+    command.examples, command.groups = verb.examples, verb.groups
     if verb.asks_server:
         command.params.extend(shared_options())
     return command

@@ -17,21 +17,28 @@ from tq.errors import BadRequest
 
 _NUMBERED: Final = re.compile(rb"\{([1-9][0-9]*)\}")
 _ANY: Final = re.compile(rb"\{([1-9]?|#)\}")
-_numbered_max: Final = 9
+numbered_max: Final = 9
 
 
 def check(argv: Sequence[bytes], columns: int) -> None:
     """Raise BadRequest for a placeholder that no column fills."""
     for word in argv:
         for match in _NUMBERED.finditer(word):
-            if int(match[1]) > min(columns, _numbered_max):
+            if int(match[1]) > min(columns, numbered_max):
                 found = match[0].decode()
-                have = "an entry has one column" if columns == 1 else f"there are {columns} lists"
+                have = "an entry has one column" if columns == 1 else f"there are {columns} columns"
+                ways = f"{{}} or {{1}} to {{{min(columns, numbered_max)}}}"
+                if columns == 1:
+                    ways = "{} or {1}; --colsep or --csv make columns of the lines of --each-line"
                 raise BadRequest(
                     f"nothing stands for {found}: {have}",
-                    hint=f"write {{}} or {{1}}{f' to {{{min(columns, _numbered_max)}}}' if columns > 1 else ''}; "
-                    f"for a literal {found} put the command into a script",
+                    hint=f"write {ways}; for a literal {found} put the command into a script",
                 )
+
+
+def highest(argv: Sequence[bytes]) -> int:
+    """Return the last column that a command has a place for, 0 for none."""
+    return max((int(found[1]) for word in argv for found in _NUMBERED.finditer(word)), default=0)
 
 
 def entry_bytes_max(argv: Sequence[bytes], packed_bytes: int) -> int:
