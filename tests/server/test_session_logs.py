@@ -21,6 +21,7 @@ from tq.core.vocabulary import (
 from tq.limits import streams_max
 from tq.server.follow import pending_slots_max
 from tq.server.log_reader import LogReader
+from tq.server.quota import Quota
 from tq.wire import messages as m
 from tq.wire.body import Usage
 from tq.wire.codec import dumps
@@ -36,6 +37,23 @@ async def test_streams_of_one_connection_are_bounded() -> None:
         client.send(m.Unsubscribe(numbers[0]))
 
         assert (await client.ask(Logs("1"))).state == "queued"
+
+
+async def test_streams_of_one_token_are_bounded_over_all_its_connections() -> None:
+    async with open_hall() as hall:
+        await (await hall.client("submit")).ask(submit())
+        token = await hall.token("read")
+        hall.registry.streams = Quota("streams", streams_max + 1, 100, "later")
+        clients = [await hall.connect(hello(token.text)) for _ in range(2)]
+        for _ in range(streams_max):
+            clients[0].put(Logs("1", follow=True))
+        last = clients[1].put(Logs("1", follow=True))
+        await until(lambda: len(hall.registry.streams) == streams_max + 1)
+        with pytest.raises(errors.NotDone, match="one token may have 17 streams"):
+            await clients[1].ask(Logs("1"))
+        clients[1].send(m.Unsubscribe(last))
+        clients[0].cut()
+        await until(lambda: len(hall.registry.streams) == 0)
 
 
 async def test_of_a_client_that_does_not_read_little_output_is_kept_in_memory() -> None:

@@ -1,10 +1,13 @@
 """Subscriptions of `wait`: one read at a time, of what changed; the end when everything is where it should be."""
 
+import tracemalloc
+
 import pytest
 
 from tq.core.vocabulary import Outcome, Wait, Waited
 from tq.core.waits import is_there
-from tq.limits import frame_bytes_max, result_inline_bytes_max
+from tq.errors import NotDone
+from tq.limits import frame_bytes_max, result_inline_bytes_max, wait_ids_all_max, wait_ids_of_token_max
 from tq.server.intake import Intake, Request
 from tq.server.watch import Waiting, Watch, replies
 from tq.wire.codec import encode
@@ -160,6 +163,66 @@ def test_what_stands_in_line_at_a_worker_does_not_run_yet() -> None:
     asker.phases["1"] = "started"
     asker.changed(1)
     assert asker.answer(asker.asked.pop()) == (True, ["1"])
+
+
+def test_several_that_wait_for_one_job_are_told_in_the_order_of_their_coming() -> None:
+    first, second, third = (Asker("1", "2") for _ in range(3))
+    watch = first.watch
+    for one in (second, third):
+        watch.subscribe(one.waiting)
+    for one in (first, second, third):
+        one.first()
+    inlets = [inlet for inlet, _ in watch.changed(1)]
+    assert inlets == [one.waiting.inlet for one in (first, second, third)]
+
+    watch.unsubscribe(second.waiting)
+    assert len(list(watch.changed(2))) == 0  # each has a read under way
+    watch.unsubscribe(first.waiting)
+    watch.unsubscribe(third.waiting)
+    assert len(watch) == 0
+
+
+def test_ids_waited_for_are_bounded_for_a_token_and_for_all() -> None:
+    def waiting(token: str, count: int) -> Waiting:
+        asker = Asker("1")
+        return Waiting(Wait(("1",) * count), asker.intake.inlet(), asker._request, token)
+
+    watch = Watch()
+    full = [waiting(f"t{number}", wait_ids_of_token_max) for number in range(wait_ids_all_max // wait_ids_of_token_max)]
+    for one in full:
+        watch.subscribe(one)
+    with pytest.raises(NotDone, match=f"one token may have {wait_ids_of_token_max} ids waited for"):
+        watch.subscribe(waiting("t0", 1))
+    rest = waiting("other", wait_ids_all_max % wait_ids_of_token_max)
+    watch.subscribe(rest)
+    refused = waiting("last", 1)
+    with pytest.raises(NotDone, match=f"all clients may have {wait_ids_all_max} ids waited for"):
+        watch.subscribe(refused)
+    watch.unsubscribe(refused)  # it is none, and gives nothing back
+    for one in full:
+        watch.unsubscribe(one)
+        watch.unsubscribe(one)
+    watch.subscribe(waiting("t0", wait_ids_of_token_max))
+
+
+@pytest.mark.parametrize("name", ["{0}", "7.{0}"])
+def test_an_id_waited_for_costs_at_most_200_bytes(name: str) -> None:
+    asker, watch = Asker("1"), Watch()
+    tracemalloc.start()
+    try:
+        waits, first = [], 10**6
+        for _ in range(4):
+            texts = tuple(name.format(number) for number in range(first, first + 10_000))
+            waits.append(Waiting(Wait(texts), asker.intake.inlet(), asker._request))
+            del texts
+            watch.subscribe(waits[-1])
+            answer = Waited(False, tuple(Outcome(text, "queued") for text in waits[-1].wait.ids))
+            assert len(waits[-1].read(waits[-1].wait, answer)[1]) == 10_000
+            del answer
+            first += 10_000 if name == "{0}" else 0
+        assert tracemalloc.get_traced_memory()[0] / 40_000 <= 200
+    finally:
+        tracemalloc.stop()
 
 
 def test_who_is_unsubscribed_is_not_told_and_leaves_nothing_behind() -> None:

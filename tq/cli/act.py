@@ -132,7 +132,7 @@ def retry(
     """
     deed = Deed("retry", "Retry", TERMINAL if force else TERMINAL[1:], "queued again", "",
                 "not ended" if force else "not failed",
-                "tq retry is for what has ended; tq requeue stops what runs, and runs it again")  # fmt: skip
+                "tq retry is for what failed (--force: what succeeded, too); tq requeue is for what runs")  # fmt: skip
     act(ctx.obj, deed, Choice(ids, state, queue, tag, name, dry_run, yes), force=force)
 
 

@@ -50,11 +50,12 @@ class _Wait:
 class ClientSession:
     """One connection of one client."""
 
-    def __init__(self, desk: Desk, link: Link, role: str, submitter: str) -> None:
+    def __init__(self, desk: Desk, link: Link, role: str, submitter: str, token: str = "") -> None:
         self._desk = desk
         self._link = link
         self._role = role
         self._submitter = submitter
+        self._token = token
         self._room = trio.Event()
         self._inlet = desk.intake.inlet(lambda: self._room.set())  # noqa: PLW0108 - each time another event
         self._outlet = Outlet(link)
@@ -204,8 +205,9 @@ class ClientSession:
             waited = self._first_waited if asked is wait else self._waited
             return Request(asked, self._submitter, partial(waited, number, wait, asked))
 
-        one = self._waits[number] = _Wait(watch.Waiting(wait, self._inlet, read))
-        self._desk.registry.watch.subscribe(one.waiting)
+        waiting = watch.Waiting(wait, self._inlet, read, self._token)
+        self._desk.registry.watch.subscribe(waiting)
+        self._waits[number] = _Wait(waiting)
         self._reads += 1
         return read(wait)
 
@@ -270,6 +272,7 @@ class ClientSession:
             raise BadRequest(f"request {number} is being answered already")
         if self._nursery is None:
             raise RuntimeError("the session does not run")
+        self._desk.registry.streams.take(self._token)
         scope = self._streams[number] = trio.CancelScope()
         self._nursery.start_soon(self._stream_loop, number, run, scope)
 
@@ -277,12 +280,14 @@ class ClientSession:
         async def send(answer: v.Answer, *, more: bool) -> None:
             await self._link.send(reply(number, answer, more=more))
 
-        with scope:
-            try:
+        try:
+            with scope:
                 await run(send)
-            except (errors.Refused, errors.StoreDamaged) as refusal:
-                if not scope.cancel_called:  # else nobody wants to know any more
-                    self._outlet.put(number, refusal)
+        except (errors.Refused, errors.StoreDamaged) as refusal:
+            if not scope.cancel_called:  # else nobody wants to know any more
+                self._outlet.put(number, refusal)
+        finally:
+            self._desk.registry.streams.give(self._token)
         if self._streams.get(number) is scope:  # else it was unsubscribed, and another stream may bear its number
             del self._streams[number]
 

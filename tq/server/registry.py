@@ -12,6 +12,7 @@ from tq import limits
 from tq.core import vocabulary as v
 from tq.server.follow import Follow
 from tq.server.intake import Inlet, Request
+from tq.server.quota import Quota
 from tq.server.rest import Rest
 from tq.server.watch import Watch
 
@@ -72,6 +73,7 @@ class Registry:
     def __init__(self) -> None:
         self.watch = Watch()
         self.follow = Follow()
+        self.streams = Quota("streams", limits.streams_of_token_max, limits.streams_all_max, "end some, or ask later")
         self.connections: Counter[str] = Counter()  # by role of the token
         self.output_dropped = 0  # slots of attempts that their sender did not hold
         self.effects_failed = 0  # that a session could not carry out

@@ -162,7 +162,7 @@ async def _serve(link: Link, guest: Guest, desk: Desk, where: str) -> None:
         number = peer.session
     else:
         number = desk.registry.next_session()
-        session = ClientSession(desk, link, guest.role, guest.name)
+        session = ClientSession(desk, link, guest.role, guest.name, guest.token)
     link.send_nowait(m.Welcome(guest.version, __version__, desk.lineage, desk.epoch, number, desk.beat_ms, guest.role))
     desk.registry.enter(session, guest.token, guest.expires_ms)
     if hello.lineage == desk.lineage and hello.epoch > desk.epoch:
