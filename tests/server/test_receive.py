@@ -1,5 +1,6 @@
 """Frames in parts: nobody has to wait for ten thousand messages of somebody else."""
 
+import weakref
 from collections.abc import Sequence
 from itertools import pairwise
 from types import SimpleNamespace
@@ -73,3 +74,30 @@ async def test_what_is_wrong_in_a_later_part_is_returned() -> None:
         return True
 
     assert str(await receive_all(Link(), FRAME, receive)) == "no"  # type: ignore[arg-type]
+
+
+async def test_a_frame_is_not_kept_while_the_next_one_is_waited_for() -> None:
+    class Frame(list[m.Message]):
+        pass
+
+    kept: list[weakref.ref[Frame]] = []
+
+    class Link:
+        is_closed_here = False
+
+        def __aiter__(self) -> "Link":
+            return self
+
+        async def __anext__(self) -> Frame:
+            if kept:
+                assert kept[0]() is None
+                raise StopAsyncIteration
+            frame = Frame([m.Beat()])
+            kept.append(weakref.ref(frame))
+            return frame
+
+    async def receive(_: Sequence[m.Message]) -> bool:
+        return True
+
+    assert await receive_all(Link(), [], receive) is None  # type: ignore[arg-type]
+    assert len(kept) == 1

@@ -28,6 +28,7 @@ async def receive_all(
             async for messages in link:
                 if not await _receive_parts(link, messages, receive):
                     break
+                del messages  # a frame may have 10,000 ids, and the next one may never come
     except ProtocolError as error:
         return error
     return None
