@@ -10,7 +10,7 @@ from typing import Final
 from measures import HERE, Row, pairs, shown
 from rig import Rig
 
-from tq.client.blocking import Client
+from tq.client.drivers.blocking import Client
 from tq.core import vocabulary as v
 
 JOBS: Final = 1_000_000

@@ -16,8 +16,8 @@ import time
 from typing import Final
 
 from tq import __version__
+from tq.client.drivers.transport import dial
 from tq.client.target import Target, find
-from tq.client.transport import dial
 from tq.core.vocabulary import Capacity
 from tq.wire import messages as m
 from tq.wire.connection import Connection

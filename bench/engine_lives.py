@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from tq.core.engine import Engine
+from tq.core.engine.engine import Engine
 from tq.core.vocabulary import AttemptRef, Capacity, End, Join, Recover, Report, Start, Submit, Times
 from tq.store.disk import open_store
 from tq.store.lock import lock_directory

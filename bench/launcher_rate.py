@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 from bench import executor_loop
 from tq.core.vocabulary import Assignment, AttemptRef
+from tq.launcher import launcher, protocol
 from tq.wire import codec
 from tq.wire.body import Body
-from tq.worker import frames, launcher
 
 BATCH = 256
 AHEAD = 512
@@ -77,8 +77,8 @@ class Driver:
         self.unread = bytearray()
         self.slots = slots
         self.job = 0
-        self.socket.sendall(frames.encode(frames.Slots(slots)))
-        self.socket.sendall(frames.encode(frames.Functions(modules, (), b"/")))
+        self.socket.sendall(protocol.encode(protocol.Slots(slots)))
+        self.socket.sendall(protocol.encode(protocol.Functions(modules, (), b"/")))
         self.run(50)
 
     def close(self) -> None:
@@ -97,15 +97,15 @@ class Driver:
                 count = min(BATCH, n - sent)
                 refs = (AttemptRef(self.job, 0, member, 1, 1) for member in range(sent, sent + count))
                 attempts = tuple(Assignment(ref, ref.member + 1) for ref in refs)
-                spawn = frames.Spawn(1, self.slots, True, "default", "", self.body, 0, "0" * 16, attempts)
-                self.socket.sendall(frames.encode(spawn))
+                spawn = protocol.Spawn(1, self.slots, True, "default", "", self.body, 0, "0" * 16, attempts)
+                self.socket.sendall(protocol.encode(spawn))
                 sent += count
             data = self.socket.recv(1 << 20)
             if not data:
                 sys.exit("the launcher ended")
             self.unread += data
-            for message in frames.ups(self.unread):
-                if isinstance(message, frames.Ended):
+            for message in protocol.ups(self.unread):
+                if isinstance(message, protocol.Ended):
                     assert all(end.code == 0 and end.cause == 1 for end in message.ends), message
                     done += len(message.ends)
         seconds = time.perf_counter() - begin

@@ -18,8 +18,8 @@ import sys
 import time
 from typing import Final
 
+from tq.client.drivers.transport import dial
 from tq.client.target import find
-from tq.client.transport import dial
 from tq.core.vocabulary import Submit
 from tq.wire.body import Body
 from tq.wire.codec import dumps

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 from peers.stage import Figures, latency
 from rig import BODY, NOOP, Rig
 
-from tq.client.blocking import Client
+from tq.client.drivers.blocking import Client
 
 HERE: Final = Path(__file__).parent
 TQ: Final = Path(sys.executable).with_name("tq")

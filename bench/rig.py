@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tq.client.blocking import Client
+from tq.client.drivers.blocking import Client
 from tq.client.target import find
 from tq.core import vocabulary as v
 from tq.errors import TqError

@@ -11,8 +11,9 @@ from typing import Final
 from page import write
 
 from tq import __version__
-from tq.cli.completion import SHELLS, script
-from tq.cli.grammar import Entry, Option, entries
+from tq.cli import root
+from tq.cli.frame.grammar import Entry, Option, entries
+from tq.cli.verbs.completion import SHELLS, script
 
 ROOT = Path(__file__).parents[1]
 FILES = {"bash": "tq.bash", "zsh": "_tq", "fish": "tq.fish"}
@@ -238,11 +239,11 @@ def _remove_others(directory: Path, wanted: set[str]) -> None:
 
 
 if __name__ == "__main__":
-    known = list(entries())
+    known = list(entries(root.group()))
     write(ROOT / "docs/cli.md", markdown(known))
     for entry in known:
         write(ROOT / "man" / f"{'-'.join(entry.path)}.1", man(entry, known))
     for shell in SHELLS:
-        write(ROOT / "completions" / FILES[shell], script(shell))
+        write(ROOT / "completions" / FILES[shell], script(shell, root.group()))
     _remove_others(ROOT / "man", {f"{'-'.join(entry.path)}.1" for entry in known})
     _remove_others(ROOT / "completions", set(FILES.values()))

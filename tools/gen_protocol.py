@@ -3,8 +3,8 @@
 python tools/gen_protocol.py [--check]
 
 The prose of the page is written by hand. What stands between `<!-- begin NAME -->` and `<!-- end NAME -->` comes from
-tq/limits.py, tq/wire/messages.py, tq/wire/body.py, tq/core/vocabulary.py, tq/core/task.py, and the examples below. A
-test (tests/wire/test_protocol_page.py) plays the examples byte for byte.
+tq/limits.py, tq/wire/messages.py, tq/wire/body.py, tq/core/vocabulary/, tq/core/model/task.py, and the examples below.
+A test (tests/wire/test_protocol_page.py) plays the examples byte for byte.
 """
 
 import inspect
@@ -17,12 +17,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import NODEFAULT
 from msgspec import inspect as types
-from page import write
+from page import fill, write
 
 from tq import limits
 from tq.core import vocabulary as v
-from tq.core.job import Demand
-from tq.core.task import Cause, Phase
+from tq.core.model.job import Demand
+from tq.core.model.task import Cause, Phase
 from tq.net.token import RANDOM_BYTES, make_token
 from tq.wire import codec
 from tq.wire import messages as m
@@ -270,11 +270,7 @@ def parts() -> dict[str, str]:
 def filled(page: str) -> str:
     """Return the page with every generated part in its place."""
     for name, text in parts().items():
-        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
-        if page.count(begin) != 1 or page.count(end) != 1:
-            raise SystemExit(f"docs/protocol.md has no place for {name}")
-        head, _, rest = page.partition(begin)
-        page = f"{head}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
+        page = fill(page, name, text)
     return page
 
 

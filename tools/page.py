@@ -1,7 +1,16 @@
-"""What every generator of a page ends with: write the page, or with `--check` say whether it is up to date."""
+"""What generators of pages share: fill a place in a page; write it, or with `--check` say whether it is up to date."""
 
 import sys
 from pathlib import Path
+
+
+def fill(page: str, name: str, text: str) -> str:
+    """Return the page with `text` between its `<!-- begin NAME -->` and `<!-- end NAME -->`."""
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    if page.count(begin) != 1 or page.count(end) != 1:
+        raise SystemExit(f"the page has no place for {name}")
+    head, _, rest = page.partition(begin)
+    return f"{head}{begin}\n\n{text}\n\n{end}{rest.partition(end)[2]}"
 
 
 def write(path: Path, text: str) -> None:

@@ -3,4 +3,4 @@
 Importing this package costs nothing: every room is imported by whoever needs it.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

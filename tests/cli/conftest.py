@@ -11,7 +11,7 @@ from tests.cli.fake import FakeServer
 from tests.support.house import House
 from tq.cli import app
 from tq.core import vocabulary as v
-from tq.server.identity import Identity, open_identity
+from tq.server.operation.identity import Identity, open_identity
 
 
 class Ran(NamedTuple):

@@ -12,7 +12,7 @@ import msgspec
 
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError, Stopping, TqError
-from tq.server.identity import Identity
+from tq.server.operation.identity import Identity
 from tq.wire import messages as m
 from tq.wire.connection import Connection
 

@@ -4,7 +4,7 @@ import itertools
 
 from tests.cli.fake import FakeServer
 from tests.support.house import House
-from tq.core import tables
+from tq.core.model import tables
 from tq.wire.body import Body
 from tq.wire.codec import loads
 

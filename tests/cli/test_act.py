@@ -8,7 +8,8 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
-from tq.cli import act, selectors
+from tq.cli.showing import selectors
+from tq.cli.verbs import act
 from tq.core import vocabulary as v
 from tq.errors import AlreadyEnded, NotDone, TaskNotFound
 

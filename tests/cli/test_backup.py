@@ -12,6 +12,7 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
 from tests.support.backups import make_backup
+from tq import __version__
 from tq.core import vocabulary as v
 from tq.errors import NotAllowed, NotDone, StoreError
 
@@ -161,7 +162,7 @@ def test_a_restore_says_what_it_made_and_how_to_serve_it(run: Run, place: Path) 
     assert f"{place / 'new'} is the store up to commit 5" in ran.err
     assert f"tq server --data {place / 'new'}" in ran.err
     assert json.loads(run("restore", "b.tar", "--data", "again", "-o", "json").out) == {
-        "v": 1, "data": str(place / "again"), "sequence": 5, "version": "0.1.0",
+        "v": 1, "data": str(place / "again"), "sequence": 5, "version": __version__,
     }  # fmt: skip
 
 

@@ -11,8 +11,8 @@ from tests.cli.fake import FakeServer
 from tests.cli.stored import entries
 from tests.support.house import House
 from tq import limits
-from tq.cli import columns
-from tq.cli import entries as made
+from tq.cli.submitting import columns
+from tq.cli.submitting import entries as made
 
 Give = Callable[[bytes], None]
 

@@ -13,7 +13,7 @@ from tq import limits
 from tq.core import vocabulary as v
 from tq.errors import AlreadyEnded, BadRequest, NotDone, TaskNotFound, VersionMismatch
 from tq.net.token import RANDOM_BYTES, make_token
-from tq.server.identity import Identity, open_identity
+from tq.server.operation.identity import Identity, open_identity
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
 from tq import __version__
 from tq.core import vocabulary as v
-from tq.worker import cgroups, containment
+from tq.launcher import cgroups, containment
 
 
 class TestDoctor:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tq import limits
-from tq.cli import entries
+from tq.cli.submitting import entries
 from tq.errors import BadRequest
 
 

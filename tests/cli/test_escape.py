@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tq.cli import escape
+from tq.cli.showing import escape
 
 
 def is_harmless(text: str, kept: str = "") -> bool:

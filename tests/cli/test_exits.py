@@ -2,7 +2,7 @@
 
 import pytest
 
-from tq.cli import exits
+from tq.cli.showing import exits
 from tq.core.vocabulary import Outcome
 from tq.errors import BadRequest
 

@@ -6,10 +6,11 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
-from tq.cli import familiar, grammar
+from tq.cli import root
+from tq.cli.frame import foreign_words, grammar
 from tq.cli.root import WORDS
 
-ENTRIES = {" ".join(entry.path): entry for entry in grammar.entries()}
+ENTRIES = {" ".join(entry.path): entry for entry in grammar.entries(root.group())}
 
 
 def options_of(path: str) -> set[str]:
@@ -18,7 +19,7 @@ def options_of(path: str) -> set[str]:
 
 
 def test_every_word_from_elsewhere_leads_to_a_verb_and_is_none_itself() -> None:
-    for word, here in familiar.VERBS.items():
+    for word, here in foreign_words.VERBS.items():
         assert word not in WORDS
         if not here:
             continue  # bare `tq`
@@ -33,7 +34,7 @@ def test_every_word_from_elsewhere_leads_to_a_verb_and_is_none_itself() -> None:
     "path", ["tq", "tq submit", "tq run", "tq ls", "tq logs", "tq cancel", "tq wait", "tq up", "tq set", "tq forget"]
 )
 def test_an_option_from_elsewhere_is_none_here_and_its_hint_names_one_that_is(path: str) -> None:
-    found = familiar._OPTIONS[path]
+    found = foreign_words._OPTIONS[path]
     assert found
     assert not set(found) & options_of(path)
     for name, hint in found.items():
@@ -43,7 +44,7 @@ def test_an_option_from_elsewhere_is_none_here_and_its_hint_names_one_that_is(pa
 
 def test_what_a_hint_names_is_there() -> None:
     known = {name for path in ENTRIES for name in options_of(path)}
-    hints = {hint for found in familiar._OPTIONS.values() for hint in found.values()}
+    hints = {hint for found in foreign_words._OPTIONS.values() for hint in found.values()}
     for hint in hints:
         assert set(re.findall(r"--[a-z][a-z-]+", hint)) <= known, hint
         assert all(f"tq {verb}" in ENTRIES for verb in re.findall(r"`(?:watch )?tq ([a-z]+)", hint)), hint
@@ -58,13 +59,13 @@ def test_what_a_hint_names_is_there() -> None:
         (["follow", "3"], "did you mean `tq logs -f`?"),
         (["version"], "did you mean `tq --version`?"),
         (["submit", "-J", "x", "ls"], "it is called --name"),
-        (["cron", "-l"], familiar._NO_SCHEDULES),
+        (["cron", "-l"], foreign_words._NO_SCHEDULES),
         (["cancel", "--all"], "it is a word like an id: `tq cancel all`"),
-        (["ls", "42", "--sort", "time"], familiar._SORTED),
-        (["set", "42", "--retries", "5"], familiar._ANEW),
-        (["submit", "-n4", "ls"], familiar._TASKS),
-        (["submit", "-0", "--each-line", "-", "--", "ls"], familiar._NULLS),
-        (["submit", "--mem", "4G", "ls"], familiar._NO_DEMANDS),
+        (["ls", "42", "--sort", "time"], foreign_words._SORTED),
+        (["set", "42", "--retries", "5"], foreign_words._ANEW),
+        (["submit", "-n4", "ls"], foreign_words._TASKS),
+        (["submit", "-0", "--each-line", "-", "--", "ls"], foreign_words._NULLS),
+        (["submit", "--mem", "4G", "ls"], foreign_words._NO_DEMANDS),
         (["run", "--stashed", "ls"], "`tq submit` has it: --hold"),
         (["run", "--time", "5", "ls"], "it is called --time-limit, as in 90, 5m, 1h30m"),
         (["ls", "--all"], "all jobs are listed, newest first; -n 0 has no bound"),

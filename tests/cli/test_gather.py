@@ -212,7 +212,7 @@ def test_who_detaches_from_an_array_is_told_how_to_cancel_it(
         raise KeyboardInterrupt
 
     Story(server, [item("43.1")])
-    monkeypatch.setattr("tq.cli.gather.Gathering.run", interrupted)
+    monkeypatch.setattr("tq.cli.showing.follow_many.FollowMany.run", interrupted)
     server.says[v.List] = lambda _: v.Page(({"id": "43", "state": "running"},))
     said = "\ntq: detached; no task is touched. To cancel: tq cancel 43\n"
     assert run("logs", "-f", "43") == run("logs", "-f", "last") == (130, "", said)

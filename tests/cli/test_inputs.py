@@ -15,10 +15,10 @@ from tests.cli.fake import FakeServer
 from tests.cli.stored import body, entries
 from tests.support.house import House
 from tq import limits
-from tq.cli import request
-from tq.client.runs import begun
-from tq.core import tables
+from tq.cli.submitting import request, submit_options
+from tq.client.sansio.runs import begun
 from tq.core import vocabulary as v
+from tq.core.model import tables
 from tq.errors import NotDone, TqError
 
 Give = Callable[[bytes], None]
@@ -346,7 +346,7 @@ def test_an_upload_that_somebody_else_seals_meanwhile_makes_the_same_job(
 def _digests(lines: list[bytes]) -> list[bytes]:
     """Return the digest of the first n lines, for each n, as tq makes it."""
     made: list[bytes] = [b""]
-    wish = request.Wish(["echo", "{}"], key="k", columns=1, is_dashed=True)
+    wish = submit_options.SubmitOptions(["echo", "{}"], key="k", columns=1, is_dashed=True)
     hasher = begun(request.build(wish, os.environ)[0])
     for line in lines:
         hasher.update(msgspec.msgpack.encode(line))
@@ -430,7 +430,7 @@ def test_a_server_that_stays_away_leaves_no_job_and_says_how_to_go_on(
 def test_an_upload_of_a_stream_that_is_silent_for_long_is_kept_alive(
     run: Run, house: House, server: FakeServer, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tq.cli.entries._SILENT_S", 0.001)
+    monkeypatch.setattr("tq.cli.submitting.entries._SILENT_S", 0.001)
     reading, writing = os.pipe()
     has_asked = threading.Event()
 

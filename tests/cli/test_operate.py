@@ -9,8 +9,10 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
 from tests.cli.test_look import ARRAY, JOB, TASK
-from tq.cli import context, ls, output, waiting
-from tq.cli.ticker import Ticker
+from tq.cli.frame import context
+from tq.cli.showing import output, waiting
+from tq.cli.showing.ticker import Ticker
+from tq.cli.verbs import ls
 from tq.core import vocabulary as v
 from tq.errors import TaskNotFound
 from tq.wire import plain
@@ -201,7 +203,7 @@ class TestLs:
     def test_what_comes_slowly_is_printed_page_by_page_under_one_head(
         self, run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("tq.cli.pages._TOGETHER_S", 0.0)
+        monkeypatch.setattr("tq.cli.showing.pages._TOGETHER_S", 0.0)
         wide = {**JOB, "id": "1000", "state": "queued"}
         pages = {"": v.Page((JOB,), "2"), "2": v.Page((wide,), "1"), "1": v.Page((JOB,))}
         server.says[v.List] = lambda command: pages[command.page]

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from tq.cli import doctor, output
-from tq.cli.context import Context
+from tq.cli.frame.context import Context
+from tq.cli.showing import output
+from tq.cli.verbs import doctor
 
 HEAD = ["ID", "QUEUE", "NAME", "COMMAND"]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tq.cli import present
+from tq.cli.showing import present
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ import pytest
 
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
-from tq.cli import memory, root
+from tq.cli import root
+from tq.cli.frame import memory
 from tq.core import vocabulary as v
 from tq.wire.body import Body
 from tq.wire.codec import loads
@@ -70,7 +71,8 @@ def test_a_library_that_is_missing_is_a_sentence(task: FakeServer, missing: str)
 @pytest.mark.parametrize("words", [["ls"], ["run", "true"]])
 def test_too_little_address_space_is_said_so(task: FakeServer, words: list[str]) -> None:
     program = (  # all is loaded but what TLS needs, which is larger than the room that there is
-        "import os, resource, sys; from tq.cli.app import main; from tq.cli import root, ls, run, submit, request; "
+        "import os, resource, sys; from tq.cli.app import main; from tq.cli import root; "
+        "import tq.cli.verbs.ls, tq.cli.verbs.run, tq.cli.verbs.submit, tq.cli.submitting.request; "
         "import tq.core.vocabulary, tq.client.target, tq.wire.connection; "
         "taken = int(open('/proc/self/statm').read().split()[0]) * os.sysconf('SC_PAGE_SIZE'); "
         "resource.setrlimit(resource.RLIMIT_AS, (taken + 3_000_000,) * 2); main()"

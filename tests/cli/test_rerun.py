@@ -9,8 +9,8 @@ from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
 from tests.cli.stored import body, entries
 from tests.support.house import House
-from tq.core import tables
 from tq.core import vocabulary as v
+from tq.core.model import tables
 from tq.errors import NotAllowed, StoreDamaged, TooManyLanes
 from tq.wire.body import Body
 from tq.wire.codec import loads

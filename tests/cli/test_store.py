@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Run
-from tq.core import tables
-from tq.core.job import Demand, Lane, Meta
-from tq.core.view import Changes
+from tq.core.model import tables
+from tq.core.model.job import Demand, Lane, Meta
+from tq.core.model.view import Changes
 from tq.store.directory import hold_directory
 from tq.store.disk import open_store
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tq.cli import up
-from tq.cli.up import Roles
+from tq.cli.verbs import up
+from tq.cli.verbs.up import Roles
 
 
 class Recorder:

@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tq import limits
-from tq.cli import selectors, values
+from tq.cli.frame import values
+from tq.cli.showing import selectors
 from tq.core import vocabulary as v
 from tq.errors import BadRequest
 

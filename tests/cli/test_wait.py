@@ -288,7 +288,7 @@ def test_who_detaches_is_told_a_command_that_works(
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tq.cli.waiting.until", interrupted)
+    monkeypatch.setattr("tq.cli.showing.waiting.until", interrupted)
     ran = run("submit", how, "--", "true")
     assert ran.status == 130
     assert ran.err.endswith(f"\ntq: detached; 42 goes on. To cancel it: tq cancel 42. To see it: {look}\n")

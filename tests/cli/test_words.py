@@ -7,10 +7,11 @@ import pytest
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
 from tq import __version__
-from tq.cli import grammar, options, root
+from tq.cli import root
+from tq.cli.frame import grammar, options
 from tq.core import vocabulary as v
 
-ENTRIES = list(grammar.entries())
+ENTRIES = list(grammar.entries(root.group()))
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)

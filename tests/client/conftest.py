@@ -10,7 +10,7 @@ import trio
 
 import tq.client
 from tests.cli.fake import FakeServer
-from tq.server.identity import Identity, open_identity
+from tq.server.operation.identity import Identity, open_identity
 
 
 @pytest.fixture(scope="session")

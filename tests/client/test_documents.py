@@ -2,7 +2,7 @@
 
 import pytest
 
-from tq.client import documents
+from tq.client.sansio import documents
 
 
 def test_instants_are_iso_in_utc() -> None:

@@ -12,13 +12,13 @@ import tq.client
 from tests.client.test_flows import act, follow, mapped
 from tests.support.house import House
 from tq import limits
-from tq.client import ends
-from tq.client.ends import TaskEnds
-from tq.client.results import TaskResult
-from tq.core import query
+from tq.client.sansio import as_completed
+from tq.client.sansio.as_completed import TaskEnds
+from tq.client.sansio.results import TaskResult
 from tq.core import vocabulary as v
-from tq.core.task import Cause
-from tq.core.words import AttemptRef
+from tq.core.model.task import Cause
+from tq.core.read import query
+from tq.core.vocabulary.words import AttemptRef
 from tq.errors import BadRequest, TaskNotFound, TimedOut, TooLarge
 from tq.wire import plain
 
@@ -51,8 +51,8 @@ def report(house: House, refs: list[AttemptRef], *, worker: int = 5) -> None:
 def test_each_task_is_told_once_soon_and_with_its_value(monkeypatch, seed, left_max):
     """Whatever ends first, also where some run for ever, with few places for those that pages leave behind, or many."""
     monkeypatch.setattr(query, "page_keys_max", 20)
-    monkeypatch.setattr(ends, "_LEFT_MAX", left_max)
-    monkeypatch.setattr(ends, "_GLANCE_MAX", 2)
+    monkeypatch.setattr(as_completed, "_LEFT_MAX", left_max)
+    monkeypatch.setattr(as_completed, "_GLANCE_MAX", 2)
     dice = random.Random(seed)
     house = House()
     follow(house, mapped(range(200)))
@@ -155,7 +155,7 @@ async def test_tasks_are_told_once_over_a_cut_in_the_middle(connect, server):
 async def test_what_runs_for_long_is_looked_at_where_all_turns_to_wait_are_taken(connect, server, monkeypatch):
     """Who watches holds one of them, and must not need another."""
     monkeypatch.setattr(limits, "waits_max", 2)
-    monkeypatch.setattr(ends, "_READ_MAX", 1)
+    monkeypatch.setattr(as_completed, "_READ_MAX", 1)
     looks = 0
 
     def results(asked: v.GetResults) -> v.Answer:
@@ -259,7 +259,7 @@ async def test_who_leaves_early_is_told_no_more_and_asks_on(server, environ):
 
 async def test_who_takes_slowly_keeps_little_of_what_comes(server, environ, monkeypatch):
     """News of a job that changes all the time are not piled up: where there were many, it is asked how things stand."""
-    monkeypatch.setattr("tq.client.line._AHEAD_BYTES_MAX", 10_000)
+    monkeypatch.setattr("tq.client.drivers.connection._AHEAD_BYTES_MAX", 10_000)
     server.says[v.Wait] = lambda asked: [waited(of=asked.ids)] * 50 + [waited(*asked.ids, of=asked.ids)]
     looks = 0
 

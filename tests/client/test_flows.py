@@ -8,23 +8,23 @@ import pytest
 
 from tests.support.house import House
 from tq import limits
-from tq.client import flows, requests
-from tq.client.results import TaskCancelled, TaskFailed, TaskResult
+from tq.client.sansio import dialogues, requests
+from tq.client.sansio.results import TaskCancelled, TaskFailed, TaskResult
 from tq.core import vocabulary as v
-from tq.core.engine import Bounds
-from tq.core.task import Cause
+from tq.core.engine.engine import Bounds
+from tq.core.model.task import Cause
 from tq.errors import BadRequest, KeyConflict, Refused, TaskNotFound, TooLarge
 from tq.wire import plain
 
 
-def follow(house: House, flow: flows.Flow[Any], seen: Callable[[Any], Any] = lambda _: None) -> Any:
+def follow(house: House, flow: dialogues.Flow[Any], seen: Callable[[Any], Any] = lambda _: None) -> Any:
     """Let the engine answer what a flow asks."""
     try:
         command = next(flow)
         while True:
             seen(command)
             try:
-                answer = house.do(command.wait if isinstance(command, flows.Glance) else command)
+                answer = house.do(command.wait if isinstance(command, dialogues.Glance) else command)
             except Refused as refusal:
                 command = flow.throw(refusal)
             else:
@@ -33,8 +33,8 @@ def follow(house: House, flow: flows.Flow[Any], seen: Callable[[Any], Any] = lam
         return end.value
 
 
-def mapped(items: Any, key: str = "k") -> flows.Flow[v.Submitted]:
-    return flows.submitting(requests.function_for_each("m:f", (), {}, {"key": key}, items))
+def mapped(items: Any, key: str = "k") -> dialogues.Flow[v.Submitted]:
+    return dialogues.submitting(requests.function_for_each("m:f", (), {}, {"key": key}, items))
 
 
 def entries(house: House) -> list[Any]:
@@ -104,7 +104,7 @@ def test_an_upload_whose_items_come_slowly_is_kept_alive(monkeypatch):
             house.do(v.Tick())
             yield number
 
-    monkeypatch.setattr(flows, "monotonic", lambda: house.now_ms / 1_000)
+    monkeypatch.setattr(dialogues, "monotonic", lambda: house.now_ms / 1_000)
     assert follow(house, mapped(slow())).id == "1"
     assert shown(house, "1")["size"] == 1_040
 
@@ -135,16 +135,16 @@ def test_values_of_an_array_are_a_list_and_the_first_failure_is_raised():
     house.do(v.Report(5, 1, 1, (v.End(refs[0], Cause.EXIT, 0, 1, b"", b"\x01"),)))
     house.do(v.Report(5, 1, 2, (v.End(refs[1], Cause.EXIT, 0, 1, b"", b"\x02"),)))
 
-    found, following = follow(house, flows.results("1")(""))
+    found, following = follow(house, dialogues.results("1")(""))
     assert [result.value for result in found] == [1, 2, None]
     assert following == ""
-    assert flows.values("1", found[:1]) == [1]
-    assert flows.values("1.1", found[:1]) == 1
+    assert dialogues.values("1", found[:1]) == [1]
+    assert dialogues.values("1.1", found[:1]) == 1
 
     house.do(v.Cancel(("1.3",)))
     house.do(v.Report(5, 1, 3, (v.End(refs[2], Cause.EXCEPTION, 1, 1, b"", raised),)))
     with pytest.raises(Exception, match="was cancelled"):
-        flows.values("1", follow(house, flows.results("1")(""))[0])
+        dialogues.values("1", follow(house, dialogues.results("1")(""))[0])
 
 
 def test_the_failure_is_raised_and_not_what_was_cancelled_for_it():
@@ -153,17 +153,17 @@ def test_the_failure_is_raised_and_not_what_was_cancelled_for_it():
     found = [TaskResult(v.Result(f"1.{n}", state, 1, 3, cause)) for n, (state, cause) in enumerate(ends, 1)]
 
     with pytest.raises(TaskFailed, match=r"task 1\.2 exited with 3") as caught:
-        flows.values("1", found)
+        dialogues.values("1", found)
     assert caught.value.__notes__[-1] == "3 more of its 4 tasks failed or were cancelled: see results()"
     with pytest.raises(TaskCancelled, match=r"task 1\.1 was cancelled"):
-        flows.values("1", [found[0], found[3]])
+        dialogues.values("1", [found[0], found[3]])
 
 
 def shown(house: House, job: str) -> dict[str, Any]:
-    return follow(house, flows.showing(v.Get(job)))
+    return follow(house, dialogues.showing(v.Get(job)))
 
 
-def all_of(house: House, pages: flows.Pages[Any]) -> list[Any]:
+def all_of(house: House, pages: dialogues.Pages[Any]) -> list[Any]:
     """Return what is on all pages, as a client lists it."""
     found: list[Any] = []
     place: str | None = ""
@@ -174,8 +174,8 @@ def all_of(house: House, pages: flows.Pages[Any]) -> list[Any]:
     return found
 
 
-def act(house: House, kind: type[v.Selected], *ids: str, **more: Any) -> flows.Acted:
-    return follow(house, flows.acting(kind, ids, None, **more))
+def act(house: House, kind: type[v.Selected], *ids: str, **more: Any) -> dialogues.Acted:
+    return follow(house, dialogues.acting(kind, ids, None, **more))
 
 
 def test_state_and_cancel_are_one_question_each_and_a_second_cancel_does_nothing():
@@ -206,12 +206,12 @@ def test_how_many_tasks_run_at_once_may_change():
 def test_what_is_no_number_is_refused_before_it_is_sent(kind, more):
     """A server that cannot read it would end the connection, with all that others ask over it."""
     with pytest.raises(BadRequest, match="cannot be"):
-        next(flows.acting(kind, ("1",), None, **more))
+        next(dialogues.acting(kind, ("1",), None, **more))
 
 
 def test_every_verb_says_on_how_many_it_was_done():
     house = House()
-    follow(house, flows.submitting(requests.function("m:f", (), {}, {"tags": ["t"], "retries": 0})))
+    follow(house, dialogues.submitting(requests.function("m:f", (), {}, {"tags": ["t"], "retries": 0})))
     house.join(modules=())  # which does not allow it
 
     assert act(house, v.SetPriority, "1", priority=7) == 1
@@ -230,7 +230,7 @@ def test_a_verb_says_that_it_goes_on_beyond_its_count():
     for job in range(3):
         house.do(v.Submit(str(job), b"b"))
 
-    cancelled = follow(house, flows.acting(v.Cancel, (), flows.where({})))
+    cancelled = follow(house, dialogues.acting(v.Cancel, (), dialogues.where({})))
     assert (cancelled, cancelled.goes_on, repr(cancelled)) == (2, True, "2, and it goes on")
     house.do(v.Tick())
     assert shown(house, "3")["state"] == "cancelled"
@@ -241,32 +241,37 @@ def test_a_verb_says_that_it_goes_on_beyond_its_count():
 def test_dead_letters_are_found_by_their_cause_tried_again_and_purged():
     house = House()
     house.join(slots=3, modules=("m",))
-    follow(house, flows.submitting(requests.function_for_each("m:f", (), {}, {"retries": 0, "tags": ["t"]}, [1, 2])))
+    follow(
+        house, dialogues.submitting(requests.function_for_each("m:f", (), {}, {"retries": 0, "tags": ["t"]}, [1, 2]))
+    )
     first, second = house.starts()
     house.report(first, code=3)
     house.report(second, code=-9, cause=Cause.SIGNAL)
-    signals = flows.where({"cause": "signal", "tag": None}, is_letter=True)
+    signals = dialogues.where({"cause": "signal", "tag": None}, is_letter=True)
 
-    assert [letter["id"] for letter in all_of(house, flows.jobs(flows.where({}, is_letter=True)))] == ["1.1", "1.2"]
-    (letter,) = all_of(house, flows.jobs(signals))
+    assert [letter["id"] for letter in all_of(house, dialogues.jobs(dialogues.where({}, is_letter=True)))] == [
+        "1.1",
+        "1.2",
+    ]
+    (letter,) = all_of(house, dialogues.jobs(signals))
     assert (letter["id"], letter["signal"], letter["exit_code"]) == ("1.2", 9, None)
-    assert follow(house, flows.acting(v.Retry, (), signals)) == 1
+    assert follow(house, dialogues.acting(v.Retry, (), signals)) == 1
     assert shown(house, "1.2")["state"] == "running"
     assert shown(house, "1.1")["state"] == "dead"
     assert act(house, v.Purge, "1.1") == 1
-    assert all_of(house, flows.jobs(flows.where({}, is_letter=True))) == []
+    assert all_of(house, dialogues.jobs(dialogues.where({}, is_letter=True))) == []
 
 
 def test_jobs_are_listed_and_acted_on_by_what_they_are():
     house = House()
     for name in ("a", "b", "a"):
-        follow(house, flows.submitting(requests.function("m:f", (), {}, {"name": name})))
-    named = flows.where({"name": "a", "state": "queued", "tag": None})
+        follow(house, dialogues.submitting(requests.function("m:f", (), {}, {"name": name})))
+    named = dialogues.where({"name": "a", "state": "queued", "tag": None})
 
-    assert [job["id"] for job in all_of(house, flows.jobs(named))] == ["3", "1"]
-    assert follow(house, flows.acting(v.Cancel, (), named)) == 2
-    assert all_of(house, flows.jobs(named)) == []
-    assert [job["id"] for job in all_of(house, flows.jobs(flows.where({})))] == ["3", "2", "1"]
+    assert [job["id"] for job in all_of(house, dialogues.jobs(named))] == ["3", "1"]
+    assert follow(house, dialogues.acting(v.Cancel, (), named)) == 2
+    assert all_of(house, dialogues.jobs(named)) == []
+    assert [job["id"] for job in all_of(house, dialogues.jobs(dialogues.where({})))] == ["3", "2", "1"]
 
 
 @pytest.mark.parametrize(
@@ -274,24 +279,24 @@ def test_jobs_are_listed_and_acted_on_by_what_they_are():
 )
 def test_a_filter_that_was_lost_or_is_none_acts_on_nothing(filters):
     with pytest.raises(BadRequest):
-        flows.where(filters)
+        dialogues.where(filters)
 
 
 def test_a_queue_is_set_as_far_as_it_is_said():
     house = House()
     with pytest.raises(TaskNotFound, match="there is no queue q") as unknown:
-        follow(house, flows.setting("q", True, 3, None))
+        follow(house, dialogues.setting("q", True, 3, None))
     assert unknown.value.hint == "tq queue ls; new=True makes it"
-    follow(house, flows.setting("q", True, 3, None, new=True))
-    follow(house, flows.setting("q", False, None, None))
-    (queue,) = all_of(house, flows.every(v.Queues))
+    follow(house, dialogues.setting("q", True, 3, None, new=True))
+    follow(house, dialogues.setting("q", False, None, None))
+    (queue,) = all_of(house, dialogues.every(v.Queues))
 
     assert (queue["id"], queue["paused"], queue["max"]) == ("q", False, 3)
     for wrong in (
-        flows.setting("q", None, None, None),
-        flows.setting("q", "no", None, None),
-        flows.setting("q", True, None, None, new=1),
-        flows.setting(5, True, None, None),
+        dialogues.setting("q", None, None, None),
+        dialogues.setting("q", "no", None, None),
+        dialogues.setting("q", True, None, None, new=1),
+        dialogues.setting(5, True, None, None),
     ):  # type: ignore[arg-type]
         with pytest.raises(BadRequest):
             next(wrong)
@@ -300,29 +305,29 @@ def test_a_queue_is_set_as_far_as_it_is_said():
 def test_a_worker_is_drained_and_goes_on():
     house = House()
     house.join()
-    (worker,) = all_of(house, flows.every(v.Workers))
-    follow(house, flows.draining(worker["id"], on=True, deadline_s=5))
-    assert [one["state"] for one in all_of(house, flows.every(v.Workers))] == ["draining"]
-    follow(house, flows.draining(worker["id"], on=False))
-    assert [one["state"] for one in all_of(house, flows.every(v.Workers))] == ["up"]
+    (worker,) = all_of(house, dialogues.every(v.Workers))
+    follow(house, dialogues.draining(worker["id"], on=True, deadline_s=5))
+    assert [one["state"] for one in all_of(house, dialogues.every(v.Workers))] == ["draining"]
+    follow(house, dialogues.draining(worker["id"], on=False))
+    assert [one["state"] for one in all_of(house, dialogues.every(v.Workers))] == ["up"]
     for deadline_s in (-1, float("inf"), "5"):
         with pytest.raises(BadRequest):
-            next(flows.draining(worker["id"], on=True, deadline_s=deadline_s))  # type: ignore[arg-type]
+            next(dialogues.draining(worker["id"], on=True, deadline_s=deadline_s))  # type: ignore[arg-type]
 
 
 def test_a_large_input_goes_first_in_pieces():
     house, asked = House(), []
-    follow(house, flows.submitting(requests.command(["cat"], {"stdin": b"x" * 200_000, "key": "k"})), asked.append)
+    follow(house, dialogues.submitting(requests.command(["cat"], {"stdin": b"x" * 200_000, "key": "k"})), asked.append)
 
     assert [type(command) for command in asked] == [v.Upload, v.Upload, v.Submit]
-    again = follow(house, flows.submitting(requests.command(["cat"], {"stdin": b"x" * 200_000, "key": "k"})))
+    again = follow(house, dialogues.submitting(requests.command(["cat"], {"stdin": b"x" * 200_000, "key": "k"})))
     assert (again.id, again.existed) == ("1", True)
 
 
 def test_items_of_a_command_stand_in_its_places():
     house = House()
     house.join(slots=5)
-    follow(house, flows.submitting(requests.command_for_each(["flac", "{}"], {"at_once": 2}, ["a b", b"\xff", ""])))
+    follow(house, dialogues.submitting(requests.command_for_each(["flac", "{}"], {"at_once": 2}, ["a b", b"\xff", ""])))
 
     found = [one.entry for effect in house.finished.effects if isinstance(effect, v.Start) for one in effect.attempts]
     assert found == [b"a b", b"\xff"]

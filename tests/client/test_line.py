@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import trio
 
-from tq.client import line as lines
-from tq.client.line import Line
+from tq.client.drivers import connection as lines
+from tq.client.drivers.connection import Line
 from tq.client.target import Target
 from tq.core import vocabulary as v
 from tq.errors import ConfigurationError, TooLarge, TqError, Unauthorised, Unknown, Unreachable

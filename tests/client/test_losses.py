@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tq.client.losses import given_up, is_elsewhere
+from tq.client.drivers.reconnect import given_up, is_elsewhere
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError, Unknown, Unreachable
 from tq.wire import messages as m

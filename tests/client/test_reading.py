@@ -10,8 +10,9 @@ import trio.testing
 
 import tq.client
 from tq import limits
-from tq.client import Output, line
-from tq.client.reading import Reading
+from tq.client import Output
+from tq.client.drivers import connection
+from tq.client.sansio.reading import Reading
 from tq.core import vocabulary as v
 from tq.errors import BadRequest, NotDone, TaskNotFound, Unreachable
 
@@ -83,7 +84,7 @@ async def test_when_the_patience_ends_who_reads_is_told(connect, server):
 
 
 async def test_who_takes_slowly_gets_all_and_little_of_it_is_kept(server, environ, monkeypatch):
-    monkeypatch.setattr(line, "_AHEAD_BYTES_MAX", 1_000)
+    monkeypatch.setattr(connection, "_AHEAD_BYTES_MAX", 1_000)
     whole = bytes(range(256)) * 100
 
     def logs(asked: v.Logs) -> Iterator[v.Answer]:

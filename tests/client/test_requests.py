@@ -10,9 +10,9 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tq import limits
-from tq.client import requests
+from tq.client.sansio import requests
 from tq.errors import BadRequest, TooLarge
-from tq.server.admission import check_submit
+from tq.server.sessions.admission import check_submit
 from tq.wire import plain
 from tq.wire.body import Body
 from tq.wire.codec import loads
@@ -89,7 +89,7 @@ def test_the_trace_that_this_process_is_in_goes_with_what_it_submits(monkeypatch
 
 def test_a_set_is_the_same_request_in_every_process():
     asked = "requests.command(['x'], {'tags': set('abcdef'), 'key': 'k'})"
-    program = f"from tq.client import requests; print({asked}.submit.tags)"
+    program = f"from tq.client.sansio import requests; print({asked}.submit.tags)"
     said = {
         subprocess.run(
             [sys.executable, "-c", program], env={"PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True

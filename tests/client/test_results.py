@@ -5,7 +5,7 @@ import traceback
 
 import pytest
 
-from tq.client.results import TaskCancelled, TaskFailed, TaskResult
+from tq.client.sansio.results import TaskCancelled, TaskFailed, TaskResult
 from tq.core import vocabulary as v
 from tq.errors import TqError
 from tq.wire import plain

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from tests.support.lives import WORKERS, Life
-from tq.core import invariants, tables
+from tests.support.lives import WORKERS, WorkerContext
 from tq.core import vocabulary as v
-from tq.core.engine import Bounds
-from tq.core.engine.step import Step
-from tq.core.task import Phase, State
-from tq.core.view import pages
+from tq.core.change.step import Step
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
+from tq.core.model.task import Phase, State
+from tq.core.model.view import pages
+from tq.core.repair import invariants
 from tq.core.vocabulary import Times
 
 SEEDS = int(os.environ.get("TQ_BUG_SEEDS", "4"))
@@ -29,7 +30,7 @@ class Bug(Exception):
     """What a careless change would raise."""
 
 
-class Buggy(Life):
+class Buggy(WorkerContext):
     """A life in which what moves a job raises: now and then, and always where the job is one of the `bad`."""
 
     def __init__(self, seed: int, patch: pytest.MonkeyPatch) -> None:

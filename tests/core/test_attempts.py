@@ -4,8 +4,8 @@ import pytest
 from msgspec.structs import replace
 
 from tests.support.house import House, held
-from tq.client.documents import document
-from tq.core.task import Cause, Phase, State
+from tq.client.sansio.documents import document
+from tq.core.model.task import Cause, Phase, State
 from tq.core.vocabulary import Acknowledge, AttemptRef, Cancel, Get, GetResults, Handback, Retry, Supersede, WorkerLost
 
 

@@ -5,10 +5,10 @@ A deleted key is slow to pass until compaction has taken it away, so what stood 
 
 from tests.support.ground import Ground
 from tests.support.house import House, held
-from tq.core import tables
-from tq.core.engine import Bounds
-from tq.core.engine.stop import ref_of
-from tq.core.task import State
+from tq.core.change.stop import ref_of
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
+from tq.core.model.task import State
 from tq.core.vocabulary import Cancel, Retry, Tick, Times, WorkerLost
 
 SIZE = 40

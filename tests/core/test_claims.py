@@ -9,8 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from tests.support.house import House, held
-from tq.core.engine.stop import ref_of
-from tq.core.task import Phase, State
+from tq.core.change.stop import ref_of
+from tq.core.model.task import Phase, State
 from tq.core.vocabulary import AttemptRef, Handback, SetQueue, Tick, WorkerLost
 
 Case = tuple[House, AttemptRef, list[AttemptRef]]

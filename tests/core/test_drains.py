@@ -6,7 +6,7 @@ Else they lease and hand back without end.
 import pytest
 
 from tests.support.house import House, held
-from tq.core.task import Cause, Phase, State
+from tq.core.model.task import Cause, Phase, State
 from tq.core.vocabulary import Drain, DrainAsked, Handback, WorkerDrains, WorkerLost
 from tq.errors import BadRequest, TaskNotFound
 from tq.limits import put_off_max

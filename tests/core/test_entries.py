@@ -5,9 +5,10 @@ from msgspec.structs import replace
 
 from tests.support.house import House
 from tq import limits
-from tq.core import tables
-from tq.core.engine import Bounds, leases
-from tq.core.entries import EntryReader
+from tq.core.engine import leases
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
+from tq.core.model.entries import EntryReader
 from tq.core.vocabulary import (
     AddEntries,
     Cancel,

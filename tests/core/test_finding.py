@@ -7,13 +7,15 @@ import pytest
 from msgspec.structs import replace
 
 from tests.support.house import House
-from tests.support.lives import WORKERS, Life
-from tq.core import finding, invariants, tables
-from tq.core.engine import Bounds
-from tq.core.engine.stop import ref_of
-from tq.core.named import number_of, rows_of
-from tq.core.query import list_page
-from tq.core.selection import matches, states_of
+from tests.support.lives import WORKERS, WorkerContext
+from tq.core.change.stop import ref_of
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
+from tq.core.read import job_search
+from tq.core.read.job_index import number_of, rows_of
+from tq.core.read.query import list_page
+from tq.core.read.selection import matches, states_of
+from tq.core.repair import invariants
 from tq.core.vocabulary import Acted, Cancel, Forget, Hold, List, Purge, Retry, Submit, Tick, Where
 
 
@@ -149,7 +151,7 @@ def test_the_few_that_wait_or_have_failed_are_found_among_many_that_have_ended(
 def test_whatever_has_happened_a_list_by_state_and_queue_has_all_that_there_is(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    life = Life(seed, Bounds(slice=3, leases=5, lanes=2) if seed % 2 else None)
+    life = WorkerContext(seed, Bounds(slice=3, leases=5, lanes=2) if seed % 2 else None)
     for few_max in (1_000, 1_000, 12, 1_000, 1):
         if few_max == 12 and seed % 3 == 0:  # a new release
             as_of_old(life)
@@ -157,7 +159,7 @@ def test_whatever_has_happened_a_list_by_state_and_queue_has_all_that_there_is(
             for worker in range(1, WORKERS + 1):
                 life.join(worker, 1_000, slots=2)
         life.live(25)
-        monkeypatch.setattr(finding, "page_keys_max", few_max)
+        monkeypatch.setattr(job_search, "page_keys_max", few_max)
         for states in (("queued",), ("failed",), ("retrying",), ("running", "queued"), ("held",), ("cancelled",), ()):
             for queue in ("", "default", "other", "nosuch"):
                 assert walked(life, states, queue) == [*with_tasks(life, states, queue)], (states, queue, few_max)
@@ -240,7 +242,7 @@ def test_who_acts_by_a_name_or_tag_reaches_its_jobs_at_once_among_many(where: Wh
 def test_who_acts_by_a_name_that_many_have_or_had_in_an_older_release_reaches_them_all(
     monkeypatch: pytest.MonkeyPatch, turned_round_max: int, rows_from: int
 ) -> None:
-    monkeypatch.setattr(finding, "page_keys_max", turned_round_max)
+    monkeypatch.setattr(job_search, "page_keys_max", turned_round_max)
     house = House(Bounds(slice=3))
     named = [house.submit(name="nightly" if number % 2 else "") for number in range(20)][1::2]
     meta = house.store.get(tables.META, ())

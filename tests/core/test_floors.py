@@ -6,9 +6,9 @@ import pytest
 
 from tests.support.ground import Ground
 from tests.support.house import House
-from tq.core import tables
-from tq.core.engine import Bounds
-from tq.core.engine.stop import ref_of
+from tq.core.change.stop import ref_of
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
 from tq.core.vocabulary import Acted, Cancel, Command, Forget, Purge, Retain, Submit, Tick, Times, Where
 from tq.limits import key_ttl_ms
 

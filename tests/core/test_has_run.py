@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from tests.support.house import House, held
-from tq.core.task import Cause, Task
+from tq.core.model.task import Cause, Task
 from tq.core.vocabulary import (
     Assignment,
     AttemptRef,

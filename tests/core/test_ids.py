@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tq.core import ids
-from tq.core.ids import TaskId
-from tq.core.job import Demand, Job
+from tq.core.model import ids
+from tq.core.model.ids import TaskId
+from tq.core.model.job import Demand, Job
 from tq.errors import BadRequest, TaskNotFound
 
 

@@ -4,11 +4,11 @@ import pytest
 
 from tests.support.house import House, held
 from tq import limits
-from tq.core import tables
-from tq.core.engine import Bounds
-from tq.core.engine.stop import ref_of
-from tq.core.job import Demand
-from tq.core.task import Cause, Phase, State
+from tq.core.change.stop import ref_of
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
+from tq.core.model.job import Demand
+from tq.core.model.task import Cause, Phase, State
 from tq.core.vocabulary import (
     Acted,
     AttemptRef,

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.house import House
-from tq.core.job import Demand
+from tq.core.model.job import Demand
 from tq.core.vocabulary import AttemptRef, Cancel, SetQueue, WorkerLost
 from tq.limits import prefetch_ms
 

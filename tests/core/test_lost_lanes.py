@@ -4,17 +4,17 @@ import pytest
 
 from tests.support.damage import without
 from tests.support.house import House
-from tests.support.lives import WORKERS, Life
-from tq.core import tables
-from tq.core.engine.lanes import _of_name, lane_name
-from tq.core.job import Demand
-from tq.core.view import pages
+from tests.support.lives import WORKERS, WorkerContext
+from tq.core.change.lanes import _of_name, lane_name
+from tq.core.model import tables
+from tq.core.model.job import Demand
+from tq.core.model.view import pages
 from tq.core.vocabulary import List
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_every_rule_holds_and_all_goes_on(seed: int) -> None:
-    life = Life(seed).live(80)
+    life = WorkerContext(seed).live(80)
     lanes = [key for page in pages(life.store, tables.LANE) for key, _ in page]
     assert len(lanes) > 2
     for key in lanes:

@@ -5,9 +5,9 @@ import pytest
 from tests.server.rig import Loop, submit
 from tests.support.house import House, held
 from tq import limits
-from tq.core import tables
-from tq.core.engine import Bounds
-from tq.core.task import Cause, Phase, State
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
+from tq.core.model.task import Cause, Phase, State
 from tq.core.vocabulary import (
     Acknowledge,
     AttemptRef,

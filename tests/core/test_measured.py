@@ -4,10 +4,10 @@ import msgspec
 import pytest
 
 from tests.support.house import House
-from tq.core.measured import clip_run_us, cpu_us_max, run_us_max
-from tq.core.task import Cause, State, Task
+from tq.core.change.measured import clip_run_us, cpu_us_max, run_us_max
+from tq.core.model.task import Cause, State, Task
 from tq.core.vocabulary import Cancel, Get, Retry
-from tq.core.words import Times
+from tq.core.vocabulary.words import Times
 from tq.limits import cpus_max, measured_slack_ms
 from tq.store.records import RecordCodec
 

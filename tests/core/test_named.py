@@ -9,7 +9,9 @@ from tests.core.test_finding import all_rows, counted_looks, found, listed, writ
 from tests.core.test_floors import passed_by
 from tests.support.ground import Ground
 from tests.support.house import House, held
-from tq.core import finding, invariants, query, tables
+from tq.core.model import tables
+from tq.core.read import job_search, query
+from tq.core.repair import invariants
 from tq.core.vocabulary import Acted, Cancel, Forget, Hold, List, Purge, Release, Retain, Retry, Submit, Where
 
 OTHERS = 300
@@ -123,7 +125,7 @@ def test_a_row_of_a_state_that_is_missing_or_one_too_many_is_noticed() -> None:
 
 def test_a_page_passes_few_rows_of_what_was_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a million dead ones that run again a look by state passes a million deleted rows, else, in one turn."""
-    monkeypatch.setattr(finding, "_STRETCH", 10)
+    monkeypatch.setattr(job_search, "_STRETCH", 10)
     monkeypatch.setattr(query, "page_keys_max", 20)
     house = House(store=Ground(tables.NAMED, 2))
     first = house.submit()

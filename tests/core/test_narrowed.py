@@ -6,12 +6,13 @@ import pytest
 
 from tests.support.damage import Damaged, without, without_lane
 from tests.support.house import House
-from tq.core import tables
-from tq.core.engine import Bounds, sweeps
-from tq.core.engine.stop import ref_of
-from tq.core.job import Lane, Sweep
-from tq.core.rebuild import Rebuild
-from tq.core.task import State
+from tq.core.bulk import sweeps
+from tq.core.change.stop import ref_of
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
+from tq.core.model.job import Lane, Sweep
+from tq.core.model.task import State
+from tq.core.repair.rebuild import Rebuild
 from tq.core.vocabulary import Acted, Cancel, Command, Retry, SetPriority, Tick, Where
 from tq.errors import AlreadyEnded
 from tq.store.memory import MemoryStore

@@ -6,11 +6,12 @@ import pytest
 
 from tests.support.house import House
 from tq import limits
-from tq.core import overview, tables
 from tq.core.engine import control
-from tq.core.fold import live_of
-from tq.core.job import Demand, Lane, Queue, Token
-from tq.core.task import State
+from tq.core.model import tables
+from tq.core.model.job import Demand, Lane, Queue, Token
+from tq.core.model.task import State
+from tq.core.placement.fold import live_of
+from tq.core.read import overview
 from tq.core.vocabulary import (
     AttemptRef,
     Cancel,
@@ -30,7 +31,7 @@ from tq.core.vocabulary import (
     Workers,
 )
 from tq.errors import BadRequest
-from tq.server.present import present_worker
+from tq.server.sessions.present import present_worker
 from tq.wire.codec import dumps, loads
 
 

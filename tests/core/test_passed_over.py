@@ -6,11 +6,11 @@ import pytest
 
 from tests.support.damage import Damaged, without
 from tests.support.house import House, held
-from tq.core import tables
 from tq.core import vocabulary as v
-from tq.core.engine.stop import ref_of
-from tq.core.task import Cause, Phase, State
-from tq.core.view import Key
+from tq.core.change.stop import ref_of
+from tq.core.model import tables
+from tq.core.model.task import Cause, Phase, State
+from tq.core.model.view import Key
 from tq.core.vocabulary import AttemptRef
 from tq.limits import passed_over_max
 

@@ -8,13 +8,16 @@ import pytest
 from tests.server.rig import Loop
 from tests.support.damage import Damaged, without, without_lane
 from tests.support.house import House
-from tq.core import invariants, put_off, tables
-from tq.core.engine import Bounds, clock, dispatch, leases, turn
-from tq.core.engine.stop import ref_of
-from tq.core.fold import FoldFailed
-from tq.core.live import Live
-from tq.core.task import Cause, State
-from tq.core.view import pages
+from tq.core.change.stop import ref_of
+from tq.core.engine import clock, dispatch, leases, turn
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
+from tq.core.model.task import Cause, State
+from tq.core.model.view import pages
+from tq.core.placement import quarantine
+from tq.core.placement.fold import FoldFailed
+from tq.core.placement.live import Live
+from tq.core.repair import invariants
 from tq.core.vocabulary import (
     Acted,
     AddEntries,
@@ -398,7 +401,7 @@ def test_retention_that_fails_more_often_than_by_accident_stops_there_and_says_w
     house, (first, sound, second, later) = ended_long_ago("a", "b", "c", "d")
     for number in (first, second):
         without(house.store, tables.PROGRESS, (number, 0))
-    monkeypatch.setattr(put_off, "put_off_max", 1)
+    monkeypatch.setattr(quarantine, "put_off_max", 1)
     loop = Loop(house.store)
     loop.now_ms = 1_000_000
     loop.start()
@@ -436,7 +439,7 @@ def test_so_do_a_disk_that_fails_a_fold_that_does_and_more_bugs_than_an_accident
         with pytest.raises(FoldFailed):
             life.do(Tick())
     without(house.store, tables.PROGRESS, (poison, 0))
-    monkeypatch.setattr(put_off, "put_off_max", 0)
+    monkeypatch.setattr(quarantine, "put_off_max", 0)
     monkeypatch.setattr(clock, "delay", lambda *_: 1 / 0)
     with pytest.raises(KeyError):
         Damaged(house.store).do(Tick())
@@ -444,7 +447,7 @@ def test_so_do_a_disk_that_fails_a_fold_that_does_and_more_bugs_than_an_accident
 
 def test_more_timers_than_by_accident_wait_long_and_the_server_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """One lane that is lost may be about a million members: that is no reason to end at each start."""
-    monkeypatch.setattr(put_off, "put_off_max", 2)
+    monkeypatch.setattr(quarantine, "put_off_max", 2)
     house = House()
     house.join(slots=9)
     number = house.array(6, retries=1, backoff_ms=(10, 10))

@@ -5,11 +5,11 @@ import pytest
 from tests.support.damage import Damaged, without
 from tests.support.house import House
 from tq import limits
-from tq.core import tables
-from tq.core.engine import Bounds
-from tq.core.engine.stop import ref_of
-from tq.core.job import Queue
-from tq.core.task import Phase, State
+from tq.core.change.stop import ref_of
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
+from tq.core.model.job import Queue
+from tq.core.model.task import Phase, State
 from tq.core.vocabulary import (
     Cancel,
     Capacity,
@@ -200,7 +200,7 @@ def test_a_queue_never_runs_more_than_its_maximum(house):
 
 
 def test_the_maximum_counts_over_all_lanes_of_a_queue(house):
-    from tq.core.job import Demand
+    from tq.core.model.job import Demand
 
     house.do(SetQueue("q", max=2))
     house.join(slots=8)

@@ -11,15 +11,16 @@ from typing import Any
 
 import pytest
 
-from tests.support.lives import WORKERS, Life
-from tq.core import invariants, tables
-from tq.core import rebuild as rebuilding
+from tests.support.lives import WORKERS, WorkerContext
 from tq.core import vocabulary as v
-from tq.core.engine import Bounds, Engine
-from tq.core.job import Meta
-from tq.core.rebuild import Numbers, Rebuild
-from tq.core.task import Cause, State
-from tq.core.view import Key, Table, View, pages
+from tq.core.engine.engine import Bounds, Engine
+from tq.core.model import tables
+from tq.core.model.job import Meta
+from tq.core.model.task import Cause, State
+from tq.core.model.view import Key, Table, View, pages
+from tq.core.repair import invariants
+from tq.core.repair import rebuild as rebuilding
+from tq.core.repair.rebuild import Numbers, Rebuild
 from tq.errors import AlreadyEnded, BadRequest
 from tq.store.memory import MemoryStore
 
@@ -67,7 +68,7 @@ def rows(store: View, table: Table[Any]) -> dict[Key, Any]:
     return {key: row for page in pages(store, table) for key, row in page}
 
 
-def goes_on(life: Life, store: MemoryStore, *commands: v.Command) -> None:
+def goes_on(life: WorkerContext, store: MemoryStore, *commands: v.Command) -> None:
     """Serve a store with the workers of a life until all has ended."""
     life.store = store
     life.engine = Engine(store, life.bounds)
@@ -81,7 +82,7 @@ def goes_on(life: Life, store: MemoryStore, *commands: v.Command) -> None:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_where_nothing_is_lost_it_is_as_it_was(seed: int) -> None:
-    life = Life(seed, TINY if seed % 2 else None).live(120)
+    life = WorkerContext(seed, TINY if seed % 2 else None).live(120)
     store, rebuild = rebuilt(life.store)
     assert [loss for loss in rebuild.losses if "uploads" not in loss] == []
     assert invariants.check(store) == []
@@ -116,7 +117,7 @@ def test_where_nothing_is_lost_it_is_as_it_was(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_whatever_rows_are_lost_every_rule_holds_and_all_goes_on(seed: int) -> None:
-    life = Life(seed, TINY if seed % 2 else None).live(120)
+    life = WorkerContext(seed, TINY if seed % 2 else None).live(120)
     dice = random.Random(seed)
     ended = {
         key for key, task in rows(life.store, tables.TASK).items() if task.state in (State.SUCCEEDED, State.CANCELLED)
@@ -137,8 +138,8 @@ def test_whatever_rows_are_lost_every_rule_holds_and_all_goes_on(seed: int) -> N
     goes_on(life, store)
 
 
-def whole_job(**fields: Any) -> Life:
-    life = Life(1)
+def whole_job(**fields: Any) -> WorkerContext:
+    life = WorkerContext(1)
     life.jobs.append(life.array(10, **fields))
     for _ in range(3):
         for worker, ref in life.running()[:2]:
@@ -148,7 +149,7 @@ def whole_job(**fields: Any) -> Life:
     return life
 
 
-def without(life: Life, *lost: tuple[Table[Any], Key]) -> tuple[MemoryStore, Rebuild]:
+def without(life: WorkerContext, *lost: tuple[Table[Any], Key]) -> tuple[MemoryStore, Rebuild]:
     return rebuilt(Lossy(life.store, lambda table, key: (table, key) in lost))
 
 
@@ -175,7 +176,7 @@ def test_how_long_a_cut_off_worker_may_run_is_not_forgotten() -> None:
 
 
 def test_where_the_counters_are_lost_time_goes_on_behind_the_latest_record() -> None:
-    life = Life(1).live(40)
+    life = WorkerContext(1).live(40)
     latest_ms = max(task.since_ms for task in rows(life.store, tables.TASK).values())
     store, _ = without(life, (tables.META, ()))
     assert rows(store, tables.META)[()].steady_ms == latest_ms > 0
@@ -204,7 +205,7 @@ def test_a_job_whose_progress_is_lost_is_held_where_it_was() -> None:
 
 
 def test_a_job_whose_input_has_a_hole_is_held() -> None:
-    life = Life(1)
+    life = WorkerContext(1)
     for offset in (0, 131_072, 262_144):
         life.do(v.Upload("i", offset, bytes(131_072 if offset < 262_144 else 7)))
     life.jobs.append(life.submit(stdin_key="i", hold=True))
@@ -221,7 +222,7 @@ def test_a_job_whose_input_has_a_hole_is_held() -> None:
 
 
 def test_where_records_may_be_old_ones_no_job_goes_on_by_itself() -> None:
-    life = Life(3).live(80)
+    life = WorkerContext(3).live(80)
     store, rebuild = rebuilt(life.store, is_old=True)
     found = rows(store, tables.PROGRESS)
     unended = {key for key, progress in found.items() if not progress.is_ended}
@@ -232,7 +233,7 @@ def test_where_records_may_be_old_ones_no_job_goes_on_by_itself() -> None:
     assert not rows(store, tables.READY)
 
 
-def with_entries(life: Life) -> Key:
+def with_entries(life: WorkerContext) -> Key:
     """Submit an array with entries, none of which starts; return the key of the second run of them."""
     life.do(v.SetQueue("default", paused=True))
     for first in (0, 4, 8):
@@ -243,7 +244,7 @@ def with_entries(life: Life) -> Key:
 
 
 def test_members_whose_entries_are_lost_do_not_start_and_the_others_do() -> None:
-    life = Life(1)
+    life = WorkerContext(1)
     store, rebuild = without(life, (tables.ENTRIES, with_entries(life)))
     assert rebuild.losses == [
         "job 1: 4 tasks are dead letters now: what became of them is lost",
@@ -261,7 +262,7 @@ def test_members_whose_entries_are_lost_do_not_start_and_the_others_do() -> None
 
 @pytest.mark.parametrize("retry", [v.Retry(("1",)), v.Retry(where=v.Where())])
 def test_what_was_cancelled_and_has_lost_its_entries_stays_so_and_a_retry_starts_the_others(retry: v.Retry) -> None:
-    life = Life(1)
+    life = WorkerContext(1)
     lost = with_entries(life)
     life.do(v.Cancel(("1",)))
     store, rebuild = without(life, (tables.ENTRIES, lost))
@@ -272,7 +273,7 @@ def test_what_was_cancelled_and_has_lost_its_entries_stays_so_and_a_retry_starts
 
 
 def test_a_cancel_that_was_under_way_ends() -> None:
-    life = Life(1, TINY)
+    life = WorkerContext(1, TINY)
     life.jobs.append(life.array(30))
     life.do(v.Cancel(("1",)))
     progress = life.store.get(tables.PROGRESS, (1, 0))

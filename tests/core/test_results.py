@@ -4,8 +4,8 @@ import pytest
 
 from tests.support.house import House
 from tq import limits
-from tq.core import tables
-from tq.core.task import Cause
+from tq.core.model import tables
+from tq.core.model.task import Cause
 from tq.core.vocabulary import AttemptRef, End, Forget, GetResults, Report, Results, Retry
 from tq.errors import BadRequest, TaskNotFound
 

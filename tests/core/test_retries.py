@@ -5,10 +5,11 @@ from msgspec.structs import replace
 
 from tests.support.house import House
 from tq import limits
-from tq.core import invariants, retry, tables
-from tq.core.engine import Bounds
-from tq.core.job import Demand, Job
-from tq.core.task import Cause, Phase, State, Trigger
+from tq.core.engine.engine import Bounds
+from tq.core.model import retry, tables
+from tq.core.model.job import Demand, Job
+from tq.core.model.task import Cause, Phase, State, Trigger
+from tq.core.repair import invariants
 from tq.core.vocabulary import (
     Cancel,
     End,

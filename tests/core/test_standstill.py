@@ -6,9 +6,9 @@ from typing import Any, Final
 import pytest
 
 from tests.support.house import House
-from tq.core.engine import Bounds
-from tq.core.job import Demand
-from tq.core.task import Cause
+from tq.core.engine.engine import Bounds
+from tq.core.model.job import Demand
+from tq.core.model.task import Cause
 from tq.core.vocabulary import (
     Cancel,
     Capacity,

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from tests.support.house import House
 from tq import limits
-from tq.core import tables
-from tq.core.digest import digest_of
-from tq.core.job import Demand
+from tq.core.model import tables
+from tq.core.model.digest import digest_of
+from tq.core.model.job import Demand
 from tq.core.vocabulary import Cancel, Forget, Release, SetQueue, Submit, Submitted, Tick, Upload, Where, WorkerLost
 from tq.errors import BadRequest, KeyConflict, NotDone, Refused, TaskNotFound, TooLarge, TooManyLanes
 

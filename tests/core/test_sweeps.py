@@ -5,13 +5,14 @@ import pytest
 from msgspec.structs import replace
 
 from tests.support.house import House
-from tq.core import finding, tables
-from tq.core.engine import Bounds
-from tq.core.engine.stop import ref_of
-from tq.core.job import Sweep
-from tq.core.overview import status
-from tq.core.task import Cause, State
-from tq.core.timers import TimerKind, timer
+from tq.core.change.stop import ref_of
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
+from tq.core.model.job import Sweep
+from tq.core.model.task import Cause, State
+from tq.core.model.timers import TimerKind, timer
+from tq.core.read import job_search
+from tq.core.read.overview import status
 from tq.core.vocabulary import (
     Acted,
     Cancel,
@@ -251,7 +252,7 @@ class TestTheLaterWordCounts:
 
     @pytest.mark.parametrize("where", [Where(queue="other"), Where(states=("dead", "cancelled")), Where(cause="exit")])
     def test_a_cancel_of_something_else_holds_up_no_retry(self, house, where, monkeypatch):
-        monkeypatch.setattr(finding, "page_keys_max", 1)  # the one that it means is not found without a walk
+        monkeypatch.setattr(job_search, "page_keys_max", 1)  # the one that it means is not found without a walk
         for _ in range(SLICE * 2):
             house.submit(queue="other")
         number = house.submit()

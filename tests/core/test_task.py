@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from tq.core.task import TRANSITIONS, IllegalMove, State, Trigger, is_legal, transition
+from tq.core.model.task import TRANSITIONS, IllegalMove, State, Trigger, is_legal, transition
 
 
 @pytest.mark.parametrize("state, trigger", list(itertools.product(State, Trigger)))

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.house import House
 from tq.core.engine import ready
-from tq.core.task import Cause, State
+from tq.core.model.task import Cause, State
 from tq.core.vocabulary import (
     AttemptRef,
     Cancel,

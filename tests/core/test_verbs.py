@@ -4,9 +4,9 @@ import pytest
 
 from tests.support.house import House
 from tq import limits
-from tq.core import tables
-from tq.core.engine import Bounds
-from tq.core.task import Cause, State
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
+from tq.core.model.task import Cause, State
 from tq.core.vocabulary import (
     Acted,
     Cancel,

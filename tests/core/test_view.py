@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tq.core import tables
-from tq.core.job import KeyUse
-from tq.core.view import Overlay, pages
+from tq.core.model import tables
+from tq.core.model.job import KeyUse
+from tq.core.model.view import Overlay, pages
 from tq.limits import key_chars_max
 from tq.store.memory import MemoryStore
 

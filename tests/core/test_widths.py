@@ -1,7 +1,7 @@
 """What a worker may run at once of each lane is reserved, also after the server has forgotten what it had said."""
 
 from tests.support.house import House, held
-from tq.core.task import Phase
+from tq.core.model.task import Phase
 
 
 def reserved(house: House, worker: int = 5) -> int:

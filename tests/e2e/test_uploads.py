@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.server.process import ServerProcess, running_server, running_worker, wait_for, wait_until
-from tq.core import tables
+from tq.core.model import tables
 from tq.core.vocabulary import AddEntries, List, Uploaded
 from tq.store.disk import open_for_reading
 from tq.store.lock import lock_directory

@@ -13,8 +13,8 @@ import threading
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tq.core.tables import BODY, LANE_NAME, READY, TASK
-from tq.core.task import State, Task
+from tq.core.model.tables import BODY, LANE_NAME, READY, TASK
+from tq.core.model.task import State, Task
 from tq.errors import StoreError
 from tq.limits import KIB
 from tq.store import rocks, trim

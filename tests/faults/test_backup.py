@@ -16,7 +16,7 @@ from tests.support import processes
 from tests.support.backups import rows, tree
 from tests.support.store import all_rows, read_store
 from tests.support.town import Town, town
-from tq.core.tables import JOB
+from tq.core.model.tables import JOB
 from tq.core.vocabulary import Backup, Forget, Where
 
 pytestmark = pytest.mark.slow

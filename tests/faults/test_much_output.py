@@ -13,8 +13,8 @@ import pytest
 from tests.support.town import Town, town
 from tq import limits
 from tq.core.vocabulary import Chunk, Logs, LogsEnd
+from tq.launcher.output import dropped_bytes
 from tq.limits import MIB
-from tq.worker.output import dropped_bytes
 
 STREAM_BYTES: Final = int(os.environ.get("TQ_OUTPUT_MB", "400")) * 1_000_000 // 2 + 7  # no whole slot
 KEPT_BYTES_MAX: Final = (limits.output_head_slots + limits.output_ring_slots) * limits.output_slot_bytes

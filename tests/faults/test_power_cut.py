@@ -18,7 +18,7 @@ import pytest
 from tests.faults import commit_turns
 from tests.support.power import Cut, cut_power, environment, synced_length
 from tests.support.store import all_rows, read_store
-from tq.core.tables import BODY, LANE_NAME, READY, TASK
+from tq.core.model.tables import BODY, LANE_NAME, READY, TASK
 from tq.errors import StoreDamaged
 from tq.store.check import check_bytes
 

@@ -15,8 +15,8 @@ import pytest
 
 from tests.support.store import all_rows, commit, disk_store, killed_store, read_store, write
 from tests.support.wal import record_ends
-from tq.core.tables import READY, TASK
-from tq.core.task import State, Task
+from tq.core.model.tables import READY, TASK
+from tq.core.model.task import State, Task
 from tq.errors import StoreDamaged
 from tq.limits import KIB
 from tq.store import rocks

@@ -11,22 +11,25 @@ from typing import Final
 import pytest
 from msgspec.structs import replace
 
-from tq.core import placement, tables
-from tq.core.engine import again, fence, join, lanes, report, sweeps, verbs
-from tq.core.engine.by_kind import CHANGES, READS
-from tq.core.engine.fence import Verdict
-from tq.core.engine.step import Step
-from tq.core.job import Progress
-from tq.core.live import LIVE_SESSION
-from tq.core.task import Phase, State
-from tq.core.view import Overlay
+from tq.core.bulk import sweeps, verbs
+from tq.core.change import fence, idempotency, lanes
+from tq.core.change.fence import Verdict
+from tq.core.change.step import Step
+from tq.core.engine import join, report
+from tq.core.engine.handlers import CHANGES, READS
+from tq.core.model import tables
+from tq.core.model.job import Progress
+from tq.core.model.task import Phase, State
+from tq.core.model.view import Overlay
+from tq.core.placement import fit
+from tq.core.placement.live import LIVE_SESSION
 from tq.core.vocabulary import Retry, WorkerSilent
-from tq.server.commit_loop import Pipeline, Point
-from tq.server.peers import WorkerPeer
+from tq.server.commit.commit_loop import Pipeline, Point
+from tq.server.sessions.worker_protocol import WorkerPeer
 from tq.store.recent import Recent
 from tq.wire.messages import GetBlob
 from tq.worker import spool
-from tq.worker.hands import Hands
+from tq.worker.interpreter import Interpreter
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
 _READS: Final = tuple(READS)
@@ -181,7 +184,7 @@ def believe_an_old_word_of_silence(patch: pytest.MonkeyPatch) -> None:
 def fill_one_worker_after_the_other(patch: pytest.MonkeyPatch) -> None:
     """Short tasks stand behind one another on the first worker, while the next one has nothing."""
 
-    patch.setattr(placement, "_evenly", iter)
+    patch.setattr(fit, "_evenly", iter)
 
 
 def forget_which_hold_came_last(patch: pytest.MonkeyPatch) -> None:
@@ -210,7 +213,7 @@ def give_away_what_is_on_its_way(patch: pytest.MonkeyPatch) -> None:
 
 def free_an_input_that_others_use(patch: pytest.MonkeyPatch) -> None:
     """An input goes with the first of its jobs that is forgotten."""
-    patch.setattr(again, "_is_used_elsewhere", lambda step, blob, number: False)
+    patch.setattr(idempotency, "_is_used_elsewhere", lambda step, blob, number: False)
 
 
 def end_trouble_by_what_ran_before(patch: pytest.MonkeyPatch) -> None:
@@ -251,7 +254,7 @@ def take_any_piece_of_an_input(patch: pytest.MonkeyPatch) -> None:
             del self.inputs[message.blob]
             self.carry_out(self.slots.fetched(message.blob, b"".join(pieces)))
 
-    patch.setattr(Hands, "take_blob", take_blob)
+    patch.setattr(Interpreter, "take_blob", take_blob)
 
 
 def bring_back_what_was_cancelled_after_the_retry(patch: pytest.MonkeyPatch) -> None:

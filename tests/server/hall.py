@@ -20,7 +20,7 @@ from trio.testing import lockstep_stream_pair, memory_stream_pair
 from tests.server.rig import submit
 from tests.support.fake_server import Peer
 from tq import __version__, limits
-from tq.core.engine import Engine
+from tq.core.engine.engine import Engine
 from tq.core.vocabulary import (
     AttemptRef,
     BackupPart,
@@ -34,16 +34,16 @@ from tq.core.vocabulary import (
     Upload,
 )
 from tq.errors import StoreError, TqError, from_code
+from tq.net.idle_polling import IdlePolling
 from tq.net.link import Link, open_link
-from tq.net.lounge import Lounge
 from tq.net.token import Token, make_token
-from tq.server.commit_loop import Pipeline
-from tq.server.committer import run_pipeline
-from tq.server.desk import Desk, Gate, Send
-from tq.server.intake import Intake, Request
-from tq.server.lease_clock import LeaseClock
-from tq.server.registry import Registry
-from tq.server.session import attend
+from tq.server.commit.commit_loop import Pipeline
+from tq.server.commit.committer import run_pipeline
+from tq.server.commit.intake import Intake, Request
+from tq.server.commit.lease_clock import LeaseClock
+from tq.server.sessions.registry import Registry
+from tq.server.sessions.session import attend
+from tq.server.sessions.session_context import Gate, Send, SessionContext
 from tq.store.memory import MemoryStore
 from tq.wire import messages as m
 from tq.wire.connection import Connection
@@ -133,7 +133,7 @@ class Hall:
             rereads=self.registry.rereads,
             on_bug=lambda _command, _times, error: self.bugs.append(error),
         )
-        self.desk: Desk
+        self.desk: SessionContext
 
     def times(self) -> Times:
         now_ms = round(trio.current_time() * 1_000)
@@ -146,9 +146,9 @@ class Hall:
             self.failure = error
 
     def open_desk(self, recovered: Recovered) -> None:
-        self.desk = Desk(
+        self.desk = SessionContext(
             engine=self.engine, store=self.store, pipeline=self.pipeline, intake=self.intake, registry=self.registry,
-            lease_clock=self.lease_clock, lounge=Lounge(0.1), gate=self.gate, times=self.times,
+            lease_clock=self.lease_clock, lounge=IdlePolling(0.1), gate=self.gate, times=self.times,
             story=lambda: {"version": __version__},
             back_up=self.back_up, ca_pem=b"the CA", lineage=recovered.lineage, epoch=recovered.epoch,
             beat_ms=round(BEAT_S * 1_000),

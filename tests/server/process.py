@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from tq.client.blocking import Client
+from tq.client.drivers.blocking import Client
 from tq.client.target import of_directory
 from tq.core.vocabulary import Logs, Submit, Wait
 from tq.wire.body import Body

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from tq.core.engine import Engine
+from tq.core.engine.engine import Engine
 from tq.core.vocabulary import Answer, Command, Effect, Recover, Recovered, Submit, Times
 from tq.errors import TqError
-from tq.server.commit_loop import Pipeline, Point
-from tq.server.intake import Inlet, Intake, Request
+from tq.server.commit.commit_loop import Pipeline, Point
+from tq.server.commit.intake import Inlet, Intake, Request
 from tq.store.memory import MemoryStore
 from tq.wire.body import Body
 from tq.wire.codec import dumps

@@ -8,7 +8,7 @@ from tests.server.rig import submit
 from tq import limits
 from tq.core.vocabulary import Capacity, Demand, Wait
 from tq.errors import BadRequest, ProtocolError, Refused, TooLarge
-from tq.server.admission import check, check_capacity
+from tq.server.sessions.admission import check, check_capacity
 from tq.wire import plain
 from tq.wire.body import Body
 from tq.wire.codec import dumps

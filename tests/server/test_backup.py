@@ -11,11 +11,11 @@ import trio
 
 from tests.support.backups import tree
 from tests.support.store import commit, disk_store, some_changes
-from tq.core.job import Meta
-from tq.core.tables import META
+from tq.core.model.job import Meta
+from tq.core.model.tables import META
 from tq.core.vocabulary import BackupPart, Times
 from tq.errors import NotDone
-from tq.server.backup import Backups, clear
+from tq.server.operation.backup import Backups, clear
 from tq.store import archive
 from tq.store.directory import Room
 from tq.store.disk import DiskStore

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tq.core.job import Meta
+from tq.core.model.job import Meta
 from tq.core.vocabulary import Times
-from tq.server.clock import DOWN_MS_MAX, Clock
+from tq.server.commit.clock import DOWN_MS_MAX, Clock
 
 HOUR_MS = 3_600_000
 

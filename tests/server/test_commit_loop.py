@@ -6,10 +6,11 @@ import pytest
 
 from tests.server.rig import Loop, submit
 from tq import errors, limits
-from tq.core import tables
-from tq.core.engine import Engine, dispatch, turn
-from tq.core.fold import FoldFailed
-from tq.core.view import pages
+from tq.core.engine import dispatch, turn
+from tq.core.engine.engine import Engine
+from tq.core.model import tables
+from tq.core.model.view import pages
+from tq.core.placement.fold import FoldFailed
 from tq.core.vocabulary import (
     Acknowledge,
     AttemptRef,
@@ -29,8 +30,8 @@ from tq.core.vocabulary import (
     Submitted,
     TaskChanged,
 )
-from tq.server.commit_loop import Point
-from tq.server.intake import Look, Request
+from tq.server.commit.commit_loop import Point
+from tq.server.commit.intake import Look, Request
 from tq.store.memory import MemoryStore
 
 

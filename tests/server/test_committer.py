@@ -8,11 +8,11 @@ import trio
 
 from tests.server.rig import submit
 from tq import errors
-from tq.core.engine import Engine
+from tq.core.engine.engine import Engine
 from tq.core.vocabulary import Answer, List, Recover, Recovered, Times
-from tq.server.commit_loop import Pipeline
-from tq.server.committer import Committer, run_pipeline
-from tq.server.intake import Inlet, Intake, Request
+from tq.server.commit.commit_loop import Pipeline
+from tq.server.commit.committer import Committer, run_pipeline
+from tq.server.commit.intake import Inlet, Intake, Request
 from tq.store.memory import MemoryStore
 
 

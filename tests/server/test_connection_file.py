@@ -9,14 +9,7 @@ import pytest
 
 from tq.errors import ConfigurationError
 from tq.net.token import make_token
-from tq.server.connection_file import (
-    Connection,
-    keep_token,
-    local_url,
-    read_token,
-    remove_files,
-    write_files,
-)
+from tq.server.operation.connection_file import Connection, keep_token, local_url, read_token, remove_files, write_files
 from tq.store.lock import lock_directory
 
 TOKEN = make_token("admin", bytes(39))

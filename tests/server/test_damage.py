@@ -10,8 +10,8 @@ from tests.server.rig import Loop, submit
 from tests.support.damage import Damaged
 from tests.support.house import House
 from tq import errors, limits
-from tq.core import tables
-from tq.core.engine.by_kind import CHANGES
+from tq.core.engine.handlers import CHANGES
+from tq.core.model import tables
 from tq.core.vocabulary import (
     Acknowledge,
     Cancel,
@@ -28,7 +28,7 @@ from tq.core.vocabulary import (
     Tick,
 )
 from tq.errors import StoreDamaged
-from tq.server.intake import Look
+from tq.server.commit.intake import Look
 from tq.wire import messages as m
 
 

@@ -5,11 +5,11 @@ from msgspec.structs import replace
 
 from tests.support.house import House
 from tests.support.store import commit
-from tq.core import tables
-from tq.core.task import State
+from tq.core.model import tables
+from tq.core.model.task import State
 from tq.core.vocabulary import AttemptRef, Chunk, LogsEnd, WorkerLost
 from tq.errors import BadRequest, TaskNotFound
-from tq.server.follow import Follow, Reader, find, look, pending_slots_max
+from tq.server.sessions.follow import Follow, Reader, find, look, pending_slots_max
 from tq.store.seam import OutputSlot
 
 SLOT = 16 * 1024

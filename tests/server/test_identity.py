@@ -12,7 +12,7 @@ from tq.net import tls
 from tq.net.join import parse_join
 from tq.net.token import parse_token
 from tq.server import serve
-from tq.server.identity import check_identity, new_token, open_identity, own_identity
+from tq.server.operation.identity import check_identity, new_token, open_identity, own_identity
 from tq.server.settings import Settings
 from tq.store import files
 

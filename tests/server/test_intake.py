@@ -2,7 +2,7 @@
 
 from tests.server.rig import submit
 from tq.errors import NotDone
-from tq.server.intake import Inlet, Intake, Request, inlet_bulk_bytes_max, inlet_requests_max, slice_requests
+from tq.server.commit.intake import Inlet, Intake, Request, inlet_bulk_bytes_max, inlet_requests_max, slice_requests
 
 
 def fill(inlet: Inlet, name: str, count: int) -> None:

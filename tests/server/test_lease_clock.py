@@ -3,7 +3,7 @@
 import pytest
 
 from tq.core.vocabulary import WorkerLost
-from tq.server.lease_clock import LeaseClock
+from tq.server.commit.lease_clock import LeaseClock
 
 BEAT_S = 5.0
 

@@ -19,7 +19,7 @@ from tq.net.address import Address
 from tq.net.link import Link, open_link
 from tq.net.listen import Arrival, SeatBounds, open_listeners, serve
 from tq.net.secure import SecureStream
-from tq.server.identity import Identity, open_identity
+from tq.server.operation.identity import Identity, open_identity
 from tq.wire.connection import Connection
 from tq.wire.messages import CA, Beat, GetCA, Hello, Refused, Welcome
 

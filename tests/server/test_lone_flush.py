@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from tq.errors import StoreError
-from tq.server import committer
-from tq.server.committer import Committer, quick_runs_min
+from tq.server.commit import committer
+from tq.server.commit.committer import Committer, quick_runs_min
 
 MAIN = "here"
 THREAD = "thread"

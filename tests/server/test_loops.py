@@ -10,9 +10,9 @@ from tests.server.rig import submit
 from tq import limits
 from tq.core import vocabulary as v
 from tq.errors import StoreError
-from tq.server import loops
-from tq.server.commit_loop import STOPPING
-from tq.server.intake import Request, inlet_requests_max
+from tq.server.commit.commit_loop import STOPPING
+from tq.server.commit.intake import Request, inlet_requests_max
+from tq.server.operation import loops
 from tq.store.directory import Room, low_water_bytes
 from tq.wire import messages as m
 

@@ -16,10 +16,10 @@ from tests.server.rig import submit
 from tests.server.test_listen import identity as identity  # noqa: PLC0414 - a fixture
 from tests.server.test_listen import serving
 from tq.core.vocabulary import End
+from tq.net.idle_polling import IdlePolling
 from tq.net.link import open_link
 from tq.net.listen import Arrival
-from tq.net.lounge import Lounge
-from tq.server.identity import Identity
+from tq.server.operation.identity import Identity
 from tq.wire import messages as m
 from tq.wire.connection import Connection
 
@@ -34,7 +34,7 @@ def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
 
 
 async def test_who_was_sent_something_goes_on_and_all_of_them_together(pairs: Any, autojump_clock: Any) -> None:
-    lounge, gone_on = Lounge(0.1), []
+    lounge, gone_on = IdlePolling(0.1), []
 
     async def wait(place: int) -> None:
         await lounge.wait(pairs[place][0].fileno())
@@ -59,7 +59,7 @@ async def test_all_are_gathered_however_many(pairs: Any) -> None:
     if hard < 3_000:
         pytest.skip("this process may not open enough files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    lounge, count = Lounge(0.1), 1_100  # more than a poll returns that is not told how many
+    lounge, count = IdlePolling(0.1), 1_100  # more than a poll returns that is not told how many
     pairs[0][1].send(b"x")
     places = [os.dup(pairs[0][0].fileno()) for _ in range(count)]
     try:
@@ -77,7 +77,7 @@ async def test_all_are_gathered_however_many(pairs: Any) -> None:
 
 
 async def test_what_lies_there_already_is_found_again(pairs: Any, autojump_clock: Any) -> None:
-    lounge = Lounge(0.1)
+    lounge = IdlePolling(0.1)
     pairs[0][1].send(b"x")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lounge.run)
@@ -87,7 +87,7 @@ async def test_what_lies_there_already_is_found_again(pairs: Any, autojump_clock
 
 
 async def test_who_is_woken_or_cancelled_leaves_nothing_behind(pairs: Any) -> None:
-    lounge, place = Lounge(0.1), pairs[0][0].fileno()
+    lounge, place = IdlePolling(0.1), pairs[0][0].fileno()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lounge.wait, place)
         await wait_all_tasks_blocked()
@@ -103,7 +103,7 @@ async def test_who_is_woken_or_cancelled_leaves_nothing_behind(pairs: Any) -> No
     assert not lounge._waiting
 
 
-async def resting(arrival: Arrival, lounge: Lounge, began: list[Any]) -> None:
+async def resting(arrival: Arrival, lounge: IdlePolling, began: list[Any]) -> None:
     async with open_link(arrival.stream, Connection()) as link:
         arrival.admit()
         link.rest(lounge)
@@ -114,7 +114,7 @@ async def resting(arrival: Arrival, lounge: Lounge, began: list[Any]) -> None:
 
 
 async def test_a_link_that_rests_is_read_with_the_others_and_at_once_when_it_hurries(identity: Identity) -> None:
-    lounge, began = Lounge(0.0), []  # type: ignore[var-annotated]
+    lounge, began = IdlePolling(0.0), []  # type: ignore[var-annotated]
     async with serving(identity, partial(resting, lounge=lounge, began=began)) as served, served.client() as client:
         client.send_nowait(m.Beat(1))
         await trio.testing.wait_all_tasks_blocked(0.05)  # nobody gathers
@@ -131,7 +131,7 @@ async def test_a_link_that_rests_is_read_with_the_others_and_at_once_when_it_hur
 
 @pytest.mark.parametrize("who", ["this end", "the other end", "nobody"])
 async def test_a_link_that_rests_ends_like_any_other(identity: Identity, who: str, capfd: Any) -> None:
-    lounge, began = Lounge(0.0), []  # type: ignore[var-annotated]
+    lounge, began = IdlePolling(0.0), []  # type: ignore[var-annotated]
     with trio.fail_after(20):
         async with serving(identity, partial(resting, lounge=lounge, began=began)) as served:
             for _ in range(8):  # its reader wakes before its writer, or behind it: the order is random

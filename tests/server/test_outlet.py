@@ -6,7 +6,7 @@ from trio.testing import lockstep_stream_pair
 from tq import limits
 from tq.core.vocabulary import Document
 from tq.net.link import Link, open_link
-from tq.server.outlet import Outlet
+from tq.server.sessions.reply_queue import ReplyQueue
 from tq.wire import messages as m
 from tq.wire.connection import Connection
 
@@ -31,7 +31,7 @@ def connection() -> Connection:
 async def test_what_does_not_fit_waits_and_nothing_overtakes_it() -> None:
     ours, theirs = lockstep_stream_pair()
     async with open_link(ours, connection()) as link, open_link(theirs, connection()) as peer:
-        outlet = Outlet(link)
+        outlet = ReplyQueue(link)
         for number in range(30):
             outlet.put(number, LARGE)
         assert outlet.is_full
@@ -54,7 +54,7 @@ async def test_what_does_not_fit_waits_and_nothing_overtakes_it() -> None:
 async def test_what_no_frame_could_carry_is_an_error_also_where_it_waited() -> None:
     ours, theirs = lockstep_stream_pair()
     async with open_link(ours, connection()) as link, open_link(theirs, connection()) as peer:
-        outlet = Outlet(link)
+        outlet = ReplyQueue(link)
         for number in range(6):
             outlet.put(number, LARGE)
         outlet.put(6, Document({"text": "x" * limits.frame_bytes_max}))
@@ -69,7 +69,7 @@ async def test_what_no_frame_could_carry_is_an_error_also_where_it_waited() -> N
 async def test_a_link_that_ends_lets_everybody_go_on() -> None:
     ours, theirs = lockstep_stream_pair()
     async with open_link(ours, connection()) as link:
-        outlet = Outlet(link)
+        outlet = ReplyQueue(link)
         for number in range(30):
             outlet.put(number, LARGE)
         async with trio.open_nursery() as nursery:

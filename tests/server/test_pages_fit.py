@@ -8,7 +8,7 @@ import trio
 from tests.server.hall import Hall, assigned, open_hall
 from tests.server.rig import submit
 from tq import limits
-from tq.core.job import Demand
+from tq.core.model.job import Demand
 from tq.core.vocabulary import Capacity, DeadLetters, End, List
 from tq.wire import messages as m
 from tq.wire import plain

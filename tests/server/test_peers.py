@@ -7,9 +7,9 @@ from msgspec.structs import replace
 
 from tq import errors, limits
 from tq.core import vocabulary as v
-from tq.core.task import Cause, Phase
+from tq.core.model.task import Cause, Phase
 from tq.errors import ProtocolError
-from tq.server.peers import WorkerPeer, agree, check_required, listed_max, reply
+from tq.server.sessions.worker_protocol import WorkerPeer, agree, check_required, listed_max, reply
 from tq.wire import held
 from tq.wire import messages as m
 from tq.wire.held import tally

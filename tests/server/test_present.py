@@ -3,9 +3,17 @@
 import pytest
 
 from tq import limits
-from tq.core.measured import cpu_us_max
+from tq.core.change.measured import cpu_us_max
 from tq.core.vocabulary import Document, Page
-from tq.server.present import list_command_bytes_max, present, present_page, present_tasks, usage, used_max, written
+from tq.server.sessions.present import (
+    list_command_bytes_max,
+    present,
+    present_page,
+    present_tasks,
+    usage,
+    used_max,
+    written,
+)
 from tq.wire import plain
 from tq.wire.body import Body, Usage
 from tq.wire.codec import decode, dumps, encode

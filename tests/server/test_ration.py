@@ -3,8 +3,8 @@
 from tests.server.rig import Loop, submit
 from tq import limits
 from tq.core.vocabulary import AddEntries
-from tq.server.commit_loop import Point
-from tq.server.intake import Request
+from tq.server.commit.commit_loop import Point
+from tq.server.commit.intake import Request
 
 FILL = limits.turn_bulk_bytes_max
 FILL_BESIDE = limits.turn_bulk_bytes_beside_max

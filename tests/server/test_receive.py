@@ -9,7 +9,7 @@ from typing import Any
 import trio
 
 from tq.errors import ProtocolError
-from tq.server.receive import part_messages_max, receive_all
+from tq.server.sessions.receive import part_messages_max, receive_all
 from tq.wire import messages as m
 
 FRAME = [m.Beat(number=number) for number in range(10 * part_messages_max + 1)]

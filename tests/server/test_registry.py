@@ -3,7 +3,7 @@
 from typing import Any
 
 from tq.core import vocabulary as v
-from tq.server.registry import Registry
+from tq.server.sessions.registry import Registry
 
 
 class Peer:

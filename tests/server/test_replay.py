@@ -8,8 +8,8 @@ import pytest
 
 from tests.server.rig import submit
 from tq.core.vocabulary import Command, Done, Times
-from tq.server.intake import Look
-from tq.server.replay import FailedCommands, files_max
+from tq.server.commit.intake import Look
+from tq.server.commit.replay import FailedCommands, files_max
 from tq.wire.body import Body
 from tq.wire.codec import dumps
 

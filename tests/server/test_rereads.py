@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from tests.server.rig import Loop, submit
 from tq import limits
 from tq.core.vocabulary import Effect, TaskChanged, Wait, Waited
-from tq.server.commit_loop import Point
-from tq.server.intake import Inlet, Request
+from tq.server.commit.commit_loop import Point
+from tq.server.commit.intake import Inlet, Request
 
 
 def test_who_waits_for_what_a_turn_has_changed_is_answered_with_that_turn() -> None:

@@ -5,10 +5,10 @@ from typing import get_args
 import pytest
 
 from tq.core import vocabulary as v
-from tq.core.engine.by_kind import READS
-from tq.core.job import ROLES
+from tq.core.engine.handlers import READS
+from tq.core.model.job import ROLES
 from tq.errors import NotAllowed
-from tq.server import roles
+from tq.server.sessions import roles
 
 COMMANDS = get_args(v.Command)
 CLIENT = get_args(v.ClientCommand)

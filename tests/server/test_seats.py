@@ -5,21 +5,21 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tq.limits import strikes_addresses_max
+from tq.net.auth_failures import AuthFailures
+from tq.net.connection_quota import ConnectionQuota, Seat, SeatBounds, origin_of, within_open_files
 from tq.net.listen import Arrival
-from tq.net.seats import Seat, SeatBounds, Seats, origin_of, within_open_files
-from tq.net.strikes import Strikes
 
 FAR = "203.0.113.7"
 
 
-def taken(seats: Seats, host: str) -> Seat:
+def taken(seats: ConnectionQuota, host: str) -> Seat:
     seat = seats.take(host)
     assert seat is not None
     return seat
 
 
 async def test_one_address_has_only_so_many_unauthenticated_connections() -> None:
-    seats = Seats(SeatBounds(unauthenticated_by_address_max=2))
+    seats = ConnectionQuota(SeatBounds(unauthenticated_by_address_max=2))
     first = taken(seats, FAR)
     taken(seats, FAR)
 
@@ -36,14 +36,14 @@ def test_one_token_leaves_places_to_others() -> None:
 
 
 async def test_loopback_counts_in_all_only() -> None:
-    seats = Seats(SeatBounds(unauthenticated_by_address_max=2))
+    seats = ConnectionQuota(SeatBounds(unauthenticated_by_address_max=2))
 
     assert all(seats.take("127.0.0.1") for _ in range(9))
     assert all(seats.take("::1") for _ in range(9))
 
 
 def test_wrong_tokens_of_an_address_make_its_next_ones_wait_longer_and_longer() -> None:
-    strikes, pauses = Strikes(), []
+    strikes, pauses = AuthFailures(), []
     for now_s in range(8):
         pauses.append(strikes.pause_s(FAR, now_s))
         strikes.add(FAR, now_s)
@@ -53,7 +53,7 @@ def test_wrong_tokens_of_an_address_make_its_next_ones_wait_longer_and_longer() 
 
 
 def test_loopback_never_waits_and_the_list_of_the_others_is_bounded() -> None:
-    strikes = Strikes()
+    strikes = AuthFailures()
     strikes.add("", 1)
     assert strikes.pause_s("", 1) == 0
     strikes.add(FAR, 1)
@@ -64,7 +64,7 @@ def test_loopback_never_waits_and_the_list_of_the_others_is_bounded() -> None:
 
 
 async def test_who_is_held_back_has_that_much_longer_for_its_hello(autojump_clock: MockClock) -> None:
-    seats = Seats(SeatBounds(hello_s=5.0))
+    seats = ConnectionQuota(SeatBounds(hello_s=5.0))
     seat = taken(seats, FAR)
     arrival = Arrival(None, FAR, 1, seats, seat)  # type: ignore[arg-type]
     await arrival.hold_back()
@@ -92,13 +92,13 @@ def test_an_ipv6_subscriber_is_one_address(host: str, origin: str) -> None:
     assert origin_of(host) == origin
 
 
-async def wait(seats: Seats, done: list[str]) -> None:
+async def wait(seats: ConnectionQuota, done: list[str]) -> None:
     await seats.wait_free()
     done.append("free")
 
 
 async def test_when_all_places_are_taken_the_next_waits_for_one_that_leaves() -> None:
-    seats, done = Seats(SeatBounds(unauthenticated_max=1, yield_seat_s=1e9)), list[str]()
+    seats, done = ConnectionQuota(SeatBounds(unauthenticated_max=1, yield_seat_s=1e9)), list[str]()
     seat = taken(seats, FAR)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait, seats, done)
@@ -110,7 +110,7 @@ async def test_when_all_places_are_taken_the_next_waits_for_one_that_leaves() ->
 
 
 async def test_an_admitted_connection_makes_room_for_another_hello() -> None:
-    seats, done = Seats(SeatBounds(unauthenticated_max=1, yield_seat_s=1e9)), list[str]()
+    seats, done = ConnectionQuota(SeatBounds(unauthenticated_max=1, yield_seat_s=1e9)), list[str]()
     seat = taken(seats, FAR)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait, seats, done)
@@ -124,7 +124,7 @@ async def test_an_admitted_connection_makes_room_for_another_hello() -> None:
 async def test_a_young_connection_keeps_its_place_and_the_oldest_gives_it_up_after_a_second(
     autojump_clock: MockClock,
 ) -> None:
-    seats, done = Seats(SeatBounds(unauthenticated_max=2, yield_seat_s=1.0)), list[str]()
+    seats, done = ConnectionQuota(SeatBounds(unauthenticated_max=2, yield_seat_s=1.0)), list[str]()
 
     async def hold() -> None:
         seat = taken(seats, FAR)
@@ -148,7 +148,7 @@ async def test_a_young_connection_keeps_its_place_and_the_oldest_gives_it_up_aft
 
 
 async def test_authenticated_connections_never_give_up_their_seats(autojump_clock: MockClock) -> None:
-    seats = Seats(SeatBounds(connections_max=2, yield_seat_s=0.0))
+    seats = ConnectionQuota(SeatBounds(connections_max=2, yield_seat_s=0.0))
     held = [taken(seats, FAR), taken(seats, FAR)]
     for seat in held:
         seats.admit(seat)
@@ -161,7 +161,7 @@ async def test_authenticated_connections_never_give_up_their_seats(autojump_cloc
 
 
 async def test_leaving_gives_everything_back() -> None:
-    seats = Seats(SeatBounds())
+    seats = ConnectionQuota(SeatBounds())
     held = [taken(seats, FAR) for _ in range(5)]
     seats.admit(held[0])
     seats.admit(held[0])

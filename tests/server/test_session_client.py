@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from tests.server.hall import BEAT_S, assigned, hello, open_hall, until
 from tests.server.rig import submit
-from tq import errors, limits
+from tq import __version__, errors, limits
 from tq.core import vocabulary as v
 from tq.core.vocabulary import (
     AddEntries,
@@ -233,7 +233,7 @@ async def test_status_and_figures_of_the_store_are_answered() -> None:
     async with open_hall() as hall:
         client = await hall.client("read")
 
-        assert (await client.ask(Status())).value["server"]["version"] == "0.1.0"
+        assert (await client.ask(Status())).value["server"]["version"] == __version__
         assert (await client.ask(StoreStatistics())).value["kind"] == "memory"
 
 

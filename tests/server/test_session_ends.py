@@ -8,8 +8,8 @@ import pytest
 from tests.server.hall import Hall, open_hall, until
 from tests.server.rig import submit
 from tq.core.vocabulary import Status
-from tq.server.client_session import ClientSession
-from tq.server.worker_session import WorkerSession
+from tq.server.sessions.client_session import ClientSession
+from tq.server.sessions.worker_session import WorkerSession
 
 
 @pytest.fixture

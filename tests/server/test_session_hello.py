@@ -29,7 +29,7 @@ async def test_a_good_token_is_welcomed_with_what_a_peer_must_know() -> None:
     async with open_hall() as hall:
         client = await hall.client("submit")
 
-        assert client.welcome == m.Welcome(1, "0.1.0", 7, 1, client.welcome.session, 5_000, "submit")
+        assert client.welcome == m.Welcome(1, __version__, 7, 1, client.welcome.session, 5_000, "submit")
         assert len(hall.registry.peers) == 1
         client.send(m.Goodbye("done"))
         await client.ended()

@@ -6,7 +6,7 @@ import trio
 
 from tests.server.hall import BEAT_S, assigned, open_hall
 from tests.server.rig import submit
-from tq.server import loops
+from tq.server.operation import loops
 from tq.wire import messages as m
 
 

@@ -11,9 +11,9 @@ from tests.server.rig import submit
 from tq import errors
 from tq.core import vocabulary as v
 from tq.core.vocabulary import Cancel, Capacity, Chunk, End, Get, Logs, LogsEnd, Wait
-from tq.server.client_session import ClientSession
-from tq.server.desk import Send
-from tq.server.log_reader import LogReader
+from tq.server.sessions.client_session import ClientSession
+from tq.server.sessions.log_reader import LogReader
+from tq.server.sessions.session_context import Send
 from tq.wire import messages as m
 from tq.wire.connection import Connection
 

@@ -9,8 +9,8 @@ import trio
 from tests.server.hall import assigned, given_input, hello, open_hall
 from tests.server.rig import submit
 from tq import limits
-from tq.core import tables
-from tq.core.task import Cause, Phase, State
+from tq.core.model import tables
+from tq.core.model.task import Cause, Phase, State
 from tq.core.vocabulary import (
     Acknowledge,
     Assignment,
@@ -27,9 +27,9 @@ from tq.core.vocabulary import (
     Workers,
 )
 from tq.errors import StoreError
-from tq.server.intake import Request
-from tq.server.peers import WorkerPeer
-from tq.server.worker_session import WorkerSession
+from tq.server.commit.intake import Request
+from tq.server.sessions.worker_protocol import WorkerPeer
+from tq.server.sessions.worker_session import WorkerSession
 from tq.store.directory import Room
 from tq.wire import messages as m
 from tq.wire.body import Body

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from tq.server import clock, serve
-from tq.server.identity import open_identity
+from tq.server import serve
+from tq.server.commit import clock
+from tq.server.operation.identity import open_identity
 from tq.server.settings import Settings
 from tq.store.directory import hold_directory
 from tq.store.disk import open_store

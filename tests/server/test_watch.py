@@ -4,12 +4,12 @@ import tracemalloc
 
 import pytest
 
+from tq.core.read.waits import is_there
 from tq.core.vocabulary import Outcome, Wait, Waited
-from tq.core.waits import is_there
 from tq.errors import NotDone
 from tq.limits import frame_bytes_max, result_inline_bytes_max, wait_ids_all_max, wait_ids_of_token_max
-from tq.server.intake import Intake, Request
-from tq.server.watch import Waiting, Watch, replies
+from tq.server.commit.intake import Intake, Request
+from tq.server.sessions.watch import Waiting, Watch, replies
 from tq.wire.codec import encode
 from tq.wire.messages import Reply
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Final
 from tests.sim.world import SECOND
 from tq import limits
 from tq.core.vocabulary import Retain, WorkerLost
-from tq.server.intake import Request
-from tq.server.lease_clock import LeaseClock
+from tq.server.commit.intake import Request
+from tq.server.commit.lease_clock import LeaseClock
 from tq.wire import messages as m
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ from tests.sim.policy import must_be_alone
 from tests.sim.promises import WHOLE, Promises, Subject, Verb, counts, is_settled, seen
 from tests.sim.recalls import Recalls
 from tq import errors
-from tq.core import tables
-from tq.core.engine import Bounds, Engine, Finished, Turn
-from tq.core.engine import step as step_module
-from tq.core.task import Phase, State, Task, Trigger, transition
-from tq.core.view import Overlay, View
+from tq.core.change import step as step_module
+from tq.core.engine.engine import Bounds, Engine, Finished, Turn
+from tq.core.model import tables
+from tq.core.model.task import Phase, State, Task, Trigger, transition
+from tq.core.model.view import Overlay, View
 from tq.core.vocabulary import (
     Acted,
     Answer,

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 from tests.sim.world import World
-from tq.core import invariants
-from tq.core.job import Lane
-from tq.core.live import Live, LiveWorker
-from tq.core.placement import could_fit
-from tq.core.task import State
-from tq.core.view import View
+from tq.core.model.job import Lane
+from tq.core.model.task import State
+from tq.core.model.view import View
+from tq.core.placement.fit import could_fit
+from tq.core.placement.live import Live, LiveWorker
+from tq.core.repair import invariants
 
 
 class Checks:

@@ -7,8 +7,8 @@ from tests.sim.network import End
 from tests.sim.script import Script
 from tests.sim.server import Server
 from tests.sim.world import MS, SECOND, Process, World
-from tq.core import tables
 from tq.core import vocabulary as v
+from tq.core.model import tables
 from tq.wire import messages as m
 
 SILENT_US: Final = 6 * SECOND

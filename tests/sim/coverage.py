@@ -13,7 +13,7 @@ from tests.sim.faults import POINTS
 from tests.sim.kinds import KINDS
 from tests.sim.run import Result
 from tq.core import vocabulary as v
-from tq.core.task import TRANSITIONS, State, Trigger
+from tq.core.model.task import TRANSITIONS, State, Trigger
 
 # Moves of the table that nothing here leads to: by trigger, and why.
 OUT_OF_REACH: Final[dict[Trigger, str]] = {

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.support.store import killed_store
-from tq.core.view import Changes
+from tq.core.model.view import Changes
 from tq.store.seam import OutputSlot
 
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from tests.sim.ledger import Ledger
 from tests.sim.world import MS, SECOND
-from tq.core.live import LiveWorker
+from tq.core.placement.live import LiveWorker
 from tq.core.vocabulary import AttemptRef, Drain
 
 STOPPED_US: Final = SECOND  # until a word is heard, and what runs is asked to stop

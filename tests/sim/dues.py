@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from tests.sim.world import World
-from tq.core import tables
-from tq.core.job import Progress
-from tq.core.task import State, Task
-from tq.core.view import Changes
+from tq.core.model import tables
+from tq.core.model.job import Progress
+from tq.core.model.task import State, Task
+from tq.core.model.view import Changes
 from tq.core.vocabulary import Times
 from tq.limits import key_ttl_ms
 

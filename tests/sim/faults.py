@@ -11,7 +11,7 @@ from random import Random
 from typing import Final
 
 from tests.sim.kinds import KINDS, Cast
-from tq.server.commit_loop import Point
+from tq.server.commit.commit_loop import Point
 
 NAMES: Final = tuple(KINDS)
 POINTS: Final = tuple(Point)

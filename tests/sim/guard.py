@@ -1,6 +1,6 @@
 """The simulated launcher's lease: what was submitted with `--if-cut stop` ends when its worker is cut off (ADR 15).
 
-It stands for worker/guard.py, in the world's time; that such a task has no second copy is looked at when its launcher
+It stands for launcher/guard.py, in the world's time; that such a task has no second copy is looked at when its launcher
 wakes up again, too.
 """
 
@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 from tests.sim.profiles import BOUND
 from tests.sim.world import SECOND
-from tq.core.task import Cause
-from tq.worker import frames
-from tq.worker.attempt import Stage
+from tq.core.model.task import Cause
+from tq.launcher import protocol
+from tq.launcher.attempt import Stage
 
 if TYPE_CHECKING:
     from tests.sim.launcher import Attempt, Launcher
@@ -46,7 +46,7 @@ class Guard:
             return
         self._is_at_work = True
         bound = self.bound
-        launcher.recall(frames.Recall(tuple(attempt.ref for attempt in bound if attempt.stage is Stage.QUEUED)))
+        launcher.recall(protocol.Recall(tuple(attempt.ref for attempt in bound if attempt.stage is Stage.QUEUED)))
         for attempt in bound:
             if attempt.stage is Stage.RUNNING:
                 launcher.world.count("cut off")

@@ -10,9 +10,9 @@ from tests.sim.client import Client
 from tests.sim.server import BEATS_US, Server
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, World
-from tq.core.task import Phase
+from tq.core.model.task import Phase
 from tq.core.vocabulary import AttemptRef, Cancel, Drain, Forget, Purge, Retry, SetQueue
-from tq.server.commit_loop import Point
+from tq.server.commit.commit_loop import Point
 
 
 class Cast(NamedTuple):

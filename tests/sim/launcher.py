@@ -11,12 +11,12 @@ from tests.sim.guard import Guard
 from tests.sim.ledger import Ledger
 from tests.sim.profiles import BAD, BOUND, LONG, MIXED, POISON, SHORT
 from tests.sim.world import MS, SECOND, Process, World
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.core.vocabulary import Assignment, AttemptRef, Capacity, End
+from tq.launcher import protocol
+from tq.launcher.attempt import Stage
+from tq.launcher.lanes import Lanes
 from tq.wire.codec import dumps
-from tq.worker import frames
-from tq.worker.attempt import Stage
-from tq.worker.lanes import Lanes
 
 PIPE_US: Final = 30
 STARTED_US: Final = 20 * MS
@@ -58,7 +58,7 @@ class Pipe:
 class Order:
     """What one Spawn says about all of its attempts."""
 
-    def __init__(self, spawn: frames.Spawn) -> None:
+    def __init__(self, spawn: protocol.Spawn) -> None:
         self.lane = spawn.lane
         self.body = spawn.body
 
@@ -88,16 +88,16 @@ class Launcher(Process):
         self.held: dict[AttemptRef, Attempt] = {}
         self.live = 0
         self.is_dead = False
-        self.pong = frames.Pong(0, 0, 0, 0)  # none is stuck here
+        self.pong = protocol.Pong(0, 0, 0, 0)  # none is stuck here
         self.on_poison: Callable[[], None] = lambda: None
         self._lanes = Lanes()
         self._inputs: dict[int, bytes] = {}
         self._trouble_until_us = 0
         self.guard = Guard(self)
         self._ends: list[End] = []
-        self._outputs: list[frames.Output] = []
+        self._outputs: list[protocol.Output] = []
 
-    def send(self, message: frames.Down) -> None:
+    def send(self, message: protocol.Down) -> None:
         """Take a frame of the worker (the interface of LauncherLink)."""
         if not self.is_dead:
             self.down.send(message)
@@ -124,23 +124,23 @@ class Launcher(Process):
 
     # ------------------------------------------------------------ orders
 
-    def _obey(self, message: frames.Down) -> None:
+    def _obey(self, message: protocol.Down) -> None:
         match message:
-            case frames.Spawn():
+            case protocol.Spawn():
                 self._queue(message)
-            case frames.Stop():
+            case protocol.Stop():
                 self._stop(message)
-            case frames.Recall():
+            case protocol.Recall():
                 self.recall(message)
-            case frames.Input():
+            case protocol.Input():
                 self._inputs[message.blob] = self._inputs.get(message.blob, b"") + message.data
-            case frames.Lease():
+            case protocol.Lease():
                 self.guard.renew(message.until_s)
-            case frames.Forget():
+            case protocol.Forget():
                 self._inputs.pop(message.blob, None)
         self._start()
 
-    def _queue(self, spawn: frames.Spawn) -> None:
+    def _queue(self, spawn: protocol.Spawn) -> None:
         if spawn.stdin and self._inputs.get(spawn.stdin) != INPUT:
             raise self.world.violated(f"{spawn} comes with the input {self._inputs.get(spawn.stdin)}")
         order = Order(spawn)
@@ -150,7 +150,7 @@ class Launcher(Process):
         if spawn.body == BOUND:
             self.guard.watch()
 
-    def _stop(self, stop: frames.Stop) -> None:
+    def _stop(self, stop: protocol.Stop) -> None:
         for ref in stop.attempts:
             attempt = self.held.get(ref)
             if attempt is None:
@@ -164,14 +164,14 @@ class Launcher(Process):
                 delay_us = KILL_AFTER_US if is_stubborn else self.world.wait_us(10 * MS)
                 self.after(delay_us, self.exits, attempt, -9 if is_stubborn else -15)
 
-    def recall(self, recall: frames.Recall) -> None:
+    def recall(self, recall: protocol.Recall) -> None:
         """Give back what of these has not started."""
         back = [attempt for ref in recall.attempts if (attempt := self.held.get(ref)) and attempt.stage is Stage.QUEUED]
         for attempt in back:
             self._drop(attempt)
         if back:
             self.world.count("recalled in time", len(back))
-            self.up.send(frames.Recalled(tuple(attempt.ref for attempt in back)))
+            self.up.send(protocol.Recalled(tuple(attempt.ref for attempt in back)))
 
     def _drop(self, attempt: Attempt) -> None:
         del self.held[attempt.ref]
@@ -190,7 +190,7 @@ class Launcher(Process):
             if is_in_trouble or self.world.chance(0.01 if not self.world.is_calm else 0):
                 self._release(attempt)
                 if is_in_trouble or self.world.chance(0.5):
-                    self.up.send(frames.Recalled((attempt.ref,), Cause.WORKER_TROUBLE, "out of descriptors"))
+                    self.up.send(protocol.Recalled((attempt.ref,), Cause.WORKER_TROUBLE, "out of descriptors"))
                 else:
                     cause, code = self.world.dice.choice(((Cause.SPAWN_FAILED, 127), (Cause.CWD_MISSING, 125)))
                     self._report(End(attempt.ref, cause, code, 0))
@@ -237,7 +237,7 @@ class Launcher(Process):
 
     def _started(self, attempt: Attempt) -> None:
         if attempt.stage is Stage.RUNNING:
-            self.up.send(frames.Started((attempt.ref,)))
+            self.up.send(protocol.Started((attempt.ref,)))
 
     def exits(self, attempt: Attempt, code: int) -> None:
         """Let an attempt end, if it runs."""
@@ -251,7 +251,7 @@ class Launcher(Process):
         if self.world.chance(0.3):
             text = b"out of %d.%d/%d" % (ref.job, ref.member, ref.attempt)
             self.ledger.written[ref] = text
-            self._outputs.append(frames.Output(ref, 1, 0, text))
+            self._outputs.append(protocol.Output(ref, 1, 0, text))
         value = b""
         if self.world.chance(0.15):
             value = self.ledger.values[ref] = dumps(
@@ -272,5 +272,5 @@ class Launcher(Process):
         self._ends.append(end)
 
     def _flush(self) -> None:
-        self.up.send(frames.Ended(tuple(self._ends), tuple(self._outputs)))
+        self.up.send(protocol.Ended(tuple(self._ends), tuple(self._outputs)))
         self._ends, self._outputs = [], []

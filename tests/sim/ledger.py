@@ -15,10 +15,10 @@ from tests.sim.policy import Policy
 from tests.sim.profiles import BOUND
 from tests.sim.words import Words
 from tests.sim.world import World
-from tq.core import tables
-from tq.core.engine import Finished
-from tq.core.job import Job, Progress
-from tq.core.task import Cause, Phase, State, Task
+from tq.core.engine.engine import Finished
+from tq.core.model import tables
+from tq.core.model.job import Job, Progress
+from tq.core.model.task import Cause, Phase, State, Task
 from tq.core.vocabulary import AttemptRef, Held, Joined
 from tq.store.seam import Store
 

@@ -22,18 +22,18 @@ from tests.sim.wire import Wire, WireEnd
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, Process
 from tq import errors, limits
-from tq.core import tables
+from tq.core.model import tables
 from tq.core.vocabulary import CreateToken, Recover, Recovered
+from tq.net.idle_polling import IdlePolling
 from tq.net.link import Link, open_link
-from tq.net.lounge import Lounge
 from tq.net.token import make_token
-from tq.server import loops
-from tq.server.commit_loop import Pipeline, Point
-from tq.server.committer import run_pipeline
-from tq.server.desk import Desk, Gate
-from tq.server.intake import Request
-from tq.server.lease_clock import LeaseClock
-from tq.server.session import attend
+from tq.server.commit.commit_loop import Pipeline, Point
+from tq.server.commit.committer import run_pipeline
+from tq.server.commit.intake import Request
+from tq.server.commit.lease_clock import LeaseClock
+from tq.server.operation import loops
+from tq.server.sessions.session import attend
+from tq.server.sessions.session_context import Gate, SessionContext
 from tq.store.directory import Room
 from tq.wire import messages as m
 from tq.wire.connection import Connection
@@ -157,9 +157,9 @@ class PlayedServer(Server):
 
     def _open(self, recovered: Recovered) -> None:
         self.lineage, self.epoch = recovered.lineage, recovered.epoch
-        self.desk = Desk(
+        self.desk = SessionContext(
             engine=self.engine, store=self.disk, pipeline=self.pipeline, intake=self.intake, registry=self.registry,
-            lease_clock=self.lease_clock, lounge=Lounge(0.1), gate=self.gate, times=self.clock.times, story=dict,
+            lease_clock=self.lease_clock, lounge=IdlePolling(0.1), gate=self.gate, times=self.clock.times, story=dict,
             back_up=None, ca_pem=b"", lineage=recovered.lineage, epoch=recovered.epoch, beat_ms=self.beat_us // MS,
         )  # type: ignore[arg-type]  # fmt: skip
 

@@ -21,9 +21,9 @@ from tests.sim.played import PlayedClient, PlayedNetwork, PlayedServer, PlayedWo
 from tests.sim.run import CALM_US, Run, bounds_of
 from tests.sim.wire import Clockwork, TrioWorld
 from tests.sim.world import MS, SECOND, Violation
-from tq.core.engine import Bounds
+from tq.core.engine.engine import Bounds
 from tq.net import log as log_module
-from tq.server import client_session
+from tq.server.sessions import client_session
 from tq.store.memory import MemoryStore
 from tq.worker import session as session_module
 

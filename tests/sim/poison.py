@@ -14,11 +14,13 @@ from typing import Any
 from unittest.mock import patch
 
 from tests.sim.world import World
-from tq.core import tables
-from tq.core.engine import act, clock, dispatch, fence, forget, join, ready, report
-from tq.core.live import Live
-from tq.core.timers import TimerKind
-from tq.core.view import Key, View
+from tq.core.bulk import act
+from tq.core.change import fence, forget
+from tq.core.engine import clock, dispatch, join, ready, report
+from tq.core.model import tables
+from tq.core.model.timers import TimerKind
+from tq.core.model.view import Key, View
+from tq.core.placement.live import Live
 from tq.limits import put_off_of_lane_max
 
 

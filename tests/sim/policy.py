@@ -5,8 +5,8 @@ only a loss while it was alone on its worker may end it.
 from typing import Final
 
 from tests.sim.world import Violation, World
-from tq.core.job import Job
-from tq.core.task import Cause, Phase, State, Task
+from tq.core.model.job import Job
+from tq.core.model.task import Cause, Phase, State, Task
 from tq.core.vocabulary import AttemptRef
 
 TaskKey = tuple[int, int, int]

@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 
 from tests.sim.ledger import Ledger
 from tests.sim.removals import Removals
-from tq.core import tables
-from tq.core.job import Job, Progress
-from tq.core.task import Cause, Phase, State, Task
-from tq.core.view import Overlay
+from tq.core.model import tables
+from tq.core.model.job import Job, Progress
+from tq.core.model.task import Cause, Phase, State, Task
+from tq.core.model.view import Overlay
 from tq.core.vocabulary import (
     Acted,
     Cancel,

@@ -11,10 +11,10 @@ from typing import Final
 
 from tests.sim.ledger import Ledger
 from tests.sim.world import SECOND
-from tq.core import tables
-from tq.core.live import Live
-from tq.core.task import Cause, Phase, State
-from tq.core.view import Overlay
+from tq.core.model import tables
+from tq.core.model.task import Cause, Phase, State
+from tq.core.model.view import Overlay
+from tq.core.placement.live import Live
 from tq.core.vocabulary import AttemptRef, Effect, Handback, Join, Recall
 
 SETTLED_US: Final = 5 * SECOND

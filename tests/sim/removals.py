@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tests.sim.ledger import Ledger
-from tq.core import tables
-from tq.core.job import Progress
-from tq.core.task import State, Task
+from tq.core.model import tables
+from tq.core.model.job import Progress
+from tq.core.model.task import State, Task
 from tq.core.vocabulary import Forget, Purge
 
 WHOLE: Final = -1  # in the place of a member: the job itself

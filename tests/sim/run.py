@@ -21,13 +21,13 @@ from tests.sim.story import shortened, subject_of
 from tests.sim.worker import Worker
 from tests.sim.world import MS, SECOND, Subject, Violation, World
 from tq import limits
-from tq.core import tables
 from tq.core import vocabulary as v
-from tq.core.engine import Bounds
-from tq.core.view import pages
-from tq.server import intake
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
+from tq.core.model.view import pages
+from tq.server.commit import intake
 from tq.store.memory import MemoryStore
-from tq.worker import hands
+from tq.worker import interpreter
 
 CALM_US: Final = 3_000 * SECOND
 CHECK_EVERY: Final = 300  # turns
@@ -257,7 +257,7 @@ def run_seed(
     """
     moves: Moves = {}
     violation = ""
-    with bounds_of(seed) as bounds, count_moves(moves), patch.object(hands, "log", _ignore):
+    with bounds_of(seed) as bounds, count_moves(moves), patch.object(interpreter, "log", _ignore):
         disk = MemoryStore() if data is None else Disk(data)
         run = Run(
             seed,

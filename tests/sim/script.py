@@ -11,7 +11,7 @@ from tests.sim.profiles import MIXED, POISON, PROFILES, SHORT
 from tests.sim.verbs import Verbs
 from tests.sim.world import World
 from tq.core import vocabulary as v
-from tq.core.job import Demand
+from tq.core.model.job import Demand
 
 IMPOSSIBLE: Final = Demand(900_000, 0)
 DEMANDS: Final = (

@@ -20,14 +20,14 @@ from tests.sim.poison import Poison, Poisoned, resting_jobs
 from tests.sim.promises import Promises
 from tests.sim.sessions import welcome
 from tests.sim.world import MS, SECOND, Process, Violation, World
-from tq.core import tables
-from tq.core.engine import Bounds
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
 from tq.core.vocabulary import Recover, Recovered, Times
 from tq.errors import StoreError
-from tq.server.clock import Clock
-from tq.server.commit_loop import Pipeline, Point
-from tq.server.intake import Intake
-from tq.server.registry import Registry
+from tq.server.commit.clock import Clock
+from tq.server.commit.commit_loop import Pipeline, Point
+from tq.server.commit.intake import Intake
+from tq.server.sessions.registry import Registry
 from tq.store.memory import MemoryStore
 
 WALL_MS: Final = 1_800_000_000_000

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from tests.sim.network import End
 from tests.sim.world import MS, SECOND
 from tq import errors
-from tq.core import tables
 from tq.core import vocabulary as v
-from tq.server.desk import LOW_DISK
-from tq.server.inputs import Inputs
-from tq.server.intake import Request
-from tq.server.peers import WorkerPeer, reply
-from tq.server.watch import Waiting, replies
+from tq.core.model import tables
+from tq.server.commit.intake import Request
+from tq.server.sessions.inputs import Inputs
+from tq.server.sessions.session_context import LOW_DISK
+from tq.server.sessions.watch import Waiting, replies
+from tq.server.sessions.worker_protocol import WorkerPeer, reply
 from tq.wire import messages as m
 
 if TYPE_CHECKING:

@@ -14,43 +14,30 @@ from tests.sim.faults import NAMES
 from tests.sim.run import run_seed
 from tests.sim.shrink import shrink
 from tests.sim.story import subject_of
-from tq.core import put_off, retry, tables
-from tq.core.engine import (
-    Engine,
-    Turn,
-    acting,
-    control,
-    dispatch,
-    fence,
-    indexes,
-    join,
-    leases,
-    queues,
-    ready,
-    report,
-    step,
-    submit,
-    sweeps,
-    verbs,
-)
-from tq.core.engine.by_kind import CHANGES
-from tq.core.engine.fence import Verdict
-from tq.core.engine.step import Step
-from tq.core.engine.verbs import VERBS
-from tq.core.job import Progress
-from tq.core.live import Live, LiveWorker
-from tq.core.task import Phase, State, Trigger
-from tq.core.timers import TimerKind
+from tq.core.bulk import progress, sweeps, verbs
+from tq.core.bulk.verbs import VERBS
+from tq.core.change import fence, indexes, step
+from tq.core.change.fence import Verdict
+from tq.core.change.step import Step
+from tq.core.engine import control, dispatch, join, leases, queues, ready, report, submit
+from tq.core.engine.engine import Engine, Turn
+from tq.core.engine.handlers import CHANGES
+from tq.core.model import retry, tables
+from tq.core.model.job import Progress
+from tq.core.model.task import Phase, State, Trigger
+from tq.core.model.timers import TimerKind
+from tq.core.placement import quarantine
+from tq.core.placement.live import Live, LiveWorker
 from tq.core.vocabulary import Assignment, Forget, Recover, Release, Times, WorkerLost
-from tq.server import clock
-from tq.server.clock import Clock
-from tq.server.commit_loop import Pipeline, Point
-from tq.server.lease_clock import LeaseClock
-from tq.server.peers import WorkerPeer
-from tq.server.watch import Watch
-from tq.worker.hands import Hands
+from tq.server.commit import clock
+from tq.server.commit.clock import Clock
+from tq.server.commit.commit_loop import Pipeline, Point
+from tq.server.commit.lease_clock import LeaseClock
+from tq.server.sessions.watch import Watch
+from tq.server.sessions.worker_protocol import WorkerPeer
+from tq.worker.interpreter import Interpreter
 from tq.worker.outbox import Outbox
-from tq.worker.slots import Slots
+from tq.worker.state import WorkerState
 
 SEEDS_MAX = 30
 COMMANDS = 600
@@ -135,7 +122,7 @@ def forget_reports_at_a_cut(patch: pytest.MonkeyPatch) -> None:
 
 
 def say_nothing_of_a_dead_launcher(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Slots, "launcher_died", lambda self, cause=0: [])
+    patch.setattr(WorkerState, "launcher_died", lambda self, cause=0: [])
 
 
 def drop_output_of_what_ended_before_the_cut(patch: pytest.MonkeyPatch) -> None:
@@ -276,11 +263,11 @@ def forget_the_beats_of_the_life_before(patch: pytest.MonkeyPatch) -> None:
 
 
 def go_by_longer_beats_than_the_server(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Hands, "bound", lambda self, until_s: None)
+    patch.setattr(Interpreter, "bound", lambda self, until_s: None)
 
 
 def never_try_again_what_failed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(put_off, "put_off_ms", (1 << 40, 1 << 40))
+    patch.setattr(quarantine, "put_off_ms", (1 << 40, 1 << 40))
 
 
 def stop_at_a_job_that_rests(patch: pytest.MonkeyPatch) -> None:
@@ -312,11 +299,11 @@ def keep_the_half_of_what_failed(patch: pytest.MonkeyPatch) -> None:
 
 
 def hear_no_recall(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Slots, "_recall", lambda self, attempts: [])
+    patch.setattr(WorkerState, "_recall", lambda self, attempts: [])
 
 
 def hand_back_what_is_recalled_unasked(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Slots, "_recall", lambda self, attempts: self._hand_back(tuple(attempts)))
+    patch.setattr(WorkerState, "_recall", lambda self, attempts: self._hand_back(tuple(attempts)))
 
 
 def let_an_older_word_undo_a_later_one(patch: pytest.MonkeyPatch) -> None:
@@ -377,7 +364,7 @@ def keep_the_charge_of_what_is_claimed(patch: pytest.MonkeyPatch) -> None:
 
 
 def remove_what_has_ended_since(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(acting.Acting, "is_late", lambda self, ended_ms: False)
+    patch.setattr(progress.Acting, "is_late", lambda self, ended_ms: False)
 
 
 def drop_the_parts_of_a_sweep_that_failed(patch: pytest.MonkeyPatch) -> None:

@@ -7,11 +7,11 @@ import pytest
 from tests.sim.faults import NAMES
 from tests.sim.test_mutations import SEEDS_MAX, Break, caught
 from tq.core.engine import report
-from tq.core.live import LiveWorker
-from tq.server.lease_clock import LeaseClock
-from tq.worker.hands import Hands
+from tq.core.placement.live import LiveWorker
+from tq.server.commit.lease_clock import LeaseClock
 from tq.worker.instructions import StopAfter
-from tq.worker.slots import Slots
+from tq.worker.interpreter import Interpreter
+from tq.worker.state import WorkerState
 
 
 def lease_to_who_is_not_heard(patch: pytest.MonkeyPatch) -> None:
@@ -29,16 +29,16 @@ def lose_a_worker_a_beat_early(patch: pytest.MonkeyPatch) -> None:
 
 
 def keep_to_no_deadline(patch: pytest.MonkeyPatch) -> None:
-    receive = Slots.receive
+    receive = WorkerState.receive
     patch.setattr(
-        Slots,
+        WorkerState,
         "receive",
         lambda self, message: [one for one in receive(self, message) if not isinstance(one, StopAfter)],
     )
 
 
 def let_a_report_overtake_its_output(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Hands, "_say", lambda self, message: self.link and self.link.answer_nowait(message))
+    patch.setattr(Interpreter, "_say", lambda self, message: self.link and self.link.answer_nowait(message))
 
 
 def never_end_an_array_early(patch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ from tests.sim.coverage import NEVER_IN, OUT_OF_REACH, Coverage, reachable
 from tests.sim.kinds import KINDS
 from tests.sim.run import Result, run_seed
 from tests.tidy.tree import ROOT
-from tq.core.task import TRANSITIONS, State, Trigger
-from tq.server.commit_loop import Point
+from tq.core.model.task import TRANSITIONS, State, Trigger
+from tq.server.commit.commit_loop import Point
 
 COMMANDS = 300
 FAULTS = 14

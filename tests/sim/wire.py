@@ -10,7 +10,7 @@ import trio
 from trio.testing import memory_stream_pair
 
 from tests.sim.world import MS, SECOND, World
-from tq.net.lounge import Lounge
+from tq.net.idle_polling import IdlePolling
 from tq.net.secure import SecureStream
 
 _PIECE_MAX = 1 << 16
@@ -55,7 +55,7 @@ class PromptStream(SecureStream):
         """Return what is there; b'' at the end."""
         return bytes(await self._raw.receive_some(max_bytes))
 
-    def rest(self, lounge: Lounge | None) -> None:
+    def rest(self, lounge: IdlePolling | None) -> None:
         """Go on as before: it has no socket."""
 
     async def send_eof(self) -> None:

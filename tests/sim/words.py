@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from tests.sim.world import Violation
-from tq.core.job import Progress
+from tq.core.model.job import Progress
 from tq.core.vocabulary import Cancel, Hold, Release, Retry
 
 WHOLE: Final = -1  # in the place of a member: all of the job

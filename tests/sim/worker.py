@@ -13,13 +13,13 @@ from tests.sim.ledger import Ledger
 from tests.sim.line import Line, carry_through
 from tests.sim.server import Server
 from tests.sim.world import MS, SECOND, Process, World
-from tq.core import ids
 from tq.core import vocabulary as v
-from tq.core.task import Cause
+from tq.core.model import ids
+from tq.core.model.task import Cause
 from tq.wire import messages as m
 from tq.worker import instructions as i
-from tq.worker.hands import Hands
-from tq.worker.slots import Slots
+from tq.worker.interpreter import Interpreter
+from tq.worker.state import WorkerState
 
 DRAIN_US: Final = 3 * SECOND
 GOODBYE_US: Final = 2 * SECOND
@@ -55,7 +55,7 @@ class Worker(Process):
         if not names_predecessor:
             self.directory = Directory()
         kept = self.directory.spool.values()
-        self.hands = Hands(Slots(self.capacity), ids.worker_id(self.id))
+        self.hands = Interpreter(WorkerState(self.capacity), ids.worker_id(self.id))
         self.hands.slots.restore([one.message for one in kept])
         for output in (output for one in kept for output in one.outputs):
             self.hands.output.put(output)
@@ -95,7 +95,7 @@ class Worker(Process):
         self.world.after(self.world.wait_us(500 * MS), start)
 
     @property
-    def slots(self) -> Slots:
+    def slots(self) -> WorkerState:
         """What is held."""
         return self.hands.slots
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from tests.store.test_records import example
 from tests.support.store import commit, disk_store
-from tq.core.tables import TABLES
-from tq.core.view import Key, Table
+from tq.core.model.tables import TABLES
+from tq.core.model.view import Key, Table
 from tq.store.directory import FORMAT
 
 DATA: Final = Path(__file__).parent / "data"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.backups import make_backup, tree
+from tq import __version__
 from tq.errors import ConfigurationError, StoreDamaged, TqError
 from tq.store import archive, restore
 
@@ -131,7 +132,7 @@ def test_another_file_is_no_backup(raw: bytes, refused: Callable[[bytes], TqErro
 def test_a_newer_format_says_who_made_it(whole: bytes, refused: Callable[[bytes], TqError]) -> None:
     for field in (b'"format"', b'"store_format"'):
         contents = members(whole)
-        head = contents[archive.HEAD].replace(field + b": 1", field + b": 2").replace(b"0.1.0", b"7.8.9")
+        head = contents[archive.HEAD].replace(field + b": 1", field + b": 2").replace(__version__.encode(), b"7.8.9")
         error = refused(packed(contents | {archive.HEAD: head}))
         assert isinstance(error, ConfigurationError)
         assert "made by tq 7.8.9" in error.message

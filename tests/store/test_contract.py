@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.store import all_rows, commit, disk_store, some_changes, write
-from tq.core.job import Entries, Forgotten, Meta
-from tq.core.tables import BODY, ENTRIES, ENTRY_AT, FORGOTTEN, LANE_NAME, META, READY, RUNNING, TASK
-from tq.core.task import State, Task
-from tq.core.view import Overlay
+from tq.core.model.job import Entries, Forgotten, Meta
+from tq.core.model.tables import BODY, ENTRIES, ENTRY_AT, FORGOTTEN, LANE_NAME, META, READY, RUNNING, TASK
+from tq.core.model.task import State, Task
+from tq.core.model.view import Overlay
 from tq.errors import BadRequest, StoreError, TooLarge
 from tq.limits import output_head_slots, output_ring_slots, output_slot_bytes
 from tq.store.disk import DiskStore

@@ -14,8 +14,9 @@ import pytest
 
 from tests.store.test_salvage import order, template  # noqa: F401 - the fixture
 from tests.support.store import all_rows, disk_store, read_store
-from tq.core import invariants, tables
-from tq.core.task import State
+from tq.core.model import tables
+from tq.core.model.task import State
+from tq.core.repair import invariants
 from tq.errors import TqError
 from tq.store import salvage
 from tq.store.check import check_bytes

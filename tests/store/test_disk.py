@@ -12,9 +12,9 @@ import pytest
 
 from tests.support.store import all_rows, commit, disk_store, killed_store, read_store, some_changes, write
 from tq import __version__
-from tq.core.job import Forgotten
-from tq.core.tables import BODY, FORGOTTEN, LANE_NAME, TASK
-from tq.core.task import State, Task
+from tq.core.model.job import Forgotten
+from tq.core.model.tables import BODY, FORGOTTEN, LANE_NAME, TASK
+from tq.core.model.task import State, Task
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.store import directory, recent, rocks, trim
 from tq.store.check import check_bytes

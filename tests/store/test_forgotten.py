@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tests.support.store import disk_store
-from tq.core.engine import Engine
-from tq.core.task import Cause
+from tq.core.engine.engine import Engine
+from tq.core.model.task import Cause
 from tq.core.vocabulary import (
     Acted,
     AttemptRef,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tq.core.tables import META, TABLES, TASK
-from tq.core.view import Key, Table
+from tq.core.model.tables import META, TABLES, TASK
+from tq.core.model.view import Key, Table
 from tq.store.keys import FAMILIES, KEYS, LAYOUT, OUTPUT, WIDTHS, KeyCodec, key_codec
 
 BITS = {"B": 8, "I": 32, "Q": 64}

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.support.store import all_rows, commit, some_changes, write
-from tq.core.tables import LANE_NAME, RUNNING, TASK
-from tq.core.task import State, Task
+from tq.core.model.tables import LANE_NAME, RUNNING, TASK
+from tq.core.model.task import State, Task
 from tq.errors import StoreError
 from tq.store.memory import MemoryStore
 

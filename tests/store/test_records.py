@@ -5,10 +5,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from tq.core.job import Demand, Entries, Job, KeyUse, Lane, Meta, Progress, Queue, Sweep, Token, Upload
-from tq.core.tables import TABLES, TOKEN
-from tq.core.task import Cause, Ending, Phase, State, Task
-from tq.core.view import Table
+from tq.core.model.job import Demand, Entries, Job, KeyUse, Lane, Meta, Progress, Queue, Sweep, Token, Upload
+from tq.core.model.tables import TABLES, TOKEN
+from tq.core.model.task import Cause, Ending, Phase, State, Task
+from tq.core.model.view import Table
 from tq.store.records import RECORDS, RecordCodec
 
 EXAMPLES: dict[type[Any], Any] = {

@@ -10,8 +10,8 @@ import pytest
 from tests.store.make_store import DATA, OUTPUT, a_key, make
 from tests.store.test_records import example
 from tests.support.store import disk_store, read_store
-from tq.core.tables import TABLES
-from tq.core.view import Table
+from tq.core.model.tables import TABLES
+from tq.core.model.view import Table
 from tq.store.check import check_bytes
 from tq.store.disk import DiskStore
 from tq.store.keys import KEYS

@@ -8,7 +8,7 @@ import pytest
 from tests.faults import commit_turns
 from tests.support.backups import IDENTITY, make_backup, pack, rows, tree
 from tests.support.store import all_rows, disk_store, read_store
-from tq.core.tables import BODY, LANE_NAME, META, READY, TASK
+from tq.core.model.tables import BODY, LANE_NAME, META, READY, TASK
 from tq.errors import ConfigurationError
 from tq.store import archive, files, restore, rocks
 from tq.store.check import check_bytes

@@ -15,12 +15,13 @@ import pytest
 
 from tests.core.test_rebuild import small_batches as small_batches  # noqa: PLC0414 - a fixture
 from tests.support.backups import rows, tree
-from tests.support.lives import WORKERS, Life
+from tests.support.lives import WORKERS, WorkerContext
 from tests.support.store import all_rows, disk_store, killed_store, read_store
 from tests.support.wal import record_ends
-from tq.core import invariants, tables
 from tq.core import vocabulary as v
-from tq.core.engine import Engine
+from tq.core.engine.engine import Engine
+from tq.core.model import tables
+from tq.core.repair import invariants
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import KIB
 from tq.store import rocks, salvage
@@ -44,7 +45,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.setitem(rocks.memtable_bytes, family, 64 * KIB)
         patch.setattr(invariants, "check", lambda *_: [])  # the engine is not what is tested here
         with killed_store(data) as store:
-            life = Life(11, store=store).live(STEPS)
+            life = WorkerContext(11, store=store).live(STEPS)
             store.flush_memtables()
             life.live(STEPS)
             store.flush(store.sequence)
@@ -150,7 +151,7 @@ def serve(data: Path) -> None:
     with pytest.MonkeyPatch.context() as patch, disk_store(data) as store:
         checks = [invariants.check(store)]
         patch.setattr(invariants, "check", lambda *_: [])
-        life = Life.__new__(Life)
+        life = WorkerContext.__new__(WorkerContext)
         meta = store.get(tables.META, ())
         assert meta is not None
         assert meta.lineage == LINEAGE

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.store import commit, disk_store, read_store, some_changes
-from tq.core.job import Meta
-from tq.core.tables import META
+from tq.core.model.job import Meta
+from tq.core.model.tables import META
 from tq.store.archive import Archive, make_head
 from tq.store.disk import DiskStore
 from tq.store.keys import FAMILIES, KEYS, TRIMMED_KEY

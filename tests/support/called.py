@@ -157,11 +157,11 @@ def forge(marker, field, number):
     """Answer this call in tq's own words, with this number in a field (or as the length of a value); then sleep."""
     from msgspec.structs import replace
 
-    from tq.worker import calls
+    from tq.launcher.functions import calls
 
     made_up = bytes(int(number)) if field == "value" else int(number)
     answer = replace(calls.Returned(1, 1, 1, 0, b"\x05", "", 0, 0, 0, False, False), **{field: made_up})
-    os.write(100, calls.encode(answer))  # functions.py: where no program looks for descriptors
+    os.write(100, calls.encode(answer))  # warm_process.py: where no program looks for descriptors
     sleep(marker)
 
 

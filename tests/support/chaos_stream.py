@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.server.process import command
 from tests.support.chaos_clients import AGAIN, FIELDS, SLEEPS_S
-from tq.client.blocking import Client
+from tq.client.drivers.blocking import Client
 from tq.client.target import of_directory
 from tq.errors import TqError
 

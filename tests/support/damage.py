@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from tq.core import tables
-from tq.core.engine import Bounds, Engine, Finished
-from tq.core.view import BEHIND_NAMES, Key
+from tq.core.engine.engine import Bounds, Engine, Finished
+from tq.core.model import tables
+from tq.core.model.view import BEHIND_NAMES, Key
 from tq.core.vocabulary import Command, Start, Times
 from tq.store.memory import MemoryStore
 

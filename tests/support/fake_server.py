@@ -26,7 +26,7 @@ from tq import limits
 from tq.core.vocabulary import Assignment, AttemptRef
 from tq.net.link import Link, open_link
 from tq.net.secure import SecureStream
-from tq.server.identity import open_identity
+from tq.server.operation.identity import open_identity
 from tq.wire import messages as m
 from tq.wire.body import Body
 from tq.wire.codec import dumps

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from tq.core import tables
-from tq.core.view import Changes, Key
+from tq.core.model import tables
+from tq.core.model.view import Changes, Key
 from tq.store.memory import MemoryStore
 
 

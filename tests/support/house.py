@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from tq.core import invariants, tables
-from tq.core.engine import Bounds, Engine, Finished
-from tq.core.task import Cause, Phase, Task
+from tq.core.engine.engine import Bounds, Engine, Finished
+from tq.core.model import tables
+from tq.core.model.task import Cause, Phase, Task
+from tq.core.repair import invariants
 from tq.core.vocabulary import (
     Answer,
     AttemptRef,

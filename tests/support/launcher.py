@@ -11,11 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Self
 
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.core.vocabulary import Assignment, AttemptRef, End
+from tq.launcher import launcher, protocol, scratch
 from tq.wire import codec, plain
 from tq.wire.body import Body, Usage, dump
-from tq.worker import frames, launcher, scratch
 
 PATIENCE_S: Final = 30.0
 
@@ -99,12 +99,12 @@ class Link:
         self.order: list[AttemptRef] = []
         self.outputs: dict[tuple[AttemptRef, int], dict[int, bytes]] = {}
         self.started: list[AttemptRef] = []
-        self.recalled: dict[AttemptRef, frames.Recalled] = {}
-        self.pongs: list[frames.Pong] = []
+        self.recalled: dict[AttemptRef, protocol.Recalled] = {}
+        self.pongs: list[protocol.Pong] = []
         self.left: list[scratch.Made] = []
-        self.messages: list[frames.Up] = []
+        self.messages: list[protocol.Up] = []
         self.is_closed = False
-        self.say(frames.Slots(slots))
+        self.say(protocol.Slots(slots))
 
     def __enter__(self) -> Self:
         return self
@@ -121,15 +121,15 @@ class Link:
             self.process.kill()
             self.process.wait()
 
-    def say(self, message: frames.Down) -> None:
-        self.socket.sendall(frames.encode(message))
+    def say(self, message: protocol.Down) -> None:
+        self.socket.sendall(protocol.encode(message))
 
     def spawn(
         self, data: bytes, refs: Iterable[AttemptRef], *, lane: int = 1, width: int = 64, is_array: bool = False,
         queue: str = "default", trace: str = "", stdin: int = 0, has_run: bool = True,
     ) -> None:  # fmt: skip
         attempts = tuple(Assignment(one, one.member + 1, has_run=has_run) for one in refs)
-        self.say(frames.Spawn(lane, width, is_array, queue, trace, data, stdin, self.worker, attempts))
+        self.say(protocol.Spawn(lane, width, is_array, queue, trace, data, stdin, self.worker, attempts))
 
     def hear(self, timeout_s: float = PATIENCE_S) -> bool:
         """Receive once. Return whether anything came."""
@@ -143,30 +143,30 @@ class Link:
             self.is_closed = True
             return False
         self.unread += data
-        for message in frames.ups(self.unread):
+        for message in protocol.ups(self.unread):
             self.messages.append(message)
             self._note(message)
         return True
 
-    def _note(self, message: frames.Up) -> None:
+    def _note(self, message: protocol.Up) -> None:
         match message:
-            case frames.Ended(ends, outputs):
+            case protocol.Ended(ends, outputs):
                 for output in outputs:
                     self._note(output)
                 for end in ends:
                     assert end.attempt not in self.ends, "an attempt ended twice"
                     self.ends[end.attempt] = end
                     self.order.append(end.attempt)
-            case frames.Output(attempt, stream, offset, data):
+            case protocol.Output(attempt, stream, offset, data):
                 assert attempt not in self.ends, "output after the end"
                 self.outputs.setdefault((attempt, stream), {})[offset] = data
-            case frames.Started(attempts):
+            case protocol.Started(attempts):
                 self.started += attempts
-            case frames.Recalled(attempts):
+            case protocol.Recalled(attempts):
                 self.recalled.update(dict.fromkeys(attempts, message))
-            case frames.Left(directory):
+            case protocol.Left(directory):
                 self.left.append(directory)
-            case frames.Pong():
+            case protocol.Pong():
                 self.pongs.append(message)
 
     def until(self, condition: Callable[[], Any], patience_s: float = PATIENCE_S) -> None:
@@ -189,13 +189,13 @@ class Link:
         """Start one attempt, followed, and return once it has written `word` to stdout."""
         one = ref(job)
         self.spawn(data, [one], **options)
-        self.say(frames.Follow(one, 1 << 20))
+        self.say(protocol.Follow(one, 1 << 20))
         self.until(lambda: word in b"".join(self.outputs.get((one, 1), {}).values()))
         return one
 
     def stop(self, attempt: AttemptRef, cause: Cause = Cause.CANCELLED, kill_after_ms: int = -1) -> End:
         """Stop an attempt and return its end."""
-        self.say(frames.Stop((attempt,), cause, kill_after_ms))
+        self.say(protocol.Stop((attempt,), cause, kill_after_ms))
         self.until(lambda: attempt in self.ends)
         return self.ends[attempt]
 
@@ -208,10 +208,10 @@ class Link:
         """Return VmRSS or VmHWM of the launcher."""
         return int(Path(f"/proc/{self.process.pid}/status").read_text().partition(f"{field}:")[2].split()[0])
 
-    def ping(self) -> frames.Pong:
+    def ping(self) -> protocol.Pong:
         self.until(lambda: self.pongs)  # its first word was said before it had read anything
         count = len(self.pongs)
-        self.say(frames.Ping())
+        self.say(protocol.Ping())
         self.until(lambda: len(self.pongs) > count)
         return self.pongs[-1]
 

@@ -5,18 +5,18 @@ from collections.abc import Callable
 from typing import Any
 
 from tests.support.house import House
-from tq.core import tables
 from tq.core import vocabulary as v
-from tq.core.engine import Bounds
-from tq.core.task import Cause, State
-from tq.core.view import pages
+from tq.core.engine.engine import Bounds
+from tq.core.model import tables
+from tq.core.model.task import Cause, State
+from tq.core.model.view import pages
 from tq.errors import Refused
 from tq.limits import piece_bytes_max
 
 WORKERS = 3
 
 
-class Life(House):
+class WorkerContext(House):
     """A house in which things happen at random."""
 
     def __init__(self, seed: int, bounds: Bounds | None = None, store: Any = None) -> None:
@@ -27,7 +27,7 @@ class Life(House):
         for worker in range(1, WORKERS + 1):
             self.join(worker, 1, slots=2)
 
-    def live(self, steps: int) -> "Life":
+    def live(self, steps: int) -> "WorkerContext":
         """Let so many things happen."""
         things: list[tuple[Callable[[], None], int]] = [
             (self.submit_something, 6), (self.submit_with_input, 1), (self.submit_with_entries, 2), (self.upload, 1),

@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.core.vocabulary import Assignment, AttemptRef, Capacity, End
 from tq.wire import messages as m
 from tq.worker.instructions import Instruction, Say
-from tq.worker.slots import Slots
+from tq.worker.state import WorkerState
 
 CAPACITY = Capacity(slots=2)
 
@@ -27,21 +27,21 @@ def said(instructions: list[Instruction]) -> list[m.Message]:
     return [one.message for one in instructions if isinstance(one, Say)]
 
 
-def joined(slots: Slots | None = None, **answer: Any) -> Slots:
+def joined(slots: WorkerState | None = None, **answer: Any) -> WorkerState:
     """Return slots with a session in which both sides agree."""
-    slots = slots or Slots(CAPACITY)
+    slots = slots or WorkerState(CAPACITY)
     slots.connected()
     slots.receive(m.Reconciled(answer.get("stop", ()), answer.get("settled", ())))
     return slots
 
 
-def holding(*refs: AttemptRef) -> Slots:
+def holding(*refs: AttemptRef) -> WorkerState:
     slots = joined()
     slots.receive(assign(*refs))
     return slots
 
 
-def reconcile(slots: Slots) -> m.Reconcile:
+def reconcile(slots: WorkerState) -> m.Reconcile:
     """Begin a session; return the one list that it begins with."""
     (message,) = said(slots.connected())
     assert isinstance(message, m.Reconcile)

@@ -12,7 +12,7 @@ limits.wal_bytes_max = 512 * KIB  # type: ignore[misc]
 limits.key_ttl_ms = 1_500  # type: ignore[misc]
 
 from tq.cli.app import main  # noqa: E402 - the bounds come first
-from tq.server import loops  # noqa: E402
+from tq.server.operation import loops  # noqa: E402
 from tq.store import rocks, trim  # noqa: E402
 
 rocks.memtable_bytes.update(dict.fromkeys(rocks.memtable_bytes, 64 * KIB))

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tq.core.tables import LANE_NAME, READY, RUNNING, TASK
-from tq.core.task import State, Task
-from tq.core.view import BEHIND_NAMES, Changes, Key, Table, View
+from tq.core.model.tables import LANE_NAME, READY, RUNNING, TASK
+from tq.core.model.task import State, Task
+from tq.core.model.view import BEHIND_NAMES, Changes, Key, Table, View
 from tq.store.directory import hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
 from tq.store.memory import MemoryStore

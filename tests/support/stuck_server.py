@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tq import limits
 from tq.cli.app import main
-from tq.server import committer, serve
+from tq.server import serve
+from tq.server.commit import committer
 from tq.store import rocks
 
 _STUCK = Path(os.environ["TQ_DATA"]) / "stuck"

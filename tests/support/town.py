@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from tests.server.process import ServerProcess
 from tests.support import processes
-from tq.client.blocking import Client
+from tq.client.drivers.blocking import Client
 from tq.core.vocabulary import Get, Status
 
 TQ = (sys.executable, "-m", "tq")

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from tests.tidy import tree
-from tq.cli import completion
+from tq.cli.verbs import completion
 
 PROJECT: Final[dict[str, Any]] = tomllib.loads((tree.ROOT / "pyproject.toml").read_text())
 TARGETS: Final[dict[str, Any]] = PROJECT["tool"]["hatch"]["build"]["targets"]

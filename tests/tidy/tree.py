@@ -13,7 +13,7 @@ _GENERATED: Final = ("__pycache__", "testdata", "snapshots")
 
 
 def relative(path: Path) -> str:
-    """Return the path as people write it: `tq/core/task.py`."""
+    """Return the path as people write it: `tq/core/model/task.py`."""
     return path.relative_to(ROOT).as_posix()
 
 
@@ -21,6 +21,11 @@ def python(*rooms: str) -> list[Path]:
     """Return the Python files below these directories of the project, sorted."""
     found = (path for room in rooms for path in (ROOT / room).rglob("*.py"))
     return sorted(path for path in found if not set(path.parts) & set(_GENERATED))
+
+
+def rooms() -> list[str]:
+    """Return every folder of modules as people write it, sorted: `core`, `core/model`."""
+    return sorted(path.parent.relative_to(ROOT / "tq").as_posix() for path in (ROOT / "tq").rglob("*/__init__.py"))
 
 
 def texts() -> list[Path]:

@@ -12,7 +12,7 @@ import pytest
 from tests.support import called
 from tests.support.fake_server import FakeServer, open_fake_server
 from tests.support.launcher import Link
-from tq.worker import frames
+from tq.launcher import protocol
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def offer(link: Link, place: Path, *modules: str) -> None:
     link.say(
-        frames.Functions(
+        protocol.Functions(
             modules or ("work", "torn", "wrong", "script", "heavy", "parts"), (bytes(place),), bytes(place)
         )
     )

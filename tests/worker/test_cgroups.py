@@ -16,17 +16,17 @@ import pytest
 import trio
 
 from tests.support.launcher import Link, body, marker, processes, ref, usage, wait_count, wait_gone
-from tq.cli import doctor
-from tq.core.task import Cause
+from tq.cli.verbs import doctor
+from tq.core.model.task import Cause
 from tq.core.vocabulary import Assignment
+from tq.launcher import cgroups, protocol
+from tq.launcher.attempt import Attempt, Order
+from tq.launcher.cgroups import Cgroup, Memory
+from tq.launcher.program import Program
 from tq.wire.body import Body
 from tq.wire.codec import loads
-from tq.worker import cgroups, frames
-from tq.worker.attempt import Attempt, Order
-from tq.worker.cgroups import Cgroup, Memory
-from tq.worker.home import Last, settle
 from tq.worker.launcher_link import open_launcher
-from tq.worker.program import Program
+from tq.worker.state_dir import Last, settle
 
 GRANDCHILDREN = 50
 # Each in a session of its own, with an empty environment; half of them ignore TERM. None holds the output: that would
@@ -145,7 +145,7 @@ def test_what_is_started_is_in_it_from_its_first_moment(root, mark):
     text = f"for i in $(seq 20); do setsid sh -c 'cat /proc/self/cgroup; exec sleep {mark}' & done; wait"
     with Link(cgroup=root) as link:
         link.spawn(body("sh", "-c", text), [ref(1)])
-        link.say(frames.Follow(ref(1), 1 << 20))
+        link.say(protocol.Follow(ref(1), 1 << 20))
         link.until(lambda: link.text(ref(1)).count(b"\n0::") == 20)
         link.stop(ref(1), kill_after_ms=0)
         lines = [line for line in link.text(ref(1)).splitlines() if line.startswith(b"0::")]
@@ -189,10 +189,10 @@ def test_without_the_cgroup_that_it_was_promised_a_launcher_runs_on_as_a_group(t
 
 async def test_when_a_launcher_is_killed_nothing_of_its_attempts_lives(root, mark, tmp_path):
     async with open_launcher(tmp_path, root) as launcher:
-        launcher.send(frames.Slots(1))
+        launcher.send(protocol.Slots(1))
         text = FAMILY.replace("MARK", mark).replace("echo ready", "kill -9 $PPID")
         attempts = (Assignment(ref(1), 1),)
-        launcher.send(frames.Spawn(1, 1, False, "default", "", body("sh", "-c", text), 0, "0" * 16, attempts))
+        launcher.send(protocol.Spawn(1, 1, False, "default", "", body("sh", "-c", text), 0, "0" * 16, attempts))
         with trio.fail_after(30):
             async for _ in launcher:
                 pass
@@ -352,7 +352,7 @@ def test_what_dead_workers_have_left_alive_is_told_and_nothing_of_living_ones(ro
 
 LATE = """
 import os, sys
-from tq.worker import cgroups
+from tq.launcher import cgroups
 root, open_file, count = os.fsencode(sys.argv[1]), os.open, 0
 def late(path, flags):
     global count
@@ -459,7 +459,7 @@ def test_peak_and_out_of_memory_are_those_of_the_cgroup(tmp_path, files, memory)
     [(-9, 0, Cause.OOM), (137, 0, Cause.OOM), (0, 0, Cause.EXIT), (-9, Cause.CANCELLED, Cause.CANCELLED)],
 )
 def test_a_failure_after_memory_ran_out_is_for_that(code, asked, cause):
-    spawn = frames.Spawn(1, 1, False, "q", "", body("x"), 0, "0" * 16, ())
+    spawn = protocol.Spawn(1, 1, False, "q", "", body("x"), 0, "0" * 16, ())
     attempt = Attempt(ref(1), 1, Order(spawn, Program(loads(spawn.body, Body), {}), None))
     attempt.code, attempt.cause = code, asked
     attempt.note(Memory(4096, is_out=True))

@@ -15,13 +15,13 @@ import trio
 
 from tests.support.fake_server import FakeServer, running_worker
 from tq import limits
-from tq.client import transport
+from tq.client.drivers import transport
 from tq.client.target import Target
 from tq.errors import TqError, Unauthorised, Unreachable
 from tq.net import tls
 from tq.net.address import Address
 from tq.net.dial import dial
-from tq.server.identity import Identity, open_identity
+from tq.server.operation.identity import Identity, open_identity
 from tq.worker import connect
 from tq.worker.connect import Connecting
 

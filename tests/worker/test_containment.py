@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.launcher import Link, body, marker, processes, ref, state_of, usage, wait_count, wait_gone
-from tq.core.task import Cause
-from tq.worker import containment, frames
+from tq.core.model.task import Cause
+from tq.launcher import containment, protocol
 
 SLEEPS = 'until [ "$(cat /proc/$!/comm)" = sleep ]; do :; done'  # the last background process has become `sleep`
 STUBBORN = "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -64,10 +64,10 @@ def test_a_stop_may_bring_a_signal_of_its_own_and_another_later(link):
     def written(word: bytes) -> bool:
         return word in b"".join(link.outputs.get((one, 1), {}).values())
 
-    link.say(frames.Stop((one,), Cause.CANCELLED, signal=signal.SIGUSR1))
+    link.say(protocol.Stop((one,), Cause.CANCELLED, signal=signal.SIGUSR1))
     link.until(lambda: written(b"usr1"))
-    link.say(frames.Stop((one,), Cause.DRAIN, signal=12345))  # no signal: the first cause stands, nothing is sent
-    link.say(frames.Stop((one,), Cause.DRAIN, signal=signal.SIGINT))
+    link.say(protocol.Stop((one,), Cause.DRAIN, signal=12345))  # no signal: the first cause stands, nothing is sent
+    link.say(protocol.Stop((one,), Cause.DRAIN, signal=signal.SIGINT))
     link.until(lambda: one in link.ends)
 
     assert (link.ends[one].cause, link.ends[one].code) == (Cause.CANCELLED, 5)
@@ -77,8 +77,8 @@ def test_a_stop_may_bring_a_signal_of_its_own_and_another_later(link):
 def test_kill_as_the_signal_kills_all_of_it_at_once(link, mark):
     text = STUBBORN + "print('ready', flush=True); time.sleep(1000)"
     one = link.begin(python(text, mark, kill_after_ms=3_600_000))
-    link.say(frames.Stop((one,), Cause.CANCELLED))
-    link.say(frames.Stop((one,), Cause.CANCELLED, signal=signal.SIGKILL))
+    link.say(protocol.Stop((one,), Cause.CANCELLED))
+    link.say(protocol.Stop((one,), Cause.CANCELLED, signal=signal.SIGKILL))
     link.until(lambda: one in link.ends)
 
     assert (link.ends[one].cause, link.ends[one].code) == (Cause.CANCELLED, -signal.SIGKILL)
@@ -94,7 +94,7 @@ def test_what_ignores_the_signal_is_killed_after_the_grace(link, mark):
 
 def test_a_second_stop_shortens_the_grace_and_keeps_the_first_cause(link, mark):
     one = link.begin(python(STUBBORN + "print('ready', flush=True); time.sleep(1000)", mark))
-    link.say(frames.Stop((one,), Cause.DRAIN))
+    link.say(protocol.Stop((one,), Cause.DRAIN))
     end = link.stop(one, Cause.CANCELLED, kill_after_ms=0)
 
     assert (end.cause, end.code) == (Cause.DRAIN, -signal.SIGKILL)
@@ -139,9 +139,9 @@ def test_stopping_what_waits_ends_it_unrun(link):
 
 
 def test_stopping_what_is_unknown_is_ignored(link):
-    link.say(frames.Stop((ref(77),), Cause.CANCELLED))
+    link.say(protocol.Stop((ref(77),), Cause.CANCELLED))
     assert link.run(body("true")).code == 0
-    link.say(frames.Stop((ref(1),), Cause.CANCELLED))
+    link.say(protocol.Stop((ref(1),), Cause.CANCELLED))
     assert link.ping().live == 0
 
 
@@ -341,7 +341,7 @@ def test_what_a_killed_launcher_leaves_is_found_by_its_cookie(mark):
 INHERIT = """
 import os
 from tests.support.launcher import Link, body, processes, ref
-from tq.worker import containment
+from tq.launcher import containment
 
 mark = os.environ["MARK"]
 containment.become_subreaper()

@@ -6,10 +6,10 @@ import pytest
 
 from tests.support.launcher import Link, ref
 from tq.core.vocabulary import Assignment
+from tq.launcher import protocol
+from tq.launcher.program import Program
 from tq.wire import codec
 from tq.wire.body import Body
-from tq.worker import frames
-from tq.worker.program import Program
 
 
 def _arguments(*argv, entry, value=7, columns=1):
@@ -57,7 +57,7 @@ def test_an_entry_reaches_arguments_and_environment_of_its_own_member_only():
     with Link() as link:
         first, second = ref(1, 0), ref(1, 1)
         attempts = (Assignment(first, 1, b"one; exit 3"), Assignment(second, 2, b"two"))
-        link.say(frames.Spawn(1, 2, True, "q", "", data, 0, link.worker, attempts))
+        link.say(protocol.Spawn(1, 2, True, "q", "", data, 0, link.worker, attempts))
         link.until(lambda: {first, second} <= link.ends.keys())
         assert link.text(first) == b"one; exit 3|one; exit 3\n"
         assert link.text(second) == b"two|two\n"
@@ -69,6 +69,6 @@ def test_a_program_may_be_the_entry():
         refs = [ref(1, 0), ref(1, 1), ref(1, 2)]
         entries = (b"true", b"false", b"no-such-program")
         attempts = tuple(Assignment(one, 1, entry) for one, entry in zip(refs, entries, strict=True))
-        link.say(frames.Spawn(1, 1, True, "q", "", data, 0, link.worker, attempts))
+        link.say(protocol.Spawn(1, 1, True, "q", "", data, 0, link.worker, attempts))
         link.until(lambda: set(refs) <= link.ends.keys())
         assert [link.ends[one].code for one in refs] == [0, 1, 127]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.launcher import Link, body, ref, usage
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.core.vocabulary import AttemptRef
 
 

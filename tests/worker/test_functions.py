@@ -9,10 +9,10 @@ import pytest
 
 from tests.support.launcher import Link, call, ref, usage, value_of
 from tq import limits
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.core.vocabulary import Assignment
+from tq.launcher import protocol
 from tq.wire import plain
-from tq.worker import frames
 
 
 def fresh() -> int:
@@ -91,7 +91,7 @@ def test_an_array_gives_its_number_or_its_entry_as_the_last_argument(shared):
     }
     for data, (entry, wanted) in entries.items():
         one = ref(fresh(), member=7)
-        spawn = frames.Spawn(1, 8, True, "q", "", data, 0, shared.worker, (Assignment(one, 8, entry),))
+        spawn = protocol.Spawn(1, 8, True, "q", "", data, 0, shared.worker, (Assignment(one, 8, entry),))
         shared.say(spawn)
         shared.until(lambda one=one: one in shared.ends)
         assert plain.loads(shared.ends[one].value)[0] == wanted
@@ -135,7 +135,7 @@ def test_an_exception_is_data_and_stands_on_stderr_too(shared):
     raised = plain.loads(end.value)
     assert (end.cause, end.code) == (Cause.EXCEPTION, 1)
     assert (raised["type"], raised["message"]) == ("KeyError", "'gone'")
-    assert "in raises" in raised["traceback"] and "functions.py" not in raised["traceback"]  # noqa: PT018
+    assert "in raises" in raised["traceback"] and "warm_process.py" not in raised["traceback"]  # noqa: PT018
     assert shared.text(ref(one), 2).decode() == raised["traceback"]
     assert usage(end).error == "KeyError: 'gone'"
 
@@ -156,7 +156,7 @@ def test_a_long_message_is_cut(shared):
     assert len(raised["traceback"]) < limits.exception_traceback_bytes_max + 10
 
 
-@pytest.mark.parametrize("text, times", [("y", 2 * frames.frame_bytes_max), ("a name \udcff", 1), ("\udcff\ny", 1)])
+@pytest.mark.parametrize("text, times", [("y", 2 * protocol.frame_bytes_max), ("a name \udcff", 1), ("\udcff\ny", 1)])
 @pytest.mark.parametrize("function", ["work:raises_value", "work:give_hostile"])
 def test_whatever_its_message_an_exception_does_not_end_the_process(link, function, text, times):
     pid = value_of(link, call("work:count"))[0]  # type: ignore[index]
@@ -243,7 +243,7 @@ def test_a_function_that_came_after_its_module_was_imported_is_said_to_need_a_ne
     file = tmp_path / "young.py"
     file.write_text("def old(): return 'old'\n")
     with Link() as link:
-        link.say(frames.Functions(("young",), (bytes(tmp_path),), bytes(tmp_path)))
+        link.say(protocol.Functions(("young",), (bytes(tmp_path),), bytes(tmp_path)))
         assert value_of(link, call("young:old")) == "old"
         os.utime(file, (1, 1))
         assert usage(link.run(call("young:new"), fresh())).error == "the module young has no function new"
@@ -278,7 +278,7 @@ def test_a_worker_whose_interpreter_is_gone_gives_the_attempt_back(tmp_path, mon
     interpreter.symlink_to(sys.executable)
     monkeypatch.setattr(sys, "executable", str(interpreter))
     with Link() as link:
-        link.say(frames.Functions(("work",), (), bytes(tmp_path)))
+        link.say(protocol.Functions(("work",), (), bytes(tmp_path)))
         link.ping()
         interpreter.unlink()
         link.spawn(call("work:echo"), [ref(1)])
@@ -290,7 +290,7 @@ def test_a_worker_whose_interpreter_is_gone_gives_the_attempt_back(tmp_path, mon
 
 def test_trouble_of_the_worker_gives_the_attempt_back(tmp_path):
     with Link() as link:
-        link.say(frames.Functions(("work",), (), bytes(tmp_path / "gone")))
+        link.say(protocol.Functions(("work",), (), bytes(tmp_path / "gone")))
         link.spawn(call("work:echo"), [ref(1)])
         link.until(lambda: ref(1) in link.recalled)
 

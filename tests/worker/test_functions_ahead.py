@@ -1,7 +1,7 @@
 """Short calls are given to a process several at a time; to everybody else it looks as if it were one at a time.
 
-Each rule of tq/worker/calls.py that is broken is found here: by a call that runs twice or not at all, or by output that
-is another's.
+Each rule of tq/launcher/functions/calls.py that is broken is found here: by a call that runs twice or not at all, or by
+output that is another's.
 """
 
 import os
@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.launcher import Link, body, call, ref, usage
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.core.vocabulary import AttemptRef
+from tq.launcher import protocol
 from tq.wire import plain
-from tq.worker import frames
 
 COUNT = 400
 PLAIN = 59  # numbers up to this are never special
@@ -151,7 +151,7 @@ def test_two_long_calls_give_back_what_stood_behind_them_when_it_is_recalled(lin
     waiting = [refs[99], refs[100]]
     link.until(lambda: set(waiting) <= set(link.started))
 
-    link.say(frames.Recall(tuple(refs)))
+    link.say(protocol.Recall(tuple(refs)))
     until_all(link, [one for one in refs if one not in waiting])
 
     assert set(link.recalled) == set(refs[101:]) - set(link.ends)
@@ -168,7 +168,7 @@ def test_stops_and_recalls_at_any_moment_end_each_attempt_once(link, log, seed):
     chosen = dice.sample(refs, 120)
     for at in range(0, 120, 12):
         some = tuple(chosen[at : at + 12])
-        link.say(frames.Stop(some, Cause.CANCELLED, 0) if dice.random() < 0.5 else frames.Recall(some))
+        link.say(protocol.Stop(some, Cause.CANCELLED, 0) if dice.random() < 0.5 else protocol.Recall(some))
         link.hear(0.002)
     until_all(link, refs)
 
@@ -187,7 +187,7 @@ def test_stops_and_recalls_at_any_moment_end_each_attempt_once(link, log, seed):
 
 def test_one_that_is_followed_is_alone_in_its_process(link, log):
     refs = chain(link, log, numbers(300, what="wait"))
-    link.say(frames.Follow(refs[299], 1 << 20))
+    link.say(protocol.Follow(refs[299], 1 << 20))
 
     link.until(lambda: link.outputs.get((refs[299], 1)))
 

@@ -9,9 +9,9 @@ import pytest
 from tests.support.launcher import Link, body, call, marker, processes, ref, usage, value_of, wait_count, wait_gone
 from tests.worker.conftest import offer
 from tq import limits
-from tq.core.task import Cause
+from tq.core.model.task import Cause
+from tq.launcher import protocol
 from tq.wire import plain
-from tq.worker import frames
 
 
 def test_a_stopped_call_ends_with_all_that_it_started(link):
@@ -156,7 +156,7 @@ def test_there_are_never_more_processes_than_slots(link):
 
 
 def test_commands_and_calls_share_the_slots(link):
-    link.say(frames.Slots(1))
+    link.say(protocol.Slots(1))
     mark = marker()
     one = link.begin(body("sh", "-c", f"echo ready; sleep {mark}"), 1)
     link.spawn(call("work:count"), [ref(2)])

@@ -7,10 +7,10 @@ import pytest
 
 from tests.support.launcher import Link, body, call, marker, processes, ref, wait_gone
 from tests.support.processes import freeze_tree, thaw
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.core.vocabulary import AttemptRef
-from tq.worker import frames
-from tq.worker.guard import boot_s
+from tq.launcher import protocol
+from tq.launcher.guard import boot_s
 
 FOR_EVER_S = 3_600.0
 OVER_S = -1.0
@@ -18,7 +18,7 @@ LEASE_S = 2.0  # renewed twenty times as often
 
 
 def lease(link: Link, seconds: float) -> None:
-    link.say(frames.Lease(boot_s() + seconds))
+    link.say(protocol.Lease(boot_s() + seconds))
 
 
 def guarded(*argv: str) -> bytes:
@@ -30,7 +30,7 @@ def begin(link: Link, script: str, job: int = 1) -> AttemptRef:
     one = ref(job)
     lease(link, LEASE_S)
     link.spawn(guarded("sh", "-c", script), [one])
-    link.say(frames.Follow(one, 1 << 20))
+    link.say(protocol.Follow(one, 1 << 20))
     while b"ready" not in b"".join(link.outputs.get((one, 1), {}).values()):
         assert one not in link.ends, "it lives for as long as the lease is renewed"
         lease(link, LEASE_S)
@@ -100,7 +100,7 @@ def test_a_function_ends_when_the_lease_is_over_and_the_others_go_on(link: Link)
 @pytest.mark.slow
 def test_the_cause_that_came_first_stands(link: Link) -> None:
     one = begin(link, "trap '' TERM; echo ready; while :; do sleep 1; done")
-    link.say(frames.Stop((one,), Cause.CANCELLED))
+    link.say(protocol.Stop((one,), Cause.CANCELLED))
     lease(link, OVER_S)
     link.until(lambda: one in link.ends)
     assert (link.ends[one].cause, link.ends[one].code) == (Cause.CANCELLED, -signal.SIGKILL)

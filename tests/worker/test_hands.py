@@ -3,15 +3,15 @@
 from types import SimpleNamespace
 
 from tests.support.slots import assign, joined, ref
+from tq.launcher import protocol
 from tq.wire import messages as m
-from tq.worker import frames
-from tq.worker.hands import FOLLOW_BYTES, Hands
+from tq.worker.interpreter import FOLLOW_BYTES, Interpreter
 
 
 async def test_who_is_followed_while_its_input_comes_is_followed_from_its_start() -> None:
     """A launcher knows nothing of what it does not hold: told before, it would have forgotten."""
-    told: list[frames.Down] = []
-    hands = Hands(joined(), "0" * 16)
+    told: list[protocol.Down] = []
+    hands = Interpreter(joined(), "0" * 16)
     hands.launcher = SimpleNamespace(send=told.append)
     hands.carry_out(hands.slots.receive(assign(ref(1), ref(2), stdin=4)))
     hands.follow(m.FollowOutput(ref(2), on=True))
@@ -20,14 +20,14 @@ async def test_who_is_followed_while_its_input_comes_is_followed_from_its_start(
     hands.take_blob(m.Blob(4, 0, b"input"))
     hands.take_blob(m.Blob(4, 1, b""))
 
-    assert [type(one) for one in told] == [frames.Input, frames.Spawn, frames.Forget, frames.Follow]
-    assert told[3] == frames.Follow(ref(2), FOLLOW_BYTES)
+    assert [type(one) for one in told] == [protocol.Input, protocol.Spawn, protocol.Forget, protocol.Follow]
+    assert told[3] == protocol.Follow(ref(2), FOLLOW_BYTES)
 
 
 async def test_an_input_that_is_asked_for_anew_is_made_of_the_pieces_that_come_next() -> None:
     """What was asked for before the attempt was given back is still on its way, and comes between the others."""
-    told: list[frames.Down] = []
-    hands = Hands(joined(), "0" * 16)
+    told: list[protocol.Down] = []
+    hands = Interpreter(joined(), "0" * 16)
     hands.launcher = SimpleNamespace(send=told.append)
     hands.carry_out(hands.slots.receive(assign(ref(1), stdin=4)))
     hands.take_blob(m.Blob(4, 0, b"in"))
@@ -37,4 +37,4 @@ async def test_an_input_that_is_asked_for_anew_is_made_of_the_pieces_that_come_n
     for piece, data in ((1, b"put"), (0, b"in"), (0, b"in"), (1, b"put"), (2, b""), (2, b"")):
         hands.take_blob(m.Blob(4, piece, data))
 
-    assert [one.data for one in told if isinstance(one, frames.Input)] == [b"input"]
+    assert [one.data for one in told if isinstance(one, protocol.Input)] == [b"input"]

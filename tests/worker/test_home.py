@@ -13,10 +13,10 @@ from tq.core.vocabulary import End
 from tq.errors import ConfigurationError, TqError
 from tq.store import files
 from tq.wire import messages as m
-from tq.worker import home as homes
 from tq.worker import instructions as i
-from tq.worker.home import Home, Last, settle
+from tq.worker import state_dir as homes
 from tq.worker.spool import Kept, Spool
+from tq.worker.state_dir import Last, StateDirectory, settle
 
 
 def end(job: int) -> End:
@@ -149,7 +149,7 @@ def test_a_damaged_memory_is_no_memory(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- what others have left
 
 
-def lived(home: Home, worker: int, *kept: i.Keep, lineage: int = 7) -> None:
+def lived(home: StateDirectory, worker: int, *kept: i.Keep, lineage: int = 7) -> None:
     """Leave in a directory what a worker leaves that dies."""
     home.remember(Last(worker, lineage, 3))
     Spool(home.path / "spool").keep(lineage, kept)
@@ -224,7 +224,7 @@ def test_what_served_another_store_by_the_time_it_is_locked_stays_where_it_is(
         lived(second, 2)
     hold = homes._hold
 
-    def late(path: Path) -> Home | None:
+    def late(path: Path) -> StateDirectory | None:
         if path == second.path:
             with closing(hold(path)) as other:  # somebody has lived there since it was looked at
                 lived(other, 3, report(1, 3), lineage=8)
@@ -274,7 +274,7 @@ def test_a_worker_that_dies_while_it_takes_over_leaves_all_to_the_next(
     with settle(tmp_path) as first, settle(tmp_path) as second:
         lived(first, 1, report(1, 1))
         lived(second, 2, report(1, 2), report(2, 3))
-    owner = {"remember": Home, "take_over": Spool, "rename": Path, "unlink": Path}[step]
+    owner = {"remember": StateDirectory, "take_over": Spool, "rename": Path, "unlink": Path}[step]
     with monkeypatch.context() as killed:
         killed.setattr(owner, step, die)
         with pytest.raises(Killed), settle(tmp_path):

@@ -3,7 +3,7 @@
 from tq import limits
 from tq.core.vocabulary import AttemptRef
 from tq.wire.messages import Output
-from tq.worker.kept import KeptOutput
+from tq.worker.output_buffer import OutputBuffer
 
 SLOT = limits.output_slot_bytes
 HEAD = limits.output_head_slots
@@ -18,7 +18,7 @@ def output(job: int, slot: int, data: bytes, stream: int = 1) -> Output:
     return Output(ref(job), stream, slot * SLOT, data)
 
 
-def taken(kept: KeptOutput) -> list[Output]:
+def taken(kept: OutputBuffer) -> list[Output]:
     found = []
     while one := kept.take():
         found.append(one)
@@ -26,7 +26,7 @@ def taken(kept: KeptOutput) -> list[Output]:
 
 
 def test_each_slot_goes_out_once_with_its_latest_contents() -> None:
-    kept = KeptOutput()
+    kept = OutputBuffer()
     kept.put(output(1, 0, b"a"))
     kept.put(output(1, 0, b"ab"))
     kept.put(output(1, 1, b"c"))
@@ -37,7 +37,7 @@ def test_each_slot_goes_out_once_with_its_latest_contents() -> None:
 
 
 def test_all_of_it_goes_out_again_on_a_new_connection() -> None:
-    kept = KeptOutput()
+    kept = OutputBuffer()
     kept.put(output(1, 0, b"a"))
     kept.put(output(2, 0, b"b", stream=2))
     first = taken(kept)
@@ -46,7 +46,7 @@ def test_all_of_it_goes_out_again_on_a_new_connection() -> None:
 
 
 def test_what_is_settled_goes_out_no_more() -> None:
-    kept = KeptOutput()
+    kept = OutputBuffer()
     kept.put(output(1, 0, b"aa"))
     kept.put(output(2, 0, b"b"))
     kept.forget([ref(1), ref(9)])
@@ -58,7 +58,7 @@ def test_what_is_settled_goes_out_no_more() -> None:
 
 
 def test_slots_behind_the_head_share_the_places_of_a_ring() -> None:
-    kept = KeptOutput()
+    kept = OutputBuffer()
     for slot in (0, HEAD, HEAD + 1, HEAD + RING):
         kept.put(output(1, slot, b"x" * slot))
     offsets = [one.offset // SLOT for one in taken(kept)]
@@ -67,7 +67,7 @@ def test_slots_behind_the_head_share_the_places_of_a_ring() -> None:
 
 
 def test_over_the_bound_the_oldest_places_behind_the_heads_go() -> None:
-    kept = KeptOutput(bytes_max=10)
+    kept = OutputBuffer(bytes_max=10)
     kept.put(output(1, 0, b"hhhh"))
     kept.put(output(1, HEAD, b"aaa"))
     kept.put(output(2, HEAD, b"bbb"))
@@ -77,14 +77,14 @@ def test_over_the_bound_the_oldest_places_behind_the_heads_go() -> None:
 
 
 def test_the_bound_holds_for_heads_too() -> None:
-    kept = KeptOutput(bytes_max=3)
+    kept = OutputBuffer(bytes_max=3)
     for job in range(1, 5):
         kept.put(output(job, 0, b"xx"))
     assert kept.held_bytes <= 3
 
 
 def test_an_attempt_whose_output_was_dropped_still_counts_as_one_with_output() -> None:
-    kept = KeptOutput(bytes_max=1)
+    kept = OutputBuffer(bytes_max=1)
     kept.put(output(1, HEAD, b"xx"))
     assert taken(kept) == []
     assert kept.has_any_of([ref(1)])

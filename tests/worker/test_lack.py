@@ -11,14 +11,15 @@ import trio
 from tests.support.fake_server import FakeServer, assign, eventually, ref, running_worker
 from tests.support.launcher import Link, body, marker, wait_count, wait_gone
 from tests.support.launcher import ref as of_launcher
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.errors import Unreachable
+from tq.launcher import containment, scratch
 from tq.net import dial, tls
 from tq.net.address import Address
 from tq.wire import codec
 from tq.wire import messages as m
 from tq.wire.body import Body
-from tq.worker import containment, launcher_link, scratch
+from tq.worker import launcher_link
 
 LACK = "can't start new thread"
 NO_THREADS = """

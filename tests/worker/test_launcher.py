@@ -15,10 +15,10 @@ import pytest
 
 from tests.support.launcher import Link, body, marker, processes, ref, usage
 from tq import limits
-from tq.core.task import Cause
+from tq.core.model.task import Cause
+from tq.launcher import program, protocol
 from tq.wire import plain
 from tq.wire.body import Body
-from tq.worker import frames, program
 
 WORKER_ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": "/h", "LANG": "C.UTF-8", "LC_TIME": "C", "TZ": "UTC", "USER": "u",
@@ -289,10 +289,10 @@ def test_small_input_is_read_from_its_beginning_by_every_member(link):
 
 def test_large_input_comes_in_pieces_and_outlives_its_forgetting_while_somebody_waits(link):
     data = os.urandom(600_000)
-    for piece in frames.input_frames(9, data):
+    for piece in protocol.input_frames(9, data):
         link.say(piece)
     link.spawn(body("sha256sum"), [ref(1, 0), ref(1, 1), ref(1, 2)], is_array=True, stdin=9, width=1)
-    link.say(frames.Forget(9))
+    link.say(protocol.Forget(9))
     link.until(lambda: len(link.ends) == 3)
 
     assert len({link.text(ref(1, m)) for m in range(3)}) == 1
@@ -324,13 +324,13 @@ def test_nothing_starts_without_slots():
         link.spawn(body("true"), [ref(1)])
         pong = link.ping()
         assert (pong.live, pong.queued) == (0, 1)
-        link.say(frames.Slots(1))
+        link.say(protocol.Slots(1))
         link.until(lambda: link.ends)
 
 
 def test_width_and_slots_bound_what_runs_at_once(link, tmp_path):
     count = body("sh", "-c", "mkdir $TQ_TASK; ls -d 1.* | wc -l; sleep 0.01; rmdir $TQ_TASK", cwd=str(tmp_path))
-    link.say(frames.Slots(3))
+    link.say(protocol.Slots(3))
     link.spawn(count, [ref(1, m) for m in range(12)], is_array=True, width=2)
     link.until(lambda: len(link.ends) == 12)
 
@@ -374,7 +374,7 @@ def test_recall_gives_back_what_has_not_started_and_leaves_the_rest(link):
     running = link.begin(body("sh", "-c", "echo ready; exec sleep 1000"), 1, width=1)
     waiting = [ref(2, m) for m in range(3)]
     link.spawn(body("true"), waiting, width=1)
-    link.say(frames.Recall((running, *waiting[:2], ref(99))))
+    link.say(protocol.Recall((running, *waiting[:2], ref(99))))
     link.until(lambda: link.recalled)
 
     assert set(link.recalled) == set(waiting[:2])
@@ -387,7 +387,7 @@ def test_recall_gives_back_what_has_not_started_and_leaves_the_rest(link):
 def test_a_recalled_attempt_may_come_again(link):
     running = link.begin(body("sh", "-c", "echo ready; exec sleep 1000"), 1, width=1)
     link.spawn(body("true"), [ref(2)], width=1)
-    link.say(frames.Recall((ref(2),)))
+    link.say(protocol.Recall((ref(2),)))
     link.until(lambda: link.recalled)
     link.spawn(body("true"), [ref(2)], width=1)
     link.stop(running)
@@ -411,7 +411,7 @@ def test_a_spawn_that_fails_frees_its_slot(link):
 
 
 def test_many_short_tasks_all_end_once(link):
-    link.say(frames.Slots(8))
+    link.say(protocol.Slots(8))
     link.spawn(body("true"), [ref(1, m) for m in range(1000)], is_array=True)
     link.until(lambda: len(link.ends) == 1000)
 
@@ -441,7 +441,7 @@ def test_it_is_small_and_idle_without_work(link):
 
 def test_it_needs_no_trio():
     heavy = {"trio", "cryptography", "socket", "asyncio"}
-    code = f"import sys, tq.worker.launcher; print({heavy} & set(sys.modules))"
+    code = f"import sys, tq.launcher.launcher; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
 
@@ -466,9 +466,9 @@ def test_many_slots_raise_the_launchers_limit_of_files_and_not_the_tasks():
         refs = tuple(ref(1, m) for m in range(200))
         link.spawn(body("sh", "-c", "ulimit -Sn; exec sleep 1000"), refs, width=200)
         for one in refs:
-            link.say(frames.Follow(one, 1000))
+            link.say(protocol.Follow(one, 1000))
         link.until(lambda: len(link.outputs) == 200)
-        link.say(frames.Stop(refs, Cause.CANCELLED))
+        link.say(protocol.Stop(refs, Cause.CANCELLED))
         link.until(lambda: len(link.ends) == 200)
 
         assert {link.text(one) for one in link.ends} == {b"256\n"}
@@ -476,7 +476,7 @@ def test_many_slots_raise_the_launchers_limit_of_files_and_not_the_tasks():
 
 
 def test_trouble_of_the_machine_hands_attempts_back_and_ends_nothing(link):
-    link.say(frames.Slots(50))
+    link.say(protocol.Slots(50))
     link.ping()
     resource.prlimit(link.process.pid, resource.RLIMIT_NOFILE, (40, 40))
     link.spawn(body("sleep", "1000"), [ref(1, m) for m in range(50)])

@@ -3,8 +3,8 @@
 from types import SimpleNamespace
 
 from tests.support.launcher import ref
-from tq.worker.attempt import Attempt, Stage
-from tq.worker.lanes import Lanes
+from tq.launcher.attempt import Attempt, Stage
+from tq.launcher.lanes import Lanes
 
 
 def attempts(lane: int, count: int) -> list[Attempt]:

@@ -12,7 +12,8 @@ from tests.support import processes
 from tests.support.launcher import body, marker, ref, wait_count, wait_gone
 from tests.support.launcher import processes as marked
 from tq.core.vocabulary import Assignment
-from tq.worker import frames, launcher_link
+from tq.launcher import protocol
+from tq.worker import launcher_link
 from tq.worker.connect import pause_s
 from tq.worker.launcher_link import LauncherLink, open_launcher
 
@@ -23,11 +24,11 @@ def nothing_is_swept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launcher_link, "kill_all_children", lambda within_s: True)
 
 
-def spawn(*argv: str) -> frames.Spawn:
-    return frames.Spawn(1, 1, False, "default", "", body(*argv), 0, "0" * 16, (Assignment(ref(1), 1),))
+def spawn(*argv: str) -> protocol.Spawn:
+    return protocol.Spawn(1, 1, False, "default", "", body(*argv), 0, "0" * 16, (Assignment(ref(1), 1),))
 
 
-async def answer(launcher: LauncherLink) -> frames.Up:
+async def answer(launcher: LauncherLink) -> protocol.Up:
     with trio.fail_after(20):
         (message,) = await anext(launcher)
     return message
@@ -35,10 +36,10 @@ async def answer(launcher: LauncherLink) -> frames.Up:
 
 async def test_an_attempt_comes_back_with_its_output(tmp_path: Path) -> None:
     async with open_launcher(tmp_path) as launcher:
-        launcher.send(frames.Slots(1))
+        launcher.send(protocol.Slots(1))
         launcher.send(spawn("echo", "hi"))
         message = await answer(launcher)
-    assert isinstance(message, frames.Ended)
+    assert isinstance(message, protocol.Ended)
     assert [end.attempt for end in message.ends] == [ref(1)]
     assert [output.data for output in message.outputs] == [b"hi\n"]
 
@@ -49,9 +50,9 @@ async def test_what_the_socket_does_not_take_at_once_follows_in_order(
     async with open_launcher(tmp_path) as launcher:
         with monkeypatch.context() as patch:
             patch.setattr(launcher_link.os, "write", lambda fd, data: _no_buffers())
-            launcher.send(frames.Slots(1))
+            launcher.send(protocol.Slots(1))
         launcher.send(spawn("true"))
-        assert isinstance(await answer(launcher), frames.Ended)
+        assert isinstance(await answer(launcher), protocol.Ended)
 
 
 def _no_buffers() -> int:
@@ -63,7 +64,7 @@ async def test_a_dead_launcher_ends_the_iteration(tmp_path: Path) -> None:
         launcher.kill()
         with trio.fail_after(20):
             assert [messages async for messages in launcher] == []
-        launcher.send(frames.Ping())  # dropped, no error
+        launcher.send(protocol.Ping())  # dropped, no error
     assert launcher.process.returncode == -signal.SIGKILL
 
 
@@ -71,9 +72,9 @@ async def test_a_launcher_is_ready_once_it_has_spoken(tmp_path: Path) -> None:
     async with open_launcher(tmp_path) as launcher:
         with trio.fail_after(20):
             assert await launcher.until_ready()
-        launcher.send(frames.Slots(1))
+        launcher.send(protocol.Slots(1))
         launcher.send(spawn("true"))
-        assert isinstance(await answer(launcher), frames.Ended)
+        assert isinstance(await answer(launcher), protocol.Ended)
 
 
 async def test_a_launcher_that_ends_before_it_has_spoken_was_never_ready(
@@ -100,12 +101,12 @@ async def test_a_launcher_whose_sentry_is_killed_ends_by_itself_and_all_that_it_
         assert await launcher.until_ready()
         (pid,) = processes.children(launcher.process.pid)
         mark = marker()
-        launcher.send(frames.Slots(1))
+        launcher.send(protocol.Slots(1))
         launcher.send(spawn("sleep", mark))
         await trio.to_thread.run_sync(wait_count, mark, 1)
         launcher.process.kill()
         with trio.fail_after(20):
-            assert [messages async for messages in launcher if type(messages[0]) is not frames.Started] == []
+            assert [messages async for messages in launcher if type(messages[0]) is not protocol.Started] == []
     assert marked(mark) == []
     processes.until(lambda: not processes.is_alive(pid), "it ends")
 
@@ -116,7 +117,7 @@ async def test_what_a_killed_launcher_has_left_its_sentry_kills_whoever_else_is_
         assert await launcher.until_ready()
         (pid,) = processes.children(launcher.process.pid)
         mark = marker()
-        launcher.send(frames.Slots(1))
+        launcher.send(protocol.Slots(1))
         launcher.send(spawn("sh", "-c", f"(env -i setsid sleep {mark} &); exec sleep {mark}"))
         await trio.to_thread.run_sync(wait_count, mark, 2)
         os.kill(pid, signal.SIGKILL)
@@ -129,9 +130,9 @@ async def test_a_sentry_that_hears_every_signal_but_kill_stays(tmp_path: Path) -
         assert await launcher.until_ready()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGTSTP):
             os.kill(launcher.process.pid, number)
-        launcher.send(frames.Slots(1))
+        launcher.send(protocol.Slots(1))
         launcher.send(spawn("true"))
-        assert isinstance(await answer(launcher), frames.Ended)
+        assert isinstance(await answer(launcher), protocol.Ended)
         assert processes.children(launcher.process.pid) != []
 
 
@@ -162,9 +163,9 @@ async def test_a_launcher_is_not_deaf_because_nobody_listens_to_it(
     async with open_launcher(tmp_path) as launcher:
         for _ in range(3 * launcher_link._deaf_ticks):
             await trio.sleep(0.1)  # a tick: we read nothing, so its Pongs wait
-        launcher.send(frames.Slots(1))
+        launcher.send(protocol.Slots(1))
         launcher.send(spawn("true"))
-        assert isinstance(await answer(launcher), frames.Ended)
+        assert isinstance(await answer(launcher), protocol.Ended)
 
 
 async def test_a_launcher_that_does_not_end_by_itself_is_killed(

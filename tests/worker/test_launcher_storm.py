@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.launcher import Link, body, marker, processes, ref, usage
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.core.vocabulary import AttemptRef
-from tq.worker import frames
+from tq.launcher import protocol
 
 ATTEMPTS = 300
 
@@ -66,13 +66,13 @@ def test_each_attempt_is_answered_once_and_nothing_is_left(seed):
             some = random.sample(refs, 8)
             match random.randrange(5):
                 case 0:
-                    link.say(frames.Recall(tuple(some)))
+                    link.say(protocol.Recall(tuple(some)))
                 case 1:
-                    link.say(frames.Stop(tuple(some), Cause.CANCELLED, random.choice([-1, 0, 10])))
+                    link.say(protocol.Stop(tuple(some), Cause.CANCELLED, random.choice([-1, 0, 10])))
                 case 2:
-                    link.say(frames.Follow(some[0], random.choice([0, 10_000, 1_000_000])))
+                    link.say(protocol.Follow(some[0], random.choice([0, 10_000, 1_000_000])))
                 case 3:
-                    link.say(frames.Slots(random.randint(1, 8)))
+                    link.say(protocol.Slots(random.randint(1, 8)))
             link.hear(0.01)
         for lane in range(1, 6):
             link.spawn(body("true"), [], lane=lane, width=8)

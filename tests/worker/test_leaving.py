@@ -10,7 +10,7 @@ import trio
 
 from tests.support.fake_server import SLEEPER, FakeServer, assign, ref, running_worker, written_pid
 from tests.support.processes import is_alive
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.wire import messages as m
 
 IMPATIENT: Final = "import tq.worker.leave; tq.worker.leave._ACKNOWLEDGED_S = {}\n"

@@ -1,4 +1,4 @@
-"""How attempts come to their end, with the clock in the test's hand (the rest of lives.py: test_containment.py)."""
+"""How attempts come to their end, with the clock in the test's hand (the rest of reaper.py: test_containment.py)."""
 
 import os
 import resource
@@ -9,13 +9,13 @@ import subprocess
 import pytest
 
 from tests.support.launcher import body, ref
-from tq.core.task import Cause
-from tq.worker import containment, frames
-from tq.worker.attempt import Attempt, Order, Stage
-from tq.worker.capture import Capture
-from tq.worker.lives import Lives
-from tq.worker.program import Programs
-from tq.worker.reports import Reports
+from tq.core.model.task import Cause
+from tq.launcher import containment, protocol
+from tq.launcher.attempt import Attempt, Order, Stage
+from tq.launcher.capture import Capture
+from tq.launcher.program import Programs
+from tq.launcher.reaper import Reaper
+from tq.launcher.reports import Reports
 
 
 class Clockwork:
@@ -25,12 +25,12 @@ class Clockwork:
         self.signals: list[int] = []
         self.ended: list[Attempt] = []
         monkeypatch.setattr(containment, "signal_group", lambda _, number: self.signals.append(number))
-        self.lives = Lives(
+        self.lives = Reaper(
             Capture(select.epoll(), Reports(-1, lambda _: None)), lambda attempt, _: self.ended.append(attempt)
         )
 
     def start(self, pid: int, **fields: object) -> Attempt:
-        spawn = frames.Spawn(1, 1, False, "q", "", body("x", **fields), 0, "0" * 16, ())
+        spawn = protocol.Spawn(1, 1, False, "q", "", body("x", **fields), 0, "0" * 16, ())
         attempt = Attempt(ref(1), 1, Order(spawn, Programs({}).get(spawn.body), None))
         attempt.pid = pid
         self.lives.add(attempt)

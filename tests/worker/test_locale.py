@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.launcher import Link, body, call, ref, usage, value_of
-from tq.core.task import Cause
-from tq.worker import frames, launcher
+from tq.core.model.task import Cause
+from tq.launcher import launcher, protocol
 
 UNTEXT = b"gr\xfcn"  # Latin-1, and no UTF-8
 
@@ -54,14 +54,14 @@ def test_modules_may_lie_in_a_directory_whose_name_is_no_text(link, tmp_path):
     place = os.fsencode(tmp_path) + b"/" + UNTEXT
     Path(os.fsdecode(place)).mkdir()
     Path(os.fsdecode(place), "deep.py").write_text("import os\ndef here(): return os.getcwdb().hex()\n")
-    link.say(frames.Functions(("deep",), (place,), place))
+    link.say(protocol.Functions(("deep",), (place,), place))
 
     assert value_of(link, call("deep:here")) == place.hex()
 
 
 def test_trouble_with_such_a_directory_is_the_workers(link, tmp_path):
     place = os.fsencode(tmp_path) + b"/" + UNTEXT
-    link.say(frames.Functions(("deep",), (), place))
+    link.say(protocol.Functions(("deep",), (), place))
     link.spawn(call("deep:here"), [ref(1)])
     link.until(lambda: ref(1) in link.recalled)
 

@@ -7,7 +7,7 @@ import pytest
 
 from tq.errors import BadRequest, ConfigurationError
 from tq.net.address import Address
-from tq.worker.life import _capacity
+from tq.worker.context import _capacity
 from tq.worker.machine import look
 from tq.worker.settings import Server, Settings, check_server, check_settings
 

@@ -6,7 +6,7 @@ from msgspec.structs import asdict, force_setattr
 
 from tests.support.launcher import ref
 from tq import limits
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.core.vocabulary import End
 from tq.wire.connection import Connection
 from tq.wire.messages import Ended, HandedBack

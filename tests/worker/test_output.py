@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.launcher import Link, body, ref, usage
+from tq.launcher import protocol
+from tq.launcher.attempt import Attempt, Stage
+from tq.launcher.capture import Capture
+from tq.launcher.output import HEAD, RING, SLOT, Stream, dropped_bytes
+from tq.launcher.reports import Reports
 from tq.limits import MIB
-from tq.worker import frames
-from tq.worker.attempt import Attempt, Stage
-from tq.worker.capture import Capture
-from tq.worker.output import HEAD, RING, SLOT, Stream, dropped_bytes
-from tq.worker.reports import Reports
 
 KEPT = (HEAD + RING) * SLOT
 
@@ -191,7 +191,7 @@ def test_a_closed_pipe_leaves_epoll_although_a_new_child_still_has_a_copy():
 
 
 def test_unfollowed_output_is_sent_ever_more_rarely():
-    sent: list[frames.Output] = []
+    sent: list[protocol.Output] = []
     reports = SimpleNamespace(is_behind=False, send=sent.append)
     capture = Capture(select.epoll(), reports)
     order = SimpleNamespace(lane=1, program=SimpleNamespace(is_loud=False))
@@ -217,7 +217,7 @@ class Writer:
     """An attempt that nobody follows, and what is pushed of its output."""
 
     def __init__(self, reports: Any = None) -> None:
-        self.sent: list[frames.Output | frames.Started] = []
+        self.sent: list[protocol.Output | protocol.Started] = []
         self.reports = reports or SimpleNamespace(is_behind=False, send=self.sent.append)
         self.capture = Capture(select.epoll(), self.reports)
         self.attempt = self.another(1)
@@ -349,7 +349,7 @@ def test_the_first_words_of_a_task_arrive_while_it_runs_and_nobody_follows(link)
 def test_little_output_comes_with_the_end(link):
     link.run(body("echo", "hi"))
 
-    assert not any(isinstance(message, frames.Output) for message in link.messages)
+    assert not any(isinstance(message, protocol.Output) for message in link.messages)
     assert link.text(ref(1)) == b"hi\n"
 
 
@@ -369,20 +369,20 @@ def test_followed_output_comes_as_it_is_written(link):
 
 def test_followed_output_stops_at_its_credit_and_goes_on_with_more(link):
     link.spawn(body("sh", "-c", "head -c 1000000 /dev/zero; exec sleep 1000"), [ref(1)])
-    link.say(frames.Follow(ref(1), 20_000))
+    link.say(protocol.Follow(ref(1), 20_000))
     received = link.outputs.setdefault((ref(1), 1), {})
     link.until(lambda: received)
     while link.hear(0.5):
         pass
     assert sum(map(len, received.values())) <= 20_000 + SLOT
 
-    link.say(frames.Follow(ref(1), 2_000_000))
+    link.say(protocol.Follow(ref(1), 2_000_000))
     link.until(lambda: sum(map(len, received.values())) >= 1_000_000)
 
 
 def test_a_follow_without_credit_ends_it(link):
     one = link.begin(body("sh", "-c", "echo ready; read x </dev/zero; exec sleep 1000"))
-    link.say(frames.Follow(one, 0))
+    link.say(protocol.Follow(one, 0))
 
     assert link.ping().live == 1
 

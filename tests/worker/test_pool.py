@@ -14,27 +14,28 @@ import pytest
 
 from tests.support.launcher import packed, ref
 from tq import limits
-from tq.core.task import Cause
+from tq.core.model.task import Cause
+from tq.launcher import protocol
+from tq.launcher.attempt import Attempt, Order
+from tq.launcher.capture import Capture
+from tq.launcher.functions import calls, warm_process
+from tq.launcher.functions.function_process import FunctionProcess
+from tq.launcher.functions.pool import Pool
+from tq.launcher.lanes import Lanes
+from tq.launcher.program import Program
+from tq.launcher.reaper import Reaper
+from tq.launcher.reports import Reports
 from tq.wire import plain
 from tq.wire.body import Body
-from tq.worker import calls, frames, functions
-from tq.worker.attempt import Attempt, Order
-from tq.worker.caller import Caller
-from tq.worker.capture import Capture
-from tq.worker.lanes import Lanes
-from tq.worker.lives import Lives
-from tq.worker.pool import Pool
-from tq.worker.program import Program
-from tq.worker.reports import Reports
 
 MIB_KIB = 1024
 
 
 @pytest.fixture
-def service() -> Iterator[functions.Service]:
+def service() -> Iterator[warm_process.Service]:
     one, other = socket.socketpair()
     with one, other:
-        yield functions.Service(one.fileno())
+        yield warm_process.Service(one.fileno())
 
 
 def test_it_has_called_enough_after_so_many_calls(service):
@@ -46,7 +47,7 @@ def test_it_has_called_enough_after_so_many_calls(service):
 
 def test_it_has_grown_too_much_beside_what_its_modules_needed(service, monkeypatch):
     needed, bound = 100 * MIB_KIB, (200 + limits.function_growth_bytes_max // limits.MIB) * MIB_KIB
-    monkeypatch.setattr(functions, "_resident_kib", lambda: resident)
+    monkeypatch.setattr(warm_process, "_resident_kib", lambda: resident)
     resident = 0
 
     assert not service._is_spent(needed, is_first=True)
@@ -65,7 +66,7 @@ def test_it_is_ended_when_it_was_idle_for_long():
     for number, process in enumerate(waiting):
         end, other = os.pipe()
         os.close(other)
-        one = Caller(poll, pool._callers, end, process.pid)
+        one = FunctionProcess(poll, pool._callers, end, process.pid)
         one.idle_at = 100.0 * number
         pool._idle.append(one)
 
@@ -89,16 +90,16 @@ class Taking:
         self.lanes = Lanes()
         self.ended: list[Attempt] = []
         capture = Capture(poll, Reports(-1, lambda _: None))
-        self.lives = Lives(capture, self._end)
+        self.lives = Reaper(capture, self._end)
         self.pool = Pool(poll, None, self.lanes, self.lives, capture, None, {})
         ours, self.process = socket.socketpair()
         ours.setblocking(False)
-        self.caller = Caller(poll, self.pool._callers, ours.detach(), 999_999_999)
+        self.caller = FunctionProcess(poll, self.pool._callers, ours.detach(), 999_999_999)
         self.writing = [os.pipe2(os.O_NONBLOCK) for _ in range(2)]
         self.caller.pipes = [reading for reading, _ in self.writing]
         self.caller.is_ready = True
         program = Program(Body((), b"/", function="work:f", arguments=packed([[], {}]), **fields), {})
-        order = Order(frames.Spawn(1, 1, True, "q", "", b"", 0, "w", ()), program, None)
+        order = Order(protocol.Spawn(1, 1, True, "q", "", b"", 0, "w", ()), program, None)
         self.attempts = [Attempt(ref(1, member), member, order) for member in range(count)]
         self.lanes.add(1, 1, self.attempts)
         first = self.lanes.take()

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from tq.core.vocabulary import AttemptRef
+from tq.launcher import protocol, reports
+from tq.launcher.attempt import Attempt, Order
+from tq.launcher.program import Program
 from tq.wire import codec
 from tq.wire.body import Body
-from tq.worker import frames, reports
-from tq.worker.attempt import Attempt, Order
-from tq.worker.program import Program
 
 BODY = Body((b"/bin/true",), b"/")
-SPAWN = frames.Spawn(1, 1, True, "default", "", codec.dumps(BODY), 0, "w", ())
+SPAWN = protocol.Spawn(1, 1, True, "default", "", codec.dumps(BODY), 0, "w", ())
 
 
 class Way:
@@ -53,8 +53,8 @@ class Way:
         while self.reports.unsent_bytes:
             self.reports.write()
             self._unread += self._theirs.recv(1 << 20)
-            messages = frames.ups(self._unread)
-            left += [len(message.ends) for message in messages if isinstance(message, frames.Ended)]
+            messages = protocol.ups(self._unread)
+            left += [len(message.ends) for message in messages if isinstance(message, protocol.Ended)]
         return left
 
     def run(self, by_s: int, seconds: float) -> list[int]:

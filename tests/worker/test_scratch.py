@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 
 from tests.support.launcher import Link, body, ref, usage
 from tq import limits
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.core.vocabulary import Assignment
 from tq.errors import ConfigurationError
+from tq.launcher import protocol, result_file, scratch
 from tq.wire import plain
-from tq.worker import frames, returned, scratch
 from tq.worker.launcher_link import open_launcher
 
 
@@ -168,7 +168,7 @@ def test_a_result_is_of_the_attempt_that_wrote_it_and_of_no_other(link):
 
 def test_many_large_values_pass_the_frame_bound(link):
     text = "(printf '\"'; head -c 120000 /dev/zero | tr '\\0' x; printf '\"') > $TQ_RESULT"
-    link.say(frames.Slots(8))
+    link.say(protocol.Slots(8))
     link.spawn(sh(text), [ref(1, member) for member in range(40)], is_array=True)
     link.until(lambda: len(link.ends) == 40)
 
@@ -185,7 +185,7 @@ _PLAIN = st.recursive(
 
 @given(_PLAIN)
 def test_any_json_comes_out_as_it_went_in(value):
-    assert plain.loads(returned._packed(json.dumps(value).encode())) == value
+    assert plain.loads(result_file._packed(json.dumps(value).encode())) == value
 
 
 # ---------------------------------------------------------------- TQ_TMPDIR
@@ -369,13 +369,13 @@ async def test_the_directory_goes_with_its_launcher_even_with_one_that_is_killed
     async with open_launcher(tmp_path) as launcher:
         (root,) = inside(tmp_path)
         assert mode(root) == 0o700
-        launcher.send(frames.Slots(1))
+        launcher.send(protocol.Slots(1))
         data = sh("mkdir -p $TQ_TMPDIR/a/b; touch $TQ_TMPDIR/a/b/c; kill -9 $PPID; exec sleep 5", has_tmpdir=True)
         attempts = (Assignment(ref(1), 1),)
-        launcher.send(frames.Spawn(1, 1, False, "default", "", data, 0, "0" * 16, attempts))
+        launcher.send(protocol.Spawn(1, 1, False, "default", "", data, 0, "0" * 16, attempts))
         with trio.fail_after(30):
             async for messages in launcher:
-                assert [type(message) for message in messages] == [frames.Started]
+                assert [type(message) for message in messages] == [protocol.Started]
         assert names_below(root) == {"1.d", "a", "b", "c"}
     assert launcher.process.returncode == -signal.SIGKILL
     assert inside(tmp_path) == []
@@ -384,12 +384,12 @@ async def test_the_directory_goes_with_its_launcher_even_with_one_that_is_killed
 async def test_what_an_attempt_left_is_removed_while_the_launcher_runs_on(tmp_path: Path) -> None:
     async with open_launcher(tmp_path) as launcher:
         (root,) = inside(tmp_path)
-        launcher.send(frames.Slots(1))
+        launcher.send(protocol.Slots(1))
         attempts = (Assignment(ref(1), 1),)
         data = sh("mkdir -p $TQ_TMPDIR/a/b; touch $TQ_TMPDIR/a/b/c", has_tmpdir=True)
-        launcher.send(frames.Spawn(1, 1, False, "default", "", data, 0, "0" * 16, attempts))
+        launcher.send(protocol.Spawn(1, 1, False, "default", "", data, 0, "0" * 16, attempts))
         with trio.fail_after(30):
-            while not isinstance((await anext(launcher))[-1], frames.Ended):
+            while not isinstance((await anext(launcher))[-1], protocol.Ended):
                 pass
             while inside(root):
                 await trio.lowlevel.checkpoint()

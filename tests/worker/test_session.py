@@ -13,9 +13,9 @@ from tq import errors, limits
 from tq.net.link import Link, open_link
 from tq.wire import messages as m
 from tq.wire.connection import Connection
-from tq.worker.hands import Hands
+from tq.worker.interpreter import Interpreter
 from tq.worker.session import OtherLineage, Session
-from tq.worker.slots import Slots
+from tq.worker.state import WorkerState
 
 Clock = trio.testing.MockClock
 HELLO = m.Hello(m.VERSIONS, "test", "tqw_token", "worker", 7)
@@ -26,7 +26,7 @@ BEAT_S = 5.0
 class Rig:
     """A session, and the server's end of its link."""
 
-    def __init__(self, session: Session, hands: Hands, server: Link, reconciled: list[m.Welcome]) -> None:
+    def __init__(self, session: Session, hands: Interpreter, server: Link, reconciled: list[m.Welcome]) -> None:
         self.session = session
         self.hands = hands
         self.server = server
@@ -51,7 +51,7 @@ class Rig:
 @asynccontextmanager
 async def rig() -> AsyncIterator[Rig]:
     ours, theirs = trio.testing.memory_stream_pair()
-    hands = Hands(Slots(CAPACITY), "0" * 16)
+    hands = Interpreter(WorkerState(CAPACITY), "0" * 16)
     hands.launcher_is_ready.set()
     reconciled: list[m.Welcome] = []
     async with open_link(ours, Connection()) as link, open_link(theirs, Connection(limits.frame_bytes_max)) as server:

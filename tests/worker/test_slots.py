@@ -3,11 +3,11 @@
 import pytest
 
 from tests.support.slots import CAPACITY, assign, end, holding, joined, reconcile, ref, said
-from tq.core.task import Cause, Phase
+from tq.core.model.task import Cause, Phase
 from tq.core.vocabulary import End
 from tq.wire import messages as m
 from tq.worker.instructions import Aside, Fetch, Forget, Instruction, Recall, Say, Settled, Spawn, Stop, StopAfter
-from tq.worker.slots import Slots
+from tq.worker.state import WorkerState
 
 # ---------------------------------------------------------------- the usual life
 
@@ -256,7 +256,7 @@ def test_what_leaving_stops_is_handed_back_and_not_reported() -> None:
 
 
 def test_a_worker_that_leaves_says_so_in_its_next_list() -> None:
-    slots = Slots(CAPACITY)
+    slots = WorkerState(CAPACITY)
     assert slots.leave() == []
     assert reconcile(slots).draining
 
@@ -279,7 +279,7 @@ def test_the_server_cannot_keep_a_worker_that_leaves() -> None:
 # ---------------------------------------------------------------- another lineage
 
 
-def abandoned() -> tuple[Slots, list[Instruction]]:
+def abandoned() -> tuple[WorkerState, list[Instruction]]:
     slots = joined()
     slots.receive(assign(ref(1), ref(2)))
     slots.receive(assign(ref(3), delivery=2, stdin=4))

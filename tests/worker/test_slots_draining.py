@@ -1,14 +1,14 @@
 """A worker that drains: because it leaves, because it was asked to, or because it has had its last task."""
 
 from tests.support.slots import CAPACITY, assign, end, joined, ref, said
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.wire import messages as m
 from tq.worker.instructions import Spawn, Stop, StopAfter
-from tq.worker.slots import Slots
+from tq.worker.state import WorkerState
 
 
-def limited(tasks_max: int) -> Slots:
-    return joined(Slots(CAPACITY, tasks_max=tasks_max))
+def limited(tasks_max: int) -> WorkerState:
+    return joined(WorkerState(CAPACITY, tasks_max=tasks_max))
 
 
 def test_who_leaves_and_is_asked_to_go_on_says_that_it_leaves() -> None:

@@ -1,12 +1,12 @@
 """What both sides say when a session begins, what waits for that, and what is kept while the server is away."""
 
 from tests.support.slots import CAPACITY, assign, end, holding, joined, reconcile, ref, said
-from tq.core.task import Cause, Phase
+from tq.core.model.task import Cause, Phase
 from tq.core.vocabulary import Held
 from tq.wire import messages as m
 from tq.wire.held import tally
 from tq.worker.instructions import Forget, Keep, Say, Settled, Stop
-from tq.worker.slots import Slots
+from tq.worker.state import WorkerState
 
 # ---------------------------------------------------------------- reconciling
 
@@ -28,7 +28,7 @@ def test_a_session_begins_with_all_that_is_held_and_nothing_else() -> None:
 
 
 def test_an_empty_list_is_said_too() -> None:
-    assert reconcile(Slots(CAPACITY)) == m.Reconcile(CAPACITY, ())
+    assert reconcile(WorkerState(CAPACITY)) == m.Reconcile(CAPACITY, ())
 
 
 def test_a_long_list_comes_in_parts_and_the_last_one_says_so() -> None:
@@ -184,7 +184,7 @@ def test_a_handback_without_an_acknowledgement_goes_to_the_disk_too() -> None:
 
 def test_a_new_worker_presents_what_the_last_one_left_and_numbers_on() -> None:
     left = [m.Ended(7, (end(ref(1)),)), m.HandedBack(8, (ref(5),), Cause.DRAIN), m.Ended(9, (end(ref(2)), end(ref(3))))]
-    slots = Slots(CAPACITY)
+    slots = WorkerState(CAPACITY)
     slots.restore(left)
     assert {held.attempt for held in reconcile(slots).held} == {ref(1), ref(2), ref(3), ref(5)}
     assert said(slots.receive(m.Reconciled((), ()))) == left

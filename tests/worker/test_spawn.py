@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from tq.launcher import spawn
+from tq.launcher.program import Program, SpawnError, search
+from tq.launcher.spawn import Files, Spawner
 from tq.wire.body import Body
-from tq.worker import spawn
-from tq.worker.program import Program, SpawnError, search
-from tq.worker.spawn import Files, Spawner
 
 TO_NOWHERE = Files(b"/dev/null", b"/dev/null")
 

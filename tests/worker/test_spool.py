@@ -12,15 +12,15 @@ import trio
 
 from tests.support.fake_server import eventually
 from tests.support.slots import ref
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.core.vocabulary import End
 from tq.store import files
 from tq.wire import messages as m
-from tq.worker import disk
 from tq.worker import instructions as i
-from tq.worker.disk import write_down
-from tq.worker.home import Last, settle
+from tq.worker import spool_writer
 from tq.worker.spool import Damaged, Kept, Spool, unpacked
+from tq.worker.spool_writer import write_down
+from tq.worker.state_dir import Last, settle
 
 
 def end(job: int) -> End:
@@ -286,14 +286,14 @@ async def test_what_there_was_no_room_for_is_written_when_there_is_some(
 
     hands = SimpleNamespace(to_disk=[(7, report(1, 1))], disk_work=trio.Event())
     hands.disk_work.set()
-    monkeypatch.setattr(disk, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(spool_writer, "_AGAIN_S", 0.01)
     with settle(tmp_path) as home:
         spool = Spool(home.directory / "spool")
         home.speak(Last(5, 6, 7))
         async with trio.open_nursery() as nursery:
             with monkeypatch.context() as trouble:
                 trouble.setattr(files, "replace", refuse)
-                nursery.start_soon(disk.run_disk, hands, spool, home)
+                nursery.start_soon(spool_writer.run_disk, hands, spool, home)
                 await eventually(lambda: len(refused) > 6)
             await eventually(lambda: not spool.behind and not home.is_behind)
             nursery.cancel_scope.cancel()
@@ -313,9 +313,9 @@ def test_what_a_worker_that_ends_could_not_write_is_said_to_be_lost(
         spool = Spool(home.directory / "spool")
         with monkeypatch.context() as trouble:
             trouble.setattr(files, "replace", full)
-            disk.finish(hands, spool, home)
+            spool_writer.finish(hands, spool, home)
         assert "results_lost results=2 " in capsys.readouterr().err
-        disk.finish(hands, spool, home)
+        spool_writer.finish(hands, spool, home)
     assert "results_lost" not in capsys.readouterr().err
 
 

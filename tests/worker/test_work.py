@@ -13,7 +13,7 @@ import trio
 from tests.support import processes
 from tests.support.fake_server import SLEEPER, FakeServer, assign, eventually, ref, running_worker, text, written_pid
 from tests.support.processes import is_alive
-from tq.core.task import Cause, Phase
+from tq.core.model.task import Cause, Phase
 from tq.core.vocabulary import End, Held
 from tq.errors import ConfigurationError
 from tq.wire import messages as m

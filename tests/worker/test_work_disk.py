@@ -9,13 +9,13 @@ import pytest
 import trio
 
 from tests.support.fake_server import FakeServer, assign, eventually, ref, running_worker
-from tq.core.task import Cause, Phase
+from tq.core.model.task import Cause, Phase
 from tq.core.vocabulary import End, Held
+from tq.launcher import scratch
 from tq.wire import messages as m
 from tq.worker import instructions as i
-from tq.worker import scratch
-from tq.worker.home import Last, settle
 from tq.worker.spool import Spool, unpacked
+from tq.worker.state_dir import Last, settle
 
 
 async def test_a_worker_whose_directory_was_removed_leaves_when_its_launcher_is_gone(
@@ -141,7 +141,7 @@ async def test_a_worker_that_starts_on_a_full_disk_waits_for_room(server: FakeSe
     full.touch()
     before = f"""
 import errno, os
-from tq.worker import scratch
+from tq.launcher import scratch
 make = scratch._make
 def make_if(path):
     if os.path.exists({str(full)!r}):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from tq import __version__
-from tq.cli import context
+from tq.cli.frame import context
 from tq.errors import ConfigurationError, TqError
 
 _BROKEN_PIPE = 141  # 128 + SIGPIPE, what a shell reports of a program that died of it
@@ -94,7 +94,7 @@ def _parse(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the edge of the program: a bug is a sentence and status 70
         if isinstance(error, context.ReaderGone):
             return _end_quietly()
-        from tq.cli import memory
+        from tq.cli.frame import memory
 
         if missing := memory.lack(error):
             _debug()
@@ -150,9 +150,9 @@ def _place_of(path: str, word: str) -> str:
 
 def _familiar(path: str, error: Any) -> str:
     """Return what stands for an option that other queues have and this one has not, '' for any other."""
-    from tq.cli import familiar
+    from tq.cli.frame import foreign_words
 
-    return familiar.of_option(path, getattr(error, "option_name", ""))
+    return foreign_words.of_option(path, getattr(error, "option_name", ""))
 
 
 def _of_submit(where: Any, path: str, error: Any) -> str:
@@ -193,7 +193,7 @@ def _of_system(error: OSError) -> tuple[str, str]:
 
 
 def _say_error(message: str, hint: str, status: int) -> int:
-    from tq.cli import escape
+    from tq.cli.showing import escape
 
     is_safe = not context.is_terminal(sys.stderr)
     if len(message) > _MESSAGE_MAX:  # it repeats a word that is longer than what is said of it

@@ -10,8 +10,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from tq import __version__
-from tq.cli.context import Context, ReaderGone, check_color, check_format
-from tq.cli.verb import HELP_NAMES, Noun, NounGroup, Verb, build, build_noun, check_options
+from tq.cli.frame.context import Context, ReaderGone, check_color, check_format
+from tq.cli.frame.verb import HELP_NAMES, Noun, NounGroup, Verb, build, build_noun, check_options
 
 # As `tq --help` groups them; each is tq/cli/<module>.py and has VERBS[word], a Verb or a Noun.
 GROUPS: dict[str, dict[str, str]] = {
@@ -86,15 +86,15 @@ class Root(NounGroup):
         if args and args[0] not in WORDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
-            from tq.cli import familiar
+            from tq.cli.frame import foreign_words
 
             word = args[0]
-            known = word in familiar.VERBS
-            close = [familiar.VERBS[word]] if known else get_close_matches(word, WORDS, n=2)
+            known = word in foreign_words.VERBS
+            close = [foreign_words.VERBS[word]] if known else get_close_matches(word, WORDS, n=2)
             meant = " or ".join(f"`{' '.join(filter(None, ('tq', match)))}`" for match in close)
             error = typer.BadParameter(f"no such verb: {word}", ctx=ctx)
             error.format_message = lambda: f"no such verb: {word}"  # type: ignore[method-assign]
-            hint = familiar.NOT_YET.get(word, f"did you mean {meant}?" if meant else "")
+            hint = foreign_words.NOT_YET.get(word, f"did you mean {meant}?" if meant else "")
             if hint:
                 error.hint = hint  # type: ignore[attr-defined]
             raise error
@@ -127,7 +127,7 @@ class Root(NounGroup):
 
 def load(word: str) -> Any:
     """Import the module of a word and return its Typer command."""
-    found = import_module(f"tq.cli.{WORDS[word]}").VERBS[word]
+    found = import_module(f"tq.cli.verbs.{WORDS[word]}").VERBS[word]
     if isinstance(found, Noun):
         return build_noun(word, found)
     assert isinstance(found, Verb)
@@ -174,6 +174,6 @@ def _root(
     """
     ctx.obj = Context(url, check_format(output), quiet, check_color(color), connect_timeout)
     if ctx.invoked_subcommand is None:
-        from tq.cli.status import status
+        from tq.cli.verbs.status import status
 
         status(ctx.obj)

@@ -1,4 +1,6 @@
-"""How a program talks to a server: `target` finds it, `blocking` asks it, and this is for programs of others.
+"""HOW A PROGRAM TALKS TO A SERVER: `target` finds it, `api` and `sync_api` ask it.
+
+It owns the public names of the Python API, which stand here. It never imports the server or the worker.
 
     async with tq.client.connect() as client:            # with trio
         job = await client.submit("images:thumbnail", "in.png", 128)
@@ -15,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tq.client.api import Client, Job, Jobs, connect
-    from tq.client.direct import BlockingClient, BlockingJob, BlockingJobs, connect_blocking
-    from tq.client.flows import Acted
-    from tq.client.reading import Output
-    from tq.client.requests import CommandOptions, Options
-    from tq.client.results import TaskCancelled, TaskFailed, TaskResult
+    from tq.client.sansio.dialogues import Acted
+    from tq.client.sansio.reading import Output
+    from tq.client.sansio.requests import CommandOptions, Options
+    from tq.client.sansio.results import TaskCancelled, TaskFailed, TaskResult
+    from tq.client.sync_api import BlockingClient, BlockingJob, BlockingJobs, connect_blocking
 
 __all__ = [
     "Acted",
@@ -40,21 +42,21 @@ __all__ = [
 ]
 
 _PLACES = {
-    "Acted": "flows",
-    "BlockingClient": "direct",
-    "BlockingJob": "direct",
-    "BlockingJobs": "direct",
+    "Acted": "sansio.dialogues",
+    "BlockingClient": "sync_api",
+    "BlockingJob": "sync_api",
+    "BlockingJobs": "sync_api",
     "Client": "api",
-    "CommandOptions": "requests",
+    "CommandOptions": "sansio.requests",
     "Job": "api",
     "Jobs": "api",
-    "Options": "requests",
-    "Output": "reading",
-    "TaskCancelled": "results",
-    "TaskFailed": "results",
-    "TaskResult": "results",
+    "Options": "sansio.requests",
+    "Output": "sansio.reading",
+    "TaskCancelled": "sansio.results",
+    "TaskFailed": "sansio.results",
+    "TaskResult": "sansio.results",
     "connect": "api",
-    "connect_blocking": "direct",
+    "connect_blocking": "sync_api",
 }
 
 

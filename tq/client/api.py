@@ -11,15 +11,16 @@ from typing import Any, Unpack
 
 import trio
 
-from tq.client import flows, requests, shapes, target
-from tq.client.acts import Acts
-from tq.client.asker import Asker
-from tq.client.ends import JobEnds, TaskEnds, no_jobs, together
-from tq.client.flows import Acted, Document
-from tq.client.line import Line
-from tq.client.reading import Output, Reading
-from tq.client.requests import CommandOptions, Options, Word
-from tq.client.results import TaskResult
+from tq.client import target
+from tq.client.drivers.asker import Asker
+from tq.client.drivers.connection import Line
+from tq.client.sansio import dialogues, requests, validate
+from tq.client.sansio.acts import Acts
+from tq.client.sansio.as_completed import JobEnds, TaskEnds, no_jobs, together
+from tq.client.sansio.dialogues import Acted, Document
+from tq.client.sansio.reading import Output, Reading
+from tq.client.sansio.requests import CommandOptions, Options, Word
+from tq.client.sansio.results import TaskResult
 from tq.core import vocabulary as v
 from tq.errors import ConfigurationError
 
@@ -128,7 +129,7 @@ class Client:
         not all have ended `timeout_s` later.
         """
         waited, lineage = together(jobs, Job)
-        return self._asker.of(lineage).watch(JobEnds(waited), shapes.seconds(timeout_s))
+        return self._asker.of(lineage).watch(JobEnds(waited), validate.seconds(timeout_s))
 
     async def wait_any(self, jobs: "Iterable[Job]", timeout_s: float | None = None) -> "Job":
         """Wait until one of these jobs has ended, and return it.
@@ -153,7 +154,7 @@ class Client:
         `state`: those with a task in it, or in one of several (`"failed"` is dead or expired); then it is those tasks
         that are acted on.
         """
-        return Jobs(self._asker, flows.where({"state": state, "queue": queue, "tag": tag, "name": name}))
+        return Jobs(self._asker, dialogues.where({"state": state, "queue": queue, "tag": tag, "name": name}))
 
     def dead_letters(
         self, *, cause: str | None = None, queue: str | None = None, tag: str | None = None, name: str | None = None
@@ -163,15 +164,15 @@ class Client:
         `cause` is why, as `TaskFailed.cause`.
         """
         filters = {"cause": cause, "queue": queue, "tag": tag, "name": name}
-        return Jobs(self._asker, flows.where(filters, is_letter=True))
+        return Jobs(self._asker, dialogues.where(filters, is_letter=True))
 
     def workers(self) -> AsyncGenerator[Document, None]:
         """Yield the connected workers, with their state, slots and queues (`tq workers -o json`)."""
-        return self._asker.each(flows.every(v.Workers))
+        return self._asker.each(dialogues.every(v.Workers))
 
     def queues(self) -> AsyncGenerator[Document, None]:
         """Yield the queues that have tasks or settings, with counts of tasks by state (`tq queue ls -o json`)."""
-        return self._asker.each(flows.every(v.Queues))
+        return self._asker.each(dialogues.every(v.Queues))
 
     async def set_queue(
         self,
@@ -187,21 +188,21 @@ class Client:
 
         Raises TaskNotFound for a queue that has no tasks, settings or workers yet, unless it may be `new`.
         """
-        await self._asker.follow(flows.setting(name, paused, at_once, retries, new=new))
+        await self._asker.follow(dialogues.setting(name, paused, at_once, retries, new=new))
 
     async def drain(self, worker: str, *, deadline_s: float | None = None) -> None:
         """Have a worker, named by id or host, start nothing more. What runs there may end within `deadline_s` seconds
         (None: to its end), then it is stopped and given to others. Raises TaskNotFound if there is no such worker.
         """
-        await self._asker.follow(flows.draining(worker, on=True, deadline_s=deadline_s))
+        await self._asker.follow(dialogues.draining(worker, on=True, deadline_s=deadline_s))
 
     async def undrain(self, worker: str) -> None:
         """Let a drained worker go on, and one that is quarantined try again at once."""
-        await self._asker.follow(flows.draining(worker, on=False))
+        await self._asker.follow(dialogues.draining(worker, on=False))
 
     async def status(self) -> Document:
         """Return how the server is doing: tasks by state, workers, slots, and what stands still and why."""
-        return await self._asker.follow(flows.showing(v.Status()))
+        return await self._asker.follow(dialogues.showing(v.Status()))
 
 
 class Jobs(Acts[Coroutine[Any, Any, Acted]]):
@@ -213,7 +214,7 @@ class Jobs(Acts[Coroutine[Any, Any, Acted]]):
     def __init__(self, asker: Asker, where: v.Where) -> None:
         super().__init__(asker.follow, where=where)
         self._asker = asker
-        self._pages = flows.jobs(where)
+        self._pages = dialogues.jobs(where)
 
     def __aiter__(self) -> AsyncIterator[Document]:
         return self._asker.each(self._pages)
@@ -248,7 +249,7 @@ class Job(Acts[Coroutine[Any, Any, Acted]]):
 
     async def show(self) -> Document:
         """Return everything about it (`tq show -o json`). Raises TaskNotFound if there is no such job or task."""
-        return await self._asker.follow(flows.showing(v.Get(self.id)))
+        return await self._asker.follow(dialogues.showing(v.Get(self.id)))
 
     async def wait(self, timeout_s: float | None = None) -> None:
         """Wait until all of its tasks have ended, however.
@@ -256,12 +257,12 @@ class Job(Acts[Coroutine[Any, Any, Acted]]):
         Raises TimedOut, which is a TimeoutError, if they have not `timeout_s` later. Nothing is cancelled by that, and
         whoever waits again goes on; 0 looks how things stand.
         """
-        await self._asker.follow(flows.waiting(self.id, timeout_s), shapes.seconds(timeout_s))
+        await self._asker.follow(dialogues.waiting(self.id, timeout_s), validate.seconds(timeout_s))
 
     async def results(self, timeout_s: float | None = None) -> AsyncGenerator[TaskResult, None]:
         """Wait as `wait` does, then yield how each task ended, in order; page by page, so that any number will do."""
         await self.wait(timeout_s)
-        async with aclosing(self._asker.each(flows.results(self.id))) as results:
+        async with aclosing(self._asker.each(dialogues.results(self.id))) as results:
             async for result in results:
                 yield result
 
@@ -271,14 +272,14 @@ class Job(Acts[Coroutine[Any, Any, Acted]]):
         Millions of tasks take little memory, and a restart of the server is not seen. Raises TimedOut if not all have
         ended `timeout_s` later; who asks again is told all again.
         """
-        return self._asker.watch(TaskEnds(self.id), shapes.seconds(timeout_s))
+        return self._asker.watch(TaskEnds(self.id), validate.seconds(timeout_s))
 
     async def result(self, timeout_s: float | None = None) -> Any:
         """Wait as `wait` does, and return what it returned; of an array, a list of that, in order.
 
         Raises TaskFailed for the first task that failed, else TaskCancelled for the first that was cancelled.
         """
-        return flows.values(self.id, [result async for result in self.results(timeout_s)])
+        return dialogues.values(self.id, [result async for result in self.results(timeout_s)])
 
     def logs(self, *, follow: bool = False, attempt: int = 0) -> AsyncGenerator[Output, None]:
         """Yield what it has written, piece by piece in the order in which it is stored; of an array name one task.
@@ -286,4 +287,4 @@ class Job(Acts[Coroutine[Any, Any, Acted]]):
         With `follow` also what comes, until the task has ended, through all its attempts; `attempt` is one of them
         (0: the latest). At most 16 are read at once over one client. Raises TaskNotFound, BadRequest.
         """
-        return self._asker.read(Reading(self.id, attempt=flows.check_attempt(attempt), is_following=follow))
+        return self._asker.read(Reading(self.id, attempt=dialogues.check_attempt(attempt), is_following=follow))

@@ -1,1 +1,4 @@
-"""The core decides: pure functions over a View, no I/O, no clock, no dice (docs/architecture.md)."""
+"""THE CORE DECIDES: commands in; answers, changes and effects out.
+
+It owns the life of a task. It never does I/O, asks a clock or throws dice: what it needs comes with a command.
+"""

@@ -25,7 +25,7 @@ import trio
 
 from tq import limits
 from tq.errors import ProtocolError
-from tq.net.lounge import Lounge
+from tq.net.idle_polling import IdlePolling
 from tq.net.secure import SecureStream
 from tq.wire.connection import Connection
 from tq.wire.messages import Goodbye, Message
@@ -176,7 +176,7 @@ class Link:
             if messages:
                 return messages
 
-    def rest(self, lounge: Lounge | None) -> None:
+    def rest(self, lounge: IdlePolling | None) -> None:
         """Let what comes be read a moment later, together with what others send; with None at once again."""
         if self._prompt is not None:
             self._prompt.rest(None if self._is_closing else lounge)

@@ -29,9 +29,9 @@ import trio
 from tq.errors import ConfigurationError, ProtocolError, TqError, Unreachable
 from tq.net import tls
 from tq.net.address import joined
+from tq.net.connection_quota import ConnectionQuota, Seat, SeatBounds, within_open_files
 from tq.net.dial import set_socket_options
 from tq.net.log import log
-from tq.net.seats import Seat, SeatBounds, Seats, within_open_files
 from tq.net.secure import SecureStream
 
 _PAUSE_S: Final = 0.1  # before the next accept when the system is out of something
@@ -47,7 +47,7 @@ class HandshakeRefused(ProtocolError):
 class Arrival:
     """A connection after its TLS handshake. `admit()` says that the peer is authenticated."""
 
-    def __init__(self, stream: SecureStream, host: str, port: int, seats: Seats, seat: Seat) -> None:
+    def __init__(self, stream: SecureStream, host: str, port: int, seats: ConnectionQuota, seat: Seat) -> None:
         self.stream = stream
         self.host = host
         self.peer = joined(host, port)
@@ -133,7 +133,7 @@ async def serve(
     *Resource handling*: owns the listeners, and every connection while `attend` runs; closes all of them.
     *Error handling*: whatever `attend` raises is logged and ends that connection alone.
     """
-    seats = Seats(within_open_files(bounds or SeatBounds()))
+    seats = ConnectionQuota(within_open_files(bounds or SeatBounds()))
     complaints = _Complaints()
     try:
         async with trio.open_nursery() as nursery:
@@ -151,7 +151,7 @@ async def _accept_loop(
     listener: trio.SocketListener,
     nursery: trio.Nursery,
     start: Callable[..., Awaitable[None]],
-    seats: Seats,
+    seats: ConnectionQuota,
     complaints: _Complaints,
 ) -> None:
     while True:
@@ -182,7 +182,7 @@ async def _attend(
     *,
     context: ssl.SSLContext,
     attend: Attend,
-    seats: Seats,
+    seats: ConnectionQuota,
     complaints: _Complaints,
 ) -> None:
     """Handshake and session of one connection. Lets nothing out but the cancellation of the whole server."""

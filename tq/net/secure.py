@@ -14,7 +14,7 @@ from typing import ClassVar, Final
 
 import trio
 
-from tq.net.lounge import Lounge
+from tq.net.idle_polling import IdlePolling
 
 _READ_BYTES: Final = 64 * 1024
 
@@ -25,7 +25,7 @@ class SecureStream(trio.abc.HalfCloseableStream):
     # Shared: what is received lies here only until the same call has copied it on.
     _buffer: ClassVar[memoryview] = memoryview(bytearray(_READ_BYTES))
 
-    _lounge: Lounge | None = None  # where it waits for what comes, together with others
+    _lounge: IdlePolling | None = None  # where it waits for what comes, together with others
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class SecureStream(trio.abc.HalfCloseableStream):
                 if not self._feed():
                     return b""
 
-    def rest(self, lounge: Lounge | None) -> None:
+    def rest(self, lounge: IdlePolling | None) -> None:
         """Wait there for what comes, from the next time on; with None by itself again, at once."""
         older, self._lounge = self._lounge, lounge
         if older is not None and lounge is None:

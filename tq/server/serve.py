@@ -25,27 +25,27 @@ from typing import Any, Final
 import trio
 
 from tq import __version__, errors, limits
-from tq.core import tables
-from tq.core.engine import Bounds, Engine
+from tq.core.engine.engine import Bounds, Engine
+from tq.core.model import tables
 from tq.core.vocabulary import Answer, CreateToken, Recover, Recovered, Times
 from tq.net import listen
 from tq.net.address import joined
+from tq.net.idle_polling import IdlePolling
 from tq.net.log import log, set_level
-from tq.net.lounge import Lounge
 from tq.net.token import Token, is_token
-from tq.server import backup, connection_file, loops
-from tq.server.asking import ask
-from tq.server.backup import Backups
-from tq.server.clock import Clock
-from tq.server.commit_loop import Pipeline
-from tq.server.committer import Committer, run_pipeline
-from tq.server.desk import Desk, Gate
-from tq.server.identity import Identity, check_identity, new_token, open_identity, own_identity
-from tq.server.intake import Intake, Request
-from tq.server.lease_clock import LeaseClock
-from tq.server.registry import Registry
-from tq.server.replay import FailedCommands
-from tq.server.session import attend
+from tq.server.commit.asking import ask
+from tq.server.commit.clock import Clock
+from tq.server.commit.commit_loop import Pipeline
+from tq.server.commit.committer import Committer, run_pipeline
+from tq.server.commit.intake import Intake, Request
+from tq.server.commit.lease_clock import LeaseClock
+from tq.server.commit.replay import FailedCommands
+from tq.server.operation import backup, connection_file, loops
+from tq.server.operation.backup import Backups
+from tq.server.operation.identity import Identity, check_identity, new_token, open_identity, own_identity
+from tq.server.sessions.registry import Registry
+from tq.server.sessions.session import attend
+from tq.server.sessions.session_context import Gate, SessionContext
 from tq.server.settings import Settings, check_settings
 from tq.store import address_space, open_files, trust
 from tq.store.directory import check_format, check_place, hold_directory
@@ -145,7 +145,7 @@ class Server:
         self.registry = Registry()
         self.gate = Gate()
         self.lease_clock = LeaseClock(settings.heartbeat_s)
-        self.lounge = Lounge(min(_REST_S, settings.heartbeat_s / 50))
+        self.lounge = IdlePolling(min(_REST_S, settings.heartbeat_s / 50))
         self.pipeline = Pipeline(
             self.engine,
             store,
@@ -159,9 +159,9 @@ class Server:
         )
         self.committer = Committer(store, self.pipeline.flushed, self.pipeline.fail)
 
-    def desk(self, recovered: Recovered) -> Desk:
+    def desk(self, recovered: Recovered) -> SessionContext:
         """Return what sessions share."""
-        return Desk(
+        return SessionContext(
             engine=self.engine,
             store=self.store,
             pipeline=self.pipeline,

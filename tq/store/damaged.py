@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from tq.core.view import Key, Table
+from tq.core.model.view import Key, Table
 from tq.store.keys import FAMILIES, KEYS, OUTPUT, TRIMMED_KEY, turn_key, turn_sequence
 from tq.store.records import RECORDS
 from tq.store.rocks import Family, Raw, RocksError
@@ -40,7 +40,7 @@ class Lost(NamedTuple):
 
 
 class DamagedStore:
-    """A `tq.core.view.View` of what is left of the families. `holes` and `garbled` (by table) grow while it is read."""
+    """A `View` of what is left of the families. `holes` and `garbled` (by table) grow while it is read."""
 
     def __init__(self, families: Mapping[str, Family]) -> None:
         self.holes: list[Hole] = []

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tq.core.tables import FORGOTTEN, TASK
-from tq.core.view import Changes, Key, Table
+from tq.core.model.tables import FORGOTTEN, TASK
+from tq.core.model.view import Changes, Key, Table
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import wal_bytes_max
 from tq.store import directory, rocks

@@ -11,8 +11,8 @@ from functools import partial
 from struct import Struct, error
 from typing import Any, Final
 
-from tq.core.tables import TABLES
-from tq.core.view import Key, Table
+from tq.core.model.tables import TABLES
+from tq.core.model.view import Key, Table
 
 FAMILIES: Final = ("state", "tasks", "bodies", "queues", "output")
 

@@ -9,8 +9,8 @@ from bisect import bisect_left, insort
 from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
-from tq.core.tables import FORGOTTEN, TABLES
-from tq.core.view import Changes, Key, Table
+from tq.core.model.tables import FORGOTTEN, TABLES
+from tq.core.model.view import Changes, Key, Table
 from tq.errors import StoreError
 from tq.store.keys import KEYS
 from tq.store.output import pack_slot, slot_bounds, unpack_slots

@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
-from tq.core.job import Forgotten
-from tq.core.tables import BODY, ENTRIES, ENTRY_AT, RESULT, TASK
-from tq.core.view import Key, Table
+from tq.core.model.job import Forgotten
+from tq.core.model.tables import BODY, ENTRIES, ENTRY_AT, RESULT, TASK
+from tq.core.model.view import Key, Table
 from tq.store.keys import KEYS, OUTPUT
 
 job_tables: Final[tuple[Table[Any], ...]] = (TASK, RESULT)

@@ -6,9 +6,9 @@ of the disk and without decoding it. Owned by the store, which tells of every tu
 
 from typing import Any, Final
 
-from tq.core.tables import FORGOTTEN, TASK
-from tq.core.task import Task
-from tq.core.view import Changes, Key
+from tq.core.model.tables import FORGOTTEN, TASK
+from tq.core.model.task import Task
+from tq.core.model.view import Changes, Key
 
 rows_max: Final = 4_096  # as many tasks as are leased at once where tasks are short: about a MiB
 UNKNOWN: Final[Any] = object()

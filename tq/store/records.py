@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from tq.core.tables import TABLES
-from tq.core.view import Table
+from tq.core.model.tables import TABLES
+from tq.core.model.view import Table
 from tq.errors import StoreDamaged
 
 Upgrade = Callable[[Any], Any]

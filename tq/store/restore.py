@@ -14,7 +14,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from tq.core.tables import META
+from tq.core.model.tables import META
 from tq.errors import ConfigurationError, StoreDamaged
 from tq.store import archive
 from tq.store.directory import RESTORING, free_bytes, hold_directory, low_water_bytes

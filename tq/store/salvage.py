@@ -14,10 +14,10 @@ from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from tq.core import invariants
-from tq.core.job import Meta
-from tq.core.rebuild import Rebuild
-from tq.core.tables import META
+from tq.core.model.job import Meta
+from tq.core.model.tables import META
+from tq.core.repair import invariants
+from tq.core.repair.rebuild import Rebuild
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.store import damaged, rocks
 from tq.store.archive import DATABASE_FILE

@@ -6,7 +6,7 @@ One contract suite runs against both (tests/store). Nothing of rocksdict appears
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
-from tq.core.view import Changes, View
+from tq.core.model.view import Changes, View
 
 
 class OutputSlot(NamedTuple):

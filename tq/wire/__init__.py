@@ -1,1 +1,4 @@
-"""The wire speaks: bytes in, messages out, and back; no I/O here."""
+"""THE WIRE SPEAKS: bytes in, messages out, and back.
+
+It owns the form of each frame and message. It never does I/O.
+"""

@@ -5,7 +5,7 @@ In the path these signs stand for whose output it is; any other sign behind % is
     %t   the task, 42 or 43.7         %j   its job, 43         %a   its number in an array, 7
     %n   the attempt, from 1          %%   a percent sign
 
-Pure text: who opens it is worker/spawn.py.
+Pure text: who opens it is launcher/spawn.py.
 """
 
 import re

@@ -1,6 +1,6 @@
 """The connection loop of a worker: dial the server, hold a session, and come again, until the worker's life is over.
 
-Where the server is, is looked for anew before each dial (whereabouts.py): it may have come back at another port.
+Where the server is, is looked for anew before each dial (discovery.py): it may have come back at another port.
 
 Waits a random time between attempts (full jitter), which grows to a bound that is short while attempts are held: the
 server owes a worker that it knew a minute (semantics.md, Delivery 5). Ends the worker when the server refuses it for
@@ -21,9 +21,9 @@ from tq.net.log import log
 from tq.net.secure import SecureStream
 from tq.wire import messages as m
 from tq.wire.connection import Connection
-from tq.worker.life import Life
+from tq.worker.context import WorkerContext
+from tq.worker.discovery import Discovery
 from tq.worker.session import OtherLineage, Session
-from tq.worker.whereabouts import Whereabouts
 
 _PAUSE_S_MIN: Final = 0.2
 _DOUBLINGS_MAX: Final = 16
@@ -35,7 +35,7 @@ _FOR_GOOD: Final = (Unauthorised, NotAllowed, VersionMismatch, ConfigurationErro
 class Connecting:
     """The loop, and what it remembers from one connection to the next."""
 
-    def __init__(self, life: Life, whereabouts: Whereabouts) -> None:
+    def __init__(self, life: WorkerContext, whereabouts: Discovery) -> None:
         self._life = life
         self._where = whereabouts
         self._was_reconciled = False

@@ -1,6 +1,6 @@
 """Deliveries that wait for their large input, which must be here before the launcher hears of them.
 
-Pure: who gets the bytes is `hands.py`. The launcher never sees an attempt that is in here.
+Pure: who gets the bytes is `interpreter.py`. The launcher never sees an attempt that is in here.
 """
 
 from collections.abc import Collection, Iterable

@@ -1,6 +1,6 @@
 """What `Slots` wants done, as plain values: the vocabulary between a worker's decisions and its I/O.
 
-`hands.py` carries them out with a real launcher, a real connection and a disk; the simulator with its own.
+`interpreter.py` carries them out with a real launcher, a real connection and a disk; the simulator with its own.
 They are carried out in the order of the list. Pure: no I/O here.
 """
 
@@ -48,7 +48,7 @@ class Fetch(NamedTuple):
 class Keep(NamedTuple):
     """Write this to the disk, under its number: the server does not hear us.
 
-    `outputs` is what its attempts have written; hands.py adds it.
+    `outputs` is what its attempts have written; interpreter.py adds it.
     """
 
     message: Delivery

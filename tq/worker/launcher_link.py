@@ -5,12 +5,12 @@
         async for messages in launcher:      # all that one read brought; ends when the launcher is gone
             ...
 
-The launcher is started below a sentry (sentry.py), in its own session (a terminal's Ctrl-C must not reach it), with
-nothing inherited but its socket. The sentry holds the other end of our leash: when that is let go, because we die or
-want it so, the launcher is killed if it does not end, and all that it ran. A launcher that is stuck inside a spawn
+The launcher is started below a sentry (launcher/sentry.py), in its own session (a terminal's Ctrl-C must not reach it),
+with nothing inherited but its socket. The sentry holds the other end of our leash: when that is let go, because we die
+or want it so, the launcher is killed if it does not end, and all that it ran. A launcher that is stuck inside a spawn
 hears no signal but KILL: one that answers no Ping for `_deaf_ticks` ticks is killed. Ticks are counted, times are not
 subtracted: a frozen machine's launcher is not deaf. What attempts leave in their directories is removed here, since
-that may take longer than a launcher may be silent (scratch.py).
+that may take longer than a launcher may be silent (launcher/scratch.py).
 """
 
 import os
@@ -26,11 +26,11 @@ from typing import Final
 import trio
 
 from tq.errors import ConfigurationError, Upgraded
+from tq.launcher import cgroups, installed, protocol, scratch
+from tq.launcher.containment import kill_all_children
+from tq.launcher.sentry import command
 from tq.net.log import log
 from tq.net.thread import in_thread, is_lack
-from tq.worker import cgroups, frames, installed, scratch
-from tq.worker.containment import kill_all_children
-from tq.worker.sentry import command
 
 _READ_BYTES: Final = 256 * 1024
 _TICK_S: Final = 5.0
@@ -49,7 +49,7 @@ class LauncherLink:
     def __init__(self, process: subprocess.Popen[bytes], stream: trio.SocketStream, leash: int) -> None:
         self.process = process
         self._leash = leash
-        self.pong = frames.Pong(0, 0, 0, 0)
+        self.pong = protocol.Pong(0, 0, 0, 0)
         self._stream = stream
         self._unread = bytearray()
         self._queue: deque[bytes] = deque()
@@ -60,9 +60,9 @@ class LauncherLink:
         self._is_writing = False
         self._leave, self._left = trio.open_memory_channel[scratch.Made](inf)
 
-    def send(self, message: frames.Down) -> None:
+    def send(self, message: protocol.Down) -> None:
         """Write a frame, or queue what the socket does not take: it leaves as soon as the launcher reads."""
-        frame = frames.encode(message)
+        frame = protocol.encode(message)
         if not (self._queue or self._is_writing):
             frame = frame[self._write_now(frame) :]
         if frame:
@@ -89,7 +89,7 @@ class LauncherLink:
     def __aiter__(self) -> "LauncherLink":
         return self
 
-    async def __anext__(self) -> list[frames.Up]:
+    async def __anext__(self) -> list[protocol.Up]:
         """Return what came, never an empty list, without what is for this class."""
         while (messages := await self._receive()) is not None:
             if messages:
@@ -103,7 +103,7 @@ class LauncherLink:
                 return False
         return True
 
-    async def _receive(self) -> list[frames.Up] | None:
+    async def _receive(self) -> list[protocol.Up] | None:
         """Read once; return what came and is not for this class, None at the end."""
         self._is_reading = True
         try:
@@ -115,15 +115,15 @@ class LauncherLink:
         if not data:
             return None
         self._is_heard = True
-        messages: list[frames.Up] = []
+        messages: list[protocol.Up] = []
         self._unread += data
-        for message in frames.ups(self._unread):
+        for message in protocol.ups(self._unread):
             self._has_spoken = True
-            if isinstance(message, frames.Pong):
+            if isinstance(message, protocol.Pong):
                 if message.degraded != self.pong.degraded:
                     log("cannot_be_killed", level="error", attempts=message.degraded)
                 self.pong = message
-            elif isinstance(message, frames.Left):
+            elif isinstance(message, protocol.Left):
                 self.remove(message.directory)
             else:
                 messages.append(message)
@@ -152,7 +152,7 @@ class LauncherLink:
         silent = 0
         while True:
             self._is_heard = False
-            self.send(frames.Ping())
+            self.send(protocol.Ping())
             before_s = trio.current_time()
             await trio.sleep(_TICK_S)
             was_late = trio.current_time() - before_s > 2 * _TICK_S

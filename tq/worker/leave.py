@@ -19,12 +19,12 @@ from typing import Final
 import trio
 
 from tq import limits
-from tq.core.task import Cause
+from tq.core.model.task import Cause
 from tq.errors import StoreError
 from tq.net.log import log
 from tq.net.thread import in_thread
 from tq.wire import messages as m
-from tq.worker.life import Life
+from tq.worker.context import WorkerContext
 
 _ACKNOWLEDGED_S: Final = 5.0  # how long a worker that leaves waits for the server's acknowledgements
 _KILLED_S: Final = 15.0  # for a launcher's end, and all that it leaves
@@ -36,7 +36,7 @@ def receive_signals() -> AbstractContextManager[AsyncIterator[int]]:
     return trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)
 
 
-async def run_signals(life: Life, signals: AsyncIterator[int]) -> None:
+async def run_signals(life: WorkerContext, signals: AsyncIterator[int]) -> None:
     """Wait for signals, and end the worker's life by them. A third one, and more, hurry nothing."""
     patience = trio.CancelScope()
 
@@ -58,7 +58,7 @@ async def run_signals(life: Life, signals: AsyncIterator[int]) -> None:
                 nursery.start_soon(leave_now, life)
 
 
-async def drain(life: Life) -> None:
+async def drain(life: WorkerContext) -> None:
     """Let what runs finish within the drain time, stop the rest and hand it back, and go."""
     hands, slots = life.hands, life.slots
     hands.carry_out(slots.leave())
@@ -75,7 +75,7 @@ async def drain(life: Life) -> None:
         await leave_now(life)
 
 
-async def run_deadline(life: Life) -> None:
+async def run_deadline(life: WorkerContext) -> None:
     """Stop what still runs when the deadline of a drain from afar has come, connected or not. For ever."""
     hands = life.hands
     while True:
@@ -90,7 +90,7 @@ async def run_deadline(life: Life) -> None:
             hands.carry_out(life.slots.stop_all(Cause.DRAIN))
 
 
-async def run_limits(life: Life) -> None:
+async def run_limits(life: WorkerContext) -> None:
     """End a worker that has had its last task, or nothing to do for long; what it has taken may end.
 
     Without such a limit nobody waits here: whoever does is woken by every round of instructions.
@@ -127,7 +127,7 @@ async def run_limits(life: Life) -> None:
     await say_goodbye(life)
 
 
-async def run_home(life: Life) -> None:
+async def run_home(life: WorkerContext) -> None:
     """End a worker whose directory is not its own any more: it could keep nothing there, and start no launcher.
 
     What runs may end. Its results are in memory alone, so they wait for the server as long as it takes.
@@ -146,7 +146,7 @@ async def run_home(life: Life) -> None:
     await say_goodbye(life)
 
 
-async def leave_now(life: Life) -> None:
+async def leave_now(life: WorkerContext) -> None:
     """Kill what runs, hand it back if the server hears us, and go."""
     life.is_hurrying = True
     life.hands.carry_out(life.slots.leave())
@@ -157,7 +157,7 @@ async def leave_now(life: Life) -> None:
     await say_goodbye(life)
 
 
-async def say_goodbye(life: Life) -> None:
+async def say_goodbye(life: WorkerContext) -> None:
     """Wait a little for what is owed to us, say goodbye, and end the worker's life."""
     hands, slots = life.hands, life.slots
     with trio.move_on_after(_ACKNOWLEDGED_S):

@@ -5,7 +5,7 @@
     messages both ways, beats       until the server is silent for two beats, or the connection ends
 
 A session that ends has sent and read nothing that the next one relies on: what was read and not handled is dropped
-before `Slots.disconnected` is told.
+before `WorkerState.disconnected` is told.
 """
 
 from collections.abc import Callable
@@ -15,12 +15,12 @@ import trio
 
 from tq import limits
 from tq.errors import ProtocolError, Refused
+from tq.launcher.guard import boot_s
 from tq.net.dial import greet
 from tq.net.link import Link
 from tq.net.log import log
 from tq.wire import messages as m
-from tq.worker.guard import boot_s
-from tq.worker.hands import Hands
+from tq.worker.interpreter import Interpreter
 
 _BEAT_MS_MIN: Final = 10
 _QUEUE_BYTES_MAX: Final = 2**62  # what is said is held until it is acknowledged, so a bound here would save nothing
@@ -38,7 +38,7 @@ class OtherLineage(Exception):
 class Session:
     """One connection. `reconciled` is called once, when both sides agree."""
 
-    def __init__(self, hands: Hands, link: Link, reconciled: Callable[[m.Welcome], None]) -> None:
+    def __init__(self, hands: Interpreter, link: Link, reconciled: Callable[[m.Welcome], None]) -> None:
         self.welcome: m.Welcome | None = None
         self._hands = hands
         self._link = link

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tq import limits
-from tq.core.names import LABEL_HINT, NAME_HINT, is_label, is_name
+from tq.core.model.names import LABEL_HINT, NAME_HINT, is_label, is_name
 from tq.errors import BadRequest, ConfigurationError
 from tq.net.address import Address
 from tq.worker.modules import check_modules

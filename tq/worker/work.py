@@ -2,40 +2,41 @@
 
     launcher     the process that runs the attempts: started, listened to, replaced when it dies (here)
     connection   dials the server, holds a session, dials again (connect.py, session.py)
-    disk         takes results to the spool while the server is away (disk.py)
+    disk         takes results to the spool while the server is away (spool_writer.py)
     signals      SIGTERM and SIGINT: the first drains, the second ends at once (leave.py)
     deadline     stops what still runs when a drain from afar is to be over (leave.py)
     limits       ends a worker after so many tasks, or so long without one (leave.py)
     home         ends a worker whose directory is not its own any more (leave.py)
 
-What is held and what follows from it is decided in slots.py and carried out by hands.py; here is only how it runs.
+What is held and what follows from it is decided in state.py and carried out by interpreter.py; here is only how it
+runs.
 """
 
 from typing import Final
 
 import trio
 
-from tq.core import ids
-from tq.core.task import Cause
+from tq.core.model import ids
+from tq.core.model.task import Cause
 from tq.errors import ConfigurationError, Upgraded
+from tq.launcher import containment, protocol
 from tq.net.log import log
 from tq.net.thread import in_thread
 from tq.store import files, open_files
-from tq.worker import containment, frames
 from tq.worker.connect import Connecting
-from tq.worker.disk import finish, run_disk
-from tq.worker.home import Home, settle
+from tq.worker.context import WorkerContext
+from tq.worker.discovery import Discovery, Find
 from tq.worker.launcher_link import open_launcher
 from tq.worker.leave import receive_signals, run_deadline, run_home, run_limits, run_signals
-from tq.worker.life import Life
 from tq.worker.settings import Settings, check_server, check_settings
-from tq.worker.whereabouts import Find, Whereabouts
+from tq.worker.spool_writer import finish, run_disk
+from tq.worker.state_dir import StateDirectory, settle
 
 _LAUNCHER_PAUSE_S: Final = 1.0
 
 
 def main(settings: Settings, find: Find) -> int:
-    """Run a worker until it is told to leave; return its exit status. `find` says where the server is (whereabouts.py).
+    """Run a worker until it is told to leave; return its exit status. `find` says where the server is (discovery.py).
 
     Raises TqError when it cannot work: ConfigurationError, VersionMismatch, Unauthorised (the token is refused).
     """
@@ -44,16 +45,16 @@ def main(settings: Settings, find: Find) -> int:
     server = find()
     check_server(server)
     with settle(settings.state) as home:
-        return trio.run(work, settings, home, Whereabouts(server, find))
+        return trio.run(work, settings, home, Discovery(server, find))
 
 
-async def work(settings: Settings, home: Home, whereabouts: Whereabouts) -> int:
+async def work(settings: Settings, home: StateDirectory, whereabouts: Discovery) -> int:
     """Run a worker that lives in `home`. See `main`."""
     containment.become_subreaper()
     for worker in home.last.workers:  # it and its launcher may have died at once, and left what they ran
         await in_thread(containment.kill_bearers, ids.worker_id(worker))
     scope = trio.CancelScope()
-    life = Life(settings, home, scope)
+    life = WorkerContext(settings, home, scope)
     life.say_started()
     with receive_signals() as signals:
         try:
@@ -75,7 +76,7 @@ async def work(settings: Settings, home: Home, whereabouts: Whereabouts) -> int:
     return 0
 
 
-async def run_launcher(life: Life) -> None:
+async def run_launcher(life: WorkerContext) -> None:
     """Keep a launcher running. When one dies nothing of it survives, and its attempts are reported as lost.
 
     A worker that cannot start its first one ends, and one that finds another version of it. Else, or where the disk is
@@ -117,20 +118,20 @@ def _is_full(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in files.FULL
 
 
-async def _serve_launcher(life: Life) -> None:
+async def _serve_launcher(life: WorkerContext) -> None:
     """Start a launcher and listen to it until it dies. Raises ConfigurationError if it cannot be started."""
     hands = life.hands
     async with open_launcher(life.home.path, life.cgroup.path if life.cgroup else b"") as launcher:
-        launcher.send(frames.Slots(life.capacity.slots))
-        launcher.send(frames.Lease(hands.heard_until_s))
-        launcher.send(frames.Functions(life.capacity.modules, *life.imports))
+        launcher.send(protocol.Slots(life.capacity.slots))
+        launcher.send(protocol.Lease(hands.heard_until_s))
+        launcher.send(protocol.Functions(life.capacity.modules, *life.imports))
         hands.launcher = launcher
         try:
             if await launcher.until_ready():  # until then no attempt is taken that it could lose
                 hands.launcher_is_ready.set()
             async for messages in launcher:
                 await hands.take_frames(messages)
-        except frames.FrameError as error:
+        except protocol.FrameError as error:
             log("launcher_talks_nonsense", level="error", error=error)
         finally:
             hands.launcher = None

@@ -5,15 +5,15 @@ A tick does a bounded number of timers, and one slice of one sweep; what is left
 
 from collections.abc import Collection, Iterable
 
-from tq.core import tables
-from tq.core.engine import act, sweeps
-from tq.core.engine.forget import expire_keys
-from tq.core.engine.step import Step, wait_until
-from tq.core.engine.upload import expire_uploads
-from tq.core.engine.verbs import VERBS
-from tq.core.task import State, TaskKey, Trigger
-from tq.core.timers import STEADY, SWEEPS, TimerKind
-from tq.core.view import Key, Row
+from tq.core.bulk import act, sweeps
+from tq.core.bulk.verbs import VERBS
+from tq.core.change.forget import expire_keys
+from tq.core.change.step import Step, wait_until
+from tq.core.change.upload import expire_uploads
+from tq.core.model import tables
+from tq.core.model.task import State, TaskKey, Trigger
+from tq.core.model.timers import STEADY, SWEEPS, TimerKind
+from tq.core.model.view import Key, Row
 from tq.limits import put_off_ms
 
 DUE_PER_TICK = 100

@@ -2,16 +2,16 @@
 
 from msgspec.structs import replace
 
-from tq.core import ids, tables
-from tq.core.engine.act import act
-from tq.core.engine.step import Step
-from tq.core.engine.stop import held_of, recall_assigned
-from tq.core.engine.verbs import VERBS
-from tq.core.job import ROLES, Meta, Token
-from tq.core.live import LIVE_DAMAGED, LIVE_SESSION, LIVE_TROUBLE, LiveWorker
-from tq.core.named import NAMED_BY
-from tq.core.names import NAME_HINT, is_name
-from tq.core.view import BEHIND_NAMES
+from tq.core.bulk.act import act
+from tq.core.bulk.verbs import VERBS
+from tq.core.change.step import Step
+from tq.core.change.stop import held_of, recall_assigned
+from tq.core.model import ids, tables
+from tq.core.model.job import ROLES, Meta, Token
+from tq.core.model.names import NAME_HINT, is_name
+from tq.core.model.view import BEHIND_NAMES
+from tq.core.placement.live import LIVE_DAMAGED, LIVE_SESSION, LIVE_TROUBLE, LiveWorker
+from tq.core.read.job_index import NAMED_BY
 from tq.core.vocabulary import (
     CreateToken,
     Done,
@@ -100,7 +100,7 @@ def _worker(step: Step, text: str) -> LiveWorker:
 
 
 def create_token(step: Step, command: CreateToken) -> Done:
-    """Store a token. Which role may make which is decided where roles are known (server/roles.py)."""
+    """Store a token. Which role may make which is decided where roles are known (server/sessions/roles.py)."""
     if command.role not in ROLES or len(command.digest) != 32 or not 1 <= len(command.id) <= name_chars_max:
         raise BadRequest("a token has an id, a role (read, submit, worker, admin) and a SHA-256")
     if command.name and not is_name(command.name):

@@ -8,16 +8,16 @@ could run: so chains drain, and it gets its slot.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
-from tq.core import tables
+from tq.core.change.step import Step
+from tq.core.change.stop import recall_next, ref_of
+from tq.core.change.worker_backoff import passed_over
 from tq.core.engine import ready
 from tq.core.engine.leases import Leases
-from tq.core.engine.step import Step
-from tq.core.engine.stop import recall_next, ref_of
-from tq.core.engine.trouble import passed_over
-from tq.core.live import LIVE_RECALLED, LiveWorker
-from tq.core.placement import Room, chain_room, could_fit, places, to_empty
-from tq.core.task import State
-from tq.core.view import Key
+from tq.core.model import tables
+from tq.core.model.task import State
+from tq.core.model.view import Key
+from tq.core.placement.fit import Room, chain_room, could_fit, places, to_empty
+from tq.core.placement.live import LIVE_RECALLED, LiveWorker
 from tq.core.vocabulary import AttemptRef, Recall, Start
 from tq.limits import put_off_of_lane_max
 

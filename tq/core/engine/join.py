@@ -10,13 +10,13 @@ from functools import cache, partial
 
 from msgspec.structs import replace
 
-from tq.core.engine.fence import Verdict, claim, is_current_session, judge, passes_over
+from tq.core.change.fence import Verdict, claim, is_current_session, judge, passes_over
+from tq.core.change.step import Step, running_in
 from tq.core.engine.report import give_back, lose_worker, mark_started
-from tq.core.engine.step import Step, running_in
-from tq.core.job import JobKey, Queue
-from tq.core.live import LIVE_RECALLED, LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
-from tq.core.retry import lane_of
-from tq.core.task import Cause, Phase, State, TaskKey
+from tq.core.model.job import JobKey, Queue
+from tq.core.model.retry import lane_of
+from tq.core.model.task import Cause, Phase, State, TaskKey
+from tq.core.placement.live import LIVE_RECALLED, LIVE_SESSION, LIVE_WIDTH, LiveWorker, Session
 from tq.core.vocabulary import AttemptRef, DrainAsked, Held, Join, Joined, Recall, Supersede, WorkerDrains, WorkerSilent
 
 

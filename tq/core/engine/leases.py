@@ -4,16 +4,16 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator
 from typing import Any, Final
 
-from tq.core import ids, tables
+from tq.core.change.step import Step, history_with_last
+from tq.core.change.worker_backoff import note_try
 from tq.core.engine import ready
-from tq.core.engine.step import Step, history_with_last
-from tq.core.engine.trouble import note_try
-from tq.core.entries import EntryReader
-from tq.core.job import JobKey
-from tq.core.live import LIVE_GRANTED, LIVE_WIDTH
-from tq.core.placement import Room
-from tq.core.task import Cause, Phase, Task, Trigger
-from tq.core.view import Key
+from tq.core.model import ids, tables
+from tq.core.model.entries import EntryReader
+from tq.core.model.job import JobKey
+from tq.core.model.task import Cause, Phase, Task, Trigger
+from tq.core.model.view import Key
+from tq.core.placement.fit import Room
+from tq.core.placement.live import LIVE_GRANTED, LIVE_WIDTH
 from tq.core.vocabulary import Assignment, AttemptRef, Start
 from tq.limits import body_bytes_max, prefetch_max
 

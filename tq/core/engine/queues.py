@@ -2,11 +2,11 @@
 
 from msgspec.structs import replace
 
-from tq.core import tables
-from tq.core.engine.step import Step
-from tq.core.engine.stop import recall_assigned
-from tq.core.job import Queue
-from tq.core.names import NAME_HINT, is_name
+from tq.core.change.step import Step
+from tq.core.change.stop import recall_assigned
+from tq.core.model import tables
+from tq.core.model.job import Queue
+from tq.core.model.names import NAME_HINT, is_name
 from tq.core.vocabulary import Done, SetQueue, Submit
 from tq.errors import BadRequest, TaskNotFound
 from tq.limits import page_items_max, retries_max

@@ -1,19 +1,19 @@
 """What of the lanes may start, in order: lanes by their heads, jobs by their place in a lane, members by their age.
 
-What rests, as it has failed before (put_off.py), is stepped over. Nothing is leased here: leases.py takes what it is
-shown before it asks for more.
+What rests, as it has failed before (placement/quarantine.py), is stepped over. Nothing is leased here: leases.py takes
+what it is shown before it asks for more.
 """
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
-from tq.core import tables
-from tq.core.engine.step import Step, came_back
-from tq.core.job import JobKey, Progress
-from tq.core.placement import Room
-from tq.core.task import Task
-from tq.core.view import Key
+from tq.core.change.step import Step, came_back
+from tq.core.model import tables
+from tq.core.model.job import JobKey, Progress
+from tq.core.model.task import Task
+from tq.core.model.view import Key
+from tq.core.placement.fit import Room
 
 Found = tuple[range, Task | None]  # positions
 _PAGE_FIRST: Final = 16

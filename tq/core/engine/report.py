@@ -5,18 +5,18 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from tq.core import retry, tables
-from tq.core.engine.act import act
-from tq.core.engine.fence import current_task, is_current_session, passes_over
-from tq.core.engine.lanes import stand_alone
-from tq.core.engine.step import Step, ending, history_with
-from tq.core.engine.stop import is_cancelled, is_requeued
-from tq.core.engine.sweeps import awaits_retry
-from tq.core.engine.trouble import note_success, note_trouble
-from tq.core.engine.verbs import VERBS
-from tq.core.live import LIVE_SESSION
-from tq.core.measured import clip_run_us, run_us_max
-from tq.core.task import Cause, Phase, State, Task, TaskKey, Trigger, cause_of
+from tq.core.bulk.act import act
+from tq.core.bulk.sweeps import awaits_retry
+from tq.core.bulk.verbs import VERBS
+from tq.core.change.fence import current_task, is_current_session, passes_over
+from tq.core.change.lanes import stand_alone
+from tq.core.change.measured import clip_run_us, run_us_max
+from tq.core.change.step import Step, ending, history_with
+from tq.core.change.stop import is_cancelled, is_requeued
+from tq.core.change.worker_backoff import note_success, note_trouble
+from tq.core.model import retry, tables
+from tq.core.model.task import Cause, Phase, State, Task, TaskKey, Trigger, cause_of
+from tq.core.placement.live import LIVE_SESSION
 from tq.core.vocabulary import Acknowledge, Cancel, End, Handback, Report, Started, TaskChanged, WorkerLost
 from tq.limits import result_inline_bytes_max
 

@@ -3,17 +3,17 @@
 from typing import Final
 
 from tq import limits
-from tq.core import tables
-from tq.core.digest import digest_of
-from tq.core.engine.again import share, shared_blobs
-from tq.core.engine.lanes import lane_for
-from tq.core.engine.step import Step
-from tq.core.engine.upload import take
-from tq.core.job import Job, KeyUse, Progress, Upload
-from tq.core.names import ID_LIKE_HINT, NAME_HINT, is_name, is_trace, means_ids
-from tq.core.placement import why_shut
-from tq.core.retry import runs_alone
-from tq.core.task import State
+from tq.core.change.idempotency import share, shared_blobs
+from tq.core.change.lanes import lane_for
+from tq.core.change.step import Step
+from tq.core.change.upload import take
+from tq.core.model import tables
+from tq.core.model.digest import digest_of
+from tq.core.model.job import Job, KeyUse, Progress, Upload
+from tq.core.model.names import ID_LIKE_HINT, NAME_HINT, is_name, is_trace, means_ids
+from tq.core.model.retry import runs_alone
+from tq.core.model.task import State
+from tq.core.placement.fit import why_shut
 from tq.core.vocabulary import Submit, Submitted
 from tq.errors import BadRequest, KeyConflict, TooLarge
 

@@ -2,22 +2,25 @@
 
 `apply` runs each command in a layer of its own, so that a refused command, or one that raises, leaves nothing behind;
 only a finished layer is merged, and folded into the soft state. Of the server's own work a bug costs what it is about
-(ADR 23). The engine (__init__.py) begins turns; what each command does stands in its own module (by_kind.py).
+(ADR 23). The engine (engine.py) begins turns; what each command does stands in its own module (handlers.py).
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from tq.core import tables
-from tq.core.engine import act, clock, dispatch, fence, forget
-from tq.core.engine.by_kind import CHANGES, READS
-from tq.core.engine.step import Step
-from tq.core.fold import FoldFailed, fold
-from tq.core.job import JobKey, Meta
-from tq.core.live import LIVE_TABLES
-from tq.core.put_off import PutOff
-from tq.core.view import Changes, Key, Overlay, Table
+from tq.core.bulk import act
+from tq.core.change import fence, forget
+from tq.core.change.step import Step
+from tq.core.engine import clock, dispatch
+from tq.core.engine.handlers import CHANGES, READS
+from tq.core.engine.state import EngineState
+from tq.core.model import tables
+from tq.core.model.job import JobKey, Meta
+from tq.core.model.view import Changes, Key, Overlay, Table
+from tq.core.placement.fold import FoldFailed, fold
+from tq.core.placement.live import LIVE_TABLES
+from tq.core.placement.quarantine import Quarantine
 from tq.core.vocabulary import (
     Acted,
     Answer,
@@ -36,9 +39,6 @@ from tq.core.vocabulary import (
 )
 from tq.errors import Refused, StoreDamaged, StoreError
 from tq.limits import passed_over_max
-
-if TYPE_CHECKING:
-    from tq.core.engine import Engine
 
 Own = Tick | Dispatch | Retain  # what the server does by itself: a bug there is put off
 
@@ -59,7 +59,7 @@ class Finished(NamedTuple):
 class Turn:
     """Several commands that are committed together."""
 
-    def __init__(self, engine: "Engine", times: Times) -> None:
+    def __init__(self, engine: EngineState, times: Times) -> None:
         self._engine = engine
         self._overlay = Overlay(engine.view)
         self._effects: list[Effect] = []
@@ -172,7 +172,7 @@ class Turn:
         what: Own,
         keys: list[Key],
         work: Callable[[Step, list[Key]], None],
-        failed: PutOff,
+        failed: Quarantine,
         narrow: Callable[[Step, list[Key], Key], None] | None = None,
         delay: Callable[[Step, list[Key]], None] | None = None,
     ) -> Exception | None:
@@ -234,7 +234,7 @@ class Turn:
         self._merge(step)
         return None
 
-    def _put_off(self, failed: PutOff, key: Key, what: Own, error: Exception) -> bool:
+    def _put_off(self, failed: Quarantine, key: Key, what: Own, error: Exception) -> bool:
         """Leave what failed alone for a while, and note why. Return whether there was room."""
         if not failed.add(key, self.times.steady_ms):
             return False
