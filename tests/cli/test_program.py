@@ -73,9 +73,10 @@ def test_too_little_address_space_is_said_so(task: FakeServer, words: list[str])
     program = (  # all is loaded but what TLS needs, which is larger than the room that there is
         "import os, resource, sys; from tq.cli.app import main; from tq.cli import root; "
         "import tq.cli.verbs.ls, tq.cli.verbs.run, tq.cli.verbs.submit, tq.cli.submitting.request; "
+        "import tq.cli.frame.memory, tq.cli.showing.output, tq.cli.showing.selectors; "
         "import tq.core.vocabulary, tq.client.target, tq.wire.connection; "
         "taken = int(open('/proc/self/statm').read().split()[0]) * os.sysconf('SC_PAGE_SIZE'); "
-        "resource.setrlimit(resource.RLIMIT_AS, (taken + 3_000_000,) * 2); main()"
+        "resource.setrlimit(resource.RLIMIT_AS, (taken + 1_500_000,) * 2); main()"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

@@ -11,7 +11,7 @@ from tests.cli.test_backup import DATA, parts
 from tests.support.backups import make_backup
 from tq.client import target
 from tq.core import vocabulary as v
-from tq.net import pinning
+from tq.net import tls
 
 OTHER = 65_534
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
@@ -150,7 +150,7 @@ def test_a_ca_is_not_kept_through_another_users_directory(tmp_path: Path) -> Non
     precious.write_text("precious")
     (tmp_path / "cas" / f"{'0' * 64}.{os.getpid()}").symlink_to(precious)
     os.chown(tmp_path / "cas", OTHER, OTHER)
-    pinning.keep(tmp_path, "0" * 64, "PEM")
+    tls.keep(tmp_path, "0" * 64, "PEM")
     assert precious.read_text() == "precious"
     assert [path.is_symlink() for path in (tmp_path / "cas").iterdir()] == [True]
 

@@ -17,7 +17,7 @@ from tq.core.model.tables import BODY, LANE_NAME, READY, TASK
 from tq.core.model.task import State, Task
 from tq.errors import StoreError
 from tq.limits import KIB
-from tq.store import rocks, trim
+from tq.store import rocks, turns
 from tq.store.directory import hold_directory
 from tq.store.disk import DiskStore, open_store
 
@@ -41,7 +41,7 @@ def make_small() -> None:
     """Make memtables and trims so small that every round has several logs, flushes and trims."""
     for family in rocks.memtable_bytes:
         rocks.memtable_bytes[family] = (64 if family == "queues" else 256) * KIB
-    trim._TURNS = 100  # type: ignore[misc]
+    turns._TURNS = 100  # type: ignore[misc]
 
 
 def say(text: str) -> None:

@@ -5,8 +5,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tq.limits import strikes_addresses_max
-from tq.net.auth_failures import AuthFailures
-from tq.net.connection_quota import ConnectionQuota, Seat, SeatBounds, origin_of, within_open_files
+from tq.net.connection_quota import AuthFailures, ConnectionQuota, Seat, SeatBounds, origin_of, within_open_files
 from tq.net.listen import Arrival
 
 FAR = "203.0.113.7"

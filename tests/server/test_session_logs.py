@@ -19,9 +19,9 @@ from tq.core.vocabulary import (
     LogsEnd,
 )
 from tq.limits import streams_max
+from tq.server.sessions.admission import Quota
 from tq.server.sessions.follow import pending_slots_max
 from tq.server.sessions.log_reader import LogReader
-from tq.server.sessions.quota import Quota
 from tq.wire import messages as m
 from tq.wire.body import Usage
 from tq.wire.codec import dumps

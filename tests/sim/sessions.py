@@ -12,10 +12,10 @@ from tq import errors
 from tq.core import vocabulary as v
 from tq.core.model import tables
 from tq.server.commit.intake import Request
-from tq.server.sessions.inputs import Inputs
 from tq.server.sessions.session_context import LOW_DISK
 from tq.server.sessions.watch import Waiting, replies
 from tq.server.sessions.worker_protocol import WorkerPeer, reply
+from tq.server.sessions.worker_session import Inputs
 from tq.wire import messages as m
 
 if TYPE_CHECKING:

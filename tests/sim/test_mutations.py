@@ -19,7 +19,7 @@ from tq.core.bulk.verbs import VERBS
 from tq.core.change import fence, indexes, step
 from tq.core.change.fence import Verdict
 from tq.core.change.step import Step
-from tq.core.engine import control, dispatch, join, leases, queues, ready, report, submit
+from tq.core.engine import control, dispatch, join, leases, ready, report, submit
 from tq.core.engine.engine import Engine, Turn
 from tq.core.engine.handlers import CHANGES
 from tq.core.model import retry, tables
@@ -347,7 +347,7 @@ def let_no_time_pass_while_the_server_is_down(patch: pytest.MonkeyPatch) -> None
 
 
 def leave_what_a_pause_finds_where_it_is(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(queues, "recall_assigned", lambda step, job: None)
+    patch.setattr(control, "recall_assigned", lambda step, job: None)
 
 
 def charge_a_loss_to_all_that_was_there(patch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from tq.core.model.job import Forgotten
 from tq.core.model.tables import BODY, FORGOTTEN, LANE_NAME, TASK
 from tq.core.model.task import State, Task
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
-from tq.store import directory, recent, rocks, trim
+from tq.store import directory, recent, rocks, turns
 from tq.store.check import check_bytes
 from tq.store.directory import hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
@@ -293,7 +293,7 @@ def test_a_store_needs_the_lock(data: Path) -> None:
 
 
 def test_turn_keys_go_once_all_memtables_are_flushed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trim, "_TURNS", 10)
+    monkeypatch.setattr(turns, "_TURNS", 10)
     with killed_store(data) as store:
         for number in range(1, 36):
             commit(store, some_changes(number))
@@ -306,7 +306,7 @@ def test_turn_keys_go_once_all_memtables_are_flushed(data: Path, monkeypatch: py
 
 
 def test_before_a_trim_every_family_is_flushed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trim, "_TURNS", 10)
+    monkeypatch.setattr(turns, "_TURNS", 10)
     with killed_store(data) as store:
         for number in range(1, 11):
             commit(store, some_changes(number))
@@ -320,7 +320,7 @@ def test_before_a_trim_every_family_is_flushed(data: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("last", [28, 29, 31, 32])
 def test_a_log_that_is_gone_behind_a_trim_is_noticed(data: Path, monkeypatch: pytest.MonkeyPatch, last: int) -> None:
-    monkeypatch.setattr(trim, "_TURNS", 10)
+    monkeypatch.setattr(turns, "_TURNS", 10)
     with killed_store(data) as store:
         for number in range(1, last + 1):
             commit(store, some_changes(number))
@@ -335,8 +335,8 @@ def test_a_log_that_is_gone_behind_a_trim_is_noticed(data: Path, monkeypatch: py
 
 def test_trims_are_due_by_turns_by_bytes_and_by_the_hour(monkeypatch: pytest.MonkeyPatch) -> None:
     now, flushes = [0.0], list[int]()
-    monkeypatch.setattr(trim.time, "monotonic", lambda: now[0])
-    trimmer = trim.Trimmer(lambda: not flushes.append(1), trimmed=100)
+    monkeypatch.setattr(turns.time, "monotonic", lambda: now[0])
+    trimmer = turns.Trimmer(lambda: not flushes.append(1), trimmed=100)
 
     def due(turn: int) -> int:
         trimmer.flushed(turn)
@@ -358,10 +358,10 @@ def test_without_a_thread_a_trim_waits_and_no_flush_fails(data: Path, monkeypatc
     def refuse(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(trim, "_TURNS", 1)
+    monkeypatch.setattr(turns, "_TURNS", 1)
     with disk_store(data) as store:
         with monkeypatch.context() as lack:
-            lack.setattr(trim.threading.Thread, "start", refuse)
+            lack.setattr(turns.threading.Thread, "start", refuse)
             commit(store, some_changes(1))
             commit(store, some_changes(2))
             assert store._trimmer.take() == 0

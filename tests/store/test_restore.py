@@ -43,7 +43,7 @@ def test_a_backup_between_turns_is_the_store_at_its_commit(tmp_path: Path, monke
     """Flushes of the memtables and of the log go on in other threads, as in a server; turn keys are trimmed."""
     for family in rocks.memtable_bytes:
         monkeypatch.setitem(rocks.memtable_bytes, family, 64 * 1024)
-    monkeypatch.setattr("tq.store.trim._TURNS", 60)
+    monkeypatch.setattr("tq.store.turns._TURNS", 60)
     backups = []
     with disk_store(tmp_path / "data") as store:
         for turn in range(1, 401):

@@ -13,12 +13,12 @@ limits.key_ttl_ms = 1_500  # type: ignore[misc]
 
 from tq.cli.app import main  # noqa: E402 - the bounds come first
 from tq.server.operation import loops  # noqa: E402
-from tq.store import rocks, trim  # noqa: E402
+from tq.store import rocks, turns  # noqa: E402
 
 rocks.memtable_bytes.update(dict.fromkeys(rocks.memtable_bytes, 64 * KIB))
 rocks.block_cache_bytes = MIB  # type: ignore[misc]
 rocks.manifest_bytes_max = 16 * KIB  # type: ignore[misc]
-trim._TURNS = 500  # type: ignore[misc]
+turns._TURNS = 500  # type: ignore[misc]
 loops._JANITOR_S = 1.0  # type: ignore[misc]
 
 if __name__ == "__main__":

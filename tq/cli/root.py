@@ -48,7 +48,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "server": "server",
         "worker": "worker",
         "token": "token",
-        "join": "join",
+        "join": "token",
         "backup": "backup",
         "restore": "backup",
         "store": "store",

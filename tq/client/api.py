@@ -15,9 +15,8 @@ from tq.client import target
 from tq.client.drivers.asker import Asker
 from tq.client.drivers.connection import Line
 from tq.client.sansio import dialogues, requests, validate
-from tq.client.sansio.acts import Acts
 from tq.client.sansio.as_completed import JobEnds, TaskEnds, no_jobs, together
-from tq.client.sansio.dialogues import Acted, Document
+from tq.client.sansio.dialogues import Acted, Acts, Document
 from tq.client.sansio.reading import Output, Reading
 from tq.client.sansio.requests import CommandOptions, Options, Word
 from tq.client.sansio.results import TaskResult

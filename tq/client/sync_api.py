@@ -1,7 +1,7 @@
 """The public Python API without trio: as api.py, call for call, over blocking connections; any thread may ask.
 
 Written out, since only a signature tells an editor and mypy what a call takes and whether it is awaited. What both do
-stands once, in client/sansio/acts.py, client/sansio/dialogues.py, client/sansio/as_completed.py and
+stands once, in client/sansio/dialogues.py, client/sansio/dialogues.py, client/sansio/as_completed.py and
 client/sansio/requests.py.
 """
 
@@ -10,12 +10,10 @@ from typing import Any, Self, Unpack
 
 from tq.client import target
 from tq.client.drivers import blocking
-from tq.client.drivers.pool import Pool
-from tq.client.drivers.sync_asker import DirectAsker
+from tq.client.drivers.sync_asker import DirectAsker, Pool
 from tq.client.sansio import dialogues, requests, validate
-from tq.client.sansio.acts import Acts
 from tq.client.sansio.as_completed import JobEnds, TaskEnds, no_jobs, together
-from tq.client.sansio.dialogues import Acted, Document
+from tq.client.sansio.dialogues import Acted, Acts, Document
 from tq.client.sansio.reading import Output, Reading
 from tq.client.sansio.requests import CommandOptions, Options, Word
 from tq.client.sansio.results import TaskResult

@@ -15,12 +15,11 @@ from tq.core.model.task import Cause
 from tq.core.vocabulary import AttemptRef, End
 from tq.launcher.cgroups import Cgroup, Memory
 from tq.launcher.output import Stream, dropped_bytes
-from tq.launcher.program import Program
+from tq.launcher.program import Names, Program
 from tq.launcher.protocol import Output, Spawn
 from tq.launcher.scratch import Space
 from tq.launcher.spawn import PIPES, Files
 from tq.launcher.stored_stdin import StoredInput
-from tq.launcher.variables import Names
 from tq.wire.body import Usage, packed
 from tq.wire.output_path import expand
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from tq.launcher.containment import LAUNCHER
-from tq.store.mounts import mounts
+from tq.store.files import mounts
 
 LEVEL: Final = "cgroup"
 

@@ -24,8 +24,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from tq.errors import ConfigurationError
-from tq.store.files import FULL
-from tq.store.mounts import TABLE, mounts
+from tq.store.files import FULL, TABLE, mounts
 
 _MODE: Final = 0o700
 _FRESH: Final = "scratch.new"

@@ -5,13 +5,48 @@ The listener takes a seat for each connection that it accepts, and waits while n
 
 import ipaddress
 from collections import Counter
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import trio
 
 from tq import limits
-from tq.net.auth_failures import AuthFailures
-from tq.store import open_files
+from tq.limits import strikes_addresses_max
+from tq.store import process_limits
+
+_FIRST_S: Final = 0.1
+_LONGEST_S: Final = 3.0
+_FORGOTTEN_S: Final = 60.0
+_DOUBLINGS_MAX: Final = 16
+
+
+class AuthFailures:
+    """Wrong tokens by address, those that struck last last: who comes with one waits before the next one is looked at.
+
+    A token has 256 bits, so nobody guesses one; this keeps them from trying at the rate of the line, and the log from
+    being filled by it. The pause doubles with each wrong token of an address up to a few seconds, since others may
+    share it, and is forgotten after a quiet minute. Loopback never waits. Pure: the time comes in.
+    """
+
+    def __init__(self) -> None:
+        self._struck: dict[str, tuple[int, float]] = {}  # how often, and when last
+
+    def add(self, origin: str, now_s: float) -> None:
+        """Note a wrong token. An empty origin is loopback."""
+        if origin:
+            count = self._count(origin, now_s)
+            self._struck.pop(origin, None)
+            self._struck[origin] = (count + 1, now_s)
+            if len(self._struck) > strikes_addresses_max:
+                del self._struck[next(iter(self._struck))]
+
+    def pause_s(self, origin: str, now_s: float) -> float:
+        """Return how long to wait before a token of this address is looked at."""
+        count = self._count(origin, now_s)
+        return min(_LONGEST_S, _FIRST_S * 2 ** min(count - 1, _DOUBLINGS_MAX)) if count else 0.0
+
+    def _count(self, origin: str, now_s: float) -> int:
+        count, last_s = self._struck.get(origin, (0, now_s))
+        return count if now_s - last_s < _FORGOTTEN_S else 0
 
 
 class SeatBounds(NamedTuple):
@@ -113,7 +148,7 @@ class ConnectionQuota:
 
 def within_open_files(bounds: SeatBounds) -> SeatBounds:
     """Return the bounds with no more connections than this process may have open, beside what its store needs."""
-    possible = open_files.share(open_files.allowed()).connections
+    possible = process_limits.share(process_limits.allowed()).connections
     return bounds._replace(connections_max=min(possible, bounds.connections_max))
 
 

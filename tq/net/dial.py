@@ -9,7 +9,7 @@ import trio
 
 from tq import limits
 from tq.errors import ProtocolError, Unreachable, from_code
-from tq.net import pinning, tls
+from tq.net import tls
 from tq.net.address import Address, hint_of
 from tq.net.join import Pinning
 from tq.net.link import Link
@@ -65,10 +65,10 @@ async def greet(link: Link, hello: m.Hello) -> tuple[m.Welcome, list[m.Message]]
 
 async def known_ca(address: Address, ca_sha256: str, state: Path) -> str:
     """Return the PEM of the CA with this hash: the one kept in the state directory, else what the server sends."""
-    pem = pinning.load(state, ca_sha256)
+    pem = tls.load(state, ca_sha256)
     if not pem:
         pem = await fetch_ca(address, ca_sha256)
-        pinning.keep(state, ca_sha256, pem)
+        tls.keep(state, ca_sha256, pem)
     return pem
 
 

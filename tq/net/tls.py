@@ -4,10 +4,14 @@ There is no switch that turns any of it off. The name in the certificate is alwa
 server that moves keeps its clients. Imports no trio, so that the blocking client may use it.
 """
 
+import os
 import ssl
+from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 from tq.errors import ConfigurationError, Unauthorised, Unreachable
+from tq.net.join import ca_sha256
 
 ALPN: Final = "tq/1"
 SERVER_NAME: Final = "tq"
@@ -124,3 +128,39 @@ def _strict(context: ssl.SSLContext) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.set_alpn_protocols([ALPN])
     return context
+
+
+def load(state_directory: Path, digest: str) -> str:
+    """Return the kept CA with this hash, "" when there is none (or the file is damaged)."""
+    try:
+        ca_pem = _path(state_directory, digest).read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ""
+    try:
+        return ca_pem if ca_sha256(ca_pem) == digest else ""
+    except ValueError:
+        return ""
+
+
+def keep(state_directory: Path, digest: str, ca_pem: str) -> None:
+    """Keep a CA whose hash was compared already. A directory that cannot be written, or that others may write to, only
+    costs asking again.
+    """
+    from tq.store import files, trust  # once for each server: who has its CA does not pay for it
+
+    path = _path(state_directory, digest)
+    scratch = path.with_suffix(f".{os.getpid()}")
+    try:
+        trust.check(path.parent)
+        files.make_directory(path.parent)
+        scratch.write_text(ca_pem, encoding="ascii")
+        scratch.replace(path)
+    except ConfigurationError:
+        pass
+    except OSError:
+        with suppress(OSError):
+            scratch.unlink()
+
+
+def _path(state_directory: Path, digest: str) -> Path:
+    return state_directory / "cas" / f"{digest}.pem"

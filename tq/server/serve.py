@@ -47,7 +47,7 @@ from tq.server.sessions.registry import Registry
 from tq.server.sessions.session import attend
 from tq.server.sessions.session_context import Gate, SessionContext
 from tq.server.settings import Settings, check_settings
-from tq.store import address_space, open_files, trust
+from tq.store import process_limits, trust
 from tq.store.directory import check_format, check_place, hold_directory
 from tq.store.disk import DiskStore, open_for_reading, open_store
 
@@ -62,7 +62,7 @@ def main(settings: Settings) -> int:
     """
     check_settings(settings)
     set_level(settings.log_level)
-    address_space.check()
+    process_limits.check_address_space()
     if settings.is_check:
         return check(settings)
     _raise_open_files(settings)
@@ -102,7 +102,7 @@ def _disk_of(data: Path) -> Iterator[None]:
 
 def check(settings: Settings) -> int:
     """Say whether a server could start on this directory, without changing it; return the exit status."""
-    open_files.check(open_files.hard(), open_files.server_files_min, "a server")
+    process_limits.check(process_limits.hard(), process_limits.server_files_min, "a server")
     if settings.cert is not None and settings.key is not None:
         own_identity(settings.cert, settings.key, dt.datetime.now(dt.UTC))
     trust.check(settings.data)
@@ -361,9 +361,9 @@ def _raise_open_files(settings: Settings) -> None:
 
     Raises ConfigurationError where it is too low for a server at all.
     """
-    files = open_files.raise_limit(limits.connections_max)
-    open_files.check(files, open_files.server_files_min, "a server")
-    possible = open_files.share(files).connections
+    files = process_limits.raise_limit(limits.connections_max)
+    process_limits.check(files, process_limits.server_files_min, "a server")
+    possible = process_limits.share(files).connections
     if possible < settings.connections:
         log("few_open_files", level="warning", open_files=files, connections=possible, hint="raise ulimit -n")
 

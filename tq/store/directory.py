@@ -22,9 +22,8 @@ from tq import __version__
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import free_bytes_min, wal_bytes_max
 from tq.store import trust
-from tq.store.files import MAY_PASS, make_directory, replace, sync_directory
+from tq.store.files import MAY_PASS, TABLE, make_directory, mounts, replace, sync_directory
 from tq.store.lock import DataLock, lock_directory
-from tq.store.mounts import TABLE, mounts
 from tq.store.turns import BRING_BACK, Watermark
 
 FORMAT: Final = 1

@@ -25,8 +25,7 @@ from tq.store.recent import UNKNOWN, Recent
 from tq.store.records import RECORDS, damaged_record
 from tq.store.rocks import Database, Family, Raw, RocksError
 from tq.store.seam import OutputSlot
-from tq.store.trim import Trimmer
-from tq.store.turns import BRING_BACK, Run, Watermark, check_runs, pack_trimmed, pack_turn, read_run
+from tq.store.turns import BRING_BACK, Run, Trimmer, Watermark, check_runs, pack_trimmed, pack_turn, read_run
 
 R = TypeVar("R")
 

@@ -5,12 +5,15 @@ Owns nothing; raises OSError. Private to the user (0600), since some of them are
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+TABLE: Final = Path("/proc/self/mountinfo")
+_ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 # What may be over at the next start. Everything else (read-only, not permitted) is there until somebody changes it.
 MAY_PASS: Final = FULL | {errno.EIO, errno.EMFILE, errno.ENFILE}
@@ -65,3 +68,29 @@ def move_in(source: Path, target: Path, names: Sequence[str]) -> None:
             if (source / name).exists():
                 (source / name).rename(target / name)
         sync_directory(target)
+
+
+class Mount(NamedTuple):
+    """A mount: what of the file system (`root`) is seen where (`point`), its type, and the options of the whole."""
+
+    root: str
+    point: str
+    kind: str
+    options: str
+
+
+def mounts(table: Path = TABLE) -> Iterator[Mount]:
+    """Yield all mounts; of two on one point the later hides the earlier. A name is as `os.fsdecode` has it.
+
+    Raises OSError.
+    """
+    for line in table.read_bytes().splitlines():
+        before, _, after = line.partition(b" - ")
+        place, what = before.split(), after.split()
+        if len(place) > 4 and what:
+            yield Mount(_name(place[3]), _name(place[4]), _name(what[0]), _name(what[-1]))
+
+
+def _name(word: bytes) -> str:
+    r"""Return a word with what stands for its blanks, \040, made blanks again."""
+    return os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 8) & 0xFF]), word))

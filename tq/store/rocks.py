@@ -33,7 +33,7 @@ from rocksdict import (
 from tq.errors import ConfigurationError, StoreDamaged, StoreError
 from tq.limits import KIB, MIB, wal_bytes_max
 from tq.store.keys import FAMILIES
-from tq.store.open_files import allowed, share
+from tq.store.process_limits import allowed, share
 
 Raw = tuple[bytes, bytes]
 RocksError: Final = Exception

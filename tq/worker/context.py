@@ -17,8 +17,7 @@ from tq.launcher import cgroups, containment
 from tq.net.log import log
 from tq.worker.instructions import Aside
 from tq.worker.interpreter import Interpreter
-from tq.worker.machine import look
-from tq.worker.modules import imports
+from tq.worker.machine import imports, look
 from tq.worker.settings import Settings
 from tq.worker.spool import Kept, Spool
 from tq.worker.state import WorkerState

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tq import limits
-from tq.core.model.names import LABEL_HINT, NAME_HINT, is_label, is_name
+from tq.core.model.ids import LABEL_HINT, NAME_HINT, is_label, is_name
 from tq.errors import BadRequest, ConfigurationError
 from tq.net.address import Address
-from tq.worker.modules import check_modules
+from tq.worker.machine import check_modules
 
 DRAIN_S_MAX: float = 7 * 24 * 3_600.0
 TASKS_MAX: int = 2**53

@@ -22,7 +22,7 @@ from tq.errors import ConfigurationError, Upgraded
 from tq.launcher import containment, protocol
 from tq.net.log import log
 from tq.net.thread import in_thread
-from tq.store import files, open_files
+from tq.store import files, process_limits
 from tq.worker.connect import Connecting
 from tq.worker.context import WorkerContext
 from tq.worker.discovery import Discovery, Find
@@ -41,7 +41,7 @@ def main(settings: Settings, find: Find) -> int:
     Raises TqError when it cannot work: ConfigurationError, VersionMismatch, Unauthorised (the token is refused).
     """
     check_settings(settings)
-    open_files.check(open_files.allowed(), open_files.worker_files_min, "a worker")
+    process_limits.check(process_limits.allowed(), process_limits.worker_files_min, "a worker")
     server = find()
     check_server(server)
     with settle(settings.state) as home:

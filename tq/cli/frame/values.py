@@ -9,7 +9,7 @@ import signal
 from typing import NamedTuple
 
 from tq import limits
-from tq.core.model.names import ID_LIKE_HINT, NAME_HINT, is_name, means_ids
+from tq.core.model.ids import ID_LIKE_HINT, NAME_HINT, is_name, means_ids
 from tq.errors import BadRequest
 
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}

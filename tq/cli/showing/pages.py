@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 from tq.errors import BadRequest, StoreDamaged
 
 if TYPE_CHECKING:

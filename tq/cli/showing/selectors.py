@@ -16,8 +16,7 @@ from tq import errors, limits
 from tq.cli.showing.pages import answers, first_of
 from tq.cli.showing.present import ALIVE, TERMINAL
 from tq.core import vocabulary as v
-from tq.core.model.ids import not_found
-from tq.core.model.names import is_name, means_ids
+from tq.core.model.ids import is_name, means_ids, not_found
 from tq.errors import BadRequest, NotAllowed, Refused, Stopping, StoreDamaged, TaskNotFound, TqError, Unauthorised
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
-from tq.cli.submitting import lists
+from tq.cli.submitting import entries
 from tq.wire import placeholders
 
 if TYPE_CHECKING:
@@ -72,13 +72,13 @@ def _of_inputs(wish: "SubmitOptions") -> str:
 
 
 def _of_none(wish: "SubmitOptions") -> str:
-    foreign = next((word for word in wish.command if word in lists.FOREIGN_SEPARATORS), "")
+    foreign = next((word for word in wish.command if word in entries.FOREIGN_SEPARATORS), "")
     if foreign:
-        return f"{foreign} is a word of this command; {lists.BY_LINES}"
-    if lists.SEPARATOR in wish.command and (wish.verb == "run" or not wish.is_dashed):
+        return f"{foreign} is a word of this command; {entries.BY_LINES}"
+    if entries.SEPARATOR in wish.command and (wish.verb == "run" or not wish.is_dashed):
         if wish.verb == "run":
-            return f"{lists.SEPARATOR} is a word of this command; `tq submit --follow` has lists"
-        return f"{lists.SEPARATOR} is a word of this command; to give it lists, write -- before the command"
+            return f"{entries.SEPARATOR} is a word of this command; `tq submit --follow` has lists"
+        return f"{entries.SEPARATOR} is a word of this command; to give it lists, write -- before the command"
     place = next((found[0] for word in wish.command if wish.array and (found := _PLACE.search(word))), "")
     if place == "{#}":
         return "nothing stands for {#} without inputs: the task's number is TQ_MEMBER, which a shell reads (--shell)"

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from tq.cli.frame.context import Context, printing_once
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

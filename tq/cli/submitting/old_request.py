@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from tq.cli.frame.context import Context
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 
 if TYPE_CHECKING:
     from tq.cli.submitting.submit_options import SubmitOptions
@@ -27,9 +27,9 @@ def fetch(client: "Client", name: str) -> "v.Submit":
 
 def again(context: Context, old: "v.Submit") -> "v.Submit":
     """Return the old request under a key and a trace of its own."""
-    from tq.client.sansio import submission
+    from tq.client.sansio import requests
 
-    return msgspec.structs.replace(old, key=submission.new_key(), trace=submission.trace(context.environ))
+    return msgspec.structs.replace(old, key=requests.new_key(), trace=requests.trace(context.environ))
 
 
 def lend(wish: "SubmitOptions", old: "v.Submit") -> None:

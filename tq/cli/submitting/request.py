@@ -10,10 +10,10 @@ from typing import Final
 
 from tq import limits
 from tq.cli.frame import values
-from tq.cli.submitting import function_call, lists
+from tq.cli.submitting import entries, function_call
 from tq.cli.submitting.entry_sources import Wanted
 from tq.cli.submitting.submit_options import SubmitOptions
-from tq.client.sansio import submission
+from tq.client.sansio import requests
 from tq.core import vocabulary as v
 from tq.core.model.job import Demand
 from tq.errors import BadRequest, TooLarge
@@ -30,8 +30,8 @@ def build(wish: SubmitOptions, environ: Mapping[str, str]) -> tuple[v.Submit, li
 
     Raises BadRequest or TooLarge.
     """
-    key = values.name(wish.key, "key") if wish.key else submission.new_key()
-    pieces = submission.pieces(key, wish.stdin)
+    key = values.name(wish.key, "key") if wish.key else requests.new_key()
+    pieces = requests.cut_input(key, wish.stdin)
     span = _span(wish)
     command = v.Submit(
         key=key,
@@ -51,7 +51,7 @@ def build(wish: SubmitOptions, environ: Mapping[str, str]) -> tuple[v.Submit, li
         backoff_ms=values.backoff_ms(wish.backoff),
         retry_on=values.codes(wish.retry_on, "--retry-on"),
         no_retry_on=values.codes(wish.no_retry_on, "--no-retry-on"),
-        trace=submission.trace(environ),
+        trace=requests.trace(environ),
         hold=wish.hold,
         stdin_key=pieces[0].key if pieces else "",
         max_fails=_max_fails(wish),
@@ -86,7 +86,7 @@ def _span(wish: SubmitOptions) -> values.ArrayRange:
 
 def _range(wish: SubmitOptions) -> values.ArrayRange:
     if wish.columns or (wish.is_counted and wish.array[:1] in ("", "%")):
-        return values.ArrayRange(1, 1, 1, lists.throttle(wish.array) if wish.array else 0)
+        return values.ArrayRange(1, 1, 1, entries.throttle(wish.array) if wish.array else 0)
     return values.array_range(wish.array) if wish.array else values.ArrayRange(1, 1, 1, 0)
 
 
@@ -105,7 +105,7 @@ def _body(wish: SubmitOptions, environ: Mapping[str, str], stdin: bytes) -> byte
         **what,
         time_limit_ms=_time_limit_ms(wish.time_limit),
         kill_after_ms=values.duration_ms(wish.kill_after) if wish.kill_after else limits.kill_after_ms,
-        umask=submission.umask(),
+        umask=requests.umask(),
         columns=wish.columns,
         is_shell=wish.shell,
         stops_when_cut=_stops_when_cut(wish.if_cut),

@@ -14,7 +14,7 @@ from tq.cli.frame import options
 from tq.cli.frame.context import Context, is_terminal
 from tq.cli.frame.verb import Verb
 from tq.cli.showing.present import ALIVE, TERMINAL
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 from tq.errors import AlreadyEnded, BadRequest, TaskNotFound, TqError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import typer
 
 from tq.cli.frame.context import Context, say
 from tq.cli.frame.verb import Verb
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 from tq.errors import ConfigurationError, ProtocolError, Unreachable
 from tq.limits import MIB
 

@@ -21,7 +21,7 @@ from tq.cli.frame.context import Context
 from tq.cli.frame.verb import Verb
 from tq.cli.showing.pages import every
 from tq.cli.showing.present import counted
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 from tq.errors import ConfigurationError, TqError
 from tq.net.address import LOOPBACK
 
@@ -322,12 +322,12 @@ def _open_secrets(context: Context) -> Iterator[Finding]:
 
 
 def _open_files() -> Finding:
-    from tq.store import open_files
+    from tq.store import process_limits
 
-    files = open_files.hard()
-    if files < open_files.server_files_min:
+    files = process_limits.hard()
+    if files < process_limits.server_files_min:
         return Finding("open files", "warn", f"ulimit -Hn is {files}: no server starts here", _MORE_FILES)
-    peers = open_files.share(files).connections
+    peers = process_limits.share(files).connections
     if peers >= limits.connections_max:
         return Finding("open files", "ok", "ulimit -n is enough for every connection that a server takes")
     text = f"ulimit -Hn is {files}: a server here takes {counted(peers, 'connection')}"

@@ -8,7 +8,7 @@ import typer
 from tq.cli.frame.context import Context
 from tq.cli.frame.verb import Verb
 from tq.cli.showing.pages import every
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 from tq.errors import Refused
 
 if TYPE_CHECKING:

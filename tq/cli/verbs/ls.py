@@ -11,7 +11,7 @@ from tq.cli.frame.context import Context, is_terminal
 from tq.cli.frame.verb import Verb
 from tq.cli.showing import escape
 from tq.cli.showing.pages import Pages, around, first_of
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 from tq.errors import BadRequest
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from tq.cli.frame.context import Context
 from tq.cli.frame.verb import Noun, Verb
 from tq.cli.showing.pages import Items, every
 from tq.cli.showing.present import counted
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 from tq.errors import BadRequest, TaskNotFound
 
 New = Annotated[bool, typer.Option("--new", help="Also one that has no tasks, settings or workers yet")]

@@ -10,7 +10,7 @@ from tq.cli.frame import options
 from tq.cli.frame.context import Context
 from tq.cli.frame.verb import Verb
 from tq.cli.showing.pages import answers
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 from tq.errors import ProtocolError
 
 if TYPE_CHECKING:

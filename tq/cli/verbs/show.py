@@ -10,12 +10,39 @@ from tq.cli.frame import options
 from tq.cli.frame.context import Context
 from tq.cli.frame.verb import Verb
 from tq.cli.showing.pages import answers
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tq.client.drivers.blocking import Client
+
+_BYTES: Final = 2_000
+_QUIET: Final = frozenset({"none", "cancelled", "requeue", "drain", "worker_trouble"})
+
+
+def last_lines(client: "Client", task: str, attempt: int, lines: int = 3) -> list[str]:
+    """Return the last lines of an attempt's stderr, or of its stdout where it wrote nothing there."""
+    from tq.core import vocabulary as v
+
+    streams = {1: b"", 2: b""}
+    for answer in client.subscribe(lambda: v.Logs(task, attempt, tail_bytes=_BYTES)):
+        if isinstance(answer, v.Chunk) and answer.stream in streams:
+            streams[answer.stream] += answer.data
+    text = (streams[2].strip() or streams[1].strip()).decode("utf-8", "backslashreplace")
+    return text.splitlines()[-lines:]
+
+
+def add_last_lines(client: "Client", document: dict[str, Any]) -> None:
+    """Put `last_lines` into the document of a task: of its latest attempt and of each in its history that failed."""
+    task = str(document.get("id"))
+    ended = [entry for entry in document.get("history") or () if entry.get("cause") not in _QUIET]
+    if document.get("state") in {"dead", "retrying"}:
+        ended.append(document)
+    for entry in ended:
+        if entry.get("attempt"):
+            entry["last_lines"] = last_lines(client, task, entry["attempt"])
+
 
 # What a person looks for first, in this order; what is not named here follows.
 _FIRST: Final = (
@@ -63,11 +90,11 @@ def is_whole_array(document: dict[str, Any]) -> bool:
 
 def ask(client: "Client", word: str) -> dict[str, Any]:
     """Return the document of one job or task, with the last lines of what failed."""
-    from tq.cli.showing import selectors, tail
+    from tq.cli.showing import selectors
     from tq.core import vocabulary as v
 
     answer = expect(v.Document, client.ask(v.Get(selectors.single(client, word))))
-    tail.add_last_lines(client, answer.value)
+    add_last_lines(client, answer.value)
     return answer.value
 
 
@@ -98,7 +125,7 @@ def _members(client: "Client", document: dict[str, Any]) -> list[tuple[str, str]
 
 def failed(client: "Client", job: dict[str, Any], states: tuple[str, ...], last: int) -> list[tuple[str, str]]:
     """Return the first members of an array in these states: why each failed, and the last lines that it wrote."""
-    from tq.cli.showing import present, tail
+    from tq.cli.showing import present
     from tq.client.sansio import documents
 
     counts = job.get("counts") or {}
@@ -110,7 +137,7 @@ def failed(client: "Client", job: dict[str, Any], states: tuple[str, ...], last:
         shown = documents.document(item)
         code = present.code_text(shown)
         how = {"exit": f"exit {code}", "signal": code}.get(str(item.get("cause")), item.get("cause") or item["state"])
-        text = tail.last_lines(client, item["id"], item["attempt"], last) if item.get("attempt") else []
+        text = last_lines(client, item["id"], item["attempt"], last) if item.get("attempt") else []
         text = text or _error(client, item)
         head = f"{_named(shown)}  {how}"
         lines.append(": ".join([head, *text]) if last == 1 else "\n  ".join([head, *text]))

@@ -6,7 +6,7 @@ from typing import Any
 from tq.cli.frame.context import Context
 from tq.cli.showing.pages import every
 from tq.cli.showing.present import counted
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 
 _STUCK_MAX = 3
 _SWEEPS_MAX = 3

@@ -9,7 +9,7 @@ from tq.cli.frame.context import Context
 from tq.cli.frame.verb import Noun, Verb
 from tq.cli.showing.present import counted
 from tq.cli.verbs.server import directories
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 from tq.errors import ConfigurationError, StoreError, Unauthorised, Unreachable
 
 if TYPE_CHECKING:

@@ -79,8 +79,8 @@ def submit(
 
 def _wished(ctx: typer.Context, command: list[str]) -> "tuple[SubmitOptions, Supply | None]":
     """Return what the options say, and where the entries come from."""
-    from tq.cli.submitting import entry_sources, lists, submit_options
-    from tq.client.sansio import submission
+    from tq.cli.submitting import entries, entry_sources, submit_options
+    from tq.client.sansio import requests
 
     said = ctx.params
     if "exit_code" in _given(ctx):
@@ -90,14 +90,14 @@ def _wished(ctx: typer.Context, command: list[str]) -> "tuple[SubmitOptions, Sup
         if not (said["wait"] or said["follow"]):
             raise BadRequest("--exit-code is of a submit that waits", hint="add --wait or --follow, or leave it out")
     has_dashes = is_dashed(ctx, command)
-    words, behind = lists.split(command, is_dashed=has_dashes)
+    words, behind = entries.split(command, is_dashed=has_dashes)
     source = entry_sources.chosen(said["each_line"], said["from_json"], behind, said["colsep"], said["csv"])
     if said["stdin"] and source is not None and source.reads_stdin:
         raise BadRequest("standard input is either the entries or the tasks' input", hint="read one from a file")
     wish = submit_options.read(said, words, is_dashed=has_dashes)
     if source is not None:
         wish.columns, wish.has_items = source.columns, source.has_items
-    wish.key = wish.key or submission.new_key()
+    wish.key = wish.key or requests.new_key()
     return wish, source
 
 

@@ -10,7 +10,7 @@ import trio
 from tq.client.drivers.connection import Line
 from tq.client.sansio import dialogues
 from tq.client.sansio.as_completed import Ends
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 from tq.client.sansio.reading import Output, Reading
 from tq.client.sansio.requests import Asked
 from tq.core import vocabulary as v

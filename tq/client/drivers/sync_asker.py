@@ -2,20 +2,68 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from math import inf
-from typing import TypeVar
+from typing import Final, NoReturn, TypeVar
 
 from tq import limits
 from tq.client.drivers.blocking import Client
-from tq.client.drivers.pool import Pool
+from tq.client.drivers.reconnect import closed
 from tq.client.sansio import dialogues
 from tq.client.sansio.as_completed import Ends
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 from tq.client.sansio.reading import Output, Reading
 from tq.client.sansio.requests import Asked
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError, TimedOut, TqError
+
+_IDLE_MAX: Final = 8
+
+
+class Pool:
+    """Made with a first client; the others are as that one."""
+
+    def __init__(self, first: Client) -> None:
+        self.is_closed = False
+        self._latest = first
+        self._idle = [first]
+
+    def __reduce__(self) -> NoReturn:
+        """Say what to do: a pool of processes pickles what it is given, and clients and jobs have this one."""
+        raise TypeError("a client is not for another process: connect there, and give it the ids of jobs")
+
+    @property
+    def lineage(self) -> int:
+        """That of the store that was met last."""
+        return self._latest.lineage
+
+    def close(self) -> None:
+        """Close what nobody uses, and all else when it has been used."""
+        self.is_closed = True
+        while self._idle:
+            self._idle.pop().close()
+
+    @contextmanager
+    def lent(self) -> Iterator[Client]:
+        """Lend a connection for the length of a block. Raises Unreachable when the pool is closed."""
+        if self.is_closed:
+            raise closed()
+        try:
+            client = self._idle.pop()
+        except IndexError:
+            client = self._latest.another()
+        try:
+            yield client
+        finally:
+            self._take_back(client)
+
+    def _take_back(self, client: Client) -> None:
+        self._latest = client
+        if self.is_closed or len(self._idle) >= _IDLE_MAX:
+            client.close()
+        else:
+            self._idle.append(client)
+
 
 _T = TypeVar("_T")
 

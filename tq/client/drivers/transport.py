@@ -155,10 +155,10 @@ def dial(target: Target) -> Transport:
 
 def _pinned_ca(target: Target) -> str:
     """Return the CA with the known hash: the kept one, else what the server sends, once it was compared."""
-    from tq.net import pinning
+    from tq.net import tls
     from tq.net.join import Pinning
 
-    kept = pinning.load(target.state_directory, target.ca_sha256)
+    kept = tls.load(target.state_directory, target.ca_sha256)
     if kept:
         return kept
     exchange = Pinning(target.ca_sha256)
@@ -171,7 +171,7 @@ def _pinned_ca(target: Target) -> str:
     except OSError as error:
         _pass_on(error)
         raise Unreachable(f"{target.url} did not send its CA: {error}", hint="try again") from None
-    pinning.keep(target.state_directory, target.ca_sha256, ca_pem)
+    tls.keep(target.state_directory, target.ca_sha256, ca_pem)
     return ca_pem
 
 

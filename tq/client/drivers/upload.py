@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from tq.client.drivers.transport import ConnectionLost
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 from tq.client.sansio.runs import begun, other_upload, packed
 from tq.core import vocabulary as v
 from tq.errors import Stopping

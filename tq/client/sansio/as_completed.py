@@ -13,7 +13,7 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 from tq import limits
 from tq.client.sansio import dialogues, validate
 from tq.client.sansio.dialogues import Flow, Glance, Page, Pages
-from tq.client.sansio.expected import expect
+from tq.client.sansio.documents import expect
 from tq.client.sansio.results import ENDED, TaskResult
 from tq.core import vocabulary as v
 from tq.errors import BadRequest, TaskNotFound, TimedOut, TooLarge

@@ -6,9 +6,12 @@ Keys that are not known pass through, so that a newer server says more.
 """
 
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
+from tq.errors import ProtocolError
 from tq.limits import exit_code_max
+
+_T = TypeVar("_T")
 
 _INSTANTS: Final = frozenset(
     (
@@ -78,3 +81,10 @@ def _ending(value: dict[str, Any]) -> dict[str, int | None]:
     if code < 0:
         return {"exit_code": None, "signal": -code}
     return {"exit_code": code if code <= exit_code_max else None, "signal": None}
+
+
+def expect(kind: type[_T], answer: object) -> _T:
+    """Return an answer of this kind. Raises ProtocolError for another one."""
+    if not isinstance(answer, kind):
+        raise ProtocolError(f"the server answered with {type(answer).__name__}, not {kind.__name__}")
+    return answer

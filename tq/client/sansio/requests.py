@@ -7,13 +7,15 @@ Checked here is what the server cannot see into (wire/body.py); names and number
 import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple, TypedDict, TypeVar
 
 from tq import limits
-from tq.client.sansio import submission, validate
+from tq.client.sansio import validate
 from tq.client.sansio.function_call import pack, pack_entry
 from tq.client.sansio.validate import Codes, Cut, PathLike, Signal, Texts
 from tq.core import vocabulary as v
+from tq.core.model.ids import is_trace
 from tq.core.model.job import Demand
 from tq.errors import BadRequest, TooLarge
 from tq.wire import codec, output_path, placeholders
@@ -135,19 +137,19 @@ def _call(
 def _program(argv: Sequence[Word], options: CommandOptions, columns: int = 0) -> tuple[v.Submit, list[v.Upload]]:
     is_array = columns > 0
     _check(options, _COMMAND_OPTIONS, is_array=is_array)
-    key, stdin = options.get("key") or submission.new_key(), options.get("stdin", b"")
+    key, stdin = options.get("key") or new_key(), options.get("stdin", b"")
     if len(stdin) > limits.stdin_bytes_max:
         raise TooLarge(
             f"the input has {len(stdin)} bytes; stdin_bytes_max is {limits.stdin_bytes_max}",
             hint="pass the name of a file",
         )
-    pieces = submission.pieces(key, stdin)
+    pieces = cut_input(key, stdin)
     fields: dict[str, Any] = {
         "argv": _words(argv),
         "cwd": os.path.abspath(_bytes(options.get("cwd", b""), "cwd")),  # noqa: PTH100 - bytes that are no UTF-8 stay
         "environment": {name: _bytes(value, f"the variable {name}") for name, value in options.get("env", {}).items()},
         "stdin": b"" if pieces else stdin,
-        "umask": submission.umask(),
+        "umask": umask(),
         "columns": columns,
         "has_tmpdir": options.get("tmpdir", False),
         **{stream: _output(options, stream, is_array=is_array) for stream in ("stdout", "stderr")},
@@ -231,7 +233,7 @@ def _submit(fields: Mapping[str, Any], module: str, options: Mapping[str, Any], 
         raise TooLarge(f"what it is called with has {len(body)} bytes; body_bytes_max is {limits.body_bytes_max}")
     first, longest = options.get("backoff_s", tuple(ms / 1_000 for ms in limits.backoff_ms))
     return v.Submit(
-        key=options.get("key") or submission.new_key(),
+        key=options.get("key") or new_key(),
         body=body,
         name=options.get("name", ""),
         tags=_listed(options.get("tags", ())),
@@ -244,7 +246,7 @@ def _submit(fields: Mapping[str, Any], module: str, options: Mapping[str, Any], 
         backoff_ms=(validate.ms(first, "backoff_s"), validate.ms(longest, "backoff_s")),
         retry_on=_codes(options.get("retry_on", ())),
         no_retry_on=_codes(options.get("no_retry_on", ())),
-        trace=options["trace"] if "trace" in options else submission.trace(os.environ),
+        trace=options["trace"] if "trace" in options else trace(os.environ),
         max_fails=options.get("max_fails", -1),
         throttle=options.get("at_once", 0),
         hold=options.get("hold", False),
@@ -260,3 +262,36 @@ def _codes(codes: Codes) -> tuple[int, ...]:
 def _listed(values: Iterable[_T]) -> tuple[_T, ...]:
     """Return values in an order that is the same in every process, or a key would find another request."""
     return tuple(sorted(values) if isinstance(values, set | frozenset) else values)
+
+
+def new_key() -> str:
+    """Return a key that nobody else has."""
+    return os.urandom(16).hex()
+
+
+def trace(environ: Mapping[str, str]) -> str:
+    """Return the trace that this program's caller is in, "" for none."""
+    text = environ.get("TRACEPARENT", "")
+    return text if is_trace(text) else ""
+
+
+def umask() -> int:
+    """Return the umask of this process. It is looked up: to set it, and back, is seen by every other thread."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return next(int(line.split()[1], 8) for line in lines if line.startswith("Umask:"))
+    except (OSError, StopIteration, ValueError):  # no such file, or a kernel that does not say it
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
+
+
+def cut_input(key: str, stdin: bytes) -> list[v.Upload]:
+    """Cut a large input into uploads, none where it is small. Their key follows from the request: a repeat is one."""
+    if len(stdin) <= limits.stdin_inline_bytes_max:
+        return []
+    from hashlib import sha256
+
+    upload = "in." + sha256(key.encode() + b"\0" + stdin).hexdigest()[:32]
+    step = limits.piece_bytes_max
+    return [v.Upload(upload, offset, stdin[offset : offset + step]) for offset in range(0, len(stdin), step)]

@@ -10,8 +10,7 @@ same changes, however they are grouped into turns.
 """
 
 from tq.core.change.step import Bounds
-from tq.core.engine.state import EngineState
-from tq.core.engine.turn import Finished, Turn
+from tq.core.engine.turn import EngineState, Finished, Turn
 from tq.core.model import tables
 from tq.core.model.timers import STEADY, SWEEPS
 from tq.core.model.view import View

@@ -9,7 +9,7 @@ from tq.core.bulk.progress import Verb
 from tq.core.bulk.verbs import VERBS
 from tq.core.change import idempotency, upload
 from tq.core.change.step import Step
-from tq.core.engine import control, join, queues, report, submit
+from tq.core.engine import control, join, report, submit
 from tq.core.model.view import View
 from tq.core.placement.live import Live
 from tq.core.read import overview, query, waits
@@ -55,7 +55,7 @@ CHANGES: Final[dict[type, Callable[[Step, Any], Answer | None]]] = {
     Upload: upload.add_piece,
     AddEntries: upload.add_entries,
     Drain: control.drain,
-    SetQueue: queues.set_queue,
+    SetQueue: control.set_queue,
     CreateToken: control.create_token,
     RevokeToken: control.revoke_token,
     Join: join.join,

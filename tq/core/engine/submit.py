@@ -9,8 +9,8 @@ from tq.core.change.step import Step
 from tq.core.change.upload import take
 from tq.core.model import tables
 from tq.core.model.digest import digest_of
+from tq.core.model.ids import ID_LIKE_HINT, NAME_HINT, is_name, is_trace, means_ids
 from tq.core.model.job import Job, KeyUse, Progress, Upload
-from tq.core.model.names import ID_LIKE_HINT, NAME_HINT, is_name, is_trace, means_ids
 from tq.core.model.retry import runs_alone
 from tq.core.model.task import State
 from tq.core.placement.fit import why_shut

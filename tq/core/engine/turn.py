@@ -10,15 +10,14 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from tq.core.bulk import act
-from tq.core.change import fence, forget
-from tq.core.change.step import Step
+from tq.core.change import fence, forget, lanes
+from tq.core.change.step import Bounds, Step
 from tq.core.engine import clock, dispatch
 from tq.core.engine.handlers import CHANGES, READS
-from tq.core.engine.state import EngineState
 from tq.core.model import tables
 from tq.core.model.job import JobKey, Meta
-from tq.core.model.view import Changes, Key, Overlay, Table
-from tq.core.placement.fold import FoldFailed, fold
+from tq.core.model.view import Changes, Key, Overlay, Table, View
+from tq.core.placement.fold import FoldFailed, fold, live_of
 from tq.core.placement.live import LIVE_TABLES
 from tq.core.placement.quarantine import Quarantine
 from tq.core.vocabulary import (
@@ -39,6 +38,27 @@ from tq.core.vocabulary import (
 )
 from tq.errors import Refused, StoreDamaged, StoreError
 from tq.limits import passed_over_max
+
+
+class EngineState:
+    """The state that each turn works on, and writes forward."""
+
+    def __init__(self, view: View, bounds: Bounds) -> None:
+        self.view = view
+        self.bounds = bounds
+        self.live = live_of(view)
+        self.live.lanes |= lanes.lost_lanes(view, self.live)
+        # The counters as the last turn left them: whoever writes turns is alone, so they need no reading again.
+        self.meta: Meta | None = view.get(tables.META, ())
+        self.is_due_known = False  # nothing has been done since the next due time was looked up
+        self.dispatched_ms = 0  # steady time of the last Dispatch: what turned long until then has been looked at
+
+    def dispatched(self, steady_ms: int, *, may_lease: bool) -> None:
+        """Note until when Dispatch has looked at the chains, and whether it might lease."""
+        self.dispatched_ms = steady_ms
+        self.live.may_lease = may_lease
+        self.is_due_known = False
+
 
 Own = Tick | Dispatch | Retain  # what the server does by itself: a bug there is put off
 

@@ -10,7 +10,16 @@ from typing import Final, NamedTuple
 
 from tq.core.model.job import Job
 from tq.errors import BadRequest, TaskNotFound
+from tq.limits import name_chars_max
 
+DEFAULT_QUEUE: Final = "default"
+NAME_HINT: Final = f"use 1 to {name_chars_max} letters, digits, '.', '_' or '-'"
+LABEL_HINT: Final = f"use KEY=VALUE, or KEY: at most {name_chars_max} letters, digits, '.', '_' or '-'"
+ID_LIKE_HINT: Final = "put a letter in it, as in v1.4; a date may be one"
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+_LABEL: Final = re.compile(r"[A-Za-z0-9._-]+(=[A-Za-z0-9._-]+)?")
+_TRACE: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_MEANS_IDS: Final = re.compile(r"all|last(?:\.[0-9.-]*)?|(?!\d+(?:-\d+){2,}\Z)[0-9.-]+")
 _NAMED_MAX: Final = 20  # that an error names
 
 # A job has at most 18 digits; a member is what the array shows, up to 2^63-1.
@@ -70,3 +79,23 @@ def task_id(job_number: int, job: Job, member: int) -> str:
 def value_of(job: Job, member: int) -> int:
     """Return what an array shows for the member at a position."""
     return job.array_first + member * job.array_step
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` may name something."""
+    return len(text) <= name_chars_max and _NAME.fullmatch(text) is not None
+
+
+def is_label(text: str) -> bool:
+    """Whether `text` may be a label of a worker."""
+    return len(text) <= name_chars_max and _LABEL.fullmatch(text) is not None
+
+
+def is_trace(text: str) -> bool:
+    """Whether `text` is a W3C traceparent."""
+    return _TRACE.fullmatch(text) is not None
+
+
+def means_ids(text: str) -> bool:
+    """Whether a name stands for ids where one may be written (`42`, `43.1-5`, `last.7`, `all`), or was meant to."""
+    return _MEANS_IDS.fullmatch(text) is not None

@@ -14,8 +14,8 @@ from hashlib import blake2b
 from typing import Final
 
 from tq.core.model import tables
+from tq.core.model.ids import DEFAULT_QUEUE
 from tq.core.model.job import Job, Meta, Progress
-from tq.core.model.names import DEFAULT_QUEUE
 from tq.core.model.task import State
 from tq.core.model.view import Overlay
 from tq.core.read.selection import shown_counts

@@ -11,8 +11,8 @@ from typing import Any, Final
 import msgspec
 
 from tq.core.model import ids, tables
+from tq.core.model.ids import is_name
 from tq.core.model.job import Queue, Token
-from tq.core.model.names import is_name
 from tq.core.model.task import State
 from tq.core.model.view import BEHIND_NAMES, View
 from tq.core.placement.live import Live, LiveWorker

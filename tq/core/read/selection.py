@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from tq.core.model import ids, tables
+from tq.core.model.ids import NAME_HINT, is_name
 from tq.core.model.job import Job, Progress
-from tq.core.model.names import NAME_HINT, is_name
 from tq.core.model.task import Cause, State, Task
 from tq.core.model.view import View
 from tq.core.vocabulary import Where

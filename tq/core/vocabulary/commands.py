@@ -1,7 +1,7 @@
 """What clients, workers and the server itself ask of the engine, or tell it. Part of the vocabulary (__init__.py)."""
 
+from tq.core.model.ids import DEFAULT_QUEUE
 from tq.core.model.job import Demand
-from tq.core.model.names import DEFAULT_QUEUE
 from tq.core.vocabulary.words import AttemptRef, Word
 from tq.limits import backoff_ms, crash_limit, page_items_max
 

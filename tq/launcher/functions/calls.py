@@ -15,8 +15,8 @@ from typing import Annotated, Final
 
 import msgspec
 
+from tq.launcher.program import Own
 from tq.launcher.protocol import framed, taken
-from tq.launcher.variables import Own
 from tq.limits import result_bytes_max
 
 
@@ -35,7 +35,7 @@ class Calls(_Message, frozen=True, tag=True):
 
     `arguments` is the plain data [positional, by name]; behind the positional ones come the member's value, or its
     entry (text in columns, or one plain value). `names` and `is_array` make the `TQ_…` variables of each
-    (variables.py).
+    (program.py).
     """
 
     first: int

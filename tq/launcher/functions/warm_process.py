@@ -30,7 +30,7 @@ from tq import limits
 from tq.core.model.task import Cause
 from tq.launcher import containment
 from tq.launcher.functions.calls import Calls, Found, Hold, Keep, Ready, Returned, Setup, encode, words
-from tq.launcher.variables import Names, Own
+from tq.launcher.program import Names, Own
 from tq.wire import plain
 
 _READ_BYTES: Final = 32 * 1024  # beyond 128 KiB each read maps and unmaps memory: half of the time of a short call
@@ -205,7 +205,7 @@ class Service:
 
     def _set_environment(self, environment: dict[bytes, bytes]) -> None:
         before, self._environment = self._environment, environment
-        if [*before] != [*environment]:  # they come in one order (variables.py)
+        if [*before] != [*environment]:  # they come in one order (program.py)
             for name in before.keys() - environment.keys():
                 os.environb.pop(name, None)
         now = _ENVIRONMENT.get  # not what the last call was given: it may have changed that

@@ -16,7 +16,7 @@ from tq.core.read.waits import is_there
 from tq.core.vocabulary import Outcome, Wait, Waited
 from tq.limits import page_bytes_max, wait_ids_all_max, wait_ids_of_token_max
 from tq.server.commit.intake import Inlet, Request
-from tq.server.sessions.quota import Quota
+from tq.server.sessions.admission import Quota
 
 _WITH_ITS_TURN_MAX: Final = 50  # ids: more would keep waiting what the same turn answers
 _OUTCOME_BYTES: Final = 150  # of an outcome at most, beside what was used and why it may not start

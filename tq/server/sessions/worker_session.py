@@ -7,25 +7,65 @@ the rest waits here as effects, untranslated, so that a new session number makes
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Final
 
 import trio
 
 from tq import errors, limits
 from tq.core import vocabulary as v
-from tq.core.model import ids
-from tq.errors import ProtocolError
+from tq.core.engine.engine import Engine
+from tq.core.model import ids, tables
+from tq.errors import ProtocolError, StoreDamaged
 from tq.net.link import Link
 from tq.net.log import log
 from tq.server.commit.intake import Request
 from tq.server.sessions.admission import check_piece
-from tq.server.sessions.idle_beats import Rest
-from tq.server.sessions.inputs import Inputs
 from tq.server.sessions.receive import receive_all
+from tq.server.sessions.registry import Rest
 from tq.server.sessions.session_context import SessionContext
 from tq.server.sessions.worker_protocol import WorkerPeer
 from tq.store.directory import Room
-from tq.store.seam import OutputSlot
+from tq.store.seam import OutputSlot, Store
 from tq.wire import messages as m
+
+blobs_max: Final = 10_000
+
+
+class Inputs:
+    """The inputs of one worker's attempts."""
+
+    def __init__(self, engine: Engine, store: Store, worker: int) -> None:
+        self._engine = engine
+        self._store = store
+        self._worker = worker
+        self._given: set[int] = set()
+
+    def give(self, blob: int) -> None:
+        """Note that an attempt with this input was sent in this session."""
+        if len(self._given) >= blobs_max:
+            self._given.clear()  # those of what it holds are found again
+        self._given.add(blob)
+
+    def may_read(self, blob: int) -> bool:
+        """Whether an attempt with this input was sent in this session, or the worker brought one with it."""
+        if blob not in self._given:
+            live = self._engine.live.workers.get(self._worker)
+            jobs = {task[:2] for task in live.held} if live is not None else set()
+            records = (self._store.get(tables.JOB, key) for key in jobs)
+            if not any(record is not None and record.stdin == blob for record in records):
+                return False
+            self.give(blob)
+        return True
+
+    def piece(self, blob: int, piece: int) -> bytes:
+        """Return a piece of an input, an empty one behind the last. Raises StoreDamaged, also for one that is lost and
+        has others behind it, as after a salvage: the task would take what is before it for all of its input.
+        """
+        data = self._store.get(tables.BODY, (blob, piece))
+        if data is None and (not piece or self._store.scan(tables.BODY, (blob, piece + 1), (blob + 1,), 1)):
+            raise StoreDamaged(f"piece {piece} of input {blob} is lost", hint="submit it again, with its input")
+        return data or b""
+
 
 _ToSend = v.Effect | v.Joined | m.FollowOutput
 

@@ -1,4 +1,4 @@
-"""How many files this process may have open, and how a server shares them: its store's tables, connections, all else.
+"""What the system lets a process have: address space and open files, and how a server shares these.
 
 Owns the soft limit of this process (`ulimit -n`). RocksDB opens tables as it needs them and fails where it may not,
 which ends the server: so connections never get what the store may come to need.
@@ -9,6 +9,9 @@ import sys
 from typing import Final, NamedTuple
 
 from tq.errors import ConfigurationError
+from tq.limits import MIB
+
+server_bytes_min: Final = 640 * MIB  # one without work starts with as much; each thread reserves some
 
 _TABLES_MIN: Final = 20  # RocksDB takes no less
 _TABLES_MAX: Final = 512
@@ -59,3 +62,14 @@ def check(files: int, files_min: int, who: str) -> None:
 
 def _number(limit: int) -> int:
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
+def check_address_space() -> None:
+    """Raise ConfigurationError where a server could not work."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and limit < server_bytes_min:
+        raise ConfigurationError(
+            f"a server may use only {limit // 1024} KiB of address space here (ulimit -v), and needs "
+            f"{server_bytes_min // 1024}",
+            hint="raise it: ulimit -v unlimited, or LimitAS= of a systemd unit",
+        )
