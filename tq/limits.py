@@ -61,6 +61,7 @@ page_keys_max: Final = 1_000
 page_runs_max: Final = 16  # of entries that a page of tasks or dead letters reads: each is up to entries_bytes_max
 page_bytes_max: Final = 192 * KIB  # of a page of results, or of workers: what differs in size
 wait_ids_max: Final = 10_000  # of one wait, and on one connection
+waited_ids_max: Final = 1_000_000  # of one `tq wait`, which asks page by page
 waits_max: Final = 256  # on one connection
 wait_ids_of_token_max: Final = 100_000
 wait_ids_all_max: Final = 250_000  # of all clients together; each costs the server about 200 bytes

@@ -1,9 +1,13 @@
 """What whoever waits is told meanwhile: what keeps tasks from starting, and what is tried again."""
 
+import json
+
 import pytest
 
 from tests.cli.conftest import Run
 from tests.cli.fake import FakeServer
+from tq import limits
+from tq.cli.showing import waiting
 from tq.core import vocabulary as v
 from tq.wire.body import Usage
 from tq.wire.codec import dumps
@@ -96,3 +100,61 @@ def test_who_waits_behind_a_submit_is_told_once(run: Run, server: FakeServer) ->
     server.says[v.Submit] = lambda _: v.Submitted("42", warning="queue slow is paused")
     server.says[v.Wait] = lambda _: [v.Waited(False, (waits,)), v.Waited(True, (DONE,))]
     assert run("submit", "--wait", "--", "true") == (0, "42\n", "tq: queue slow is paused\n")
+
+
+def in_pages(outcomes: dict[str, v.Outcome]):
+    """Answer each wait of at most so many ids as a server does: all it knows, and no more until something changes."""
+
+    def answer(asked: v.Wait) -> list[object]:
+        assert len(asked.ids) <= limits.wait_ids_max
+        known = tuple(outcomes[one] for one in asked.ids)
+        is_done = all(one.ended for one in known)
+        return [v.Waited(is_done, known), *([] if is_done else [None])]
+
+    return answer
+
+
+def of_an_array(count: int, **others: v.Outcome) -> dict[str, v.Outcome]:
+    ended = {f"7.{n}": v.Outcome(f"7.{n}", "succeeded", "ended", 0, "exit", succeeded=1, ended=1) for n in range(count)}
+    return ended | {f"7.{name[1:]}": outcome for name, outcome in others.items()}
+
+
+@pytest.fixture
+def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "wait_ids_max", 4)
+    monkeypatch.setattr(waiting, "_LOOK_S", 0.05)
+
+
+def test_more_ids_than_one_wait_may_name_are_waited_for_in_pages(
+    run: Run, server: FakeServer, small_pages: None
+) -> None:
+    server.says[v.Wait] = in_pages(of_an_array(11))
+    ran = run("wait", "7.0-10", "-o", "json")
+    assert (ran.status, ran.err) == (0, "")
+    assert [item["id"] for item in json.loads(ran.out)["items"]] == [f"7.{n}" for n in range(11)]
+    assert [len(asked.ids) for asked in server.asked if isinstance(asked, v.Wait)] == [4, 4, 3]
+
+
+def test_a_failure_on_the_last_page_is_enough_for_ok_and_an_end_there_for_any(
+    run: Run, server: FakeServer, small_pages: None
+) -> None:
+    running = {f"_{n}": v.Outcome(f"7.{n}", "running", "started") for n in range(10)}
+    server.says[v.Wait] = in_pages(
+        of_an_array(0, **running, _10=v.Outcome("7.10", "dead", "ended", 7, "exit", ended=1))
+    )
+    for words in (("--for", "ok"), ("--any",)):
+        ran = run("wait", "7.0-10", *words, "-o", "jsonl")
+        assert ran.status != 0
+        assert json.loads(ran.out.splitlines()[-1])["id"] == "7.10"
+
+
+def test_when_time_is_over_every_page_has_been_looked_at(run: Run, server: FakeServer, small_pages: None) -> None:
+    server.says[v.Wait] = in_pages(of_an_array(11, _1=v.Outcome("7.1", "running", "started")))
+    ran = run("wait", "7.0-10", "--timeout", "200ms", "-o", "json")
+    assert (ran.status, "7.1 did not end within" in ran.err) == (124, True)
+    assert len(json.loads(ran.out)["items"]) == 11
+
+
+def test_a_wait_has_a_bound_that_it_names(run: Run, server: FakeServer) -> None:
+    ran = run("wait", "7.1-1000001")
+    assert (ran.status, "names more than waited_ids_max, 1000000, tasks" in ran.err) == (2, True)

@@ -4,8 +4,9 @@ A lost connection is made again without end.
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from tq import limits
 from tq.cli.showing import escape, exits, present
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 TIMED_OUT = 124
 _BAR_COLUMNS = 24
 _FAILURES_MAX = 20
+_LOOK_S = 1.0  # at each of several pages of ids, where the first news may be the last
 
 
 class WaitTimedOut(Exception):
@@ -36,10 +38,10 @@ class Reasons:
     What befell an attempt is said of each, but of several tasks only so often: thousands may fail.
     """
 
-    def __init__(self, talk: Callable[[str], None], *, are_several: bool = False, said: Collection[str] = ()) -> None:
+    def __init__(self, talk: Callable[[str], None], *, are_several: bool = False, said: set[str] | None = None) -> None:
         self._talk = talk
         self._are_several = are_several
-        self._said = set(said)
+        self._said = set[str]() if said is None else said
         self._failures = 0  # of several that were told
 
     def say(self, task: str, reason: str) -> None:
@@ -83,12 +85,12 @@ def until(
     timeout_s: float | None = None,
     is_quiet: bool = False,
     talk: Callable[[str], None] = lambda _: None,
-    said: Collection[str] = (),
+    said: set[str] | None = None,
 ) -> v.Waited:
     """Wait until `is_enough` of an answer is true, and return that answer. Raises WaitTimedOut.
 
-    `talk` is told what keeps tasks from starting, and what is tried again, but for what was `said` already. With a
-    timeout of 0 s, too, how things stand is looked at once.
+    `talk` is told what keeps tasks from starting, and what is tried again, but for what was `said` already, and what it
+    is told is added to that. With a timeout of 0 s, too, how things stand is looked at once.
     """
     command = v.Wait(tuple(ids), "running" if for_running else "done")
     bar = _Bar(Ticker(is_quiet=is_quiet))
@@ -127,6 +129,47 @@ def until(
             raise ProtocolError(f"the server answered {len(last.outcomes)} of {len(ids)} outcomes")
         return last
     raise Unreachable("the server stopped answering before the end", hint="wait again")
+
+
+def until_all(
+    client: "Client",
+    ids: Sequence[str],
+    is_enough: Callable[[v.Waited], bool],
+    *,
+    looks_at_all: bool,
+    timeout_s: float | None = None,
+    **more: Any,
+) -> v.Waited:
+    """Wait as `until` does, page by page where the ids are more than one wait may name.
+
+    `looks_at_all`: one that has ended may be enough, so each page is looked at again and again.
+    """
+    size = limits.wait_ids_max
+    pages = deque(ids[at : at + size] for at in range(0, len(ids), size))
+    end_s = None if timeout_s is None else time.monotonic() + timeout_s
+    known: dict[str, v.Outcome] = {}
+    said = set[str]()
+    is_late = False
+    while pages:
+        page = pages.popleft()
+        left_s = None if end_s is None else max(end_s - time.monotonic(), 0.0)
+        turn_s = min(_LOOK_S, _LOOK_S if left_s is None else left_s) if looks_at_all and pages else left_s
+        try:
+            waited = until(client, page, is_enough, timeout_s=turn_s, said=said, **more)
+            outcomes: Sequence[v.Outcome] = waited.outcomes
+            if not waited.done:
+                pages.clear()
+        except WaitTimedOut as late:
+            outcomes = late.outcomes
+            if end_s is not None and time.monotonic() >= end_s:
+                is_late = True  # what is behind it is looked at once
+            else:
+                pages.append(page)
+        known.update((outcome.id, outcome) for outcome in outcomes)
+    stand = tuple(known[one] for one in ids if one in known)
+    if is_late:
+        raise WaitTimedOut(stand)
+    return v.Waited(len(stand) == len(ids), stand)
 
 
 def bar(ended: int, size: int, note: str, columns: int) -> str:

@@ -35,6 +35,7 @@ def wait(
     One task: its own code, 128+N for a signal, 124 for its time limit, 130 when it was cancelled, 125 when it ended
     without a code of its own. Several: 0 if all succeeded, else 1. Ctrl-C stops waiting, not the tasks.
     """
+    from tq import limits
     from tq.cli.frame import values
     from tq.cli.showing import exits, pages, present, selectors, waiting
     from tq.core.read.waits import is_there
@@ -51,15 +52,16 @@ def wait(
         return waited.done or (until == "ok" and any(map(exits.is_failed, waited.outcomes)))
 
     with context.client() as client:
-        names = selectors.expand(client, ids)
+        names = selectors.expand(client, ids, limits.waited_ids_max)
         if not names:
             context.talk("tq: nothing to wait for: no job of these is left")
             return
         try:
-            waited = waiting.until(
+            waited = waiting.until_all(
                 client,
                 names,
                 is_enough,
+                looks_at_all=any_ or until == "ok",
                 for_running=until == "running",
                 timeout_s=timeout_s,
                 is_quiet=context.quiet,
