@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.damage import without
 from tests.support.house import House
-from tests.support.lives import WORKERS, WorkerContext
+from tests.support.worker_context import WORKERS, WorkerContext
 from tq.core.change.lanes import _of_name, lane_name
 from tq.core.model import tables
 from tq.core.model.job import Demand

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.lives import WORKERS, WorkerContext
+from tests.support.worker_context import WORKERS, WorkerContext
 from tq.core import vocabulary as v
 from tq.core.engine.engine import Bounds, Engine
 from tq.core.model import tables

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.server.process import ServerProcess, command, running_server, wait_until
+from tests.server.process import ServerProcess, command, free_port, running_server, running_worker, wait_until
 from tq.core.vocabulary import Get, Status, Submitted
 from tq.errors import TqError
 
@@ -325,3 +325,18 @@ def test_with_the_fewest_files_a_server_serves_many_and_its_store_has_enough(tmp
         assert asked[13].ask(Get("1")).value["id"] == "1"
         assert server.stop() == 0
         assert "Too many open files" not in server.log()
+
+
+@pytest.mark.parametrize("options", [(), ("--data", "{data}")], ids=["found", "of a directory"])
+def test_a_worker_follows_its_server_to_another_port_after_a_kill(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with running_server(tmp_path) as server:
+        words = [word.format(data=server.data) for word in options]
+        with running_worker(server, *words):
+            for _ in range(2):
+                with server.client() as client:
+                    made = client.ask(command("true"))
+                    assert isinstance(made, Submitted)
+                    wait_until(lambda: client.ask(Get(made.id)).value["state"] == "succeeded")  # noqa: B023
+                server.kill()
+                server.port = free_port()
+                server.start()

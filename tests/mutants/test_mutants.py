@@ -15,7 +15,7 @@ from tests.tidy import tree
 pytestmark = pytest.mark.slow  # a pytest for each
 ATTEMPTS: Final = "tests/core/test_attempts.py"
 JOBS: Final = "tests/core/test_jobs.py"
-PEERS: Final = "tests/server/test_peers.py"
+PEERS: Final = "tests/server/test_worker_protocol.py"
 LOOP: Final = "tests/server/test_commit_loop.py"
 SWEEPS: Final = "tests/core/test_sweeps.py::TestTheLaterWordCounts"
 FOUND_BY: Final[dict[Mutant, str]] = {
@@ -53,7 +53,7 @@ FOUND_BY: Final[dict[Mutant, str]] = {
         "tests/core/test_entries.py::test_the_same_request_again_shares_its_entries_until_the_last_job_is_forgotten"
     ),
     mutants.end_trouble_by_what_ran_before: (
-        "tests/core/test_troubles.py::test_what_was_leased_before_the_trouble_neither_counts_again_nor_ends_it"
+        "tests/core/test_worker_backoff.py::test_what_was_leased_before_the_trouble_neither_counts_again_nor_ends_it"
     ),
     mutants.forget_the_widths_of_chains: (
         "tests/core/test_widths.py::test_a_worker_that_comes_back_keeps_the_width_that_it_was_told"
@@ -68,7 +68,7 @@ FOUND_BY: Final[dict[Mutant, str]] = {
         "tests/core/test_claims.py::test_what_has_not_started_there_comes_back_where_others_have_its_place"
     ),
     mutants.take_any_piece_of_an_input: (
-        "tests/worker/test_hands.py::test_an_input_that_is_asked_for_anew_is_made_of_the_pieces_that_come_next"
+        "tests/worker/test_interpreter.py::test_an_input_that_is_asked_for_anew_is_made_of_the_pieces_that_come_next"
     ),
     mutants.bring_back_what_was_cancelled_after_the_retry: (
         f"{SWEEPS}::test_what_is_cancelled_is_not_brought_back_by_an_older_retry"

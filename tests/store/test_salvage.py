@@ -15,9 +15,9 @@ import pytest
 
 from tests.core.test_rebuild import small_batches as small_batches  # noqa: PLC0414 - a fixture
 from tests.support.backups import rows, tree
-from tests.support.lives import WORKERS, WorkerContext
 from tests.support.store import all_rows, disk_store, killed_store, read_store
 from tests.support.wal import record_ends
+from tests.support.worker_context import WORKERS, WorkerContext
 from tq.core import vocabulary as v
 from tq.core.engine.engine import Engine
 from tq.core.model import tables

@@ -14,7 +14,7 @@ PAGES: Final = sorted(path for path in tree.texts() if path.suffix == ".md")
 GENERATORS: Final = sorted((tree.ROOT / "tools").glob("gen_*.py"))
 OPTION: Final = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 FOREIGN: Final = (
-    "tq/cli/frame/foreign_words.py"  # has the options of others; tests/cli/test_familiar.py looks at its hints
+    "tq/cli/frame/foreign_words.py"  # has the options of others; tests/cli/test_foreign_words.py looks at its hints
 )
 LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.support.slots import CAPACITY, assign, end, ref
+from tests.support.worker_state import CAPACITY, assign, end, ref
 from tq import errors, limits
 from tq.net.link import Link, open_link
 from tq.wire import messages as m

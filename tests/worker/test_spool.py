@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from tests.support.fake_server import eventually
-from tests.support.slots import ref
+from tests.support.worker_state import ref
 from tq.core.model.task import Cause
 from tq.core.vocabulary import End
 from tq.store import files

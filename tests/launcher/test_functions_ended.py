@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.launcher.conftest import offer
 from tests.support.launcher import Link, body, call, marker, processes, ref, usage, value_of, wait_count, wait_gone
-from tests.worker.conftest import offer
 from tq import limits
 from tq.core.model.task import Cause
 from tq.launcher import protocol

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.slots import ref
+from tests.support.worker_state import ref
 from tq.core.vocabulary import End
 from tq.errors import ConfigurationError, TqError
 from tq.store import files

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 import tq.client
-from tests.client.test_flows import act, follow, mapped
+from tests.client.test_dialogues import act, follow, mapped
 from tests.support.house import House
 from tq import limits
 from tq.client.sansio import as_completed

@@ -11,10 +11,10 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.net.test_listen import identity as identity  # noqa: PLC0414 - a fixture
+from tests.net.test_listen import serving
 from tests.server.hall import assigned, open_hall
 from tests.server.rig import submit
-from tests.server.test_listen import identity as identity  # noqa: PLC0414 - a fixture
-from tests.server.test_listen import serving
 from tq.core.vocabulary import End
 from tq.net.idle_polling import IdlePolling
 from tq.net.link import open_link

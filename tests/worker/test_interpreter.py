@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from tests.support.slots import assign, joined, ref
+from tests.support.worker_state import assign, joined, ref
 from tq.launcher import protocol
 from tq.wire import messages as m
 from tq.worker.interpreter import FOLLOW_BYTES, Interpreter

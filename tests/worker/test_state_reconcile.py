@@ -1,6 +1,6 @@
 """What both sides say when a session begins, what waits for that, and what is kept while the server is away."""
 
-from tests.support.slots import CAPACITY, assign, end, holding, joined, reconcile, ref, said
+from tests.support.worker_state import CAPACITY, assign, end, holding, joined, reconcile, ref, said
 from tq.core.model.task import Cause, Phase
 from tq.core.vocabulary import Held
 from tq.wire import messages as m

@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.support.house import House
-from tests.support.lives import WORKERS, WorkerContext
+from tests.support.worker_context import WORKERS, WorkerContext
 from tq.core.change.stop import ref_of
 from tq.core.engine.engine import Bounds
 from tq.core.model import tables
