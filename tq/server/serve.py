@@ -33,10 +33,9 @@ from tq.net.address import joined
 from tq.net.idle_polling import IdlePolling
 from tq.net.log import log, set_level
 from tq.net.token import Token, is_token
-from tq.server.commit.asking import ask
 from tq.server.commit.clock import Clock
 from tq.server.commit.commit_loop import Pipeline
-from tq.server.commit.committer import Committer, run_pipeline
+from tq.server.commit.committer import Committer, ask, run_pipeline
 from tq.server.commit.intake import Intake, Request
 from tq.server.commit.lease_clock import LeaseClock
 from tq.server.commit.replay import FailedCommands

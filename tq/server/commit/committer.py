@@ -16,8 +16,10 @@ from typing import Final
 import trio
 
 from tq import errors
-from tq.core.vocabulary import Recover, Recovered
+from tq.core.vocabulary import Answer, Recover, Recovered
+from tq.errors import TqError
 from tq.server.commit.commit_loop import Pipeline, Point
+from tq.server.commit.intake import Inlet, Request
 from tq.store.seam import Store
 
 JOIN_S = 8.0
@@ -137,3 +139,19 @@ def _due(pipeline: Pipeline) -> float:
     """Return when Tick has something to do, on trio's clock."""
     idle_ms = pipeline.idle_ms()
     return float("inf") if idle_ms is None else trio.current_time() + idle_ms / 1_000
+
+
+async def ask(inlet: Inlet, request: Request) -> Answer:
+    """Put a request of the server's own; return its answer once all that it could have seen is on disk, or raise."""
+    answers: list[Answer | TqError] = []
+    got = trio.Event()
+
+    def reply(answer: Answer | TqError) -> None:
+        answers.append(answer)
+        got.set()
+
+    inlet.put([Request(request.command, request.submitter, reply)])
+    await got.wait()
+    if isinstance(answers[0], TqError):
+        raise answers[0]
+    return answers[0]

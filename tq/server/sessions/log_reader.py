@@ -13,8 +13,8 @@ from tq.core import vocabulary as v
 from tq.core.model.task import TaskKey
 from tq.core.model.view import View
 from tq.errors import BadRequest, StoreDamaged, TaskNotFound
-from tq.server.commit.asking import ask
 from tq.server.commit.commit_loop import damaged
+from tq.server.commit.committer import ask
 from tq.server.commit.intake import Look, Request
 from tq.server.sessions.follow import Reader, Sight, find, look
 from tq.server.sessions.session_context import Send, SessionContext
