@@ -346,8 +346,8 @@ def test_an_upload_that_somebody_else_seals_meanwhile_makes_the_same_job(
 def _digests(lines: list[bytes]) -> list[bytes]:
     """Return the digest of the first n lines, for each n, as tq makes it."""
     made: list[bytes] = [b""]
-    wish = submit_options.SubmitOptions(["echo", "{}"], key="k", columns=1, is_dashed=True)
-    hasher = begun(request.build(wish, os.environ)[0])
+    wanted = submit_options.SubmitOptions(["echo", "{}"], key="k", columns=1, is_dashed=True)
+    hasher = begun(request.build(wanted, os.environ)[0])
     for line in lines:
         hasher.update(msgspec.msgpack.encode(line))
         made.append(hasher.digest())

@@ -70,13 +70,16 @@ def test_a_library_that_is_missing_is_a_sentence(task: FakeServer, missing: str)
 
 @pytest.mark.parametrize("words", [["ls"], ["run", "true"]])
 def test_too_little_address_space_is_said_so(task: FakeServer, words: list[str]) -> None:
-    program = (  # all is loaded but what TLS needs, which is larger than the room that there is
-        "import os, resource, sys; from tq.cli.app import main; from tq.cli import root; "
-        "import tq.cli.verbs.ls, tq.cli.verbs.run, tq.cli.verbs.submit, tq.cli.submitting.request; "
-        "import tq.cli.frame.memory, tq.cli.showing.output, tq.cli.showing.selectors; "
-        "import tq.core.vocabulary, tq.client.target, tq.wire.connection; "
-        "taken = int(open('/proc/self/statm').read().split()[0]) * os.sysconf('SC_PAGE_SIZE'); "
-        "resource.setrlimit(resource.RLIMIT_AS, (taken + 1_500_000,) * 2); main()"
+    program = (  # from where TLS is loaded on there is less room than it needs; all that says so is there already
+        "import os, resource, sys, tq.cli.frame.memory\n"
+        "from tq.cli.app import main\n"
+        "class Narrow:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == '_ssl':\n"
+        "            taken = int(open('/proc/self/statm').read().split()[0]) * os.sysconf('SC_PAGE_SIZE')\n"
+        "            resource.setrlimit(resource.RLIMIT_AS, (taken + 1_500_000,) * 2)\n"
+        "sys.meta_path.insert(0, Narrow())\n"
+        "main()\n"
     )
     ran = subprocess.run(
         [sys.executable, "-c", program, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

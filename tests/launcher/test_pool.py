@@ -90,8 +90,8 @@ class Taking:
         self.lanes = Lanes()
         self.ended: list[Attempt] = []
         capture = Capture(poll, Reports(-1, lambda _: None))
-        self.lives = Reaper(capture, self._end)
-        self.pool = Pool(poll, None, self.lanes, self.lives, capture, None, {})
+        self.reaper = Reaper(capture, self._end)
+        self.pool = Pool(poll, None, self.lanes, self.reaper, capture, None, {})
         ours, self.process = socket.socketpair()
         ours.setblocking(False)
         self.caller = FunctionProcess(poll, self.pool._callers, ours.detach(), 999_999_999)
@@ -107,7 +107,7 @@ class Taking:
             self.process.close()
         self.caller.lend(first)
         self.caller.give([first, *self.lanes.take_behind(first, count - 1)])
-        self.lives.add(first)
+        self.reaper.add(first)
         if not is_dead:
             self.heard()
 
@@ -147,26 +147,26 @@ def test_a_process_that_holds_for_its_output_is_not_let_go_on_before_it_knows_wh
 def test_an_import_has_a_time_of_its_own_and_a_call_its_limit_from_then_on():
     with select.epoll() as poll, closing(Taking(poll, 2, time_limit_ms=5_000)) as taking:
         first, second = taking.attempts
-        taking.lives.tick(limits.function_import_s_max - 1)
+        taking.reaper.tick(limits.function_import_s_max - 1)
         assert first.cause == Cause.NONE
 
         taking.process.sendall(calls.encode(calls.Found(1)))
         taking.pool._hear(taking.caller, 599.0)
-        taking.lives.tick(limits.function_import_s_max)  # that timer was of the import
+        taking.reaper.tick(limits.function_import_s_max)  # that timer was of the import
         assert first.cause == Cause.NONE
 
         answer = calls.Returned(1, 5, Cause.EXIT, 0, plain.NONE, "", 0, 0, 0, has_output=False, is_spent=False)
         taking.process.sendall(calls.encode(answer))
         taking.pool._hear(taking.caller, 600.0)
-        taking.lives.tick(604.0)
+        taking.reaper.tick(604.0)
         assert second.cause == Cause.NONE  # what is imported is not imported again
-        taking.lives.tick(606.0)
+        taking.reaper.tick(606.0)
         assert (second.cause, second.error) == (Cause.TIME_LIMIT, "")
 
 
 def test_an_import_that_does_not_end_is_ended():
     with select.epoll() as poll, closing(Taking(poll, 1, time_limit_ms=5_000)) as taking:
-        taking.lives.tick(limits.function_import_s_max + 1)
+        taking.reaper.tick(limits.function_import_s_max + 1)
 
         assert taking.attempts[0].cause == Cause.TIME_LIMIT
         assert "import of its module" in taking.attempts[0].error

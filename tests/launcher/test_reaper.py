@@ -25,7 +25,7 @@ class Clockwork:
         self.signals: list[int] = []
         self.ended: list[Attempt] = []
         monkeypatch.setattr(containment, "signal_group", lambda _, number: self.signals.append(number))
-        self.lives = Reaper(
+        self.reaper = Reaper(
             Capture(select.epoll(), Reports(-1, lambda _: None)), lambda attempt, _: self.ended.append(attempt)
         )
 
@@ -33,7 +33,7 @@ class Clockwork:
         spawn = protocol.Spawn(1, 1, False, "q", "", body("x", **fields), 0, "0" * 16, ())
         attempt = Attempt(ref(1), 1, Order(spawn, Programs({}).get(spawn.body), None))
         attempt.pid = pid
-        self.lives.add(attempt)
+        self.reaper.add(attempt)
         return attempt
 
 
@@ -45,10 +45,10 @@ def test_a_kill_reaches_what_holds_the_pipe_without_waiting_for_it(monkeypatch):
     with subprocess.Popen(["true"]) as process:
         attempt = clockwork.start(process.pid)
         attempt.fds = [held, -1]
-        clockwork.lives.stop(attempt, Cause.CANCELLED, 0.0, 100.0)
+        clockwork.reaper.stop(attempt, Cause.CANCELLED, 0.0, 100.0)
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        clockwork.lives.reap(100.0)
-        clockwork.lives.settle(100.0)
+        clockwork.reaper.reap(100.0)
+        clockwork.reaper.settle(100.0)
 
         assert clockwork.signals == [signal.SIGKILL]
         assert clockwork.ended == [attempt]
@@ -67,12 +67,12 @@ def test_a_stop_while_the_pipe_is_held_does_not_wait_for_it(monkeypatch):
         attempt.fds = [held, -1]
         attempt.begin = 99.0
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        clockwork.lives.reap(100.0)
-        clockwork.lives.settle(100.0)
+        clockwork.reaper.reap(100.0)
+        clockwork.reaper.settle(100.0)
         assert attempt.stage is Stage.DRAINING
 
-        clockwork.lives.stop(attempt, Cause.CANCELLED, None, 100.1)
-        clockwork.lives.settle(100.1)
+        clockwork.reaper.stop(attempt, Cause.CANCELLED, None, 100.1)
+        clockwork.reaper.settle(100.1)
         assert clockwork.ended == [attempt]
         assert (attempt.cause, attempt.code, attempt.output_held) == (Cause.NONE, 0, True)
         assert attempt.run_us == 1_000_000  # of the main process
@@ -84,24 +84,24 @@ def test_what_cannot_be_killed_marks_the_launcher_degraded_until_it_dies(monkeyp
     clockwork = Clockwork(monkeypatch)
     with subprocess.Popen(["sleep", "1000"]) as process:
         attempt = clockwork.start(process.pid, kill_after_ms=10_000)
-        lives = clockwork.lives
-        lives.stop(attempt, Cause.CANCELLED, None, 100.0)
+        reaper = clockwork.reaper
+        reaper.stop(attempt, Cause.CANCELLED, None, 100.0)
         assert clockwork.signals == [signal.SIGTERM, signal.SIGCONT]
-        lives.tick(109.9)
-        assert lives.due() == 110.0
-        lives.tick(110.0)
+        reaper.tick(109.9)
+        assert reaper.due() == 110.0
+        reaper.tick(110.0)
         assert clockwork.signals[2:] == [signal.SIGKILL]
-        lives.tick(169.9)
-        assert lives.degraded == 0
-        lives.tick(170.0)
+        reaper.tick(169.9)
+        assert reaper.degraded == 0
+        reaper.tick(170.0)
 
-        assert (lives.degraded, len(lives.attempts), clockwork.ended) == (1, 1, [])
+        assert (reaper.degraded, len(reaper.attempts), clockwork.ended) == (1, 1, [])
 
         process.kill()
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        lives.reap(180.0)
-        lives.settle(180.0)
-        assert (lives.degraded, len(lives.attempts), clockwork.ended) == (0, 0, [attempt])
+        reaper.reap(180.0)
+        reaper.settle(180.0)
+        assert (reaper.degraded, len(reaper.attempts), clockwork.ended) == (0, 0, [attempt])
         process.returncode = attempt.code  # it was reaped above, not by subprocess
 
 
@@ -110,29 +110,29 @@ def test_timers_of_what_has_ended_do_not_pile_up(monkeypatch):
     for _ in range(5000):
         attempt = clockwork.start(1, time_limit_ms=3_600_000)
         attempt.stage = Stage.ENDED
-        clockwork.lives.attempts.discard(attempt)
+        clockwork.reaper.attempts.discard(attempt)
 
-    assert len(clockwork.lives._timers) < 2000
+    assert len(clockwork.reaper._timers) < 2000
 
 
 def test_the_number_of_a_main_process_may_be_anothers_before_its_attempt_has_ended(monkeypatch):
     """It is free once nothing bears it: what holds the pipe, or does not die, may be in a session of its own."""
     clockwork = Clockwork(monkeypatch)
-    lives = clockwork.lives
+    reaper = clockwork.reaper
     held, other_end = os.pipe()
     os.set_blocking(held, False)
     pids = iter([4242, 0, 4242, 0])
     monkeypatch.setattr(os, "wait4", lambda *_: (next(pids), 0, resource.getrusage(resource.RUSAGE_CHILDREN)))
     first = clockwork.start(4242)
     first.fds = [held, -1]
-    lives.reap(100.0)
+    reaper.reap(100.0)
     assert first.stage is Stage.DRAINING
     second = clockwork.start(4242)
-    lives.stop(first, Cause.CANCELLED, None, 100.1)
-    lives.settle(100.1)
-    assert (clockwork.ended, len(lives.attempts)) == ([first], 1)
+    reaper.stop(first, Cause.CANCELLED, None, 100.1)
+    reaper.settle(100.1)
+    assert (clockwork.ended, len(reaper.attempts)) == ([first], 1)
 
-    lives.reap(100.2)
-    lives.settle(100.2)
-    assert (clockwork.ended, len(lives.attempts)) == ([first, second], 0)
+    reaper.reap(100.2)
+    reaper.settle(100.2)
+    assert (clockwork.ended, len(reaper.attempts)) == ([first, second], 0)
     os.close(other_end)

@@ -42,24 +42,24 @@ async def test_loopback_counts_in_all_only() -> None:
 
 
 def test_wrong_tokens_of_an_address_make_its_next_ones_wait_longer_and_longer() -> None:
-    strikes, pauses = AuthFailures(), []
+    failures, pauses = AuthFailures(), []
     for now_s in range(8):
-        pauses.append(strikes.pause_s(FAR, now_s))
-        strikes.add(FAR, now_s)
+        pauses.append(failures.pause_s(FAR, now_s))
+        failures.add(FAR, now_s)
     assert pauses == pytest.approx([0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.0, 3.0])
-    assert strikes.pause_s("203.0.113.8", 8) == 0
-    assert strikes.pause_s(FAR, 100) == 0, "a quiet minute is enough"
+    assert failures.pause_s("203.0.113.8", 8) == 0
+    assert failures.pause_s(FAR, 100) == 0, "a quiet minute is enough"
 
 
 def test_loopback_never_waits_and_the_list_of_the_others_is_bounded() -> None:
-    strikes = AuthFailures()
-    strikes.add("", 1)
-    assert strikes.pause_s("", 1) == 0
-    strikes.add(FAR, 1)
+    failures = AuthFailures()
+    failures.add("", 1)
+    assert failures.pause_s("", 1) == 0
+    failures.add(FAR, 1)
     for number in range(strikes_addresses_max):
-        strikes.add(f"host{number}", 1)
-    assert strikes.pause_s(FAR, 1) == 0
-    assert strikes.pause_s("host1", 1) > 0
+        failures.add(f"host{number}", 1)
+    assert failures.pause_s(FAR, 1) == 0
+    assert failures.pause_s("host1", 1) > 0
 
 
 async def test_who_is_held_back_has_that_much_longer_for_its_hello(autojump_clock: MockClock) -> None:

@@ -34,14 +34,14 @@ def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
 
 
 async def test_who_was_sent_something_goes_on_and_all_of_them_together(pairs: Any, autojump_clock: Any) -> None:
-    lounge, gone_on = IdlePolling(0.1), []
+    idle_polling, gone_on = IdlePolling(0.1), []
 
     async def wait(place: int) -> None:
-        await lounge.wait(pairs[place][0].fileno())
+        await idle_polling.wait(pairs[place][0].fileno())
         gone_on.append((place, trio.current_time()))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lounge.run)
+        nursery.start_soon(idle_polling.run)
         for place in range(40):
             nursery.start_soon(wait, place)
         await wait_all_tasks_blocked()
@@ -59,16 +59,16 @@ async def test_all_are_gathered_however_many(pairs: Any) -> None:
     if hard < 3_000:
         pytest.skip("this process may not open enough files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    lounge, count = IdlePolling(0.1), 1_100  # more than a poll returns that is not told how many
+    idle_polling, count = IdlePolling(0.1), 1_100  # more than a poll returns that is not told how many
     pairs[0][1].send(b"x")
     places = [os.dup(pairs[0][0].fileno()) for _ in range(count)]
     try:
         async with trio.open_nursery() as nursery:
             for place in places:
-                nursery.start_soon(lounge.wait, place)
+                nursery.start_soon(idle_polling.wait, place)
             await wait_all_tasks_blocked()
-            assert lounge.gather()
-            assert not lounge._waiting
+            assert idle_polling.gather()
+            assert not idle_polling._waiting
             nursery.cancel_scope.cancel()
     finally:
         for place in places:
@@ -77,36 +77,36 @@ async def test_all_are_gathered_however_many(pairs: Any) -> None:
 
 
 async def test_what_lies_there_already_is_found_again(pairs: Any, autojump_clock: Any) -> None:
-    lounge = IdlePolling(0.1)
+    idle_polling = IdlePolling(0.1)
     pairs[0][1].send(b"x")
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lounge.run)
+        nursery.start_soon(idle_polling.run)
         for _ in range(3):
-            await lounge.wait(pairs[0][0].fileno())
+            await idle_polling.wait(pairs[0][0].fileno())
         nursery.cancel_scope.cancel()
 
 
 async def test_who_is_woken_or_cancelled_leaves_nothing_behind(pairs: Any) -> None:
-    lounge, place = IdlePolling(0.1), pairs[0][0].fileno()
+    idle_polling, place = IdlePolling(0.1), pairs[0][0].fileno()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lounge.wait, place)
+        nursery.start_soon(idle_polling.wait, place)
         await wait_all_tasks_blocked()
         with pytest.raises(trio.BusyResourceError):
-            await lounge.wait(place)
-        lounge.wake(place)
+            await idle_polling.wait(place)
+        idle_polling.wake(place)
     with trio.move_on_after(0):
-        await lounge.wait(place)
-    lounge.wake(place)
+        await idle_polling.wait(place)
+    idle_polling.wake(place)
     pairs[0][1].send(b"x")
 
-    assert not lounge.gather()
-    assert not lounge._waiting
+    assert not idle_polling.gather()
+    assert not idle_polling._waiting
 
 
-async def resting(arrival: Arrival, lounge: IdlePolling, began: list[Any]) -> None:
+async def resting(arrival: Arrival, idle_polling: IdlePolling, began: list[Any]) -> None:
     async with open_link(arrival.stream, Connection()) as link:
         arrival.admit()
-        link.rest(lounge)
+        link.rest(idle_polling)
         began.append(link)
         async for messages in link:
             for message in messages:
@@ -114,11 +114,14 @@ async def resting(arrival: Arrival, lounge: IdlePolling, began: list[Any]) -> No
 
 
 async def test_a_link_that_rests_is_read_with_the_others_and_at_once_when_it_hurries(identity: Identity) -> None:
-    lounge, began = IdlePolling(0.0), []  # type: ignore[var-annotated]
-    async with serving(identity, partial(resting, lounge=lounge, began=began)) as served, served.client() as client:
+    idle_polling, began = IdlePolling(0.0), []  # type: ignore[var-annotated]
+    async with (
+        serving(identity, partial(resting, idle_polling=idle_polling, began=began)) as served,
+        served.client() as client,
+    ):
         client.send_nowait(m.Beat(1))
         await trio.testing.wait_all_tasks_blocked(0.05)  # nobody gathers
-        assert lounge.gather()
+        assert idle_polling.gather()
         assert await anext(client) == [m.Beat(1)]
         client.send_nowait(m.Beat(2))
         began[0].rest(None)
@@ -126,17 +129,17 @@ async def test_a_link_that_rests_is_read_with_the_others_and_at_once_when_it_hur
         assert await anext(client) == [m.Beat(2)]
         client.send_nowait(m.Beat(3))
         assert await anext(client) == [m.Beat(3)]
-        assert not lounge._waiting
+        assert not idle_polling._waiting
 
 
 @pytest.mark.parametrize("who", ["this end", "the other end", "nobody"])
 async def test_a_link_that_rests_ends_like_any_other(identity: Identity, who: str, capfd: Any) -> None:
-    lounge, began = IdlePolling(0.0), []  # type: ignore[var-annotated]
+    idle_polling, began = IdlePolling(0.0), []  # type: ignore[var-annotated]
     with trio.fail_after(20):
-        async with serving(identity, partial(resting, lounge=lounge, began=began)) as served:
+        async with serving(identity, partial(resting, idle_polling=idle_polling, began=began)) as served:
             for _ in range(8):  # its reader wakes before its writer, or behind it: the order is random
                 async with served.client() as client:
-                    while not lounge._waiting:
+                    while not idle_polling._waiting:
                         await trio.testing.wait_all_tasks_blocked()
                     if who == "this end":
                         began[-1].close(m.Goodbye("go"))
@@ -144,10 +147,10 @@ async def test_a_link_that_rests_ends_like_any_other(identity: Identity, who: st
                     elif who == "the other end":
                         client.close()
                         await trio.testing.wait_all_tasks_blocked(0.05)
-                        lounge.gather()
+                        idle_polling.gather()
                     else:
                         break
-    assert not lounge._waiting
+    assert not idle_polling._waiting
     assert "session_failed" not in capfd.readouterr().err
 
 
@@ -156,7 +159,7 @@ class Wishes:
 
     def __init__(self, session: Any) -> None:
         self.said = ""
-        session._link.rest = lambda lounge: setattr(self, "said", "rest" if lounge else "hurry")
+        session._link.rest = lambda idle_polling: setattr(self, "said", "rest" if idle_polling else "hurry")
 
 
 async def test_a_worker_rests_that_had_nothing_to_do_for_a_beat_and_no_longer_than_that() -> None:

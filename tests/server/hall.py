@@ -133,7 +133,7 @@ class Hall:
             rereads=self.registry.rereads,
             on_bug=lambda _command, _times, error: self.bugs.append(error),
         )
-        self.desk: SessionContext
+        self.context: SessionContext
 
     def times(self) -> Times:
         now_ms = round(trio.current_time() * 1_000)
@@ -146,9 +146,9 @@ class Hall:
             self.failure = error
 
     def open_desk(self, recovered: Recovered) -> None:
-        self.desk = SessionContext(
+        self.context = SessionContext(
             engine=self.engine, store=self.store, pipeline=self.pipeline, intake=self.intake, registry=self.registry,
-            lease_clock=self.lease_clock, lounge=IdlePolling(0.1), gate=self.gate, times=self.times,
+            lease_clock=self.lease_clock, idle_polling=IdlePolling(0.1), gate=self.gate, times=self.times,
             story=lambda: {"version": __version__},
             back_up=self.back_up, ca_pem=b"the CA", lineage=recovered.lineage, epoch=recovered.epoch,
             beat_ms=round(BEAT_S * 1_000),
@@ -223,7 +223,7 @@ class Hall:
             hold_back=trio.lowlevel.checkpoint, strike=lambda: self.struck.append(stream),
         )  # fmt: skip
         try:
-            await attend(arrival, self.desk)
+            await attend(arrival, self.context)
         except* TqError as group:
             self.complaints.extend(group.exceptions)
 

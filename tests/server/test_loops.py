@@ -19,7 +19,7 @@ from tq.wire import messages as m
 
 async def test_a_silent_worker_is_lost_and_its_connection_closed(autojump_clock: Any) -> None:
     async with open_hall() as hall:
-        hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+        hall.nursery.start_soon(loops.lease_clock_loop, hall.context)
         worker = await hall.worker()
         await trio.sleep(3.5 * BEAT_S)
         assert 77 in hall.engine.live.workers
@@ -32,7 +32,7 @@ async def test_a_silent_worker_is_lost_and_its_connection_closed(autojump_clock:
 @pytest.mark.parametrize("role", ["worker", "read"])
 async def test_the_connections_of_a_token_that_expires_are_closed(role: str, autojump_clock: Any) -> None:
     async with open_hall() as hall:
-        hall.nursery.start_soon(loops.tokens_loop, hall.desk)
+        hall.nursery.start_soon(loops.tokens_loop, hall.context)
         token = await hall.token(role, expires_ms=hall.times().wall_ms + 10_000)
         number = 77 if role == "worker" else 0
         peer = await hall.connect(hello(token.text, "worker" if number else "client", worker=number))
@@ -47,7 +47,7 @@ async def test_the_connections_of_a_token_that_expires_are_closed(role: str, aut
 
 async def test_a_worker_that_beats_is_kept(autojump_clock: Any) -> None:
     async with open_hall() as hall:
-        hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+        hall.nursery.start_soon(loops.lease_clock_loop, hall.context)
         worker = await hall.worker()
         for _ in range(20):
             await trio.sleep(BEAT_S)
@@ -61,7 +61,7 @@ async def test_a_worker_that_is_not_read_while_the_disk_is_slow_is_not_silent(
     by: str, autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_hall() as hall:
-        hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+        hall.nursery.start_soon(loops.lease_clock_loop, hall.context)
         worker = await hall.bare_worker() if by == "the list" else await hall.worker()
         hall.holds_flushes = True
         hall.intake.inlet().put([Request(submit())])
@@ -95,7 +95,7 @@ async def test_a_frozen_server_first_reads_and_counts_the_late_tick_as_none() ->
 
     async def scenario() -> None:
         async with open_hall() as hall:
-            hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+            hall.nursery.start_soon(loops.lease_clock_loop, hall.context)
             worker = await hall.worker()
             for _ in range(3):
                 clock.jump(BEAT_S)
@@ -117,7 +117,7 @@ async def test_what_is_heard_while_a_tick_is_late_is_worth_three_whole_beats() -
 
     async def scenario() -> None:
         async with open_hall() as hall:
-            hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+            hall.nursery.start_soon(loops.lease_clock_loop, hall.context)
             worker = await hall.worker()
             worker.send(m.Beat())  # lies in the socket when the tick comes, nearly a beat after its time
             for beats in (1.9, 1.0, 1.0, 0.9, 0.2):
@@ -136,7 +136,7 @@ async def _under(clock: trio.testing.MockClock, scenario: Any) -> None:
 
 async def test_everybody_gets_a_beat(autojump_clock: Any) -> None:
     async with open_hall() as hall:
-        hall.nursery.start_soon(loops.beats_loop, hall.desk)
+        hall.nursery.start_soon(loops.beats_loop, hall.context)
         client, worker = await hall.client("read"), await hall.worker()
         await trio.sleep(3.5 * BEAT_S)
 
@@ -153,7 +153,7 @@ class Disk:
 async def test_a_full_disk_stops_submits_then_leases_and_room_starts_them_again(autojump_clock: Any) -> None:
     async with open_hall() as hall:
         disk = Disk()
-        hall.nursery.start_soon(loops.disk_loop, hall.desk, disk)
+        hall.nursery.start_soon(loops.disk_loop, hall.context, disk)
         worker, client = await hall.worker(slots=1), await hall.client("submit")
         await client.ask(submit("a"))
         await worker.receive(m.Assign)
@@ -180,7 +180,7 @@ async def test_a_disk_that_is_gone_stops_the_server_as_a_failed_one() -> None:
             raise OSError(5, "Input/output error")
 
     async with open_hall() as hall:
-        await loops.disk_loop(hall.desk, Gone())
+        await loops.disk_loop(hall.context, Gone())
         await trio.testing.wait_all_tasks_blocked()
 
         assert isinstance(hall.failure, StoreError)
@@ -188,7 +188,7 @@ async def test_a_disk_that_is_gone_stops_the_server_as_a_failed_one() -> None:
 
 async def test_an_assignment_that_is_never_acknowledged_cuts_the_worker(autojump_clock: Any) -> None:
     async with open_hall() as hall:
-        hall.nursery.start_soon(loops.deliveries_loop, hall.desk)
+        hall.nursery.start_soon(loops.deliveries_loop, hall.context)
         worker, client = await hall.worker(), await hall.client("submit")
         await client.ask(submit())
         await worker.receive(m.Assign)
@@ -202,7 +202,7 @@ async def test_a_tick_reads_what_lies_in_the_sockets_before_it_counts() -> None:
 
     async def scenario() -> None:
         async with open_hall() as hall:
-            hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+            hall.nursery.start_soon(loops.lease_clock_loop, hall.context)
             worker = await hall.worker()
             for _ in range(3):
                 clock.jump(BEAT_S)
@@ -223,7 +223,7 @@ async def test_a_tick_a_little_late_counts_and_a_very_late_one_does_not(late_bea
 
     async def scenario() -> None:
         async with open_hall() as hall:
-            hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+            hall.nursery.start_soon(loops.lease_clock_loop, hall.context)
             await hall.worker()
             clock.jump(BEAT_S)
             await trio.testing.wait_all_tasks_blocked()
@@ -281,7 +281,7 @@ async def test_the_janitor_forgets_what_ended_long_ago_and_nothing_else(autojump
                 answers.append(answer)
                 got.set()
 
-            hall.desk.intake.inlet().put([request._replace(reply=reply)])
+            hall.context.intake.inlet().put([request._replace(reply=reply)])
             await got.wait()
             return answers[0]
 

@@ -31,37 +31,37 @@ def connection() -> Connection:
 async def test_what_does_not_fit_waits_and_nothing_overtakes_it() -> None:
     ours, theirs = lockstep_stream_pair()
     async with open_link(ours, connection()) as link, open_link(theirs, connection()) as peer:
-        outlet = ReplyQueue(link)
+        replies = ReplyQueue(link)
         for number in range(30):
-            outlet.put(number, LARGE)
-        assert outlet.is_full
+            replies.put(number, LARGE)
+        assert replies.is_full
         assert link.queued_bytes < limits.send_queue_bytes_max
         seen = await numbers(peer, 6)
         await trio.testing.wait_all_tasks_blocked()
         assert link.queued_bytes == 0
-        outlet.put(30, SMALL)  # there is room for it: but others were before it
+        replies.put(30, SMALL)  # there is room for it: but others were before it
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(outlet.run)
-            nursery.start_soon(outlet.wait_room)
+            nursery.start_soon(replies.run)
+            nursery.start_soon(replies.wait_room)
             seen += await numbers(peer, 31 - len(seen))
-            await outlet.wait_room()
+            await replies.wait_room()
             nursery.cancel_scope.cancel()
         assert seen == list(range(31))
-        assert not outlet.is_full
+        assert not replies.is_full
 
 
 async def test_what_no_frame_could_carry_is_an_error_also_where_it_waited() -> None:
     ours, theirs = lockstep_stream_pair()
     async with open_link(ours, connection()) as link, open_link(theirs, connection()) as peer:
-        outlet = ReplyQueue(link)
+        replies = ReplyQueue(link)
         for number in range(6):
-            outlet.put(number, LARGE)
-        outlet.put(6, Document({"text": "x" * limits.frame_bytes_max}))
-        outlet.put(7, SMALL)
+            replies.put(number, LARGE)
+        replies.put(6, Document({"text": "x" * limits.frame_bytes_max}))
+        replies.put(7, SMALL)
 
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(outlet.run)
+            nursery.start_soon(replies.run)
             assert await numbers(peer, 8) == list(range(8))
             nursery.cancel_scope.cancel()
 
@@ -69,14 +69,14 @@ async def test_what_no_frame_could_carry_is_an_error_also_where_it_waited() -> N
 async def test_a_link_that_ends_lets_everybody_go_on() -> None:
     ours, theirs = lockstep_stream_pair()
     async with open_link(ours, connection()) as link:
-        outlet = ReplyQueue(link)
+        replies = ReplyQueue(link)
         for number in range(30):
-            outlet.put(number, LARGE)
+            replies.put(number, LARGE)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(outlet.run)
+            nursery.start_soon(replies.run)
             await trio.testing.wait_all_tasks_blocked()
             await trio.aclose_forcefully(theirs)
             with trio.fail_after(20):
-                await outlet.wait_room()
+                await replies.wait_room()
             nursery.cancel_scope.cancel()
-        assert not outlet.is_full
+        assert not replies.is_full

@@ -138,7 +138,7 @@ async def test_what_comes_while_the_reader_is_slow_is_sent_before_the_end() -> N
                 await worker.receive(m.Acknowledged)
 
         worker.send(m.Output(ref, 1, 0, b"one"))
-        await LogReader(hall.desk, Logs("1", follow=True), send).run()
+        await LogReader(hall.context, Logs("1", follow=True), send).run()
 
         assert sent == [Chunk(1, 0, b"one", 1), Chunk(1, 3, b" two", 1), LogsEnd(1, (7, 0), "succeeded")]
 
@@ -160,7 +160,7 @@ async def test_a_reader_that_falls_far_behind_reads_on_from_the_store() -> None:
 
         worker.send(m.Output(ref, 1, 0, b"x" * slot))
         with trio.fail_after(5):
-            await LogReader(hall.desk, Logs("1", follow=True), send).run()
+            await LogReader(hall.context, Logs("1", follow=True), send).run()
 
         offsets = [chunk.offset for chunk in sent if isinstance(chunk, Chunk)]
         assert offsets == [number * slot for number in range(last + 1)]
@@ -235,7 +235,7 @@ async def held_up(hall: Hall, logs: Logs) -> AsyncIterator[tuple[list[v.Answer],
 
     await trio.testing.wait_all_tasks_blocked()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(LogReader(hall.desk, logs, send).run)
+        nursery.start_soon(LogReader(hall.context, logs, send).run)
         await until(lambda: bool(sent))
         yield sent, may_go_on
 

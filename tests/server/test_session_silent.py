@@ -29,7 +29,7 @@ async def test_a_worker_whose_connection_has_ended_is_given_nothing_more_while_a
 
 async def test_a_worker_that_missed_a_beat_is_given_nothing_more_before_it_is_heard_again(autojump_clock: Any) -> None:
     async with open_hall() as hall:
-        hall.nursery.start_soon(loops.lease_clock_loop, hall.desk)
+        hall.nursery.start_soon(loops.lease_clock_loop, hall.context)
         worker = await hall.worker()
         await trio.sleep(2.5 * BEAT_S)
         client = await hall.client("submit")

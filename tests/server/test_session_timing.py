@@ -141,7 +141,7 @@ async def test_a_slow_reader_sees_the_attempt_that_came_and_went_meanwhile() -> 
                     await worker.receive(m.Acknowledged)
 
         with trio.fail_after(20):
-            await LogReader(hall.desk, Logs("1", follow=True), send).run()
+            await LogReader(hall.context, Logs("1", follow=True), send).run()
 
         assert sent == [Chunk(1, 0, b"first", 1), Chunk(1, 0, b"second", 2), LogsEnd(2, (6, 0), "succeeded")]
 

@@ -427,7 +427,7 @@ async def test_what_is_sent_never_overtakes_what_had_to_wait() -> None:
         sent: list[m.Message] = []
         link: Any = SimpleNamespace(has_room=False, send_nowait=lambda message, **_: sent.append(message))
         peer = WorkerPeer(77, (), lambda: 1)
-        session = WorkerSession(hall.desk, link, peer, "test")
+        session = WorkerSession(hall.context, link, peer, "test")
         session.carry_out(Acknowledge(77, 1, 1))
         link.has_room = True
         session.carry_out(Acknowledge(77, 1, 2))

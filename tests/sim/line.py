@@ -128,11 +128,11 @@ class Line:
         self._sent_s, self._beats = {}, 0
         self._beat_due_us = self.worker.world.now_us + self._beat_us
         end.on_messages = self._receive
-        self.worker.hands.link = Wire(self.worker, end)  # type: ignore[assignment]
-        self.worker.hands.output.new_connection()
+        self.worker.interpreter.link = Wire(self.worker, end)  # type: ignore[assignment]
+        self.worker.interpreter.output.new_connection()
         self._listed_s = self.worker.world.now_us / SECOND
-        self.worker.hands.bound(self._worth(self._listed_s))
-        self.worker.hands.carry_out(self.worker.slots.connected())
+        self.worker.interpreter.bound(self._worth(self._listed_s))
+        self.worker.interpreter.carry_out(self.worker.slots.connected())
         self.worker.after(self._beat_us, self._beat, end)
         self._receive(rest)
 
@@ -143,39 +143,39 @@ class Line:
 
     def take_messages(self) -> None:
         """Take what came, but not while there is no launcher: what came would be lost with the old one."""
-        hands = self.worker.hands
+        interpreter = self.worker.interpreter
         while self._waiting and self.worker.launcher is not None and self.end is not None:
             message = self._waiting.popleft()
             match message:
                 case m.Blob():
-                    hands.take_blob(message)
+                    interpreter.take_blob(message)
                 case m.Reconciled():
-                    carry_through(hands.send_output())
+                    carry_through(interpreter.send_output())
                     self._renew(self._listed_s)
-                    hands.carry_out(hands.slots.receive(message))
+                    interpreter.carry_out(interpreter.slots.receive(message))
                     self._tries = 0
                     self.worker.directory.last_worker = self.worker.id
                     self.worker.world.count("reconciled")
                 case m.Beat() if message.number in self._sent_s:
                     self._renew(self._sent_s.pop(message.number))
                 case _:
-                    hands.carry_out(hands.slots.receive(message))
+                    interpreter.carry_out(interpreter.slots.receive(message))
         self.worker.settle()
 
     def _renew(self, sent_s: float) -> None:
         """What was sent then has been heard: the server waits for three beats after it."""
-        self.worker.hands.renew(self._worth(sent_s))
+        self.worker.interpreter.renew(self._worth(sent_s))
 
     def _worth(self, sent_s: float) -> float:
         return sent_s + limits.missed_beats_max * self._beat_us / SECOND
 
     def _beat(self, end: End) -> None:
-        if self.end is not end or self.worker.hands.link is None:
+        if self.end is not end or self.worker.interpreter.link is None:
             return
         is_late = self.worker.world.now_us - self._beat_due_us > self._beat_us
         self._beats += 1
         self._sent_s[self._beats] = self.worker.world.now_us / SECOND
-        self.worker.hands.link.send_nowait(self.worker.slots.beat(self._beats))
+        self.worker.interpreter.link.send_nowait(self.worker.slots.beat(self._beats))
         self._silent = 0 if self._is_heard or is_late else self._silent + 1
         self._is_heard = False
         if self._silent >= limits.silent_beats_max or self._is_unacknowledged(is_late=is_late):
@@ -217,8 +217,8 @@ class Line:
         self._waiting.clear()
         self.end = None
         self.worker.note("is disconnected")
-        if self.worker.hands.link is not None:
-            self.worker.hands.link = None
-            self.worker.hands.carry_out(self.worker.slots.disconnected())
+        if self.worker.interpreter.link is not None:
+            self.worker.interpreter.link = None
+            self.worker.interpreter.carry_out(self.worker.slots.disconnected())
         self.worker.settle()
         self.pause()

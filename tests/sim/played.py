@@ -139,7 +139,7 @@ class PlayedServer(Server):
                     self.is_listening = True
                     self.world.tell_all(self.name, f"listens, epoch {recovered.epoch}")
                     for loop in (loops.beats_loop, loops.lease_clock_loop, loops.deliveries_loop):
-                        nursery.start_soon(loop, self.desk)
+                        nursery.start_soon(loop, self.context)
                     await trio.sleep_forever()
                 except* errors.StoreError:
                     pass  # the disk failed before anybody was told
@@ -157,9 +157,10 @@ class PlayedServer(Server):
 
     def _open(self, recovered: Recovered) -> None:
         self.lineage, self.epoch = recovered.lineage, recovered.epoch
-        self.desk = SessionContext(
+        self.context = SessionContext(
             engine=self.engine, store=self.disk, pipeline=self.pipeline, intake=self.intake, registry=self.registry,
-            lease_clock=self.lease_clock, lounge=IdlePolling(0.1), gate=self.gate, times=self.clock.times, story=dict,
+            lease_clock=self.lease_clock, idle_polling=IdlePolling(0.1), gate=self.gate, times=self.clock.times,
+            story=dict,
             back_up=None, ca_pem=b"", lineage=recovered.lineage, epoch=recovered.epoch, beat_ms=self.beat_us // MS,
         )  # type: ignore[arg-type]  # fmt: skip
 
@@ -198,7 +199,7 @@ class PlayedServer(Server):
             hold_back=trio.lowlevel.checkpoint,
         )
         try:
-            await attend(arrival, self.desk)
+            await attend(arrival, self.context)
         except* errors.ProtocolError as group:
             raise self.world.violated(f"{end.peer.name} said what no tq says: {group.exceptions}") from None
         except* errors.TqError as group:
@@ -302,12 +303,18 @@ class PlayedLine(Line):
             with trio.CancelScope() as scope:
                 worker.scopes.append(scope)
                 async with open_link(end.stream, Connection()) as link:
-                    session = Session(worker.hands, link, self._reconciled)
+                    session = Session(worker.interpreter, link, self._reconciled)
                     hello = m.Hello(
-                        m.VERSIONS, "sim", WORKER.text, "worker", worker.id, worker.predecessors, worker.hands.lineage
+                        m.VERSIONS,
+                        "sim",
+                        WORKER.text,
+                        "worker",
+                        worker.id,
+                        worker.predecessors,
+                        worker.interpreter.lineage,
                     )
                     rest = await session.begin(hello)
-                    session.check(worker.hands.lineage, 0)
+                    session.check(worker.interpreter.lineage, 0)
                     worker.note(f"is disconnected: {await session.run(rest)}")
         except (errors.TqError, OtherLineage) as error:
             worker.note(f"cannot connect: {error}")
@@ -318,7 +325,7 @@ class PlayedLine(Line):
 
     def _reconciled(self, welcome: m.Welcome) -> None:
         self._tries = 0
-        self.worker.hands.lineage = welcome.lineage
+        self.worker.interpreter.lineage = welcome.lineage
         self.worker.directory.last_worker = self.worker.id
         self.worker.world.count("reconciled")
 
@@ -361,7 +368,7 @@ class PlayedWorker(Worker):
 
     def _start_launcher(self) -> None:
         super()._start_launcher()
-        self.hands.launcher_is_ready.set()
+        self.interpreter.launcher_is_ready.set()
 
     def _from_launcher(self, frame: Any) -> None:
         self._says.send_nowait(frame)
@@ -371,7 +378,7 @@ class PlayedWorker(Worker):
         with trio.CancelScope() as scope:
             self.scopes.append(scope)
             while True:
-                await self.hands.deadline_told.wait()
+                await self.interpreter.deadline_told.wait()
                 self.settle()
 
     async def _take_frames(self, life: int) -> None:
@@ -379,8 +386,8 @@ class PlayedWorker(Worker):
             if life != self.life:
                 return
             if frame is None:
-                self.hands.launcher_is_ready = trio.Event()
+                self.interpreter.launcher_is_ready = trio.Event()
                 super()._from_launcher(None)
             else:
-                await self.hands.take_frames([frame])
+                await self.interpreter.take_frames([frame])
                 self.settle()

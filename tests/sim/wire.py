@@ -55,7 +55,7 @@ class PromptStream(SecureStream):
         """Return what is there; b'' at the end."""
         return bytes(await self._raw.receive_some(max_bytes))
 
-    def rest(self, lounge: IdlePolling | None) -> None:
+    def rest(self, idle_polling: IdlePolling | None) -> None:
         """Go on as before: it has no socket."""
 
     async def send_eof(self) -> None:

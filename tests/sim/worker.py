@@ -55,10 +55,10 @@ class Worker(Process):
         if not names_predecessor:
             self.directory = Directory()
         kept = self.directory.spool.values()
-        self.hands = Interpreter(WorkerState(self.capacity), ids.worker_id(self.id))
-        self.hands.slots.restore([one.message for one in kept])
+        self.interpreter = Interpreter(WorkerState(self.capacity), ids.worker_id(self.id))
+        self.interpreter.slots.restore([one.message for one in kept])
         for output in (output for one in kept for output in one.outputs):
-            self.hands.output.put(output)
+            self.interpreter.output.put(output)
         self.note(f"starts as w{self.id:x}, after w{self.predecessor:x}, {len(self.directory.spool)} reports kept")
         self.launcher: Launcher | None = None
         self.line = self.line_of(self)
@@ -78,7 +78,7 @@ class Worker(Process):
     def _die(self) -> None:
         self.is_up = False
         kept = {output.attempt for one in self.directory.spool.values() for output in one.outputs}
-        for ref in self.hands.output._keys.keys() - kept:  # output that is not on the disk goes with its worker
+        for ref in self.interpreter.output._keys.keys() - kept:  # output that is not on the disk goes with its worker
             self.ledger.written.pop(ref, None)
         if self.launcher is not None:
             self.launcher.die()
@@ -97,7 +97,7 @@ class Worker(Process):
     @property
     def slots(self) -> WorkerState:
         """What is held."""
-        return self.hands.slots
+        return self.interpreter.slots
 
     # ------------------------------------------------------------ the launcher
 
@@ -105,7 +105,7 @@ class Worker(Process):
         up = Pipe(self, self._from_launcher)
         self.launcher = Launcher(self.world, self.ledger, f"{self.name}/l", self.capacity, up)
         self.launcher.on_poison = self._poisoned
-        self.hands.launcher = self.launcher  # type: ignore[assignment]
+        self.interpreter.launcher = self.launcher  # type: ignore[assignment]
         self.line.take_messages()
 
     def kill_launcher(self) -> None:
@@ -117,11 +117,11 @@ class Worker(Process):
 
     def _from_launcher(self, frame: Any) -> None:
         if frame is not None:
-            carry_through(self.hands.take_frames([frame]))
+            carry_through(self.interpreter.take_frames([frame]))
             self.settle()
             return
-        self.hands.launcher = self.launcher = None
-        self.hands.carry_out(self.slots.launcher_died(Cause.DRAIN if self._is_hurrying else Cause.LOST))
+        self.interpreter.launcher = self.launcher = None
+        self.interpreter.carry_out(self.slots.launcher_died(Cause.DRAIN if self._is_hurrying else Cause.LOST))
         self.settle()
         if not self._is_hurrying:
             self.after(self.world.wait_us(50 * MS), self._start_launcher)
@@ -134,14 +134,14 @@ class Worker(Process):
 
     def settle(self) -> None:
         """See to what the last instructions want besides: the disk, and the steps of leaving."""
-        if self.hands.deadline_told.is_set():
+        if self.interpreter.deadline_told.is_set():
             self._told_deadline()
-        if self.hands.to_disk and not self._is_writing:
+        if self.interpreter.to_disk and not self._is_writing:
             self._is_writing = True
             self.after(self.world.wait_us(3 * MS), self._write)
 
     def _write(self) -> None:
-        work, self.hands.to_disk = self.hands.to_disk, []
+        work, self.interpreter.to_disk = self.interpreter.to_disk, []
         self._is_writing = False
         for _, instruction in work:
             match instruction:
@@ -158,22 +158,22 @@ class Worker(Process):
 
     def _told_deadline(self) -> None:
         """Stop what still runs when the deadline of a drain has come, unless another word comes first (leave.py)."""
-        self.hands.deadline_told = trio.Event()
+        self.interpreter.deadline_told = trio.Event()
         self._drains += 1
-        if self.hands.stop_after_ms >= 0:
-            self.after(self.hands.stop_after_ms * MS, self._drain_due, self._drains)
+        if self.interpreter.stop_after_ms >= 0:
+            self.after(self.interpreter.stop_after_ms * MS, self._drain_due, self._drains)
 
     def _drain_due(self, number: int) -> None:
         if number == self._drains and not self.slots.is_idle:
             self.server.drains.stops(self.id, self.server.now_boot_ms())
-            self.hands.carry_out(self.slots.stop_all(Cause.DRAIN))
+            self.interpreter.carry_out(self.slots.stop_all(Cause.DRAIN))
             self.settle()
 
     def leave(self) -> None:
         """Leave as on SIGTERM: drain, then stop what is left, say goodbye; a successor starts."""
         if self.is_up and not self.slots.is_leaving:
             self.note("is told to leave")
-            self.hands.carry_out(self.slots.leave())
+            self.interpreter.carry_out(self.slots.leave())
             self.settle()
             self._leave_when_idle(self.world.now_us + DRAIN_US)
 
@@ -182,7 +182,7 @@ class Worker(Process):
             self.after(20 * MS, self._leave_when_idle, until_us)
             return
         if not self.slots.is_idle:
-            self.hands.carry_out(self.slots.stop_all(Cause.DRAIN))
+            self.interpreter.carry_out(self.slots.stop_all(Cause.DRAIN))
         self._goodbye(self.world.now_us + 10 * SECOND, 0)
 
     def _goodbye(self, until_us: int, deadline_us: int) -> None:
@@ -195,10 +195,10 @@ class Worker(Process):
             self.after(20 * MS, self._goodbye, until_us, deadline_us)
             return
         self.note(f"leaves, {len(self.slots.held)} not acknowledged")
-        if self.hands.link is not None:
-            self.hands.link.close(m.Goodbye("the worker leaves"))
+        if self.interpreter.link is not None:
+            self.interpreter.link.close(m.Goodbye("the worker leaves"))
             self.line.end = None
-        if self.hands.to_disk:
+        if self.interpreter.to_disk:
             self._write()
         self._die()
         self._succeed(names_predecessor=True)

@@ -162,16 +162,16 @@ class Scripted(Connecting):
     """A worker's loop that meets these findings one after the other, and nothing else."""
 
     def __init__(self, findings: Iterator[str]) -> None:
-        self.life: Any = SimpleNamespace(is_over=False, slots=SimpleNamespace(held=()))
+        self.context: Any = SimpleNamespace(is_over=False, slots=SimpleNamespace(held=()))
         where: Any = SimpleNamespace(look=lambda: False, server=SimpleNamespace(address="tq://queue:1"))
-        super().__init__(self.life, where)
+        super().__init__(self.context, where)
         self._findings = findings
         self.met: list[float] = []
 
     async def _one_session(self) -> None:
         self.met.append(trio.current_time())
         finding = next(self._findings, "")
-        self.life.is_over = not finding
+        self.context.is_over = not finding
         raise Unreachable(finding or "the end")
 
 

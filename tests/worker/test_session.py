@@ -26,9 +26,9 @@ BEAT_S = 5.0
 class Rig:
     """A session, and the server's end of its link."""
 
-    def __init__(self, session: Session, hands: Interpreter, server: Link, reconciled: list[m.Welcome]) -> None:
+    def __init__(self, session: Session, interpreter: Interpreter, server: Link, reconciled: list[m.Welcome]) -> None:
         self.session = session
-        self.hands = hands
+        self.interpreter = interpreter
         self.server = server
         self.why = ""
         self.reconciled = reconciled
@@ -51,11 +51,11 @@ class Rig:
 @asynccontextmanager
 async def rig() -> AsyncIterator[Rig]:
     ours, theirs = trio.testing.memory_stream_pair()
-    hands = Interpreter(WorkerState(CAPACITY), "0" * 16)
-    hands.launcher_is_ready.set()
+    interpreter = Interpreter(WorkerState(CAPACITY), "0" * 16)
+    interpreter.launcher_is_ready.set()
     reconciled: list[m.Welcome] = []
     async with open_link(ours, Connection()) as link, open_link(theirs, Connection(limits.frame_bytes_max)) as server:
-        yield Rig(Session(hands, link, reconciled.append), hands, server, reconciled)
+        yield Rig(Session(interpreter, link, reconciled.append), interpreter, server, reconciled)
 
 
 @asynccontextmanager
@@ -145,15 +145,15 @@ async def test_another_store_and_an_older_copy_of_the_same_one_are_noticed(autoj
 async def test_who_waits_for_a_launcher_waits_for_the_next_when_that_one_is_gone_again(autojump_clock: Clock) -> None:
     """Else what is assigned is taken, told to nobody, and reported lost: charged, though it never ran."""
     async with running() as made:
-        first, made.hands.launcher_is_ready = made.hands.launcher_is_ready, trio.Event()
+        first, made.interpreter.launcher_is_ready = made.interpreter.launcher_is_ready, trio.Event()
         assert first.is_set()
         made.server.send_nowait(assign(ref(1)))
         await trio.testing.wait_all_tasks_blocked()
-        second, third = made.hands.launcher_is_ready, trio.Event()
+        second, third = made.interpreter.launcher_is_ready, trio.Event()
         second.set()
-        made.hands.launcher_is_ready = third
+        made.interpreter.launcher_is_ready = third
         await trio.testing.wait_all_tasks_blocked()
-        assert made.hands.slots.held == {}
+        assert made.interpreter.slots.held == {}
 
         third.set()
         await made.receive(m.Assigned)
@@ -197,7 +197,7 @@ async def test_a_report_that_is_not_acknowledged_in_time_ends_the_connection(aut
         made.server.send_nowait(assign(ref(1)))
         await made.receive(m.Assigned)
         begun_s = trio.current_time()
-        made.hands.carry_out(made.hands.slots.ended((end(ref(1)),)))
+        made.interpreter.carry_out(made.interpreter.slots.ended((end(ref(1)),)))
         await made.has_ended.wait()
         assert "acknowledge" in made.why
         assert limits.delivery_s_max <= trio.current_time() - begun_s <= limits.delivery_s_max + 3 * BEAT_S
@@ -210,7 +210,7 @@ async def test_reports_that_are_acknowledged_end_nothing(autojump_clock: Clock) 
         for job in range(1, 20):
             made.server.send_nowait(assign(ref(job), delivery=job))
             await made.receive(m.Assigned)
-            made.hands.carry_out(made.hands.slots.ended((end(ref(job)),)))
+            made.interpreter.carry_out(made.interpreter.slots.ended((end(ref(job)),)))
             report = await made.receive(m.Ended)
             await trio.sleep(BEAT_S)
             made.server.send_nowait(m.Acknowledged(report.delivery))
@@ -233,7 +233,7 @@ async def test_what_is_no_message_ends_the_session_and_nothing_else(
         await made.server.stream.send_all(b"\x00\x00\x00\x01\xff")
         await made.has_ended.wait()
         assert "protocol_error" in capsys.readouterr().err
-        assert made.hands.link is None
+        assert made.interpreter.link is None
 
 
 # ---------------------------------------------------------------- between
@@ -241,32 +241,32 @@ async def test_what_is_no_message_ends_the_session_and_nothing_else(
 
 async def test_nothing_is_taken_from_the_server_while_there_is_no_launcher(autojump_clock: Clock) -> None:
     async with running() as made:
-        made.hands.launcher_is_ready = trio.Event()
+        made.interpreter.launcher_is_ready = trio.Event()
         made.server.send_nowait(assign(ref(1)))
         await trio.testing.wait_all_tasks_blocked()
-        assert made.hands.slots.held == {}
-        made.hands.launcher_is_ready.set()
+        assert made.interpreter.slots.held == {}
+        made.interpreter.launcher_is_ready.set()
         await made.receive(m.Assigned)
-        assert ref(1) in made.hands.slots.held
+        assert ref(1) in made.interpreter.slots.held
 
 
 async def test_the_session_s_end_puts_unacknowledged_results_on_the_way_to_the_disk(autojump_clock: Clock) -> None:
     async with running() as made:
         made.server.send_nowait(assign(ref(1)))
         await made.receive(m.Assigned)
-        made.hands.carry_out(made.hands.slots.ended((end(ref(1)),)))
+        made.interpreter.carry_out(made.interpreter.slots.ended((end(ref(1)),)))
         await made.receive(m.Ended)
-        assert made.hands.to_disk == []
+        assert made.interpreter.to_disk == []
         made.server.close()
         await made.has_ended.wait()
-        assert [instruction.message.ends for _, instruction in made.hands.to_disk] == [(end(ref(1)),)]
+        assert [instruction.message.ends for _, instruction in made.interpreter.to_disk] == [(end(ref(1)),)]
 
 
 async def test_any_amount_of_results_goes_over_one_connection(autojump_clock: Clock) -> None:
     ends = tuple(end(ref(job)) for job in range(1, 101))
     value = b"x" * limits.result_bytes_max
     async with rig() as made, trio.open_nursery() as nursery:
-        made.hands.slots.outbox.report(tuple(msgspec.structs.replace(one, value=value) for one in ends))
+        made.interpreter.slots.outbox.report(tuple(msgspec.structs.replace(one, value=value) for one in ends))
         nursery.start_soon(made.run)
         made.server.send_nowait(WELCOME)
         made.server.send_nowait(m.Reconciled((), ()))
@@ -296,10 +296,10 @@ async def test_the_answer_to_the_list_is_worth_three_beats_from_when_it_was_sent
         await made.receive(m.Reconcile)
         sent_s = trio.current_time()
         await trio.sleep(2.0)
-        assert made.hands.heard_until_s == 0.0
+        assert made.interpreter.heard_until_s == 0.0
         made.server.send_nowait(m.Reconciled((), ()))
         await trio.testing.wait_all_tasks_blocked()
-        assert made.hands.heard_until_s == sent_s + 3 * BEAT_S
+        assert made.interpreter.heard_until_s == sent_s + 3 * BEAT_S
         nursery.cancel_scope.cancel()
 
 
@@ -307,14 +307,14 @@ async def test_the_answer_to_the_list_is_worth_three_beats_from_when_it_was_sent
 async def test_what_an_older_session_was_worth_counts_no_more(autojump_clock: Clock) -> None:
     """A restart of the server may have made the beats shorter."""
     async with rig() as made, trio.open_nursery() as nursery:
-        made.hands.renew(1_000_000.0)
+        made.interpreter.renew(1_000_000.0)
         nursery.start_soon(made.run)
         made.server.send_nowait(WELCOME)
         await made.receive(m.Reconcile)
         sent_s = trio.current_time()
         made.server.send_nowait(m.Reconciled((), ()))
         await trio.testing.wait_all_tasks_blocked()
-        assert made.hands.heard_until_s == sent_s + 3 * BEAT_S
+        assert made.interpreter.heard_until_s == sent_s + 3 * BEAT_S
         nursery.cancel_scope.cancel()
 
 
@@ -324,23 +324,23 @@ async def test_the_list_begins_a_session_with_shorter_beats_though_nobody_has_an
 ) -> None:
     """Once the server has it, it waits for three of its own beats; this worker may never hear that it has."""
     async with rig() as made, trio.open_nursery() as nursery:
-        made.hands.renew(1_000_000.0)
+        made.interpreter.renew(1_000_000.0)
         nursery.start_soon(made.run)
         made.server.send_nowait(WELCOME)
         await made.receive(m.Reconcile)
-        assert made.hands.heard_until_s == trio.current_time() + 3 * BEAT_S
+        assert made.interpreter.heard_until_s == trio.current_time() + 3 * BEAT_S
         nursery.cancel_scope.cancel()
 
 
 @pytest.mark.usefixtures("_virtual_boot")
 async def test_a_list_that_nobody_has_answered_adds_nothing(autojump_clock: Clock) -> None:
     async with rig() as made, trio.open_nursery() as nursery:
-        made.hands.renew(trio.current_time() + 1.0)
+        made.interpreter.renew(trio.current_time() + 1.0)
         nursery.start_soon(made.run)
         made.server.send_nowait(WELCOME)
-        until_s = made.hands.heard_until_s
+        until_s = made.interpreter.heard_until_s
         await made.receive(m.Reconcile)
-        assert made.hands.heard_until_s == until_s
+        assert made.interpreter.heard_until_s == until_s
         nursery.cancel_scope.cancel()
 
 
@@ -355,18 +355,18 @@ async def test_an_answered_beat_is_worth_three_beats_from_when_it_was_sent(autoj
         assert second.number == first.number + 1
         made.server.send_nowait(m.Beat(number=first.number))
         await trio.testing.wait_all_tasks_blocked()
-        assert made.hands.heard_until_s == pytest.approx(sent_s + 3 * BEAT_S)
+        assert made.interpreter.heard_until_s == pytest.approx(sent_s + 3 * BEAT_S)
 
 
 @pytest.mark.usefixtures("_virtual_boot")
 @pytest.mark.parametrize("number", [0, 99])
 async def test_a_beat_that_answers_none_of_ours_is_worth_nothing(number: int, autojump_clock: Clock) -> None:
     async with running() as made:
-        before_s = made.hands.heard_until_s
+        before_s = made.interpreter.heard_until_s
         await made.receive(m.Beat)
         made.server.send_nowait(m.Beat(number=number))
         await trio.testing.wait_all_tasks_blocked()
-        assert made.hands.heard_until_s == before_s
+        assert made.interpreter.heard_until_s == before_s
 
 
 @pytest.mark.usefixtures("_virtual_boot")
@@ -378,4 +378,4 @@ async def test_the_answer_to_an_older_beat_takes_nothing_back(autojump_clock: Cl
         for number in (second.number, first.number):
             made.server.send_nowait(m.Beat(number=number))
             await trio.testing.wait_all_tasks_blocked()
-            assert made.hands.heard_until_s == pytest.approx(trio.current_time() + 3 * BEAT_S)
+            assert made.interpreter.heard_until_s == pytest.approx(trio.current_time() + 3 * BEAT_S)

@@ -284,8 +284,8 @@ async def test_what_there_was_no_room_for_is_written_when_there_is_some(
         refused.append(path.name)
         full()
 
-    hands = SimpleNamespace(to_disk=[(7, report(1, 1))], disk_work=trio.Event())
-    hands.disk_work.set()
+    interpreter = SimpleNamespace(to_disk=[(7, report(1, 1))], disk_work=trio.Event())
+    interpreter.disk_work.set()
     monkeypatch.setattr(spool_writer, "_AGAIN_S", 0.01)
     with settle(tmp_path) as home:
         spool = Spool(home.directory / "spool")
@@ -293,7 +293,7 @@ async def test_what_there_was_no_room_for_is_written_when_there_is_some(
         async with trio.open_nursery() as nursery:
             with monkeypatch.context() as trouble:
                 trouble.setattr(files, "replace", refuse)
-                nursery.start_soon(spool_writer.run_disk, hands, spool, home)
+                nursery.start_soon(spool_writer.run_disk, interpreter, spool, home)
                 await eventually(lambda: len(refused) > 6)
             await eventually(lambda: not spool.behind and not home.is_behind)
             nursery.cancel_scope.cancel()
@@ -308,14 +308,14 @@ async def test_what_there_was_no_room_for_is_written_when_there_is_some(
 def test_what_a_worker_that_ends_could_not_write_is_said_to_be_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hands: Any = SimpleNamespace(to_disk=[(7, report(1, 1)), (7, report(2, 2))])
+    interpreter: Any = SimpleNamespace(to_disk=[(7, report(1, 1)), (7, report(2, 2))])
     with settle(tmp_path) as home:
         spool = Spool(home.directory / "spool")
         with monkeypatch.context() as trouble:
             trouble.setattr(files, "replace", full)
-            spool_writer.finish(hands, spool, home)
+            spool_writer.finish(interpreter, spool, home)
         assert "results_lost results=2 " in capsys.readouterr().err
-        spool_writer.finish(hands, spool, home)
+        spool_writer.finish(interpreter, spool, home)
     assert "results_lost" not in capsys.readouterr().err
 
 

@@ -173,21 +173,21 @@ async def test_a_worker_that_cannot_start_its_first_launcher_says_why_and_ends(
 async def test_what_keeps_a_launcher_from_starting_is_said_once(
     autojump_clock: object, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    hands = SimpleNamespace(carry_out=list)
+    interpreter = SimpleNamespace(carry_out=list)
     slots = SimpleNamespace(launcher_died=lambda cause: [cause])
-    life = SimpleNamespace(
-        hands=hands, slots=slots, is_over=False, is_hurrying=False, home=SimpleNamespace(is_ours=True)
+    context = SimpleNamespace(
+        interpreter=interpreter, slots=slots, is_over=False, is_hurrying=False, home=SimpleNamespace(is_ours=True)
     )
     errors = ["full"] * 50 + [""] + ["full"] * 50 + ["no memory"] * 50
 
     async def serve(_: object) -> None:
         error = errors.pop()
-        life.is_over = not errors
+        context.is_over = not errors
         if error:
             raise ConfigurationError(error) from OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(work, "_serve_launcher", serve)
-    await work.run_launcher(life)  # type: ignore[arg-type]
+    await work.run_launcher(context)  # type: ignore[arg-type]
     lines = capsys.readouterr().err.splitlines()
     assert [line.rpartition("error=")[2].split(" hint")[0] for line in lines] == ['"no memory"', "full", "full"]
 

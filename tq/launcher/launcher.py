@@ -87,12 +87,12 @@ class Launcher:
         self._unread: Final = bytearray()
         self._reports: Final = Reports(fd, self._collect)
         self._capture: Final = Capture(self._poll, self._reports)
-        self._lives: Final = Reaper(self._capture, self._ended)
+        self._reaper: Final = Reaper(self._capture, self._ended)
         self._lanes: Final = Lanes()
         self._spawner: Final = Spawner()
         self._programs: Final = Programs(os.environb)
         self._pool: Final = Pool(
-            self._poll, self._spawner, self._lanes, self._lives, self._capture, self._reports, os.environb
+            self._poll, self._spawner, self._lanes, self._reaper, self._capture, self._reports, os.environb
         )
         self._scratch: Final = Scratch(directory)
         self._results: Final = result_file.Reader()
@@ -123,13 +123,13 @@ class Launcher:
         # Where much goes on something has happened already, and nobody need know when the next thing is due.
         events = self._poll.poll(0.0, _events_max) or self._poll.poll(self._timeout_s(), _events_max)
         now = time.monotonic()
-        lives, capture, reports = self._lives, self._capture, self._reports
-        if lives.more:
-            lives.reap(now)
+        reaper, capture, reports = self._reaper, self._capture, self._reports
+        if reaper.more:
+            reaper.reap(now)
         for fd, what in events:
             if fd == self._signals:
                 os.read(fd, _signal_bytes)
-                lives.reap(now)
+                reaper.reap(now)
             elif fd == self._fd:
                 self._receive(now)
             elif fd == self._parent:
@@ -137,25 +137,25 @@ class Launcher:
             elif self._pool.ready(fd, what, now):
                 pass
             elif (attempt := capture.ready(fd)) is not None:
-                lives.closed(attempt)
+                reaper.closed(attempt)
         if not self._is_open:
             return  # what started now would be killed at once
         if self._guard.attempts:
             self._cut_off(now)
-        lives.tick(now)
-        lives.settle(now)
+        reaper.tick(now)
+        reaper.settle(now)
         self._pool.tick(now)
         self._start()
         capture.tick(now)
-        reports.tick(now, not (lives.attempts or self._lanes.queued))
+        reports.tick(now, not (reaper.attempts or self._lanes.queued))
         if reports.unsent_bytes:
             self._send()
 
     def _timeout_s(self) -> float:
         """Return how long to wait for events: until the next thing is due."""
-        if self._more or self._lives.more:
+        if self._more or self._reaper.more:
             return 0.0
-        due = min(self._capture.due(), self._lives.due(), self._pool.due(), self._reports.due())
+        due = min(self._capture.due(), self._reaper.due(), self._pool.due(), self._reports.due())
         wait_s = min(due - time.monotonic(), self._guard.wait_s())
         return -1.0 if wait_s == float("inf") else min(max(0.0, wait_s), _wait_s_max)
 
@@ -214,8 +214,8 @@ class Launcher:
                 self._tell_standing()
 
     def _tell_standing(self) -> None:
-        lives, reports = self._lives, self._reports
-        reports.send(protocol.Pong(len(lives.attempts), self._lanes.queued, reports.unsent_bytes, lives.degraded))
+        reaper, reports = self._reaper, self._reports
+        reports.send(protocol.Pong(len(reaper.attempts), self._lanes.queued, reports.unsent_bytes, reaper.degraded))
 
     # ------------------------------------------------------------ orders
 
@@ -244,7 +244,7 @@ class Launcher:
                 attempt.fail(stop.cause)
                 self._reports.add(attempt, now)
             else:
-                self._lives.stop(attempt, stop.cause, grace_s, now, stop.signal)
+                self._reaper.stop(attempt, stop.cause, grace_s, now, stop.signal)
 
     def _cut_off(self, now: float) -> None:
         """End what may not run while the server cannot hear the worker. What came after the last frame counts too."""
@@ -252,7 +252,7 @@ class Launcher:
             self._pool.take_back(now)
             self._recall([attempt.ref for attempt in over])
             for attempt in over:
-                self._lives.stop(attempt, Cause.CUT_OFF, 0.0, now)
+                self._reaper.stop(attempt, Cause.CUT_OFF, 0.0, now)
 
     def _recall(self, refs: Sequence[AttemptRef]) -> None:
         given_back = []
@@ -273,12 +273,12 @@ class Launcher:
 
     def _start(self) -> None:
         """Start what may start: slots, widths and a worker that keeps up with what it is sent."""
-        lives, lanes = self._lives, self._lanes
+        reaper, lanes = self._reaper, self._lanes
         self._more = False
         if self._reports.is_full:
             return
         for _ in range(_starts_by_turn_max):
-            if len(lives.attempts) >= self._slots:
+            if len(reaper.attempts) >= self._slots:
                 return
             attempt = lanes.take()
             if attempt is None:
@@ -302,7 +302,7 @@ class Launcher:
         except OSError as error:
             self._not_started(attempt, _WORKER_TROUBLE, 0, str(error))
         else:
-            self._lives.add(attempt)
+            self._reaper.add(attempt)
 
     def _spawn(self, attempt: Attempt) -> None:
         """Start the process of an attempt, with a space to write to. Raises what `Spawner.start` does."""

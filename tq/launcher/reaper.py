@@ -1,4 +1,4 @@
-"""The lives of the processes: from a main process's exit, or the wish to stop it, to the last process of its attempt.
+"""From a main process's exit, or the wish to stop it, to the last process of its attempt.
 
 Owns every wait and every kill of the launcher. The end of an attempt, step by step:
 

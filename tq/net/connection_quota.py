@@ -86,7 +86,7 @@ class ConnectionQuota:
 
     def __init__(self, bounds: SeatBounds) -> None:
         self.bounds = bounds
-        self.strikes = AuthFailures()
+        self.failures = AuthFailures()
         self.taken = 0
         self._unauthenticated: dict[Seat, None] = {}
         self._by_address: Counter[str] = Counter()

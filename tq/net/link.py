@@ -176,10 +176,10 @@ class Link:
             if messages:
                 return messages
 
-    def rest(self, lounge: IdlePolling | None) -> None:
+    def rest(self, idle_polling: IdlePolling | None) -> None:
         """Let what comes be read a moment later, together with what others send; with None at once again."""
         if self._prompt is not None:
-            self._prompt.rest(None if self._is_closing else lounge)
+            self._prompt.rest(None if self._is_closing else idle_polling)
 
     # ------------------------------------------------------------ ending
 

@@ -61,14 +61,14 @@ class Arrival:
 
     async def hold_back(self) -> None:
         """Wait for as long as the wrong tokens of its address ask for."""
-        pause_s = self._seats.strikes.pause_s(self._seat.origin, trio.current_time())
+        pause_s = self._seats.failures.pause_s(self._seat.origin, trio.current_time())
         if pause_s:
             self._seat.extend("no hello in time", pause_s + self._seats.bounds.hello_s)
             await trio.sleep(pause_s)
 
     def strike(self) -> None:
         """Note that its token was wrong."""
-        self._seats.strikes.add(self._seat.origin, trio.current_time())
+        self._seats.failures.add(self._seat.origin, trio.current_time())
 
     def admit(self) -> None:
         """Take away the deadline of the hello and the bounds on unauthenticated connections."""

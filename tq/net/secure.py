@@ -25,7 +25,7 @@ class SecureStream(trio.abc.HalfCloseableStream):
     # Shared: what is received lies here only until the same call has copied it on.
     _buffer: ClassVar[memoryview] = memoryview(bytearray(_READ_BYTES))
 
-    _lounge: IdlePolling | None = None  # where it waits for what comes, together with others
+    _idle_polling: IdlePolling | None = None  # where it waits for what comes, together with others
 
     def __init__(
         self,
@@ -78,17 +78,17 @@ class SecureStream(trio.abc.HalfCloseableStream):
             if self._outgoing.pending and not self._unsent:
                 self.send_now(b"")  # an answer of the TLS layer, such as a new key
             while not self._has_ciphertext:
-                if self._lounge is None:
+                if self._idle_polling is None:
                     await trio.lowlevel.wait_readable(self._fd())
                 else:
-                    await self._lounge.wait(self._fd())
+                    await self._idle_polling.wait(self._fd())
                 if not self._feed():
                     return b""
 
-    def rest(self, lounge: IdlePolling | None) -> None:
+    def rest(self, idle_polling: IdlePolling | None) -> None:
         """Wait there for what comes, from the next time on; with None by itself again, at once."""
-        older, self._lounge = self._lounge, lounge
-        if older is not None and lounge is None:
+        older, self._idle_polling = self._idle_polling, idle_polling
+        if older is not None and idle_polling is None:
             older.wake(self._socket.fileno())
 
     def send_now(self, data: bytes) -> bool:

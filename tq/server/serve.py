@@ -144,7 +144,7 @@ class Server:
         self.registry = Registry()
         self.gate = Gate()
         self.lease_clock = LeaseClock(settings.heartbeat_s)
-        self.lounge = IdlePolling(min(_REST_S, settings.heartbeat_s / 50))
+        self.idle_polling = IdlePolling(min(_REST_S, settings.heartbeat_s / 50))
         self.pipeline = Pipeline(
             self.engine,
             store,
@@ -158,7 +158,7 @@ class Server:
         )
         self.committer = Committer(store, self.pipeline.flushed, self.pipeline.fail)
 
-    def desk(self, recovered: Recovered) -> SessionContext:
+    def context(self, recovered: Recovered) -> SessionContext:
         """Return what sessions share."""
         return SessionContext(
             engine=self.engine,
@@ -167,7 +167,7 @@ class Server:
             intake=self.intake,
             registry=self.registry,
             lease_clock=self.lease_clock,
-            lounge=self.lounge,
+            idle_polling=self.idle_polling,
             gate=self.gate,
             times=self.clock.times,
             story=self.story,
@@ -236,13 +236,13 @@ async def open_server(settings: Settings, store: DiskStore, identity: Identity) 
         async with trio.open_nursery() as nursery:
             recovered = await nursery.start(_commit_loop, server)
             token = await _admin_token(server)
-            desk = server.desk(recovered)
-            bound = await nursery.start(listen.serve, listeners, identity.context, partial(attend, desk=desk))
+            context = server.context(recovered)
+            bound = await nursery.start(listen.serve, listeners, identity.context, partial(attend, context=context))
             server.lease_clock.owe(recovered.workers, recovered.held_ms / 1_000)  # from now on: the listener accepts
             for loop in (loops.beats_loop, loops.lease_clock_loop, loops.deliveries_loop, loops.tokens_loop):
-                nursery.start_soon(loop, desk)
-            nursery.start_soon(server.lounge.run)
-            nursery.start_soon(loops.disk_loop, desk, store)
+                nursery.start_soon(loop, context)
+            nursery.start_soon(server.idle_polling.run)
+            nursery.start_soon(loops.disk_loop, context, store)
             if settings.keep_ms:
                 nursery.start_soon(loops.janitor_loop, server.ask, settings.keep_ms)
             server.started = server.clock.times()

@@ -35,8 +35,8 @@ _FOR_GOOD: Final = (Unauthorised, NotAllowed, VersionMismatch, ConfigurationErro
 class Connecting:
     """The loop, and what it remembers from one connection to the next."""
 
-    def __init__(self, life: WorkerContext, whereabouts: Discovery) -> None:
-        self._life = life
+    def __init__(self, context: WorkerContext, whereabouts: Discovery) -> None:
+        self._context = context
         self._where = whereabouts
         self._was_reconciled = False
         self._tries = 0  # since the last session that was any good
@@ -44,8 +44,8 @@ class Connecting:
 
     async def run(self) -> None:
         """Hold one session after the other."""
-        life = self._life
-        while not life.is_over:
+        context = self._context
+        while not context.is_over:
             self._tries += 1
             self._where.look()
             try:
@@ -55,22 +55,22 @@ class Connecting:
                 continue
             except _FOR_GOOD as error:
                 if not self._where.look():  # what was refused is what there is
-                    life.end(error)
+                    context.end(error)
             except TqError as error:
                 self._say(error)
-            await trio.sleep(pause_s(self._tries, is_holding=bool(life.slots.held)))
+            await trio.sleep(pause_s(self._tries, is_holding=bool(context.slots.held)))
 
     async def _one_session(self) -> None:
-        life = self._life
+        context = self._context
         async with open_link(await self._dial(), Connection()) as link:
-            session = Session(life.hands, link, self._reconciled)
+            session = Session(context.interpreter, link, self._reconciled)
             rest = await session.begin(self._hello())
-            session.check(life.hands.lineage, life.epoch)
+            session.check(context.interpreter.lineage, context.epoch)
             why = await session.run(rest)
-        if not life.is_over:
+        if not context.is_over:
             log(
-                "disconnected", level="warning", url=self._where.server.address, why=why, held=len(life.slots.held),
-                output_dropped_bytes=life.hands.output.dropped_bytes,
+                "disconnected", level="warning", url=self._where.server.address, why=why, held=len(context.slots.held),
+                output_dropped_bytes=context.interpreter.output.dropped_bytes,
             )  # fmt: skip
 
     async def _dial(self) -> SecureStream:
@@ -80,46 +80,46 @@ class Connecting:
         there for a while.
         """
         try:
-            return await dial(self._where.server.address, await self._where.tls(self._life.settings.state))
+            return await dial(self._where.server.address, await self._where.tls(self._context.settings.state))
         except Unauthorised as error:
             if self._was_reconciled:
                 raise Unreachable(error.message, hint=error.hint) from error
             raise
 
     def _hello(self) -> m.Hello:
-        life = self._life
+        context = self._context
         return m.Hello(
-            m.VERSIONS, __version__, self._where.server.token, "worker", life.id, life.predecessors,
-            life.hands.lineage, life.epoch,
+            m.VERSIONS, __version__, self._where.server.token, "worker", context.id, context.predecessors,
+            context.interpreter.lineage, context.epoch,
         )  # fmt: skip
 
     def _reconciled(self, welcome: m.Welcome) -> None:
         """Note that both sides agree: from here on, this worker is the one that lived in this directory."""
-        life = self._life
+        context = self._context
         self._was_reconciled = True
         self._tries = 0
         self._said.clear()
-        life.settle_down(welcome.lineage, welcome.epoch)
+        context.settle_down(welcome.lineage, welcome.epoch)
         log(
-            "connected", url=self._where.server.address, worker=life.name, session=welcome.session,
-            lineage=f"{welcome.lineage:016x}", epoch=welcome.epoch, held=len(life.slots.held),
+            "connected", url=self._where.server.address, worker=context.name, session=welcome.session,
+            lineage=f"{welcome.lineage:016x}", epoch=welcome.epoch, held=len(context.slots.held),
         )  # fmt: skip
 
     async def _change_lineage(self, welcome: m.Welcome) -> None:
         """Stop everything that the other store gave, keep its results aside, and only then serve the new one."""
-        life, hands, slots = self._life, self._life.hands, self._life.slots
+        context, interpreter, slots = self._context, self._context.interpreter, self._context.slots
         level = "error" if slots.held else "info"  # who has nothing of the other store loses nothing
         log(
-            "other_lineage", level=level, url=self._where.server.address, known=f"{hands.lineage:016x}",
+            "other_lineage", level=level, url=self._where.server.address, known=f"{interpreter.lineage:016x}",
             found=f"{welcome.lineage:016x}", held=len(slots.held),
         )  # fmt: skip
-        hands.carry_out(slots.abandon())
+        interpreter.carry_out(slots.abandon())
         with trio.move_on_after(limits.kill_after_ms / 1_000 + limits.heartbeat_s):
-            await hands.until(lambda: not slots.is_abandoned)
-        if slots.is_abandoned and hands.launcher is not None:
-            hands.launcher.kill()
-        await hands.until(lambda: not slots.is_abandoned)
-        life.change_lineage(welcome.lineage, welcome.epoch)
+            await interpreter.until(lambda: not slots.is_abandoned)
+        if slots.is_abandoned and interpreter.launcher is not None:
+            interpreter.launcher.kill()
+        await interpreter.until(lambda: not slots.is_abandoned)
+        context.change_lineage(welcome.lineage, welcome.epoch)
 
     def _say(self, error: TqError) -> None:
         """Log why there is no session, and that it goes on trying: the same cause at most once a minute."""

@@ -43,7 +43,7 @@ class WorkerContext:
         self.spool = Spool(home.directory / SPOOL, self.id)
         self._left = _load(self.spool)
         slots = WorkerState(self.capacity, settings.tasks_max, self.spool.number_last)
-        self.hands = Interpreter(slots, ids.worker_id(self.id))
+        self.interpreter = Interpreter(slots, ids.worker_id(self.id))
         self.epoch = home.last.epoch
         self._kept_by: dict[int, None] = {}  # whose results were restored
         self._is_settled = False
@@ -57,7 +57,7 @@ class WorkerContext:
     @property
     def slots(self) -> WorkerState:
         """What is held."""
-        return self.hands.slots
+        return self.interpreter.slots
 
     @property
     def predecessors(self) -> tuple[int, ...]:
@@ -76,28 +76,28 @@ class WorkerContext:
         self._restore(lineage)
 
     def _restore(self, lineage: int) -> None:
-        self.hands.lineage = lineage
+        self.interpreter.lineage = lineage
         kept = self._left.pop(lineage, {})
         self._kept_by = dict.fromkeys(one.worker for one in kept.values() if one.worker)
         self.slots.restore([one.message(delivery) for delivery, one in kept.items()])
         for one in kept.values():
             for output in one.outputs:
-                self.hands.output.put(output)
+                self.interpreter.output.put(output)
 
     def settle_down(self, lineage: int, epoch: int) -> None:
         """Both sides agree: from here on this worker is the one that lives here, and for this store alone."""
-        self.hands.lineage, self.epoch, self._is_settled = lineage, epoch, True
+        self.interpreter.lineage, self.epoch, self._is_settled = lineage, epoch, True
         self.home.speak(Last(self.id, lineage, epoch))
         for other, kept in self._left.items():
             for number, one in kept.items():
-                self.hands.queue_for_disk(other, Aside(one.ends, number, one.outputs))
+                self.interpreter.queue_for_disk(other, Aside(one.ends, number, one.outputs))
         self._left.clear()
-        self.hands.disk_work.set()
+        self.interpreter.disk_work.set()
 
     @property
     def name(self) -> str:
         """The worker's id, as people and logs say it."""
-        return self.hands.name
+        return self.interpreter.name
 
     def end(self, failure: TqError | None = None) -> None:
         """End all loops."""

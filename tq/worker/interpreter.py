@@ -26,7 +26,7 @@ ToDisk = i.Keep | i.Forget | i.Aside
 
 
 class Interpreter:
-    """One worker's hands. `name` is its id as people see it; `link` and `launcher` come and go."""
+    """Carries out what one worker decides. `name` is its id as people see it; `link` and `launcher` come and go."""
 
     def __init__(self, slots: WorkerState, name: str) -> None:
         self.slots = slots

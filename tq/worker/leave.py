@@ -36,80 +36,80 @@ def receive_signals() -> AbstractContextManager[AsyncIterator[int]]:
     return trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)
 
 
-async def run_signals(life: WorkerContext, signals: AsyncIterator[int]) -> None:
+async def run_signals(context: WorkerContext, signals: AsyncIterator[int]) -> None:
     """Wait for signals, and end the worker's life by them. A third one, and more, hurry nothing."""
     patience = trio.CancelScope()
 
     async def drain_patiently() -> None:
         with patience:
-            await drain(life)
+            await drain(context)
 
     async with trio.open_nursery() as nursery:
         count = 0  # a worker that leaves by itself still drains at the first signal
         async for number in signals:
             count += 1
-            name, held = signal.Signals(number).name, len(life.slots.held)
+            name, held = signal.Signals(number).name, len(context.slots.held)
             if count == 1:
-                log("draining", signal=name, held=held, drain_s=life.settings.drain_s)
+                log("draining", signal=name, held=held, drain_s=context.settings.drain_s)
                 nursery.start_soon(drain_patiently)
             elif count == 2:
                 log("leaving_now", signal=name, held=held)
                 patience.cancel()
-                nursery.start_soon(leave_now, life)
+                nursery.start_soon(leave_now, context)
 
 
-async def drain(life: WorkerContext) -> None:
+async def drain(context: WorkerContext) -> None:
     """Let what runs finish within the drain time, stop the rest and hand it back, and go."""
-    hands, slots = life.hands, life.slots
-    hands.carry_out(slots.leave())
-    with trio.move_on_after(life.settings.drain_s):
-        await hands.until(lambda: slots.is_idle)
+    interpreter, slots = context.interpreter, context.slots
+    interpreter.carry_out(slots.leave())
+    with trio.move_on_after(context.settings.drain_s):
+        await interpreter.until(lambda: slots.is_idle)
     if not slots.is_idle:
         log("stopping_attempts", held=len(slots.held))
-        hands.carry_out(slots.stop_all(Cause.DRAIN))
+        interpreter.carry_out(slots.stop_all(Cause.DRAIN))
         with trio.move_on_after(limits.unkillable_s):
-            await hands.until(lambda: slots.is_idle)
+            await interpreter.until(lambda: slots.is_idle)
     if slots.is_idle:
-        await say_goodbye(life)
+        await say_goodbye(context)
     else:
-        await leave_now(life)
+        await leave_now(context)
 
 
-async def run_deadline(life: WorkerContext) -> None:
+async def run_deadline(context: WorkerContext) -> None:
     """Stop what still runs when the deadline of a drain from afar has come, connected or not. For ever."""
-    hands = life.hands
+    interpreter = context.interpreter
     while True:
-        await hands.deadline_told.wait()
-        hands.deadline_told = trio.Event()
-        if hands.stop_after_ms < 0:
+        await interpreter.deadline_told.wait()
+        interpreter.deadline_told = trio.Event()
+        if interpreter.stop_after_ms < 0:
             continue
-        with trio.move_on_after(hands.stop_after_ms / 1_000) as patience:
-            await hands.deadline_told.wait()
-        if patience.cancelled_caught and not life.slots.is_idle:
-            log("stopping_attempts", held=len(life.slots.held), why="the deadline of a drain has come")
-            hands.carry_out(life.slots.stop_all(Cause.DRAIN))
+        with trio.move_on_after(interpreter.stop_after_ms / 1_000) as patience:
+            await interpreter.deadline_told.wait()
+        if patience.cancelled_caught and not context.slots.is_idle:
+            log("stopping_attempts", held=len(context.slots.held), why="the deadline of a drain has come")
+            interpreter.carry_out(context.slots.stop_all(Cause.DRAIN))
 
 
-async def run_limits(life: WorkerContext) -> None:
+async def run_limits(context: WorkerContext) -> None:
     """End a worker that has had its last task, or nothing to do for long; what it has taken may end.
 
     Without such a limit nobody waits here: whoever does is woken by every round of instructions.
     """
-    hands, slots, idle_s = life.hands, life.slots, life.settings.idle_s
+    interpreter, slots, idle_s = context.interpreter, context.slots, context.settings.idle_s
     if slots.tasks_left is None and idle_s is None:
         return
     is_over = trio.Event()
 
     async def until_last() -> None:
-        await hands.until(lambda: slots.tasks_left == 0)
+        await interpreter.until(lambda: slots.tasks_left == 0)
         is_over.set()
 
     async def until_idle() -> None:
         """Results that nobody has taken yet are something to do, too."""
         while idle_s is not None:
-            await hands.until(lambda: not slots.held)
+            await interpreter.until(lambda: not slots.held)
             with trio.move_on_after(idle_s) as patience:
-                await hands.until(lambda: bool(slots.held))
+                await interpreter.until(lambda: bool(slots.held))
             if patience.cancelled_caught:
                 is_over.set()
                 return
@@ -122,52 +122,52 @@ async def run_limits(life: WorkerContext) -> None:
     why = "it was given its last task" if slots.tasks_left == 0 else "it had nothing to do for so long"
     log("leaving", why=why, held=len(slots.held))
     if not slots.is_leaving:
-        hands.carry_out(slots.leave())
-    await hands.until(lambda: slots.is_idle)
-    await say_goodbye(life)
+        interpreter.carry_out(slots.leave())
+    await interpreter.until(lambda: slots.is_idle)
+    await say_goodbye(context)
 
 
-async def run_home(life: WorkerContext) -> None:
+async def run_home(context: WorkerContext) -> None:
     """End a worker whose directory is not its own any more: it could keep nothing there, and start no launcher.
 
     What runs may end. Its results are in memory alone, so they wait for the server as long as it takes.
     """
-    home, hands, slots = life.home, life.hands, life.slots
-    while not life.home_is_lost.is_set():
+    home, interpreter, slots = context.home, context.interpreter, context.slots
+    while not context.home_is_lost.is_set():
         with trio.move_on_after(limits.heartbeat_s):
-            await life.home_is_lost.wait()
+            await context.home_is_lost.wait()
         if not await in_thread(lambda: home.is_ours, abandon_on_cancel=True):
-            life.home_is_lost.set()
-    life.failure = StoreError(f"{home.path} was removed, or replaced", hint="start the worker again")
-    log("leaving", level="error", why=life.failure.message, held=len(slots.held))
+            context.home_is_lost.set()
+    context.failure = StoreError(f"{home.path} was removed, or replaced", hint="start the worker again")
+    log("leaving", level="error", why=context.failure.message, held=len(slots.held))
     if not slots.is_leaving:
-        hands.carry_out(slots.leave())
-    await hands.until(lambda: not slots.held)
-    await say_goodbye(life)
+        interpreter.carry_out(slots.leave())
+    await interpreter.until(lambda: not slots.held)
+    await say_goodbye(context)
 
 
-async def leave_now(life: WorkerContext) -> None:
+async def leave_now(context: WorkerContext) -> None:
     """Kill what runs, hand it back if the server hears us, and go."""
-    life.is_hurrying = True
-    life.hands.carry_out(life.slots.leave())
-    if life.hands.launcher is not None:
-        life.hands.launcher.kill()
+    context.is_hurrying = True
+    context.interpreter.carry_out(context.slots.leave())
+    if context.interpreter.launcher is not None:
+        context.interpreter.launcher.kill()
     with trio.move_on_after(_KILLED_S):
-        await life.hands.until(lambda: life.slots.is_idle)
-    await say_goodbye(life)
+        await context.interpreter.until(lambda: context.slots.is_idle)
+    await say_goodbye(context)
 
 
-async def say_goodbye(life: WorkerContext) -> None:
+async def say_goodbye(context: WorkerContext) -> None:
     """Wait a little for what is owed to us, say goodbye, and end the worker's life."""
-    hands, slots = life.hands, life.slots
+    interpreter, slots = context.interpreter, context.slots
     with trio.move_on_after(_ACKNOWLEDGED_S):
-        await hands.until(lambda: not slots.held)
+        await interpreter.until(lambda: not slots.held)
     left = len(slots.held)
-    log("worker_leaves", worker=life.name, unacknowledged=left, level="warning" if left else "info")
-    life.is_over = True
-    link = hands.link
+    log("worker_leaves", worker=context.name, unacknowledged=left, level="warning" if left else "info")
+    context.is_over = True
+    link = interpreter.link
     if link is not None:
         link.close(m.Goodbye("the worker leaves"))
         with trio.move_on_after(_CLOSED_S):
-            await hands.until(lambda: hands.link is not link)
-    life.end()
+            await interpreter.until(lambda: interpreter.link is not link)
+    context.end()

@@ -38,9 +38,9 @@ class OtherLineage(Exception):
 class Session:
     """One connection. `reconciled` is called once, when both sides agree."""
 
-    def __init__(self, hands: Interpreter, link: Link, reconciled: Callable[[m.Welcome], None]) -> None:
+    def __init__(self, interpreter: Interpreter, link: Link, reconciled: Callable[[m.Welcome], None]) -> None:
         self.welcome: m.Welcome | None = None
-        self._hands = hands
+        self._interpreter = interpreter
         self._link = link
         self._reconciled = reconciled
         self._is_heard = True
@@ -75,13 +75,15 @@ class Session:
 
     async def run(self, rest: list[m.Message]) -> str:
         """Reconcile, then serve until the connection ends; return why it ended."""
-        hands, link = self._hands, self._link
-        hands.link = link
-        hands.output.new_connection()
+        interpreter, link = self._interpreter, self._link
+        interpreter.link = link
+        interpreter.output.new_connection()
         try:
             self._listed_s = boot_s()
-            hands.bound(self._worth(self._listed_s))  # the list begins the session for the server, answered or not
-            hands.carry_out(hands.slots.connected())
+            interpreter.bound(
+                self._worth(self._listed_s)
+            )  # the list begins the session for the server, answered or not
+            interpreter.carry_out(interpreter.slots.connected())
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._beat)
                 nursery.start_soon(self._listen)
@@ -94,26 +96,26 @@ class Session:
                     log("protocol_error", level="error", error=error)
                 nursery.cancel_scope.cancel()
         finally:
-            hands.link = None
-            hands.inputs.clear()  # asked for again in the next session
-            hands.carry_out(hands.slots.disconnected())
+            interpreter.link = None
+            interpreter.inputs.clear()  # asked for again in the next session
+            interpreter.carry_out(interpreter.slots.disconnected())
         return self._farewell or link.ended_because
 
     async def _take(self, messages: list[m.Message]) -> None:
-        hands = self._hands
+        interpreter = self._interpreter
         for message in messages:
-            while not hands.launcher_is_ready.is_set():  # one that is gone again leaves the next one's event
-                await hands.launcher_is_ready.wait()  # else what came would be taken for lost with the old one
+            while not interpreter.launcher_is_ready.is_set():  # one that is gone again leaves the next one's event
+                await interpreter.launcher_is_ready.wait()  # else what came would be taken for lost with the old one
             match message:
                 case m.Blob():
-                    hands.take_blob(message)
+                    interpreter.take_blob(message)
                 case m.FollowOutput():
-                    hands.follow(message)
+                    interpreter.follow(message)
                 case m.Reconciled():
                     # Before the reports go out again, so that no report overtakes its output.
-                    await hands.send_output(heard=self._note_life)
+                    await interpreter.send_output(heard=self._note_life)
                     self._renew(self._listed_s)
-                    hands.carry_out(hands.slots.receive(message))
+                    interpreter.carry_out(interpreter.slots.receive(message))
                     if self.welcome is not None:
                         self._reconciled(self.welcome)
                 case m.Beat():
@@ -121,7 +123,7 @@ class Session:
                 case m.Goodbye() | m.Refused():
                     self._farewell = message.reason if isinstance(message, m.Goodbye) else message.message
                 case _:
-                    hands.carry_out(hands.slots.receive(message))
+                    interpreter.carry_out(interpreter.slots.receive(message))
 
     def _answered(self, number: int) -> None:
         """The server has heard a beat: what it heard before that one says nothing new."""
@@ -132,7 +134,7 @@ class Session:
 
     def _renew(self, sent_s: float) -> None:
         """What was sent then has been heard, so the server waits for `missed_beats_max` beats after it."""
-        self._hands.renew(self._worth(sent_s))
+        self._interpreter.renew(self._worth(sent_s))
 
     def _worth(self, sent_s: float) -> float:
         """Until when the server waits at least if it has heard what was sent then."""
@@ -151,7 +153,7 @@ class Session:
             number += 1
             self._sent_s[number] = boot_s()
             self._sent_s.pop(number - _BEATS_UNANSWERED_MAX, None)
-            self._link.send_nowait(self._hands.slots.beat(number, self._hands.stuck))
+            self._link.send_nowait(self._interpreter.slots.beat(number, self._interpreter.stuck))
             if self._is_unacknowledged(beat_s, is_late=trio.current_time() - before_s > 2 * beat_s):
                 break
         self._leave("it did not acknowledge a report in time")
@@ -169,7 +171,7 @@ class Session:
             await trio.sleep(half_s)
             is_late = trio.current_time() - before_s > 4 * half_s
             # Who waits for a launcher reads nothing: that is no silence of the server's.
-            is_deaf = not self._hands.launcher_is_ready.is_set()
+            is_deaf = not self._interpreter.launcher_is_ready.is_set()
             silent = 0 if self._is_heard or is_late or is_deaf else silent + 1
             self._is_heard = False
         self._leave(f"it was silent for {limits.silent_beats_max} beats")
@@ -180,7 +182,7 @@ class Session:
 
     def _is_unacknowledged(self, beat_s: float, *, is_late: bool) -> bool:
         """Whether the oldest delivery has waited for its acknowledgement longer than anybody should."""
-        oldest = next((delivery.delivery for delivery in self._hands.slots.outbox), 0)
+        oldest = next((delivery.delivery for delivery in self._interpreter.slots.outbox), 0)
         number, beats = self._waiting_for
         beats = beats + 1 if oldest == number and oldest and not is_late else 0
         self._waiting_for = (oldest, beats)

@@ -24,25 +24,25 @@ from tq.worker.state_dir import StateDirectory
 _AGAIN_S: Final = 10.0
 
 
-async def run_disk(hands: Interpreter, spool: Spool, home: StateDirectory) -> None:
+async def run_disk(interpreter: Interpreter, spool: Spool, home: StateDirectory) -> None:
     """Carry out what is queued for the disk, for ever."""
     while True:
         with trio.move_on_after(_AGAIN_S if spool.behind or home.is_behind else inf) as patience:
-            await hands.disk_work.wait()
-        hands.disk_work = trio.Event()
+            await interpreter.disk_work.wait()
+        interpreter.disk_work = trio.Event()
         with trio.CancelScope(shield=True):  # what has been taken must not be dropped at the worker's end
-            await in_thread(_write_all, _take(hands), spool, home, patience.cancelled_caught)
+            await in_thread(_write_all, _take(interpreter), spool, home, patience.cancelled_caught)
 
 
-def finish(hands: Interpreter, spool: Spool, home: StateDirectory) -> None:
+def finish(interpreter: Interpreter, spool: Spool, home: StateDirectory) -> None:
     """Carry out what is left, at the worker's end: what finds no room now is lost, and its tasks run again."""
-    _write_all(_take(hands), spool, home, is_due=True)
+    _write_all(_take(interpreter), spool, home, is_due=True)
     if spool.behind:
         log("results_lost", level="error", results=spool.behind, path=spool.path.resolve())
 
 
-def _take(hands: Interpreter) -> list[tuple[int, ToDisk]]:
-    work, hands.to_disk = hands.to_disk, []
+def _take(interpreter: Interpreter) -> list[tuple[int, ToDisk]]:
+    work, interpreter.to_disk = interpreter.to_disk, []
     return work
 
 

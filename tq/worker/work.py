@@ -54,29 +54,29 @@ async def work(settings: Settings, home: StateDirectory, whereabouts: Discovery)
     for worker in home.last.workers:  # it and its launcher may have died at once, and left what they ran
         await in_thread(containment.kill_bearers, ids.worker_id(worker))
     scope = trio.CancelScope()
-    life = WorkerContext(settings, home, scope)
-    life.say_started()
+    context = WorkerContext(settings, home, scope)
+    context.say_started()
     with receive_signals() as signals:
         try:
             with scope:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(run_launcher, life)
-                    nursery.start_soon(Connecting(life, whereabouts).run)
-                    nursery.start_soon(run_disk, life.hands, life.spool, life.home)
-                    nursery.start_soon(run_signals, life, signals)
-                    nursery.start_soon(run_deadline, life)
-                    nursery.start_soon(run_limits, life)
-                    nursery.start_soon(run_home, life)
+                    nursery.start_soon(run_launcher, context)
+                    nursery.start_soon(Connecting(context, whereabouts).run)
+                    nursery.start_soon(run_disk, context.interpreter, context.spool, context.home)
+                    nursery.start_soon(run_signals, context, signals)
+                    nursery.start_soon(run_deadline, context)
+                    nursery.start_soon(run_limits, context)
+                    nursery.start_soon(run_home, context)
         finally:
-            finish(life.hands, life.spool, life.home)
-            if life.cgroup:
-                life.cgroup.remove()
-    if life.failure is not None:
-        raise life.failure
+            finish(context.interpreter, context.spool, context.home)
+            if context.cgroup:
+                context.cgroup.remove()
+    if context.failure is not None:
+        raise context.failure
     return 0
 
 
-async def run_launcher(life: WorkerContext) -> None:
+async def run_launcher(context: WorkerContext) -> None:
     """Keep a launcher running. When one dies nothing of it survives, and its attempts are reported as lost.
 
     A worker that cannot start its first one ends, and one that finds another version of it. Else, or where the disk is
@@ -84,31 +84,31 @@ async def run_launcher(life: WorkerContext) -> None:
     Where the directory is not its own any more none is started: it would write, and remove, what is somebody else's.
     *Resource handling*: the launcher ends with this child, whatever ends it.
     """
-    hands, is_first, said = life.hands, True, ""
-    while not life.is_over:
-        if not life.home.is_ours:
-            hands.carry_out(life.slots.leave())  # before anything is taken that nobody can run
-            life.home_is_lost.set()
-            hands.launcher_is_ready.set()  # acknowledgements still come
+    interpreter, is_first, said = context.interpreter, True, ""
+    while not context.is_over:
+        if not context.home.is_ours:
+            interpreter.carry_out(context.slots.leave())  # before anything is taken that nobody can run
+            context.home_is_lost.set()
+            interpreter.launcher_is_ready.set()  # acknowledgements still come
             return
         begun_s = trio.current_time()
         try:
-            await _serve_launcher(life)
+            await _serve_launcher(context)
             said = ""
         except Upgraded as error:
-            life.end(error)
+            context.end(error)
             return
         except ConfigurationError as error:
             if is_first and not _is_full(error.__cause__):
-                life.end(error)
+                context.end(error)
                 return
             if str(error) != said:  # it may be so for days
                 log("cannot_start_launcher", level="error", error=error, hint=error.hint)
             said = str(error)
         is_first = False
-        hands.carry_out(life.slots.launcher_died(Cause.DRAIN if life.is_hurrying else Cause.LOST))
-        if life.is_hurrying:
-            hands.launcher_is_ready.set()  # acknowledgements still come
+        interpreter.carry_out(context.slots.launcher_died(Cause.DRAIN if context.is_hurrying else Cause.LOST))
+        if context.is_hurrying:
+            interpreter.launcher_is_ready.set()  # acknowledgements still come
             return
         if trio.current_time() - begun_s < _LAUNCHER_PAUSE_S:
             await trio.sleep(_LAUNCHER_PAUSE_S)
@@ -118,24 +118,24 @@ def _is_full(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in files.FULL
 
 
-async def _serve_launcher(life: WorkerContext) -> None:
+async def _serve_launcher(context: WorkerContext) -> None:
     """Start a launcher and listen to it until it dies. Raises ConfigurationError if it cannot be started."""
-    hands = life.hands
-    async with open_launcher(life.home.path, life.cgroup.path if life.cgroup else b"") as launcher:
-        launcher.send(protocol.Slots(life.capacity.slots))
-        launcher.send(protocol.Lease(hands.heard_until_s))
-        launcher.send(protocol.Functions(life.capacity.modules, *life.imports))
-        hands.launcher = launcher
+    interpreter = context.interpreter
+    async with open_launcher(context.home.path, context.cgroup.path if context.cgroup else b"") as launcher:
+        launcher.send(protocol.Slots(context.capacity.slots))
+        launcher.send(protocol.Lease(interpreter.heard_until_s))
+        launcher.send(protocol.Functions(context.capacity.modules, *context.imports))
+        interpreter.launcher = launcher
         try:
             if await launcher.until_ready():  # until then no attempt is taken that it could lose
-                hands.launcher_is_ready.set()
+                interpreter.launcher_is_ready.set()
             async for messages in launcher:
-                await hands.take_frames(messages)
+                await interpreter.take_frames(messages)
         except protocol.FrameError as error:
             log("launcher_talks_nonsense", level="error", error=error)
         finally:
-            hands.launcher = None
-            if hands.launcher_is_ready.is_set():  # else those who wait for it wait for the next one
-                hands.launcher_is_ready = trio.Event()
-    if not life.is_hurrying:  # then the worker has killed it
-        log("launcher_died", level="error", status=launcher.process.returncode, held=len(life.slots.held))
+            interpreter.launcher = None
+            if interpreter.launcher_is_ready.is_set():  # else those who wait for it wait for the next one
+                interpreter.launcher_is_ready = trio.Event()
+    if not context.is_hurrying:  # then the worker has killed it
+        log("launcher_died", level="error", status=launcher.process.returncode, held=len(context.slots.held))

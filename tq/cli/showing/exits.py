@@ -45,7 +45,7 @@ def is_failed(outcome: Outcome) -> bool:
     return is_ended(outcome) and outcome.state != "succeeded"
 
 
-def befell(outcome: Outcome) -> str:
+def last_failure(outcome: Outcome) -> str:
     """Return what befell an attempt that is followed by another one, "" where nothing did, or of an array."""
     if outcome.phase == "lost":
         attempt, cause, code = outcome.attempt, "lost", 0

@@ -55,9 +55,9 @@ class Reasons:
         if outcome.retrying:
             self.say(outcome.id, f"some have failed, and are tried again; tq ls {outcome.id} --state retrying")
             return
-        befell = exits.befell(outcome)
-        once = f"{outcome.id} {befell}"
-        if not befell or once in self._said or self._failures > _FAILURES_MAX:
+        last_failure = exits.last_failure(outcome)
+        once = f"{outcome.id} {last_failure}"
+        if not last_failure or once in self._said or self._failures > _FAILURES_MAX:
             return
         self._said.add(once)
         self._failures += self._are_several
@@ -67,7 +67,7 @@ class Reasons:
             who = f"{outcome.id}: " if self._are_several else ""
             error = why(outcome) if outcome.state == "retrying" else ""
             within = f" within {present.seconds(outcome.pause_ms / 1_000)}" if outcome.pause_ms else ""
-            self._talk(f"tq: {escape.line(who + befell)}{error}; tried again{within}")
+            self._talk(f"tq: {escape.line(who + last_failure)}{error}; tried again{within}")
 
 
 def why(outcome: v.Outcome) -> str:

@@ -11,22 +11,22 @@ if TYPE_CHECKING:
 _HINT = "write a list of what it is called with, as in '[1, \"a\"]', or a map by name, as in '{\"size\": 3}'"
 
 
-def fields(wish: "SubmitOptions") -> dict[str, Any]:
+def fields(wanted: "SubmitOptions") -> dict[str, Any]:
     """Return the fields of a body that calls a function. Raises BadRequest for what only a command can have."""
     commands = {
-        "a command": wish.command, "--cwd": wish.cwd, "--env": wish.env, "--env-all": wish.env_all,
-        "--shell": wish.shell, "--tmpdir": wish.tmpdir, "--stdin": wish.stdin,
-        "--stdout": wish.stdout, "--stderr": wish.stderr,
+        "a command": wanted.command, "--cwd": wanted.cwd, "--env": wanted.env, "--env-all": wanted.env_all,
+        "--shell": wanted.shell, "--tmpdir": wanted.tmpdir, "--stdin": wanted.stdin,
+        "--stdout": wanted.stdout, "--stderr": wanted.stderr,
     }  # fmt: skip
     for what, is_given in commands.items():
         if is_given:
-            raise BadRequest(f"{what} and --function exclude each other", hint=_way(wish))
+            raise BadRequest(f"{what} and --function exclude each other", hint=_way(wanted))
     return {
         "argv": (),
         "cwd": b"",
-        "function": wish.function,
-        "arguments": packed(wish.args) if wish.args or not wish.lent_arguments else wish.lent_arguments,
-        "has_plain_entries": wish.has_items,
+        "function": wanted.function,
+        "arguments": packed(wanted.args) if wanted.args or not wanted.lent_arguments else wanted.lent_arguments,
+        "has_plain_entries": wanted.has_items,
     }
 
 
@@ -50,8 +50,8 @@ def packed(text: str) -> bytes:
     return arguments
 
 
-def _way(wish: "SubmitOptions") -> str:
-    if ":::" in wish.command and not wish.is_dashed:
+def _way(wanted: "SubmitOptions") -> str:
+    if ":::" in wanted.command and not wanted.is_dashed:
         return "write -- before the first :::, as in `tq submit --function MODULE:NAME -- ::: a b`"
     return "a function runs where its worker was started; give it --args"
 

@@ -32,24 +32,24 @@ def again(context: Context, old: "v.Submit") -> "v.Submit":
     return msgspec.structs.replace(old, key=requests.new_key(), trace=requests.trace(context.environ))
 
 
-def lend(wish: "SubmitOptions", old: "v.Submit") -> None:
-    """Give a wish without a command that of the old job, and one without inputs of its own the old columns."""
+def lend(wanted: "SubmitOptions", old: "v.Submit") -> None:
+    """Give options without a command that of the old job, and one without inputs of its own the old columns."""
     from tq.wire import codec
     from tq.wire.body import Body
 
     body = codec.loads(old.body, Body)
-    if not wish.command and not wish.function and body.function:
-        wish.function, wish.lent_arguments = body.function, body.arguments
-    elif not wish.command and not wish.function:
-        wish.command = [os.fsdecode(word) for word in body.argv]
-        wish.is_lent = True
-    if not wish.columns and wish.array[:1] in ("", "%"):
-        wish.columns, wish.has_items = body.columns, body.has_plain_entries
-        wish.is_counted = old.is_array
+    if not wanted.command and not wanted.function and body.function:
+        wanted.function, wanted.lent_arguments = body.function, body.arguments
+    elif not wanted.command and not wanted.function:
+        wanted.command = [os.fsdecode(word) for word in body.argv]
+        wanted.is_lent = True
+    if not wanted.columns and wanted.array[:1] in ("", "%"):
+        wanted.columns, wanted.has_items = body.columns, body.has_plain_entries
+        wanted.is_counted = old.is_array
 
 
-def merged(old: "v.Submit", new: "v.Submit", wish: "SubmitOptions", given: set[str]) -> "v.Submit":
-    """Return the old request with what the options in `given` say anew. `new` is what `wish` alone makes."""
+def merged(old: "v.Submit", new: "v.Submit", wanted: "SubmitOptions", given: set[str]) -> "v.Submit":
+    """Return the old request with what the options in `given` say anew. `new` is what `wanted` alone makes."""
     from tq.wire import codec
     from tq.wire.body import Body, dump
 
@@ -58,7 +58,7 @@ def merged(old: "v.Submit", new: "v.Submit", wish: "SubmitOptions", given: set[s
         now = msgspec.structs.replace(
             now,
             cwd=now.cwd if "cwd" in given else was.cwd,
-            environment=now.environment if wish.env_all else {**was.environment, **now.environment},
+            environment=now.environment if wanted.env_all else {**was.environment, **now.environment},
             stdin=now.stdin if "stdin" in given else was.stdin,
         )
     body = msgspec.structs.replace(
@@ -71,7 +71,7 @@ def merged(old: "v.Submit", new: "v.Submit", wish: "SubmitOptions", given: set[s
         has_tmpdir=now.has_tmpdir or was.has_tmpdir,
         umask=was.umask,
         stop_signal=now.stop_signal if "stop_signal" in given else was.stop_signal,
-        is_shell=was.is_shell if wish.is_lent else now.is_shell,
+        is_shell=was.is_shell if wanted.is_lent else now.is_shell,
     )
     kept = {
         field: getattr(old, field)
@@ -82,9 +82,9 @@ def merged(old: "v.Submit", new: "v.Submit", wish: "SubmitOptions", given: set[s
         )
         if option not in given
     }  # fmt: skip
-    if wish.is_counted:
+    if wanted.is_counted:
         kept |= {name: getattr(old, name) for name in ("size", "is_array", "array_first", "array_step", "entries_of")}
-    if wish.is_counted and not {"array", "at_once"} & given:
+    if wanted.is_counted and not {"array", "at_once"} & given:
         kept["throttle"] = old.throttle
     if "demand" in kept:
         kept["demand"] = msgspec.structs.replace(old.demand, module=new.demand.module)

@@ -25,43 +25,43 @@ _SECRETS: Final = frozenset({"TQ_TOKEN", "TQ_TOKEN_FILE", "TQ_JOIN"})
 _SHELL: Final = "/bin/sh"
 
 
-def build(wish: SubmitOptions, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Upload]]:
+def build(wanted: SubmitOptions, environ: Mapping[str, str]) -> tuple[v.Submit, list[v.Upload]]:
     """Return the command, and the pieces of its input that must be sent before it (none when it is small).
 
     Raises BadRequest or TooLarge.
     """
-    key = values.name(wish.key, "key") if wish.key else requests.new_key()
-    pieces = requests.cut_input(key, wish.stdin)
-    span = _span(wish)
+    key = values.name(wanted.key, "key") if wanted.key else requests.new_key()
+    pieces = requests.cut_input(key, wanted.stdin)
+    span = _span(wanted)
     command = v.Submit(
         key=key,
-        body=_body(wish, environ, b"" if pieces else wish.stdin),
-        name=values.findable(wish.name) if wish.name else "",
-        tags=values.tags(wish.tags),
-        queue=values.name(wish.queue, "queue"),
-        priority=values.priority(wish.priority),
-        demand=_demand(wish),
+        body=_body(wanted, environ, b"" if pieces else wanted.stdin),
+        name=values.findable(wanted.name) if wanted.name else "",
+        tags=values.tags(wanted.tags),
+        queue=values.name(wanted.queue, "queue"),
+        priority=values.priority(wanted.priority),
+        demand=_demand(wanted),
         size=span.size,
-        is_array=bool(wish.array or wish.columns),
+        is_array=bool(wanted.array or wanted.columns),
         array_first=span.first,
         array_step=span.step,
         throttle=span.throttle,
-        retries=-1 if wish.retries is None else values.count(wish.retries, "--retries"),
-        crash_limit=values.count(wish.crash_limit, "--crash-limit"),
-        backoff_ms=values.backoff_ms(wish.backoff),
-        retry_on=values.codes(wish.retry_on, "--retry-on"),
-        no_retry_on=values.codes(wish.no_retry_on, "--no-retry-on"),
+        retries=-1 if wanted.retries is None else values.count(wanted.retries, "--retries"),
+        crash_limit=values.count(wanted.crash_limit, "--crash-limit"),
+        backoff_ms=values.backoff_ms(wanted.backoff),
+        retry_on=values.codes(wanted.retry_on, "--retry-on"),
+        no_retry_on=values.codes(wanted.no_retry_on, "--no-retry-on"),
         trace=requests.trace(environ),
-        hold=wish.hold,
+        hold=wanted.hold,
         stdin_key=pieces[0].key if pieces else "",
-        max_fails=_max_fails(wish),
+        max_fails=_max_fails(wanted),
     )
     return command, pieces
 
 
-def _demand(wish: SubmitOptions) -> Demand:
-    module = check_function(wish.function) if wish.function else ""
-    return Demand(cpus_milli=values.cpus_milli(wish.cpus) if wish.cpus else 0, module=module)
+def _demand(wanted: SubmitOptions) -> Demand:
+    module = check_function(wanted.function) if wanted.function else ""
+    return Demand(cpus_milli=values.cpus_milli(wanted.cpus) if wanted.cpus else 0, module=module)
 
 
 def entries_of(command: v.Submit) -> Wanted:
@@ -71,73 +71,78 @@ def entries_of(command: v.Submit) -> Wanted:
     return Wanted(room, body.has_plain_entries, placeholders.highest(body.argv))
 
 
-def _span(wish: SubmitOptions) -> values.ArrayRange:
-    span = _range(wish)
-    if wish.at_once is None:
+def _span(wanted: SubmitOptions) -> values.ArrayRange:
+    span = _range(wanted)
+    if wanted.at_once is None:
         return span
-    if not (wish.array or wish.columns or wish.is_counted):
+    if not (wanted.array or wanted.columns or wanted.is_counted):
         raise BadRequest("-j is of a job with several tasks", hint="leave it out; `tq queue set` bounds a queue")
     if span.throttle:
-        raise BadRequest(f"--array {wish.array} says how many run at once, and so does -j", hint="say it once")
-    if wish.at_once < 1:
-        raise BadRequest(f"-j {wish.at_once} must be at least 1", hint="leave it out for no bound")
-    return span._replace(throttle=wish.at_once)
+        raise BadRequest(f"--array {wanted.array} says how many run at once, and so does -j", hint="say it once")
+    if wanted.at_once < 1:
+        raise BadRequest(f"-j {wanted.at_once} must be at least 1", hint="leave it out for no bound")
+    return span._replace(throttle=wanted.at_once)
 
 
-def _range(wish: SubmitOptions) -> values.ArrayRange:
-    if wish.columns or (wish.is_counted and wish.array[:1] in ("", "%")):
-        return values.ArrayRange(1, 1, 1, entries.throttle(wish.array) if wish.array else 0)
-    return values.array_range(wish.array) if wish.array else values.ArrayRange(1, 1, 1, 0)
+def _range(wanted: SubmitOptions) -> values.ArrayRange:
+    if wanted.columns or (wanted.is_counted and wanted.array[:1] in ("", "%")):
+        return values.ArrayRange(1, 1, 1, entries.throttle(wanted.array) if wanted.array else 0)
+    return values.array_range(wanted.array) if wanted.array else values.ArrayRange(1, 1, 1, 0)
 
 
-def _max_fails(wish: SubmitOptions) -> int:
-    if wish.max_fails < -1:
-        raise BadRequest(f"--max-fails {wish.max_fails}: a number of failures is not negative")
-    return wish.max_fails
+def _max_fails(wanted: SubmitOptions) -> int:
+    if wanted.max_fails < -1:
+        raise BadRequest(f"--max-fails {wanted.max_fails}: a number of failures is not negative")
+    return wanted.max_fails
 
 
-def _body(wish: SubmitOptions, environ: Mapping[str, str], stdin: bytes) -> bytes:
-    if wish.function:
-        what = function_call.fields(wish)
+def _body(wanted: SubmitOptions, environ: Mapping[str, str], stdin: bytes) -> bytes:
+    if wanted.function:
+        what = function_call.fields(wanted)
     else:
-        what = {"argv": _argv(wish), "cwd": _cwd(wish.cwd), "environment": _environment(wish, environ), "stdin": stdin}
+        what = {
+            "argv": _argv(wanted),
+            "cwd": _cwd(wanted.cwd),
+            "environment": _environment(wanted, environ),
+            "stdin": stdin,
+        }
     body = Body(
         **what,
-        time_limit_ms=_time_limit_ms(wish.time_limit),
-        kill_after_ms=values.duration_ms(wish.kill_after) if wish.kill_after else limits.kill_after_ms,
+        time_limit_ms=_time_limit_ms(wanted.time_limit),
+        kill_after_ms=values.duration_ms(wanted.kill_after) if wanted.kill_after else limits.kill_after_ms,
         umask=requests.umask(),
-        columns=wish.columns,
-        is_shell=wish.shell,
-        stops_when_cut=_stops_when_cut(wish.if_cut),
-        has_tmpdir=wish.tmpdir,
-        stop_signal=values.stop_signal(wish.stop_signal or "TERM", "--stop-signal"),
-        stdout=_output(wish, "stdout"),
-        stderr=_output(wish, "stderr"),
+        columns=wanted.columns,
+        is_shell=wanted.shell,
+        stops_when_cut=_stops_when_cut(wanted.if_cut),
+        has_tmpdir=wanted.tmpdir,
+        stop_signal=values.stop_signal(wanted.stop_signal or "TERM", "--stop-signal"),
+        stdout=_output(wanted, "stdout"),
+        stderr=_output(wanted, "stderr"),
     )
-    if wish.columns and not wish.function:
-        placeholders.check(body.argv, wish.columns)
+    if wanted.columns and not wanted.function:
+        placeholders.check(body.argv, wanted.columns)
     packed = dump(body)
     if len(packed) > limits.body_bytes_max:
         raise _too_large(body, len(packed))
     return packed
 
 
-def _output(wish: SubmitOptions, stream: str) -> bytes:
+def _output(wanted: SubmitOptions, stream: str) -> bytes:
     """Return the file that is to take this stream, b"" for none."""
-    path = os.fsencode(getattr(wish, stream))
+    path = os.fsencode(getattr(wanted, stream))
     if path:
-        is_array = bool(wish.array or wish.columns or wish.is_counted)
+        is_array = bool(wanted.array or wanted.columns or wanted.is_counted)
         output_path.check(path, f"--{stream}", is_array=is_array)
     return path
 
 
-def _argv(wish: SubmitOptions) -> tuple[bytes, ...]:
-    if wish.args:
+def _argv(wanted: SubmitOptions) -> tuple[bytes, ...]:
+    if wanted.args:
         raise BadRequest("--args are those of a function", hint="write --function MODULE:NAME, or the command's own")
-    words = list(wish.command)
+    words = list(wanted.command)
     if not words or not words[0].strip():
-        raise BadRequest("the command is empty", hint=f"write it after --, as in `tq {wish.verb} -- echo hello`")
-    if wish.shell and not wish.is_lent:
+        raise BadRequest("the command is empty", hint=f"write it after --, as in `tq {wanted.verb} -- echo hello`")
+    if wanted.shell and not wanted.is_lent:
         words = [_SHELL, "-c", " ".join(words)]
     if len(words) > limits.argv_items_max:
         raise TooLarge(
@@ -156,9 +161,9 @@ def _argv(wish: SubmitOptions) -> tuple[bytes, ...]:
     return argv
 
 
-def _environment(wish: SubmitOptions, environ: Mapping[str, str]) -> dict[str, bytes]:
-    chosen = {name: value for name, value in environ.items() if name not in _SECRETS} if wish.env_all else {}
-    for text in wish.env:
+def _environment(wanted: SubmitOptions, environ: Mapping[str, str]) -> dict[str, bytes]:
+    chosen = {name: value for name, value in environ.items() if name not in _SECRETS} if wanted.env_all else {}
+    for text in wanted.env:
         name, equals, value = text.partition("=")
         values.variable(name)
         if not equals and name not in environ:

@@ -70,7 +70,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done;
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask, however many jobs a filter matches")]
 
 
-def _plain(deed: BulkVerb, help_text: str) -> Callable[..., None]:
+def _plain(bulk: BulkVerb, help_text: str) -> Callable[..., None]:
     """Return the function of a verb that takes no options of its own."""
 
     def verb(
@@ -83,7 +83,7 @@ def _plain(deed: BulkVerb, help_text: str) -> Callable[..., None]:
         dry_run: DryRun = False,
         yes: Yes = False,
     ) -> None:
-        act(ctx.obj, deed, Choice(ids, state, queue, tag, name, dry_run, yes))
+        act(ctx.obj, bulk, Choice(ids, state, queue, tag, name, dry_run, yes))
 
     verb.__doc__ = help_text
     return verb
@@ -110,9 +110,9 @@ def cancel(
     """
     from tq.cli.frame import values
 
-    deed = BulkVerb("cancel", "Cancel", ALIVE, "cancelled", "being stopped", "had ended already")
+    bulk = BulkVerb("cancel", "Cancel", ALIVE, "cancelled", "being stopped", "had ended already")
     number = values.stop_signal(signal, "--signal") if signal else 0
-    act(ctx.obj, deed, Choice(ids, state, queue, tag, name, dry_run, yes), signal=number)
+    act(ctx.obj, bulk, Choice(ids, state, queue, tag, name, dry_run, yes), signal=number)
 
 
 def retry(
@@ -130,10 +130,10 @@ def retry(
 
     A new round begins in the same job, with all its retries.
     """
-    deed = BulkVerb("retry", "Retry", TERMINAL if force else TERMINAL[1:], "queued again", "",
+    bulk = BulkVerb("retry", "Retry", TERMINAL if force else TERMINAL[1:], "queued again", "",
                 "not ended" if force else "not failed",
                 "tq retry is for what failed (--force: what succeeded, too); tq requeue is for what runs")  # fmt: skip
-    act(ctx.obj, deed, Choice(ids, state, queue, tag, name, dry_run, yes), force=force)
+    act(ctx.obj, bulk, Choice(ids, state, queue, tag, name, dry_run, yes), force=force)
 
 
 def set_(
@@ -171,14 +171,14 @@ def set_(
     if at_once is not None:
         if at_once < 0:
             raise BadRequest(f"--at-once {at_once} must not be negative", hint="0 means no bound")
-        deed = BulkVerb("set", "SetThrottle", ALIVE, "changed", "", "had ended already, or one task")
-        act(ctx.obj, deed, choice, throttle=at_once)
+        bulk = BulkVerb("set", "SetThrottle", ALIVE, "changed", "", "had ended already, or one task")
+        act(ctx.obj, bulk, choice, throttle=at_once)
     elif priority is not None:
-        deed = BulkVerb("set", "SetPriority", ALIVE, "changed", "", "had ended already")
-        act(ctx.obj, deed, choice, priority=values.priority(priority))
+        bulk = BulkVerb("set", "SetPriority", ALIVE, "changed", "", "had ended already")
+        act(ctx.obj, bulk, choice, priority=values.priority(priority))
 
 
-def act(context: Context, deed: BulkVerb, choice: Choice, **more: Any) -> None:
+def act(context: Context, bulk: BulkVerb, choice: Choice, **more: Any) -> None:
     """Do it, and say how many; exit with 1 when nothing of what was named, by id or by name, could be done.
 
     What of several is not found is named behind that: the others are done.
@@ -188,11 +188,11 @@ def act(context: Context, deed: BulkVerb, choice: Choice, **more: Any) -> None:
     total = v.Acted(0)
     refused: TqError | None = None
     with context.client() as client:
-        targets = _targets(client, deed, choice)
+        targets = _targets(client, bulk, choice)
         if targets.filters and not (choice.yes or choice.dry_run):
-            count = _count(client, deed, targets, is_letter=choice.is_letter)
-            confirm(deed.word, count, "dead letters" if choice.is_letter else "jobs")
-        for command in _commands(deed, targets, choice, more):
+            count = _count(client, bulk, targets, is_letter=choice.is_letter)
+            confirm(bulk.word, count, "dead letters" if choice.is_letter else "jobs")
+        for command in _commands(bulk, targets, choice, more):
             try:
                 answer = expect(v.Acted, client.ask(command))
             except AlreadyEnded as error:
@@ -200,13 +200,13 @@ def act(context: Context, deed: BulkVerb, choice: Choice, **more: Any) -> None:
                 refused = None if client.has_repeated else error
                 continue
             except TaskNotFound as error:
-                if not (client.has_repeated and deed.command == "Forget"):
+                if not (client.has_repeated and bulk.command == "Forget"):
                     refused = error
                     targets.left_out.note(command.ids)
                 continue
             except TqError:
                 if total != v.Acted(0):  # by the commands before this one
-                    say(context, deed, total, targets.left_out.unknown, dry_run=choice.dry_run)
+                    say(context, bulk, total, targets.left_out.unknown, dry_run=choice.dry_run)
                 raise
             targets.left_out.note(answer.unknown)
             total = v.Acted(
@@ -216,17 +216,17 @@ def act(context: Context, deed: BulkVerb, choice: Choice, **more: Any) -> None:
                 total.sweeping or answer.sweeping,
             )
         if targets.names and len(targets.names) == len(targets.filters) and not client.has_repeated:
-            what = f"{', '.join(targets.names[:5])}: {deed.unchanged}"
+            what = f"{', '.join(targets.names[:5])}: {bulk.unchanged}"
             refused = refused or AlreadyEnded(f"nothing to do: {what}")
     if refused is not None and not (total.done or total.stopping or total.sweeping):
         if isinstance(refused, AlreadyEnded):
-            refused.hint = refused.hint or deed.elsewhere
+            refused.hint = refused.hint or bulk.elsewhere
         raise refused
-    say(context, deed, total, targets.left_out.unknown, dry_run=choice.dry_run)
+    say(context, bulk, total, targets.left_out.unknown, dry_run=choice.dry_run)
     targets.left_out.refuse()
 
 
-def _targets(client: "Client", deed: BulkVerb, choice: Choice) -> "Targets":
+def _targets(client: "Client", bulk: BulkVerb, choice: Choice) -> "Targets":
     """Return what is acted on. A filter's states are those the verb can touch, unless the person chose some."""
     from tq.cli.frame import values
     from tq.cli.showing import selectors
@@ -237,22 +237,22 @@ def _targets(client: "Client", deed: BulkVerb, choice: Choice) -> "Targets":
         return selectors.targets(client, choice.words, chosen)
     if chosen == v.Where():
         listed = "`tq dlq ls` lists them" if choice.is_letter else "`tq ls` lists jobs"
-        raise BadRequest(f"{deed.word} what?", hint=f"tq {deed.word} 42, or tq {deed.word} --tag nightly; {listed}")
+        raise BadRequest(f"{bulk.word} what?", hint=f"tq {bulk.word} 42, or tq {bulk.word} --tag nightly; {listed}")
     found = selectors.Targets()
     found.filters.append(chosen)
     return found
 
 
-def _commands(deed: BulkVerb, targets: "Targets", choice: Choice, more: dict[str, Any]) -> Iterator[Any]:
+def _commands(bulk: BulkVerb, targets: "Targets", choice: Choice, more: dict[str, Any]) -> Iterator[Any]:
     from msgspec.structs import replace
 
     from tq.cli.showing import selectors
     from tq.core import vocabulary as v
 
-    kind = getattr(v, deed.command)
+    kind = getattr(v, bulk.command)
     among = None if targets.among == v.Where() else targets.among
     if choice.is_letter:
-        among = replace(targets.among, states=deed.states, is_letter=True)
+        among = replace(targets.among, states=bulk.states, is_letter=True)
     for group in selectors.groups(list(targets.ids)):
         yield kind(group, among, choice.dry_run, **more)
     for where in targets.filters:
@@ -274,7 +274,7 @@ def confirm(word: str, count: int, what: str) -> None:
         raise NotConfirmed("nothing was done", hint="look first: the same with --dry-run")
 
 
-def _count(client: "Client", deed: BulkVerb, targets: "Targets", *, is_letter: bool) -> int:
+def _count(client: "Client", bulk: BulkVerb, targets: "Targets", *, is_letter: bool) -> int:
     """Count the jobs, or the dead letters, that filters match and the verb can touch, up to a bound.
 
     Letters of one job count as that job: 1.
@@ -284,7 +284,7 @@ def _count(client: "Client", deed: BulkVerb, targets: "Targets", *, is_letter: b
     found: set[str] = set()
     among: set[str] = set()
     for where in targets.filters:
-        matching = selectors.letters(client, where) if is_letter else selectors.jobs(client, _touched(deed, where))
+        matching = selectors.letters(client, where) if is_letter else selectors.jobs(client, _touched(bulk, where))
         for one in matching:
             found.add(one)
             among.add(one.partition(".")[0])
@@ -293,20 +293,20 @@ def _count(client: "Client", deed: BulkVerb, targets: "Targets", *, is_letter: b
     return min(len(found), _COUNTED_MAX) if len(among) > 1 else 1
 
 
-def _touched(deed: BulkVerb, where: "v.Where") -> "v.Where":
+def _touched(bulk: BulkVerb, where: "v.Where") -> "v.Where":
     from msgspec.structs import replace
 
-    return where if where.states else replace(where, states=deed.states)
+    return where if where.states else replace(where, states=bulk.states)
 
 
-def say(context: Context, deed: BulkVerb, total: "v.Acted", unknown: Sequence[str] = (), *, dry_run: bool) -> None:
+def say(context: Context, bulk: BulkVerb, total: "v.Acted", unknown: Sequence[str] = (), *, dry_run: bool) -> None:
     """Say how many it was done to, or would be; for scripts also what was not found."""
     from tq.cli.showing import output
 
     if context.is_json:
         output.print_json(
             {
-                "verb": deed.word,
+                "verb": bulk.word,
                 "done": total.done,
                 "stopping": total.stopping,
                 "unchanged": total.unchanged,
@@ -316,8 +316,8 @@ def say(context: Context, deed: BulkVerb, total: "v.Acted", unknown: Sequence[st
             }
         )
         return
-    parts = ((total.done, deed.done), (total.stopping, deed.stopping), (total.unchanged, deed.unchanged))
-    nothing = f"nothing to {deed.word.removeprefix('dlq ')}" + (
+    parts = ((total.done, bulk.done), (total.stopping, bulk.stopping), (total.unchanged, bulk.unchanged))
+    nothing = f"nothing to {bulk.word.removeprefix('dlq ')}" + (
         " among the oldest jobs" if total.sweeping and dry_run else ""
     )
     text = ", ".join(f"{count} {what}" for count, what in parts if count and what) or nothing
@@ -328,8 +328,8 @@ def say(context: Context, deed: BulkVerb, total: "v.Acted", unknown: Sequence[st
         context.talk(f"tq: {text}{_REST if total.sweeping else ''}")
 
 
-def _verb(deed: BulkVerb, help_text: str, *examples: str) -> Verb:
-    return Verb(_plain(deed, help_text), examples)
+def _verb(bulk: BulkVerb, help_text: str, *examples: str) -> Verb:
+    return Verb(_plain(bulk, help_text), examples)
 
 
 VERBS = {

@@ -89,7 +89,7 @@ def show(ctx: typer.Context, id: options.Id) -> None:  # noqa: A002 - the word i
     shown.print_document(context, document, letters)
 
 
-def _acting(deed: BulkVerb, help_text: str) -> Any:
+def _acting(bulk: BulkVerb, help_text: str) -> Any:
     def function(
         ctx: typer.Context,
         ids: Words = None,
@@ -115,7 +115,7 @@ def _acting(deed: BulkVerb, help_text: str) -> Any:
             cause,
             True,
         )
-        act(ctx.obj, deed, choice)
+        act(ctx.obj, bulk, choice)
 
     function.__doc__ = help_text
     return function

@@ -45,12 +45,12 @@ def run(
     logs.check_format(context)
     takes_input = standard_input.has_input() if stdin is None else stdin
     command = task["command"] or []
-    wish = submit_options.read(ctx.params, command, verb="run", is_dashed=is_dashed(ctx, command))
+    wanted = submit_options.read(ctx.params, command, verb="run", is_dashed=is_dashed(ctx, command))
     with context.client() as client:
-        request.build(wish, context.environ)  # a wrong request is refused before its input is read
+        request.build(wanted, context.environ)  # a wrong request is refused before its input is read
         client.connect()  # nobody types an input for a server that is not there
-        wish.stdin = standard_input.read() if takes_input else b""
-        submitted = send(context, client, wish)
+        wanted.stdin = standard_input.read() if takes_input else b""
+        submitted = send(context, client, wanted)
         raise typer.Exit(finish(context, client, submitted, is_followed=True))
 
 

@@ -62,14 +62,14 @@ def submit(
     same command with the same `--key` goes on where it was; left alone, an upload without its end is forgotten after
     ten minutes.
     """
-    wish, source = _wished(ctx, task["command"] or [])
+    wanted, source = _wished(ctx, task["command"] or [])
     context: Context = ctx.obj
     with context.client() as client:
-        asked, pieces = _asked(ctx, client, wish, like, takes_input=stdin)
+        asked, pieces = _asked(ctx, client, wanted, like, takes_input=stdin)
         if dry_run:
-            _show_plan(context, wish, asked, pieces, source)
+            _show_plan(context, wanted, asked, pieces, source)
             return
-        _hint(context, wish)
+        _hint(context, wanted)
         submitted = deliver(context, client, asked, pieces, source)
         print_submitted(context, submitted, is_told=bool(key) and not client.has_repeated)
         if wait or follow:
@@ -94,15 +94,15 @@ def _wished(ctx: typer.Context, command: list[str]) -> "tuple[SubmitOptions, Sup
     source = entry_sources.chosen(said["each_line"], said["from_json"], behind, said["colsep"], said["csv"])
     if said["stdin"] and source is not None and source.reads_stdin:
         raise BadRequest("standard input is either the entries or the tasks' input", hint="read one from a file")
-    wish = submit_options.read(said, words, is_dashed=has_dashes)
+    wanted = submit_options.read(said, words, is_dashed=has_dashes)
     if source is not None:
-        wish.columns, wish.has_items = source.columns, source.has_items
-    wish.key = wish.key or requests.new_key()
-    return wish, source
+        wanted.columns, wanted.has_items = source.columns, source.has_items
+    wanted.key = wanted.key or requests.new_key()
+    return wanted, source
 
 
 def _show_plan(
-    context: Context, wish: "SubmitOptions", asked: "v.Submit", pieces: "Sequence[v.Upload]", source: "Supply | None"
+    context: Context, wanted: "SubmitOptions", asked: "v.Submit", pieces: "Sequence[v.Upload]", source: "Supply | None"
 ) -> None:
     from tq.cli.submitting import command_lint, entry_sources, preview, request
 
@@ -111,11 +111,11 @@ def _show_plan(
         found = entry_sources.survey(context, source, request.entries_of(asked), preview.FIRST)
         asked, first = replace(asked, size=found.size), found.first
     stdin_bytes = sum(len(piece.data) for piece in pieces)
-    preview.show(context, asked, stdin_bytes, command_lint.hint_for(wish, context.environ), first)
+    preview.show(context, asked, stdin_bytes, command_lint.hint_for(wanted, context.environ), first)
 
 
 def _asked(
-    ctx: typer.Context, client: "Client", wish: "SubmitOptions", like: str, *, takes_input: bool
+    ctx: typer.Context, client: "Client", wanted: "SubmitOptions", like: str, *, takes_input: bool
 ) -> "tuple[v.Submit, list[v.Upload]]":
     """Return the request, but for its entries, and the pieces of its input, which is read once all else is right."""
     from tq.cli.submitting import request, standard_input
@@ -126,16 +126,16 @@ def _asked(
         from tq.cli.submitting import old_request
 
         old = old_request.fetch(client, like)
-        old_request.lend(wish, old)
-    if takes_input and wish.function:
+        old_request.lend(wanted, old)
+    if takes_input and wanted.function:
         raise BadRequest("a function has no standard input", hint="give it --args")
-    asked, _ = request.build(wish, context.environ)
-    if wish.max_fails >= 0 and not (asked.is_array or wish.is_counted):
+    asked, _ = request.build(wanted, context.environ)
+    if wanted.max_fails >= 0 and not (asked.is_array or wanted.is_counted):
         raise BadRequest("--max-fails is of a job with several tasks", hint="leave it out")
-    wish.stdin = standard_input.read() if takes_input else b""
-    asked, pieces = request.build(wish, context.environ)
+    wanted.stdin = standard_input.read() if takes_input else b""
+    asked, pieces = request.build(wanted, context.environ)
     if old is not None:
-        asked = old_request.merged(old, asked, wish, _given(ctx))
+        asked = old_request.merged(old, asked, wanted, _given(ctx))
     return asked, pieces
 
 
@@ -151,19 +151,19 @@ def _given(ctx: typer.Context) -> set[str]:
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
-def send(context: Context, client: "Client", wish: "SubmitOptions") -> "v.Submitted":
+def send(context: Context, client: "Client", wanted: "SubmitOptions") -> "v.Submitted":
     """Check, send and return the answer."""
     from tq.cli.submitting import request
 
-    command, pieces = request.build(wish, context.environ)
-    _hint(context, wish)
+    command, pieces = request.build(wanted, context.environ)
+    _hint(context, wanted)
     return deliver(context, client, command, pieces)
 
 
-def _hint(context: Context, wish: "SubmitOptions") -> None:
+def _hint(context: Context, wanted: "SubmitOptions") -> None:
     from tq.cli.submitting import command_lint
 
-    hint = command_lint.hint_for(wish, context.environ)
+    hint = command_lint.hint_for(wanted, context.environ)
     if hint:
         context.talk(hint)
 

@@ -65,7 +65,7 @@ class Pool:
         poll: select.epoll,
         spawner: Spawner,
         lanes: Lanes,
-        lives: Reaper,
+        reaper: Reaper,
         capture: Capture,
         reports: Reports,
         own: Mapping[bytes, bytes],
@@ -73,14 +73,14 @@ class Pool:
         self._poll: Final = poll
         self._spawner: Final = spawner
         self._lanes: Final = lanes
-        self._lives: Final = lives
+        self._reaper: Final = reaper
         self._capture: Final = capture
         self._reports: Final = reports
         self._environment: Final = base_environment(own)
         self._offer = Functions((), (), b"/")
         self._callers: Final[dict[int, FunctionProcess]] = {}
         self._idle: Final[list[FunctionProcess]] = []  # the one that worked last stands last
-        lives.on_caller_end = self.ended
+        reaper.on_caller_end = self.ended
 
     def offer(self, offer: Functions) -> None:
         """Call functions of these modules from now on."""
@@ -167,7 +167,7 @@ class Pool:
                     attempt.begin = now  # only now
                 else:
                     caller.found.add(attempt.order.program.function)
-                self._lives.limit(attempt, now)
+                self._reaper.limit(attempt, now)
 
     def _hung_up(self, caller: FunctionProcess, now: float) -> None:
         """It has ended, or talks nonsense: with an attempt, its end is the attempt's."""
@@ -178,13 +178,13 @@ class Pool:
             if not (caller.attempt.cause or containment.is_ending(caller.pid)):
                 caller.attempt.cause = Cause.BAD_RESULT
                 caller.attempt.error = "it closed the channel over which tq calls it, or became another program: killed"
-            self._lives.kill(caller.attempt, now)
+            self._reaper.kill(caller.attempt, now)
 
     def _returned(self, caller: FunctionProcess, attempt: Attempt, answer: calls.Returned, now: float) -> None:
         if attempt.cause:  # it was asked to stop, and does not feel it any more
             caller.answer = answer
             if not caller.is_gone:
-                self._lives.kill(attempt, now)
+                self._reaper.kill(attempt, now)
             return
         take_answer(attempt, answer)
         program = attempt.order.program
@@ -199,9 +199,9 @@ class Pool:
             following = queue[0][1]
             following.begin = now
             caller.lend(following)
-            self._lives.go_on(attempt, following, now)
+            self._reaper.go_on(attempt, following, now)
         else:
-            self._lives.returned(attempt, caller, now)
+            self._reaper.returned(attempt, caller, now)
             if is_usable:
                 caller.idle_at = now
                 self._idle.append(caller)

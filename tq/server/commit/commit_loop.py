@@ -123,7 +123,7 @@ class Pipeline:
         self._turn_times = Times(0, 0)
         self._answers = _Answers()  # of the open turn
         self._spent_ms = 0.0  # applying, in the open turn
-        self._ration = BulkThrottle()
+        self._throttle = BulkThrottle()
         self._flight: _Answers | None = None  # the turn that is being flushed
         self._durable = 0
         self._is_cut = False  # Dispatch stopped at its bound: it goes on in a turn of its own
@@ -160,7 +160,7 @@ class Pipeline:
     def stop(self) -> None:
         """Refuse what comes from now on, finish what was taken, flush, and end the generator."""
         self._stopping = True
-        self._ration.lift()
+        self._throttle.lift()
         self.intake.close(STOPPING)
         self.on_wake()
 
@@ -183,7 +183,7 @@ class Pipeline:
         """Return after how many ms there is something to do for Tick, or for what waits; None for never."""
         times = self._times()
         due_ms = self._due_ms(times)
-        wait_ms = self.intake.wait_ms(self._ration.rest_ms(times.steady_ms))
+        wait_ms = self.intake.wait_ms(self._throttle.rest_ms(times.steady_ms))
         if due_ms is None or wait_ms is None:
             return due_ms if wait_ms is None else wait_ms
         return min(due_ms, wait_ms)
@@ -239,7 +239,7 @@ class Pipeline:
         self._turn = self.engine.begin(times)
         self._answers = _Answers()
         self._spent_ms = 0.0
-        self._ration.begin(times.steady_ms)
+        self._throttle.begin(times.steady_ms)
         self.intake.rotate()
         return self._turn
 
@@ -249,19 +249,19 @@ class Pipeline:
         if turn is None:
             times = self._times()
             is_due = not self._stopping and self._due_ms(times) == 0  # what is due goes on at the next start
-            if not is_due and self.intake.wait_ms(self._ration.rest_ms(times.steady_ms)) != 0:
+            if not is_due and self.intake.wait_ms(self._throttle.rest_ms(times.steady_ms)) != 0:
                 return
             turn = self._open(times)
             if is_due:
                 turn.apply(Tick())
-        is_resting = self._ration.rest_ms(self._turn_times.steady_ms) > 0
+        is_resting = self._throttle.rest_ms(self._turn_times.steady_ms) > 0
         began_ms = self._lap_ms()
         spent_ms = self._spent_ms
         while spent_ms < limits.turn_ms_max and turn.changes_count < limits.turn_changes_max:
-            request = self.intake.take(may_be_bulk=not (is_resting or self._ration.is_full))
+            request = self.intake.take(may_be_bulk=not (is_resting or self._throttle.is_full))
             if request is None:
                 break
-            self._ration.took(request)
+            self._throttle.took(request)
             self._apply(turn, request)
             spent_ms = self._spent_ms + self._lap_ms() - began_ms
         self._spent_ms = spent_ms
@@ -306,7 +306,7 @@ class Pipeline:
                 inlet.put([request])
         answers, self._turn = self._answers, None
         answers.effects = finished.effects
-        answers.has_bulk = self._ration.close()
+        answers.has_bulk = self._throttle.close()
         self.counters.turns += 1
         if not finished.changes:
             yield from self._let_go(answers)
@@ -321,7 +321,7 @@ class Pipeline:
 
     def _let_go(self, answers: _Answers) -> Iterator[Point]:
         if answers.has_bulk:
-            self._ration.over(self._times().steady_ms)
+            self._throttle.over(self._times().steady_ms)
         for reply, answer in answers.replies:
             try:
                 reply(answer)

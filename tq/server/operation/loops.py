@@ -34,64 +34,64 @@ class Disk(Protocol):
         ...
 
 
-async def beats_loop(desk: SessionContext) -> None:
+async def beats_loop(context: SessionContext) -> None:
     """Send everybody a sign of life, once a beat."""
     while True:
-        await trio.sleep(desk.beat_ms / 1_000)
-        for peer in desk.registry.peers:
+        await trio.sleep(context.beat_ms / 1_000)
+        for peer in context.registry.peers:
             peer.beat()
 
 
-async def lease_clock_loop(desk: SessionContext) -> None:
+async def lease_clock_loop(context: SessionContext) -> None:
     """Tick once a beat. A tick first lets the readers take what lies in the sockets; a late one counts as none.
 
     Who is not read because the commit loop has not taken enough (a slow disk) is not silent. After a tick that was late
     the next one is no sooner than any other: what was heard meanwhile is worth all of its beats (ADR 15).
     """
-    inlet = desk.intake.inlet()
-    beat_s = desk.lease_clock.beat_s
+    inlet = context.intake.inlet()
+    beat_s = context.lease_clock.beat_s
     while True:
         due_s = trio.current_time() + beat_s
         await trio.sleep_until(due_s)
         late_s = trio.current_time() - due_s
-        desk.lounge.gather()
+        context.idle_polling.gather()
         for _ in range(_READERS_TURNS):
             await trio.lowlevel.checkpoint()
         if late_s > beat_s:
             log("tick_late", level="warning", late_s=late_s)
-        for session in desk.registry.workers:
+        for session in context.registry.workers:
             if session.is_held_up:
                 session.heard()
-        losses = desk.lease_clock.tick(late_s)
-        for worker in desk.lease_clock.fallen_silent():
-            suspect = desk.registry.worker(worker)
+        losses = context.lease_clock.tick(late_s)
+        for worker in context.lease_clock.fallen_silent():
+            suspect = context.registry.worker(worker)
             if suspect is not None:  # who has no connection has said so
                 suspect.say_silent(on=True)
         for lost in losses:
-            known = desk.engine.live.workers.get(lost.worker)
+            known = context.engine.live.workers.get(lost.worker)
             host = known.capacity.host if known is not None else ""  # after a restart nobody has said it yet
             log("worker_lost", level="warning", worker=ids.worker_id(lost.worker), host=host, session=lost.session)
             inlet.put([Request(lost)])
-            loser = desk.registry.worker(lost.worker)
+            loser = context.registry.worker(lost.worker)
             if loser is not None:
                 loser.close_session(lost.session, "nothing was heard of the worker for too long")
 
 
-async def deliveries_loop(desk: SessionContext) -> None:
+async def deliveries_loop(context: SessionContext) -> None:
     """Close the connections of workers that have not acknowledged in time what they were sent."""
     while True:
         await trio.sleep(_CHECK_DELIVERIES_S)
         now_s = trio.current_time()
-        for session in desk.registry.workers:
+        for session in context.registry.workers:
             if not session.rest.is_on:
                 session.check_deliveries(now_s)
 
 
-async def tokens_loop(desk: SessionContext) -> None:
+async def tokens_loop(context: SessionContext) -> None:
     """Close the connections of tokens that have expired: who has one in time would else keep it for ever."""
     while True:
         await trio.sleep(_CHECK_TOKENS_S)
-        desk.registry.expire(desk.times().wall_ms)
+        context.registry.expire(context.times().wall_ms)
 
 
 async def janitor_loop(ask: Callable[[Request], Awaitable[Answer]], keep_ms: int) -> None:
@@ -114,19 +114,19 @@ async def janitor_loop(ask: Callable[[Request], Awaitable[Answer]], keep_ms: int
         await trio.sleep(_JANITOR_S)
 
 
-async def disk_loop(desk: SessionContext, disk: Disk) -> None:
+async def disk_loop(context: SessionContext, disk: Disk) -> None:
     """Watch the room on the disk: LOW takes no new work, CRITICAL leases nothing; reports and reads always go on."""
     while True:
         try:
             left_bytes = disk.free_bytes()
         except OSError as error:
-            desk.pipeline.fail(StoreError(f"the disk does not say how much room is left: {error.strerror or error}"))
+            context.pipeline.fail(StoreError(f"the disk does not say how much room is left: {error.strerror or error}"))
             return
         now = room(left_bytes)
-        if now is not desk.gate.room:
+        if now is not context.gate.room:
             level = "info" if now is Room.NORMAL else "warning"
             log("disk_room", level=level, room=now.value, free_bytes=left_bytes)
-            desk.gate.room = now
-            desk.pipeline.may_lease = now is not Room.CRITICAL
-            desk.pipeline.dispatch_again()
+            context.gate.room = now
+            context.pipeline.may_lease = now is not Room.CRITICAL
+            context.pipeline.dispatch_again()
         await trio.sleep(_CHECK_DISK_S)

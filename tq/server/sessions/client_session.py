@@ -50,15 +50,15 @@ class _Wait:
 class ClientSession:
     """One connection of one client."""
 
-    def __init__(self, desk: SessionContext, link: Link, role: str, submitter: str, token: str = "") -> None:
-        self._desk = desk
+    def __init__(self, context: SessionContext, link: Link, role: str, submitter: str, token: str = "") -> None:
+        self._context = context
         self._link = link
         self._role = role
         self._submitter = submitter
         self._token = token
         self._room = trio.Event()
-        self._inlet = desk.intake.inlet(lambda: self._room.set())  # noqa: PLW0108 - each time another event
-        self._outlet = ReplyQueue(link)
+        self._inlet = context.intake.inlet(lambda: self._room.set())  # noqa: PLW0108 - each time another event
+        self._replies = ReplyQueue(link)
         self._reads = 0  # that are not answered yet
         self._waits: dict[int, _Wait] = {}  # by request
         self._streams: dict[int, trio.CancelScope] = {}
@@ -69,7 +69,7 @@ class ClientSession:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._outlet.run)
+                nursery.start_soon(self._replies.run)
                 try:
                     failure = await receive_all(self._link, rest, self._receive)
                 finally:  # before the nursery closes: a change that is told after that could start nothing in it
@@ -119,22 +119,22 @@ class ClientSession:
         while self._inlet.is_full or self._reads >= limits.reads_max:
             self._room = trio.Event()
             await self._room.wait()
-        await self._outlet.wait_room()
+        await self._replies.wait_room()
 
     @property
     def _is_full(self) -> bool:
         """Whether the client must be answered before it is asked what else it wants."""
-        return self._reads >= limits.reads_max or self._outlet.is_full
+        return self._reads >= limits.reads_max or self._replies.is_full
 
     def _ask(self, ask: m.Ask, requests: list[Request]) -> None:
         command = ask.command
         try:
             check_allowed(self._role, type(command))
             admission.check(command)
-            self._desk.gate.check(command)
+            self._context.gate.check(command)
             request = self._request(ask.request, command)
         except errors.Refused as refusal:
-            self._outlet.put(ask.request, refusal)
+            self._replies.put(ask.request, refusal)
             return
         if request is not None:
             requests.append(request)
@@ -145,17 +145,17 @@ class ClientSession:
             case v.Wait():
                 return self._wait(number, command)
             case v.Logs():
-                self._stream(number, partial(read_logs, self._desk, command))
+                self._stream(number, partial(read_logs, self._context, command))
                 return None
             case v.Backup():
-                self._stream(number, self._desk.back_up)
+                self._stream(number, self._context.back_up)
                 return None
             case v.List() | v.DeadLetters():
                 command = replace(command, limit=min(command.limit, list_items_max))
         what: v.ClientCommand | Look = command
         if isinstance(command, v.StoreStatistics):
-            what = Look(lambda _: v.Document(self._desk.store.statistics()))
-        answer: Reply = partial(self._outlet.put, number)
+            what = Look(lambda _: v.Document(self._context.store.statistics()))
+        answer: Reply = partial(self._replies.put, number)
         if type(command) in _READS:
             self._reads += 1
             answer = partial(self._answer_read, number, command)
@@ -164,7 +164,7 @@ class ClientSession:
     # ------------------------------------------------------------ answering
 
     def _answer_read(self, number: int, command: v.ClientCommand, answer: v.Answer | errors.TqError) -> None:
-        self._outlet.put(number, self._shown(command, answer))
+        self._replies.put(number, self._shown(command, answer))
         self._reads -= 1  # only now: where this fails, the commit loop answers once more
         self._room.set()
 
@@ -174,7 +174,7 @@ class ClientSession:
             case v.Get(), v.Document():
                 return present(answer, with_secrets=sees_secrets(self._role))
             case v.Status(), v.Document():
-                return v.Document({**answer.value, "server": self._desk.story()})
+                return v.Document({**answer.value, "server": self._context.story()})
             case (v.List(), v.Page()) if command.job:
                 return present_tasks(answer)
             case ((v.List() | v.DeadLetters()), v.Page()):
@@ -186,8 +186,8 @@ class ClientSession:
     def _shown_worker(self, item: dict[str, Any]) -> dict[str, Any]:
         """Add what only those know who listen to the workers: who has missed a beat, who cannot kill what it runs."""
         worker = int(str(item["id"])[1:], 16)
-        session = self._desk.registry.worker(worker)
-        return present_worker(item, self._desk.lease_clock.missed(worker), session.stuck if session else 0)
+        session = self._context.registry.worker(worker)
+        return present_worker(item, self._context.lease_clock.missed(worker), session.stuck if session else 0)
 
     # ------------------------------------------------------------ subscriptions
 
@@ -206,7 +206,7 @@ class ClientSession:
             return Request(asked, self._submitter, partial(waited, number, wait, asked))
 
         waiting = watch.Waiting(wait, self._inlet, read, self._token)
-        self._desk.registry.watch.subscribe(waiting)
+        self._context.registry.watch.subscribe(waiting)
         self._waits[number] = _Wait(waiting)
         self._reads += 1
         return read(wait)
@@ -223,7 +223,7 @@ class ClientSession:
             return  # unsubscribed meanwhile, and another wait may bear its number
         if not isinstance(answer, v.Waited):
             self._unsubscribe(number)
-            self._outlet.put(number, answer)
+            self._replies.put(number, answer)
             return
         done, outcomes = one.waiting.read(asked, answer)
         if number not in self._waits:
@@ -231,7 +231,7 @@ class ClientSession:
         if done:
             self._unsubscribe(number)
             for part, more in watch.replies(True, outcomes):
-                self._outlet.put(number, part, more=more)
+                self._replies.put(number, part, more=more)
         elif outcomes:
             is_first = not one.news
             one.news.update((outcome.id, outcome) for outcome in outcomes)
@@ -247,7 +247,7 @@ class ClientSession:
         one.told_s = trio.current_time()
         news, one.news = one.news, {}
         for part, more in watch.replies(False, news.values()):
-            self._outlet.put(number, part, more=more)
+            self._replies.put(number, part, more=more)
 
     async def _tell_news_later(self, number: int, one: _Wait, wait_s: float) -> None:
         await trio.sleep(wait_s)
@@ -257,7 +257,7 @@ class ClientSession:
     def _unsubscribe(self, number: int) -> None:
         one = self._waits.pop(number, None)
         if one is not None:
-            self._desk.registry.watch.unsubscribe(one.waiting)
+            self._context.registry.watch.unsubscribe(one.waiting)
         stream = self._streams.pop(number, None)
         if stream is not None:
             stream.cancel()
@@ -272,7 +272,7 @@ class ClientSession:
             raise BadRequest(f"request {number} is being answered already")
         if self._nursery is None:
             raise RuntimeError("the session does not run")
-        self._desk.registry.streams.take(self._token)
+        self._context.registry.streams.take(self._token)
         scope = self._streams[number] = trio.CancelScope()
         self._nursery.start_soon(self._stream_loop, number, run, scope)
 
@@ -285,9 +285,9 @@ class ClientSession:
                 await run(send)
         except (errors.Refused, errors.StoreDamaged) as refusal:
             if not scope.cancel_called:  # else nobody wants to know any more
-                self._outlet.put(number, refusal)
+                self._replies.put(number, refusal)
         finally:
-            self._desk.registry.streams.give(self._token)
+            self._context.registry.streams.give(self._token)
         if self._streams.get(number) is scope:  # else it was unsubscribed, and another stream may bear its number
             del self._streams[number]
 

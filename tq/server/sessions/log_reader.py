@@ -21,21 +21,21 @@ from tq.server.sessions.session_context import Send, SessionContext
 from tq.store.seam import OutputSlot
 
 
-async def read_logs(desk: SessionContext, logs: v.Logs, send: Send) -> None:
+async def read_logs(context: SessionContext, logs: v.Logs, send: Send) -> None:
     """Send everything that was asked for. Raises Refused, or StoreDamaged, where that ends it."""
-    await LogReader(desk, logs, send).run()
+    await LogReader(context, logs, send).run()
 
 
 class LogReader:
     """Reads the output of one task for one client."""
 
-    def __init__(self, desk: SessionContext, logs: v.Logs, send: Send) -> None:
+    def __init__(self, context: SessionContext, logs: v.Logs, send: Send) -> None:
         if logs.attempt < 0 or min(logs.position) < 0 or logs.tail_bytes < 0:
             raise BadRequest("attempt, position and tail are not negative")
-        self._desk = desk
+        self._context = context
         self._logs = logs
         self._send = send
-        self._inlet = desk.intake.inlet()
+        self._inlet = context.intake.inlet()
         self._news = trio.Event()
         self._has_changed = False
 
@@ -43,7 +43,7 @@ class LogReader:
         """Send everything. Raises Refused, or StoreDamaged, where that ends it."""
         task = await self._find()
         job = task[0]
-        self._desk.registry.follow.on_change(job, self._changed)
+        self._context.registry.follow.on_change(job, self._changed)
         try:
             sight = await self._look(task)
             if self._logs.attempt > sight.attempt:
@@ -51,7 +51,7 @@ class LogReader:
                 raise TaskNotFound(says, hint=f"tq show {self._logs.id}")
             await self._read(sight)
         finally:
-            self._desk.registry.follow.off_change(job, self._changed)
+            self._context.registry.follow.off_change(job, self._changed)
 
     async def _read(self, sight: Sight) -> None:
         attempt = self._logs.attempt or (min(sight.attempt, 1) if self._logs.every else sight.attempt)
@@ -73,7 +73,7 @@ class LogReader:
 
     async def _read_attempt(self, sight: Sight, reader: Reader) -> Sight:
         """Send one attempt's output, with `follow` until it is over; return how the task stands then."""
-        follow = self._desk.registry.follow
+        follow = self._context.registry.follow
         if not (self._logs.follow and _is_out(sight, reader)):
             await self._send_stored(sight.task, reader)
             return sight
@@ -105,9 +105,9 @@ class LogReader:
 
     def _stored(self, task: TaskKey, attempt: int, only: tuple[int, int] | None = None) -> Sequence[OutputSlot]:
         try:
-            return self._desk.store.output(task, attempt, only)
+            return self._context.store.output(task, attempt, only)
         except StoreDamaged as damage:  # nothing is decided by what a task printed
-            self._desk.pipeline.note(self._logs, damage)
+            self._context.pipeline.note(self._logs, damage)
             raise damaged() from None
 
     async def _send_chunks(self, chunks: list[v.Chunk]) -> None:
@@ -115,7 +115,7 @@ class LogReader:
             await self._send(chunk, more=True)
 
     def _tell_worker(self, sight: Sight, *, on: bool) -> None:
-        session = self._desk.registry.worker(sight.worker) if sight.worker else None
+        session = self._context.registry.worker(sight.worker) if sight.worker else None
         if session is not None:
             session.follow_output(sight.ref, on=on)
 

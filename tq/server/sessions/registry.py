@@ -26,12 +26,12 @@ class Rest:
     Decides only how the worker's link is read; sends nothing, and knows no attempts.
     """
 
-    __slots__ = ("_idle_beats", "_link", "_lounge", "is_on")
+    __slots__ = ("_idle_beats", "_idle_polling", "_link", "is_on")
 
-    def __init__(self, link: Link, lounge: IdlePolling) -> None:
+    def __init__(self, link: Link, idle_polling: IdlePolling) -> None:
         self.is_on = False
         self._link = link
-        self._lounge = lounge
+        self._idle_polling = idle_polling
         self._idle_beats = 0  # in a row
 
     def beat(self, *, is_idle: bool) -> None:
@@ -39,7 +39,7 @@ class Rest:
         self._idle_beats = self._idle_beats + 1 if is_idle else 0
         if self._idle_beats >= _IDLE_BEATS and not self.is_on:
             self.is_on = True
-            self._link.rest(self._lounge)
+            self._link.rest(self._idle_polling)
 
     def end(self) -> None:
         """Read the worker by itself: it has something to do, or to say."""

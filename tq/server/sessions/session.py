@@ -45,7 +45,7 @@ class Guest(NamedTuple):
     predecessors: tuple[int, ...] = ()
 
 
-async def attend(arrival: Arrival, desk: SessionContext) -> None:
+async def attend(arrival: Arrival, context: SessionContext) -> None:
     """Serve one connection until it ends.
 
     *Resource handling*: closes the connection however it ends.
@@ -54,18 +54,18 @@ async def attend(arrival: Arrival, desk: SessionContext) -> None:
     """
     async with open_link(arrival.stream, Connection()) as link:
         try:
-            await _attend(link, arrival, desk)
+            await _attend(link, arrival, context)
         except* errors.StoreError as group:
             # It would come and ask again for ever, of a server that only a new start helps.
-            desk.pipeline.fail(leaves(group)[0])
+            context.pipeline.fail(leaves(group)[0])
 
 
-async def _attend(link: Link, arrival: Arrival, desk: SessionContext) -> None:
+async def _attend(link: Link, arrival: Arrival, context: SessionContext) -> None:
     try:
         await arrival.hold_back()
-        guest = await _greet(link, desk)
+        guest = await _greet(link, context)
         if guest is not None:
-            _check_share(guest.token, arrival.share_max, desk)
+            _check_share(guest.token, arrival.share_max, context)
     except (errors.Refused, ProtocolError) as error:
         if isinstance(error, Unauthorised):
             arrival.strike()
@@ -75,26 +75,26 @@ async def _attend(link: Link, arrival: Arrival, desk: SessionContext) -> None:
         return
     arrival.admit()
     link.connection.frame_bytes_max = limits.frame_bytes_max
-    desk.registry.connections[guest.role] += 1
+    context.registry.connections[guest.role] += 1
     try:
-        await _serve(link, guest, desk, arrival.peer)
+        await _serve(link, guest, context, arrival.peer)
     except ProtocolError as error:
         link.close(m.Refused(error.code, error.message, error.hint))
         raise
     finally:
-        desk.registry.connections[guest.role] -= 1
+        context.registry.connections[guest.role] -= 1
 
 
-async def _greet(link: Link, desk: SessionContext) -> Guest | None:
+async def _greet(link: Link, context: SessionContext) -> Guest | None:
     """Return who the peer is, None if it closed. Raises Refused or ProtocolError."""
     has_asked = False
     async for messages in link:
         for place, message in enumerate(messages):
             if isinstance(message, m.GetCA) and not has_asked:
                 has_asked = True
-                link.send_nowait(m.CA(desk.ca_pem))
+                link.send_nowait(m.CA(context.ca_pem))
             elif isinstance(message, m.Hello):
-                return authenticate(message, messages[place + 1 :], desk)
+                return authenticate(message, messages[place + 1 :], context)
             elif isinstance(message, m.Goodbye):
                 return None
             else:
@@ -102,7 +102,7 @@ async def _greet(link: Link, desk: SessionContext) -> Guest | None:
     return None
 
 
-def authenticate(hello: m.Hello, rest: Sequence[m.Message], desk: SessionContext) -> Guest:
+def authenticate(hello: m.Hello, rest: Sequence[m.Message], context: SessionContext) -> Guest:
     """Return the guest that a hello makes, or raise Refused."""
     version = agree(hello.versions, hello.software)
     check_required(hello.required)
@@ -110,68 +110,70 @@ def authenticate(hello: m.Hello, rest: Sequence[m.Message], desk: SessionContext
         raise ProtocolError("a peer is a client or a worker")
     if (hello.role == "worker") != (hello.worker > 0):
         raise ProtocolError("a worker, and only a worker, has an id")
-    desk.gate.check(hello)
+    context.gate.check(hello)
     if not hello.token:
         raise Unauthorised("there is no token", hint=_HINT)
     said = parse_token(hello.token)
-    record = desk.store.get(tables.TOKEN, (said.id,))
+    record = context.store.get(tables.TOKEN, (said.id,))
     is_good = is_token(hello.token, record.digest if record is not None else _NO_DIGEST)
-    if record is None or not is_good or 0 < record.expires_ms <= desk.times().wall_ms:
+    if record is None or not is_good or 0 < record.expires_ms <= context.times().wall_ms:
         raise Unauthorised(_WRONG, hint=_HINT)
     check_peer(record.role, hello.role)
-    predecessors = _may_speak_for(hello, said.id, desk) if hello.role == "worker" else ()
+    predecessors = _may_speak_for(hello, said.id, context) if hello.role == "worker" else ()
     return Guest(hello, version, said.id, record.role, record.name or said.id, record.expires_ms, rest, predecessors)
 
 
-def _check_share(token: str, connections_max: int, desk: SessionContext) -> None:
+def _check_share(token: str, connections_max: int, context: SessionContext) -> None:
     """Raise NotDone if the token has all the connections that one may have: others must find a place, to revoke it."""
-    if desk.registry.count(token) >= connections_max:
+    if context.registry.count(token) >= connections_max:
         raise errors.NotDone(
             f"this token has {connections_max} connections, as many as one may have",
             hint="let some of them end, or use several tokens: tq token create, tq join",
         )
 
 
-def _may_speak_for(hello: m.Hello, token: str, desk: SessionContext) -> tuple[int, ...]:
+def _may_speak_for(hello: m.Hello, token: str, context: SessionContext) -> tuple[int, ...]:
     """Return the predecessors for whom a worker may speak. Raises NotDone if its own id is another token's.
 
     A worker's id is no secret, and whoever speaks for it ends its attempts: so it belongs to the token that brought it
     first, for as long as that token exists and this server remembers.
     """
-    registry = desk.registry
+    registry = context.registry
 
     def is_others(worker: int) -> bool:
         owner = registry.owners.get(worker, token)
-        return owner != token and desk.store.get(tables.TOKEN, (owner,)) is not None
+        return owner != token and context.store.get(tables.TOKEN, (owner,)) is not None
 
     if is_others(hello.worker):
         raise errors.NotDone("this worker's id belongs to another token", hint="start the worker again")
-    registry.owns(hello.worker, token, desk.engine.live.workers)
+    registry.owns(hello.worker, token, context.engine.live.workers)
     mine = tuple(worker for worker in hello.predecessors if not is_others(worker))
     if mine != hello.predecessors:
         log("not_its_predecessor", level="warning", worker=ids.worker_id(hello.worker), token=token)
     return mine
 
 
-async def _serve(link: Link, guest: Guest, desk: SessionContext, where: str) -> None:
+async def _serve(link: Link, guest: Guest, context: SessionContext, where: str) -> None:
     hello = guest.hello
     session: WorkerSession | ClientSession
     if hello.role == "worker":
-        peer = WorkerPeer(hello.worker, guest.predecessors, desk.registry.next_session)
-        session = WorkerSession(desk, link, peer, guest.name)
+        peer = WorkerPeer(hello.worker, guest.predecessors, context.registry.next_session)
+        session = WorkerSession(context, link, peer, guest.name)
         number = peer.session
     else:
-        number = desk.registry.next_session()
-        session = ClientSession(desk, link, guest.role, guest.name, guest.token)
-    link.send_nowait(m.Welcome(guest.version, __version__, desk.lineage, desk.epoch, number, desk.beat_ms, guest.role))
-    desk.registry.enter(session, guest.token, guest.expires_ms)
-    if hello.lineage == desk.lineage and hello.epoch > desk.epoch:
-        log("older_copy", level="warning", epoch=desk.epoch, seen=hello.epoch, peer=where, token=guest.token)
+        number = context.registry.next_session()
+        session = ClientSession(context, link, guest.role, guest.name, guest.token)
+    link.send_nowait(
+        m.Welcome(guest.version, __version__, context.lineage, context.epoch, number, context.beat_ms, guest.role)
+    )
+    context.registry.enter(session, guest.token, guest.expires_ms)
+    if hello.lineage == context.lineage and hello.epoch > context.epoch:
+        log("older_copy", level="warning", epoch=context.epoch, seen=hello.epoch, peer=where, token=guest.token)
     if hello.role == "worker":
         log("worker_connected", worker=ids.worker_id(hello.worker), session=number, peer=where, token=guest.token)
     try:
         await session.run(guest.rest)
     finally:
-        desk.registry.leave(session, guest.token)
+        context.registry.leave(session, guest.token)
         if hello.role == "worker":
             log("worker_disconnected", worker=ids.worker_id(hello.worker), session=number, reason=link.ended_because)

@@ -49,7 +49,7 @@ class SessionContext(NamedTuple):
     intake: Intake
     registry: Registry
     lease_clock: LeaseClock
-    lounge: IdlePolling
+    idle_polling: IdlePolling
     gate: Gate
     times: Callable[[], Times]
     story: Callable[[], dict[str, Any]]

@@ -73,34 +73,34 @@ _ToSend = v.Effect | v.Joined | m.FollowOutput
 class WorkerSession:
     """One connection of one worker."""
 
-    def __init__(self, desk: SessionContext, link: Link, peer: WorkerPeer, submitter: str) -> None:
+    def __init__(self, context: SessionContext, link: Link, peer: WorkerPeer, submitter: str) -> None:
         self.peer = peer
-        self._desk = desk
+        self._context = context
         self._link = link
         self._submitter = submitter
         self._room = trio.Event()
-        self._inlet = desk.intake.inlet(lambda: self._room.set())  # noqa: PLW0108 - each time another event
+        self._inlet = context.intake.inlet(lambda: self._room.set())  # noqa: PLW0108 - each time another event
         self._joined = trio.Event()
         self._outbox: deque[_ToSend] = deque()
         self._outbox_filled = trio.Event()
         self.is_held_up = False  # by the commit loop: nothing is read of the worker meanwhile
         self.stuck = 0  # attempts that the worker cannot kill, as it said last
         self._has_answered = False  # a beat of the worker, since the last beat of our own
-        self.rest = Rest(link, desk.lounge)
-        self._inputs = Inputs(desk.engine, desk.store, peer.worker)
+        self.rest = Rest(link, context.idle_polling)
+        self._inputs = Inputs(context.engine, context.store, peer.worker)
         link.on_bytes = self.heard
 
     async def run(self, rest: Sequence[m.Message]) -> None:
         """Serve the worker until its connection ends. Raises ProtocolError for what it may not send."""
         worker = self.peer.worker
-        self._desk.registry.worker_enters(worker, self)
+        self._context.registry.worker_enters(worker, self)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._outbox_loop)
                 failure = await receive_all(self._link, rest, self._receive)
                 nursery.cancel_scope.cancel()
         finally:
-            self._desk.registry.worker_leaves(worker, self)
+            self._context.registry.worker_leaves(worker, self)
             self.say_silent(on=True)
             self._inlet.leave()
             self._link.on_bytes = None
@@ -117,7 +117,7 @@ class WorkerSession:
 
     def heard(self) -> None:
         """Count a sign of life of the worker."""
-        if self._desk.lease_clock.heard(self.peer.worker, self.peer.session):
+        if self._context.lease_clock.heard(self.peer.worker, self.peer.session):
             self.say_silent(on=False)
 
     def say_silent(self, *, on: bool) -> None:
@@ -153,7 +153,7 @@ class WorkerSession:
         try:
             self._send(effect)
         except Exception as error:  # noqa: BLE001 - the edge: it is called from the commit loop, which must go on (I12)
-            self._desk.registry.effects_failed += 1
+            self._context.registry.effects_failed += 1
             log("effect_failed", level="error", effect=type(effect).__name__, error=repr(error))
             self.close("the server could not send what it should: reconnect")
 
@@ -200,13 +200,13 @@ class WorkerSession:
 
     async def _join(self, message: m.Reconcile, before: list[Request]) -> None:
         """Reconcile, and take nothing else before it is on disk: until then nobody knows what counts."""
-        if self._desk.registry.worker(self.peer.worker) is not self:
+        if self._context.registry.worker(self.peer.worker) is not self:
             return  # superseded: a list could give it a session number that is newer than its successor's
         command = self.peer.receive(message)
         if command is None:
             return
         self._joined = trio.Event()
-        self._desk.lease_clock.joined(self.peer.worker, self.peer.session)
+        self._context.lease_clock.joined(self.peer.worker, self.peer.session)
         self._inlet.put([*before, Request(command, self._submitter, self._on_joined)])
         self.is_held_up = True
         await self._joined.wait()
@@ -217,7 +217,7 @@ class WorkerSession:
         if isinstance(answer, v.Joined):
             self.carry_out(answer)
             for ref in self.peer.held:
-                if self._desk.registry.follow.has(ref):
+                if self._context.registry.follow.has(ref):
                     self.follow_output(ref, on=True)
         elif isinstance(answer, errors.TqError):
             self._link.close(m.Refused(answer.code, answer.message, answer.hint))
@@ -226,24 +226,24 @@ class WorkerSession:
         """The worker ends on purpose: what it still held is lost at once."""
         if not self.peer.is_joined:
             return []
-        self._desk.lease_clock.left(self.peer.worker, self.peer.session)
+        self._context.lease_clock.left(self.peer.worker, self.peer.session)
         return [Request(v.WorkerLost(self.peer.worker, self.peer.session), self._submitter)]
 
     def _output(self, message: m.Output) -> None:
         ref = message.attempt
-        if not (self.peer.knows(ref) and self._desk.engine.live.holds(self.peer.worker, ref)):
-            self._desk.registry.output_dropped += 1
+        if not (self.peer.knows(ref) and self._context.engine.live.holds(self.peer.worker, ref)):
+            self._context.registry.output_dropped += 1
             return
         data = message.data
-        if self._desk.gate.room is not Room.NORMAL:
+        if self._context.gate.room is not Room.NORMAL:
             data = data[: max(0, limits.output_low_disk_bytes_max - message.offset)]
             if not data:
                 return
         try:
-            self._desk.store.put_output(ref.task, ref.attempt, message.stream, message.offset, data)
+            self._context.store.put_output(ref.task, ref.attempt, message.stream, message.offset, data)
         except errors.Refused as error:
             raise ProtocolError(f"output that cannot be stored: {error}") from error
-        self._desk.registry.follow.feed(ref, OutputSlot(message.stream, message.offset, data))
+        self._context.registry.follow.feed(ref, OutputSlot(message.stream, message.offset, data))
 
     async def _send_blob(self, message: m.GetBlob) -> None:
         """Send a piece of an input; an empty one is its end.
@@ -258,7 +258,7 @@ class WorkerSession:
         try:
             data = self._inputs.piece(message.blob, message.piece)
         except errors.StoreDamaged as damage:  # of what nothing but these attempts depends on
-            self._desk.pipeline.note(message, damage)
+            self._context.pipeline.note(message, damage)
             self._inlet.put([Request(v.InputDamaged(self.peer.worker, message.blob), self._submitter)])
             return
         await self._link.send(m.Blob(message.blob, message.piece, data))
