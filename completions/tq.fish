@@ -106,7 +106,7 @@ complete -c tq -n "__tq_at run" -l backoff -r -d 'How long it waits before it tr
 complete -c tq -n "__tq_at run" -l retry-on -r -d 'Try again after these exit codes (or signals) alone'
 complete -c tq -n "__tq_at run" -l no-retry-on -r -d 'Never try again after these'
 complete -c tq -n "__tq_at run" -l cpus -r -d 'CPUs it needs, as in 2 or 0.5'
-complete -c tq -n "__tq_at run" -l stdin -l no-stdin -d 'Pass this program\'s input on, at most 4 MiB; by default when it is no terminal'
+complete -c tq -n "__tq_at run" -l stdin -l no-stdin -d 'Pass this program\'s input on, at most 4 MiB; by default when it is not a terminal'
 complete -c tq -n "__tq_at run" -l url -r -d 'Ask the server at this address'
 complete -c tq -n "__tq_at run" -s o -l output -r -a 'table json jsonl id' -d 'table, json, jsonl or id'
 complete -c tq -n "__tq_at run" -s q -l quiet -d 'Print ids only, and say nothing on stderr'

@@ -45,7 +45,7 @@ of bash, zsh and fish are installed below `share` of the prefix that `tq` is in.
   end. No server at first is said at once (69).
 - **Ctrl-C** in `wait`, `run`, `logs -f` leaves the task alone, says how to cancel it, and exits with 130.
 - **An option, or an argument, with an empty value** is refused (2): a variable that is not set, as in `--tag "$TAG"`,
-  never means all. So is a filter by what is no name, as in `--name 'night*'`: there are no patterns.
+  never means all. So is a filter by what is not a name, as in `--name 'night*'`: there are no patterns.
 - **Durations** are seconds, or `10ms`, `5m`, `1h`, `7d`. **Ids** are `42`, `43.7` (a task of an array), `43.1-5`,
   `last` (the newest job), `last.7`; also `all`, `@failed` (dead or expired tasks), and the name or the tag of jobs,
   or of one job alone a task of it: `nightly.7`. A

@@ -225,6 +225,8 @@ def table(kinds: list[type[Any]], head: str, extra: dict[type[Any], str] | None 
     """Return a table of structs: name, who sends it if that is known, fields, meaning."""
     lines = [f"| {head} |{' from |' if extra else ''} fields | meaning |", f"|---|{'---|' if extra else ''}---|---|"]
     for kind in kinds:
+        if extra and kind not in extra:
+            raise SystemExit(f"{kind.__name__} has no sender: add it to SENDERS")
         sender = f" {extra[kind]} |" if extra else ""
         lines.append(f"| `{kind.__name__}` |{sender} {fields_of(kind)} | {meaning(kind)} |")
     return "\n".join(lines)

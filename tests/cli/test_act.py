@@ -189,7 +189,7 @@ def test_a_word_that_is_nothing_is_not_found(run: Run, server: FakeServer) -> No
     has_jobs(server)
     ran = run("cancel", "nobody")
     assert ran.status == 1
-    assert ran.err.startswith("tq: 'nobody' is no id, and no job has that name or tag\nhint: ")
+    assert ran.err.startswith("tq: 'nobody' is not an id, and no job has that name or tag\nhint: ")
 
 
 @pytest.mark.parametrize("word", WORDS)
@@ -197,7 +197,7 @@ def test_a_word_that_is_nothing_is_not_found(run: Run, server: FakeServer) -> No
     "words, says",
     [
         ([], " what?"),
-        (["4 2"], "is no id"),
+        (["4 2"], "is not an id"),
         (["@all"], "selects nothing"),
         (["43.5-1"], "runs backwards"),
         (["43.1-99999999"], "wait_ids_max"),
@@ -376,4 +376,4 @@ def test_a_task_of_a_job_is_named_by_the_job_where_that_is_one(run: Run, server:
     said = "tq: 'both.7': several jobs have the name or tag both\nhint: of the newest: 45.7\n"
     assert run("show", "both.7") == (1, "", said)
     ran = run("show", "weekly.7")
-    assert (ran.status, ran.err.splitlines()[0]) == (1, "tq: 'weekly.7' is no id, and no job has that name or tag")
+    assert (ran.status, ran.err.splitlines()[0]) == (1, "tq: 'weekly.7' is not an id, and no job has that name or tag")

@@ -90,7 +90,7 @@ def test_where_nothing_can_be_written_it_is_said(run: Run, server: FakeServer, p
     assert ran.status == 78
     assert "cannot be written: No such file or directory" in ran.err
     (place / "dir").mkdir()
-    assert "is no plain file" in run("backup", "dir").err
+    assert "is not a plain file" in run("backup", "dir").err
     assert not server.asked
 
 
@@ -117,7 +117,7 @@ def test_a_link_stays_a_link_and_there_is_no_backup_to_stdout(run: Run, server: 
         (place / name).symlink_to(to)
         ran = run("backup", name)
         assert (ran.status, (place / name).is_symlink()) == (78, True)
-        assert f"{name} is no plain file" in ran.err
+        assert f"{name} is not a plain file" in ran.err
     assert run("backup", "-").status == 78
     assert names(place) == ["b.tar", "stdout", "to-file", "to-nothing"]
     assert (place / "b.tar").read_bytes() == b"older"

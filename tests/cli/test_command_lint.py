@@ -82,7 +82,7 @@ def test_an_option_behind_the_command_gets_a_hint_unless_dashes_say_what_is_mean
         assert run(verb, "tool", "x", word).err == f"hint: {word.partition('=')[0]}{said}"
         assert run(verb, "--", "tool", "x", word).err == ""
     assert run(verb, "tool", "--name", "-v").err == ""
-    assert run(verb, "--", "--name", "x").err == "hint: --name is no program; options of tq stand before the --\n"
+    assert run(verb, "--", "--name", "x").err == "hint: --name is not a program; options of tq stand before the --\n"
 
 
 LINES = "a file has an entry on each line: `tq submit --each-line FILE -- COMMAND {}`"

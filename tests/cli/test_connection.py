@@ -85,7 +85,7 @@ def test_what_can_be_no_token_is_not_sent(
     monkeypatch.setenv("TQ_TOKEN", token)
     ran = run("ls")
     assert (ran.status, server.hellos) == (4, [])
-    assert ran.err.startswith("tq: what TQ_TOKEN says is no token of tq\nhint: copy it whole")
+    assert ran.err.startswith("tq: what TQ_TOKEN says is not a token of tq\nhint: copy it whole")
 
 
 @pytest.mark.parametrize("variable", ["TQ_TOKEN_FILE", "TQ_CA"])
@@ -141,7 +141,7 @@ def test_what_is_no_tq_is_69(run: Run, server: FakeServer, monkeypatch: pytest.M
         ran = run("ls")
         thread.join()
     assert ran.status == 69
-    assert "is no tq server: it does not speak TLS" in ran.err
+    assert "is not a tq server: it does not speak TLS" in ran.err
 
 
 def test_a_silent_server_is_given_up_after_three_beats(run: Run, server: FakeServer) -> None:
@@ -281,7 +281,7 @@ def test_the_order_is_flag_variable_file_connection(run: Run, server: FakeServer
         ("url = ", "Invalid value"),
         ('tokenfile = "t"\n', "no setting 'tokenfile'\nhint: there are url, token, token_file, ca, join"),
         ('[server]\nurl = "tq://queue"\n', "no setting 'server'"),
-        ("ca = 7\n", "ca is no text"),
+        ("ca = 7\n", "ca is not text"),
     ],
 )
 def test_a_damaged_configuration_is_said(run: Run, place: Path, server: FakeServer, text: str, said: str) -> None:

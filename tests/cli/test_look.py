@@ -392,7 +392,7 @@ def test_what_is_not_quite_last_is_a_name(run: Run, server: FakeServer, word: st
     server.says[v.List] = lambda asked: v.Page(() if asked.name or asked.tag else ({"id": "99"},))
     ran = run("show", word)
     assert (ran.status, ran.out) == (1, "")
-    assert f"'{word}' is no id" in ran.err
+    assert f"'{word}' is not an id" in ran.err
 
 
 @pytest.mark.parametrize("word", ["2026-11-26", "2026-11-26-02"])

@@ -70,14 +70,15 @@ def test_a_library_that_is_missing_is_a_sentence(task: FakeServer, missing: str)
 
 @pytest.mark.parametrize("words", [["ls"], ["run", "true"]])
 def test_too_little_address_space_is_said_so(task: FakeServer, words: list[str]) -> None:
-    program = (  # from where TLS is loaded on there is less room than it needs; all that says so is there already
+    program = (  # the loader's words, where TLS found no room: how much there is at that moment is nobody's to say
         "import os, resource, sys, tq.cli.frame.memory\n"
         "from tq.cli.app import main\n"
         "class Narrow:\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == '_ssl':\n"
         "            taken = int(open('/proc/self/statm').read().split()[0]) * os.sysconf('SC_PAGE_SIZE')\n"
-        "            resource.setrlimit(resource.RLIMIT_AS, (taken + 1_500_000,) * 2)\n"
+        "            resource.setrlimit(resource.RLIMIT_AS, (taken + 20_000_000,) * 2)\n"
+        "            raise ImportError('libssl.so.3: failed to map segment from shared object')\n"
         "sys.meta_path.insert(0, Narrow())\n"
         "main()\n"
     )
@@ -358,7 +359,7 @@ def test_fish_completes_live_ids_and_queues(task: FakeServer, tmp_path: Path) ->
     assert set(complete("tq submit -- tq queue pause b")) == {"builds"}
     assert complete("tq queue pause ") == ["builds", "default", "touchevil"]
     assert complete("tq -o json token rev")[0] == "revoke"
-    # A word of the line that is, or is a part of, another verb is no verb: nobody is asked for workers.
+    # A word of the line that is, or is a part of, another verb is not a verb: nobody is asked for workers.
     assert complete("tq ls --name drain --state hel")[0] == "held"
     assert {type(asked) for asked in task.asked} == {v.List, v.Queues}
 

@@ -72,7 +72,7 @@ def test_rerun_takes_whole_jobs(run: Run, made: House) -> None:
 def test_nothing_is_submitted_again_if_one_of_several_is_not_found(run: Run, made: House, server: FakeServer) -> None:
     ran = run("rerun", "77", "1", "nobody")
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err.startswith("tq: 'nobody' is no id, and no job has that name or tag\n")
+    assert ran.err.startswith("tq: 'nobody' is not an id, and no job has that name or tag\n")
     assert run("rerun", "77", "1", "78").err.startswith("tq: not found: 77, 78\n")
     assert not any(isinstance(asked, v.Submit) for asked in server.asked[-4:])
 

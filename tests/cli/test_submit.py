@@ -118,7 +118,7 @@ def test_what_is_no_signal_is_refused(run: Run, server: FakeServer, text: str) -
     for words in (("submit", f"--stop-signal={text}", "true"), ("cancel", f"--signal={text}", "42")):
         ran = run(*words)
         assert (ran.status, server.asked) == (2, [])
-        assert "is no signal" in ran.err
+        assert "is not a signal" in ran.err
 
 
 @pytest.mark.parametrize("number", [2**63, -(2**63), 10**400])
@@ -238,23 +238,23 @@ def test_what_is_hinted_for_an_empty_command_is_the_same_verb(run: Run, server: 
         ([], "the command is empty"),
         (["--"], "the command is empty"),
         (["--", ""], "the command is empty"),
-        (["--name", "a b", "--", "true"], "'a b' is no name"),
+        (["--name", "a b", "--", "true"], "'a b' is not a name"),
         (["--name", "x" * 129, "--", "true"], "name_chars_max"),
         (["--tag", "", "--", "true"], "the value of --tag is empty"),
-        (["--queue", "a/b", "--", "true"], "is no queue"),
-        (["--key", "é", "--", "true"], "is no key"),
+        (["--queue", "a/b", "--", "true"], "is not a queue"),
+        (["--key", "é", "--", "true"], "is not a key"),
         (["--priority", "101", "--", "true"], "the priority 101"),
         (["--priority", "x", "--", "true"], "--priority"),
         (["--array", "10-1", "--", "true"], "runs backwards"),
         (["--array", "1-100000001", "--", "true"], "array_size_max"),
         (["--array", "1-99999999999999999999", "--", "true"], "must lie between"),
         (["--array", "1-10:0", "--", "true"], "step"),
-        (["--array", "ten", "--", "true"], "no array range"),
-        (["--time-limit", "soon", "--", "true"], "no duration"),
+        (["--array", "ten", "--", "true"], "not an array range"),
+        (["--time-limit", "soon", "--", "true"], "not a duration"),
         (["--time-limit", "0", "--", "true"], "longer than nothing"),
-        (["--env", "=x", "--", "true"], "no name of an environment variable"),
+        (["--env", "=x", "--", "true"], "not the name of an environment variable"),
         (["--env", "NOT_SET_ANYWHERE", "--", "true"], "no NOT_SET_ANYWHERE to pass on"),
-        (["--cpus", "many", "--", "true"], "no number of CPUs"),
+        (["--cpus", "many", "--", "true"], "not a number of CPUs"),
         (["--", *["x"] * 4_097], "argv_items_max"),
         (["--", "x" * (128 * 1024)], "argument_bytes_max"),
         (["--", "a\0b"], "NUL"),

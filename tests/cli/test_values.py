@@ -89,7 +89,7 @@ def test_a_word_that_may_be_a_name_selects_by_name_wherever_ids_may_stand(word: 
 @pytest.mark.parametrize("word", ["last.7", "last", "all", "42", "43.7", "43.1-5", "2026", "1.4"])
 @pytest.mark.parametrize("check", [values.findable, lambda word: values.tags(["ok", word])])
 def test_a_name_or_tag_that_means_ids_is_refused_with_a_way_out(check, word: str) -> None:
-    with pytest.raises(BadRequest, match=f"^'{re.escape(word)}' is no (name|tag): where an id may stand") as caught:
+    with pytest.raises(BadRequest, match=f"^'{re.escape(word)}' is not a (name|tag): where an id may stand") as caught:
         check(word)
     assert "v1.4" in caught.value.hint
 
@@ -128,7 +128,7 @@ def test_a_size_counts_in_1024s(text: str, size: int) -> None:
 @pytest.mark.parametrize("text", ["99999999999T", "1152921504606846977", "1048577T"])
 def test_a_size_that_no_machine_has_is_refused(text: str) -> None:
     """A number beyond 64 bits in its offer ended each connection of a worker."""
-    with pytest.raises(BadRequest, match=r"is no size|exbibyte"):
+    with pytest.raises(BadRequest, match=r"is not a size|exbibyte"):
         values.size_bytes(text)
 
 

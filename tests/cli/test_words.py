@@ -63,7 +63,7 @@ def test_version(run: Run) -> None:
         (["submit", "--cron", "0 3 * * *", "--", "true"], "no such option: --cron", NO_SCHEDULES),
         (["submit", "--after", "42", "--", "true"], "no such option: --after", NO_FLOWS),
         (["logs", "--after", "42"], "no such option: --after", "as in `tq logs 42`; see `tq logs --help`"),
-        (["submit", "--wait", "--exit-code", "x", "--", "true"], "'x' is no choice", "one of any, max, count"),
+        (["submit", "--wait", "--exit-code", "x", "--", "true"], "'x' is not a choice", "one of any, max, count"),
         (
             ["submit", "--exit-code", "any", "--", "true"],
             "--exit-code is of a submit that waits",
@@ -82,12 +82,12 @@ def test_version(run: Run) -> None:
             "invalid value for '-n' / '--limit': 'x' is not a whole number",
             "as in `tq ls`; see `tq ls --help`",
         ),
-        (["-o", "yaml", "ls"], "'yaml' is no output format", "one of table, json, jsonl, id"),
-        (["ls", "-o", "yaml"], "'yaml' is no output format", "one of table, json, jsonl, id"),
-        (["ls", "--color", "blue"], "'blue' is no choice for --color", "one of auto, always, never"),
+        (["-o", "yaml", "ls"], "'yaml' is not an output format", "one of table, json, jsonl, id"),
+        (["ls", "-o", "yaml"], "'yaml' is not an output format", "one of table, json, jsonl, id"),
+        (["ls", "--color", "blue"], "'blue' is not a choice for --color", "one of auto, always, never"),
         (["worker", "--url", "tq://x", "--data", "y"], "--url and --data name a server each", "give one of them"),
-        (["server", "--listen", "x"], "'x' is no address", "write HOST:PORT, as in 127.0.0.1:7878"),
-        (["up", "--drain-time", "x"], "'x' is no duration", "write seconds, or 10ms, 5m, 1h, 7d"),
+        (["server", "--listen", "x"], "'x' is not an address", "write HOST:PORT, as in 127.0.0.1:7878"),
+        (["up", "--drain-time", "x"], "'x' is not a duration", "write seconds, or 10ms, 5m, 1h, 7d"),
         (["cancel", "--tag", "", "--state", "queued", "--yes"], "the value of --tag is empty", NOTHING),
         (["forget", "--state", "", "--yes"], "the value of --state is empty", NOTHING),
         (["submit", "--key", "", "--", "true"], "the value of --key is empty", NOTHING),
@@ -97,10 +97,10 @@ def test_version(run: Run) -> None:
         (["ls", "-o", ""], "the value of --output is empty", NOTHING),
         (["ls", "-q", ""], "the value of JOB is empty", NOTHING),
         (["backup", ""], "the value of FILE is empty", NOTHING),
-        (["cancel", "5,6"], "'5,6' is no id", APART),
-        (["show", "5-7"], "'5-7' is no id", APART),
+        (["cancel", "5,6"], "'5,6' is not an id", APART),
+        (["show", "5-7"], "'5-7' is not an id", APART),
         (["worker", "--name", ""], "the value of --name is empty", NOTHING),
-        (["completion", "tcsh"], "'tcsh' is no shell that tq knows", "one of bash, zsh, fish"),
+        (["completion", "tcsh"], "'tcsh' is not a shell that tq knows", "one of bash, zsh, fish"),
     ],
 )
 def test_a_usage_error_has_a_hint_and_status_2(run: Run, words: list[str], message: str, hint: str) -> None:
@@ -127,7 +127,7 @@ def test_a_word_that_is_no_text_is_refused_as_such(run: Run, server: FakeServer,
 def test_a_word_of_a_megabyte_is_not_repeated_as_a_whole(run: Run, server: FakeServer) -> None:
     ran = run("submit", "--array", "x" * 100_000, "--", "true")
     assert (ran.status, len(ran.err) < 5_000) == (2, True)
-    assert "is no array range\nhint: write FIRST-LAST" in ran.err
+    assert "is not an array range\nhint: write FIRST-LAST" in ran.err
 
 
 def test_a_bug_is_a_sentence_and_status_70(run: Run, server: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,7 +121,7 @@ def test_no_items_and_odd_items_are_refused():
     house = House()
     with pytest.raises(BadRequest, match="no items"):
         follow(house, mapped(()))
-    with pytest.raises(BadRequest, match="set is no plain data"):
+    with pytest.raises(BadRequest, match="set is not plain data"):
         follow(house, mapped([1, {2}]))
     assert house.do(v.List()).items == ()  # type: ignore[union-attr]
 

@@ -124,11 +124,11 @@ def test_a_command_runs_here_unless_it_is_said_where(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize(
     "ask, error, why",
     [
-        (lambda: requests.function("m", (), {}, {}), BadRequest, "no name of a function"),
+        (lambda: requests.function("m", (), {}, {}), BadRequest, "not the name of a function"),
         (lambda: requests.function(len, (), {}, {}), BadRequest, "is named, and not given itself"),  # type: ignore[arg-type]
         (lambda: requests.function("m:f", (), 5, {}), BadRequest, "kwargs is a map"),  # type: ignore[arg-type]
         (lambda: requests.function("m:f", (), "a", {}), BadRequest, "kwargs is a map"),  # type: ignore[arg-type]
-        (lambda: requests.function("m:f", (object(),), {}, {}), BadRequest, "object is no plain data"),
+        (lambda: requests.function("m:f", (object(),), {}, {}), BadRequest, "object is not plain data"),
         (lambda: requests.function("m:f", ("x" * 200_000,), {}, {}), BadRequest, "body_bytes_max"),
         (lambda: requests.function("m:f", ("x" * (limits.body_bytes_max - 20),), {}, {}), TooLarge, "body_bytes_max"),
         (lambda: requests.function("m:f", (), {}, {"retry": 3}), TypeError, "no option 'retry'"),
@@ -161,7 +161,7 @@ def test_a_command_runs_here_unless_it_is_said_where(tmp_path: Path, monkeypatch
             BadRequest,
             "the room beside the other arguments",
         ),
-        (lambda: requests.function("m:f", (), {}, {"stop_signal": 99}), BadRequest, "99 is no signal"),
+        (lambda: requests.function("m:f", (), {}, {"stop_signal": 99}), BadRequest, "99 is not a signal"),
     ],
 )
 def test_what_makes_no_sense_is_refused(ask, error, why):

@@ -60,7 +60,7 @@ def test_letters_are_listed_with_cause_and_code_oldest_first_and_by_filter(house
 @pytest.mark.parametrize("field, word", [("tag", "a,b"), ("name", "night*"), ("queue", "a b")])
 def test_a_filter_by_what_is_no_name_is_no_empty_answer(house, field, word):
     for command in (DeadLetters(Where(**{field: word})), Retry((), Where(**{field: word})), List(**{field: word})):
-        with pytest.raises(BadRequest, match=f"is no {field}"):
+        with pytest.raises(BadRequest, match=f"is not a {field}"):
             house.do(command)
 
 
@@ -88,7 +88,7 @@ def test_a_purged_letter_stays_dead_and_is_retried_only_by_its_id(house):
     assert house.do(Purge((f"{number}.2",))) == Acted(done=1)
     assert letters(house) == [f"{number}.1", f"{number}.3"]
     assert house.do(Get(f"{number}.2")).value["state"] == "dead"
-    with pytest.raises(AlreadyEnded, match="is no dead letter"):
+    with pytest.raises(AlreadyEnded, match="is not a dead letter"):
         house.do(Purge((f"{number}.2",)))
     assert house.do(Retry((str(number),), LETTERS)).done == 2
     refs = house.starts()

@@ -43,7 +43,7 @@ def test_what_is_no_value_fails_the_task_and_says_why(here: Town) -> None:
     assert here.wait(job) != 0
     shown = here.show(job)
     assert (shown["state"], shown["cause"], shown["exit_code"]) == ("dead", "bad_result", 0)
-    assert "TQ_RESULT is no JSON" in shown["usage"]["error"]
+    assert "TQ_RESULT is not JSON" in shown["usage"]["error"]
 
 
 def test_a_file_takes_the_output_and_a_directory_is_gone_after_the_task(here: Town) -> None:

@@ -196,8 +196,8 @@ def _ending(end):
 @pytest.mark.parametrize(
     "what, why",
     [
-        ("object", "object is no plain data"),
-        ("set", "set is no plain data"),
+        ("object", "object is not plain data"),
+        ("set", "set is not plain data"),
         ("key", "a key of a dict is int"),
         ("large", "64 bits"),
         ("long", "result_bytes_max"),
@@ -221,7 +221,7 @@ def test_a_result_without_end_is_a_bad_result(shared, name):
     [
         ("work:nothing", "no function nothing"),
         ("work:Tool.nothing", "no function Tool.nothing"),
-        ("work:Tool.limit", "is no function"),
+        ("work:Tool.limit", "is not a function"),
         ("work:path.join", "leads out of the module"),
         ("work:__loader__.get_data", "leads out of the module"),
         ("work:Tool.__init__.__globals__.get", "leads out of the module"),

@@ -194,7 +194,7 @@ def test_a_link_laid_in_the_way_is_not_followed(place: Path, tmp_path: Path, nam
     (place / name).symlink_to(target)
 
     if name == "ca.key":
-        with pytest.raises(ConfigurationError, match="is no key"):
+        with pytest.raises(ConfigurationError, match="is not a key"):
             open_identity(place, NOW)
     else:
         open_identity(place, NOW)
@@ -217,7 +217,7 @@ def test_a_key_is_never_written_over_something_else(tmp_path: Path) -> None:
 def test_a_file_in_the_place_of_the_directory_is_refused(place: Path) -> None:
     place.write_text("")
 
-    with pytest.raises(ConfigurationError, match="is no directory"):
+    with pytest.raises(ConfigurationError, match="is not a directory"):
         open_identity(place, NOW)
 
 

@@ -126,7 +126,7 @@ def test_a_flipped_bit_in_a_table_file_is_named_and_nothing_is_written(
 def test_another_file_is_no_backup(raw: bytes, refused: Callable[[bytes], TqError]) -> None:
     error = refused(raw)
     assert isinstance(error, ConfigurationError)
-    assert "is no backup of tq" in error.message
+    assert "is not a backup of tq" in error.message
 
 
 def test_a_newer_format_says_who_made_it(whole: bytes, refused: Callable[[bytes], TqError]) -> None:
@@ -161,7 +161,7 @@ def test_a_member_that_is_no_file_is_refused(kind: bytes, whole: bytes, refused:
     info = tarfile.TarInfo("db/000099.sst")
     info.type = kind
     info.linkname = "/etc/passwd"
-    assert "is no plain file" in refused(packed(members(whole), info)).message
+    assert "is not a plain file" in refused(packed(members(whole), info)).message
 
 
 def test_a_member_that_comes_twice_or_is_missing_is_refused(whole: bytes, refused: Callable[[bytes], TqError]) -> None:

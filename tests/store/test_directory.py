@@ -35,7 +35,7 @@ def test_a_directory_open_to_others_is_refused(tmp_path: Path, mode: int) -> Non
 
 def test_a_path_that_rocksdb_cannot_be_told_is_refused_and_a_link_to_it_is_none(tmp_path: Path) -> None:
     data = tmp_path / os.fsdecode(b"caf\xe9")
-    with pytest.raises(ConfigurationError, match=r"is no UTF-8: b'.*caf\\xe9'") as caught:
+    with pytest.raises(ConfigurationError, match=r"is not UTF-8: b'.*caf\\xe9'") as caught:
         hold_directory(data)
     assert "symbolic link" in caught.value.hint
     assert not data.exists()
@@ -132,7 +132,7 @@ def test_a_store_without_its_own_files_is_refused(tmp_path: Path) -> None:
         pass
     (data / "elsewhere").rename(data / "watermark")
     (data / "format").write_text("nonsense")
-    with pytest.raises(StoreDamaged, match="no format"), disk_store(data):
+    with pytest.raises(StoreDamaged, match="not a format"), disk_store(data):
         pass
     (data / "format").unlink()
     with pytest.raises(ConfigurationError, match="did not make"), disk_store(data):
@@ -145,7 +145,7 @@ def test_a_check_of_a_directory_without_a_store_makes_nothing(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
-LATIN = "\udce9"  # a name that is no UTF-8
+LATIN = "\udce9"  # a name that is not UTF-8
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 23 22 0:5 / {nfs} rw shared:2 - nfs4 server:/x rw

@@ -95,7 +95,7 @@ def test_a_store_is_not_taken_for_a_restore_that_was_cut_off(backup: Path, tmp_p
 
 def test_a_file_a_served_directory_and_an_open_one_are_refused(backup: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ConfigurationError, match="is no directory"):
+    with pytest.raises(ConfigurationError, match="is not a directory"):
         restore.restore(backup, tmp_path / "file", 1)
     with hold_directory(tmp_path / "held"), pytest.raises(ConfigurationError, match="is held by"):
         restore.restore(backup, tmp_path / "held", 1)

@@ -72,6 +72,20 @@ def test_a_module_that_the_code_names_exists() -> None:
     assert wrong == []
 
 
+def test_what_contributing_says_is_in_a_file_is_defined_there() -> None:
+    page = (tree.ROOT / "CONTRIBUTING.md").read_text()
+    pairs = re.findall(r"`(\w+)`,? (?:and `(\w+)` )?in `((?:tq|tools|tests)/[\w/]+\.py)`", page)
+    wrong = [
+        f"{path}: {name}"
+        for *names, path in pairs
+        for name in filter(None, names)
+        if not re.search(rf"^(?:class |def |async def )?{name}\b", (tree.ROOT / path).read_text(), re.MULTILINE)
+    ]
+
+    assert len(pairs) > 8
+    assert wrong == []
+
+
 @pytest.mark.parametrize("generator", GENERATORS, ids=tree.relative)
 def test_a_generated_page_is_what_the_code_says(generator: Path) -> None:
     done = subprocess.run(

@@ -91,7 +91,7 @@ HOSTILE = {
     "a map": b"\xa0",
     "no message": b"\x80",
     "an empty message": b"\x81\x80",
-    "a message that is no array": b"\x81\x01",
+    "a message that is not an array": b"\x81\x01",
     "a message by a map": b"\x81\xa1\x64type\x64Beat",
     "an unknown message": b"\x81\x81\x64Foo!",
     "a name as bytes": b"\x81\x81\x44Beat",

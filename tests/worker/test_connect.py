@@ -100,9 +100,9 @@ async def found(port: int, ca_pem: str) -> TqError:
     return by_worker.value
 
 
-NO_TLS = "is no tq server: it does not speak TLS"
-OLD_TLS = "is no tq server: it speaks a TLS version before 1.3"
-OTHER = "is no tq server: it speaks TLS, but not the protocol of tq"
+NO_TLS = "is not a tq server: it does not speak TLS"
+OLD_TLS = "is not a tq server: it speaks a TLS version before 1.3"
+OTHER = "is not a tq server: it speaks TLS, but not the protocol of tq"
 
 
 @pytest.mark.parametrize("words", [JUNK, b"SSH-2.0-OpenSSH_9.2\r\n", bytes(64), b"\xff" * 64])

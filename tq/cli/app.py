@@ -119,7 +119,7 @@ def _no_text(error: Exception) -> tuple[str, str] | None:
     """Return message and hint where a word of the command line was to be sent as text, and is none."""
     if not isinstance(error, UnicodeEncodeError) or not "\ud800" <= error.object[error.start] <= "\udfff":
         return None
-    return f"{error.object!r} is no text in UTF-8", "only a command, its files and its environment may be any bytes"
+    return f"{error.object!r} is not text in UTF-8", "only a command, its files and its environment may be any bytes"
 
 
 def _usage_error(error: Any) -> tuple[str, str] | None:
@@ -186,7 +186,7 @@ def _closest(word: str, words: Sequence[str]) -> str:
 
 
 def _of_system(error: OSError) -> tuple[str, str]:
-    """Return what the system says, a full disk under stdout, a file that is no file; and a hint, if there is one."""
+    """Return what the system says, a full disk under stdout, a file that is not a file; and a hint, if there is one."""
     where = f": {error.filename}" if error.filename else ""
     hint = "raise it: ulimit -n 1024" if error.errno == errno.EMFILE else ""
     return f"{error.strerror or type(error).__name__}{where}", hint

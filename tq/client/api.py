@@ -2,7 +2,7 @@
 
 What goes wrong is a `tq.errors.TqError`: what the server refuses as what it is (BadRequest, KeyConflict, …), and
 Unreachable or Unknown when a lost connection could not be re-made within the patience. An argument that there
-is not is a TypeError, as everywhere.
+is no is a TypeError, as everywhere.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Mapping, Sequence
@@ -35,7 +35,7 @@ async def connect(
     read instead of this process's environment.
     """
     _check_runs_trio()
-    failure: BaseException | None = None  # of the block: a nursery would wrap it, and a group is no exit code
+    failure: BaseException | None = None  # of the block: a nursery would wrap it, and a group is not an exit code
     async with trio.open_nursery() as nursery:
         line = Line(lambda: target.find({"url": url}, environ), patience_s=patience_s)
         try:

@@ -79,7 +79,7 @@ def directories(environ: Mapping[str, str]) -> Directories:
 
 
 def read_config(config_directory: Path) -> dict[str, str]:
-    """Return the contents of config.toml, {} when there is none. Raises ConfigurationError for what is no setting."""
+    """Return the contents of config.toml, {} when there is none. Raises ConfigurationError for other settings."""
     path = config_directory / "config.toml"
     try:
         text = trust.read(path).decode()
@@ -97,7 +97,7 @@ def read_config(config_directory: Path) -> dict[str, str]:
         if key not in _VARIABLES:
             raise ConfigurationError(f"{path}: there is no setting {key!r}", hint=f"there are {', '.join(_VARIABLES)}")
         if not isinstance(value, str):
-            raise ConfigurationError(f"{path}: {key} is no text", hint=f'write {key} = "…"')
+            raise ConfigurationError(f"{path}: {key} is not text", hint=f'write {key} = "…"')
     return found
 
 
@@ -212,7 +212,7 @@ def _token(setting: Setting) -> str:
     token = setting.value.strip()
     if _TOKEN.fullmatch(token) is None:
         hint = "copy it whole: it begins with tqa_, tqs_, tqw_ or tqr_"
-        raise Unauthorised(f"what {setting.source} says is no token of tq", hint=hint)
+        raise Unauthorised(f"what {setting.source} says is not a token of tq", hint=hint)
     return token
 
 
@@ -278,5 +278,5 @@ def _read_text(path: str, what: str) -> str:
         return data.decode("ascii").strip()
     except (OSError, ValueError, RuntimeError) as error:  # no text, a NUL in the path, nobody's home
         is_text = not isinstance(error, UnicodeDecodeError)
-        reason = (error.strerror if isinstance(error, OSError) else str(error)) if is_text else "it is no text"
+        reason = (error.strerror if isinstance(error, OSError) else str(error)) if is_text else "it is not text"
         raise ConfigurationError(f"cannot read the {what} {path}: {reason}") from None

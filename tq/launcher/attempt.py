@@ -233,5 +233,5 @@ class Attempt:
 
 
 def as_text(error: str) -> str:
-    """Return an error as a frame takes it: of bounded length, and a path in it that is no text made one."""
+    """Return an error as a frame takes it: of bounded length, and a path in it that is not text is made one."""
     return error.encode(errors="backslashreplace")[:error_bytes_max].decode(errors="ignore")

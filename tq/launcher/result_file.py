@@ -19,7 +19,7 @@ _FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.
 
 
 class BadResult(Exception):
-    """What lies at TQ_RESULT is no value; the text says why."""
+    """What lies at TQ_RESULT is not a value; the text says why."""
 
 
 class Reader:
@@ -44,14 +44,14 @@ def read(path: bytes) -> bytes:
     """Return what the file at `path` says as CBOR. Raises BadResult."""
     try:
         if not stat.S_ISREG(os.lstat(path).st_mode):  # opening a device may do something
-            raise BadResult("TQ_RESULT is no regular file")
+            raise BadResult("TQ_RESULT is not a regular file")
         text = _read(path)
     except OSError as error:
         raise BadResult(f"TQ_RESULT cannot be read: {error.strerror}") from error
     if len(text) > result_bytes_max:
         raise BadResult(f"TQ_RESULT has more than result_bytes_max, {result_bytes_max} bytes")
     if not text.strip():
-        raise BadResult("TQ_RESULT is empty, which is no JSON")
+        raise BadResult("TQ_RESULT is empty, which is not JSON")
     return _packed(text)
 
 
@@ -60,7 +60,7 @@ def _read(path: bytes) -> bytes:
     fd = os.open(path, _FLAGS)
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise BadResult("TQ_RESULT is no regular file")
+            raise BadResult("TQ_RESULT is not a regular file")
         text = b""
         while len(text) <= result_bytes_max and (piece := os.read(fd, result_bytes_max + 1 - len(text))):
             text += piece
@@ -73,10 +73,10 @@ def _packed(text: bytes) -> bytes:
     try:
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadResult(f"TQ_RESULT is no JSON: {error}") from error
+        raise BadResult(f"TQ_RESULT is not JSON: {error}") from error
     except RecursionError as error:
         raise BadResult(f"TQ_RESULT is nested deeper than {depth_max} levels (depth_max)") from error
     try:
         return plain.dumps(value, result_bytes_max, "result_bytes_max")
     except plain.NotPlain as error:
-        raise BadResult(f"TQ_RESULT is no plain data: {error}") from error
+        raise BadResult(f"TQ_RESULT is not plain data: {error}") from error

@@ -62,7 +62,7 @@ class Space(msgspec.Struct, frozen=True):
 
         Cheap enough for a launcher's loop: neither looks into anything.
         """
-        with suppress(OSError):  # what is no file goes with the launcher's directory
+        with suppress(OSError):  # what is not a file goes with the launcher's directory
             os.unlink(self.result)
         if self.directory is not None:
             try:

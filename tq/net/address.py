@@ -43,6 +43,6 @@ def parse_address(url: str) -> Address:
     port = int(match["port"] or DEFAULT_PORT) if match else 0
     if match is None or not 0 < port < 65_536:
         raise ConfigurationError(
-            f"{url!r} is no address of a server", hint=f"write tq://HOST:PORT, as in {DEFAULT_URL}"
+            f"{url!r} is not an address of a server", hint=f"write tq://HOST:PORT, as in {DEFAULT_URL}"
         )
     return Address(match["v6"] or match["host"], port)

@@ -84,7 +84,7 @@ class Pinning:
         try:
             der = ssl.PEM_cert_to_DER_cert(pem.decode("ascii").strip())
         except ValueError:
-            raise ProtocolError("what the server sent as its CA is no certificate") from None
+            raise ProtocolError("what the server sent as its CA is not a certificate") from None
         if hashlib.sha256(der).hexdigest() != self._wanted:
             raise Unauthorised(
                 "the server's CA is not the one that the join string names: another server, or someone between",

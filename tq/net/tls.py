@@ -116,7 +116,7 @@ def refusal(error: BaseException | None) -> str:
 
 
 def _no_tq(where: str, why: str) -> Unreachable:
-    return Unreachable(f"what listens at {where} is no tq server: {why}", hint="check host and port")
+    return Unreachable(f"what listens at {where} is not a tq server: {why}", hint="check host and port")
 
 
 def _reason(error: BaseException) -> str:

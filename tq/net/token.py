@@ -58,7 +58,7 @@ def parse_token(text: str) -> Token:
     """Return what a token says about itself, true or not. Unauthorised if it is malformed or mistyped."""
     match = _TOKEN.fullmatch(text)
     if match is None:
-        raise Unauthorised("this is no token of tq", hint="copy it whole: it begins with tqa_, tqs_, tqw_ or tqr_")
+        raise Unauthorised("this is not a token of tq", hint="copy it whole: it begins with tqa_, tqs_, tqw_ or tqr_")
     if not hmac.compare_digest(_checksum(text[:-_CHECKSUM_CHARS]), match[4]):
         raise Unauthorised("the token's checksum is wrong", hint="copy it again, whole")
     return Token(text, _ROLES[match[1]], match[2])

@@ -56,6 +56,6 @@ def check_settings(settings: Settings) -> None:
         raise ConfigurationError("data and state directory must be absolute paths")
     check_path(settings.data)
     if settings.log_level not in LEVELS:
-        raise BadRequest(f"{settings.log_level!r} is no level", hint="one of " + ", ".join(LEVELS))
+        raise BadRequest(f"{settings.log_level!r} is not a level", hint="one of " + ", ".join(LEVELS))
     if (settings.cert is None) != (settings.key is None):
         raise BadRequest("--cert and --key belong together")

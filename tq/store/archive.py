@@ -175,7 +175,7 @@ class _Reader:
 
     def _read_head(self) -> Head:
         """Return what stands in front, before anything is believed."""
-        other = ConfigurationError(f"{self._path} is no backup of tq", hint="name a file that `tq backup` made")
+        other = ConfigurationError(f"{self._path} is not a backup of tq", hint="name a file that `tq backup` made")
         try:
             info = tarfile.TarInfo.frombuf(self._file.read(_BLOCK), "utf-8", "strict")
             if info.name != HEAD or info.size > _HEAD_BYTES_MAX:
@@ -199,7 +199,7 @@ class _Reader:
             why = "it ends too early" if len(raw) < _BLOCK else f"a header is garbled ({error})"
             raise self._damaged(why) from None
         if not info.isreg() or info.size < 0:
-            raise self._damaged(f"its member {info.name[:100]!r} is no plain file")
+            raise self._damaged(f"its member {info.name[:100]!r} is not a plain file")
         return info.name, info.size
 
     def _contents(self, name: str, size: int) -> Iterator[bytes]:

@@ -104,7 +104,7 @@ def check_path(data: Path) -> None:
         str(data).encode()
     except UnicodeEncodeError:
         raise ConfigurationError(
-            f"the path of the data directory is no UTF-8: {os.fsencode(data)!r}",
+            f"the path of the data directory is not UTF-8: {os.fsencode(data)!r}",
             hint="choose another one with --data; a symbolic link to this one will do",
         ) from None
 
@@ -126,7 +126,7 @@ def check_place(data: Path, *, allow_network: bool, may_close: bool = True) -> N
     An empty directory of ours that is open is closed, if it `may_close` it.
     """
     if not data.is_dir():
-        raise ConfigurationError(f"the data directory {data} is no directory", hint="choose another one with --data")
+        raise ConfigurationError(f"the data directory {data} is not a directory", hint="choose another one with --data")
     check_owner(data, may_close=may_close)
     kind = file_system(data)
     if _NETWORK.fullmatch(kind) and not allow_network:
@@ -184,7 +184,7 @@ def check_format(data: Path) -> None:
     text = path.read_text(errors="replace")
     found = _FORMAT_TEXT.fullmatch(text)
     if found is None:
-        raise StoreDamaged(f"the file {path} says {text[:80]!r}, which is no format", hint=BRING_BACK)
+        raise StoreDamaged(f"the file {path} says {text[:80]!r}, which is not a format", hint=BRING_BACK)
     newer = "start it with that version or a newer one"
     if int(found[1]) > FORMAT:
         raise ConfigurationError(

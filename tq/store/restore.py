@@ -66,7 +66,7 @@ def check_fresh(data: Path) -> None:
     if not data.exists():
         return
     if not data.is_dir():
-        raise ConfigurationError(f"{data} is no directory", hint="choose another one with --data")
+        raise ConfigurationError(f"{data} is not a directory", hint="choose another one with --data")
     is_cut_off = (data / RESTORING).exists() and not (data / "format").exists()
     ours = {LOCK, *(_MADE if is_cut_off else ())}
     found = sorted(path.name for path in data.iterdir() if path.name not in ours)

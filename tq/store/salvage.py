@@ -174,7 +174,7 @@ def _read_mark(data: Path, losses: list[str]) -> int:
         mark = TURNS_MAX
     if mark < TURNS_MAX:
         return mark
-    losses.append("the watermark is lost: whether the last commits are there is not known")
+    losses.append("the watermark is lost: whether the last commits are there is no known")
     return 0
 
 

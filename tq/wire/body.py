@@ -66,7 +66,7 @@ def check_function(name: str) -> str:
     parts = [*module.split("."), *path.split(".")]
     if not colon or not all(part.isidentifier() for part in parts):
         raise BadRequest(
-            f"{name[:function_chars_max]!r} is no name of a function",
+            f"{name[:function_chars_max]!r} is not the name of a function",
             hint="write MODULE:FUNCTION, as in images.resize:thumbnail; a lambda or an inner function has no such name",
         )
     if len(name) > function_chars_max:

@@ -173,7 +173,7 @@ def _check_document(message: Reply) -> None:
         one = rest.pop()
         if isinstance(one, dict):
             if not all(type(key) is str for key in one):
-                raise ProtocolError("a key in a document that is no text")
+                raise ProtocolError("a key in a document that is not text")
             rest.extend(one.values())
         elif isinstance(one, list):
             rest.extend(one)

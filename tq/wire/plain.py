@@ -16,7 +16,7 @@ _LEAVES: Final = frozenset({bool, float, str, bytes})
 
 
 class NotPlain(Exception):
-    """A value that is no plain data; the text says which part of it, and why."""
+    """A value that is not plain data; the text says which part of it, and why."""
 
 
 def dumps(value: Any, bytes_max: int, bound: str) -> bytes:
@@ -66,7 +66,7 @@ class _Walk:
                     raise NotPlain(f"a key of a dict is {_named(key)}; only str can be one")
                 self.check(one, depth - 1)
         else:
-            raise NotPlain(f"{_named(value)} is no plain data (None, bool, int, float, str, bytes, list, dict)")
+            raise NotPlain(f"{_named(value)} is not plain data (None, bool, int, float, str, bytes, list, dict)")
 
     def _check_room(self, depth: int) -> None:
         if depth <= 0:

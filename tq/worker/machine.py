@@ -131,7 +131,7 @@ def check_modules(modules: tuple[str, ...]) -> None:
         raise BadRequest(f"more than {limits.modules_max} modules (modules_max)", hint="allow their package")
     for module in modules:
         if len(module) > limits.function_chars_max or not all(part.isidentifier() for part in module.split(".")):
-            raise BadRequest(f"{module!r} is no name of a module", hint="write --allow PACKAGE.MODULE")
+            raise BadRequest(f"{module!r} is not the name of a module", hint="write --allow PACKAGE.MODULE")
         if len(module.encode()) > limits.offer_word_bytes_max:
             raise BadRequest(f"the module {module!r} is longer than offer_word_bytes_max", hint="allow its package")
 

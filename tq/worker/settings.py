@@ -96,4 +96,4 @@ def check_options(settings: Settings) -> None:
 def _check_words(what: str, words: tuple[str, ...], is_one: Callable[[str], bool], hint: str) -> None:
     for word in words:
         if not is_one(word):
-            raise BadRequest(f"{word[: limits.name_chars_max]!r} is no {what} of a worker", hint=hint)
+            raise BadRequest(f"{word[: limits.name_chars_max]!r} is not a {what} of a worker", hint=hint)

@@ -129,7 +129,7 @@ def printing_once(done: str, hint: str) -> Iterator[None]:
 
 @contextmanager
 def writing_stdout() -> Iterator[None]:
-    """Name stdout in what the system says of it: a full disk there is not the server's. A reader that is gone stays."""
+    """Name stdout in what the system says of it: a full disk there is no the server's. A reader that is gone stays."""
     try:
         yield
     except BrokenPipeError:
@@ -157,12 +157,12 @@ def columns(stream: object) -> int:
 def check_format(value: str) -> str:
     """Check -o."""
     if value and value not in FORMATS:
-        raise BadRequest(f"{value!r} is no output format", hint=f"one of {', '.join(FORMATS)}")
+        raise BadRequest(f"{value!r} is not an output format", hint=f"one of {', '.join(FORMATS)}")
     return value
 
 
 def check_color(value: str) -> str:
     """Check --color."""
     if value not in COLORS:
-        raise BadRequest(f"{value!r} is no choice for --color", hint=f"one of {', '.join(COLORS)}")
+        raise BadRequest(f"{value!r} is not a choice for --color", hint=f"one of {', '.join(COLORS)}")
     return value

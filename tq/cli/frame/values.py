@@ -41,7 +41,7 @@ def duration_ms(text: str) -> int:
         total += float(part[1]) * _UNIT_MS[part[2] or "s"]
         position = part.end()
     if not word or position != len(word):
-        raise BadRequest(f"{text!r} is no duration", hint="write seconds, or 10ms, 5m, 1h, 7d")
+        raise BadRequest(f"{text!r} is not a duration", hint="write seconds, or 10ms, 5m, 1h, 7d")
     if total > _DURATION_MS_MAX:
         raise BadRequest(f"{text!r} is longer than a hundred years")
     return round(total)
@@ -54,7 +54,7 @@ def array_range(text: str) -> ArrayRange:
         hint = "write FIRST-LAST, as in 1-100, 0-99:3 or 1-100%4"
         if "," in text:
             hint = "a range has a first and a last number; others are a list, as in `tq submit -- echo {} ::: 1 3 7`"
-        raise BadRequest(f"{text!r} is no array range", hint=hint)
+        raise BadRequest(f"{text!r} is not an array range", hint=hint)
     first, last = int(match[1]), int(match[2])
     step, throttle = int(match[3] or 1), int(match[4] or 0)
     if last < first:
@@ -79,14 +79,14 @@ def name(text: str, what: str = "name") -> str:
     if len(text) > limits.name_chars_max:
         raise BadRequest(f"the {what} has {len(text)} characters; name_chars_max is {limits.name_chars_max}")
     if not is_name(text):
-        raise BadRequest(f"{text!r} is no {what}", hint=NAME_HINT)
+        raise BadRequest(f"{text!r} is not a {what}", hint=NAME_HINT)
     return text
 
 
 def findable(text: str, what: str = "name") -> str:
     """Check a name or tag of a job, which is written where an id may stand."""
     if means_ids(name(text, what)):
-        raise BadRequest(f"{text!r} is no {what}: where an id may stand it means ids", hint=ID_LIKE_HINT)
+        raise BadRequest(f"{text!r} is not a {what}: where an id may stand it means ids", hint=ID_LIKE_HINT)
     return text
 
 
@@ -154,7 +154,7 @@ def stop_signal(text: str, what: str) -> int:
     is_number = word.isascii() and word.isdecimal() and len(word) < 3
     number = int(word) if is_number else _signal(word)
     if number not in signal.valid_signals():
-        raise BadRequest(f"{what} {text!r} is no signal", hint="write TERM, INT, USR1, 15")
+        raise BadRequest(f"{what} {text!r} is not a signal", hint="write TERM, INT, USR1, 15")
     return number
 
 
@@ -168,7 +168,7 @@ def cpus_milli(text: str) -> int:
     """Parse a number of CPUs, such as `2` or `0.5`, into thousandths."""
     match = re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,3})?", text.strip())
     if match is None:
-        raise BadRequest(f"{text!r} is no number of CPUs", hint="write 1, 2 or 0.5")
+        raise BadRequest(f"{text!r} is not a number of CPUs", hint="write 1, 2 or 0.5")
     return round(float(match[0]) * 1_000)
 
 
@@ -176,7 +176,7 @@ def size_bytes(text: str) -> int:
     """Parse `8G`, `512M` or plain bytes. Units are powers of 1024."""
     match = _SIZE.fullmatch(text.strip())
     if match is None:
-        raise BadRequest(f"{text!r} is no size", hint="write bytes, or 512M, 8G")
+        raise BadRequest(f"{text!r} is not a size", hint="write bytes, or 512M, 8G")
     factor: int = 1024 ** " KMGT".index(match[2].upper() or " ")
     size = round(float(match[1]) * factor)
     if size > _SIZE_BYTES_MAX:
@@ -187,7 +187,9 @@ def size_bytes(text: str) -> int:
 def variable(text: str) -> str:
     """Check the name of an environment variable."""
     if not text or "=" in text or "\0" in text:
-        raise BadRequest(f"{text!r} is no name of an environment variable", hint="write NAME=VALUE, or NAME to pass on")
+        raise BadRequest(
+            f"{text!r} is not the name of an environment variable", hint="write NAME=VALUE, or NAME to pass on"
+        )
     return text
 
 
@@ -196,12 +198,12 @@ def listen_address(text: str) -> tuple[str, int]:
     host, colon, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
-        raise BadRequest(f"{text!r} is no address", hint="write HOST:PORT, as in 127.0.0.1:7878")
+        raise BadRequest(f"{text!r} is not an address", hint="write HOST:PORT, as in 127.0.0.1:7878")
     return host, int(port)
 
 
 def why_no_json(text: str | bytes, error: Exception) -> str:
-    r"""Return why a text is no JSON: of a `\ud800` alone the decoder says no more than that the input was cut."""
+    r"""Return why a text is not JSON: of a `\ud800` alone the decoder says no more than that the input was cut."""
     import json  # only who has made a mistake pays for it
 
     try:

@@ -137,5 +137,5 @@ def of_all(outcomes: Sequence[Outcome], way: str = "any") -> tuple[int, list[str
 def check_way(way: str) -> str:
     """Check --exit-code."""
     if way not in WAYS:
-        raise BadRequest(f"{way!r} is no choice for --exit-code", hint=f"one of {', '.join(WAYS)}")
+        raise BadRequest(f"{way!r} is not a choice for --exit-code", hint=f"one of {', '.join(WAYS)}")
     return way

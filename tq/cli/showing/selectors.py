@@ -237,11 +237,11 @@ def _filter(client: "Client", word: str) -> v.Where:
         raise BadRequest(f"{word!r} selects nothing", hint="@failed is what there is; for others: --state STATE")
     if not is_name(word) or means_ids(word):
         shown = word if len(word) <= 40 else word[:40] + "…"
-        raise BadRequest(f"{shown!r} is no id", hint=_APART if _RUN.fullmatch(word) else _HINT)
+        raise BadRequest(f"{shown!r} is not an id", hint=_APART if _RUN.fullmatch(word) else _HINT)
     if (found := _named(client, word)) is not None:
         return found[0]
     hint = _HINT if word not in _STATES else f"a state is chosen by an option, as in `tq ls --state {word}`"
-    raise TaskNotFound(f"{word!r} is no id, and no job has that name or tag", hint=hint)
+    raise TaskNotFound(f"{word!r} is not an id, and no job has that name or tag", hint=hint)
 
 
 def _named(client: "Client", word: str) -> tuple[v.Where, str] | None:

@@ -7,7 +7,7 @@ from tq.cli.frame import context
 
 
 class Ticker:
-    """Where progress is shown; nothing where stderr is no terminal, is told to be quiet, or cannot go back."""
+    """Where progress is shown; nothing where stderr is not a terminal, is told to be quiet, or cannot go back."""
 
     def __init__(self, *, is_quiet: bool) -> None:
         self.is_shown = not is_quiet and context.is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"

@@ -98,7 +98,7 @@ def _of_shell(wanted: "SubmitOptions", environ: Mapping[str, str]) -> str:
     if not others and " " in first.strip():
         return "the command is one word with spaces; leave out the quotes, or add --shell to let a shell read it"
     if first.startswith("-"):
-        return f"{first} is no program; options of tq stand before the --"
+        return f"{first} is not a program; options of tq stand before the --"
     if _ASSIGNMENT.fullmatch(first):
         return f"no shell reads {first}; set it with --env {first}, or add --shell"
     unread = list(takewhile(lambda word: _READS.fullmatch(word) is None, words))[1:]

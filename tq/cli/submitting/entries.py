@@ -85,7 +85,7 @@ def from_json(name: str, bytes_max: int, is_plain: bool) -> Runs:
         items = msgspec.json.decode(data, type=list[msgspec.Raw])
     except msgspec.DecodeError as error:
         raise BadRequest(
-            f"{_shown(name)} is no JSON array: {values.why_no_json(data, error)}",
+            f"{_shown(name)} is not JSON array: {values.why_no_json(data, error)}",
             hint='write [ITEM, …], as in ["a", {"b": 1}]',
         ) from None
     made = starmap(_plain, enumerate(items, 1)) if is_plain else map(_text, items)

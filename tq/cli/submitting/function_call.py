@@ -39,7 +39,7 @@ def packed(text: str) -> bytes:
     try:
         said = msgspec.json.decode(text) if text else []
     except msgspec.DecodeError as error:
-        raise BadRequest(f"--args is no JSON: {values.why_no_json(text, error)}", hint=_HINT) from None
+        raise BadRequest(f"--args is not JSON: {values.why_no_json(text, error)}", hint=_HINT) from None
     except RecursionError:
         raise TooLarge("--args is nested too deeply (depth_max)") from None
     if not isinstance(said, list | dict):

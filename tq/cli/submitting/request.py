@@ -190,7 +190,7 @@ def _plain(name: str) -> str:
     try:
         name.encode()
     except UnicodeEncodeError:
-        raise BadRequest(f"the name {name!r} of an environment variable is no UTF-8") from None
+        raise BadRequest(f"the name {name!r} of an environment variable is not UTF-8") from None
     return name
 
 

@@ -40,7 +40,7 @@ def backup(ctx: typer.Context, file: File) -> None:
     if file == "-":
         raise ConfigurationError("a backup goes into a file, not to stdout", hint="name one; ./- is a file, too")
     if target.is_symlink() or (target.exists() and not target.is_file()):  # as /dev/stdout is, which stays what it is
-        raise ConfigurationError(f"{file} is no plain file", hint="name a file in a directory of yours")
+        raise ConfigurationError(f"{file} is not a plain file", hint="name a file in a directory of yours")
     scratch = target.with_name(f".{target.name}.part")
     try:
         with _created(scratch) as sink:

@@ -196,7 +196,7 @@ def completion(
 ) -> None:
     """Print the completion script of a shell."""
     if shell not in SHELLS:
-        raise BadRequest(f"{shell!r} is no shell that tq knows", hint=f"one of {', '.join(SHELLS)}")
+        raise BadRequest(f"{shell!r} is not a shell that tq knows", hint=f"one of {', '.join(SHELLS)}")
     print(script(shell, ctx.find_root().command), end="")
 
 
@@ -291,7 +291,7 @@ def _options(entry: Entry) -> list[str]:
 
 
 def _with_value(top: Entry) -> list[str]:
-    """Return the options that may stand before a verb, and whose value is no verb."""
+    """Return the options that may stand before a verb, and whose value is not a verb."""
     return [name for option in top.options if option.value for name in option.names]
 
 

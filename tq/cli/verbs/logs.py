@@ -127,7 +127,9 @@ class Manner(NamedTuple):
 def check_format(context: Context) -> None:
     """Refuse the one format that output of tasks does not have. Raises BadRequest."""
     if context.output == "id":
-        raise BadRequest("what tasks write is no list of ids", hint="-o jsonl has it line by line; `tq ls -q` has ids")
+        raise BadRequest(
+            "what tasks write is not a list of ids", hint="-o jsonl has it line by line; `tq ls -q` has ids"
+        )
 
 
 def _object(reading: "follow.Reading", stream: int, line: bytes) -> bytes:

@@ -19,7 +19,7 @@ def run(
         bool | None,
         typer.Option(
             "--stdin/--no-stdin",
-            help="Pass this program's input on, at most 4 MiB; by default when it is no terminal",
+            help="Pass this program's input on, at most 4 MiB; by default when it is not a terminal",
             show_default=False,
         ),
     ] = None,

@@ -48,7 +48,7 @@ def make(client: "Client", role: str, name: str, expires: str) -> tuple[str, str
     from tq.net.token import RANDOM_BYTES, make_token
 
     if role not in ROLES:
-        raise BadRequest(f"{role!r} is no role", hint=f"one of {', '.join(ROLES)}")
+        raise BadRequest(f"{role!r} is not a role", hint=f"one of {', '.join(ROLES)}")
     life_ms = values.duration_ms(expires) if expires else 0
     if expires and life_ms < 1:
         raise BadRequest("a token that expires at once is of no use")

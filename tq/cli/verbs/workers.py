@@ -49,7 +49,7 @@ def workers(
     from tq.core import vocabulary as v
 
     if state and state not in STATES:
-        raise BadRequest(f"{state!r} is no state of a worker", hint=f"it is one of {', '.join(STATES)}")
+        raise BadRequest(f"{state!r} is not a state of a worker", hint=f"it is one of {', '.join(STATES)}")
 
     def is_wanted(item: dict[str, Any]) -> bool:
         queues = item.get("queues") or [queue]

@@ -38,7 +38,7 @@ _NAMED_MAX: Final = 5
 def together(jobs: Iterable[_J], kind: type[_J]) -> tuple[dict[str, _J], int]:
     """Return the jobs that a program waits for by their ids, and their store (0 where there are none).
 
-    Raises BadRequest for what is no list of jobs, TooLarge for too many, TaskNotFound for jobs of several stores.
+    Raises BadRequest for what is not a list of jobs, TooLarge for too many, TaskNotFound for jobs of several stores.
     """
     given: Any = jobs
     found: dict[str, _J] = {}

@@ -13,6 +13,7 @@ from tq.limits import exit_code_max
 
 _T = TypeVar("_T")
 
+# An `_ms` whose stem is not here is a duration, and becomes `_s`.
 _INSTANTS: Final = frozenset(
     (
         "submitted", "job_ended", "leased", "started", "ended", "due", "created", "expires", "used", "since", "seen",
@@ -54,7 +55,7 @@ def instant(ms: int) -> str | None:
 
 
 def text(value: bytes) -> str:
-    """Return bytes as text; what is no UTF-8 as backslash escapes."""
+    """Return bytes as text; what is not UTF-8 as backslash escapes."""
     return value.decode("utf-8", "backslashreplace")
 
 

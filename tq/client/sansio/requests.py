@@ -213,7 +213,7 @@ def _check(options: Mapping[str, Any], known: Mapping[str, Any], *, is_array: bo
     if not is_array and _OF_ARRAYS & set(options):
         raise BadRequest("max_fails and at_once are of a job with several tasks", hint="leave them out")
     if options.get("stop_signal", signal.SIGTERM) not in signal.valid_signals():
-        raise BadRequest(f"stop_signal {options['stop_signal']} is no signal", hint="write signal.SIGINT")
+        raise BadRequest(f"stop_signal {options['stop_signal']} is not a signal", hint="write signal.SIGINT")
 
 
 def _submit(fields: Mapping[str, Any], module: str, options: Mapping[str, Any], *, stdin_key: str = "") -> v.Submit:

@@ -74,7 +74,7 @@ class TaskCancelled(TqError):
 class TaskResult:
     """How one task stands. `state` as `tq show` says it, `attempt` the number of its latest attempt (0 = none yet).
 
-    `number` is the task's in its array: that of the first item of a `map` is 1; 0 for what is no array's.
+    `number` is the task's in its array: that of the first item of a `map` is 1; 0 for what is not an array's.
     `value` is what it returned, None as well for one that returned nothing; `error` the exception that stands for its
     failure, None if it succeeded or has not ended.
     """

@@ -93,7 +93,7 @@ def ms(time_s: float, what: str) -> int:
 
 
 def seconds(timeout_s: Any) -> float:
-    """Return how long may be waited, None for without end. Raises BadRequest for what is no time."""
+    """Return how long may be waited, None for without end. Raises BadRequest for what is not a time."""
     if timeout_s is None:
         return inf
     if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or isnan(timeout_s):

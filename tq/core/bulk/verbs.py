@@ -171,7 +171,7 @@ def _begin_purge(acting: Acting, key: JobKey) -> bool:
 
 def _purge_member(acting: Acting, key: TaskKey, task: Task | None) -> None:
     if task is None or task.state is not State.DEAD or task.purged or acting.is_late(task.since_ms):
-        acting.tally.leave("is no dead letter")
+        acting.tally.leave("is not a dead letter")
         return
     acting.step.purge(key, task)
     acting.tally.done += 1

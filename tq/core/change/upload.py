@@ -1,8 +1,8 @@
 """What a client sends before its submit: the pieces of one large input, or the entries of an array.
 
-An upload is no job and has no id: nothing of it runs before the Submit that names its key. It is idempotent by offset,
-so a client that was cut off asks for the next offset and goes on; without its submit it ends by itself. Entries carry
-digests of their sender, so that two clients under one key extend one upload only if they send the same.
+An upload is not a job and has no id: nothing of it runs before the Submit that names its key. It is idempotent by
+offset, so a client that was cut off asks for the next offset and goes on; without its submit it ends by itself. Entries
+carry digests of their sender, so that two clients under one key extend one upload only if they send the same.
 """
 
 from msgspec.structs import replace

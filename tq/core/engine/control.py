@@ -107,7 +107,7 @@ def create_token(step: Step, command: CreateToken) -> Done:
         raise BadRequest("a token has an id, a role (read, submit, worker, admin) and a SHA-256")
     if command.name and not is_name(command.name):
         raise BadRequest(
-            f"{command.name[:name_chars_max]!r} is no name of a token (name_chars_max, {name_chars_max})",
+            f"{command.name[:name_chars_max]!r} is not the name of a token (name_chars_max, {name_chars_max})",
             hint=NAME_HINT,
         )
     if step.overlay.get(tables.TOKEN, (command.id,)) is not None:

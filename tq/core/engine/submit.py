@@ -60,7 +60,7 @@ def _check(command: Submit) -> None:
         if not is_name(text) and (text or what != "name"):
             raise BadRequest(f"{text[:140]!r} is not a {what}", hint=NAME_HINT)
         if what != "queue" and means_ids(text):
-            raise BadRequest(f"{text!r} is no {what}: where an id may stand it means ids", hint=ID_LIKE_HINT)
+            raise BadRequest(f"{text!r} is not a {what}: where an id may stand it means ids", hint=ID_LIKE_HINT)
     if len(command.key) > limits.key_chars_max:
         raise BadRequest(f"a key has at most {limits.key_chars_max} characters")
     if len(command.tags) > limits.tags_max:

@@ -181,7 +181,7 @@ class Turn:
         self._take(look)
         before = len(self._overlay.changes.get(tables.FORGOTTEN, ()))
         error = self._do_each(command, keys, forget.retain, failed)
-        if error is not None:  # what was forgotten until then is, so this is no command that changed nothing
+        if error is not None:  # what was forgotten until then is, so this is not a command that changed nothing
             self.bugs.append((command, error))
         failed.end(self.times.steady_ms, partial(self._is_gone, tables.ENDED))
         done = len(self._overlay.changes.get(tables.FORGOTTEN, ())) - before

@@ -111,7 +111,7 @@ class Progress(msgspec.Struct, array_like=True, tag=1):
     rank: int  # 100 - priority: the order of READY
     size: int
     throttle: int = 0  # at most so many running; 0 = no bound
-    hold: bool = False
+    hold: bool = False  # set in bulk/verbs.py, engine/submit.py and repair/rebuild_job.py
     cancelling: bool = False
     first: State = State.QUEUED
     untouched: int = 0

@@ -48,4 +48,4 @@ def _names_bytes(job: Job) -> int:
 
 def _command_bytes(job: Job) -> int:
     shown = _COMMAND_BYTES + (_FUNCTION_BYTES if job.demand.module else 0)
-    return min(4 * len(job.body), shown)  # a byte that is no text is shown as four
+    return min(4 * len(job.body), shown)  # a byte that is not text is shown as four

@@ -134,7 +134,7 @@ def check(where: Where) -> None:
     """Raise BadRequest for a filter that can match nothing: a name that is none, as in `night*`, or a cause."""
     for word, what in ((where.queue, "queue"), (where.name, "name"), (where.tag, "tag")):
         if word and not is_name(word):
-            raise BadRequest(f"{word[:40]!r} is no {what}", hint=NAME_HINT)
+            raise BadRequest(f"{word[:40]!r} is not a {what}", hint=NAME_HINT)
     if where.cause and where.cause not in _CAUSES:
         raise BadRequest(f"{where.cause[:40]!r} is not a cause", hint="one of " + ", ".join(sorted(_CAUSES)))
 

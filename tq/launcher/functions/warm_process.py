@@ -269,7 +269,7 @@ def find(name: str) -> Any:
         if isinstance(found, ModuleType) or part.startswith("__"):
             raise _Unknown(f"{path} leads out of the module {module_name}")
     if not callable(found):
-        raise _Unknown(f"{name} is no function")
+        raise _Unknown(f"{name} is not a function")
     return found
 
 
@@ -292,7 +292,7 @@ def _last(call: _Given) -> list[Any]:
 
 
 def _text(column: bytes) -> str | bytes:
-    """Return a column of an entry: text, but for one that is no UTF-8."""
+    """Return a column of an entry: text, but for one that is not UTF-8."""
     try:
         return column.decode()
     except UnicodeDecodeError:

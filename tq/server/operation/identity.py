@@ -227,6 +227,6 @@ def _check_private(path: Path, what: str) -> None:
         raise ConfigurationError(f"the {what} {path} is missing", hint="restore it from a backup") from None
     is_kind = stat.S_ISDIR(found.st_mode) if what == "directory" else stat.S_ISREG(found.st_mode)
     if not is_kind:
-        raise ConfigurationError(f"{path} is no {what}")
+        raise ConfigurationError(f"{path} is not a {what}")
     more = "; if others may have read the keys, remove the directory: all join again"
     trust.check_private(path, what, more=more)

@@ -1,8 +1,8 @@
 """What a peer's word must fulfil before it goes to the engine: bounds of what the core does not look into.
 
-The core checks what it understands (names, sizes, priorities). A body is opaque to it, so that is checked here,
-once, at the door: raises BadRequest or TooLarge, and names the bound. Of a worker's words only the numbers are checked:
-one that no table could hold, or an offer without measure, is no word of the protocol. And what the connections of one
+The core checks what it understands (names, sizes, priorities). A body is opaque to it, so that is checked here, once,
+at the door: raises BadRequest or TooLarge, and names the bound. Of a worker's words only the numbers are checked: one
+that no table could hold, or an offer without measure, is not a word of the protocol. And what the connections of one
 token may leave standing, and those of all (`Quota`). Pure, in memory.
 """
 

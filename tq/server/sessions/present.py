@@ -198,5 +198,5 @@ def _columns(entry: bytes, *, is_plain: bool) -> list[str]:
 
 
 def text(data: bytes) -> str:
-    """Return bytes as text; what is no UTF-8 as backslash escapes."""
+    """Return bytes as text; what is not UTF-8 as backslash escapes."""
     return data.decode("utf-8", "backslashreplace")
