@@ -15,11 +15,7 @@ from hypothesis import HealthCheck, settings
 # Machines are slow at times; a deadline would make that a failure. `print_blob` gives the line that replays one.
 # Who develops tries other examples each time; CI the same ones, so that it speaks of the change that it is asked about.
 settings.register_profile(
-    "tq",
-    deadline=None,
-    print_blob=True,
-    derandomize="CI" in os.environ,
-    suppress_health_check=[HealthCheck.too_slow],
+    "tq", deadline=None, print_blob=True, derandomize="CI" in os.environ, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("tq")
 

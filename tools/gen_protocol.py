@@ -139,10 +139,7 @@ STORIES: Final[dict[str, list[tuple[str, m.Message]]]] = {
         ("<", m.Welcome(1, "tq 0.1.0", 81_985_529_216_486_895, 3, 10, 5_000, "worker")),
         (">", m.Reconcile(v.Capacity(2, 2_000, 4 * 2**30, "build-1", 4_711, "mine 0.1"), ())),
         ("<", m.Reconciled((), ())),
-        (
-            "<",
-            m.Assign(1, 5, 2, True, "default", "", codec.dumps(Body((b"true",), b"/")), 0, (v.Assignment(REF, 7),)),
-        ),
+        ("<", m.Assign(1, 5, 2, True, "default", "", codec.dumps(Body((b"true",), b"/")), 0, (v.Assignment(REF, 7),))),
         (">", m.Assigned(1)),
         (">", m.Beat(*tally([REF]), 1)),
         ("<", m.Beat(number=1)),
@@ -261,8 +258,7 @@ def parts() -> dict[str, str]:
         "commands": table(list(v.ClientCommand.__args__), "command"),
         "answers": table([kind for kind in v.Answer.__args__ if kind not in (v.Joined, v.Recovered)], "answer"),
         "records": table(
-            [v.AttemptRef, v.Capacity, v.Held, v.Assignment, v.End, v.Outcome, v.Where, Demand, Body, Usage],
-            "record",
+            [v.AttemptRef, v.Capacity, v.Held, v.Assignment, v.End, v.Outcome, v.Where, Demand, Body, Usage], "record"
         ),
         "numbers": numbers([Cause, Phase]),
         "examples": "\n\n".join(example(title, story) for title, story in STORIES.items()),

@@ -50,11 +50,7 @@ def modules(room: str) -> int:
 def box(lines: list[str], width: int) -> list[str]:
     """Draw a frame around lines."""
     inner = width - 4
-    return [
-        f"┌{'─' * (width - 2)}┐",
-        *(f"│ {line:<{inner}} │" for line in lines),
-        f"└{'─' * (width - 2)}┘",
-    ]
+    return [f"┌{'─' * (width - 2)}┐", *(f"│ {line:<{inner}} │" for line in lines), f"└{'─' * (width - 2)}┘"]
 
 
 def drawn(room: str, inner: dict[str, list[list[str]]], width: int) -> list[str]:

@@ -23,17 +23,7 @@ from tq.wire.codec import loads
 
 TQ = [sys.executable, "-m", "tq"]
 # What a simple verb must not load: each costs more than a simple verb has (typer brings what it brings).
-HEAVY = (
-    "trio",
-    "rich",
-    "rocksdict",
-    "asyncio",
-    "cryptography",
-    "logging",
-    "click",
-    "pydantic",
-    "dataclasses",
-)
+HEAVY = ("trio", "rich", "rocksdict", "asyncio", "cryptography", "logging", "click", "pydantic", "dataclasses")
 
 
 @contextmanager

@@ -184,12 +184,7 @@ def test_the_same_key_is_the_same_job(place: Place) -> None:
 
 
 def test_what_is_not_there(place: Place) -> None:
-    for words in (
-        ["show", "999999"],
-        ["logs", "999999"],
-        ["cancel", "999999"],
-        ["drain", "nobody"],
-    ):
+    for words in (["show", "999999"], ["logs", "999999"], ["cancel", "999999"], ["drain", "nobody"]):
         done = place.tq(*words)
         assert (done.status, done.out) == (1, ""), words
         assert done.err.startswith("tq: ")

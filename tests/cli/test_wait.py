@@ -51,15 +51,7 @@ def test_wait_prints_outcomes_for_scripts(run: Run, server: FakeServer) -> None:
         "v": 1,
         "done": True,
         "items": [
-            {
-                "id": "42",
-                "state": "dead",
-                "size": 1,
-                "ended": 1,
-                "succeeded": 0,
-                "cause": "exit",
-                "exit_status": 7,
-            }
+            {"id": "42", "state": "dead", "size": 1, "ended": 1, "succeeded": 0, "cause": "exit", "exit_status": 7}
         ],
     }
 

@@ -5,18 +5,7 @@ import pytest
 
 from tests.support.house import House, held
 from tq.core.model.task import Cause, Task
-from tq.core.vocabulary import (
-    Assignment,
-    AttemptRef,
-    Cancel,
-    Drain,
-    Handback,
-    Requeue,
-    Retry,
-    Start,
-    Tick,
-    WorkerLost,
-)
+from tq.core.vocabulary import Assignment, AttemptRef, Cancel, Drain, Handback, Requeue, Retry, Start, Tick, WorkerLost
 from tq.store.records import RecordCodec
 
 
@@ -151,10 +140,7 @@ def test_what_has_a_record_without_an_attempt_has_not_run(house):
 
     assert [
         one.has_run for effect in house.finished.effects if isinstance(effect, Start) for one in effect.attempts
-    ] == [
-        False,
-        False,
-    ]
+    ] == [False, False]
 
 
 def test_a_record_that_does_not_say_may_have_run():

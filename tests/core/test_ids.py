@@ -1,5 +1,7 @@
 """Ids as people write them."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from tq.core.model import ids
 from tq.core.model.ids import TaskId
 from tq.core.model.job import Demand, Job
+from tq.core.model.task import TRANSITIONS, IllegalMove, State, Trigger, is_legal, transition
 from tq.errors import BadRequest, TaskNotFound
 
 
@@ -47,3 +50,28 @@ def test_a_value_that_the_array_does_not_have_is_not_found(value):
 def test_a_task_that_is_no_array_has_no_members():
     with pytest.raises(TaskNotFound):
         ids.position(1, _job(1, is_array=False), 1)
+
+
+@pytest.mark.parametrize("state, trigger", list(itertools.product(State, Trigger)))
+def test_a_pair_moves_as_the_table_says_or_not_at_all(state, trigger):
+    expected = TRANSITIONS.get((state, trigger))
+    assert is_legal(state, trigger) is (expected is not None)
+    if expected is None:
+        with pytest.raises(IllegalMove):
+            transition(state, trigger)
+    else:
+        assert transition(state, trigger) is expected
+
+
+def test_a_terminal_state_is_left_only_by_a_retry():
+    leaving = {trigger for (state, trigger) in TRANSITIONS if state.is_terminal}
+    assert leaving == {Trigger.RETRY, Trigger.RETRY_BLOCKED, Trigger.FORCE_RETRY}
+
+
+def test_terminal_states_are_numbered_last():
+    assert [state for state in State if state.is_terminal] == list(State)[State.SUCCEEDED :]
+
+
+def test_every_state_can_be_reached_and_every_living_state_can_be_left():
+    assert set(TRANSITIONS.values()) == set(State)
+    assert {state for state, _ in TRANSITIONS} == set(State)

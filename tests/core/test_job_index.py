@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.core.test_job_search import all_rows, counted_looks, found, listed, write
-from tests.core.test_scan_start import passed_by
+from tests.core.test_view import passed_by
 from tests.support.ground import Ground
 from tests.support.house import House, held
 from tq.core.model import tables

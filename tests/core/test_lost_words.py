@@ -3,11 +3,16 @@
 import pytest
 
 from tests.server.rig import Loop, submit
+from tests.support.damage import without
 from tests.support.house import House, held
+from tests.support.worker_context import WORKERS, WorkerContext
 from tq import limits
+from tq.core.change.lanes import _of_name, lane_name
 from tq.core.engine.engine import Bounds
 from tq.core.model import tables
+from tq.core.model.job import Demand
 from tq.core.model.task import Cause, Phase, State
+from tq.core.model.view import pages
 from tq.core.vocabulary import (
     Acknowledge,
     AttemptRef,
@@ -15,6 +20,7 @@ from tq.core.vocabulary import (
     End,
     Hold,
     Join,
+    List,
     Recall,
     Release,
     Report,
@@ -171,3 +177,39 @@ def test_what_stands_behind_a_long_attempt_is_recalled_when_nothing_else_happens
         loop.settle()
 
     assert [len(effect.attempts) for effect in loop.left if isinstance(effect, Recall)] == [len(_held(loop)) - 1]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_every_rule_holds_and_all_goes_on(seed: int) -> None:
+    life = WorkerContext(seed).live(80)
+    lanes = [key for page in pages(life.store, tables.LANE) for key, _ in page]
+    assert len(lanes) > 2
+    for key in lanes:
+        without(life.store, tables.LANE, key)
+    life.restart()
+    assert life.counted("lanes_derived") == len(lanes)
+    assert [key for page in pages(life.store, tables.LANE) for key, _ in page] == lanes
+    for worker in range(1, WORKERS + 1):
+        life.join(worker, slots=2)
+    life.settle()
+    life.restart()
+    assert life.counted("lanes_derived") == 0
+
+
+def test_what_a_worker_runs_in_it_keeps_it_from_nothing_else() -> None:
+    house = House()
+    house.join(slots=2)
+    house.submit()
+    without(house.store, tables.LANE, (1,))
+    house.restart()
+    house.join(6, slots=1)
+    other = house.submit(queue="other")
+    assert [ref.job for ref in house.starts()] == [other]
+    assert len(house.do(List()).items) == 2  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("demand", [Demand(), Demand(1_500, 1 << 40), Demand(0, 7, "a.b")])
+def test_a_name_says_all_of_a_lane(demand: Demand, alone: bool) -> None:
+    lane = _of_name(lane_name("q-1", demand, alone=alone))
+    assert (lane.queue, lane.demand, lane.alone) == ("q-1", demand, alone)

@@ -66,8 +66,7 @@ class TestAKeyLivesOverAnUpgrade:
     )  # fmt: skip
 
     @pytest.mark.parametrize(
-        "asked, digest",
-        [(PLAIN, "961379f22080e6b823a2cc1fcca6d5dd"), (FULL, "8cd518551b65934c9fddcf3be5371402")],
+        "asked, digest", [(PLAIN, "961379f22080e6b823a2cc1fcca6d5dd"), (FULL, "8cd518551b65934c9fddcf3be5371402")]
     )
     def test_it_is_that_of_the_first_release(self, asked, digest):
         assert digest_of(asked).hex() == digest

@@ -142,10 +142,7 @@ def _bad_key(data: Path) -> None:
 
 @pytest.mark.parametrize(
     "spoil,text",
-    [
-        (lambda data: data.touch(mode=0o600), "the data directory"),
-        (_bad_key, "cannot be read"),
-    ],
+    [(lambda data: data.touch(mode=0o600), "the data directory"), (_bad_key, "cannot be read")],
     ids=["a file", "a bad key and no store"],
 )
 def test_check_and_start_agree_where_there_is_no_store(tmp_path: Path, spoil: Any, text: str) -> None:

@@ -370,10 +370,7 @@ def test_tls_1_2_is_refused_and_the_log_says_why(here: Town) -> None:
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
     old.maximum_version = ssl.TLSVersion.TLSv1_2
-    with (
-        socket.create_connection(("127.0.0.1", here.server.port), timeout=10) as plain,
-        pytest.raises(ssl.SSLError),
-    ):
+    with socket.create_connection(("127.0.0.1", here.server.port), timeout=10) as plain, pytest.raises(ssl.SSLError):
         old.wrap_socket(plain)
     processes.until(lambda: "a TLS version before 1.3" in here.server.log(), "the log says why")
 

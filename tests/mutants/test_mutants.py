@@ -47,7 +47,7 @@ FOUND_BY: Final[dict[Mutant, str]] = {
         f"{JOBS}::TestChains::test_few_short_tasks_stand_behind_others_as_evenly_as_they_can"
     ),
     mutants.forget_which_hold_came_last: SWEEPS,
-    mutants.derive_a_lane_without_what_waits: "tests/core/test_lost_lanes.py::test_every_rule_holds_and_all_goes_on[0]",
+    mutants.derive_a_lane_without_what_waits: "tests/core/test_lost_words.py::test_every_rule_holds_and_all_goes_on[0]",
     mutants.give_away_what_is_on_its_way: f"{PEERS}::test_a_list_sent_again_begins_a_session_of_its_own",
     mutants.free_an_input_that_others_use: (
         "tests/core/test_entries.py::test_the_same_request_again_shares_its_entries_until_the_last_job_is_forgotten"
@@ -56,7 +56,7 @@ FOUND_BY: Final[dict[Mutant, str]] = {
         "tests/core/test_worker_backoff.py::test_what_was_leased_before_the_trouble_neither_counts_again_nor_ends_it"
     ),
     mutants.forget_the_widths_of_chains: (
-        "tests/core/test_widths.py::test_a_worker_that_comes_back_keeps_the_width_that_it_was_told"
+        "tests/core/test_queues.py::test_a_worker_that_comes_back_keeps_the_width_that_it_was_told"
     ),
     mutants.believe_an_older_list_of_a_drain: (
         "tests/core/test_drains.py::test_what_was_asked_while_the_worker_was_cut_off_holds_and_is_told_again[True-False]"

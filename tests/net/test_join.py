@@ -72,8 +72,7 @@ def test_an_address_is_host_and_port(url: str, host: str, port: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "url",
-    ["", "tq://", "http://a", "tq:a", "tq://a:0", "tq://a:65536", "tq://a:b", "tq://a/b", "tq://u@a", "tq://::1"],
+    "url", ["", "tq://", "http://a", "tq:a", "tq://a:0", "tq://a:65536", "tq://a:b", "tq://a/b", "tq://u@a", "tq://::1"]
 )
 def test_what_is_no_address_is_refused_with_an_example(url: str) -> None:
     with pytest.raises(ConfigurationError) as caught:

@@ -2,12 +2,7 @@ from contextlib import suppress
 
 import pytest
 import trio
-from trio.testing import (
-    MockClock,
-    lockstep_stream_pair,
-    memory_stream_pair,
-    wait_all_tasks_blocked,
-)
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from tq import limits
 from tq.core import vocabulary as v

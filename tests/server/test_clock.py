@@ -34,8 +34,7 @@ def test_it_follows_the_boot_clock_whatever_the_wall_does() -> None:
 
 
 @pytest.mark.parametrize(
-    "down_ms,counted_ms",
-    [(HOUR_MS, HOUR_MS), (-HOUR_MS, 0), (0, 0), (73 * 365 * 24 * HOUR_MS, DOWN_MS_MAX)],
+    "down_ms,counted_ms", [(HOUR_MS, HOUR_MS), (-HOUR_MS, 0), (0, 0), (73 * 365 * 24 * HOUR_MS, DOWN_MS_MAX)]
 )
 def test_the_time_that_passed_while_down_counts_cut_to_a_day(down_ms: int, counted_ms: int) -> None:
     machine = Machine()

@@ -1,7 +1,10 @@
 """Damage of the store that shows while it is served: who asks for it pays, the server and all else go on (ADR 24)."""
 
+import stat
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -16,7 +19,9 @@ from tq.core.vocabulary import (
     Acknowledge,
     Cancel,
     Capacity,
+    Command,
     Dispatch,
+    Done,
     End,
     Get,
     Hold,
@@ -26,10 +31,14 @@ from tq.core.vocabulary import (
     Release,
     Report,
     Tick,
+    Times,
 )
 from tq.errors import StoreDamaged
 from tq.server.commit.intake import Look
+from tq.server.commit.replay import FailedCommands, files_max
 from tq.wire import messages as m
+from tq.wire.body import Body
+from tq.wire.codec import dumps
 
 
 def failing(error: errors.StoreError) -> Any:
@@ -214,3 +223,28 @@ async def test_output_that_is_damaged_ends_the_answer_and_not_the_server(monkeyp
                 await client.ask(asked)
         assert hall.failure is None
         assert (await client.ask(Get("1"))).value["state"] == "succeeded"
+
+
+SECRET = submit("k", body=dumps(Body((b"x",), b"/", {"PASSWORD": b"hunter2"})))
+
+
+def test_a_failed_command_can_be_read_back_with_its_times(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    FailedCommands(tmp_path).keep(SECRET, Times(5, 6), ValueError("why"))
+    (path,) = (tmp_path / "failed").iterdir()
+    steady_ms, wall_ms, command = msgspec.msgpack.decode(path.read_bytes(), type=tuple[int, int, Command])
+
+    assert (steady_ms, wall_ms, command) == (5, 6, SECRET)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    said = capsys.readouterr().err
+    assert "internal_error" in said
+    assert "ValueError: why" in said
+    assert "hunter2" not in said
+
+
+def test_the_number_of_files_is_bounded(tmp_path: Path) -> None:
+    failed = FailedCommands(tmp_path)
+    for number in range(files_max + 5):
+        failed.keep(submit(str(number)), Times(number, number), ValueError("why"))
+    failed.keep(Look(lambda _: Done("")), Times(0, 0), ValueError("why"))
+
+    assert len(list((tmp_path / "failed").iterdir())) == files_max

@@ -1,10 +1,12 @@
 """Where a flush runs: in the committer's thread, but for a lone turn on a disk that has been quick."""
 
 import threading
+from pathlib import Path
 
 import pytest
 import trio
 
+from tests.server.process import ServerProcess, command, wait_until
 from tq.errors import StoreError
 from tq.server.commit import committer
 from tq.server.commit.committer import Committer, quick_runs_min
@@ -103,3 +105,21 @@ async def test_a_flush_that_fails_in_place_is_a_failure_like_any_other(rig) -> N
     await rig.flush()
     assert [str(error) for error in rig.failures] == ["the disk is broken"]
     assert rig.done == quick_runs_min
+
+
+def test_a_server_whose_disk_is_stuck_still_stops(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path)
+    server.program = "tests.support.stuck_server"
+    server.start()
+    try:
+        with server.client() as client:
+            client.ask(command("true", key="before"))
+            (server.data / "stuck").touch()
+            client.post(command("true", key="after"))
+            wait_until((server.data / "sticks").exists)
+            status = server.stop()
+    finally:
+        server.kill()
+
+    assert status == StoreError.exit_status, server.log()
+    assert "flush_stuck" in server.log()

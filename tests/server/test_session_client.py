@@ -10,19 +10,7 @@ from tests.server.hall import BEAT_S, assigned, hello, open_hall, until
 from tests.server.rig import submit
 from tq import __version__, errors, limits
 from tq.core import vocabulary as v
-from tq.core.vocabulary import (
-    AddEntries,
-    Cancel,
-    Drain,
-    End,
-    Get,
-    List,
-    Status,
-    StoreStatistics,
-    Upload,
-    Wait,
-    Workers,
-)
+from tq.core.vocabulary import AddEntries, Cancel, Drain, End, Get, List, Status, StoreStatistics, Upload, Wait, Workers
 from tq.limits import waits_max
 from tq.store.directory import Room
 from tq.wire import messages as m

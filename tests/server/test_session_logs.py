@@ -11,13 +11,7 @@ from tests.server.hall import Hall, assigned, hello, open_hall, until
 from tests.server.rig import submit
 from tq import errors, limits
 from tq.core import vocabulary as v
-from tq.core.vocabulary import (
-    Cancel,
-    Chunk,
-    End,
-    Logs,
-    LogsEnd,
-)
+from tq.core.vocabulary import Cancel, Chunk, End, Logs, LogsEnd
 from tq.limits import streams_max
 from tq.server.sessions.admission import Quota
 from tq.server.sessions.follow import pending_slots_max

@@ -23,12 +23,7 @@ OUT_OF_REACH: Final[dict[Trigger, str]] = {
     Trigger.EXPIRE: "no start-by times",
     Trigger.RETRY_BLOCKED: "no edges",
 }
-NEVER_IN: Final = (
-    State.BLOCKED,
-    State.SCHEDULED,
-    State.SKIPPED,
-    State.EXPIRED,
-)  # nothing brings a task there
+NEVER_IN: Final = (State.BLOCKED, State.SCHEDULED, State.SKIPPED, State.EXPIRED)  # nothing brings a task there
 
 # Commands that no client here gives, and why.
 NOT_GIVEN: Final[dict[type, str]] = {

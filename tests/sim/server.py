@@ -38,13 +38,7 @@ class Server(Process):
     """One data directory and the server on it, life after life."""
 
     def __init__(
-        self,
-        world: World,
-        network: Network,
-        ledger: Ledger,
-        disk: MemoryStore | Disk,
-        bounds: Bounds,
-        check_every: int,
+        self, world: World, network: Network, ledger: Ledger, disk: MemoryStore | Disk, bounds: Bounds, check_every: int
     ) -> None:
         super().__init__(world, "server")
         self.network = network

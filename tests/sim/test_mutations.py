@@ -6,10 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 from msgspec.structs import replace
 
-from tests.mutants.mutants import (
-    ignore_what_the_server_has_and_the_worker_does_not_hold,
-    release_before_the_flush,
-)
+from tests.mutants.mutants import ignore_what_the_server_has_and_the_worker_does_not_hold, release_before_the_flush
 from tests.sim.faults import NAMES
 from tests.sim.run import run_seed
 from tests.sim.shrink import shrink

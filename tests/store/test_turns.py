@@ -18,11 +18,7 @@ def test_a_run_without_a_gap_ends_at_its_last_turn() -> None:
     assert read_run(pack_trimmed(10), []) == Run(10, 10)
 
 
-@given(
-    trimmed=st.integers(0, 50),
-    length=st.integers(2, 30),
-    holes=st.sets(st.integers(0, 28), min_size=1),
-)
+@given(trimmed=st.integers(0, 50), length=st.integers(2, 30), holes=st.sets(st.integers(0, 28), min_size=1))
 def test_any_hole_before_the_end_is_a_gap_and_named(trimmed: int, length: int, holes: set[int]) -> None:
     kept = [trimmed + 1 + place for place in range(length) if place not in holes or place == length - 1]
     run = read_run(pack_trimmed(trimmed), kept)

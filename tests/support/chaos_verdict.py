@@ -43,10 +43,7 @@ def executions(text: str) -> dict[str, Counter[tuple[int, str]]]:
 
 
 def judge(
-    jobs: Mapping[str, Job],
-    ran: Mapping[str, Counter[tuple[int, str]]],
-    show: Show,
-    cancelled: Container[str] = (),
+    jobs: Mapping[str, Job], ran: Mapping[str, Counter[tuple[int, str]]], show: Show, cancelled: Container[str] = ()
 ) -> tuple[Figures, list[str]]:
     """Compare everything; return the figures, and a line for each promise that was broken.
 

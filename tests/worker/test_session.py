@@ -98,9 +98,7 @@ async def test_the_worker_says_who_it_is_and_then_what_it_holds(autojump_clock: 
     "code, error", [("unauthorised", errors.Unauthorised), ("version_mismatch", errors.VersionMismatch)]
 )
 async def test_a_refusal_is_the_error_that_its_code_names(
-    code: str,
-    error: type[errors.TqError],
-    autojump_clock: Clock,
+    code: str, error: type[errors.TqError], autojump_clock: Clock
 ) -> None:
     async with rig() as made:
         made.server.send_nowait(m.Refused(code, "no", "ask somebody"))
@@ -226,8 +224,7 @@ async def test_the_server_s_farewell_is_why_it_ended(autojump_clock: Clock) -> N
 
 
 async def test_what_is_no_message_ends_the_session_and_nothing_else(
-    capsys: pytest.CaptureFixture[str],
-    autojump_clock: Clock,
+    capsys: pytest.CaptureFixture[str], autojump_clock: Clock
 ) -> None:
     async with running() as made:
         await made.server.stream.send_all(b"\x00\x00\x00\x01\xff")

@@ -23,13 +23,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "wait": "wait",
         "result": "result",
     },
-    "Look": {
-        "ls": "ls",
-        "show": "show",
-        "workers": "workers",
-        "dlq": "dlq",
-        "doctor": "doctor",
-    },
+    "Look": {"ls": "ls", "show": "show", "workers": "workers", "dlq": "dlq", "doctor": "doctor"},
     "Act": {
         "cancel": "act",
         "hold": "act",

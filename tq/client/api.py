@@ -103,10 +103,7 @@ class Client:
         return await self._submit(requests.command(argv, options))
 
     async def map_command(
-        self,
-        argv: Sequence[Word],
-        items: Iterable[Word],
-        **options: Unpack[CommandOptions],
+        self, argv: Sequence[Word], items: Iterable[Word], **options: Unpack[CommandOptions]
     ) -> "Job":
         """Submit one job with a run of a program for each item: in its arguments `{}` stands for that, `{#}` for the
         task's number; TQ_ENTRY has the item, too. Items are as those of `map`, but text.

@@ -71,10 +71,7 @@ class BlockingClient:
         return self._submit(requests.command(argv, options))
 
     def map_command(
-        self,
-        argv: Sequence[Word],
-        items: Iterable[Word],
-        **options: Unpack[CommandOptions],
+        self, argv: Sequence[Word], items: Iterable[Word], **options: Unpack[CommandOptions]
     ) -> "BlockingJob":
         """Submit one job with a run of a program for each item; see `Client.map_command`."""
         return self._submit(requests.command_for_each(argv, options, items))

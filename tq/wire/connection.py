@@ -36,10 +36,7 @@ class Connection:
     """
 
     def __init__(
-        self,
-        frame_bytes_max: int = limits.frame_hello_bytes_max,
-        *,
-        send_bytes_max: int = limits.frame_bytes_max,
+        self, frame_bytes_max: int = limits.frame_hello_bytes_max, *, send_bytes_max: int = limits.frame_bytes_max
     ) -> None:
         self.frame_bytes_max = frame_bytes_max
         self.send_bytes_max = send_bytes_max

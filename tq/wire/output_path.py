@@ -33,8 +33,7 @@ def check(path: bytes, what: str, *, is_array: bool) -> None:
         raise BadRequest(f"{what}: %{text} stands for nothing", hint=_HINT)
     if is_array and not signs & _OF_A_MEMBER:
         raise BadRequest(
-            f"{what}: all tasks of the array would write to one file",
-            hint="write %t (43.7) or %a (7) into its name",
+            f"{what}: all tasks of the array would write to one file", hint="write %t (43.7) or %a (7) into its name"
         )
     if not is_array and b"a" in signs:
         raise BadRequest(f"{what}: %a is the number of a task in an array", hint="%t is the task, %j its job")

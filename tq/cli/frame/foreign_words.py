@@ -76,10 +76,7 @@ def _all(verb: str) -> dict[str, str]:
     return _each("-a --all", f"it is a word like an id: `tq {verb} all`")
 
 
-NOT_YET: Final = {
-    **_each("cron crontab schedule at every", _NO_SCHEDULES),
-    **_each("flow dag graph", _NO_FLOWS),
-}
+NOT_YET: Final = {**_each("cron crontab schedule at every", _NO_SCHEDULES), **_each("flow dag graph", _NO_FLOWS)}
 _OF_SUBMIT: Final = {
     **_each("--cron --schedule --every --at --begin --delay", _NO_SCHEDULES),
     **_each("--after --depends --dependency --depends-on -d", _NO_FLOWS),

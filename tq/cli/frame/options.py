@@ -100,8 +100,7 @@ NoRetryOn = Annotated[
     typer.Option("--no-retry-on", metavar="CODES", help="Never try again after these", show_default=False),
 ]
 Function = Annotated[
-    str,
-    typer.Option("--function", metavar="MODULE:NAME", help="Call this Python function instead", show_default=False),
+    str, typer.Option("--function", metavar="MODULE:NAME", help="Call this Python function instead", show_default=False)
 ]
 Args = Annotated[
     str,
@@ -177,8 +176,7 @@ FromJson = Annotated[
     ),
 ]  # fmt: skip
 MaxFails = Annotated[
-    int,
-    typer.Option("--max-fails", metavar="N", help="Cancel the rest once more than N tasks failed; -1 = never"),
+    int, typer.Option("--max-fails", metavar="N", help="Cancel the rest once more than N tasks failed; -1 = never")
 ]
 Like = Annotated[
     str,

@@ -42,11 +42,7 @@ class FollowMany:
     """Reads the output of tasks, and of all that begins in arrays, until all of them have ended."""
 
     def __init__(
-        self,
-        client: "Client",
-        open_reading: Callable[..., Reading],
-        tasks: Iterable[str],
-        arrays: Iterable[str],
+        self, client: "Client", open_reading: Callable[..., Reading], tasks: Iterable[str], arrays: Iterable[str]
     ) -> None:
         self._client = client
         self._open_reading = open_reading

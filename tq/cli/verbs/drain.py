@@ -19,8 +19,7 @@ _LOOK_S = 0.2
 _DETACHED = 130
 
 Workers = Annotated[
-    list[str],
-    typer.Argument(metavar="WORKER...", help="An id, the beginning of one, or a host", show_default=False),
+    list[str], typer.Argument(metavar="WORKER...", help="An id, the beginning of one, or a host", show_default=False)
 ]
 
 

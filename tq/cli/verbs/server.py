@@ -125,10 +125,4 @@ def directories(environ: "Mapping[str, str]", data: str) -> "target.Directories"
     return target.directories({**environ, "TQ_DATA": os.path.expanduser(data)} if data else environ)  # noqa: PTH111
 
 
-VERBS = {
-    "server": Verb(
-        server,
-        ("tq server", "tq server --data /srv/tq --listen 0.0.0.0:7878"),
-        asks_server=False,
-    )
-}
+VERBS = {"server": Verb(server, ("tq server", "tq server --data /srv/tq --listen 0.0.0.0:7878"), asks_server=False)}

@@ -188,11 +188,7 @@ def finish(
             manner = logs.Manner(is_following=True, every=True, is_json=context.is_json, talk=context.talk)
             logs.follow_all(client, names, manner)
         waited = waiting.until(
-            client,
-            [job],
-            is_quiet=context.quiet or is_followed,
-            talk=context.talk,
-            said={submitted.warning},
+            client, [job], is_quiet=context.quiet or is_followed, talk=context.talk, said={submitted.warning}
         )
     except (StdoutFailed, BrokenPipeError):
         context.talk(f"tq: detached; {job} is not cancelled. To cancel it: tq cancel {job}. To see it: tq show {job}")

@@ -107,7 +107,6 @@ def _state(item: dict[str, Any]) -> str:
 
 VERBS = {
     "workers": Verb(
-        workers,
-        ("tq workers", "tq workers --state suspect -o json", "tq workers --label room=b -q | xargs tq drain"),
+        workers, ("tq workers", "tq workers --state suspect -o json", "tq workers --label room=b -q | xargs tq drain")
     )
 }

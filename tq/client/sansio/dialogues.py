@@ -253,10 +253,7 @@ class Acts(Generic[Count]):
     """
 
     def __init__(
-        self,
-        follow: Callable[[Flow[Acted]], Count],
-        ids: tuple[str, ...] = (),
-        where: v.Where | None = None,
+        self, follow: Callable[[Flow[Acted]], Count], ids: tuple[str, ...] = (), where: v.Where | None = None
     ) -> None:
         self._follow = follow
         self._ids = ids

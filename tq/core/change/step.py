@@ -46,14 +46,7 @@ class Step:
     """The working set of one command over the turn's overlay."""
 
     def __init__(
-        self,
-        below: View,
-        live: Live,
-        times: Times,
-        sequence: int,
-        submitter: str,
-        bounds: Bounds,
-        meta: Meta | None,
+        self, below: View, live: Live, times: Times, sequence: int, submitter: str, bounds: Bounds, meta: Meta | None
     ) -> None:
         self.overlay = Overlay(below)
         self.live = live

@@ -16,12 +16,7 @@ from tq.core.model.timers import STEADY, SWEEPS
 from tq.core.model.view import Key, Table
 from tq.core.placement.quarantine import Quarantine
 from tq.core.vocabulary import AttemptRef, Capacity
-from tq.limits import (
-    prefetch_ms,
-    put_off_max,
-    quarantine_troubles,
-    trouble_pause_ms,
-)
+from tq.limits import prefetch_ms, put_off_max, quarantine_troubles, trouble_pause_ms
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")

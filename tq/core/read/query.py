@@ -18,24 +18,9 @@ from tq.core.read.explain import Reasons
 from tq.core.read.job_search import Found, each_below, first_number, look_for
 from tq.core.read.page_size import job_bytes, task_bytes
 from tq.core.read.selection import check, find_job, job_state, matches, shown_counts, shown_state, shows, states_of
-from tq.core.vocabulary import (
-    Document,
-    Get,
-    GetResults,
-    List,
-    Page,
-    Result,
-    Results,
-    Where,
-)
+from tq.core.vocabulary import Document, Get, GetResults, List, Page, Result, Results, Where
 from tq.errors import BadRequest, StoreDamaged
-from tq.limits import (
-    page_bytes_max,
-    page_items_max,
-    page_keys_max,
-    page_runs_max,
-    priority_max,
-)
+from tq.limits import page_bytes_max, page_items_max, page_keys_max, page_runs_max, priority_max
 
 _RUNNING = frozenset((State.RUNNING,))
 _LOOK_KEYS = 10  # what a look costs at least, also where no job is left

@@ -73,8 +73,7 @@ def check_allowed(role: str, command: type[Any]) -> None:
         return
     may = " or ".join(sorted(allowed)) or "the server itself"
     raise NotAllowed(
-        f"a token of role {role} may not {_in_words(command)}",
-        hint=f"use a token of role {may}" if allowed else "",
+        f"a token of role {role} may not {_in_words(command)}", hint=f"use a token of role {may}" if allowed else ""
     )
 
 
