@@ -11,7 +11,7 @@ from tests.cli.fake import FakeServer
 from tests.cli.test_look import ARRAY, JOB, TASK
 from tq.cli.frame import context
 from tq.cli.showing import output, waiting
-from tq.cli.showing.ticker import Ticker
+from tq.cli.showing.output import Ticker
 from tq.cli.verbs import ls
 from tq.core import vocabulary as v
 from tq.errors import TaskNotFound

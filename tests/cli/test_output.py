@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tq.cli.frame.context import Context
-from tq.cli.showing import output
+from tq.cli.showing import output, present
 from tq.cli.verbs import doctor
 
 HEAD = ["ID", "QUEUE", "NAME", "COMMAND"]
@@ -89,3 +89,23 @@ def test_a_text_is_broken_where_its_columns_end(text: str, room: int, pieces: li
 def test_where_there_is_next_to_no_room_a_finding_is_left_to_the_terminal() -> None:
     assert doctor._broken("a server here takes 100 connections", 3) == ["a server here takes 100 connections"]
     assert doctor._broken("a server here takes 100 connections", 20) == ["a server here takes", "100 connections"]
+
+
+@pytest.mark.parametrize(
+    "value, shown", [(0, "0s"), (0.1234, "0.123s"), (59.6, "1m"), (61, "1m 1s"), (3_600, "1h"), (90_061, "1d 1h")]
+)
+def test_durations_for_people(value: float, shown: str) -> None:
+    assert present.seconds(value) == shown
+
+
+def test_sizes_for_people() -> None:
+    assert [present.size(value) for value in (0, 1023, 1024, 1 << 20, 3 << 40)] == [
+        "0 B", "1023 B", "1.0 KiB", "1.0 MiB", "3.0 TiB",
+    ]  # fmt: skip
+
+
+def test_a_zero_is_shown_where_it_is_no_absence() -> None:
+    assert present.value_text("max_fails", 0) == "0"
+    assert present.value_text("kill_after_s", 0.0)
+    assert present.value_text("exit_code", 0) == "0"
+    assert present.value_text("losses", 0) == ""

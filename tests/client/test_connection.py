@@ -120,31 +120,21 @@ async def test_ids_of_the_earlier_store_are_not_asked_of_another_though_nothing_
         assert other.asked == [SUBMIT]
 
 
+@pytest.mark.parametrize(
+    "refusal, dials", [(Unauthorised("the token is not valid"), 2), (Unreachable("nobody there"), None)]
+)
 async def test_what_was_never_sent_is_not_unknown_and_a_refusal_is_asked_for_once(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, refusal: TqError, dials: int | None
 ) -> None:
     one = Server()
-    world = World(one, Unauthorised("the token is not valid"))
+    world = World(one, refusal)
     async with running(monkeypatch, world) as (line, nursery):
         one.end.set()
         await trio.sleep(1)
         nursery.start_soon(world.ask, line, CANCEL)
         await trio.sleep(60)
-        assert [(type(error), error.message) for error in world.errors] == [(Unauthorised, "the token is not valid")]
-        assert world.dials == 2
-
-
-async def test_what_was_never_sent_when_the_patience_ends_is_unreachable(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
-) -> None:
-    one = Server()
-    world = World(one, Unreachable("nobody there"))
-    async with running(monkeypatch, world) as (line, nursery):
-        one.end.set()
-        await trio.sleep(1)
-        nursery.start_soon(world.ask, line, CANCEL)
-        await trio.sleep(60)
-        assert [(type(error), error.message) for error in world.errors] == [(Unreachable, "nobody there")]
+        assert [(type(error), error.message) for error in world.errors] == [(type(refusal), refusal.message)]
+        assert dials in {None, world.dials}
 
 
 async def test_connections_that_say_welcome_and_break_end_with_the_patience(

@@ -2,7 +2,9 @@
 
 import pytest
 
-from tq.core.vocabulary import WorkerLost
+from tq.core.model.job import Meta
+from tq.core.vocabulary import Times, WorkerLost
+from tq.server.commit.clock import DOWN_MS_MAX, Clock
 from tq.server.commit.lease_clock import LeaseClock
 
 BEAT_S = 5.0
@@ -142,3 +144,40 @@ def test_who_is_suspect_is_said_to_be_silent_once_and_whoever_hears_of_it_then_i
     clock.joined(7, 4)
     assert clock.fallen_silent() == []
     assert not clock.heard(7, 4)
+
+
+HOUR_MS = 3_600_000
+
+
+class Machine:
+    def __init__(self, wall_ms: int = 1_000_000_000, boot_ms: int = 77) -> None:
+        self.wall_ms = wall_ms
+        self.boot_ms = boot_ms
+
+    def clock(self, meta: Meta | None = None) -> Clock:
+        return Clock(meta, lambda: self.wall_ms, lambda: self.boot_ms)
+
+
+def test_a_new_store_begins_at_zero() -> None:
+    machine = Machine()
+
+    assert machine.clock().times() == Times(0, 1_000_000_000)
+
+
+def test_it_follows_the_boot_clock_whatever_the_wall_does() -> None:
+    machine = Machine()
+    clock = machine.clock()
+    machine.boot_ms += 500
+    machine.wall_ms -= HOUR_MS
+
+    assert clock.times().steady_ms == 500
+
+
+@pytest.mark.parametrize(
+    "down_ms,counted_ms", [(HOUR_MS, HOUR_MS), (-HOUR_MS, 0), (0, 0), (73 * 365 * 24 * HOUR_MS, DOWN_MS_MAX)]
+)
+def test_the_time_that_passed_while_down_counts_cut_to_a_day(down_ms: int, counted_ms: int) -> None:
+    machine = Machine()
+    meta = Meta(lineage=1, steady_ms=5_000, wall_ms=machine.wall_ms - down_ms)
+
+    assert machine.clock(meta).times().steady_ms == 5_000 + counted_ms

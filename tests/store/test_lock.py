@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ from pathlib import Path
 import pytest
 
 from tq.errors import ConfigurationError, TqError
+from tq.server import serve
+from tq.server.settings import Settings
+from tq.store import process_limits
 from tq.store.directory import hold_directory
 from tq.store.lock import NAME, lock_directory
 
@@ -128,3 +132,20 @@ def test_a_directory_that_cannot_be_written_is_said_and_what_will_stay_so_is_no_
     assert caught.value.exit_status == status  # `tq up` starts a server that ended with 74 again, not one with 78
     assert caught.value.hint
     lock_directory(tmp_path).release()  # and nothing of it is left behind
+
+
+@pytest.mark.parametrize("limit", [resource.RLIM_INFINITY, process_limits.server_bytes_min])
+def test_as_much_as_it_needs_is_enough(monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    process_limits.check_address_space()
+
+
+def test_with_less_a_server_says_so_before_it_touches_its_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    limit = process_limits.server_bytes_min - 1
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    with pytest.raises(ConfigurationError, match=r"ulimit -v") as caught:
+        serve.main(Settings(tmp_path / "data", tmp_path / "state"))
+    assert "LimitAS" in caught.value.hint
+    assert not (tmp_path / "data").exists()

@@ -4,12 +4,14 @@ Every JSON object has `"v": 1` and may only grow. A table on a terminal is cut t
 where that would cut most of it, and everything in it is escaped; elsewhere nothing is cut.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from tq.cli.frame import context
 from tq.cli.frame.context import Context, is_terminal, writing_stdout
 from tq.cli.showing import escape
 
@@ -280,3 +282,25 @@ def terminal_width() -> int:
     from shutil import get_terminal_size
 
     return max(_WIDTH_MIN, get_terminal_size().columns)
+
+
+class Ticker:
+    """Where progress is shown; nothing where stderr is not a terminal, is told to be quiet, or cannot go back."""
+
+    def __init__(self, *, is_quiet: bool) -> None:
+        self.is_shown = not is_quiet and context.is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
+        self.columns = context.columns(sys.stderr)
+        self._is_drawn = False
+
+    def draw(self, text: str) -> None:
+        """Show `text` instead of what the line shows."""
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+        self._is_drawn = True
+
+    def clear(self) -> None:
+        """Leave the line empty."""
+        if self._is_drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._is_drawn = False

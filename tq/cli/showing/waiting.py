@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tq import limits
 from tq.cli.showing import escape, exits, present
-from tq.cli.showing.ticker import Ticker
+from tq.cli.showing.output import Ticker
 from tq.client.sansio.function_call import reason
 from tq.core import vocabulary as v
 from tq.errors import ProtocolError, TimedOut, Unreachable

@@ -10,7 +10,7 @@ from tq.errors import BadRequest, NotDone
 from tq.wire import placeholders
 
 if TYPE_CHECKING:
-    from tq.cli.showing.ticker import Ticker
+    from tq.cli.showing.output import Ticker
     from tq.client.drivers.blocking import Client
     from tq.client.drivers.upload import Sent
     from tq.client.sansio.runs import Runs
@@ -100,7 +100,7 @@ def _runs(talk_to: context.Context, supply: Supply, how: Wanted) -> "Runs":
 
 def upload(talk_to: context.Context, client: "Client", supply: Supply, request: "Submit", how: Wanted) -> "Sent":
     """Send all entries, and return what the request says of them. Ctrl-C, or a cut for too long, leaves no job."""
-    from tq.cli.showing.ticker import Ticker
+    from tq.cli.showing.output import Ticker
     from tq.client.drivers.upload import EntryUpload
 
     bar = _Bar(Ticker(is_quiet=talk_to.quiet))

@@ -162,8 +162,8 @@ def _check_room(sink: "BinaryIO", size_bytes: int) -> None:
 
 def _receive(context: Context, client: "Client", sink: "BinaryIO") -> "BackupPart":
     """Write all parts, durably, and return the last. After a lost connection the server makes another backup."""
+    from tq.cli.showing.output import Ticker
     from tq.cli.showing.present import size
-    from tq.cli.showing.ticker import Ticker
     from tq.cli.showing.waiting import bar
     from tq.core import vocabulary as v
 
