@@ -1,7 +1,7 @@
 """The TLS contexts of tq: version 1.3 only, ALPN `tq/1`, the server's certificate checked against its own CA.
 
 There is no switch that turns any of it off. The name in the certificate is always `tq`, whatever the address: a
-server that moves keeps its clients. Imports no trio, so that the blocking client may use it.
+server that moves keeps its clients. A CA is pinned by its hash. Imports no trio: the blocking client uses it, too.
 """
 
 import os

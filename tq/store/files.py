@@ -1,6 +1,6 @@
 """Small files that must be whole: made new, replaced in one step, and their names made durable.
 
-Owns nothing; raises OSError. Private to the user (0600), since some of them are keys and tokens.
+Owns nothing; raises OSError. Private to the user (0600), since some of them are keys and tokens. And what is mounted.
 """
 
 import errno

@@ -3,7 +3,7 @@
 RocksDB opens silently, in every recovery mode, when an *older* write-ahead log was deleted or cut at the end of a
 record; several are alive at once, since the families' memtables differ in size. So each turn writes one small key into
 every family, and a start demands the same run without a gap in all of them, up to the watermark at least. Once all
-families were flushed at turn S, the keys up to S prove nothing any more: they are range-deleted, and `trimmed` says S.
+families were flushed at turn S, the keys up to S prove nothing any more: `Trimmer` has them deleted, `trimmed` says S.
 """
 
 import os

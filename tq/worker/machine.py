@@ -1,4 +1,4 @@
-"""What this machine offers: CPUs, memory, name.
+"""What this machine offers: CPUs, memory, name, and the modules whose functions are called.
 
 A container's limits count. The kernel shows the whole machine to everybody, so a worker in a cgroup that may use two
 CPUs would start sixty-four tasks on them: quota and memory limit are read along the whole path of our cgroup, since

@@ -1,4 +1,4 @@
-"""What the API without trio asks, over the connections of a pool: as asker.py does over a line, call for call."""
+"""What the API without trio asks, over a pool of connections: as asker.py does over one, call for call."""
 
 import time
 from collections.abc import Callable, Iterator

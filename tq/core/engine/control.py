@@ -1,4 +1,4 @@
-"""The small commands: the server's start, draining a worker, an input that is lost, tokens."""
+"""The small commands: the server's start, draining a worker, an input that is lost, queues, tokens."""
 
 from msgspec.structs import replace
 

@@ -1,4 +1,4 @@
-"""Ids of jobs and tasks as people write them: `42`, `43.7`.
+"""Ids of jobs and tasks as people write them, `42` and `43.7`, and what may be a name beside them.
 
 The grammar is `JOB[.NODE][.MEMBER]`; a node's name begins with a letter. A member is named by its *value* (the number
 that an array shows), inside tq by its *position*, from 0.
