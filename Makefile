@@ -1,6 +1,6 @@
 # make setup once, then check and test. Every target takes PYTHON=… for another interpreter.
 PYTHON  ?= .venv/bin/python
-TESTS   = $(PYTHON) -m pytest -q -n 2
+TESTS   = $(PYTHON) -m pytest -q -n 3
 SEED    ?= 1
 SECONDS ?= 600
 
