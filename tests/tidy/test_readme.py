@@ -56,4 +56,4 @@ def test_the_readme_has_two_commands_and_each_does_all_the_set_up() -> None:
 
     assert len(commands) == 2
     assert commands[0].endswith(" && .venv/bin/tq demo")
-    assert commands[1].endswith(" && .venv/bin/python -m pytest -q -n 2")
+    assert commands[1].endswith(" && .venv/bin/python -m pytest -q -n 3")
