@@ -148,6 +148,15 @@ def test_a_failure_on_the_last_page_is_enough_for_ok_and_an_end_there_for_any(
         assert json.loads(ran.out.splitlines()[-1])["id"] == "7.10"
 
 
+def test_a_page_that_is_done_as_a_whole_is_enough_all_the_same(run: Run, server: FakeServer, small_pages: None) -> None:
+    running = {f"_{n}": v.Outcome(f"7.{n}", "running", "started") for n in range(4, 11)}
+    dead = v.Outcome("7.2", "dead", "ended", 7, "exit", ended=1)
+    server.says[v.Wait] = in_pages(of_an_array(4, **running, _2=dead))
+    assert run("wait", "7.0-10", "--for", "ok").status == 1
+    ran = run("wait", "7.0-10", "--any", "-o", "jsonl")
+    assert [json.loads(line)["id"] for line in ran.out.splitlines()] == ["7.0", "7.1", "7.2", "7.3"]
+
+
 def test_when_time_is_over_every_page_has_been_looked_at(run: Run, server: FakeServer, small_pages: None) -> None:
     server.says[v.Wait] = in_pages(of_an_array(11, _1=v.Outcome("7.1", "running", "started")))
     ran = run("wait", "7.0-10", "--timeout", "200ms", "-o", "json")

@@ -60,9 +60,8 @@ class Reaper:
         self._capture: Final = capture
         self._on_end: Final = on_end
         self.on_caller_end: Callable[[Any, float], None]  # set by the pool, whose processes they are
-        self._spare: Final[
-            dict[int, FunctionProcessLike]
-        ] = {}  # unreaped processes that call functions, without an attempt, by pid
+        # Unreaped processes that call functions, without an attempt, by pid.
+        self._spare: Final[dict[int, FunctionProcessLike]] = {}
         self._mains: Final[dict[int, Attempt]] = {}  # by pid, until reaped
         self._by_pid: Final[dict[int, Attempt]] = {}  # of these, by the main's pid: session and group bear it
         self._sweeping: Final[set[Attempt]] = set()

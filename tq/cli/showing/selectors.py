@@ -130,19 +130,19 @@ def groups(ids: Sequence[str]) -> Iterator[tuple[str, ...]]:
         yield tuple(group)
 
 
-def expand(client: "Client", words: Sequence[str], ids_max: int = limits.wait_ids_max) -> list[str]:
+def expand(client: "Client", words: Sequence[str], bound: str = "wait_ids_max") -> list[str]:
     """Return the ids that `words` name, each once, in order; `all` are the jobs that have not ended.
 
-    Raises BadRequest, also for more than `ids_max`, or TaskNotFound.
+    Raises BadRequest, also for more than that bound (limits.py), or TaskNotFound.
     """
     found: dict[str, None] = {}
     left_out = LeftOut()
     for word in words:
         with left_out.noting(word):
-            for name in _ids(client, word, ids_max):
+            for name in _ids(client, word, bound):
                 found[name] = None
-                if len(found) > ids_max:
-                    raise BadRequest(f"more than {_bound(ids_max)} ids", hint="name whole jobs")
+                if len(found) > getattr(limits, bound):
+                    raise BadRequest(f"more than {bound}, {getattr(limits, bound)}, ids", hint="name whole jobs")
     left_out.refuse()
     return list(found)
 
@@ -203,28 +203,24 @@ def _listed(client: "Client", asking: Callable[[str], v.ClientCommand]) -> Itera
         yield from (str(item.get("id", "")) for item in answer.items)
 
 
-def _ids(client: "Client", word: str, ids_max: int) -> Iterator[str]:
+def _ids(client: "Client", word: str, bound: str) -> Iterator[str]:
     word = _numbered(client, word)
     span = _SPAN.fullmatch(word)
     if _ID.fullmatch(word):
         yield word
     elif span is not None:
-        _check_span(word, span, ids_max)
+        _check_span(word, span, bound)
         yield from (f"{span[1]}.{value}" for value in range(int(span[2]), int(span[3]) + 1))
     else:
         yield from jobs(client, v.Where(ALIVE) if word == "all" else _filter(client, word))
 
 
-def _bound(ids_max: int) -> str:
-    return f"{'wait_ids_max' if ids_max == limits.wait_ids_max else 'waited_ids_max'}, {ids_max},"
-
-
-def _check_span(word: str, span: re.Match[str], ids_max: int = limits.wait_ids_max) -> None:
+def _check_span(word: str, span: re.Match[str], bound: str = "wait_ids_max") -> None:
     job, first, last = span[1], int(span[2]), int(span[3])
     if last < first:
         raise BadRequest(f"{word} runs backwards", hint=f"write {job}.{last}-{first}")
-    if last - first >= ids_max:
-        raise BadRequest(f"{word} names more than {_bound(ids_max)} tasks", hint=f"name {job}")
+    if last - first >= (ids_max := getattr(limits, bound)):
+        raise BadRequest(f"{word} names more than {bound}, {ids_max}, tasks", hint=f"name {job}")
 
 
 def _filter(client: "Client", word: str) -> v.Where:

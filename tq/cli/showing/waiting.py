@@ -157,7 +157,7 @@ def until_all(
         try:
             waited = until(client, page, is_enough, timeout_s=turn_s, said=said, **more)
             outcomes: Sequence[v.Outcome] = waited.outcomes
-            if not waited.done:
+            if not waited.done or is_enough(v.Waited(False, waited.outcomes)):  # of a page that is done, too
                 pages.clear()
         except WaitTimedOut as late:
             outcomes = late.outcomes

@@ -35,7 +35,6 @@ def wait(
     One task: its own code, 128+N for a signal, 124 for its time limit, 130 when it was cancelled, 125 when it ended
     without a code of its own. Several: 0 if all succeeded, else 1. Ctrl-C stops waiting, not the tasks.
     """
-    from tq import limits
     from tq.cli.frame import values
     from tq.cli.showing import exits, pages, present, selectors, waiting
     from tq.core.read.waits import is_there
@@ -52,7 +51,7 @@ def wait(
         return waited.done or (until == "ok" and any(map(exits.is_failed, waited.outcomes)))
 
     with context.client() as client:
-        names = selectors.expand(client, ids, limits.waited_ids_max)
+        names = selectors.expand(client, ids, "waited_ids_max")
         if not names:
             context.talk("tq: nothing to wait for: no job of these is left")
             return
